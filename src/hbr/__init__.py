@@ -1,0 +1,37 @@
+"""hbr restores photographs of people.
+
+`hbr.Restorer.from_pretrained("nano")("old.jpg").save("new.jpg")` is the whole of it; the rooms
+behind it (`hbr.image`, `hbr.models`, `hbr.degradation`, `hbr.training`, `hbr.restoration`) are for
+those who build on it. Importing `hbr` loads no torch: names are resolved on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hbr.image import Photo, PhotoError, read_photo, write_photo
+    from hbr.restoration import Restored, Restorer
+
+_HOMES = {
+    "Photo": "hbr.image",
+    "PhotoError": "hbr.image",
+    "Restored": "hbr.restoration",
+    "Restorer": "hbr.restoration",
+    "read_photo": "hbr.image",
+    "write_photo": "hbr.image",
+}
+
+__all__ = ["Photo", "PhotoError", "Restored", "Restorer", "__version__", "read_photo", "write_photo"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hbr' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,155 @@
+"""Frozen dataclasses from YAML and back, one to one; unknown keys and wrong types are errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the field and what it may be."""
+
+
+def check(ok: bool, field: str, got: object, expected: str) -> None:
+    """Raise `ConfigError` unless `ok`, naming the field, what it got and what it may be."""
+    if not ok:
+        raise ConfigError(f"{field} is {got!r}; it must be {expected}")
+
+
+def from_dict(cls: type[T], values: Any, where: str = "") -> T:
+    """Build the dataclass `cls` from plain values, nested dataclasses, tuples and dicts included.
+
+    Args:
+        cls: a dataclass whose fields are typed.
+        values: a mapping as YAML or JSON gives it.
+        where: the dotted path of `values`, for messages.
+
+    Raises:
+        ConfigError: an unknown or missing key, a value of another type, or a failed check.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where or 'the configuration'} is {values!r}; it must be a mapping")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    if unknown := [key for key in values if key not in fields]:
+        raise ConfigError(
+            f"{_join(where, str(unknown[0]))} is not known; it may be one of {', '.join(fields)}"
+        )
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{_join(where, missing[0])} is missing")
+    kwargs = {k: _convert(hints[k], v, _join(where, k)) for k, v in values.items()}
+    try:
+        return cls(**kwargs)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}" if where else str(error)) from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values (dicts, lists, strings, numbers) of a config dataclass; `from_dict` reads them."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, (tuple, list)):
+            return [plain(v) for v in value]
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return str(value) if isinstance(value, Path) else value
+
+    return typing.cast(dict[str, Any], plain(config))
+
+
+def load_yaml(cls: type[T], path: str | Path) -> T:
+    """Read the YAML file `path` into the dataclass `cls`.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not fit `cls`; the file is named.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return from_dict(cls, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        options = [a for a in args if a is not type(None)]
+        errors = []
+        for option in options:
+            try:
+                return _convert(option, value, where)
+            except ConfigError as error:
+                errors.append(error)
+        raise errors[-1]
+    if origin is typing.Literal:
+        check(value in args, where, value, "one of " + ", ".join(map(repr, args)))
+        return value
+    if origin is tuple:
+        check(isinstance(value, (list, tuple)), where, value, "a list")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        check(len(value) == len(args), where, value, f"a list of {len(args)}")
+        pairs = enumerate(zip(args, value, strict=True))
+        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in pairs)
+    if origin is dict:
+        check(isinstance(value, dict), where, value, "a mapping")
+        return {
+            _convert(args[0], k, where): _convert(args[1], v, _join(where, str(k)))
+            for k, v in value.items()
+        }
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    if hint is float:
+        check(_is_number(value), where, value, "a number")
+        return float(value)
+    if hint is int:
+        check(isinstance(value, int) and not isinstance(value, bool), where, value, "a whole number")
+        return value
+    if hint is bool:
+        check(isinstance(value, bool), where, value, "true or false")
+        return value
+    if hint is str:
+        check(isinstance(value, str), where, value, "text")
+        return value
+    if hint is Path:
+        check(isinstance(value, str), where, value, "a path")
+        return Path(value)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
