@@ -1,0 +1,294 @@
+"""`Photo`: pixels and what came with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hbr.image.colour import Profile, ProfileError, load_profile
+from hbr.image.metadata import resized_exif
+from hbr.image.pixels import fill_hidden, luma, peak, quantize, resize, strips
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import torch
+
+log = logging.getLogger("hbr.image")
+
+MODES = ("rgb", "grey", "palette", "cmyk")
+
+
+class PhotoError(ValueError):
+    """A photograph that cannot be read or written: "PATH: what is wrong; what to do"."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photograph, upright, in sRGB, at the depth of its file.
+
+    Attributes:
+        pixels: [h, w, 3] uint8 or uint16, RGB in sRGB, also of a grey photo. Where alpha is 0 they
+            are filled from their visible surroundings.
+        alpha: [h, w] of the same type, straight (not premultiplied), or None.
+        mode: what the file held: `rgb`, `grey`, `palette` or `cmyk`. Grey is written as grey, all
+            others as RGB.
+        icc: the embedded profile, into which the pixels go back when written.
+        exif: EXIF as a bare TIFF structure, orientation 1.
+        xmp: XMP packet, orientation 1.
+        dpi: (x, y) in dots per inch.
+        format: `jpeg`, `png`, `tiff`, `webp`, `avif` or `bmp`; None if it came from memory.
+        path: the file it came from, if any.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    mode: str = "rgb"
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    format: str | None = None
+    path: Path | None = None
+    # The pixels in the space of `icc`, beside the sRGB pixels that they belong to: a photo that is
+    # only read and written loses nothing. Pixels replaced since then are told by identity.
+    _own: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check shapes and types, which everything downstream counts on."""
+        p, a = self.pixels, self.alpha
+        if p.ndim != 3 or p.shape[2] != 3 or 0 in p.shape or p.dtype not in (np.uint8, np.uint16):
+            raise ValueError(
+                f"pixels are {p.dtype} {list(p.shape)}; they must be uint8 or uint16 [h, w, 3]"
+            )
+        if a is not None and (a.shape != p.shape[:2] or a.dtype != p.dtype):
+            raise ValueError(
+                f"alpha is {a.dtype} {list(a.shape)}; it must be {p.dtype} {list(p.shape[:2])}"
+            )
+        if self.mode not in MODES:
+            raise ValueError(f"mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def bits(self) -> int:
+        """8 or 16."""
+        return self.pixels.dtype.itemsize * 8
+
+    def tensor(self) -> torch.Tensor:
+        """[1, 3, h, w] float32 in [0, 1], RGB in sRGB, as every network here takes it."""
+        import torch
+
+        out = np.empty((1, 3, *self.size), np.float32)
+        white = np.float32(peak(self.pixels.dtype))
+        for c in range(3):
+            np.divide(self.pixels[..., c], white, out=out[0, c], dtype=np.float32)
+        return torch.from_numpy(out)
+
+    def pil(self) -> PIL.Image.Image:
+        """An 8-bit PIL image in sRGB, `RGB` or `RGBA`."""
+        from PIL import Image
+
+        from hbr.image.pixels import to_8_bits
+
+        if self.alpha is None:
+            return Image.fromarray(to_8_bits(self.pixels))
+        return Image.fromarray(to_8_bits(np.dstack([self.pixels, self.alpha])))
+
+    def as_rgb(self) -> Photo:
+        """The same photo, to be written in colour even if it was grey (its profile then goes)."""
+        if self.mode != "grey":
+            return self
+        return dataclasses.replace(self, mode="rgb", icc=None, _own=None)
+
+    def with_pixels(self, pixels: np.ndarray | torch.Tensor) -> Photo:
+        """This photo with a restored picture, of the same or another size, in place of its own.
+
+        Alpha is resized, EXIF learns the new size, all else is kept. A grey photo stays grey. The
+        result is rounded to the depth of the source. In a photo with a wide-gamut profile, what
+        the way through sRGB clipped off its colours is added back.
+
+        Args:
+            pixels: [..., 3, h, w] with leading dimensions of 1, RGB in sRGB, floats in [0, 1];
+                what lies outside is clipped.
+
+        Raises:
+            ValueError: another shape, or values that are not numbers.
+        """
+        planes = _planes(pixels)
+        height, width = planes.shape[1:]
+        dtype = self.pixels.dtype
+        profile = self._profile()
+        old = None if profile is None else resize(self._in_profile(), height, width)
+        new = np.empty((height, width, 3), dtype)
+        own = None if old is None else np.empty_like(new)
+        for rows in strips(height, width):
+            strip = _finite(np.moveaxis(_numpy(planes[:, rows]), 0, -1))
+            if self.mode == "grey":
+                grey = strip @ np.array([0.299, 0.587, 0.114], np.float32)
+                strip = np.repeat(grey[..., None], 3, axis=-1)
+            new[rows] = quantize(strip, dtype)
+            if profile is not None and old is not None and own is not None:
+                own[rows] = quantize(_to_profile(profile, strip, old[rows]), dtype)
+        return dataclasses.replace(
+            self,
+            pixels=new,
+            alpha=None if self.alpha is None else resize(self.alpha, height, width),
+            exif=None if self.exif is None else resized_exif(self.exif, height, width),
+            _own=None if own is None else (new, own),
+        )
+
+    def encoded(self, *, with_icc: bool = True) -> tuple[np.ndarray, bytes | None]:
+        """The pixels as they go into a file, and the profile that says what they mean.
+
+        Args:
+            with_icc: whether the file can hold the profile; if not, these are the sRGB pixels.
+
+        Returns:
+            [h, w, 3] or, of a grey photo, [h, w]; and the profile or None.
+        """
+        pixels = self._in_profile() if with_icc else self.pixels
+        return (luma(pixels) if self.mode == "grey" else pixels), self.icc if with_icc else None
+
+    @classmethod
+    def from_array(cls, array: np.ndarray, *, bits: int = 8) -> Photo:
+        """A photo of an array in sRGB.
+
+        Args:
+            array: [h, w] or [h, w, 1] grey, [h, w, 2] grey and alpha, [h, w, 3] RGB or [h, w, 4]
+                RGB and alpha; uint8, uint16, bool, or floats in [0, 1], which are clipped.
+            bits: the depth of floats, 8 or 16.
+
+        Raises:
+            ValueError: another shape or type, or values that are not numbers.
+        """
+        array = np.asarray(array)
+        if array.ndim == 2:
+            array = array[..., None]
+        if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or 0 in array.shape:
+            raise ValueError(
+                f"the array is {list(array.shape)}; it must be [h, w] or [h, w, 1 to 4]"
+            )
+        if bits not in (8, 16):
+            raise ValueError(f"bits is {bits!r}; it must be 8 or 16")
+        if array.dtype.kind == "f":
+            target = np.dtype(np.uint8 if bits == 8 else np.uint16)
+            array = quantize(_finite(array.astype(np.float32)), target)
+        elif array.dtype.kind == "b":
+            array = array.astype(np.uint8) * np.uint8(255)
+        elif array.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"the array is {array.dtype}; it must be uint8, uint16 or floats")
+        return assemble(array, "grey" if array.shape[2] < 3 else "rgb")
+
+    @classmethod
+    def from_pil(cls, image: PIL.Image.Image) -> Photo:
+        """A photo of a PIL image of any mode, with its EXIF orientation applied and its profile.
+
+        Raises:
+            PhotoError: a mode that holds no photograph (LAB, 32-bit).
+        """
+        from hbr.image.reading import photo_from_pil
+
+        return photo_from_pil(image, "the PIL image")
+
+    @classmethod
+    def from_tensor(cls, tensor: torch.Tensor, *, bits: int = 8) -> Photo:
+        """A photo of [..., 3, h, w] floats in [0, 1] (leading dimensions of 1), RGB in sRGB.
+
+        Raises:
+            ValueError: another shape, or values that are not numbers.
+        """
+        return cls.from_array(np.moveaxis(_numpy(_planes(tensor)), 0, -1), bits=bits)
+
+    def _profile(self) -> Profile | None:
+        """The conversion between `icc` and sRGB; None where there is nothing to convert."""
+        if self.icc is None:
+            return None
+        try:
+            return load_profile(self.icc, "GRAY" if self.mode == "grey" else "RGB")
+        except ProfileError:
+            return None
+
+    def _in_profile(self) -> np.ndarray:
+        """[h, w, 3] in the space of `icc`."""
+        profile = self._profile()
+        if profile is None:
+            return self.pixels
+        if self._own is not None and self._own[0] is self.pixels:
+            return self._own[1]
+        own = np.empty_like(self.pixels)
+        white = np.float32(peak(own.dtype))
+        for rows in strips(*self.size):
+            srgb = self.pixels[rows].astype(np.float32) / white
+            own[rows] = quantize(profile.from_srgb(srgb), own.dtype)
+        return own
+
+
+def assemble(
+    channels: np.ndarray,
+    mode: str,
+    *,
+    icc: bytes | None = None,
+    name: str = "the photo",
+    **kept: Any,
+) -> Photo:
+    """Build a `Photo` from upright channels as they were in the file.
+
+    Args:
+        channels: [h, w, c] uint8 or uint16: grey, grey and alpha, RGB, or RGB and alpha.
+        mode: one of `MODES`.
+        icc: the embedded profile; one that cannot be used is dropped, with a warning in the log.
+        name: the file, for the warning.
+        **kept: further fields of `Photo`.
+    """
+    grey = channels.shape[2] < 3
+    alpha = np.ascontiguousarray(channels[..., -1]) if channels.shape[2] in (2, 4) else None
+    own = np.repeat(channels[..., :1], 3, axis=2) if grey else channels[..., :3]
+    own = np.ascontiguousarray(own)
+    if alpha is not None:
+        own = fill_hidden(own, alpha)
+    try:
+        profile = load_profile(icc, "GRAY" if grey else "RGB") if icc else None
+    except ProfileError as error:
+        log.warning("%s: its colour profile is dropped: %s", name, error)
+        icc, profile = None, None
+    if profile is None:
+        return Photo(own, alpha, mode, icc or None, **kept)
+    pixels = np.empty_like(own)
+    for rows in strips(*own.shape[:2]):
+        pixels[rows] = quantize(profile.to_srgb(own[rows]), own.dtype)
+    return Photo(pixels, alpha, mode, icc, _own=(pixels, own), **kept)
+
+
+def _to_profile(profile: Profile, srgb: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """sRGB floats into the profile, with the part of the old colours that sRGB cannot hold."""
+    clipped = old.astype(np.float32) / peak(old.dtype) - profile.from_srgb(profile.to_srgb(old))
+    clipped[np.abs(clipped) < 2e-3] = 0  # what is left inside sRGB is arithmetic, not gamut
+    return profile.from_srgb(np.clip(srgb, 0, 1)) + clipped
+
+
+def _planes(pixels: Any) -> Any:
+    """[..., 3, h, w] with leading ones → [3, h, w], still an array or tensor."""
+    shape = tuple(pixels.shape)
+    if len(shape) < 3 or shape[-3] != 3 or any(n != 1 for n in shape[:-3]) or 0 in shape:
+        raise ValueError(f"the pixels are {list(shape)}; they must be [3, h, w] or [1, 3, h, w]")
+    return pixels.reshape(shape[-3:])
+
+
+def _numpy(part: Any) -> np.ndarray:
+    if hasattr(part, "detach"):
+        part = part.detach().float().cpu().numpy()
+    return np.asarray(part, np.float32)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise ValueError("the pixels hold values that are not numbers (NaN or infinite)")
+    return values

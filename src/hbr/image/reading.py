@@ -1,0 +1,390 @@
+"""Reading: from a file, whatever it turns out to be, to a `Photo` or one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import numpy as np
+from PIL import Image, ImageFile, features
+
+from hbr.image import png, tiff
+from hbr.image.metadata import (
+    bare_exif,
+    exif_orientation,
+    upright_exif,
+    upright_xmp,
+    usable_dpi,
+    xmp_orientation,
+)
+from hbr.image.photo import Photo, PhotoError, assemble, log
+from hbr.image.pixels import strips, turn_upright
+
+# A 100-megapixel photo passes, a file of 20000 x 20000 that wants gigabytes does not.
+DEFAULT_MAX_PIXELS = 200_000_000
+
+HAS_AVIF = features.check_module("avif")
+READ_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"]
+    + ([".avif"] if HAS_AVIF else [])
+)
+READABLE = "JPEG, PNG, TIFF, WebP, BMP" + (" and AVIF" if HAS_AVIF else "")
+_NAMES = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WebP", "avif": "AVIF"}
+
+
+def is_photo_name(path: str | Path) -> bool:
+    """Whether the name ends like a photograph's that can be read here; hidden files do not count.
+
+    Only the name is looked at.
+    """
+    path = Path(path)
+    return path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
+
+
+def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+    """Read a photograph: upright, in sRGB, with everything that came with it.
+
+    Args:
+        source: a path, or a binary file.
+        max_pixels: refuse pictures of more pixels (width x height) before decoding them.
+
+    Raises:
+        PhotoError: anything that keeps the file from being read, in one line.
+    """
+    name = display_name(source)
+    try:
+        with _opened(source, name) as file:
+            photo = _read(file, name, max_pixels)
+    except PhotoError:
+        raise
+    except (tiff.TiffError, png.PngError) as error:
+        tail = "" if ";" in str(error) else "; get an undamaged copy"
+        raise PhotoError(f"{name}: {_one_line(error)}{tail}") from error
+    except MemoryError as error:
+        raise PhotoError(
+            f"{name}: needs more memory than there is; make it smaller, or close other programs"
+        ) from error
+    except Exception as error:  # decoders raise nearly anything at a file made to hurt
+        raise PhotoError(
+            f"{name}: cannot be decoded ({_one_line(error)}); it is damaged or cut short, "
+            "get an undamaged copy"
+        ) from error
+    path = Path(source) if isinstance(source, (str, Path)) else None
+    return dataclasses.replace(photo, path=path)
+
+
+def display_name(source: Any) -> str:
+    """The name of a path or file for a message: one line, printable in any terminal."""
+    name = str(source) if isinstance(source, (str, Path)) else str(getattr(source, "name", "input"))
+    name = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+
+
+@contextlib.contextmanager
+def _opened(source: str | Path | IO[bytes], name: str) -> Iterator[BinaryIO]:
+    file: BinaryIO
+    if not isinstance(source, (str, Path)):
+        file = cast(BinaryIO, source)
+        yield file if file.seekable() else io.BytesIO(file.read())
+        return
+    try:
+        mode = Path(source).stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PhotoError(f"{name}: is a folder, not a photograph; name a file in it")
+        if not stat.S_ISREG(mode):
+            raise PhotoError(f"{name}: is not a regular file; name a photograph")
+        file = Path(source).open("rb")  # noqa: SIM115  (closed below; only opening is judged here)
+    except FileNotFoundError:
+        raise PhotoError(f"{name}: does not exist; check the name") from None
+    except PermissionError:
+        raise PhotoError(f"{name}: may not be read; change its permissions") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or _one_line(error)
+        if isinstance(error, PhotoError):
+            raise
+        raise PhotoError(f"{name}: cannot be opened ({reason}); check the name") from None
+    with file:
+        yield file
+
+
+def sniff(head: bytes) -> str | None:
+    """The format by the first bytes of a file, whatever its name: lower case, None if unknown."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(png.SIGNATURE):
+        return "png"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[4:8] == b"ftyp":
+        if b"avif" in head[8:64] or b"avis" in head[8:64]:
+            return "avif"
+        return "HEIC" if head[8:12] in (b"heic", b"heix", b"mif1", b"hevc", b"msf1") else None
+    if head[:2] == b"BM":
+        return "bmp"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
+        return "JPEG 2000"
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "JPEG XL"
+    return "Photoshop" if head[:4] == b"8BPS" else None
+
+
+def _read(file: BinaryIO, name: str, max_pixels: int) -> Photo:
+    start = file.tell()
+    head = file.read(64)
+    if not head:
+        raise PhotoError(f"{name}: is empty; get an undamaged copy")
+    kind = sniff(head)
+    if kind is None:
+        raise PhotoError(f"{name}: is not a photograph; {READABLE} are read")
+    if kind not in ("jpeg", "png", "tiff", "webp", "avif", "bmp") or (
+        kind == "avif" and not HAS_AVIF
+    ):
+        shown = _NAMES.get(kind, kind)
+        raise PhotoError(f"{name}: is a {shown} file; save it as one of {READABLE}")
+    if start:  # offsets in TIFF count from the start of the file
+        file = io.BytesIO(head + file.read())
+    file.seek(0)
+    if kind == "tiff":
+        return _read_tiff(file, name, max_pixels)
+    if kind == "png" and head[24:25] == b"\x10":
+        return _read_deep_png(file, name, max_pixels)
+    with _plugin(kind)(file) as image:
+        _check_size(image.width, image.height, max_pixels, name)
+        if getattr(image, "is_animated", False):
+            raise PhotoError(f"{name}: is an animation; save the picture you want by itself")
+        return dataclasses.replace(photo_from_pil(image, name), format=kind)
+
+
+def _plugin(kind: str) -> type[ImageFile.ImageFile]:
+    """Pillow's class for one format: no other can be reached, nor its global pixel limit."""
+    from PIL import AvifImagePlugin, BmpImagePlugin, JpegImagePlugin, PngImagePlugin
+    from PIL import TiffImagePlugin, WebPImagePlugin  # isort: skip
+
+    return {
+        "jpeg": JpegImagePlugin.JpegImageFile,
+        "png": PngImagePlugin.PngImageFile,
+        "tiff": TiffImagePlugin.TiffImageFile,
+        "webp": WebPImagePlugin.WebPImageFile,
+        "avif": AvifImagePlugin.AvifImageFile,
+        "bmp": BmpImagePlugin.BmpImageFile,
+    }[kind]
+
+
+def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
+    if width < 1 or height < 1:
+        raise PhotoError(f"{name}: is {width}x{height} pixels; get an undamaged copy")
+    if width * height > max_pixels:
+        raise PhotoError(
+            f"{name}: is {width}x{height}, {width * height / 1e6:.1f} megapixels, above the limit "
+            f"of {max_pixels / 1e6:.1f}; if you trust it, raise --max-pixels"
+        )
+
+
+def photo_from_pil(image: Image.Image, name: str) -> Photo:
+    """A `Photo` of an open or loaded PIL image: pixels, EXIF, XMP, profile and resolution."""
+    channels, mode, keep_icc = _channels(image, name)
+    info = image.info  # only now: PNG allows EXIF and more after the pixels
+    return _finish(
+        channels,
+        mode,
+        name,
+        exif=info.get("exif"),
+        xmp=_xmp(info),
+        dpi=info.get("dpi"),
+        icc=info.get("icc_profile") if keep_icc else None,
+    )
+
+
+def _xmp(info: dict[Any, Any]) -> bytes | None:
+    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
+    return xmp.encode() if isinstance(xmp, str) else xmp
+
+
+def _finish(
+    channels: np.ndarray,
+    mode: str,
+    name: str,
+    *,
+    exif: bytes | None,
+    xmp: bytes | None,
+    dpi: Any,
+    icc: bytes | None,
+    orientation: int | None = None,
+    **kept: Any,
+) -> Photo:
+    """Turn the channels upright, and put everything into a `Photo`."""
+    bare = bare_exif(exif)
+    if exif and bare is None:
+        log.warning("%s: its EXIF is broken and dropped", name)
+    said = orientation or (bare and exif_orientation(bare)) or (xmp and xmp_orientation(xmp)) or 1
+    dpi = usable_dpi(dpi)
+    if dpi and said > 4:
+        dpi = dpi[::-1]
+    return assemble(
+        turn_upright(channels, said),
+        mode,
+        icc=icc,
+        name=name,
+        exif=upright_exif(bare) if bare else None,
+        xmp=upright_xmp(xmp) if xmp else None,
+        dpi=dpi,
+        **kept,
+    )
+
+
+def _channels(image: Image.Image, name: str) -> tuple[np.ndarray, str, bool]:
+    """[h, w, c] of a PIL image, what it was, and whether its profile still speaks of it."""
+    hidden = "transparency" in image.info
+    mode = image.mode
+    if mode in ("1", "L", "LA", "La"):
+        target = "LA" if hidden or mode in ("LA", "La") else "L"
+        return _array(_convert(image, target)), "grey", True
+    if mode.startswith("I;16"):
+        array = np.asarray(image).astype(np.uint16)
+        return array[..., None], "grey", True
+    if mode in ("P", "PA"):
+        target = "RGBA" if hidden or mode == "PA" else "RGB"
+        return _array(_convert(image, target)), "palette", True
+    if mode in ("RGB", "RGBA", "RGBa", "RGBX"):
+        target = "RGBA" if hidden or mode in ("RGBA", "RGBa") else "RGB"
+        return _array(_convert(image, target)), "rgb", True
+    if mode == "YCbCr":
+        return _array(_convert(image, "RGB")), "rgb", True
+    if mode == "CMYK":
+        return _array(_cmyk_to_srgb(image, name)), "cmyk", False
+    raise PhotoError(f"{name}: holds {mode} pixels, which are not read; save it as RGB")
+
+
+def _convert(image: Image.Image, target: str) -> Image.Image:
+    if image.mode == target:
+        image.load()
+        return image
+    if image.mode == "La":
+        # Pillow has the way back from premultiplied colour only in RGB.
+        image = Image.merge("RGBa", [*[image.getchannel(0)] * 3, image.getchannel(1)])
+        return image.convert("RGBA").convert("LA")
+    return image.convert(target)
+
+
+def _cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
+    from PIL import ImageCms
+
+    image.load()
+    if icc := image.info.get("icc_profile"):
+        try:
+            return cast(
+                Image.Image,
+                ImageCms.profileToProfile(
+                    image,
+                    ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+                    ImageCms.createProfile("sRGB"),
+                    renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                    outputMode="RGB",
+                    flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+                ),
+            )
+        except (ImageCms.PyCMSError, OSError, ValueError) as error:
+            log.warning("%s: its colour profile is dropped: %s", name, _one_line(error))
+    return image.convert("RGB")
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """[h, w, c] uint8 of a loaded image, by strips: Pillow's own way holds it three times."""
+    width, height = image.size
+    out = np.empty((height, width, len(image.getbands())), np.uint8)
+    for rows in strips(height, width):
+        part = image.crop((0, rows.start, width, rows.stop))
+        out[rows] = np.asarray(part).reshape(-1, width, out.shape[2])
+    return out
+
+
+def _read_deep_png(file: BinaryIO, name: str, max_pixels: int) -> Photo:
+    # Pillow reads what is around the pixels, and notices animations; OpenCV keeps the 16 bits.
+    with _plugin("png")(file) as image:
+        _check_size(image.width, image.height, max_pixels, name)
+        if getattr(image, "is_animated", False):
+            raise PhotoError(f"{name}: is an animation; save the picture you want by itself")
+        info = image.info
+        file.seek(0)
+        data = file.read()
+    exif = info.get("exif")
+    for kind, content in png.chunks(memoryview(data)):
+        if kind == b"eXIf" and exif is None:  # it may stand after the pixels
+            exif = bytes(content)
+    channels = png.decode_deep(data)
+    return _finish(
+        channels,
+        "grey" if channels.shape[2] < 3 else "rgb",
+        name,
+        exif=exif,
+        xmp=_xmp(info),
+        dpi=info.get("dpi"),
+        icc=info.get("icc_profile"),
+        format="png",
+    )
+
+
+def _read_tiff(file: BinaryIO, name: str, max_pixels: int) -> Photo:
+    size = file.seek(0, io.SEEK_END)
+    with tiff.open_tiff(file) as structure:
+        page = tiff.check_page(structure, size)
+        _check_size(page.imagewidth, page.imagelength, max_pixels, name)
+        tags = page.tags
+        around = {
+            "icc": tags.valueof(tiff.ICC),
+            "xmp": tags.valueof(tiff.XMP),
+            "orientation": int(tags.valueof(tiff.ORIENTATION, 1)),
+            "dpi": tiff.page_dpi(page),
+            "exif": _tiff_exif(file, name),
+        }
+        if tiff.is_deep(page):
+            channels = tiff.decode_deep(page, file)
+            mode = "grey" if channels.shape[2] < 3 else "rgb"
+        else:
+            file.seek(0)
+            with _plugin("tiff")(file) as image, _no_pillow_limit(image):
+                # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
+                channels, mode, keep_icc = _channels(image, name)
+                around["orientation"] = 1
+                around["icc"] = around["icc"] if keep_icc else None
+        return _finish(channels, mode, name, format="tiff", **around)
+
+
+_LIMIT_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def _no_pillow_limit(image: Image.Image) -> Iterator[None]:
+    """Lift Pillow's limit, which is one for the process, where ours allowed a larger TIFF."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is None or image.width * image.height <= limit:
+        yield
+        return
+    with _LIMIT_LOCK:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _tiff_exif(file: BinaryIO, name: str) -> bytes | None:
+    try:
+        return tiff.page_exif(file)
+    except Exception as error:  # what is said about a picture never costs the picture
+        log.warning("%s: its EXIF is broken and dropped: %s", name, _one_line(error))
+        return None

@@ -1,0 +1,273 @@
+"""TIFF: structure, the 16-bit and floating-point kinds that Pillow cannot read, and a writer.
+
+Source: TIFF Revision 6.0, Adobe 1992; Technical Note 1 for sub-directories.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from hbr.image.metadata import ByteOrder, byte_order, entries
+from hbr.image.pixels import strips
+
+if TYPE_CHECKING:
+    import tifffile
+
+DNG_VERSION, ICC, XMP, ORIENTATION = 50706, 34675, 700, 274
+GREY_WHITE_IS_ZERO, GREY, RGB, CFA, LINEAR_RAW = 0, 1, 2, 32803, 34892
+# What is said of the picture rather than of the layout of its file, and the two sub-directories.
+DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
+SUB_DIRECTORIES = (0x8769, 0x8825)
+# What a directory says of the layout of its own pixels: it does not move to another file.
+LAYOUT = {254, 255, *range(256, 267), 273, *range(277, 285), 288, 289, 290, 291, 296, 301, 317, 318}
+LAYOUT |= {319, 320, *range(322, 326), 330, *range(338, 343), 347, *range(512, 533), ICC, XMP}
+FOUR_GIB = 1 << 32
+
+
+class TiffError(ValueError):
+    """A TIFF that cannot be used; the message says what is wrong, then what to do."""
+
+
+def open_tiff(file: BinaryIO) -> tifffile.TiffFile:
+    """Open the structure of a TIFF, without reading pixels; tifffile's own log is silenced."""
+    import tifffile
+
+    # Whatever it reports ends in an error of ours, and one line is enough.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    file.seek(0)
+    return tifffile.TiffFile(file)
+
+
+def check_page(tiff: tifffile.TiffFile, size: int) -> Any:
+    """The one picture of the file, which is `size` bytes long, as tifffile's page.
+
+    Raises:
+        TiffError: camera raw, many pages, or strips that lie outside the file.
+    """
+    page: Any = tiff.pages.first
+    if page.is_reduced or DNG_VERSION in page.tags or page.photometric in (CFA, LINEAR_RAW):
+        raise TiffError("is a camera raw file; develop it to JPEG, PNG or TIFF first")
+    for other in islice(tiff.pages, 1, 16):
+        if not (other.is_reduced or other.is_mask):  # previews and masks are no second picture
+            raise TiffError("holds several pages; save the one you want as a file of its own")
+    spans = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if not spans or any(offset + length > size for offset, length in spans):
+        raise TiffError("ends too early; get an undamaged copy")
+    return page
+
+
+def is_deep(page: Any) -> bool:
+    """Whether the samples are more than 8 bits wide, which Pillow cannot hold in colour."""
+    return page.dtype is None or page.dtype.itemsize > 1
+
+
+def decode_deep(page: Any, file: BinaryIO) -> np.ndarray:
+    """A 16-bit or floating-point page → [h, w, c] uint16, alpha straight.
+
+    Raises:
+        TiffError: samples of another kind, or values outside [0, 1] or that are no numbers.
+    """
+    if page.dtype is None or (page.dtype.kind != "f" and page.dtype != np.uint16):
+        raise TiffError("holds samples that are not a photograph's; save it with 8 or 16 bits")
+    if page.dtype == np.uint16 and page.bitspersample != 16:
+        raise TiffError(f"has {page.bitspersample} bits a sample; save it with 8 or 16")
+    if page.photometric not in (GREY_WHITE_IS_ZERO, GREY, RGB):
+        raise TiffError("is neither grey nor RGB at this depth; save it as RGB")
+    array = _samples(page, file)
+    if array.dtype.kind == "f":
+        array = _unit_floats(array)
+    array = array.astype(np.uint16, copy=False)
+    n = 3 if page.photometric == RGB else 1
+    if page.photometric == GREY_WHITE_IS_ZERO:
+        array = np.concatenate([65535 - array[..., :1], array[..., 1:]], axis=-1)
+    extra = page.extrasamples
+    if not extra or int(extra[0]) not in (1, 2):
+        return np.ascontiguousarray(array[..., :n])
+    array = np.ascontiguousarray(array[..., : n + 1])
+    return _straight(array) if int(extra[0]) == 1 else array
+
+
+def _samples(page: Any, file: BinaryIO) -> np.ndarray:
+    n, shape = page.samplesperpixel, (page.imagelength, page.imagewidth)
+    try:
+        array = page.asarray()
+    except (ValueError, KeyError):
+        # Codecs that tifffile leaves to another package: OpenCV brings LZW, PackBits and others.
+        array = _with_opencv(page, file)
+    if n > 1 and page.planarconfig == 2:
+        array = np.moveaxis(array.reshape(n, *shape), 0, -1)
+    return array.reshape(*shape, n)
+
+
+def _with_opencv(page: Any, file: BinaryIO) -> np.ndarray:
+    import cv2
+
+    if page.planarconfig == 2 or page.samplesperpixel not in (1, 3, 4):
+        raise TiffError("is compressed in a way that is not read here; save it uncompressed")
+    file.seek(0)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)
+    try:
+        array = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    size = page.imagelength * page.imagewidth * page.samplesperpixel
+    if array is None or array.dtype != page.dtype.newbyteorder("=") or array.size != size:
+        raise TiffError("cannot be decoded; get an undamaged copy, or save it uncompressed")
+    return array if array.ndim == 2 else array[..., [2, 1, 0, 3][: array.shape[2]]]
+
+
+def _unit_floats(array: np.ndarray) -> np.ndarray:
+    low, high = float(array.min()), float(array.max())
+    # One NaN among the samples makes both of them NaN.
+    if not np.isfinite([low, high]).all():
+        raise TiffError("holds values that are not numbers (NaN or infinite); export it anew")
+    if low < 0 or high > 1:
+        raise TiffError(
+            f"holds floating-point values from {low:.4g} to {high:.4g}; bring them into 0 to 1, "
+            "or save it with 16 bits"
+        )
+    out = np.empty(array.shape, np.uint16)
+    for rows in strips(*array.shape[:2]):
+        out[rows] = np.rint(array[rows].astype(np.float64) * 65535)
+    return out
+
+
+def _straight(array: np.ndarray) -> np.ndarray:
+    """Colour premultiplied by the last channel → straight colour."""
+    for rows in strips(*array.shape[:2]):
+        alpha = array[rows][..., -1:].astype(np.uint32)
+        scaled = array[rows][..., :-1].astype(np.uint32) * 65535 + alpha // 2
+        array[rows][..., :-1] = np.minimum(scaled // np.maximum(alpha, 1), 65535)
+    return array
+
+
+def page_dpi(page: Any) -> tuple[float, float] | None:
+    """Dots per inch of a page, None if it does not say."""
+    unit = page.tags.valueof(296, 2)
+    found = []
+    for tag in (282, 283):
+        value = page.tags.valueof(tag)
+        if int(unit) not in (2, 3) or not isinstance(value, tuple) or not value[1]:
+            return None
+        found.append(value[0] / value[1] * (2.54 if int(unit) == 3 else 1))
+    return found[0], found[1]
+
+
+def page_exif(file: BinaryIO) -> bytes | None:
+    """What the file says of the picture (camera, time, place), as bare EXIF; None if nothing."""
+    from PIL import Image
+
+    source, kept = Image.Exif(), Image.Exif()
+    file.seek(0)
+    if file.read(4) not in (b"II*\0", b"MM\0*"):  # BigTIFF has another layout
+        return None
+    file.seek(0)
+    source.load_from_fp(file)
+    for tag in DESCRIPTIVE:
+        if tag in source:
+            kept[tag] = source[tag]
+    for tag in SUB_DIRECTORIES:
+        if inner := source.get_ifd(tag):
+            kept[tag] = dict(inner)
+    return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
+
+
+def encode(
+    array: np.ndarray,
+    *,
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+) -> bytes:
+    """[h, w, c] uint8 or uint16 (c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha) → TIFF.
+
+    Deflate with horizontal differences, in strips. The EXIF, itself a TIFF structure, opens the
+    file, so that every offset inside it (maker notes too) stays right; its directory's entries
+    move, with those of the picture, to a new directory at the end.
+
+    Raises:
+        TiffError: the file would pass 4 GiB.
+    """
+    order: ByteOrder = (byte_order(exif) if exif else None) or "<"
+    head = exif if exif else b"II*\0" + b"\0" * 6
+    body = bytearray(head + b"\0" * (-len(head) % 2))
+    height, width, n = array.shape
+    per_strip = next(strips(height, width)).stop
+    offsets, counts = [], []
+    for rows in strips(height, width):
+        packed = zlib.compress(_differences(array[rows], order))
+        offsets.append(len(body))
+        counts.append(len(packed))
+        body += packed + b"\0" * (len(packed) % 2)
+    tags: dict[int, tuple[str, list[Any]]] = {
+        256: ("I", [width]),
+        257: ("I", [height]),
+        258: ("H", [array.itemsize * 8] * n),
+        259: ("H", [8]),  # Deflate
+        262: ("H", [RGB if n > 2 else GREY]),
+        273: ("I", offsets),
+        277: ("H", [n]),
+        278: ("I", [per_strip]),
+        279: ("I", counts),
+        284: ("H", [1]),  # channels side by side
+        317: ("H", [2]),  # horizontal differences
+        339: ("H", [1] * n),  # unsigned whole numbers
+    }
+    if n in (2, 4):
+        tags[338] = ("H", [2])  # straight alpha
+    if dpi:
+        for tag, value in zip((282, 283), dpi, strict=True):
+            tags[tag] = ("II", [round(value * 10000), 10000])
+        tags[296] = ("H", [2])  # inches
+    for tag, blob in ((ICC, icc), (XMP, xmp)):
+        if blob:
+            tags[tag] = ("B" if tag == XMP else "s", [blob])
+    return _with_directory(body, order, tags, exif)
+
+
+def _differences(rows: np.ndarray, order: ByteOrder) -> bytes:
+    out = rows.copy()
+    out[:, 1:] -= rows[:, :-1]
+    return out.astype(out.dtype.newbyteorder(order), copy=False).tobytes()
+
+
+_KINDS = {"H": (3, 1), "I": (4, 1), "II": (5, 2), "B": (1, 1), "s": (7, 1)}
+
+
+def _with_directory(
+    body: bytearray, order: ByteOrder, tags: dict[int, tuple[str, list[Any]]], exif: bytes | None
+) -> bytes:
+    """Append the values, then the one directory, and point the header at it."""
+    fields: dict[int, bytes] = {}
+    if exif:
+        (first,) = struct.unpack_from(order + "I", exif, 4)
+        for tag, _, _, at in entries(exif, order, first):
+            if tag not in LAYOUT:
+                fields[tag] = exif[at - 8 : at + 4]
+    for tag, (kind, values) in tags.items():
+        number, width = _KINDS[kind]
+        if isinstance(values[0], bytes):
+            value, count = values[0], len(values[0])
+        else:
+            count = len(values) // width
+            value = struct.pack(f"{order}{len(values)}{kind[0]}", *values)
+        if len(value) > 4:
+            place, value = len(body), value + b"\0" * (len(value) % 2)
+            body += value
+            value = struct.pack(order + "I", place) if place < FOUR_GIB else b"\0" * 4
+        fields[tag] = struct.pack(order + "HHI", tag, number, count) + value.ljust(4, b"\0")
+    start = len(body)
+    body += struct.pack(order + "H", len(fields))
+    body += b"".join(fields[tag] for tag in sorted(fields)) + b"\0" * 4
+    if len(body) >= FOUR_GIB:
+        raise TiffError("would be larger than a TIFF file can be (4 GiB); write PNG")
+    struct.pack_into(order + "I", body, 4, start)
+    return bytes(body)
