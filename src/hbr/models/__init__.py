@@ -1,0 +1,24 @@
+"""The one-step restorer, its configuration, and its files."""
+
+from hbr.models.checkpoint import (
+    Checkpoint,
+    WeightsError,
+    build,
+    read_checkpoint,
+    save_checkpoint,
+    sha256,
+)
+from hbr.models.config import RestorerConfig
+from hbr.models.onestep import Capabilities, OneStepRestorer
+
+__all__ = [
+    "Capabilities",
+    "Checkpoint",
+    "OneStepRestorer",
+    "RestorerConfig",
+    "WeightsError",
+    "build",
+    "read_checkpoint",
+    "save_checkpoint",
+    "sha256",
+]

@@ -1,0 +1,250 @@
+"""The configuration of a one-step restorer, from nano to Stable Diffusion 2.1, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hbr.config import check
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """A diffusers `AutoencoderKL`; the defaults are Stable Diffusion 2.1-base's.
+
+    Attributes:
+        block_out_channels: width of each level; every level but the last halves the size.
+        layers_per_block: residual blocks a level (the decoder has one more).
+        latent_channels: channels of z.
+        norm_num_groups: groups of every GroupNorm.
+        mid_attention: one self-attention between the two residual blocks of the middle.
+        patch_size: pixels of a `patch_size`×`patch_size` square become channels before the encoder
+            and pixels again after the decoder; 1 is Stable Diffusion.
+        scaling_factor: z is the posterior's mode times this.
+    """
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    mid_attention: bool = True
+    patch_size: int = 1
+    scaling_factor: float = 0.18215
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check_widths(self.block_out_channels, self.norm_num_groups)
+        check(self.layers_per_block >= 1, "layers_per_block", self.layers_per_block, "1 or more")
+        check(self.latent_channels >= 1, "latent_channels", self.latent_channels, "1 or more")
+        check(self.patch_size in (1, 2, 4, 8), "patch_size", self.patch_size, "1, 2, 4 or 8")
+        check(self.scaling_factor > 0, "scaling_factor", self.scaling_factor, "above 0")
+
+    @property
+    def factor(self) -> int:
+        """Pixels along one edge of a latent cell (8 for Stable Diffusion)."""
+        return int(self.patch_size * 2 ** (len(self.block_out_channels) - 1))
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """A diffusers `UNet2DConditionModel`; the defaults are Stable Diffusion 2.1-base's.
+
+    Attributes:
+        block_out_channels: width of each level; every level but the last halves the size.
+        attention: which levels have transformer blocks; one entry a level.
+        attention_head_dim: number of heads of each level (diffusers' historical name).
+        layers_per_block: residual blocks a level (the way up has one more).
+        cross_attention_dim: width of the prompt p.
+        norm_num_groups: groups of every GroupNorm.
+        use_linear_projection: linear, not 1×1 convolution, around the transformer blocks.
+    """
+
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    attention: tuple[bool, ...] = (True, True, True, False)
+    attention_head_dim: tuple[int, ...] = (5, 10, 20, 20)
+    layers_per_block: int = 2
+    cross_attention_dim: int = 1024
+    norm_num_groups: int = 32
+    use_linear_projection: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        levels = len(self.block_out_channels)
+        _check_widths(self.block_out_channels, self.norm_num_groups)
+        for name in ("attention", "attention_head_dim"):
+            got = getattr(self, name)
+            check(len(got) == levels, name, got, f"{levels} values, one a level")
+        check(self.layers_per_block >= 1, "layers_per_block", self.layers_per_block, "1 or more")
+        for width, heads in zip(self.block_out_channels, self.attention_head_dim, strict=True):
+            ok = heads >= 1 and width % heads == 0
+            check(ok, "attention_head_dim", heads, f"a divisor of the width {width}")
+
+    @property
+    def factor(self) -> int:
+        """Latent cells along one edge of a cell of the lowest level."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+@dataclass(frozen=True)
+class ImageEncoderConfig:
+    """The Swin transformer of RAM; the defaults are the published RAM's Swin-L.
+
+    Attributes:
+        image_size: the input is resized to a square of this edge, in pixels.
+        embed_dim: width of the first level; it doubles at each further one.
+        depths, num_heads: blocks and heads of each level.
+        window_size: edge of an attention window, in patches of 4×4 pixels.
+        proj_dim: width after the linear projection (`image_proj`).
+    """
+
+    image_size: int = 384
+    embed_dim: int = 192
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    num_heads: tuple[int, ...] = (6, 12, 24, 48)
+    window_size: int = 12
+    proj_dim: int = 512
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        smallest = 4 * 2 ** (len(self.depths) - 1)
+        ok = self.image_size >= smallest and self.image_size % smallest == 0
+        check(ok, "image_size", self.image_size, f"a multiple of {smallest}")
+        ok = len(self.num_heads) == len(self.depths)
+        check(ok, "num_heads", self.num_heads, f"{len(self.depths)} values, one a level")
+        for level, heads in enumerate(self.num_heads):
+            width = self.embed_dim * 2**level
+            check(width % heads == 0, "num_heads", heads, f"a divisor of the width {width}")
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the encoder gives: one a cell of the last level, and their mean."""
+        return (self.image_size // (4 * 2 ** (len(self.depths) - 1))) ** 2 + 1
+
+    @property
+    def width(self) -> int:
+        """Width of the tokens before the projection."""
+        return int(self.embed_dim * 2 ** (len(self.depths) - 1))
+
+
+@dataclass(frozen=True)
+class HFIEConfig:
+    """The high-fidelity image embedder of OSDHuman: image tokens, then learnable queries.
+
+    The paper gives the 77×1024 output and the attention; heads, norm and dropout are our choice.
+
+    Attributes:
+        encoder: the image encoder under the queries.
+        n_queries, width: shape of the prompt.
+        heads: heads of the attention of the queries over the tokens.
+        norm: "layer" puts a LayerNorm on the output, "none" does not.
+        dropout: of the attention weights, in training.
+    """
+
+    kind: Literal["hfie"] = "hfie"
+    encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    n_queries: int = 77
+    width: int = 1024
+    heads: int = 8
+    norm: Literal["layer", "none"] = "layer"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.n_queries >= 1, "n_queries", self.n_queries, "1 or more")
+        ok = self.heads >= 1 and self.width % self.heads == 0
+        check(ok, "heads", self.heads, f"a divisor of the width {self.width}")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class FixedPromptConfig:
+    """One prompt for every image, kept in the checkpoint: what OSEDiff's null prompt comes to.
+
+    Attributes:
+        n_queries, width: shape of the prompt.
+        text: what was embedded, for people to read.
+    """
+
+    kind: Literal["fixed"] = "fixed"
+    n_queries: int = 77
+    width: int = 1024
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule; the defaults are Stable Diffusion 2.1-base's (DESIGN §3).
+
+    Attributes:
+        beta_start, beta_end: `scaled_linear`: linear in √β between these.
+        steps: number of timesteps.
+    """
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    steps: int = 1000
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        ok = 0 < self.beta_start <= self.beta_end < 1
+        check(ok, "beta_start", self.beta_start, f"above 0 and at most beta_end {self.beta_end}")
+        check(self.steps >= 1, "steps", self.steps, "1 or more")
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters that are trained beside frozen weights.
+
+    Attributes:
+        rank: inner width of an adapter.
+        alpha: the adapter counts `alpha / rank` times; 8 with rank 4 is what OSEDiff's code runs.
+    """
+
+    rank: int = 4
+    alpha: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.rank >= 1, "rank", self.rank, "1 or more")
+        check(self.alpha > 0, "alpha", self.alpha, "above 0")
+
+
+@dataclass(frozen=True)
+class RestorerConfig:
+    """A one-step restorer; `RestorerConfig()` is OSDHuman on Stable Diffusion 2.1-base.
+
+    Attributes:
+        timestep: T_L, where the one step starts.
+        native_size: edge in pixels of the images that the model was trained on.
+        name: for people.
+    """
+
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    prompt: HFIEConfig | FixedPromptConfig = field(default_factory=HFIEConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    timestep: int = 999
+    native_size: int = 512
+    name: str = "one-step"
+
+    def __post_init__(self) -> None:
+        """Check every field, and the ones that must fit each other."""
+        ok = 0 <= self.timestep < self.schedule.steps
+        check(ok, "timestep", self.timestep, f"in [0, {self.schedule.steps})")
+        ok = self.prompt.width == self.unet.cross_attention_dim
+        expected = f"the U-Net's cross_attention_dim {self.unet.cross_attention_dim}"
+        check(ok, "prompt.width", self.prompt.width, expected)
+        ok = self.native_size % self.multiple_of == 0
+        check(ok, "native_size", self.native_size, f"a multiple of {self.multiple_of}")
+
+    @property
+    def multiple_of(self) -> int:
+        """Edges of the input must be multiples of this many pixels."""
+        return self.autoencoder.factor * self.unet.factor
+
+
+def _check_widths(widths: tuple[int, ...], groups: int) -> None:
+    check(len(widths) >= 1, "block_out_channels", widths, "one width a level")
+    for width in widths:
+        ok = width >= 1 and groups >= 1 and width % groups == 0
+        check(ok, "block_out_channels", width, f"a multiple of norm_num_groups {groups}")

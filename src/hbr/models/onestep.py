@@ -1,0 +1,131 @@
+"""The one-step restorer: encode, one step of the U-Net, decode (OSDHuman §3.1, after OSEDiff).
+
+Shapes: b batch, H W pixels, c latent channels, h w latent size, q prompt tokens, d prompt width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from hbr.models.config import AutoencoderConfig, RestorerConfig, UNetConfig
+from hbr.models.hfie import build_prompt
+from hbr.models.schedule import alphas_cumprod, one_step
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model can take, as data, so that the tiler has no special cases.
+
+    Attributes:
+        multiple_of: edges of the input must be multiples of this, in pixels.
+        min_size: smallest edge, in pixels.
+        native_size: the edge that the model was trained on, in pixels.
+        scale: output edge over input edge.
+        dtypes: precisions that the model runs in, best first.
+        deterministic: the same input always gives the same output.
+    """
+
+    multiple_of: int
+    min_size: int
+    native_size: int
+    scale: int = 1
+    dtypes: tuple[str, ...] = ("bfloat16", "float32")
+    deterministic: bool = True
+
+
+class OneStepRestorer(nn.Module):
+    """Restores a batch of images in one pass.
+
+    The input's latent is the posterior's mode, so one input gives one output. Weights are random
+    until they are loaded (`hbr.models.load_model`).
+    """
+
+    def __init__(self, config: RestorerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = build_autoencoder(config.autoencoder)
+        self.unet = build_unet(config.unet, config.autoencoder.latent_channels)
+        self.prompt = build_prompt(config.prompt)
+        self.alpha_bar = float(alphas_cumprod(config.schedule)[config.timestep])
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Sizes and precisions that the model takes."""
+        multiple = self.config.multiple_of
+        return Capabilities(multiple, multiple, self.config.native_size)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """z of an image: [b, 3, H, W] in [0, 1] → [b, c, h, w], the scaled posterior mode."""
+        config = self.config.autoencoder
+        x = F.pixel_unshuffle(image * 2 - 1, config.patch_size)
+        posterior = self.autoencoder.encode(x.to(self.dtype)).latent_dist
+        return cast(Tensor, posterior.mode()) * config.scaling_factor
+
+    def predict(self, z_l: Tensor, p: Tensor) -> Tensor:
+        """ε at T_L: z_l [b, c, h, w] and prompt p [b, q, d] → [b, c, h, w]."""
+        t = torch.tensor(self.config.timestep, device=z_l.device)
+        return cast(Tensor, self.unet(z_l.to(self.dtype), t, p.to(self.dtype)).sample)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Image of z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
+        config = self.config.autoencoder
+        x = self.autoencoder.decode((z / config.scaling_factor).to(self.dtype)).sample
+        return F.pixel_shuffle(x, config.patch_size).float() * 0.5 + 0.5
+
+    def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
+        """Restore [b, 3, H, W] in [0, 1] → [b, 3, H, W], about [0, 1], not clamped.
+
+        H and W must be multiples of `capabilities.multiple_of`. The prompt p [b, q, d] comes from
+        the image unless it is given.
+        """
+        p = self.prompt(lq) if p is None else p
+        z_l = self.encode(lq)
+        z_h = one_step(z_l, self.predict(z_l, p), self.alpha_bar)
+        return self.decode(z_h)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.unet.conv_in.weight.dtype
+
+
+def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
+    """A diffusers `AutoencoderKL` with random weights."""
+    levels = len(config.block_out_channels)
+    channels = 3 * config.patch_size**2
+    return AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.norm_num_groups,
+        mid_block_add_attention=config.mid_attention,
+        scaling_factor=config.scaling_factor,
+    )
+
+
+def build_unet(config: UNetConfig, latent_channels: int) -> UNet2DConditionModel:
+    """A diffusers `UNet2DConditionModel` with random weights."""
+    down = tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention)
+    up = tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention))
+    return UNet2DConditionModel(
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=down,
+        up_block_types=up,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        attention_head_dim=config.attention_head_dim,
+        cross_attention_dim=config.cross_attention_dim,
+        norm_num_groups=config.norm_num_groups,
+        use_linear_projection=config.use_linear_projection,
+    )

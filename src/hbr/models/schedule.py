@@ -1,0 +1,32 @@
+"""The noise schedule and the one step.
+
+Shapes: b batch, c latent channels, h w latent size.
+"""
+
+import torch
+from torch import Tensor
+
+from hbr.models.config import ScheduleConfig
+
+
+def alphas_cumprod(schedule: ScheduleConfig) -> Tensor:
+    """ᾱ_t of the `scaled_linear` schedule, float64 of shape [steps], in (0, 1)."""
+    start, end = schedule.beta_start**0.5, schedule.beta_end**0.5
+    betas = torch.linspace(start, end, schedule.steps, dtype=torch.float64) ** 2
+    return torch.cumprod(1.0 - betas, dim=0)
+
+
+def one_step(z_l: Tensor, epsilon: Tensor, alpha_bar: float) -> Tensor:
+    """ẑ_H = (z_L − √(1−ᾱ) ε) / √ᾱ, OSDHuman Eq. 2, in float32.
+
+    At T_L = 999 an error in ε comes out 14.6 times larger, so lower precisions end here.
+
+    Args:
+        z_l: [b, c, h, w], the latent of the low-quality image.
+        epsilon: [b, c, h, w], the noise that the U-Net predicts.
+        alpha_bar: ᾱ at T_L.
+
+    Returns:
+        ẑ_H, float32 [b, c, h, w].
+    """
+    return (z_l.float() - (1.0 - alpha_bar) ** 0.5 * epsilon.float()) / alpha_bar**0.5

@@ -1,0 +1,225 @@
+"""The training loop: pairs → loss → AdamW → average, checkpoints, validation.
+
+Shapes: b batch, s edge of the crop. Images are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbr.config import to_dict
+from hbr.image import Photo, write_photo
+from hbr.metrics import psnr, ssim
+from hbr.models.checkpoint import build, read_checkpoint, save_checkpoint
+from hbr.models.onestep import OneStepRestorer
+from hbr.training.config import OptimConfig, TrainConfig
+from hbr.training.data import training_loader, validation_pairs
+from hbr.training.losses import pixel_loss
+from hbr.training.state import TrainState
+
+
+def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
+    """The rate of this step (from 0): linear warm-up, held, cosine to 0 over the last `decay`."""
+    rate = config.lr
+    if step < config.warmup:
+        rate *= (step + 1) / config.warmup
+    if config.decay and step >= steps - config.decay:
+        rate *= 0.5 * (1 + math.cos(math.pi * (step - (steps - config.decay)) / config.decay))
+    return rate
+
+
+class Trainer:
+    """A training that can be stopped and gone on with at any moment.
+
+    Args:
+        config: the training.
+        device: where it runs.
+        report: called with one line of progress at a time.
+    """
+
+    def __init__(
+        self, config: TrainConfig, device: str = "cpu", report: Callable[[str], None] = print
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.report = report
+        torch.manual_seed(config.seed)
+        model = OneStepRestorer(config.model)
+        if config.init is not None:
+            model.load_state_dict(build(read_checkpoint(config.init), config.init).state_dict())
+        if config.train == "autoencoder":
+            model.requires_grad_(False)
+            model.autoencoder.requires_grad_(True)
+        # on CPUs and on tensor cores convolutions are fastest with the channels last
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.state = TrainState(self.model, config)
+        self.state_file = config.out / "state.safetensors"
+        if self.state_file.exists():
+            self.state.load(self.state_file)
+            report(f"going on at step {self.state.step} of {config.steps}")
+
+    def run(self) -> Path:
+        """Train to the end; returns the model file.
+
+        Raises:
+            KeyboardInterrupt: it was stopped; the state is saved.
+        """
+        config, state = self.config, self.state
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "config.json").write_text(json.dumps(to_dict(config), indent=1))
+        with _Curves(config.out, state.step) as curves, _stoppable() as stopped:
+            started, first = time.monotonic(), state.step
+            for pair in training_loader(config, state.step):
+                terms = self._step(pair.hq.to(self.device), pair.lq.to(self.device))
+                if state.step % 20 == 0 or state.step == config.steps:
+                    curves.add(state.step, {f"loss/{k}": v for k, v in terms.items()})
+                if state.step % 100 == 0 or state.step == first + 5:
+                    pace = (time.monotonic() - started) / (state.step - first)
+                    self.report(self._line(terms, pace))
+                last = state.step == config.steps
+                if stopped() or last or state.step % config.save_every == 0:
+                    self._save()
+                if stopped():
+                    raise KeyboardInterrupt
+                if last or state.step % config.validation.every == 0:
+                    curves.add(state.step, self._validate())
+        return self.config.out / "model.safetensors"
+
+    def _step(self, hq: Tensor, lq: Tensor) -> dict[str, float]:
+        config, state = self.config, self.state
+        self.model.train()
+        rate = learning_rate(state.step, config.steps, config.optim)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        hq, lq = (x.contiguous(memory_format=torch.channels_last) for x in (hq, lq))
+        with self._autocast():
+            image = self._forward(lq)
+        terms = pixel_loss(image.float(), hq, config.loss)
+        loss = torch.stack(list(terms.values())).sum()
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(list(state.trained.values()), config.optim.clip)
+        if not math.isfinite(float(norm)):
+            self.report(f"step {state.step}: the gradient is {float(norm)}; this batch is left out")
+        else:
+            state.optimizer.step()
+        state.step += 1
+        state.update_average()
+        out = {name: float(term.detach()) for name, term in terms.items()}
+        return {**out, "norm": float(norm), "lr": rate}
+
+    def _forward(self, lq: Tensor) -> Tensor:
+        if self.config.train == "autoencoder":
+            return self.model.decode(self.model.encode(lq))
+        out: Tensor = self.model(lq)
+        return out
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def _save(self) -> None:
+        self.state.save(self.state_file)
+        save_checkpoint(
+            self.config.out / "model.safetensors",
+            self.config.model,
+            self.state.averaged(),
+            card={"steps": str(self.state.step)},
+        )
+
+    def _line(self, terms: dict[str, float], pace: float) -> str:
+        left = (self.config.steps - self.state.step) * pace / 60
+        values = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        return f"step {self.state.step}/{self.config.steps}  {values}  {pace:.2f} s/step  {left:.0f} min left"
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """PSNR and SSIM of the averaged weights, and their gain over the input; and pictures."""
+        config = self.config.validation
+        kept = {n: p.detach().clone() for n, p in self.state.trained.items()}
+        self.model.load_state_dict(self.state.averaged())
+        self.model.eval()
+        rows, pictures = [], []
+        for pair in validation_pairs(config):
+            hq = pair.hq.to(self.device)
+            source = hq if self.config.train == "autoencoder" else pair.lq.to(self.device)
+            with self._autocast():
+                image = self._forward(source.contiguous(memory_format=torch.channels_last))
+            image = image.float().clamp(0, 1)
+            measured = [psnr(image, hq), psnr(source, hq), ssim(image, hq), ssim(source, hq)]
+            rows.append(torch.cat(measured))
+            if len(pictures) < config.pictures:
+                pictures.append(torch.cat([source, image, hq], dim=-1))
+        self.model.load_state_dict({**self.state.averaged(), **kept})
+        p, p_in, s, s_in = (float(v) for v in torch.stack(rows).mean(dim=0))
+        out = {"val/psnr": p, "val/ssim": s}
+        if self.config.train == "restorer":
+            out |= {"val/psnr_gain": p - p_in, "val/ssim_gain": s - s_in}
+        if pictures:
+            folder = self.config.out / "pictures"
+            folder.mkdir(exist_ok=True)
+            photo = Photo.from_tensor(torch.cat(pictures, dim=-2).cpu())
+            write_photo(photo, folder / f"{self.state.step:06d}.png")
+        line = "  ".join(f"{name} {value:.4f}" for name, value in out.items())
+        self.report(f"step {self.state.step}: {line}")
+        return out
+
+
+class _Curves:
+    """Numbers by step: a line of JSON each, and TensorBoard where it is installed."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        file = out / "curves.jsonl"
+        # what was written after the state that is gone on from will be written again
+        lines = file.read_text().splitlines() if file.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        file.write_text("".join(line + "\n" for line in kept))
+        self._file = file.open("a")
+        self._board: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def __enter__(self) -> _Curves:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+@contextmanager
+def _stoppable() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM ask for a stop after the step under way."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""All that a training is between two steps, as one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from hbr.config import ConfigError, to_dict
+from hbr.models.checkpoint import write_tensors
+from hbr.training.config import TrainConfig
+
+
+class TrainState:
+    """The model, the average of its weights, the optimizer, and how many steps were made."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        self.model = model
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        optim = config.optim
+        # a constant made tensor, so that every step and every resume sees the same optimizer
+        self.optimizer = torch.optim.AdamW(
+            list(self.trained.values()),
+            lr=optim.lr,
+            betas=optim.betas,
+            weight_decay=optim.weight_decay,
+        )
+        self.average = {n: p.detach().clone() for n, p in self.trained.items()}
+        self.config = config
+        self.step = 0
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average towards the weights; faster at the start, while they are still wild."""
+        decay = min(self.config.optim.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(
+            list(self.average.values()), list(self.trained.values()), 1 - decay
+        )
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The model's state with the averaged weights in place of the trained ones."""
+        return {**self.model.state_dict(), **self.average}
+
+    def save(self, path: Path) -> None:
+        """Write the state; a kill at any moment leaves the old one or the new one."""
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        tensors |= {f"average.{n}": t for n, t in self.average.items()}
+        for name, parameter in self.trained.items():
+            moments = self.optimizer.state.get(parameter, {})
+            for key in ("exp_avg", "exp_avg_sq", "step"):
+                if key in moments:
+                    tensors[f"optimizer.{key}.{name}"] = moments[key]
+        tensors["rng"] = torch.get_rng_state()
+        plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+        metadata = {"step": str(self.step), "config": json.dumps(to_dict(self.config))}
+        write_tensors(path, plain, metadata)
+
+    def load(self, path: Path) -> None:
+        """Go on exactly where `save` was called.
+
+        Raises:
+            ConfigError: the file is damaged, or belongs to another model or seed.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{path} is no training state: {error}") from None
+        before, now = json.loads(metadata["config"]), to_dict(self.config)
+        for key in ("model", "seed", "train"):
+            if before[key] != now[key]:
+                raise ConfigError(
+                    f"{path} was written with another {key}; give another `out`, or remove it"
+                )
+        self.model.load_state_dict(_under("model.", tensors))
+        for name, tensor in _under("average.", tensors).items():
+            self.average[name].copy_(tensor)
+        for name, parameter in self.trained.items():
+            self.optimizer.state[parameter] = {
+                key: tensors[f"optimizer.{key}.{name}"].to(
+                    # AdamW keeps its own count on the CPU
+                    "cpu" if key == "step" else parameter.device
+                )
+                for key in ("exp_avg", "exp_avg_sq", "step")
+                if f"optimizer.{key}.{name}" in tensors
+            }
+        torch.set_rng_state(tensors["rng"])
+        self.step = int(metadata["step"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
