@@ -171,7 +171,8 @@ def _parametric(tag: bytes, x: np.ndarray) -> np.ndarray:
             raise ProfileError("a curve of it is not a tone curve")
         offset = c if kind == 2 else 0.0
         d, e, f, c = -b / a, offset, offset, 0
-    power = np.maximum(a * x + b, 0) ** g + e
+    with np.errstate(all="ignore"):  # a curve of nonsense is refused by its values
+        power = np.maximum(a * x + b, 0) ** g + e
     return power if kind == 0 else np.where(x >= d, power, c * x + f)
 
 

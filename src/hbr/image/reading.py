@@ -7,6 +7,7 @@ import dataclasses
 import io
 import stat
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -59,7 +60,9 @@ def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_
     """
     name = display_name(source)
     try:
-        with _opened(source, name) as file:
+        with _opened(source, name) as file, warnings.catch_warnings():
+            # Pillow warns of broken EXIF and the like; what matters of it ends in an error here.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             photo = _read(file, name, max_pixels)
     except PhotoError:
         raise
@@ -87,7 +90,8 @@ def display_name(source: Any) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".")[:200]
+    return text if " " in text else f"{type(error).__name__} {text}".strip()
 
 
 @contextlib.contextmanager
@@ -196,7 +200,8 @@ def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
 
 def photo_from_pil(image: Image.Image, name: str) -> Photo:
     """A `Photo` of an open or loaded PIL image: pixels, EXIF, XMP, profile and resolution."""
-    channels, mode, keep_icc = _channels(image, name)
+    with _no_pillow_limit(image):
+        channels, mode, keep_icc = _channels(image, name)
     info = image.info  # only now: PNG allows EXIF and more after the pixels
     return _finish(
         channels,
@@ -356,9 +361,10 @@ def _read_tiff(file: BinaryIO, name: str, max_pixels: int) -> Photo:
             mode = "grey" if channels.shape[2] < 3 else "rgb"
         else:
             file.seek(0)
-            with _plugin("tiff")(file) as image, _no_pillow_limit(image):
+            with _plugin("tiff")(file) as image:
                 # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
-                channels, mode, keep_icc = _channels(image, name)
+                with _no_pillow_limit(image):
+                    channels, mode, keep_icc = _channels(image, name)
                 around["orientation"] = 1
                 around["icc"] = around["icc"] if keep_icc else None
         return _finish(channels, mode, name, format="tiff", **around)
@@ -369,7 +375,7 @@ _LIMIT_LOCK = threading.Lock()
 
 @contextlib.contextmanager
 def _no_pillow_limit(image: Image.Image) -> Iterator[None]:
-    """Lift Pillow's limit, which is one for the process, where ours allowed a larger TIFF."""
+    """Lift Pillow's limit, which is one for the process, where ours allowed a larger picture."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is None or image.width * image.height <= limit:
         yield
