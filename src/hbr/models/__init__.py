@@ -1,5 +1,6 @@
 """The one-step restorer, its configuration, and its files."""
 
+from hbr.models.catalogue import available
 from hbr.models.checkpoint import (
     Checkpoint,
     WeightsError,
@@ -9,6 +10,7 @@ from hbr.models.checkpoint import (
     sha256,
 )
 from hbr.models.config import RestorerConfig
+from hbr.models.loading import load_model
 from hbr.models.onestep import Capabilities, OneStepRestorer
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "OneStepRestorer",
     "RestorerConfig",
     "WeightsError",
+    "available",
     "build",
+    "load_model",
     "read_checkpoint",
     "save_checkpoint",
     "sha256",

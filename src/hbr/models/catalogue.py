@@ -1,0 +1,168 @@
+"""The one list of known weights (`catalogue.yaml`): source, licence, size and SHA-256 of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from hbr.config import check, from_dict
+from hbr.models.checkpoint import WeightsError, sha256
+
+PACKAGE = Path(__file__).parent.parent
+
+_FOREIGN = (".pkl", ".pickle", ".pth", ".pt", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """One file of an entry.
+
+    Attributes:
+        path: relative to the package for embedded weights, else to the folder that it comes in.
+        size: in bytes; None when unknown.
+        sha256: in hexadecimal; None when not pinned.
+    """
+
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        ok = self.sha256 is None or (
+            len(self.sha256) == 64 and not set(self.sha256) - set("0123456789abcdef")
+        )
+        check(ok, "sha256", self.sha256, "64 small hexadecimal digits, or null")
+        check(self.size is None or self.size > 0, "size", self.size, "above 0, or null")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Weights that hbr knows of.
+
+    Attributes:
+        name: what `--model` and `hbr models show` take.
+        kind: what it is; `--model` runs restorers only.
+        summary: one line for people.
+        source: where it comes from.
+        licence: SPDX name where there is one.
+        files: what it consists of.
+        embedded: it ships inside the package.
+        import_with: the command that makes a model file of it.
+    """
+
+    name: str
+    kind: Literal["restorer", "base", "lora", "image encoder"]
+    summary: str
+    source: str
+    licence: str
+    files: tuple[KnownFile, ...]
+    embedded: bool = False
+    import_with: str = ""
+
+    @property
+    def file(self) -> Path:
+        """The embedded model file."""
+        return PACKAGE / self.files[0].path
+
+    @property
+    def installed(self) -> bool:
+        """The weights are on this machine, where hbr looks for them."""
+        return self.embedded and self.file.is_file()
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """Every entry of the catalogue, by name, in the catalogue's order."""
+    rows = yaml.safe_load(Path(__file__).with_name("catalogue.yaml").read_text(encoding="utf-8"))
+    found = [from_dict(Entry, row, f"catalogue[{i}]") for i, row in enumerate(rows)]
+    return {entry.name: entry for entry in found}
+
+
+def available() -> list[str]:
+    """Names that `load_model` takes on this machine."""
+    return [e.name for e in entries().values() if e.kind == "restorer" and e.installed]
+
+
+def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
+    """The model file of a catalogued name or of a path.
+
+    Args:
+        name_or_path: a name of the catalogue, or a path to a file.
+        check_hash: read an embedded file whole and compare its SHA-256 with the catalogue.
+
+    Raises:
+        WeightsError: unknown, not installed, of a format that must be imported first, or with
+            another hash than the catalogue's; the message says what to do.
+    """
+    name = str(name_or_path)
+    path = Path(name_or_path)
+    if name in entries():
+        return _embedded_file(entries()[name], check_hash)
+    if path.is_dir():
+        raise WeightsError(
+            f"{path} is a folder; a Stable Diffusion 2.1-base folder comes in with "
+            f"`hbr models import {path} --kind diffusers -o OUT.safetensors`"
+        )
+    if path.suffix.lower() in _FOREIGN:
+        raise WeightsError(
+            f"{path} is no safetensors file and may run code when it is loaded; bring it in with "
+            f"`hbr models import {path} --kind KIND -o {path.with_suffix('.safetensors').name}`"
+            " (osediff and lora need --base FOLDER too)"
+        )
+    if path.is_file():
+        return path
+    if path.suffix == ".safetensors" or len(path.parts) > 1:
+        raise WeightsError(f"{path}: there is no such model file")
+    names = ", ".join(available()) or "none is installed"
+    raise WeightsError(f"no model is called {name!r}; known: {names}; or give a .safetensors file")
+
+
+def check_hashes(entry: Entry, folder: Path) -> list[tuple[str, str, bool | None]]:
+    """Recompute the SHA-256 of an entry's files.
+
+    Args:
+        entry: of the catalogue.
+        folder: where the files lie.
+
+    Returns:
+        (path, SHA-256, it is the catalogue's or None when not pinned) of each file there.
+
+    Raises:
+        WeightsError: none of the files is there, or a pinned one is missing.
+    """
+    rows: list[tuple[str, str, bool | None]] = []
+    for known in entry.files:
+        file = folder / known.path
+        if not file.is_file():
+            if known.sha256 is not None or len(entry.files) == 1:
+                raise WeightsError(f"{file}: there is no such file")
+            continue
+        got = sha256(file)
+        rows.append((known.path, got, None if known.sha256 is None else got == known.sha256))
+    return rows
+
+
+def _embedded_file(entry: Entry, check_hash: bool) -> Path:
+    if entry.kind != "restorer":
+        raise WeightsError(
+            f"{entry.name} is no restorer but {_article(entry.kind)}; get it from {entry.source}, "
+            f"then run `{entry.import_with}` and give the result as the model"
+        )
+    if not entry.installed:
+        raise WeightsError(f"{entry.name}: its weights are not in this installation ({entry.file})")
+    pinned = entry.files[0].sha256
+    if check_hash and pinned is not None and (got := sha256(entry.file)) != pinned:
+        raise WeightsError(
+            f"{entry.file} is damaged or was changed: its SHA-256 is {got}, the catalogue has "
+            f"{pinned}; install hbr anew"
+        )
+    return entry.file
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

@@ -1,0 +1,27 @@
+"""A model by its name in the catalogue or by its file, ready to run."""
+
+from pathlib import Path
+
+import torch
+
+from hbr.models.catalogue import find_model
+from hbr.models.checkpoint import load
+from hbr.models.onestep import OneStepRestorer
+
+
+def load_model(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> OneStepRestorer:
+    """Load a restorer for inference: eval, without gradients, channels last.
+
+    Args:
+        name_or_path: a name of the catalogue (`available()`) or a `.safetensors` file of hbr.
+        device: where it runs.
+        dtype: of its weights, and of the computation but for the one step itself.
+
+    Raises:
+        WeightsError: unknown, missing, damaged or of another format; the message says what to do.
+    """
+    return load(find_model(name_or_path), device, dtype)

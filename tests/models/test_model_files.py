@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hbr.models import (
+    OneStepRestorer,
+    RestorerConfig,
+    WeightsError,
+    build,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+)
+from hbr.models.checkpoint import empty
+
+
+def test_a_file_gives_the_same_model_back(toy: OneStepRestorer, toy_file: Path) -> None:
+    x = torch.rand(2, 3, 64, 64)
+    expected = toy(x)
+    assert torch.equal(build(read_checkpoint(toy_file))(x), expected)
+    loaded = load_model(toy_file)
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    # other memory layout, other order of sums, and the one step magnifies it by 14.6
+    torch.testing.assert_close(loaded(x), expected, atol=2e-4, rtol=0)
+
+
+def test_weights_and_computation_have_the_dtype_asked_for(toy_file: Path) -> None:
+    model = load_model(toy_file, dtype=torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    restored = model(torch.rand(1, 3, 64, 64))
+    assert restored.dtype == torch.float32
+    assert torch.isfinite(restored).all()
+
+
+def test_convolutions_have_the_channels_last(toy_file: Path) -> None:
+    weight = load_model(toy_file).unet.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_file_in_bfloat16_loads_in_any_dtype(toy: OneStepRestorer, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    save_checkpoint(path, toy.config, toy.state_dict(), dtype=torch.bfloat16)
+    model = load_model(path)
+    assert model.dtype == torch.float32
+    assert torch.equal(model.unet.conv_in.weight, toy.unet.conv_in.weight.bfloat16().float())
+
+
+def test_built_weights_are_a_copy(toy_file: Path) -> None:
+    checkpoint = read_checkpoint(toy_file)
+    model = build(checkpoint)
+    model.unet.conv_in.weight.zero_()
+    assert checkpoint.tensors["unet.conv_in.weight"].abs().sum() > 0
+
+
+def test_the_full_size_is_built_without_memory() -> None:
+    model = empty(RestorerConfig())
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    # Swin-L and its projection, U-Net and VAE of Stable Diffusion 2.1, attention over 77 queries
+    assert sum(p.numel() for p in model.unet.parameters()) == 865_910_724
+    assert sum(p.numel() for p in model.autoencoder.parameters()) == 83_653_863
+
+
+def test_a_missing_extra_or_misshaped_weight_is_named(toy: OneStepRestorer, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.safetensors"
+    whole = dict(toy.state_dict())
+    name = "unet.conv_in.weight"
+    for tensors, message in (
+        ({k: v for k, v in whole.items() if k != name}, f"the weight {name} is missing"),
+        ({**whole, "unet.more": torch.ones(1)}, "the model has no weight unet.more"),
+        ({**whole, name: whole[name][:, :1]}, r"unet.conv_in.weight is \(16, 1, 3, 3\)"),
+    ):
+        save_checkpoint(path, toy.config, tensors)
+        with pytest.raises(WeightsError, match=message):
+            load_model(path)
+        with pytest.raises(WeightsError, match=message):
+            build(read_checkpoint(path), path)
+
+
+def test_damaged_and_foreign_files_are_errors(toy_file: Path, tmp_path: Path) -> None:
+    data = toy_file.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(data[: len(data) // 2])
+    with pytest.raises(WeightsError, match="damaged"):
+        load_model(cut)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.ones(1)}, foreign)
+    with pytest.raises(WeightsError, match="no model of hbr"):
+        load_model(foreign)
+    (tmp_path / "empty.safetensors").touch()
+    with pytest.raises(WeightsError, match="damaged"):
+        load_model(tmp_path / "empty.safetensors")
+    with pytest.raises(WeightsError, match="there is no such model file"):
+        load_model(tmp_path / "none.safetensors")
