@@ -38,15 +38,15 @@ def _s15(values: list[float]) -> bytes:
     return struct.pack(f">{len(values)}i", *(round(v * 65536) for v in values))
 
 
-def _tag_table(tags: dict[bytes, bytes], space: bytes) -> bytes:
+def _tag_table(tags: dict[bytes, bytes], space: bytes, to: bytes = b"XYZ ") -> bytes:
     table, body, at = [], b"", 132 + 12 * len(tags)
     for name, content in tags.items():
         content += b"\0" * (-len(content) % 4)
         table.append(struct.pack(">4sII", name, at + len(body), len(content)))
         body += content
-    header = struct.pack(
-        ">I4sI4s4s4s", at + len(body), b"\0" * 4, 0x02400000, b"mntr", space, b"XYZ "
-    )
+    kind = b"mntr" if to == b"XYZ " else b"prtr"
+    size = at + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, b"\0" * 4, 0x02400000, kind, space, to)
     header += struct.pack(">6H", 2024, 1, 1, 0, 0, 0) + b"acsp" + b"\0" * 28
     header += _s15([0.9642, 1.0, 0.8249])
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + b"".join(table) + body
@@ -94,6 +94,19 @@ def grey_profile() -> bytes:
         b"kTRC": gamma_curve(1.4),
     }
     return _tag_table(tags, b"GRAY")
+
+
+@pytest.fixture
+def ink_profile() -> bytes:
+    """CMYK of odd inks: paper is white, the "cyan" ink is red, all others are black."""
+    corners = np.full((2, 2, 2, 2, 3), (0, 128, 128), np.uint8)  # L, a + 128, b + 128
+    corners[0, 0, 0, 0] = 255, 128, 128
+    corners[1, 0, 0, 0] = 136, 128 + 80, 128 + 67  # sRGB (255, 0, 0)
+    straight = bytes(range(256))
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + _s15([1, 0, 0, 0, 1, 0, 0, 0, 1])
+    lut += straight * 4 + corners.tobytes() + straight * 3
+    white = b"XYZ \0\0\0\0" + _s15([0.9642, 1.0, 0.8249])
+    return _tag_table({b"wtpt": white, b"A2B0": lut, b"A2B1": lut}, b"CMYK", b"Lab ")
 
 
 @pytest.fixture

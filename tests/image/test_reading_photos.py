@@ -209,6 +209,17 @@ def test_cmyk_jpeg_becomes_rgb(scene, save, tmp_path):
         assert image.mode == "RGB"
 
 
+def test_cmyk_goes_through_its_profile(save, ink_profile, caplog):
+    inks = np.zeros((32, 64, 4), np.uint8)
+    inks[:, 32:, 0] = 255
+    image = Image.fromarray(inks, mode="CMYK")
+    photo = read_photo(save(image, "c.jpg", icc_profile=ink_profile, quality=95))
+    assert not caplog.text
+    assert np.abs(photo.pixels[16, 8].astype(int) - (255, 255, 255)).max() <= 4
+    assert np.abs(photo.pixels[16, 56].astype(int) - (255, 0, 0)).max() <= 25
+    assert photo.icc is None
+
+
 def test_cmyk_with_a_profile_of_something_else_is_still_read(scene, save, caplog):
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = save(Image.fromarray(scene()).convert("CMYK"), "c.jpg", icc_profile=icc, quality=95)

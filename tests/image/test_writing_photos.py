@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import hashlib
 import os
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -200,14 +202,36 @@ def test_a_place_that_is_none(scene, tmp_path):
     assert left_behind(tmp_path) == ["file", "folder.png"]
 
 
-def test_a_folder_without_permission(scene, tmp_path):
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[None]:
+    """A small file system of its own in `folder`, where this user may make one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        done = False
+    if not done:
+        pytest.skip("no right to mount a file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_folder_that_may_not_be_written(scene, tmp_path):
     photo = Photo.from_array(scene())
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
-    if os.access(locked, os.W_OK):
-        pytest.skip("this user may write anywhere")
-    with pytest.raises(PhotoError, match="that you may write to"):
-        write_photo(photo, locked / "a.png")
+    if not os.access(locked, os.W_OK):
+        with pytest.raises(PhotoError, match="that you may write to"):
+            write_photo(photo, locked / "a.png")
+        return
+    # To root, permissions say nothing; a read-only disk does.
+    with mounted(tmp_path / "disk", "ro,size=64k"):
+        for path in ("a.png", "new/a.png"):
+            with pytest.raises(PhotoError, match="that you may write to"):
+                write_photo(photo, tmp_path / "disk" / path)
 
 
 def test_links_are_followed_and_permissions_are_the_usual(scene, tmp_path):
@@ -253,25 +277,15 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, suffix):
 
 
 def test_a_full_disk(scene, tmp_path):
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        done = False
-    if not done:
-        pytest.skip("no right to mount a small disk")
+    disk = tmp_path / "disk"
     noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
-    try:
+    with mounted(disk, "size=64k"):
         with pytest.raises(PhotoError, match="the disk is full; free some space") as caught:
-            write_photo(Photo.from_array(noise), mount / "a.png")
+            write_photo(Photo.from_array(noise), disk / "a.png")
         assert isinstance(caught.value.__cause__, OSError)
         assert caught.value.__cause__.errno == errno.ENOSPC
-        assert left_behind(mount) == []
-        write_photo(Photo.from_array(scene(8, 8)), mount / "small.png")
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        assert left_behind(disk) == []
+        write_photo(Photo.from_array(scene(8, 8)), disk / "small.png")
 
 
 def test_an_interrupted_write_leaves_nothing(scene, tmp_path, monkeypatch):
