@@ -83,7 +83,9 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
     h, w = image.shape[-2:]
     factor = quality_factor(quality).to(image)
     x = F.pad(image, (0, -w % 16, 0, -h % 16)) * 255.0
-    to_ycbcr, to_rgb = (torch.tensor(m, dtype=x.dtype, device=x.device) for m in (_TO_YCBCR, _TO_RGB))
+    to_ycbcr, to_rgb = (
+        torch.tensor(m, dtype=x.dtype, device=x.device) for m in (_TO_YCBCR, _TO_RGB)
+    )
     ycbcr = torch.einsum("bchw,dc->bdhw", x, to_ycbcr)
     y = ycbcr[:, 0]
     chroma = F.avg_pool2d(ycbcr[:, 1:] + 128.0, 2)  # [b, 2, h/2, w/2]

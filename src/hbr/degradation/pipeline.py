@@ -109,14 +109,14 @@ def draw(recipe: Recipe, n: int, generator: Generator) -> list[Degradation]:
             sizes_of_sinc = recipe.stages[-1].blur.sizes if recipe.stages else (7, 21)
             sinc = _draw_sinc(_draw_kernel_size(sizes_of_sinc, generator), math.pi / 3, generator)
         out.append(
-            Degradation(
-                stages, sizes.final_mode, sinc, sizes.sinc_first, recipe.scale, recipe.jpeg
-            )
+            Degradation(stages, sizes.final_mode, sinc, sizes.sinc_first, recipe.scale, recipe.jpeg)
         )
     return out
 
 
-def degrade(images: Tensor, degradations: Sequence[Degradation], *, resize_back: bool = True) -> Tensor:
+def degrade(
+    images: Tensor, degradations: Sequence[Degradation], *, resize_back: bool = True
+) -> Tensor:
     """Apply drawn degradations; the same input gives the same output.
 
     Images whose drawn sizes agree go through together; the result does not depend on which.

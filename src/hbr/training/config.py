@@ -19,11 +19,13 @@ class SourceConfig:
         photos: the folder; relative paths start where the command is run.
         weight: how often it is drawn from, beside the other sources.
         boxes: a COCO file with person boxes; crops then fall on a person.
+        exclude: names of files that are left out.
     """
 
     photos: Path
     weight: float = 1.0
     boxes: Path | None = None
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -163,9 +165,9 @@ class TrainConfig:
         data, validation: the photos.
         phases: in order; the steps of a training are the sum of theirs.
         out: folder of checkpoints, curves and pictures.
-        train: "autoencoder" learns to give undamaged images back; "restorer" learns everything
-            that is not frozen, end to end.
-        init: weights to start from, as `hbr restore --model` takes them.
+        start: "identity" sets random weights so that the model gives its input back
+            (`hbr.models.identity`); "random" leaves them.
+        init: weights to start from instead, as `hbr restore --model` takes them.
         precision: of the forward pass; weights and optimizer stay float32.
         seed: with the step, it alone decides every crop and degradation.
         save_every: steps between checkpoints.
@@ -176,7 +178,7 @@ class TrainConfig:
     validation: ValidationConfig
     phases: tuple[PhaseConfig, ...]
     out: Path
-    train: Literal["autoencoder", "restorer"] = "restorer"
+    start: Literal["random", "identity"] = "random"
     init: Path | None = None
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

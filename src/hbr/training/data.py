@@ -69,12 +69,14 @@ class Source:
     """The crops of one folder."""
 
     def __init__(self, config: SourceConfig) -> None:
-        self.files = photo_files(config.photos)
         self.boxes = person_boxes(config.boxes) if config.boxes else None
-        if self.boxes is not None:
-            self.files = [f for f in self.files if f.name in self.boxes]
-            if not self.files:
-                raise ConfigError(f"{config.boxes} names no photo of {config.photos}")
+        self.files = [
+            file
+            for file in photo_files(config.photos)
+            if file.name not in config.exclude and (self.boxes is None or file.name in self.boxes)
+        ]
+        if not self.files:
+            raise ConfigError(f"{config.photos}: no photo is left of `boxes` and `exclude`")
 
     def crop(self, size: int, shrink: float, generator: Generator) -> Tensor:
         """A random square of a random photo, mirrored half of the time: uint8 [3, s, s]."""
@@ -141,7 +143,7 @@ class TrainingPairs(IterableDataset[Pair]):
             crops.append(source.crop(phase.crop, shrink, generator))
             degradations.append(_draw_one(data, generator))
         hq = torch.stack(crops).float() / 255
-        return Pair(hq, hq if self.config.train == "autoencoder" else degrade(hq, degradations))
+        return Pair(hq, degrade(hq, degradations))
 
 
 def _draw_one(data: DataConfig, generator: Generator) -> Degradation:

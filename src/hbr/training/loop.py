@@ -22,6 +22,7 @@ from hbr.config import to_dict
 from hbr.image import Photo, write_photo
 from hbr.metrics import psnr, ssim
 from hbr.models.checkpoint import build, read_checkpoint, save_checkpoint
+from hbr.models.identity import start_at_identity
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import OptimConfig, TrainConfig
 from hbr.training.data import training_loader, validation_pairs
@@ -58,9 +59,8 @@ class Trainer:
         model = OneStepRestorer(config.model)
         if config.init is not None:
             model.load_state_dict(build(read_checkpoint(config.init), config.init).state_dict())
-        if config.train == "autoencoder":
-            model.requires_grad_(False)
-            model.autoencoder.requires_grad_(True)
+        elif config.start == "identity":
+            start_at_identity(model)
         # on CPUs and on tensor cores convolutions are fastest with the channels last
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = TrainState(self.model, config)
@@ -104,7 +104,7 @@ class Trainer:
             group["lr"] = rate
         hq, lq = (x.contiguous(memory_format=torch.channels_last) for x in (hq, lq))
         with self._autocast():
-            image = self._forward(lq)
+            image = self.model(lq)
         terms = pixel_loss(image.float(), hq, config.loss)
         loss = torch.stack(list(terms.values())).sum()
         state.optimizer.zero_grad(set_to_none=True)
@@ -118,12 +118,6 @@ class Trainer:
         state.update_average()
         out = {name: float(term.detach()) for name, term in terms.items()}
         return {**out, "norm": float(norm), "lr": rate}
-
-    def _forward(self, lq: Tensor) -> Tensor:
-        if self.config.train == "autoencoder":
-            return self.model.decode(self.model.encode(lq))
-        out: Tensor = self.model(lq)
-        return out
 
     def _autocast(self) -> torch.autocast:
         enabled = self.config.precision == "bfloat16"
@@ -141,7 +135,8 @@ class Trainer:
     def _line(self, terms: dict[str, float], pace: float) -> str:
         left = (self.config.steps - self.state.step) * pace / 60
         values = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        return f"step {self.state.step}/{self.config.steps}  {values}  {pace:.2f} s/step  {left:.0f} min left"
+        where = f"step {self.state.step}/{self.config.steps}"
+        return f"{where}  {values}  {pace:.2f} s/step  {left:.0f} min left"
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -150,22 +145,22 @@ class Trainer:
         kept = {n: p.detach().clone() for n, p in self.state.trained.items()}
         self.model.load_state_dict(self.state.averaged())
         self.model.eval()
-        rows, pictures = [], []
+        rows: list[Tensor] = []
+        pictures: list[Tensor] = []
         for pair in validation_pairs(config):
             hq = pair.hq.to(self.device)
-            source = hq if self.config.train == "autoencoder" else pair.lq.to(self.device)
+            lq = pair.lq.to(self.device)
             with self._autocast():
-                image = self._forward(source.contiguous(memory_format=torch.channels_last))
+                image = self.model(lq.contiguous(memory_format=torch.channels_last))
             image = image.float().clamp(0, 1)
-            measured = [psnr(image, hq), psnr(source, hq), ssim(image, hq), ssim(source, hq)]
+            measured = [psnr(image, hq), psnr(lq, hq), ssim(image, hq), ssim(lq, hq)]
             rows.append(torch.cat(measured))
             if len(pictures) < config.pictures:
-                pictures.append(torch.cat([source, image, hq], dim=-1))
+                pictures.append(torch.cat([lq, image, hq], dim=-1))
         self.model.load_state_dict({**self.state.averaged(), **kept})
         p, p_in, s, s_in = (float(v) for v in torch.stack(rows).mean(dim=0))
-        out = {"val/psnr": p, "val/ssim": s}
-        if self.config.train == "restorer":
-            out |= {"val/psnr_gain": p - p_in, "val/ssim_gain": s - s_in}
+        out = {"psnr": p, "psnr_gain": p - p_in, "ssim": s, "ssim_gain": s - s_in}
+        out = {f"validation/{name}": value for name, value in out.items()}
         if pictures:
             folder = self.config.out / "pictures"
             folder.mkdir(exist_ok=True)

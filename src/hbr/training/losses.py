@@ -3,6 +3,8 @@
 Shapes: b batch, h w pixels. Images are in [0, 1].
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +29,7 @@ def gradient_l1(image: Tensor, target: Tensor) -> Tensor:
 
 def pixel_loss(image: Tensor, target: Tensor, config: LossConfig) -> dict[str, Tensor]:
     """The weighted terms whose sum is minimised; terms of weight 0 are not computed."""
-    terms = {
+    terms: dict[str, tuple[float, Callable[[Tensor, Tensor], Tensor]]] = {
         "mse": (config.mse, F.mse_loss),
         "l1": (config.l1, F.l1_loss),
         "psnr": (config.psnr, negative_psnr),

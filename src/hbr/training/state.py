@@ -21,7 +21,6 @@ class TrainState:
         self.model = model
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         optim = config.optim
-        # a constant made tensor, so that every step and every resume sees the same optimizer
         self.optimizer = torch.optim.AdamW(
             list(self.trained.values()),
             lr=optim.lr,
@@ -36,9 +35,7 @@ class TrainState:
     def update_average(self) -> None:
         """Move the average towards the weights; faster at the start, while they are still wild."""
         decay = min(self.config.optim.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(
-            list(self.average.values()), list(self.trained.values()), 1 - decay
-        )
+        torch._foreach_lerp_(list(self.average.values()), list(self.trained.values()), 1 - decay)
 
     def averaged(self) -> dict[str, Tensor]:
         """The model's state with the averaged weights in place of the trained ones."""
@@ -71,7 +68,7 @@ class TrainState:
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{path} is no training state: {error}") from None
         before, now = json.loads(metadata["config"]), to_dict(self.config)
-        for key in ("model", "seed", "train"):
+        for key in ("model", "seed"):
             if before[key] != now[key]:
                 raise ConfigError(
                     f"{path} was written with another {key}; give another `out`, or remove it"

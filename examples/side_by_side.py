@@ -1,0 +1,41 @@
+"""Puts photos and their restored versions side by side: side_by_side.py BEFORE AFTER OUT.
+
+BEFORE is a photo or a folder of photos; AFTER the folder with the restored ones, under the same
+names; OUT the folder for the pictures.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hbr.image import Photo, is_photo_name, read_photo, write_photo
+
+GAP = 8
+
+
+def side_by_side(before: Photo, after: Photo) -> Photo:
+    """Both in one picture, the left one enlarged to the right one's height if need be."""
+    left, right = before.pil().convert("RGB"), after.pil().convert("RGB")
+    left = left.resize(right.size)
+    gap = np.full((right.height, GAP, 3), 255, np.uint8)
+    return Photo.from_array(np.hstack([np.asarray(left), gap, np.asarray(right)]))
+
+
+def main() -> None:
+    """Make a picture for each photo, and say where they are."""
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    source, restored, out = map(Path, sys.argv[1:])
+    photos = sorted(source.iterdir()) if source.is_dir() else [source]
+    out.mkdir(parents=True, exist_ok=True)
+    made = []
+    for photo in filter(is_photo_name, photos):
+        picture = side_by_side(read_photo(photo), read_photo(restored / photo.name))
+        made.append(out / f"{photo.stem}-before-after.jpg")
+        write_photo(picture, made[-1])
+    print("before/after pictures:", *made)
+
+
+if __name__ == "__main__":
+    main()

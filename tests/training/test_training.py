@@ -1,0 +1,244 @@
+"""Training at toy size on real photos: it learns, it is reproducible, it survives being killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hbr.config import ConfigError, from_dict
+from hbr.models import build, read_checkpoint
+from hbr.models.identity import start_at_identity
+from hbr.models.onestep import OneStepRestorer
+from hbr.training.config import LossConfig, OptimConfig, TrainConfig
+from hbr.training.data import Source, TrainingPairs, validation_pairs
+from hbr.training.loop import Trainer, learning_rate
+from hbr.training.losses import gradient_l1, negative_psnr, pixel_loss
+
+DATA = Path(__file__).parents[1] / "data"
+MODEL = {
+    "name": "toy",
+    "native_size": 64,
+    "timestep": 199,
+    "autoencoder": {
+        "block_out_channels": [32],
+        "layers_per_block": 1,
+        "latent_channels": 8,
+        "norm_num_groups": 4,
+        "mid_attention": False,
+        "patch_size": 4,
+        "scaling_factor": 1.0,
+    },
+    "unet": {
+        "block_out_channels": [8, 16],
+        "attention": [False, True],
+        "attention_head_dim": [1, 1],
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "norm_num_groups": 4,
+    },
+    "prompt": {
+        "kind": "hfie",
+        "n_queries": 4,
+        "width": 16,
+        "heads": 2,
+        "encoder": {
+            "image_size": 32,
+            "embed_dim": 8,
+            "depths": [1, 1],
+            "num_heads": [1, 2],
+            "window_size": 4,
+            "proj_dim": 16,
+        },
+    },
+}
+
+
+def settings(out, **changes):
+    values = {
+        "model": MODEL,
+        "data": {"sources": [{"photos": str(DATA)}], "workers": 0},
+        "validation": {"photos": str(DATA), "count": 3, "crop": 128, "every": 8, "pictures": 1},
+        "phases": [{"steps": 5, "crop": 32, "batch": 2}, {"steps": 3, "crop": 64, "batch": 1}],
+        "out": str(out),
+        "optim": {"lr": 1e-3, "warmup": 2, "decay": 3, "ema": 0.5},
+        "precision": "float32",
+        "start": "identity",
+        "save_every": 2,
+    }
+    return {**values, **changes}
+
+
+def train(values):
+    trainer = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
+    return trainer.run()
+
+
+def losses(out):
+    rows = [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss/l1"] for row in rows if "loss/l1" in row}
+
+
+def test_a_training_writes_a_model_curves_and_pictures(tmp_path):
+    file = train(settings(tmp_path))
+    checkpoint = read_checkpoint(file)
+    assert checkpoint.card["steps"] == "8"
+    model = build(checkpoint)
+    assert model(torch.rand(1, 3, 32, 32)).shape == (1, 3, 32, 32)
+    rows = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
+    assert "validation/psnr_gain" in rows[-1]
+    assert (tmp_path / "pictures/000008.png").stat().st_size > 10_000
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
+    files = [train(settings(tmp_path / n, seed=s)) for n, s in (("a", 0), ("b", 0), ("c", 1))]
+    a, b, c = (read_checkpoint(f).tensors for f in files)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    """Eight coefficients of 48 lose detail at first; the decoder learns to put some of it back."""
+    phases = [{"steps": 80, "crop": 32, "batch": 8}]
+    optim = {"lr": 3e-3, "warmup": 5, "ema": 0.9, "decay": 20}
+    data = {"sources": [{"photos": str(DATA)}], "workers": 0, "degradations": {"none": 1.0}}
+    values = settings(tmp_path, phases=phases, optim=optim, data=data)
+    train({**values, "validation": {**values["validation"], "every": 80}})
+    curve = losses(tmp_path)
+    assert curve[80] < 0.8 * curve[20]
+
+
+def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path):
+    """SIGKILL at whatever moment, three times; then the weights are equal bit for bit."""
+    phases = [{"steps": 30, "crop": 32, "batch": 2}]
+    script = (
+        "import sys, time\n"
+        "from hbr.config import load_yaml\n"
+        "from hbr.training.config import TrainConfig\n"
+        "from hbr.training.loop import Trainer\n"
+        "if __name__ == '__main__':\n"
+        "    Trainer(load_yaml(TrainConfig, sys.argv[1])).run()\n"
+    )
+    runner = tmp_path / "run.py"
+    runner.write_text(script)
+    for name in ("whole", "killed"):
+        values = settings(tmp_path / name, phases=phases)
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    train(yaml.safe_load((tmp_path / "whole.yaml").read_text()))
+    command = [sys.executable, str(runner), str(tmp_path / "killed.yaml")]
+    state = tmp_path / "killed/state.safetensors"
+    kills = 0
+    for _ in range(3):
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # kill it in the middle of things: some time after the next state was written
+        while process.poll() is None:
+            if state.exists() and state.stat().st_mtime_ns != before:
+                time.sleep(0.03 * kills)
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                process.wait()
+            time.sleep(0.01)
+    assert kills == 3
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ})
+    whole, killed = (
+        read_checkpoint(tmp_path / name / "model.safetensors").tensors
+        for name in ("whole", "killed")
+    )
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+
+
+def test_a_state_of_another_model_is_refused(tmp_path):
+    train(settings(tmp_path))
+    with pytest.raises(ConfigError, match="another seed"):
+        train(settings(tmp_path, seed=5))
+
+
+def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
+    config = from_dict(TrainConfig, settings(tmp_path))
+    first, second = TrainingPairs(config, 0), TrainingPairs(config, 4)
+    from_start = list(first)
+    assert [tuple(p.hq.shape) for p in from_start] == [(2, 3, 32, 32)] * 5 + [(1, 3, 64, 64)] * 3
+    assert torch.equal(from_start[4].lq, next(iter(second)).lq)
+    assert not torch.equal(from_start[0].hq, from_start[1].hq)
+
+
+def test_validation_pairs_are_the_same_for_ever(tmp_path):
+    config = from_dict(TrainConfig, settings(tmp_path)).validation
+    first, again = list(validation_pairs(config)), list(validation_pairs(config))
+    assert len(first) == 3
+    assert all(torch.equal(a.lq, b.lq) for a, b in zip(first, again, strict=True))
+
+
+def test_crops_fall_on_people(tmp_path):
+    """With a box in the lower right corner, the crops never reach the upper left one."""
+    boxes = tmp_path / "coco.json"
+    box = {"image_id": 1, "category_id": 1, "bbox": [150, 150, 42, 42], "iscrowd": 0}
+    coco = {
+        "categories": [{"id": 1, "name": "person"}],
+        "images": [{"id": 1, "file_name": "blue.png"}],
+        "annotations": [box],
+    }
+    boxes.write_text(json.dumps(coco))
+    values = settings(tmp_path)
+    values["data"]["sources"] = [{"photos": str(DATA), "boxes": str(boxes)}]
+    source = Source(from_dict(TrainConfig, values).data.sources[0])
+    assert [f.name for f in source.files] == ["blue.png"]
+    generator = torch.Generator().manual_seed(0)
+    corners = [source._corner(source.files[0], (192, 192), 64, 1.0, generator) for _ in range(200)]
+    assert min(min(c) for c in corners) >= 150 - 32
+    assert max(max(c) for c in corners) == 192 - 64
+
+
+def test_learning_rate_rises_holds_and_falls():
+    config = OptimConfig(lr=1.0, warmup=10, decay=20)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:80] == [1.0] * 71
+    assert rates[90] == pytest.approx(0.5)
+    assert rates[99] < 0.01
+
+
+def test_losses_by_hand():
+    a, b = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    b[0], b[1, :, :, 2:] = 0.1, 1.0
+    assert float(negative_psnr(a, b, floor=0.0)) == pytest.approx((-2.0 - 0.30103) / 2, abs=1e-5)
+    # one of three steps across is 1 in the second of two images, none along the columns
+    assert float(gradient_l1(a, b)) == pytest.approx(1 / 3 / 2)
+    terms = pixel_loss(a, b, LossConfig(l1=2.0, mse=0.5))
+    assert set(terms) == {"l1", "mse"}
+    assert float(terms["l1"]) == pytest.approx(2 * (0.1 + 0.5) / 2)
+
+
+def test_a_start_at_the_identity_gives_the_input_back():
+    config = from_dict(TrainConfig, settings("unused")).model
+    torch.manual_seed(0)
+    model = OneStepRestorer(config)
+    start_at_identity(model)
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4), (64, 64), mode="bicubic")
+    with torch.no_grad():
+        # eight coefficients of 48 hold a smooth image to a few per cent
+        assert (model(smooth) - smooth).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"phases": [{"steps": 5, "crop": 30, "batch": 2}]}, "crop is 30"),
+        ({"optim": {"warmup": 9}}, "decay"),
+        ({"loss": {"l1": 0.0}}, "weights, not all 0"),
+        ({"data": {"sources": [{"photos": "nowhere"}], "workers": 0}}, "nowhere is no folder"),
+        ({"data": {"sources": [], "workers": 0}}, "one source"),
+    ],
+)
+def test_a_training_that_cannot_be_says_why(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        train(settings(tmp_path, **change))
