@@ -1,7 +1,7 @@
 """A start near the identity, for restorers that are trained from scratch.
 
-A group-normalised autoencoder with random weights takes thousands of steps to learn that its output
-should be its input. This sets it there before the first step: the latent is the low-frequency part
+A group-normalised autoencoder with random weights takes thousands of steps to learn that its
+output should be its input. This sets it there before the first step: the latent is the low-frequency part
 of each patch's DCT, carried as s and −s, for which SiLU(s) − SiLU(−s) = s; every residual block adds
 nothing yet; the U-Net predicts ε = 0. It needs an autoencoder of one level (`patch_size` does the
 downsampling). Training starts from that and changes everything.
