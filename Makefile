@@ -1,0 +1,60 @@
+# Everything lives in .venv; each target sets up what it needs. Needs only Python 3.11+ and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# one thread for each of the processes that share the tests
+PYTEST_ARGS   ?= -n 2
+EXAMPLES      ?= examples/lq
+DEMO          ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*##/\1 /p' Makefile | while read -r name text; do \
+		printf 'make %-8s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP)  ## install everything into .venv
+
+demo: $(STAMP)  ## restore the photos in examples/ and put before and after side by side
+	@$(BIN)/hbr restore -i $(EXAMPLES) -o $(DEMO)/restored --overwrite
+	@$(BIN)/python examples/side_by_side.py $(EXAMPLES) $(DEMO)/restored $(DEMO)
+
+test: $(STAMP)  ## run the tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## check style, types and who imports whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
+
+format: $(STAMP)  ## put the code into the house's style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP)  ## run the benchmarks; each prints JSON
+	@for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done
+
+clean:  ## remove what make made, .venv included
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What building needs comes first: the package itself is then built without an environment of its
+# own, by the pinned tools.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "hbr needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Say make PYTHON=... with a later one." >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) comes without venv; install it (python3-venv on Debian and Ubuntu)." >&2; \
+		exit 1; }
+	@echo "Installing into $(VENV): this takes some minutes the first time."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt torch hatchling editables
+	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev,train]"
+	@touch $(STAMP)

@@ -1,0 +1,1 @@
+"""The rooms' front doors: words and wiring, no logic."""

@@ -1,0 +1,241 @@
+"""`hbr doctor`: what this machine has, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hbr.apps.cli import ExitCode
+
+# package → the name it is imported by
+REQUIRED = {
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+    "peft": "peft",
+    "safetensors": "safetensors",
+    "einops": "einops",
+    "numpy": "numpy",
+    "pillow": "PIL",
+    "opencv-python-headless": "cv2",
+    "pyyaml": "yaml",
+    "tifffile": "tifffile",
+}
+# package → (the name it is imported by, the extra that brings it, what it is for)
+OPTIONAL = {"tensorboard": ("tensorboard", "train", "curves of a training")}
+CODECS = {"jpeg": "jpg", "png": "zlib", "tiff": "libtiff", "webp": "webp", "avif": "avif"}
+EMBEDDED = "nano"
+REQUIRED_CODECS = ("jpeg", "png", "tiff")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is missing or broken, and how to get it."""
+
+    what: str
+    how: str
+    required: bool
+
+
+@dataclass
+class Report:
+    """All that `hbr doctor` found; `facts` is what `--json` prints, section by section."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that is required is there."""
+        return not any(problem.required for problem in self.problems)
+
+    def miss(self, what: str, how: str, *, required: bool) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(what, how, required))
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Show versions, devices and the embedded model; what is missing, and how to get it.
+
+    Exits with 1 if something is missing that hbr cannot do without.
+    """
+    report = examine()
+    if as_json:
+        problems = [asdict(problem) for problem in report.problems]
+        typer.echo(json.dumps({"ok": report.ok, **report.facts, "problems": problems}, indent=2))
+    else:
+        typer.echo(as_text(report))
+    raise typer.Exit(ExitCode.OK if report.ok else ExitCode.NOTHING)
+
+
+def examine() -> Report:
+    """Look at everything."""
+    import hbr
+
+    report = Report()
+    facts = report.facts
+    facts["hbr"] = {"version": hbr.__version__, "folder": str(Path(hbr.__file__).parent)}
+    facts["python"] = {
+        "version": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+    }
+    facts["packages"] = _packages(report)
+    facts["extras"] = _extras(report)
+    facts["codecs"] = _codecs(report)
+    facts["cpu"] = _cpu()
+    facts["accelerators"] = _accelerators()
+    facts["memory"] = _memory()
+    facts["disk"] = {"folder": str(Path.cwd()), "free": shutil.disk_usage(Path.cwd()).free}
+    facts["model"] = _embedded_model(report)
+    return report
+
+
+def _packages(report: Report) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package, module in REQUIRED.items():
+        found[package] = _version(package, module)
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a broken package may raise anything
+            again = f"pip install --force-reinstall {package}"
+            report.miss(f"{package} does not load: {error}", again, required=True)
+    return found
+
+
+def _version(package: str, module: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the same module may come from a sibling, as opencv-python
+        return getattr(sys.modules.get(module), "__version__", None)
+
+
+def _extras(report: Report) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package, (module, extra, use) in OPTIONAL.items():
+        found[package] = _version(package, module) if find_spec(module) else None
+        if found[package] is None:
+            how = f'pip install "hbr[{extra}]"'
+            report.miss(f"{package} ({use}) is not installed", how, required=False)
+    return found
+
+
+def _codecs(report: Report) -> dict[str, str | None]:
+    try:
+        from PIL import features
+    except ImportError:
+        return {}
+    found: dict[str, str | None] = {}
+    for name, feature in CODECS.items():
+        there = features.check(feature)
+        found[name] = (features.version(feature) or "yes") if there else None
+        if not there:
+            how = "pip install --force-reinstall pillow (its wheels bring the codec)"
+            report.miss(f"pillow has no {name}", how, required=name in REQUIRED_CODECS)
+    return found
+
+
+def _cpu() -> dict[str, Any]:
+    facts: dict[str, Any] = {"cores": os.cpu_count()}
+    if hasattr(os, "sched_getaffinity"):
+        facts["cores"] = len(os.sched_getaffinity(0))
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return facts
+    facts["threads"] = torch.get_num_threads()
+    facts["vectors"] = torch.backends.cpu.get_cpu_capability()
+    # told by torch since 2.10 or so; where it is not, nothing is claimed
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    facts["name"] = known.get("cpu_name")
+    units = [unit for unit in ("amx_bf16", "avx512_bf16", "bf16") if known.get(unit)]
+    facts["bf16"] = units if known else None
+    return facts
+
+
+def _accelerators() -> list[dict[str, Any]]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return []
+    found: list[dict[str, Any]] = []
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            it = torch.cuda.get_device_properties(i)
+            found.append({"device": f"cuda:{i}", "name": it.name, "memory": it.total_memory})
+    if torch.backends.mps.is_available():
+        found.append({"device": "mps", "name": "Apple GPU", "memory": None})
+    return found
+
+
+def _memory() -> dict[str, int] | None:
+    try:
+        import psutil
+    except ImportError:
+        return None
+    memory = psutil.virtual_memory()
+    return {"total": memory.total, "available": memory.available}
+
+
+def _embedded_model(report: Report) -> dict[str, Any]:
+    """Load the embedded model as a restoration would: this finds broken packages too."""
+    facts: dict[str, Any] = {"name": EMBEDDED, "file": None, "intact": False}
+    try:
+        from hbr.models import load_model
+        from hbr.models.catalogue import find_model
+
+        facts["file"] = str(find_model(EMBEDDED))
+        load_model(EMBEDDED)
+    except Exception as error:  # whatever it is, a restoration would fail on it
+        how = "install hbr anew (`make setup` in a clone)"
+        report.miss(f"the model {EMBEDDED} does not load: {error}", how, required=True)
+    else:
+        facts["intact"] = True
+    return facts
+
+
+def as_text(report: Report) -> str:
+    """The report for people, a fact a line."""
+    lines = []
+    for section, facts in report.facts.items():
+        lines += [f"{section:<13} {line}" for line in _section(section, facts)]
+    for problem in report.problems:
+        kind = "MISSING" if problem.required else "optional"
+        lines.append(f"{kind:<13} {problem.what}; {problem.how}")
+    lines.append("everything needed is here" if report.ok else "something needed is missing")
+    return "\n".join(lines)
+
+
+def _section(name: str, facts: Any) -> list[str]:
+    if name == "accelerators":
+        return [_joined(accelerator) for accelerator in facts] or ["none"]
+    if name in ("packages", "extras", "codecs"):
+        return [", ".join(f"{k} {v or 'missing'}" for k, v in facts.items())]
+    return [_joined(facts or {})]
+
+
+def _joined(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_told(key, value)}" for key, value in facts.items())
+
+
+def _told(key: str, value: Any) -> str:
+    if value is None:
+        return "unknown"
+    if key in ("total", "available", "free", "memory"):
+        return f"{value / 2**30:.1f} GiB"
+    if isinstance(value, list):
+        return " and ".join(map(str, value)) or "no"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

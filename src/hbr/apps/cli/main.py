@@ -1,0 +1,149 @@
+"""`hbr`: the commands, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import hbr
+from hbr.apps.cli import ExitCode, doctor, models, restore, train
+
+# (where it is to be had, its name, the exit code). A class whose module was never loaded cannot
+# have been raised, so that looking for it loads nothing.
+_ERRORS = (
+    ("hbr.config", "ConfigError", ExitCode.USAGE),
+    ("hbr.models", "WeightsError", ExitCode.WEIGHTS),
+    ("hbr.image", "PhotoError", ExitCode.NOTHING),
+)
+
+
+class _Stopped(Exception):  # noqa: N818
+    """Ctrl-C, in a form that typer does not swallow."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Stopped from None
+
+
+app = typer.Typer(
+    name="hbr",
+    cls=_Commands,
+    help="Restores photographs of people.",
+    epilog="HBR_DEBUG=1 shows the traceback of an error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("restore")(restore.restore)
+app.add_typer(models.app, name="models")
+app.command("train")(train.train)
+app.command("doctor")(doctor.doctor)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hbr {hbr.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _hbr(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command that was asked for; ends the process with one of `ExitCode`."""
+    try:
+        code = app(prog_name="hbr", standalone_mode=False)
+        # a full disk or a reader that left may show only here
+        sys.stdout.flush()
+    except SystemExit as stop:
+        # typer answers a broken pipe with an exit of its own
+        gone = isinstance(stop.__context__, BrokenPipeError)
+        code = _give_up(BrokenPipeError()) if gone else stop.code
+    except (KeyboardInterrupt, _Stopped):
+        typer.echo("stopped", err=True)
+        code = ExitCode.INTERRUPTED
+    except Exception as error:
+        code = _give_up(error)
+    _drop_unwritable_output()
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _give_up(error: Exception) -> int:
+    """Say in one line what is wrong, and choose the exit code."""
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.BROKEN_PIPE
+    if os.environ.get("HBR_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    line, code = _describe(error)
+    typer.echo(f"hbr: {' '.join(line.split())}", err=True)
+    return code
+
+
+def _describe(error: Exception) -> tuple[str, int]:
+    if hasattr(error, "format_message"):  # typer's usage errors
+        return _usage(error), int(getattr(error, "exit_code", ExitCode.USAGE))
+    for module, name, code in _ERRORS:
+        kind = getattr(sys.modules.get(module), name, None)
+        if isinstance(kind, type) and isinstance(error, kind):
+            return str(error), code
+    if _is_out_of_memory(error):
+        return _out_of_memory(error), ExitCode.MEMORY
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return ": ".join([*names, error.strerror]), ExitCode.NOTHING
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"unexpected error: {what} (HBR_DEBUG=1 shows where)", ExitCode.NOTHING
+
+
+def _usage(error: Any) -> str:
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "hbr"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return f"a command is missing; {path} --help lists them"
+    return f"{error.format_message().rstrip('.')}; {path} --help tells more"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
+        return False
+    from hbr.restoration.running import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _out_of_memory(error: Exception) -> str:
+    if type(error).__module__.startswith("hbr.") and str(error):
+        return str(error)  # says itself which flag helps
+    return "out of memory; smaller tiles (--tile), crops or batches, or --device cpu, need less"
+
+
+def _drop_unwritable_output() -> None:
+    """Keep the interpreter from failing once more, and aloud, on what could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

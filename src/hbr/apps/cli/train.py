@@ -1,0 +1,59 @@
+"""`hbr train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hbr.apps.cli import ExitCode
+
+
+def train(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CONFIG.yaml", exists=True, dir_okay=False, help="The recipe, as in configs/."
+        ),
+    ],
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps: where it runs.")
+    ] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoints, curves and pictures; else the recipe's."),
+    ] = None,
+) -> None:
+    """Train a model by a recipe; the same command goes on where an earlier run stopped.
+
+    Progress goes to stderr; the last line, on stdout, is the model file.
+    """
+    from hbr.config import load_yaml
+    from hbr.training.config import TrainConfig
+
+    recipe = load_yaml(TrainConfig, config)
+    if out is not None:
+        recipe = dataclasses.replace(recipe, out=out)
+
+    from hbr.restoration.devices import choose_device
+    from hbr.training.loop import Trainer
+
+    try:
+        chosen = str(choose_device(device))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--device") from None
+    try:
+        trainer = Trainer(recipe, device=chosen, report=_report)
+        model = trainer.run()
+    except KeyboardInterrupt:
+        _report(f"stopped; the same command goes on: {shlex.join(['hbr', *sys.argv[1:]])}")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    typer.echo(model)
+
+
+_report = partial(typer.echo, err=True)

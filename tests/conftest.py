@@ -1,0 +1,66 @@
+"""What all tests share: the marks, one thread a worker, the real command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Before torch is first imported, here and in every process that a test starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("HBR_DEBUG", None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--weights` runs the tests that need downloaded weights."""
+    parser.addoption("--weights", action="store_true", help="run tests that need downloads")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this machine cannot run, and say why."""
+    for item in items:
+        if item.get_closest_marker("weights") and not config.getoption("--weights"):
+            item.add_marker(pytest.mark.skip(reason="needs downloaded weights: --weights"))
+        if item.get_closest_marker("gpu") and not _has_cuda():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of photos and goldens beside the project."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"the shared photos and goldens are not at {folder}")
+    return folder
+
+
+Hbr = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def hbr_command() -> list[str]:
+    """The start of a command line that runs the real `hbr`, for tests that kill it or feed it."""
+    return [str(Path(sys.executable).with_name("hbr"))]
+
+
+@pytest.fixture(scope="session")
+def run_hbr(hbr_command: list[str]) -> Hbr:
+    """Run `hbr` with these arguments in a process of its own, to its end."""
+
+    def run(*args: str | Path, **options: object) -> "subprocess.CompletedProcess[str]":
+        command = [*hbr_command, *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+
+    return run

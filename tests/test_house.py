@@ -1,0 +1,227 @@
+"""What holds for the project as a whole: light imports, configs that load, rules that bite."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import hbr
+from hbr.config import load_yaml
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "hbr"
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+# To be raised by hand with every recipe that is added, so that none goes missing unseen.
+N_CONFIGS = 1
+
+HEAVY = ("torch", "diffusers", "transformers", "peft", "cv2", "PIL", "numpy")
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import hbr", "import hbr; dir(hbr)", "import hbr.apps.cli.main", "import hbr.config"],
+)
+def test_import_is_light(statement: str) -> None:
+    code = f"{statement}; import sys; print(*set({HEAVY}) & set(sys.modules))"
+    done = run(sys.executable, "-c", code)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["restore", "--help"]])
+def test_help_is_light(arguments: list[str]) -> None:
+    code = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print(*set({HEAVY}) & set(sys.modules), file=sys.stderr))\n"
+        "from hbr.apps.cli.main import main\n"
+        f"sys.argv[1:] = {arguments}\n"
+        "main()\n"
+    )
+    done = run(sys.executable, "-c", code)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert done.stdout
+
+
+def test_public_names_resolve() -> None:
+    for name in hbr.__all__:
+        assert getattr(hbr, name) is not None
+    assert set(dir(hbr)) == set(hbr.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        hbr.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_config_loads(path: Path) -> None:
+    from hbr.training.config import TrainConfig
+
+    assert load_yaml(TrainConfig, path).steps > 0
+
+
+def test_number_of_configs() -> None:
+    assert len(CONFIGS) == N_CONFIGS, "count the recipes under configs/ in N_CONFIGS"
+
+
+def test_changelog_knows_the_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d[^\]]*)\]", text, flags=re.MULTILINE)
+    assert released[0] == hbr.__version__
+
+
+def tracked_files() -> list[Path]:
+    """What git tracks; in a copy without git, what is no build output."""
+    listed = run("git", "ls-files", "-z") if shutil.which("git") else None
+    if listed is not None and listed.returncode == 0:
+        names = [name for name in listed.stdout.split("\0") if name]
+    else:
+        made = {"runs", "demo", "build", "dist", "__pycache__"}
+        names = [
+            str(p.relative_to(ROOT))
+            for p in ROOT.rglob("*")
+            if not any(part in made or part.startswith(".") for part in p.relative_to(ROOT).parts)
+        ]
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+# written so that this file does not hold what it looks for
+ELSEWHERE = re.compile(
+    r"(?<![\w.~$})>\]-])/(?:home|root|work|Users|opt|mnt|srv)" + "/"
+    r"|file:/" + "/"
+    r"|\b[A-Z]:\\\\?(?:Users|home)"
+    r"|(?:pypi|pythonhosted|anaconda|npmjs|crates)\.(?:org|com|io)"
+    r"|download\.pytorch\.org"
+)
+
+
+def test_no_file_names_a_place_on_one_machine_or_a_registry() -> None:
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := ELSEWHERE.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["see /home" + "/ann/photos", '"/work' + '/x"', "file:/" + "//wheels", "https://pypi" + ".org"],
+)
+def test_the_search_for_such_places_finds_them(line: str) -> None:
+    assert ELSEWHERE.search(line)
+
+
+def test_the_search_for_such_places_spares_others() -> None:
+    assert not ELSEWHERE.search("https://example.com/home/page ../work/x src/opt/y /dev/full")
+
+
+# The ground floor may be imported by everyone; each other room says who may import it.
+GROUND_FLOOR = {"config", "image", "distributed", "weights"}
+
+
+def test_every_room_says_who_may_import_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    told = {module for c in contracts for module in c.get("protected_modules", ())}
+    rooms = {p.parent.name for p in SOURCE.glob("*/__init__.py")} - GROUND_FLOOR
+    assert {f"hbr.{room}" for room in rooms} <= told
+
+
+# Imports that DESIGN forbids: who must not import what. `image` is the package of that name, …
+FORBIDDEN = [
+    ("image", "config"),
+    ("config", "image"),
+    ("metrics", "models"),
+    ("degradation", "metrics"),
+    ("degradation", "models"),
+    ("models", "degradation"),
+    ("models", "metrics"),
+    ("restoration", "degradation"),
+    ("restoration", "metrics"),
+    ("restoration", "training"),
+    ("training", "restoration"),
+    ("training", "apps"),
+    ("models", "apps"),
+]
+ALLOWED = [
+    ("metrics", "image"),
+    ("models", "config"),
+    ("training", "degradation"),
+    ("training", "metrics"),
+    ("training", "models"),
+    ("restoration", "models"),
+    ("apps", "training"),
+]
+
+
+def lint_imports_with(planted: list[tuple[str, str]], folder: Path) -> str:
+    """What lint-imports says of a copy of the source with these imports in it."""
+    copy = folder / "hbr"
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    for importer, imported in planted:
+        home = copy / importer if (copy / importer).is_dir() else copy / f"{importer}.py"
+        file = home / f"planted_{imported}.py" if home.is_dir() else home
+        with file.open("a") as out:
+            out.write(f"\nimport hbr.{imported}\n")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    code = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command()"
+    # the folder it runs in comes first on its path, before the installed package
+    done = run(sys.executable, "-c", code, "--no-cache", "--no-logo", cwd=folder)
+    assert done.returncode == (1 if set(planted) & set(FORBIDDEN) else 0), done.stdout + done.stderr
+    return " ".join(done.stdout.split())
+
+
+def test_the_import_rules_hold_what_is_allowed(tmp_path: Path) -> None:
+    assert "0 broken" in lint_imports_with(ALLOWED, tmp_path)
+
+
+@pytest.mark.parametrize("broken", FORBIDDEN, ids=" imports ".join)
+def test_the_import_rules_break_on_what_is_forbidden(
+    broken: tuple[str, str], tmp_path: Path
+) -> None:
+    importer, imported = broken
+    told = lint_imports_with([broken], tmp_path)
+    assert "hbr." + importer in told
+    assert f"-> hbr.{imported}" in told
+
+
+def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    done = run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("hbr-*.whl")
+    assert wheel.name.startswith(f"hbr-{hbr.__version__}-")
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    for name in ("py.typed", "models/catalogue.yaml", "weights/nano.safetensors"):
+        assert f"hbr/{name}" in sizes
+    assert sizes["hbr/weights/nano.safetensors"] <= 20_000_000
+    assert any(name.endswith("/licenses/LICENSE") for name in sizes)
+    python = {f"hbr/{p.relative_to(SOURCE).as_posix()}" for p in SOURCE.rglob("*.py")}
+    assert python <= set(sizes)
+
+
+def test_constraints_are_exact_and_name_no_place() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
+    pinned = {re.sub("[-_.]+", "-", pin.split("==")[0]).lower() for pin in pins}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for need in [*project["dependencies"], *extras["dev"], *extras["train"]]:
+        name = re.split("[^A-Za-z0-9._-]", need)[0]
+        assert re.sub("[-_.]+", "-", name).lower() in pinned, f"{name} has no pin"
