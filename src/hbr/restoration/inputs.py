@@ -1,0 +1,107 @@
+"""Whatever somebody holds a picture in → `Photo`, at the size that the model is to see.
+
+Shapes: h w pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import PIL.Image
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hbr.image import DEFAULT_MAX_PIXELS, Photo, read_photo
+
+PhotoLike = str | Path | PIL.Image.Image | NDArray[Any] | Tensor | Photo
+
+SCALES = (0.25, 8.0)
+# Floats that went through another program's resize or conversion are off by rounding.
+_ROUNDING = 1e-4
+
+
+def as_photo(source: PhotoLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+    """A `Photo` of a path, a PIL image, an array, a tensor or a `Photo`.
+
+    Args:
+        source: a path of a file; a PIL image of any mode; an array [h, w] or [h, w, 1 to 4] of
+            uint8, uint16 or floats in [0, 1]; a tensor [3, h, w] or [1, 3, h, w] of floats in
+            [0, 1]; or a photo. Floats become 16 bits.
+        max_pixels: larger files are refused.
+
+    Raises:
+        hbr.image.PhotoError: the file or PIL image cannot be read.
+        ValueError: another type, shape or range, or values that are not numbers.
+    """
+    if isinstance(source, Photo):
+        return source
+    if isinstance(source, str | Path):
+        return read_photo(source, max_pixels=max_pixels)
+    if isinstance(source, PIL.Image.Image):
+        return Photo.from_pil(source)
+    if isinstance(source, Tensor):
+        if not source.is_floating_point():
+            raise ValueError(f"the tensor is {source.dtype}; it must be floats in [0, 1]")
+        if source.ndim not in (3, 4):
+            raise ValueError(
+                f"the tensor is {list(source.shape)}; it must be [3, h, w] or [1, 3, h, w]"
+            )
+        source = source.detach().to("cpu", torch.float32)
+        _check_range("tensor", source.numpy())
+        return Photo.from_tensor(source, bits=16)
+    if isinstance(source, np.ndarray):
+        if source.dtype.kind == "f":
+            _check_range("array", source)
+        return Photo.from_array(source, bits=16 if source.dtype.kind == "f" else 8)
+    raise ValueError(
+        f"the photo is a {type(source).__name__}; "
+        "it must be a path, a PIL image, an array, a tensor or a Photo"
+    )
+
+
+def resized_pixels(
+    photo: Photo, scale: float, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """The photo's pixels [h, w, 3] at `scale` times its size, by antialiased bicubic resampling.
+
+    Raises:
+        ValueError: `scale` is out of range, or the result is larger than `max_pixels`.
+    """
+    if not SCALES[0] <= scale <= SCALES[1]:
+        raise ValueError(f"scale is {scale!r}; it must be {SCALES[0]} to {SCALES[1]:.0f}")
+    height, width = (max(1, round(edge * scale)) for edge in photo.size)
+    if (height, width) == photo.size:
+        return photo.pixels
+    if scale > 1 and height * width > max_pixels:
+        raise ValueError(
+            f"at scale {scale:g} the photo has {width}×{height} pixels, more than {max_pixels}; "
+            "use a smaller scale or a larger limit (--max-pixels)"
+        )
+    if photo.bits == 8:
+        image = PIL.Image.fromarray(photo.pixels)
+        resized = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
+        return np.asarray(resized)
+    # Pillow has no RGB of 16 bits, but it resizes a plane of floats.
+    white = np.iinfo(np.uint16).max
+    out = np.empty((3, height, width), np.uint16)
+    for plane, into in zip(rearrange(photo.pixels, "h w c -> c h w"), out, strict=True):
+        image = PIL.Image.fromarray(plane.astype(np.float32))
+        resized = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
+        into[...] = np.rint(np.clip(np.asarray(resized), 0, white))
+    return np.ascontiguousarray(cast(NDArray[np.uint16], rearrange(out, "c h w -> h w c")))
+
+
+def _check_range(what: str, values: NDArray[Any]) -> None:
+    if values.size == 0:
+        return  # `Photo` names the shape
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite((low, high)).all():
+        raise ValueError(f"the {what} holds values that are not numbers (NaN or infinite)")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise ValueError(
+            f"the {what} has values from {low:g} to {high:g}; floats must be in [0, 1]"
+        )

@@ -1,0 +1,206 @@
+"""Takes a network over the tiles of a photo, in memory that hardly grows with the photo.
+
+The outputs of a row of tiles are blended in float32 in one buffer as high as a tile and as wide as
+the photo; rows that no later tile touches leave it as integers.
+
+Shapes: b tiles of a batch, t_h t_w a tile, h w the photo, n rows.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hbr.restoration.color import to_unit
+from hbr.restoration.tiling import (
+    SizeRequirements,
+    TilePlan,
+    least_tile,
+    smaller_tiles,
+)
+
+Network = Callable[[Tensor], Tensor]
+
+_WHITE = np.iinfo(np.uint16).max
+
+logger = logging.getLogger(__name__)
+
+
+class OutOfMemoryError(MemoryError):
+    """Neither smaller tiles nor a smaller batch fit; the message names the flag to use."""
+
+
+class Progress(Protocol):
+    """Called after each batch, and again from 0 when a run starts anew with smaller tiles."""
+
+    def __call__(self, done: int, total: int, /) -> None:
+        """`done` of `total` tiles are finished."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out of a run over a photo, and how it was done in the end.
+
+    Attributes:
+        pixels: [h, w, 3], the full range of uint16.
+        plan: the tiles that fitted into memory.
+        batch: how many of them went at a time.
+    """
+
+    pixels: NDArray[np.uint16]
+    plan: TilePlan
+    batch: int
+
+
+def run_tiles(
+    network: Network,
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    plan: TilePlan,
+    *,
+    batch: int = 1,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> NDArray[np.uint16]:
+    """Run `network` over every tile of `plan` and blend its outputs.
+
+    Args:
+        network: [b, 3, t_h, t_w] in [0, 1] → the same shape; clamped to [0, 1] after blending.
+        pixels: the photo [h, w, 3], the full range of uint8 or uint16.
+        plan: the tiles of a photo of this size.
+        batch: tiles at a time.
+        device: where the network is.
+        progress: called as `progress(done, total)`, counting tiles.
+
+    Returns:
+        pixels [h, w, 3], the full range of uint16.
+
+    Raises:
+        FloatingPointError: the network gave values that are not finite.
+        RuntimeError: the network gave another shape.
+    """
+    blend = _Blend(plan)
+    done = 0
+    for tiles in plan.batches(batch):
+        lq = torch.cat([to_unit(plan.read(pixels, *tile)) for tile in tiles])
+        # [b, 3, t_h, t_w]
+        restored = network(lq.to(device, memory_format=torch.channels_last))
+        if restored.shape != lq.shape:
+            raise RuntimeError(
+                f"the model made {list(restored.shape)} of {list(lq.shape)}; they must be equal"
+            )
+        for (row, column), tile in zip(tiles, restored.to("cpu", torch.float32), strict=True):
+            blend.add(row, column, tile)
+        done += len(tiles)
+        if progress:
+            progress(done, len(plan))
+    return blend.finish()
+
+
+def run_within_memory(
+    network: Network,
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    plan: TilePlan,
+    needs: SizeRequirements,
+    *,
+    batch: int = 1,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Run:
+    """`run_tiles`, begun anew each time that memory runs out: smaller tiles, then smaller batches.
+
+    Raises:
+        OutOfMemoryError: the smallest tiles, one at a time, do not fit.
+    """
+    while True:
+        try:
+            done = run_tiles(network, pixels, plan, batch=batch, device=device, progress=progress)
+            return Run(done, plan, batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of `except`, where the traceback no longer holds the tensors of the failed run.
+        _free_memory()
+        at_once = min(batch, len(plan))
+        used = f"tiles of {plan.columns.tile}×{plan.rows.tile} pixels, {at_once} at a time"
+        if smaller := smaller_tiles(plan, needs):
+            plan = smaller
+        elif at_once > 1:
+            batch = at_once // 2
+        else:
+            least = least_tile(needs)
+            smaller_tile = f"smaller tiles (--tile {least}), " if least < plan.edge else ""
+            raise OutOfMemoryError(
+                f"out of memory on {device} with {used}; "
+                f"use {smaller_tile}a smaller --scale, or --device cpu"
+            )
+        logger.warning(
+            "out of memory on %s with %s: trying tiles of %d×%d, %d at a time",
+            *(device, used, plan.columns.tile, plan.rows.tile, batch),
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whatever device; torch has no one type for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU's allocator, MPS, and cuDNN or cuBLAS when they cannot allocate their workspace.
+    signs = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+class _Blend:
+    """The weighted sum of tiles that arrive row by row, and the finished pixels above it."""
+
+    def __init__(self, plan: TilePlan) -> None:
+        self._plan = plan
+        self._out = np.empty((plan.rows.size, plan.columns.size, 3), np.uint16)
+        width = plan.columns.starts[-1] + plan.columns.tile
+        self._rows = torch.zeros(3, plan.rows.tile, width)
+        self._top = 0  # the photo's row at the head of `_rows`
+
+    def add(self, row: int, column: int, tile: Tensor) -> None:
+        """Add a tile [3, t_h, t_w] with its window."""
+        if not tile.isfinite().all():
+            raise FloatingPointError(
+                "the model gave values that are not finite; try another precision "
+                "(--dtype float32) or check the model"
+            )
+        self._finish_above(self._plan.rows.starts[row])
+        left = self._plan.columns.starts[column]
+        part = self._rows[:, :, left : left + self._plan.columns.tile]
+        windowed = tile * self._plan.rows.window(row)[:, None]
+        part.addcmul_(windowed, self._plan.columns.window(column))
+
+    def finish(self) -> NDArray[np.uint16]:
+        """All pixels [h, w, 3]."""
+        self._finish_above(self._plan.rows.size)
+        return self._out
+
+    def _finish_above(self, start: int) -> None:
+        n = start - self._top
+        if n <= 0:
+            return
+        ready = self._rows[:, :n, : self._plan.columns.size].clamp(0, 1)  # [3, n, w]
+        levels = rearrange(ready.mul_(_WHITE).round_(), "c n w -> n w c")
+        self._out[self._top : start] = levels.numpy().astype(np.uint16)
+        kept = self._rows[:, n:].clone()
+        self._rows[:, : kept.shape[1]] = kept
+        self._rows[:, kept.shape[1] :] = 0
+        self._top = start
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

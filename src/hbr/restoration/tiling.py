@@ -1,0 +1,207 @@
+"""Plans of overlapping tiles: where they lie, and how they blend without seams.
+
+A plan is data; `hbr.restoration.running` takes a network over it. The two axes of a photo are
+worked out alone, and the window of a tile is the outer product of its windows along them.
+
+Shapes: h w the photo, t_h t_w a tile, all in pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+TileChoice = int | Literal["auto"]
+
+# Neighbours share an eighth of the native size: 64 of 512 pixels.
+_OVERLAPS_PER_NATIVE = 8
+# A network keeps its quality on tiles a little larger than what it was trained on.
+_LARGEST_PER_NATIVE = 1.25
+# Out of memory makes tiles smaller down to a quarter of the native size, where a network has
+# little left to go by.
+_SMALLEST_PER_NATIVE = 4
+
+
+class SizeRequirements(Protocol):
+    """What a plan must know of a model, all in pixels (`hbr.models.Capabilities` has it)."""
+
+    @property
+    def multiple_of(self) -> int:
+        """Edges of a tile are multiples of this."""
+
+    @property
+    def min_size(self) -> int:
+        """Smallest edge of a tile."""
+
+    @property
+    def native_size(self) -> int:
+        """The edge that the model was trained on."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Tiles along one axis.
+
+    All tiles have one size and start at multiples of what the model asks for, so that a model that
+    works on a grid (latents, patches) sees the same grid in every tile as in the whole photo.
+
+    Attributes:
+        size: the photo, in pixels.
+        tile: a tile, in pixels.
+        overlap: the least that two neighbours share, in pixels.
+        starts: first pixel of each tile, rising; the last tile may reach past the photo.
+    """
+
+    size: int
+    tile: int
+    overlap: int
+    starts: tuple[int, ...]
+
+    def window(self, index: int) -> Tensor:
+        """Weight of each pixel of tile `index`, float32 [tile] in [0, 1].
+
+        The windows of all tiles sum to one at every pixel: neighbours cross-fade along one raised
+        cosine, half as wide as the overlap and in the middle of what they share. The outer part
+        has no weight, because there a network has seen the border of its tile. Where the photo
+        ends the window does not fall.
+        """
+        x = np.arange(self.tile, dtype=np.float64) + (self.starts[index] + 0.5)
+        weight = self._fade(index, x) - self._fade(index + 1, x)
+        return torch.from_numpy(weight.astype(np.float32))
+
+    def source(self, index: int) -> NDArray[np.intp]:
+        """The photo's pixel behind each pixel of tile `index`, [tile]: mirrored past the end."""
+        x = np.arange(self.tile) + self.starts[index]
+        period = max(1, 2 * (self.size - 1))
+        x %= period
+        return np.minimum(np.minimum(x, period - x), self.size - 1)
+
+    def _fade(self, index: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From 0 to 1 around the middle of what tiles `index` − 1 and `index` share."""
+        if index == 0:
+            return np.ones_like(x)
+        if index == len(self.starts):
+            return np.zeros_like(x)
+        middle = (self.starts[index - 1] + self.tile + self.starts[index]) / 2
+        if self.overlap == 0:
+            return (x > middle).astype(np.float64)
+        t = np.clip((x - middle) / (self.overlap / 2) + 0.5, 0, 1)
+        return 0.5 - 0.5 * np.cos(np.pi * t)
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Every tile of a photo: each of `rows` with each of `columns`."""
+
+    rows: Axis
+    columns: Axis
+
+    def __len__(self) -> int:
+        """Number of tiles."""
+        return len(self.rows.starts) * len(self.columns.starts)
+
+    @property
+    def edge(self) -> int:
+        """The longer edge of a tile, in pixels."""
+        return max(self.rows.tile, self.columns.tile)
+
+    def batches(self, size: int) -> Iterator[list[tuple[int, int]]]:
+        """(row, column) indices of the tiles, row by row, `size` at a time (the last fewer)."""
+        tiles = itertools.product(range(len(self.rows.starts)), range(len(self.columns.starts)))
+        while batch := list(itertools.islice(tiles, size)):
+            yield batch
+
+    def read(
+        self, pixels: NDArray[np.uint8] | NDArray[np.uint16], row: int, column: int
+    ) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """One tile [t_h, t_w, 3] of the photo's pixels [h, w, 3]."""
+        return pixels[np.ix_(self.rows.source(row), self.columns.source(column))]
+
+
+def plan_tiles(
+    height: int, width: int, needs: SizeRequirements, tile: TileChoice = "auto"
+) -> TilePlan:
+    """Plan the tiles of a photo.
+
+    Args:
+        height, width: the photo, 1 or more.
+        needs: the sizes that the model takes.
+        tile: 0 takes the photo as one tile. A number is the edge of a tile, rounded up to what the
+            model takes; photos that are smaller get a smaller tile. "auto" stays near the size
+            that the model was trained on, at most a quarter above it, on every device: it takes
+            the number of tiles that covers the photo with the least computed twice. A photo up to
+            1.25 times the native size is one tile. Memory does not enter: where it runs out,
+            `hbr.restoration.running` takes smaller tiles.
+
+    Raises:
+        ValueError: `tile` is below the smallest size that the model can be tiled with.
+    """
+    least = least_tile(needs)
+    whole_number = isinstance(tile, int) and not isinstance(tile, bool)
+    if tile != "auto" and not (whole_number and (tile == 0 or tile >= least)):
+        raise ValueError(f"tile is {tile!r}; it must be auto, 0 or at least {least}")
+    return TilePlan(plan_axis(height, needs, tile), plan_axis(width, needs, tile))
+
+
+def plan_axis(size: int, needs: SizeRequirements, tile: TileChoice) -> Axis:
+    """`plan_tiles` along one axis of `size` pixels."""
+    step = needs.multiple_of
+    padded = max(_up(size, step), _up(needs.min_size, step))
+    native = _up(needs.native_size, step)
+    if tile == "auto":
+        edge = _edge_near_native(padded, native, needs)
+    else:
+        edge = _up(tile, step) if tile else padded
+    edge = min(edge, padded)
+    overlap = _overlap(edge, needs)
+    if edge == padded:
+        return Axis(size, edge, overlap, (0,))
+    count = math.ceil((padded - overlap) / (edge - overlap))
+    # Spread evenly, then down to the grid: no two neighbours then share less than the overlap.
+    spread = ((padded - edge) // step * i // (count - 1) for i in range(count))
+    return Axis(size, edge, overlap, tuple(step * start for start in spread))
+
+
+def _edge_near_native(padded: int, native: int, needs: SizeRequirements) -> int:
+    """The edge that computes least in all, of the two least numbers of tiles that keep it small."""
+    overlap = _overlap(native, needs)
+
+    def edge(count: int) -> int:
+        return _up(math.ceil((padded + (count - 1) * overlap) / count), needs.multiple_of)
+
+    largest = max(native, int(_LARGEST_PER_NATIVE * native))
+    fewest = next(count for count in itertools.count(1) if edge(count) <= largest)
+    counts = (fewest, fewest + 1)
+    return edge(min(counts, key=lambda count: (count * edge(count), abs(edge(count) - native))))
+
+
+def smaller_tiles(plan: TilePlan, needs: SizeRequirements) -> TilePlan | None:
+    """The plan with tiles of half the edge, or None where they would be too small to be of use."""
+    smallest = max(least_tile(needs), needs.native_size // _SMALLEST_PER_NATIVE)
+    edge = _up(max(plan.edge // 2, smallest), needs.multiple_of)
+    if edge >= plan.edge:
+        return None
+    return plan_tiles(plan.rows.size, plan.columns.size, needs, edge)
+
+
+def least_tile(needs: SizeRequirements) -> int:
+    """Smallest edge of tiles, in pixels: half of it is overlap, both on the model's grid."""
+    return max(2 * needs.multiple_of, _up(needs.min_size, needs.multiple_of))
+
+
+def _overlap(edge: int, needs: SizeRequirements) -> int:
+    wanted = _up(math.ceil(needs.native_size / _OVERLAPS_PER_NATIVE), needs.multiple_of)
+    return min(wanted, edge // 2 // needs.multiple_of * needs.multiple_of)
+
+
+def _up(size: int, step: int) -> int:
+    """The least multiple of `step` that is not below `size`."""
+    return -(-size // step) * step
