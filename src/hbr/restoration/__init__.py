@@ -1,10 +1,28 @@
 """A photo in, the restored photo out: any size, any depth, on any device.
 
 `Restorer` is all that most need. Under it lie the plan of tiles (`tiling`), the run of a network
-over them (`running`), and the colour fixes (`color`).
+over them (`running`), and the colour fixes (`color`); around it many photos in turn (`jobs` says
+what goes where, `batch` does it). Names are resolved on first use: what only plans loads no torch.
 """
 
-from hbr.restoration.restorer import Restored, Restorer
-from hbr.restoration.running import OutOfMemoryError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hbr.restoration.restorer import Restored, Restorer
+    from hbr.restoration.running import OutOfMemoryError
+
+_HOMES = {
+    "OutOfMemoryError": "hbr.restoration.running",
+    "Restored": "hbr.restoration.restorer",
+    "Restorer": "hbr.restoration.restorer",
+}
 
 __all__ = ["OutOfMemoryError", "Restored", "Restorer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hbr.restoration' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
