@@ -6,7 +6,6 @@ import torch
 from hbr.models import OneStepRestorer, RestorerConfig, save_checkpoint
 from hbr.models.config import (
     AutoencoderConfig,
-    FixedPromptConfig,
     HFIEConfig,
     ImageEncoderConfig,
     UNetConfig,
@@ -23,24 +22,21 @@ def goldens() -> Path:
     return GOLDENS
 
 
-def toy_config(prompt: HFIEConfig | FixedPromptConfig | None = None) -> RestorerConfig:
-    encoder = ImageEncoderConfig(
-        image_size=64, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, proj_dim=16
-    )
-    return RestorerConfig(
-        autoencoder=AutoencoderConfig((16, 16), layers_per_block=1, norm_num_groups=8),
-        unet=UNetConfig((16, 32), (True, True), (1, 2), 1, 32, 8),
-        prompt=prompt or HFIEConfig(encoder=encoder, n_queries=4, width=32, heads=2),
-        native_size=64,
-        name="toy",
-    )
-
-
 @pytest.fixture
 def toy() -> OneStepRestorer:
     """A restorer with random weights: HFIE, 64×64."""
+    encoder = ImageEncoderConfig(
+        image_size=64, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, proj_dim=16
+    )
+    config = RestorerConfig(
+        autoencoder=AutoencoderConfig((16, 16), layers_per_block=1, norm_num_groups=8),
+        unet=UNetConfig((16, 32), (True, True), (1, 2), 1, 32, 8),
+        prompt=HFIEConfig(encoder=encoder, n_queries=4, width=32, heads=2),
+        native_size=64,
+        name="toy",
+    )
     torch.manual_seed(0)
-    return OneStepRestorer(toy_config()).eval().requires_grad_(False)
+    return OneStepRestorer(config).eval().requires_grad_(False)
 
 
 @pytest.fixture

@@ -1,17 +1,32 @@
-"""The one-step restorer, its configuration, and its files."""
+"""The one-step restorer, its configuration, and its files.
 
-from hbr.models.catalogue import available
-from hbr.models.checkpoint import (
-    Checkpoint,
-    WeightsError,
-    build,
-    read_checkpoint,
-    save_checkpoint,
-    sha256,
-)
-from hbr.models.config import RestorerConfig
-from hbr.models.loading import load_model
-from hbr.models.onestep import Capabilities, OneStepRestorer
+Names are resolved on first use: catalogue, configuration and the heads of files need no torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hbr.models.capabilities import Capabilities
+    from hbr.models.catalogue import available
+    from hbr.models.checkpoint import Checkpoint, build, read_checkpoint, save_checkpoint
+    from hbr.models.config import RestorerConfig
+    from hbr.models.files import WeightsError, sha256
+    from hbr.models.loading import load_model
+    from hbr.models.onestep import OneStepRestorer
+
+_HOMES = {
+    "Capabilities": "hbr.models.capabilities",
+    "Checkpoint": "hbr.models.checkpoint",
+    "OneStepRestorer": "hbr.models.onestep",
+    "RestorerConfig": "hbr.models.config",
+    "WeightsError": "hbr.models.files",
+    "available": "hbr.models.catalogue",
+    "build": "hbr.models.checkpoint",
+    "load_model": "hbr.models.loading",
+    "read_checkpoint": "hbr.models.checkpoint",
+    "save_checkpoint": "hbr.models.checkpoint",
+    "sha256": "hbr.models.files",
+}
 
 __all__ = [
     "Capabilities",
@@ -26,3 +41,15 @@ __all__ = [
     "save_checkpoint",
     "sha256",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hbr.models' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

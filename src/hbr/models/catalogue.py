@@ -10,7 +10,7 @@ from typing import Literal
 import yaml
 
 from hbr.config import check, from_dict
-from hbr.models.checkpoint import WeightsError, sha256
+from hbr.models.files import WeightsError, sha256
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -120,31 +120,6 @@ def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
         raise WeightsError(f"{path}: there is no such model file")
     names = ", ".join(available()) or "none is installed"
     raise WeightsError(f"no model is called {name!r}; known: {names}; or give a .safetensors file")
-
-
-def check_hashes(entry: Entry, folder: Path) -> list[tuple[str, str, bool | None]]:
-    """Recompute the SHA-256 of an entry's files.
-
-    Args:
-        entry: of the catalogue.
-        folder: where the files lie.
-
-    Returns:
-        (path, SHA-256, it is the catalogue's or None when not pinned) of each file there.
-
-    Raises:
-        WeightsError: none of the files is there, or a pinned one is missing.
-    """
-    rows: list[tuple[str, str, bool | None]] = []
-    for known in entry.files:
-        file = folder / known.path
-        if not file.is_file():
-            if known.sha256 is not None or len(entry.files) == 1:
-                raise WeightsError(f"{file}: there is no such file")
-            continue
-        got = sha256(file)
-        rows.append((known.path, got, None if known.sha256 is None else got == known.sha256))
-    return rows
 
 
 def _embedded_file(entry: Entry, check_hash: bool) -> Path:

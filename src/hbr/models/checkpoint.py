@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
-from hbr.config import ConfigError, from_dict, to_dict
+from hbr.config import to_dict
 from hbr.models.config import RestorerConfig
+from hbr.models.files import (
+    FORMAT,
+    Header,
+    WeightsError,
+    read_header,
+    read_tensors,
+    write_tensors,
+)
 from hbr.models.onestep import OneStepRestorer
 
-FORMAT = "hbr one-step restorer"
-IMAGE_ENCODER_FORMAT = "hbr image encoder"
-
-_MAPPED_AT_ONCE = 32
-
-
-class WeightsError(ValueError):
-    """Weights that are missing, of another kind, or damaged; the message says what to do."""
+__all__ = [
+    "Checkpoint",
+    "assemble",
+    "build",
+    "check_weights",
+    "empty",
+    "load",
+    "read_checkpoint",
+    "save_checkpoint",
+    "write_tensors",
+]
 
 
 @dataclass(frozen=True)
@@ -68,98 +75,6 @@ def save_checkpoint(
     }
     metadata = {"format": FORMAT, "config": json.dumps(to_dict(config)), **(card or {})}
     return write_tensors(path, plain, metadata)
-
-
-def write_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]
-) -> Path:
-    """Write a safetensors file beside its place, flush it, and move it there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        save_file(dict(tensors), name, metadata=metadata)
-        with Path(name).open("rb") as file:
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a model file says before its weights are read.
-
-    Attributes:
-        config: of the model.
-        shapes: name → shape of each weight.
-        card: as `Checkpoint.card`.
-    """
-
-    config: RestorerConfig
-    shapes: Mapping[str, tuple[int, ...]]
-    card: Mapping[str, str]
-
-
-def read_header(path: str | Path) -> Header:
-    """Read a model file's configuration and the shapes of its weights, not the weights.
-
-    Raises:
-        WeightsError: it is missing, no safetensors, or not a model of hbr.
-    """
-    path = Path(path)
-    metadata, shapes = read_metadata(path)
-    found = metadata.pop("format", None)
-    if found == IMAGE_ENCODER_FORMAT:
-        raise WeightsError(
-            f"{path} holds an image encoder only, no restorer; "
-            "`hbr models import RAM.pth --kind ram --base MODEL` puts one into a restorer"
-        )
-    if found != FORMAT:
-        raise WeightsError(f"{path} is no model of hbr; `hbr models import` brings others in")
-    try:
-        config = from_dict(RestorerConfig, json.loads(metadata.pop("config")))
-    except (KeyError, json.JSONDecodeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its configuration does not fit: {error}") from None
-    return Header(config, shapes, metadata)
-
-
-def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """The text and the shapes in the head of any safetensors file.
-
-    Raises:
-        WeightsError: it is missing, or no whole safetensors file.
-    """
-    if not path.is_file():
-        raise WeightsError(f"{path}: there is no such model file")
-    if path.suffix != ".safetensors":
-        raise WeightsError(
-            f"{path} is no safetensors file; `hbr models import` brings other formats in"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            return dict(file.metadata() or {}), shapes
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
-
-
-def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """The named tensors of a safetensors file, one after the other, mapped from the file.
-
-    The file is mapped anew every few tensors: pages that were read count as memory of the process
-    until their mapping goes, and a model must not be in memory twice while it loads.
-    """
-    names = list(names)
-    for start in range(0, len(names), _MAPPED_AT_ONCE):
-        with safe_open(path, framework="pt") as file:
-            for name in names[start : start + _MAPPED_AT_ONCE]:
-                yield name, file.get_tensor(name)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -262,9 +177,3 @@ def check_weights(
             raise WeightsError(f"{where}: {name} is {given[name]}; the model needs {shape}")
     if extra := [name for name in given if name not in wanted]:
         raise WeightsError(f"{where}: the model has no weight {extra[0]}")
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

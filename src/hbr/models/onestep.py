@@ -5,7 +5,6 @@ Shapes: b batch, H W pixels, c latent channels, h w latent size, q prompt tokens
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -13,30 +12,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from hbr.models.capabilities import Capabilities, capabilities_of
 from hbr.models.config import AutoencoderConfig, RestorerConfig, UNetConfig
 from hbr.models.hfie import build_prompt
 from hbr.models.schedule import alphas_cumprod, one_step
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a model can take, as data, so that the tiler has no special cases.
-
-    Attributes:
-        multiple_of: edges of the input must be multiples of this, in pixels.
-        min_size: smallest edge, in pixels.
-        native_size: the edge that the model was trained on, in pixels.
-        scale: output edge over input edge.
-        dtypes: precisions that the model runs in, best first.
-        deterministic: the same input always gives the same output.
-    """
-
-    multiple_of: int
-    min_size: int
-    native_size: int
-    scale: int = 1
-    dtypes: tuple[str, ...] = ("bfloat16", "float32")
-    deterministic: bool = True
 
 
 class OneStepRestorer(nn.Module):
@@ -57,8 +36,7 @@ class OneStepRestorer(nn.Module):
     @property
     def capabilities(self) -> Capabilities:
         """Sizes and precisions that the model takes."""
-        multiple = self.config.multiple_of
-        return Capabilities(multiple, multiple, self.config.native_size)
+        return capabilities_of(self.config)
 
     def encode(self, image: Tensor) -> Tensor:
         """z of an image: [b, 3, H, W] in [0, 1] → [b, c, h, w], the scaled posterior mode."""
