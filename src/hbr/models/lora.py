@@ -1,0 +1,123 @@
+"""LoRA through peft, in OSEDiff's layout: put in, loaded, merged away for inference.
+
+The U-Net carries three adapters (its way down, its way up, the rest), the autoencoder one in its
+encoder; names and keys are those of the published checkpoints (`conv_in.lora_A.default_encoder…`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from hbr.models.checkpoint import check_weights
+from hbr.models.config import LoRAConfig
+from hbr.models.files import WeightsError
+
+Targets = Mapping[str, tuple[str, ...]]
+"""Adapter → names of the layers that it sits on."""
+
+
+def unet_targets(unet: nn.Module) -> Targets:
+    """Every convolution and linear layer of the U-Net save its time embeddings (DESIGN §3)."""
+    names = [name for name in _layers(unet) if "time_emb" not in name]
+    down = tuple(n for n in names if n.startswith(("conv_in", "down_blocks.")))
+    up = tuple(n for n in names if n.startswith(("conv_out", "up_blocks.")))
+    rest = tuple(n for n in names if n not in {*down, *up})
+    return {"default_encoder": down, "default_decoder": up, "default_others": rest}
+
+
+def autoencoder_targets(autoencoder: nn.Module) -> Targets:
+    """Every convolution and linear layer of the encoder, and `quant_conv` behind it."""
+    names = _layers(autoencoder)
+    inside = tuple(n for n in names if n.startswith("encoder.") or n == "quant_conv")
+    return {"default_encoder": inside}
+
+
+def inject(
+    module: nn.Module,
+    targets: Targets,
+    config: LoRAConfig,
+    *,
+    ranks: Mapping[str, int] | None = None,
+    alphas: Mapping[str, float] | None = None,
+) -> None:
+    """Put adapters on layers of `module`, all of them active; they change nothing yet (B is zero).
+
+    Args:
+        module: changed in place; its own weights are frozen.
+        targets: adapter → names of layers, exact.
+        config: rank and alpha.
+        ranks: layer → rank, where it is not the configuration's.
+        alphas: layer → alpha, where it is not the configuration's.
+
+    Raises:
+        WeightsError: `module` has no such layer, or it is no convolution or linear layer.
+    """
+    known = set(_layers(module))
+    for adapter, names in targets.items():
+        if unknown := [name for name in names if name not in known]:
+            raise WeightsError(
+                f"the LoRA is for a layer that the model does not have: {unknown[0]}"
+            )
+        if not names:
+            continue
+        peft_config = LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            init_lora_weights="gaussian",
+            # a list would match by suffix, a pattern matches whole names
+            target_modules="|".join(map(re.escape, names)),
+            rank_pattern={f"^{re.escape(n)}": r for n, r in (ranks or {}).items()},
+            alpha_pattern={f"^{re.escape(n)}": a for n, a in (alphas or {}).items()},
+        )
+        on_meta = next(module.parameters()).is_meta
+        inject_adapter_in_model(peft_config, module, adapter, low_cpu_mem_usage=on_meta)
+        del module.peft_config  # else peft warns of the next adapter
+    for layer in lora_layers(module).values():
+        layer.set_adapter(list(targets))  # peft leaves only the last one active
+
+
+def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
+    """Name → layer, of every layer that carries an adapter."""
+    return {name: m for name, m in module.named_modules() if isinstance(m, LoraLayer)}
+
+
+def lora_state(module: nn.Module) -> dict[str, Tensor]:
+    """The adapters' weights, as the published checkpoints name them."""
+    return {name: t for name, t in module.state_dict().items() if ".lora_" in name}
+
+
+def load_lora(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Load weights into the adapters of `module`, every one of them.
+
+    Args:
+        module: with adapters (`inject`).
+        tensors: named as `lora_state` names them.
+        where: they come from, for messages.
+
+    Raises:
+        WeightsError: one is missing, left over or of another shape; the first is named.
+    """
+    wanted = {name: tuple(t.shape) for name, t in lora_state(module).items()}
+    check_weights(wanted, {name: tuple(t.shape) for name, t in tensors.items()}, where)
+    module.load_state_dict(dict(tensors), strict=False)
+
+
+@torch.no_grad()
+def merge(module: nn.Module) -> None:
+    """Add every adapter to the weights that it sits on, and take it away: W + α/r · B A."""
+    for name, layer in lora_layers(module).items():
+        layer.merge(adapter_names=list(layer.lora_A))
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, layer.get_base_layer())
+
+
+def _layers(module: nn.Module) -> list[str]:
+    kinds = (nn.Conv2d, nn.Linear)
+    return [name for name, m in module.named_modules() if isinstance(m, kinds)]
