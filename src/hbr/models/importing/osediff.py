@@ -1,0 +1,93 @@
+"""OSEDiff's published checkpoint: LoRA over Stable Diffusion 2.1-base (Wu et al., NeurIPS 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbr.models import lora
+from hbr.models.checkpoint import Checkpoint, build
+from hbr.models.config import LoRAConfig
+from hbr.models.files import WeightsError
+from hbr.models.importing.reading import load_pickle, origin, require_tensors
+
+_UNET = {
+    "default_encoder": "unet_lora_encoder_modules",
+    "default_decoder": "unet_lora_decoder_modules",
+    "default_others": "unet_lora_others_modules",
+}
+_VAE = {"default_encoder": "vae_lora_encoder_modules"}
+_KEYS = {*_UNET.values(), *_VAE.values(), "rank_unet", "rank_vae"} | {
+    "state_dict_unet",
+    "state_dict_vae",
+}
+# the published code saves everything that is called conv_in, the frozen convolution included
+_FROZEN = ("conv_in.base_layer.weight", "conv_in.base_layer.bias")
+_ALPHA = 8.0  # peft's default, which the published code runs with whatever the rank
+
+
+def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]) -> Checkpoint:
+    """Merge a published OSEDiff checkpoint into its base.
+
+    Args:
+        source: the `.pkl`.
+        base: Stable Diffusion 2.1-base as a checkpoint of hbr.
+        report: called with a line of progress at a time.
+
+    Raises:
+        WeightsError: the file is unsafe, of another layout, or for a base of another size.
+    """
+    values = load_pickle(source)
+    if not isinstance(values, dict) or (missing := sorted(_KEYS - set(values))):
+        found = f"its {missing[0]} is missing" if isinstance(values, dict) else "it holds no dict"
+        raise WeightsError(f"{source} is no OSEDiff checkpoint: {found}")
+    if extra := [key for key in values if key not in _KEYS]:
+        raise WeightsError(f"{source}: {extra[0]!r} is not known in an OSEDiff checkpoint")
+
+    model = build(base, "the base")
+    unet = dict(require_tensors(values["state_dict_unet"], f"{source}: state_dict_unet"))
+    vae = dict(require_tensors(values["state_dict_vae"], f"{source}: state_dict_vae"))
+    _load_frozen(model.unet, unet, source)
+    for module, tensors, names, rank in (
+        (model.unet, unet, _UNET, values["rank_unet"]),
+        (model.autoencoder, vae, _VAE, values["rank_vae"]),
+    ):
+        targets = {
+            adapter: _module_names(values[key], key, source) for adapter, key in names.items()
+        }
+        lora.inject(module, targets, LoRAConfig(_rank(rank, source), _ALPHA))
+        lora.load_lora(module, tensors, source)
+        count = sum(map(len, targets.values()))
+        report(f"merging LoRA of rank {rank} on {count} layers of the {type(module).__name__}")
+        lora.merge(module)
+    card = {**base.card, **origin(source, source, kind="osediff"), "trained": "by its publisher"}
+    card["base"] = base.card.get("source", "an hbr model")
+    return Checkpoint(base.config, model.state_dict(), card)
+
+
+@torch.no_grad()
+def _load_frozen(unet: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    for name in _FROZEN:
+        weight = unet.get_parameter(name.replace(".base_layer", ""))
+        if name not in tensors:
+            raise WeightsError(f"{source}: the weight {name} is missing")
+        if (got := tuple(tensors[name].shape)) != tuple(weight.shape):
+            expected = tuple(weight.shape)
+            raise WeightsError(f"{source}: {name} is {got}; the base has {expected}")
+        weight.copy_(tensors.pop(name))
+
+
+def _module_names(values: Any, key: str, source: Path) -> tuple[str, ...]:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise WeightsError(f"{source}: {key} must be a list of names")
+    return tuple(dict.fromkeys(values))  # the published lists name some twice
+
+
+def _rank(value: Any, source: Path) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise WeightsError(f"{source}: the rank is {value!r}; it must be a number of 1 or more")
+    return value

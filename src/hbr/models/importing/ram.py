@@ -1,0 +1,245 @@
+"""RAM's published checkpoint: its Swin transformer becomes the image encoder under HFIE.
+
+The checkpoint follows the original Swin, which has one `qkv` where transformers has three layers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from hbr.config import ConfigError, from_dict, to_dict
+from hbr.models.checkpoint import Checkpoint, check_weights, read_checkpoint
+from hbr.models.config import HFIEConfig, ImageEncoderConfig, RestorerConfig
+from hbr.models.files import (
+    IMAGE_ENCODER_FORMAT,
+    WeightsError,
+    read_metadata,
+    read_tensors,
+    write_tensors,
+)
+from hbr.models.hfie import HFIE, ImageEncoder
+from hbr.models.importing.base import load_diffusers_base
+from hbr.models.importing.reading import load_pickle, origin, require_tensors
+
+# tables that follow from the sizes
+_DERIVED = re.compile(r"\.(attn_mask|relative_position_index)$")
+_BLOCK = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.o_proj",
+    "attn.relative_position_bias_table": "attention.relative_position_bias"
+    ".relative_position_bias_table",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+_OUTSIDE = {
+    "patch_embed.proj": "embeddings.patch_embeddings.projection",
+    "patch_embed.norm": "embeddings.norm",
+    "norm": "layernorm",
+}
+
+
+def import_ram(
+    source: Path, report: Callable[[str], None]
+) -> tuple[ImageEncoderConfig, dict[str, Tensor]]:
+    """The image encoder of a published RAM checkpoint.
+
+    Args:
+        source: the `.pth`.
+        report: told what of the tagger is left out.
+
+    Returns:
+        Its configuration, read off the weights, and its weights as `ImageEncoder` names them.
+
+    Raises:
+        WeightsError: the file is unsafe or damaged, or not a RAM with a Swin transformer.
+    """
+    values = load_pickle(source)
+    if not isinstance(values, dict) or "model" not in values:
+        raise WeightsError(f"{source} is no RAM checkpoint: its 'model' is missing")
+    tensors = require_tensors(values["model"], f"{source}: model")
+    parts = ("visual_encoder.", "image_proj.")
+    ours = {name: t for name, t in tensors.items() if name.startswith(parts)}
+    heads = sorted({name.partition(".")[0] for name in tensors if name not in ours})
+    config = _read_config(ours, source)
+    if heads:
+        report(f"left out, as HFIE does not need it: {', '.join(heads)}")
+    renamed = rename_swin(ours, source)
+    with torch.device("meta"):
+        wanted = {name: tuple(t.shape) for name, t in ImageEncoder(config).state_dict().items()}
+    check_weights(wanted, {name: tuple(t.shape) for name, t in renamed.items()}, source)
+    return config, renamed
+
+
+def rename_swin(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """Weights of the original Swin, named and split as transformers has them.
+
+    Raises:
+        WeightsError: a name is not known.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if _DERIVED.search(name):
+            continue
+        module, _, leaf = name.removeprefix("visual_encoder.").rpartition(".")
+        if leaf == "relative_position_bias_table":
+            module, leaf = f"{module}.{leaf}", ""
+        if found := re.fullmatch(r"layers\.(\d+)\.blocks\.(\d+)\.(.+)", module):
+            block = f"swin.encoder.layers.{found[1]}.blocks.{found[2]}"
+            if found[3] == "attn.qkv":
+                for part, piece in zip("qkv", tensor.chunk(3), strict=True):
+                    renamed[f"{block}.attention.{part}_proj.{leaf}"] = piece.contiguous()
+                continue
+            target = f"{block}.{_BLOCK[found[3]]}" if found[3] in _BLOCK else None
+        elif re.fullmatch(r"layers\.\d+\.downsample\.(reduction|norm)", module):
+            target = f"swin.encoder.{module}"
+        elif module == "image_proj":
+            target = module
+        else:
+            target = f"swin.{_OUTSIDE[module]}" if module in _OUTSIDE else None
+        if target is None:
+            raise WeightsError(f"{source}: {name} is not known in RAM's image encoder")
+        renamed[f"{target}.{leaf}".rstrip(".")] = tensor
+    return renamed
+
+
+def _read_config(tensors: Mapping[str, Tensor], source: Path) -> ImageEncoderConfig:
+    def shape(name: str, dims: int) -> tuple[int, ...]:
+        if name not in tensors:
+            raise WeightsError(f"{source}: the weight {name} is missing")
+        got = tuple(tensors[name].shape)
+        if len(got) != dims:
+            raise WeightsError(f"{source}: {name} is {got}; it must have {dims} dimensions")
+        return got
+
+    depths: list[int] = []
+    while any(n.startswith(f"visual_encoder.layers.{len(depths)}.blocks.0.") for n in tensors):
+        blocks = f"visual_encoder.layers.{len(depths)}.blocks."
+        depths.append(
+            len({n.removeprefix(blocks).partition(".")[0] for n in tensors if n.startswith(blocks)})
+        )
+    table = "visual_encoder.layers.{}.blocks.0.attn.relative_position_bias_table"
+    entries, _ = shape(table.format(0), 2)
+    window = (round(entries**0.5) + 1) // 2  # (2w − 1)² entries
+    # windows of the first level tell the size of the image; one window only has no mask
+    mask = tensors.get("visual_encoder.layers.0.blocks.1.attn_mask")
+    windows = 1 if mask is None else round(mask.shape[0] ** 0.5)
+    fields = {
+        "image_size": windows * window * 4,
+        "embed_dim": shape("visual_encoder.patch_embed.proj.weight", 4)[0],
+        "depths": depths,
+        "num_heads": [shape(table.format(i), 2)[1] for i in range(len(depths))],
+        "window_size": window,
+        "proj_dim": shape("image_proj.weight", 2)[0],
+    }
+    try:
+        return from_dict(ImageEncoderConfig, fields)
+    except ConfigError as error:
+        raise WeightsError(f"{source}: {error}") from None
+
+
+def save_image_encoder(
+    path: Path,
+    config: ImageEncoderConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    source: Path,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """Write an image encoder alone; a training can start its HFIE from it."""
+    metadata = {
+        "format": IMAGE_ENCODER_FORMAT,
+        "config": json.dumps(to_dict(config)),
+        **origin(source, source, kind="ram"),
+    }
+    plain = {name: t.to(dtype).contiguous() for name, t in tensors.items()}
+    return write_tensors(path, plain, metadata)
+
+
+def load_image_encoder(path: str | Path) -> ImageEncoder:
+    """The image encoder of a file that `hbr models import --kind ram` wrote without a base.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    metadata, shapes = read_metadata(path)
+    if metadata.get("format") != IMAGE_ENCODER_FORMAT:
+        raise WeightsError(f"{path} holds no image encoder of hbr")
+    try:
+        config = from_dict(ImageEncoderConfig, json.loads(metadata["config"]))
+    except (KeyError, json.JSONDecodeError, ConfigError) as error:
+        raise WeightsError(f"{path}: its configuration does not fit: {error}") from None
+    with init_empty_weights(include_buffers=False):
+        encoder = ImageEncoder(config)
+    wanted = {name: tuple(t.shape) for name, t in encoder.state_dict().items()}
+    check_weights(wanted, shapes, path)
+    tensors = {name: t.float().clone() for name, t in read_tensors(path, shapes)}
+    encoder.load_state_dict(tensors, assign=True)
+    return encoder.eval()
+
+
+def put_into(
+    base: Path,
+    config: ImageEncoderConfig,
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    report: Callable[[str], None],
+) -> Checkpoint:
+    """A restorer with this image encoder.
+
+    Args:
+        base: a model file of hbr whose prompt is HFIE, of which all else is kept; or a diffusers
+            folder, which gets an HFIE around the encoder, its queries and attention untrained.
+        config, tensors: the image encoder.
+        source: its file, for the card.
+        report: called with a line of progress at a time.
+
+    Raises:
+        WeightsError: the base is neither, or its encoder has other sizes.
+    """
+    named = {f"prompt.encoder.{name}": t for name, t in tensors.items()}
+    if base.is_dir():
+        report("a new HFIE is put around the encoder; it is untrained")
+        return _around(base, config, named, source)
+    checkpoint = read_checkpoint(base)
+    prompt = checkpoint.config.prompt
+    if not isinstance(prompt, HFIEConfig):
+        raise WeightsError(f"{base} has a fixed prompt, no HFIE that takes an image encoder")
+    if prompt.encoder != config:
+        raise WeightsError(f"{source} is {config}; {base} has {prompt.encoder}")
+    card = {**checkpoint.card, "image_encoder": source.name}
+    return Checkpoint(checkpoint.config, {**checkpoint.tensors, **named}, card)
+
+
+def _around(
+    folder: Path, encoder: ImageEncoderConfig, named: Mapping[str, Tensor], source: Path
+) -> Checkpoint:
+    base = load_diffusers_base(folder)
+    width = base.unet.cross_attention_dim
+    default = HFIEConfig(encoder=encoder)
+    heads = default.heads if width % default.heads == 0 else 1
+    config = RestorerConfig(
+        autoencoder=base.autoencoder,
+        unet=base.unet,
+        prompt=replace(default, width=width, heads=heads),
+        native_size=base.native_size,
+        name=folder.resolve().name,
+    )
+    assert isinstance(config.prompt, HFIEConfig)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        hfie: nn.Module = HFIE(config.prompt)
+    fresh = {f"prompt.{name}": t for name, t in hfie.state_dict().items()}
+    card = origin(folder.resolve(), base.weights_file, kind="ram")
+    card |= {"image_encoder": source.name}
+    card["trained"] = "no: the one step and the queries of HFIE are untrained; it restores nothing"
+    return Checkpoint(config, {**base.tensors, **fresh, **named}, card)

@@ -1,0 +1,109 @@
+"""Tensors out of files that others wrote, without running what may be in them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hbr.models.files import WeightsError, sha256
+
+
+def load_pickle(path: Path) -> Any:
+    """What a torch file holds: tensors and plain containers, and nothing else.
+
+    Raises:
+        WeightsError: it is missing, damaged, or holds anything that would run code.
+    """
+    _must_be_file(path)
+    try:
+        # mapped: the largest are gigabytes, and not all of that is needed
+        mapped = zipfile.is_zipfile(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old ways to write pickles
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+)", str(error))
+        what = f" (it asks for {found[1]})" if found else ""
+        raise WeightsError(
+            f"{path} was refused: it holds more than tensors and could run code{what}; "
+            "get these weights as safetensors, or from their publisher"
+        ) from None
+    except Exception as error:  # what a damaged file can raise here has no end
+        text = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path} is damaged or no torch file: {text}") from None
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors, mapped from the file, and metadata of any safetensors file.
+
+    Raises:
+        WeightsError: it is missing, damaged or no safetensors file.
+    """
+    _must_be_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        WeightsError: it is missing or no JSON object.
+    """
+    _must_be_file(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path} holds {type(values).__name__}; it must be a JSON object")
+    return values
+
+
+def require_tensors(values: Any, where: str) -> dict[str, Tensor]:
+    """`values` if it maps names to tensors.
+
+    Raises:
+        WeightsError: it does not.
+    """
+    if not isinstance(values, dict):
+        raise WeightsError(f"{where} is {type(values).__name__}; it must map names to tensors")
+    for name, tensor in values.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise WeightsError(f"{where}: {name!r} is {type(tensor).__name__}, no tensor")
+    return values
+
+
+def describe_size(path: Path) -> str:
+    """The size of a file, or of all files of a folder, for people."""
+    files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+    size = float(sum(f.stat().st_size for f in files if f.exists()))
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def origin(source: Path, file: Path, **more: str) -> dict[str, str]:
+    """What a model's card says of where its weights come from."""
+    return {"source": source.name, "source_sha256": sha256(file), **more}
+
+
+def _must_be_file(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder, no file" if path.is_dir() else "there is no such file"
+        raise WeightsError(f"{path}: {what}")
