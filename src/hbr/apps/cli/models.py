@@ -1,0 +1,183 @@
+"""`hbr models list | show | verify | import`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hbr.apps.cli import ExitCode
+
+if TYPE_CHECKING:
+    from hbr.models.inspection import Description
+
+app = typer.Typer(
+    help="Known weights: what they are, whether they are whole, and how others come in.",
+    no_args_is_help=True,
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+_Model = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A known name, or a file.")]
+_report = partial(typer.echo, err=True)
+
+
+@app.command("list")
+def list_models(as_json: _Json = False) -> None:
+    """List every known model and where it is from."""
+    from hbr.models.inspection import as_dict, overview
+
+    found = overview()
+    if as_json:
+        _print_json([as_dict(d) for d in found])
+        return
+    columns = ("name", "kind", "here", "size", "licence", "source")
+    rows = [
+        (d.name, d.kind, "yes" if d.file else "no", _size(d.size), d.licence, d.source)
+        for d in found
+    ]
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            typer.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+@app.command("show")
+def show(model: _Model, as_json: _Json = False) -> None:
+    """Show a model's card: source, licence, sizes, capabilities, configuration."""
+    from hbr.models.inspection import as_dict, describe
+
+    described = describe(model)
+    if as_json:
+        _print_json(as_dict(described))
+        return
+    for name, value in _card(described):
+        typer.echo(f"{name}: {value}")
+
+
+@app.command("verify")
+def verify(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME|FILE]", help="Default: all that is installed."),
+    ] = None,
+    place: Annotated[
+        Path | None,
+        typer.Option(
+            "--in", help="File or folder of a known name that hbr does not ship.", exists=True
+        ),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Recompute SHA-256 and look for NaN; ends with 4 when something is wrong."""
+    from hbr.models import WeightsError, available
+    from hbr.models.inspection import as_dict, verify
+
+    if place is not None and model is None:
+        raise typer.BadParameter("--in needs the NAME that the files should be")
+    names = available() if model is None else [model]
+    if not names:
+        raise WeightsError("no model is installed; give a file")
+    rows = [row for name in names for row in verify(name, place)]
+    if as_json:
+        _print_json([{**as_dict(row), "ok": row.ok} for row in rows])
+    else:
+        for row in rows:
+            typer.echo(f"{row.sha256}  {row.file}  {row.verdict}")
+    if not all(row.ok for row in rows):
+        raise typer.Exit(ExitCode.WEIGHTS)
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The weights; a folder for --kind diffusers.")
+    ],
+    kind: Annotated[
+        Literal["osediff", "ram", "lora", "diffusers"], typer.Option(help="What FILE is.")
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    base: Annotated[
+        Path | None,
+        typer.Option(help="What FILE builds on: a diffusers folder, or a model file of hbr."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Text behind the fixed prompt of a diffusers folder; else none."),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights written.")
+    ] = "float32",
+) -> None:
+    """Make a model file of weights in another format; nothing in them is run.
+
+    Progress goes to stderr; the last line, on stdout, is the file.
+    """
+    import torch
+
+    from hbr.models.importing import ArgumentError, import_weights
+
+    try:
+        path = import_weights(
+            source,
+            kind,
+            out,
+            base=base,
+            prompt=prompt,
+            dtype=getattr(torch, dtype),
+            report=_report,
+        )
+    except ArgumentError as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(path)
+
+
+def _card(d: Description) -> list[tuple[str, Any]]:
+    lines: list[tuple[str, Any]] = [
+        ("name", d.name),
+        ("kind", d.kind),
+        ("summary", d.summary),
+        ("source", d.source),
+        ("licence", d.licence or "not known"),
+        ("file", d.file or "not on this machine"),
+        ("size", _size(d.size)),
+        ("import with", d.import_with),
+    ]
+    lines += [(f"sha256 {f.path}", f.sha256 or "not pinned") for f in d.files]
+    lines += [(f"card {name}", value) for name, value in sorted(d.card.items())]
+    lines += [(f"parameters {part}", f"{count:,}") for part, count in d.parameters.items()]
+    lines += [(name.replace("_", " "), _plain(v)) for name, v in d.capabilities.items()]
+    lines += [(f"config {name}", value) for name, value in _flat(d.config)]
+    return [(name, value) for name, value in lines if value != ""]
+
+
+def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", _plain(value)))
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _size(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e6:.1f} MB"
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,204 @@
+"""What a model is, and whether its files are whole: for `hbr models list | show | verify`.
+
+Only `verify` loads torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hbr.config import to_dict
+from hbr.models.capabilities import capabilities_of
+from hbr.models.catalogue import Entry, KnownFile, entries, find_model
+from hbr.models.files import (
+    IMAGE_ENCODER_FORMAT,
+    WeightsError,
+    read_header,
+    read_metadata,
+    read_tensors,
+    sha256,
+)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a model; fields that do not apply are empty or None.
+
+    Attributes:
+        name, kind, summary, source, licence: as in the catalogue, or as the file says.
+        file: where it lies on this machine; None when it is not here.
+        size: of the file, in bytes; what the catalogue has for weights that are not here.
+        files: what the catalogue knows of each of its files.
+        import_with: the command that makes a model file of it.
+        parameters: part → number of weights.
+        capabilities: as `hbr.models.Capabilities`.
+        config: of the model.
+        card: what else the file says of itself.
+    """
+
+    name: str
+    kind: str
+    summary: str = ""
+    source: str = ""
+    licence: str = ""
+    file: str | None = None
+    size: int | None = None
+    files: tuple[KnownFile, ...] = ()
+    import_with: str = ""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The check of one file.
+
+    Attributes:
+        file: that was read.
+        sha256: recomputed.
+        pinned: the catalogue's; None when it pins none.
+        not_finite: first weight with a NaN or an infinity, None when all are finite or the file
+            is no safetensors file.
+    """
+
+    file: str
+    sha256: str
+    pinned: str | None
+    not_finite: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong with it."""
+        return self.not_finite is None and self.pinned in (None, self.sha256)
+
+    @property
+    def verdict(self) -> str:
+        """One line for people."""
+        if self.not_finite is not None:
+            return f"the weight {self.not_finite} is not finite"
+        if self.pinned is None:
+            return "not pinned"
+        return "ok" if self.ok else f"wrong: the catalogue has {self.pinned}"
+
+
+def overview() -> list[Description]:
+    """Every entry of the catalogue, without its insides."""
+    return [_of_entry(entry) for entry in entries().values()]
+
+
+def describe(name_or_path: str | Path) -> Description:
+    """All that is known of a catalogued name or of a model file.
+
+    Raises:
+        WeightsError: unknown, missing, damaged or of another format.
+    """
+    entry = entries().get(str(name_or_path))
+    if entry is not None:
+        known = _of_entry(entry)
+        return _with_insides(known, entry.file) if entry.installed else known
+    path = find_model(name_or_path)
+    known = Description(path.stem, "restorer", file=str(path), size=path.stat().st_size)
+    return _with_insides(known, path)
+
+
+def verify(name_or_path: str | Path, place: Path | None = None) -> list[Verified]:
+    """Recompute hashes, and look for weights that are not finite.
+
+    Args:
+        name_or_path: a catalogued name or a safetensors file.
+        place: where the files of a catalogued name lie that hbr does not ship: the folder, or the
+            file if it is one.
+
+    Returns:
+        One row a file that is there.
+
+    Raises:
+        WeightsError: unknown, missing or unreadable.
+    """
+    entry = entries().get(str(name_or_path))
+    if entry is None:
+        return [_verify_file(find_model(name_or_path), None)]
+    if place is None:
+        file = find_model(name_or_path, check_hash=False)
+        return [_verify_file(file, entry.files[0].sha256)]
+    if place.is_file() and len(entry.files) == 1:
+        return [_verify_file(place, entry.files[0].sha256)]
+    found = [(place / f.path, f.sha256) for f in entry.files if (place / f.path).is_file()]
+    if not found:
+        names = ", ".join(f.path for f in entry.files)
+        raise WeightsError(f"{place} has none of the files of {entry.name}: {names}")
+    return [_verify_file(file, pinned) for file, pinned in found]
+
+
+def as_dict(described: Description | Verified) -> dict[str, Any]:
+    """Plain values, for JSON."""
+    return dataclasses.asdict(described)
+
+
+def _of_entry(entry: Entry) -> Description:
+    sizes = [f.size for f in entry.files]
+    size = None if None in sizes else sum(s for s in sizes if s is not None)
+    if entry.installed:
+        size = entry.file.stat().st_size
+    return Description(
+        name=entry.name,
+        kind=entry.kind,
+        summary=entry.summary,
+        source=entry.source,
+        licence=entry.licence,
+        file=str(entry.file) if entry.installed else None,
+        size=size,
+        files=entry.files,
+        import_with=entry.import_with,
+    )
+
+
+def _with_insides(known: Description, path: Path) -> Description:
+    metadata, shapes = read_metadata(path)
+    if metadata.get("format") == IMAGE_ENCODER_FORMAT:
+        card = {k: v for k, v in metadata.items() if k not in ("format", "config")}
+        return dataclasses.replace(
+            known,
+            kind="image encoder",
+            parameters=_count(shapes),
+            config=json.loads(metadata["config"]),
+            card=card,
+        )
+    header = read_header(path)
+    return dataclasses.replace(
+        known,
+        licence=known.licence or header.card.get("licence", ""),
+        parameters=_count(shapes),
+        capabilities=dataclasses.asdict(capabilities_of(header.config)),
+        config=to_dict(header.config),
+        card=header.card,
+    )
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name, shape in shapes.items():
+        part = name.partition(".")[0]
+        counts[part] = counts.get(part, 0) + math.prod(shape)
+    return {**counts, "all": sum(counts.values())}
+
+
+def _verify_file(path: Path, pinned: str | None) -> Verified:
+    import torch
+
+    broken = None
+    if path.suffix == ".safetensors":
+        _, shapes = read_metadata(path)
+        for name, tensor in read_tensors(path, shapes):
+            if not torch.isfinite(tensor).all():
+                broken = name
+                break
+    return Verified(str(path), sha256(path), pinned, broken)
