@@ -1,0 +1,195 @@
+"""`hbr restore`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hbr.apps.cli import ExitCode
+from hbr.apps.cli.reporting import Reporter, as_number_or
+
+if TYPE_CHECKING:
+    from hbr.restoration.batch import FileRecord, Restore, Tally
+    from hbr.restoration.jobs import Existing
+    from hbr.restoration.running import Progress
+
+DEFAULT_MAX_PIXELS = 200_000_000  # hbr.image's, which --help need not load
+
+
+class Color(StrEnum):
+    """Where the colours come from."""
+
+    wavelet = "wavelet"
+    adain = "adain"
+    none = "none"
+
+
+class Dtype(StrEnum):
+    """Precision of the computation."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class LogFormat(StrEnum):
+    """How records and logs look."""
+
+    text = "text"
+    json = "json"
+
+
+def restore(
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", "-i", metavar="IN", help="Photo, folder or glob; may be repeated."),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="A file, if IN is one file and OUT ends like a photo; else a folder, which keeps "
+            "sub-folders and names.",
+        ),
+    ],
+    model: Annotated[
+        str, typer.Option(help="A known model (hbr models list) or a .safetensors file.")
+    ] = "nano",
+    scale: Annotated[
+        float, typer.Option(help="Enlarge by this much before restoring, 0.25 to 8.")
+    ] = 1.0,
+    tile: Annotated[
+        str, typer.Option(help="Edge of the tiles in pixels; 0 takes the whole photo at once.")
+    ] = "auto",
+    color: Annotated[
+        Color, typer.Option(help="How the colours of the input are kept.")
+    ] = Color.wavelet,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the computation.")] = Dtype.auto,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="For models that draw random numbers.")
+    ] = 0,
+    file_format: Annotated[
+        str, typer.Option("--format", help="keep, or jpg, png, tif, webp, avif, bmp.")
+    ] = "keep",
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF outputs.")
+    ] = 95,
+    png_compression: Annotated[
+        int, typer.Option(min=0, max=9, help="0 is fast and large, 9 slow and small.")
+    ] = 6,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse photos of more pixels (width x height).")
+    ] = DEFAULT_MAX_PIXELS,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Take the photos in sub-folders too.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that exist.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep outputs that exist and are not older than their input, whatever settings "
+            "made them; do the rest.",
+        ),
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad file.")] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="json: a record a line, with timings and provenance."),
+    ] = LogFormat.text,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    ] = False,
+) -> None:
+    """Restore photographs of people.
+
+    The name of each file that is written goes to stdout, all else to stderr. A bad file does not
+    stop the others. Exit code: 0 all done, 3 some, 1 none; 2 wrong usage, nothing was done;
+    4 no such weights or wrong ones; 5 out of memory and none done; 130 stopped by Ctrl-C or
+    SIGTERM, no file is half written.
+    """
+    if overwrite and resume:
+        raise typer.BadParameter("choose one of them.", param_hint="--overwrite and --resume")
+    if not 0.25 <= scale <= 8:
+        raise typer.BadParameter(f"{scale} is not in the range 0.25 to 8.", param_hint="--scale")
+    edge = as_number_or("auto", tile, "--tile")
+
+    existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
+    reporter = Reporter(as_json=log_format is LogFormat.json)
+
+    from hbr.restoration.batch import Files, StopSignals, Tally, look_at, run_batch
+    from hbr.restoration.jobs import plan_batch
+
+    with StopSignals() as stop, reporter.listening():
+        records: list[FileRecord] = []
+        total = 0
+        try:
+            plan = plan_batch(
+                inputs, out, format=file_format, recursive=recursive, existing=existing
+            )
+            total = plan.total
+            settings = {"scale": scale, "tile": edge, "color": color.value, "seed": seed}
+            load = partial(_load, model, device, dtype.value, settings, max_pixels, reporter.tiles)
+            files = Files(quality, png_compression, max_pixels)
+            batch = run_batch(plan, load, files, strict=strict, stop=stop)
+            with reporter.bar(len(plan.jobs)):
+                for record in look_at(plan) if dry_run else batch:
+                    records.append(record)
+                    reporter.record(record)
+        except BaseException:
+            # An interrupted import can end in any error.
+            if stop.received is None:
+                raise
+            done = Tally.of(records).done
+            hint = "" if overwrite else "; the same command with --resume goes on"
+            reporter.say("error", f"stopped, {done} of {total} done{hint}")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+    tally = Tally.of(records)
+    reporter.summary(tally)
+    raise typer.Exit(_exit_code(tally))
+
+
+def _load(
+    model: str,
+    device: str,
+    dtype: str,
+    settings: dict[str, Any],
+    max_pixels: int,
+    progress: Progress,
+) -> Restore:
+    """The model with its settings; what is wrong with them shows before the first photo."""
+    from hbr.config import ConfigError
+    from hbr.models import WeightsError
+    from hbr.restoration import Restorer
+    from hbr.restoration.devices import choose_device
+    from hbr.restoration.tiling import plan_tiles
+
+    option = "--device"
+    try:
+        choose_device(device)
+        option = "--dtype"
+        restorer = Restorer.from_pretrained(model, device=device, dtype=dtype)
+        option = "--tile"
+        plan_tiles(1, 1, restorer.needs, settings["tile"])
+    except (WeightsError, ConfigError):
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+    return partial(restorer, **settings, max_pixels=max_pixels, progress=progress)
+
+
+def _exit_code(tally: Tally) -> ExitCode:
+    if not tally.failed:
+        return ExitCode.OK
+    if tally.done:
+        return ExitCode.SOME
+    return ExitCode.MEMORY if tally.out_of_memory else ExitCode.NOTHING

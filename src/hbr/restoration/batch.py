@@ -1,0 +1,300 @@
+"""Many photos in turn: a bad one costs only itself, an interruption nothing that is done.
+
+`run_batch` works off a `BatchPlan` (`hbr.restoration.jobs`) and gives a record for each input.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
+from hbr.image.reading import display_name
+from hbr.restoration.jobs import BatchPlan, Job
+
+log = logging.getLogger(__name__)
+
+Status = Literal["restored", "skipped", "failed", "planned"]
+
+
+class RestoredPhoto(Protocol):
+    """What a batch takes from `hbr.restoration.Restored`."""
+
+    @property
+    def photo(self) -> Photo:
+        """What is written."""
+
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """Seconds of each part of the work."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What it takes to make the same bytes again."""
+
+
+class Restore(Protocol):
+    """`hbr.Restorer` with its settings, for one photo."""
+
+    def __call__(self, photo: Photo, /) -> RestoredPhoto:
+        """Restore a photo."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """How files are read and written.
+
+    Attributes:
+        quality: 1 to 100, of JPEG, WebP and AVIF.
+        png_compression: 0 to 9.
+        max_pixels: larger photos are refused.
+    """
+
+    quality: int = 95
+    png_compression: int = 6
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What became of one input.
+
+    Attributes:
+        input: the file, or the folder or glob that held none.
+        status: `restored`, `skipped` (an earlier run had done it), `failed`, or `planned`.
+        output: the file that is there now, or is to be.
+        error: one line, if it failed.
+        out_of_memory: it failed for want of memory.
+        size: (width, height) of the output in pixels.
+        timings: seconds of each part of the work.
+        provenance: what it takes to make the same bytes again.
+    """
+
+    input: str
+    status: Status
+    output: str | None = None
+    error: str | None = None
+    out_of_memory: bool = False
+    size: tuple[int, int] | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def was_tried(self) -> bool:
+        """The file was worked on, well or badly."""
+        return self.status == "restored" or (self.status == "failed" and self.output is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, without what is empty."""
+        width, height = self.size or (None, None)
+        values = {
+            "input": self.input,
+            "status": self.status,
+            "output": self.output,
+            "error": self.error,
+            "width": width,
+            "height": height,
+            "timings": {name: round(s, 4) for name, s in self.timings.items()},
+            "provenance": dict(self.provenance),
+        }
+        return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many inputs came to which end.
+
+    Attributes:
+        done: restored now or by an earlier run, or planned.
+        failed: not restored.
+        out_of_memory: those of the failed that did not fit into memory.
+    """
+
+    done: int
+    failed: int
+    out_of_memory: int
+
+    @classmethod
+    def of(cls, records: Sequence[FileRecord]) -> Tally:
+        """Count the records of a batch."""
+        failed = [record for record in records if record.status == "failed"]
+        short = sum(record.out_of_memory for record in failed)
+        return cls(len(records) - len(failed), len(failed), short)
+
+
+def run_batch(
+    plan: BatchPlan,
+    load: Callable[[], Restore],
+    files: Files,
+    *,
+    strict: bool = False,
+    stop: StopSignals | None = None,
+) -> Iterator[FileRecord]:
+    """Do what is planned; a record comes when its file is written, or has failed.
+
+    Args:
+        plan: what to do (`plan_batch`).
+        load: gives the model; called once, if anything is left to do.
+        files: how files are read and written.
+        strict: stop at the first input that fails.
+        stop: signals that end the batch.
+
+    Raises:
+        KeyboardInterrupt: a signal came; no file is half written.
+        Exception: what `load` raises.
+    """
+    for record in settled(plan):
+        yield record
+        if strict and record.status == "failed":
+            return
+    if not plan.jobs:
+        return
+    restore = load()
+    written: set[tuple[int, int]] = set()
+    for job in plan.jobs:
+        if stop:
+            stop.check()
+        try:
+            record = _restore_file(job, restore, files, written)
+        except Exception as error:
+            if stop:  # an interruption can come out of a library as an error of its own
+                stop.check()
+            record = _failed(job, error)
+        yield record
+        if strict and record.status == "failed":
+            return
+
+
+def settled(plan: BatchPlan) -> Iterator[FileRecord]:
+    """The records that need no work: bad inputs, and what an earlier run has done."""
+    for bad in plan.bad:
+        yield FileRecord(bad.source, "failed", error=bad.error)
+    for job in plan.finished:
+        yield FileRecord(str(job.source), "skipped", str(job.target))
+
+
+def look_at(plan: BatchPlan) -> Iterator[FileRecord]:
+    """The records of a plan that nothing is done about."""
+    yield from settled(plan)
+    for job in plan.jobs:
+        yield FileRecord(str(job.source), "planned", str(job.target))
+
+
+def _restore_file(
+    job: Job, restore: Restore, files: Files, written: set[tuple[int, int]]
+) -> FileRecord:
+    began = time.perf_counter()
+    photo = read_photo(job.source, max_pixels=files.max_pixels)
+    read = time.perf_counter()
+    result = restore(photo)
+    restored = time.perf_counter()
+    _check_free(job, written)
+    write_photo(
+        result.photo, job.target, quality=files.quality, png_compression=files.png_compression
+    )
+    status = job.target.stat()
+    written.add((status.st_dev, status.st_ino))
+    done = time.perf_counter()
+    timings = {
+        **result.timings,
+        "read": result.timings.get("read", 0.0) + read - began,
+        "write": done - restored,
+        "total": done - began,
+    }
+    height, width = result.photo.size
+    return FileRecord(
+        str(job.source),
+        "restored",
+        str(job.target),
+        size=(width, height),
+        timings=timings,
+        provenance=result.provenance,
+    )
+
+
+def _check_free(job: Job, written: set[tuple[int, int]]) -> None:
+    """Refuse what was not there when the batch was planned.
+
+    Names that differ there can be one file here, where upper and lower case are the same.
+    """
+    name = display_name(job.target)
+    try:
+        status = job.target.stat()
+    except OSError:
+        return
+    if (status.st_dev, status.st_ino) in written:
+        raise PhotoError(f"{name}: was written from another input just now; rename one")
+    if not job.may_replace:
+        raise PhotoError(f"{name}: has come to exist since the start; --overwrite replaces it")
+
+
+def _failed(job: Job, error: Exception) -> FileRecord:
+    log.debug("%s", job.source, exc_info=error)
+    line, short = _describe(error, job.source)
+    return FileRecord(str(job.source), "failed", str(job.target), line, out_of_memory=short)
+
+
+def _describe(error: Exception, source: Path) -> tuple[str, bool]:
+    """One line that names the file, and whether memory ran out."""
+    name = display_name(source)
+    text = " ".join(str(error).split())
+    if isinstance(error, PhotoError):
+        return text, isinstance(error.__cause__, MemoryError)
+    if isinstance(error, MemoryError):
+        return f"{name}: {text or 'out of memory; use smaller tiles (--tile)'}", True
+    if isinstance(error, ValueError | FloatingPointError) and text:
+        return f"{name}: {text}", False
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name}: {error.strerror}", False
+    from hbr.restoration.running import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return f"{name}: out of memory; use smaller tiles (--tile) or --device cpu", True
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{name}: unexpected error: {what} (HBR_DEBUG=1 shows where)", False
+
+
+class StopSignals:
+    """Ctrl-C and SIGTERM as one `KeyboardInterrupt`, while this is entered.
+
+    The first one raises; what is being written is removed by whoever writes it. Those after it are
+    ignored, so that an impatient second Ctrl-C does not cut that short. Should a library swallow
+    the exception (as Python itself does in a destructor), `check` raises it again.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        """Take the signals over."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # a shell's background job ignores Ctrl-C, and goes on doing so
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise if a signal has come.
+
+        Raises:
+            KeyboardInterrupt: one has.
+        """
+        if self.received is not None:
+            raise KeyboardInterrupt
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if self.received is None:
+            self.received = number
+            raise KeyboardInterrupt

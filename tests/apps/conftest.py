@@ -1,0 +1,77 @@
+"""A model that changes nothing, and photos, for tests that run `hbr restore`."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PHOTO = Path(__file__).parents[1] / "data" / "purple.jpg"
+
+CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
+PR_CAPBSET_DROP = 24
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tiny one-step restorer whose output is its input."""
+    import torch
+
+    from hbr.models import OneStepRestorer, RestorerConfig, save_checkpoint
+    from hbr.models.config import AutoencoderConfig, FixedPromptConfig, UNetConfig
+    from hbr.models.identity import start_at_identity
+
+    torch.manual_seed(0)
+    config = RestorerConfig(
+        autoencoder=AutoencoderConfig(
+            block_out_channels=(32,),
+            layers_per_block=1,
+            latent_channels=12,
+            norm_num_groups=2,
+            mid_attention=False,
+            patch_size=2,
+            scaling_factor=1.0,
+        ),
+        unet=UNetConfig((16,) * 4, (False,) * 4, (1,) * 4, 1, 16, 8),
+        prompt=FixedPromptConfig(n_queries=1, width=16),
+        timestep=199,
+        native_size=64,
+        name="toy",
+    )
+    assert config.multiple_of == 16
+    model = OneStepRestorer(config)
+    start_at_identity(model)
+    path = tmp_path_factory.mktemp("models") / "toy.safetensors"
+    return save_checkpoint(path, config, model.state_dict())
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[..., Path]:
+    """Write a cut-out of a real photograph, another one for each `number`."""
+    pixels = np.asarray(Image.open(PHOTO).convert("RGB"))
+
+    def write(path: Path, number: int = 0, size: tuple[int, int] = (48, 40)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        width, height = size
+        top = number * 2 % (pixels.shape[0] - height + 1)
+        Image.fromarray(pixels[top : top + height, :width]).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def bound_by_permissions() -> dict[str, Callable[[], None]]:
+    """Options of a process that permission bits stop, also if it is root's."""
+
+    def drop() -> None:
+        # Gone with the execve that follows: root gets what its bounding set still holds.
+        libc = ctypes.CDLL(None, use_errno=True)
+        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+            if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+                raise OSError(ctypes.get_errno(), "root keeps its powers here")
+
+    return {"preexec_fn": drop} if os.geteuid() == 0 else {}
