@@ -9,7 +9,6 @@ import platform
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,6 +116,8 @@ def _packages(report: Report) -> dict[str, str | None]:
 
 
 def _version(package: str, module: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # slow, and --help needs it not
+
     try:
         return version(package)
     except PackageNotFoundError:  # the same module may come from a sibling, as opencv-python
