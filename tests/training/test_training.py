@@ -156,6 +156,15 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path):
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
 
 
+def test_frozen_parts_stay_as_they_are(tmp_path):
+    tensors = read_checkpoint(train(settings(tmp_path, freeze=["autoencoder"]))).tensors
+    model = OneStepRestorer(from_dict(TrainConfig, settings(tmp_path)).model)
+    start_at_identity(model)
+    kept = model.autoencoder.decoder.conv_out.weight
+    assert torch.equal(tensors["autoencoder.decoder.conv_out.weight"], kept)
+    assert not torch.equal(tensors["unet.conv_in.weight"], model.unet.conv_in.weight)
+
+
 def test_a_state_of_another_model_is_refused(tmp_path):
     train(settings(tmp_path))
     with pytest.raises(ConfigError, match="another seed"):
@@ -234,6 +243,7 @@ def test_a_start_at_the_identity_gives_the_input_back():
     [
         ({"phases": [{"steps": 5, "crop": 30, "batch": 2}]}, "crop is 30"),
         ({"optim": {"warmup": 9}}, "decay"),
+        ({"freeze": ["autoencoder", "vae"]}, "no part 'vae'"),
         ({"loss": {"l1": 0.0}}, "weights, not all 0"),
         ({"data": {"sources": [{"photos": "nowhere"}], "workers": 0}}, "nowhere is no folder"),
         ({"data": {"sources": [], "workers": 0}}, "one source"),

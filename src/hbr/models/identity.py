@@ -1,10 +1,10 @@
 """A start near the identity, for restorers that are trained from scratch.
 
 A group-normalised autoencoder with random weights takes thousands of steps to learn that its
-output should be its input. This sets it there before the first step: the latent is the low-frequency part
-of each patch's DCT, carried as s and −s, for which SiLU(s) − SiLU(−s) = s; every residual block adds
-nothing yet; the U-Net predicts ε = 0. It needs an autoencoder of one level (`patch_size` does the
-downsampling). Training starts from that and changes everything.
+output should be its input. This sets it there before the first step: the latent is the
+low-frequency part of each patch's DCT, carried as s and −s, for which SiLU(s) − SiLU(−s) = s;
+every residual block adds nothing; the U-Net predicts nearly ε = 0. It needs an autoencoder of one
+level (`patch_size` does the downsampling). The U-Net then learns beside an autoencoder that works.
 
 Shapes: k channels of pixels (3 · patch²), c latent channels, m width of the autoencoder.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from hbr.config import ConfigError
@@ -44,13 +45,10 @@ def start_at_identity(model: OneStepRestorer) -> None:
         raise ConfigError(f"latent_channels is {c}; a start at the identity takes {most} or less")
     basis, inverse = _patch_basis(config.patch_size, c)  # [c, k], [k, c]
     encoder, decoder = model.autoencoder.encoder, model.autoencoder.decoder
-    for module in model.modules():
-        if type(module).__name__ == "ResnetBlock2D":
-            nn.init.zeros_(module.conv2.weight)  # type: ignore[arg-type, union-attr]
-            nn.init.zeros_(module.conv2.bias)  # type: ignore[arg-type, union-attr]
-        if type(module).__name__ == "Transformer2DModel":
-            nn.init.zeros_(module.proj_out.weight)  # type: ignore[arg-type, union-attr]
-            nn.init.zeros_(module.proj_out.bias)  # type: ignore[arg-type, union-attr]
+    for module in model.autoencoder.modules():
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
     _spread(encoder.conv_in, basis, groups)
     _gather(encoder.conv_norm_out, encoder.conv_out, torch.eye(c), groups)
     _pass(model.autoencoder.quant_conv, c)
@@ -59,7 +57,7 @@ def start_at_identity(model: OneStepRestorer) -> None:
     gain = model.alpha_bar**0.5
     _spread(decoder.conv_in, torch.eye(c) * gain, groups)
     _gather(decoder.conv_norm_out, decoder.conv_out, inverse, groups)
-    nn.init.zeros_(model.unet.conv_out.weight)
+    model.unet.conv_out.weight.mul_(0.1)
     nn.init.zeros_(model.unet.conv_out.bias)
 
 

@@ -168,6 +168,7 @@ class TrainConfig:
         start: "identity" sets random weights so that the model gives its input back
             (`hbr.models.identity`); "random" leaves them.
         init: weights to start from instead, as `hbr restore --model` takes them.
+        freeze: names of parts of the model that stay as they are, such as "autoencoder".
         precision: of the forward pass; weights and optimizer stay float32.
         seed: with the step, it alone decides every crop and degradation.
         save_every: steps between checkpoints.
@@ -180,6 +181,7 @@ class TrainConfig:
     out: Path
     start: Literal["random", "identity"] = "random"
     init: Path | None = None
+    freeze: tuple[str, ...] = ()
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     precision: Literal["float32", "bfloat16"] = "bfloat16"

@@ -7,6 +7,7 @@ one would. Shapes: b batch, s edge of the crop.
 from __future__ import annotations
 
 import json
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -161,7 +162,13 @@ def training_loader(config: TrainConfig, start: int) -> DataLoader[Pair]:
         num_workers=workers,
         prefetch_factor=2 if workers else None,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_leave_interrupts_to_the_trainer,
     )
+
+
+def _leave_interrupts_to_the_trainer(_: int) -> None:
+    """Ctrl-C in a terminal reaches every process of the command; the trainer alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def validation_pairs(config: ValidationConfig) -> Iterator[Pair]:

@@ -16,9 +16,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hbr.config import to_dict
+from hbr.config import ConfigError, to_dict
 from hbr.image import Photo, write_photo
 from hbr.metrics import psnr, ssim
 from hbr.models.checkpoint import build, read_checkpoint, save_checkpoint
@@ -61,6 +61,8 @@ class Trainer:
             model.load_state_dict(build(read_checkpoint(config.init), config.init).state_dict())
         elif config.start == "identity":
             start_at_identity(model)
+        for name in config.freeze:
+            _freeze(model, name)
         # on CPUs and on tensor cores convolutions are fastest with the channels last
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = TrainState(self.model, config)
@@ -169,6 +171,13 @@ class Trainer:
         line = "  ".join(f"{name} {value:.4f}" for name, value in out.items())
         self.report(f"step {self.state.step}: {line}")
         return out
+
+
+def _freeze(model: nn.Module, name: str) -> None:
+    try:
+        model.get_submodule(name).requires_grad_(False)
+    except AttributeError:
+        raise ConfigError(f"freeze: the model has no part {name!r}") from None
 
 
 class _Curves:
