@@ -172,6 +172,8 @@ class TrainConfig:
         precision: of the forward pass; weights and optimizer stay float32.
         seed: with the step, it alone decides every crop and degradation.
         save_every: steps between checkpoints.
+        weights: precision of the weights in the model file.
+        card: what the model file says of itself, such as its licence and what it was trained on.
     """
 
     model: RestorerConfig
@@ -187,6 +189,8 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
     save_every: int = 500
+    weights: Literal["float32", "float16", "bfloat16"] = "float32"
+    card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what must fit together."""

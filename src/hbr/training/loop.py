@@ -131,7 +131,8 @@ class Trainer:
             self.config.out / "model.safetensors",
             self.config.model,
             self.state.averaged(),
-            card={"steps": str(self.state.step)},
+            dtype=getattr(torch, self.config.weights),
+            card={**self.config.card, "steps": str(self.state.step)},
         )
 
     def _line(self, terms: dict[str, float], pace: float) -> str:
