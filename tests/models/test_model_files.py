@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from hbr.models import (
     OneStepRestorer,
@@ -14,6 +15,7 @@ from hbr.models import (
     save_checkpoint,
 )
 from hbr.models.checkpoint import empty
+from hbr.models.division import One, skip_divisions_by_one
 
 
 def test_a_file_gives_the_same_model_back(toy: OneStepRestorer, toy_file: Path) -> None:
@@ -33,6 +35,19 @@ def test_weights_and_computation_have_the_dtype_asked_for(toy_file: Path) -> Non
     restored = model(torch.rand(1, 3, 64, 64))
     assert restored.dtype == torch.float32
     assert torch.isfinite(restored).all()
+
+
+def test_divisions_by_one_are_left_out(toy: OneStepRestorer, toy_file: Path) -> None:
+    assert toy.unet.mid_block.resnets[0].output_scale_factor == 1.0
+    model = build(read_checkpoint(toy_file))
+    assert isinstance(model.unet.mid_block.resnets[0].output_scale_factor, One)
+    assert isinstance(model.autoencoder.decoder.mid_block.attentions[0].rescale_output_factor, One)
+    x = torch.rand(2, 3)
+    assert x / One() is x
+    two = nn.Module()
+    two.output_scale_factor = 2.0
+    skip_divisions_by_one(two)
+    assert two.output_scale_factor == 2.0
 
 
 def test_convolutions_have_the_channels_last(toy_file: Path) -> None:

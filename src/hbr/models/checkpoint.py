@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hbr.config import to_dict
 from hbr.models.config import RestorerConfig
+from hbr.models.division import skip_divisions_by_one
 from hbr.models.files import (
     FORMAT,
     Header,
@@ -153,6 +154,7 @@ def assemble(
     }
     model.load_state_dict(placed, assign=True)
     model.to(device)  # buffers that no file holds
+    skip_divisions_by_one(model)
     return model.eval().requires_grad_(False)
 
 
