@@ -72,6 +72,14 @@ def test_number_of_configs() -> None:
     assert len(CONFIGS) == N_CONFIGS, "count the recipes under configs/ in N_CONFIGS"
 
 
+def test_readme_maps_every_file() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.split("## The tree")[1].split("```")[1]
+    files = {p.name for p in SOURCE.rglob("*.py")} - {"__init__.py"}
+    named = set(re.findall(r"[a-z_]+\.py", tree))
+    assert files == named
+
+
 def test_changelog_knows_the_version() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## \[(\d[^\]]*)\]", text, flags=re.MULTILINE)
