@@ -22,7 +22,15 @@ _HOMES = {
     "write_photo": "hbr.image",
 }
 
-__all__ = ["Photo", "PhotoError", "Restored", "Restorer", "__version__", "read_photo", "write_photo"]
+__all__ = [
+    "Photo",
+    "PhotoError",
+    "Restored",
+    "Restorer",
+    "__version__",
+    "read_photo",
+    "write_photo",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -57,7 +57,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain values (dicts, lists, strings, numbers) of a config dataclass; `from_dict` reads them."""
+    """Plain values (dicts, lists, text, numbers) of a config dataclass; `from_dict` reads them."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -99,18 +99,9 @@ def _join(where: str, key: str) -> str:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        options = [a for a in args if a is not type(None)]
-        errors = []
-        for option in options:
-            try:
-                return _convert(option, value, where)
-            except ConfigError as error:
-                errors.append(error)
-        raise errors[-1]
+        return _convert_union(args, value, where)
     if origin is typing.Literal:
-        check(value in args, where, value, "one of " + ", ".join(map(repr, args)))
+        check(value in args, where, value, _one_of(args))
         return value
     if origin is tuple:
         check(isinstance(value, (list, tuple)), where, value, "a list")
@@ -131,7 +122,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         check(_is_number(value), where, value, "a number")
         return float(value)
     if hint is int:
-        check(isinstance(value, int) and not isinstance(value, bool), where, value, "a whole number")
+        ok = isinstance(value, int) and not isinstance(value, bool)
+        check(ok, where, value, "a whole number")
         return value
     if hint is bool:
         check(isinstance(value, bool), where, value, "true or false")
@@ -143,6 +135,29 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         check(isinstance(value, str), where, value, "a path")
         return Path(value)
     return value
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    """The first option that fits; between dataclasses the mapping's `kind` decides."""
+    if value is None and type(None) in options:
+        return None
+    if isinstance(value, dict) and "kind" in value:
+        kinds = {getattr(option, "kind", None): option for option in options}
+        check(value["kind"] in kinds, _join(where, "kind"), value["kind"], _one_of(kinds))
+        return _convert(kinds[value["kind"]], value, where)
+    errors = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return _convert(option, value, where)
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _one_of(names: typing.Iterable[Any]) -> str:
+    return "one of " + ", ".join(repr(name) for name in names if name is not None)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,95 @@
+"""YAML onto dataclasses: one to one, and every mistake named."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from hbr.config import ConfigError, check, from_dict, load_yaml, to_dict
+from hbr.models.config import FixedPromptConfig, HFIEConfig, RestorerConfig
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        check(self.size > 0, "size", self.size, "above 0")
+
+
+@dataclass(frozen=True)
+class Outer:
+    rate: float
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    names: tuple[str, ...] = ()
+    pair: tuple[int, int] = (1, 2)
+    weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    mode: Literal["fast", "slow"] = "fast"
+    folder: Path | None = None
+    flag: bool = False
+
+
+def test_yaml_onto_dataclasses_and_back(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "rate: 1e-4\ninner: {size: 3}\nnames: [a, b]\npair: [3, 4]\nweights: {x: 1}\n"
+        "mode: slow\nfolder: some/where\nflag: true\n"
+    )
+    config = load_yaml(Outer, file)
+    wanted = Outer(1e-4, Inner(3), ("a", "b"), (3, 4), {"x": 1.0}, "slow", Path("some/where"), True)
+    assert config == wanted
+    assert from_dict(Outer, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rate: 1\nrat: 2", "rat is not known; it may be one of rate, inner"),
+        ("inner: {size: 3}", "rate is missing"),
+        ("rate: fast", "rate is 'fast'; it must be a number"),
+        ("rate: true", "rate is True; it must be a number"),
+        ("rate: 1\ninner: {size: 0}", "inner.size is 0; it must be above 0"),
+        ("rate: 1\ninner: {size: 1.5}", "inner.size is 1.5; it must be a whole number"),
+        ("rate: 1\ninner: 3", "inner is 3; it must be a mapping"),
+        ("rate: 1\nnames: a", "names is 'a'; it must be a list"),
+        ("rate: 1\nnames: [1]", r"names\[0\] is 1; it must be text"),
+        ("rate: 1\npair: [1]", r"pair is \[1\]; it must be a list of 2"),
+        ("rate: 1\nmode: medium", "mode is 'medium'; it must be one of 'fast', 'slow'"),
+        ("rate: 1\nflag: 1", "flag is 1; it must be true or false"),
+        ("rate: 1\nfolder: 3", "folder is 3; it must be a path"),
+        ("rate: [", "is not YAML"),
+        ("- 1", "it must be a mapping"),
+    ],
+)
+def test_every_mistake_is_named(tmp_path, text, message):
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_yaml(Outer, file)
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+        load_yaml(Outer, tmp_path / "nowhere.yaml")
+
+
+def test_the_kind_decides_between_prompts():
+    fixed = from_dict(RestorerConfig, {"prompt": {"kind": "fixed"}}).prompt
+    hfie = from_dict(RestorerConfig, {"prompt": {"kind": "hfie", "n_queries": 5}}).prompt
+    assert isinstance(fixed, FixedPromptConfig)
+    assert isinstance(hfie, HFIEConfig)
+    with pytest.raises(ConfigError, match=r"prompt\.kind is 'dape'; it must be one of 'hfie'"):
+        from_dict(RestorerConfig, {"prompt": {"kind": "dape"}})
+    with pytest.raises(ConfigError, match=r"prompt\.n_querys is not known"):
+        from_dict(RestorerConfig, {"prompt": {"kind": "hfie", "n_querys": 5}})
+
+
+def test_the_default_model_is_stable_diffusion_at_full_size():
+    config = RestorerConfig()
+    assert (config.autoencoder.factor, config.multiple_of) == (8, 64)
+    assert config.prompt.encoder.n_tokens == 145
+    assert from_dict(RestorerConfig, to_dict(config)) == config
