@@ -162,6 +162,22 @@ def chunk() -> Callable[[bytes, bytes], bytes]:
 
 
 @pytest.fixture
+def chunks_of() -> Callable[[bytes], list[tuple[bytes, bytes]]]:
+    """(type, content) of every chunk of a PNG, each checksum checked."""
+
+    def split(data: bytes) -> list[tuple[bytes, bytes]]:
+        found, at = [], 8
+        while at < len(data):
+            (length,) = struct.unpack_from(">I", data, at)
+            found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+            assert png_chunk(*found[-1]) == data[at : at + 12 + length]
+            at += 12 + length
+        return found
+
+    return split
+
+
+@pytest.fixture
 def camera_exif() -> bytes:
     """EXIF of a camera with orientation 6, a size, a maker note, and a linked thumbnail."""
     exif = Image.Exif()

@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import zlib
 
 import numpy as np
 import pytest
@@ -14,6 +15,12 @@ def colours() -> np.ndarray:
     """All kinds of colours, in patches of one pixel: [64, 64, 3] uint8."""
     rng = np.random.default_rng(3)
     return rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def profile_chunk(rgb_profile, chunk) -> bytes:
+    """Adobe RGB, as PNG holds it."""
+    return chunk(b"iCCP", b"Adobe RGB\0\0" + zlib.compress(rgb_profile()))
 
 
 def inside_srgb(photo: Photo, step: int = 1) -> np.ndarray:
@@ -45,11 +52,11 @@ def test_a_profile_and_its_colours_come_back(scene, rgb_profile, save, seen, tmp
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_unchanged_pixels_lose_nothing(rgb_profile, colours, tmp_path, dtype):
-    from hbr.image import png
-
+def test_unchanged_pixels_lose_nothing(
+    rgb_profile, profile_chunk, colours, raw_png, tmp_path, dtype
+):
     array = colours.astype(dtype) * (257 if dtype == np.uint16 else 1)
-    (tmp_path / "a.png").write_bytes(png.encode(array, icc=rgb_profile()))
+    (tmp_path / "a.png").write_bytes(raw_png(array, 2, profile_chunk))
     write_photo(read_photo(tmp_path / "a.png"), tmp_path / "b.png")
     plain = dataclasses.replace(read_photo(tmp_path / "b.png"), icc=None)
     assert not np.array_equal(plain.pixels, array)
@@ -71,11 +78,9 @@ def test_restored_pixels_go_back_into_the_profile(rgb_profile, colours, save, tm
     assert difference.mean() < 0.7
 
 
-def test_16_bits_go_into_the_profile_and_back_exactly(rgb_profile, colours, tmp_path):
-    from hbr.image import png
-
+def test_16_bits_go_into_the_profile_and_back_exactly(profile_chunk, colours, raw_png, tmp_path):
     deep = colours.astype(np.uint16) * 257
-    (tmp_path / "a.png").write_bytes(png.encode(deep, icc=rgb_profile()))
+    (tmp_path / "a.png").write_bytes(raw_png(deep, 2, profile_chunk))
     photo = read_photo(tmp_path / "a.png")
     restored = photo.with_pixels(1 - photo.tensor())
     again = read_photo(write_photo(restored, tmp_path / "b.png"))

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import os
@@ -7,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +73,25 @@ def test_the_same_photo_gives_the_same_bytes(scene, camera_exif, tmp_path, suffi
         for i in range(3)
     }
     assert len(sums) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("c", [1, 2, 3, 4])
+def test_png_says_the_same_at_both_depths(scene, camera_exif, chunks_of, tmp_path, dtype, c):
+    xmp = "<x>Ångström</x>".encode()
+    around = {"exif": camera_exif, "xmp": xmp, "dpi": (300.0, 150.0), "icc": b"a profile"}
+    photo = dataclasses.replace(Photo.from_array(scene(c=c, dtype=dtype)), **around)
+    found = chunks_of(write_photo(photo, tmp_path / "a.png").read_bytes())
+    kinds = [kind for kind, _ in found]
+    assert [*kinds[:5], kinds[-1]] == [b"IHDR", b"iCCP", b"iTXt", b"pHYs", b"eXIf", b"IEND"]
+    assert set(kinds[5:-1]) == {b"IDAT"}
+    said = dict(found)
+    colour = (0, 4, 2, 6)[c - 1]
+    assert said[b"IHDR"] == struct.pack(">IIBBBBB", 64, 48, photo.bits, colour, 0, 0, 0)
+    assert zlib.decompress(said[b"iCCP"].partition(b"\0\0")[2]) == b"a profile"
+    assert said[b"iTXt"] == b"XML:com.adobe.xmp\0\0\0\0\0" + xmp
+    assert said[b"pHYs"] == struct.pack(">IIB", 11811, 5906, 1)
+    assert said[b"eXIf"] == camera_exif
 
 
 def next_directory(exif: bytes) -> int:
@@ -203,6 +224,10 @@ def test_sides_that_a_format_cannot_hold(tmp_path):
             write_photo(photo, tmp_path / ("a" + suffix))
     assert read_photo(write_photo(photo, tmp_path / "a.png")).size == (1, 70000)
     assert read_photo(write_photo(photo, tmp_path / "a.tif")).size == (1, 70000)
+    for c in (1, 2, 3):
+        long = Photo.from_array(np.zeros((1, 1_000_001, c), np.uint16))
+        with pytest.raises(PhotoError, match="at most 1000000"):
+            write_photo(long, tmp_path / "b.png")
 
 
 def left_behind(folder: Path) -> list[str]:

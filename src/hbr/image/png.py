@@ -1,21 +1,21 @@
-"""PNG: the 16-bit kinds that Pillow cannot read, and a writer for both depths.
+"""PNG: the 16-bit kinds, which Pillow can neither read nor write, through OpenCV.
 
 Source: Portable Network Graphics (Third Edition), W3C.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from hbr.image.pixels import strips
-
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
+LARGEST_SIDE = 1_000_000
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
 
 
@@ -94,73 +94,36 @@ def _raw_size(width: int, height: int, pixel: int, interlaced: bool) -> int:
     return total
 
 
-def encode(
-    array: np.ndarray,
-    *,
-    compression: int = 6,
-    icc: bytes | None = None,
-    exif: bytes | None = None,
-    xmp: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-) -> bytes:
-    """[h, w, c] uint8 or uint16 (c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha) → PNG.
+def encode_deep(array: np.ndarray, around: bytes, compression: int) -> bytes:
+    """[h, w, c] uint16 (c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha) → PNG.
 
     Args:
         array: the pixels.
+        around: a PNG of one pixel; all that stands before its pixel goes with these pixels.
         compression: zlib's level, 0 to 9.
-        icc: a profile; exif: bare EXIF; xmp: an XMP packet; dpi: dots per inch (x, y).
+
+    Raises:
+        PngError: a side is too long for libpng, or OpenCV fails.
     """
+    import cv2
+    from PIL.PngImagePlugin import putchunk
+
     height, width, n = array.shape
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[n]
-    out = [
-        SIGNATURE,
-        _chunk(
-            b"IHDR", struct.pack(">IIBBBBB", width, height, array.itemsize * 8, colour, 0, 0, 0)
-        ),
-    ]
-    if icc:
-        out.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)))
-    if dpi:
-        x, y = (round(v / 0.0254) for v in dpi)
-        out.append(_chunk(b"pHYs", struct.pack(">IIB", x, y, 1)))
-    if exif:
-        out.append(_chunk(b"eXIf", exif))
-    if xmp:
-        out.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
-    packer = zlib.compressobj(compression)
-    above = np.zeros((1, width * n * array.itemsize), np.uint8)
-    for rows in strips(height, width):
-        strip = np.ascontiguousarray(array[rows])
-        raw = strip.astype(strip.dtype.newbyteorder(">"), copy=False).view(np.uint8)
-        raw = raw.reshape(len(strip), -1)
-        packed = packer.compress(_filtered(raw, above, n * array.itemsize, compression))
-        above = raw[-1:]
-        out.extend([_chunk(b"IDAT", packed)] if packed else [])
-    return b"".join([*out, _chunk(b"IDAT", packer.flush()), _chunk(b"IEND", b"")])
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    crc = zlib.crc32(content, zlib.crc32(kind))
-    return b"".join([struct.pack(">I", len(content)), kind, content, struct.pack(">I", crc)])
-
-
-def _filtered(raw: np.ndarray, above: np.ndarray, pixel: int, compression: int) -> Any:
-    """Rows [r, bytes] → bytes with a filter type before each, the filter by least absolute sum."""
-    if compression == 0:
-        return np.pad(raw, ((0, 0), (1, 0))).tobytes()
-    up = np.concatenate([above, raw[:-1]])
-    left = np.pad(raw, ((0, 0), (pixel, 0)))[:, : raw.shape[1]]
-    corner = np.pad(up, ((0, 0), (pixel, 0)))[:, : raw.shape[1]]
-    a, b, c = (v.astype(np.int16) for v in (left, up, corner))
-    to_a, to_b, to_c = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
-    nearest = np.where((to_a <= to_b) & (to_a <= to_c), left, np.where(to_b <= to_c, up, corner))
-    best = np.zeros((len(raw), raw.shape[1] + 1), np.uint8)
-    least = np.full(len(raw), np.iinfo(np.int64).max)
-    for kind, guess in ((0, None), (1, left), (2, up), (4, nearest)):
-        row = raw if guess is None else raw - guess
-        cost = np.abs(row.view(np.int8).astype(np.int16)).sum(axis=1, dtype=np.int64)
-        better = cost < least
-        least[better] = cost[better]
-        best[better, 0] = kind
-        best[better, 1:] = row[better]
-    return best.tobytes()
+    if max(height, width) > LARGEST_SIDE:  # libpng would say so too, but to the terminal
+        raise PngError(f"sides of 16-bit PNG are at most {LARGEST_SIDE} here")
+    header = struct.pack(">IIBBBBB", width, height, 16, COLOURS[n], 0, 0, 0)
+    if n == 2:
+        # OpenCV has no grey with alpha. Filters and zlib see only the four bytes of a pixel, which
+        # are as good as 8-bit RGB with alpha; the header alone says what they are.
+        array = array.astype(">u2").view(np.uint8)
+    if n > 1:
+        array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR if n == 3 else cv2.COLOR_RGBA2BGRA)
+    done, pixels = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    if not done:
+        raise PngError("OpenCV gave up")
+    out = io.BytesIO()
+    out.write(SIGNATURE)
+    putchunk(out, b"IHDR", header)
+    out.write(around[out.tell() : around.rindex(b"IDAT") - 4])
+    out.write(pixels[len(SIGNATURE) + 12 + len(header) :])
+    return out.getvalue()

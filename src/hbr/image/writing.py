@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from hbr.image import png, tiff
 from hbr.image.metadata import EXIF_PREFIX
@@ -127,20 +128,22 @@ def _encode(photo: Photo, kind: str, name: str, quality: int, png_compression: i
     if alpha is not None:
         channels = np.dstack([channels, alpha])
     kept: dict[str, Any] = {"icc": icc, "exif": photo.exif, "xmp": photo.xmp, "dpi": photo.dpi}
-    if kind == "png":
-        return png.encode(channels, compression=png_compression, **kept)
     if kind == "tiff":
         return tiff.encode(channels, **kept)
-    return _encode_with_pillow(to_8_bits(channels), kind, name, quality, kept)
+    settings = {"quality": quality, "compress_level": png_compression}
+    if kind == "png" and channels.dtype == np.uint16:
+        around = _encode_with_pillow(np.zeros((1, 1, 1), np.uint8), kind, name, settings, kept)
+        return png.encode_deep(channels, around, png_compression)
+    return _encode_with_pillow(to_8_bits(channels), kind, name, settings, kept)
 
 
 def _encode_with_pillow(
-    channels: np.ndarray, kind: str, name: str, quality: int, kept: dict[str, Any]
+    channels: np.ndarray, kind: str, name: str, settings: dict[str, int], kept: dict[str, Any]
 ) -> bytes:
     image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(settings)
     if kind != "bmp":
-        options = {"quality": quality, "icc_profile": kept["icc"]}
+        options["icc_profile"] = kept["icc"]
         exif, xmp = kept["exif"], kept["xmp"]
         if kind == "jpeg" and exif and len(exif) > _JPEG_EXIF:
             log.warning("%s: its EXIF is too large for JPEG and left out", name)
@@ -150,10 +153,15 @@ def _encode_with_pillow(
             xmp = None
         options |= {"exif": EXIF_PREFIX + exif} if exif else {}
         options |= {"xmp": xmp} if xmp else {}
+        if kind == "png" and xmp:
+            options["pnginfo"] = PngInfo()
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
     if kind in ("jpeg", "bmp") and kept["dpi"]:
         options["dpi"] = tuple(max(1, round(v)) for v in kept["dpi"])
+    elif kind == "png":
+        options["dpi"] = kept["dpi"]
     if kind in ("jpeg", "avif"):
-        options["subsampling"] = "4:4:4" if quality >= 90 else "4:2:0"
+        options["subsampling"] = "4:4:4" if settings["quality"] >= 90 else "4:2:0"
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
