@@ -149,6 +149,7 @@ def test_tiff_carries_exif_of_either_byte_order(scene, tmp_path, order):
         path = write_photo(photo, tmp_path / "a.tif")
         again = read_photo(path)
         assert np.array_equal(again.pixels, photo.pixels)
+        assert path.read_bytes()[8 : len(bare)] == bare[8:], "offsets inside it stay right"
         with Image.open(path) as image:
             assert image.getexif()[0x010F] == "Canon"
             assert image.getexif().get_ifd(0x8769)[0x927C] == b"m" * 50

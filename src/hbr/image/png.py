@@ -125,5 +125,5 @@ def encode_deep(array: np.ndarray, around: bytes, compression: int) -> bytes:
     out.write(SIGNATURE)
     putchunk(out, b"IHDR", header)
     out.write(around[out.tell() : around.rindex(b"IDAT") - 4])
-    out.write(pixels[len(SIGNATURE) + 12 + len(header) :])
+    out.write(pixels.data[len(SIGNATURE) + 12 + len(header) :])
     return out.getvalue()

@@ -5,9 +5,9 @@ Source: TIFF Revision 6.0, Adobe 1992; Technical Note 1 for sub-directories.
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
-import zlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -23,11 +23,10 @@ DNG_VERSION, ICC, XMP, ORIENTATION = 50706, 34675, 700, 274
 GREY_WHITE_IS_ZERO, GREY, RGB, CFA, LINEAR_RAW = 0, 1, 2, 32803, 34892
 # What is said of the picture rather than of the layout of its file, and the two sub-directories.
 DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
-SUB_DIRECTORIES = (0x8769, 0x8825)
+SUB_DIRECTORIES = {0x8769: "ExifTag", 0x8825: "GPSTag"}
 # What a directory says of the layout of its own pixels: it does not move to another file.
 LAYOUT = {254, 255, *range(256, 267), 273, *range(277, 285), 288, 289, 290, 291, 296, 301, 317, 318}
 LAYOUT |= {319, 320, *range(322, 326), 330, *range(338, 343), 347, *range(512, 533), ICC, XMP}
-FOUR_GIB = 1 << 32
 
 
 class TiffError(ValueError):
@@ -36,12 +35,16 @@ class TiffError(ValueError):
 
 def open_tiff(file: BinaryIO) -> tifffile.TiffFile:
     """Open the structure of a TIFF, without reading pixels; tifffile's own log is silenced."""
+    file.seek(0)
+    return _tifffile().TiffFile(file)
+
+
+def _tifffile() -> Any:
     import tifffile
 
     # Whatever it reports ends in an error of ours, and one line is enough.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-    file.seek(0)
-    return tifffile.TiffFile(file)
+    return tifffile
 
 
 def check_page(tiff: tifffile.TiffFile, size: int) -> Any:
@@ -191,83 +194,53 @@ def encode(
 
     Deflate with horizontal differences, in strips. The EXIF, itself a TIFF structure, opens the
     file, so that every offset inside it (maker notes too) stays right; its directory's entries
-    move, with those of the picture, to a new directory at the end.
+    move, with those of the picture, to a new directory behind it.
 
     Raises:
         TiffError: the file would pass 4 GiB.
     """
-    order: ByteOrder = (byte_order(exif) if exif else None) or "<"
-    head = exif if exif else b"II*\0" + b"\0" * 6
-    body = bytearray(head + b"\0" * (-len(head) % 2))
     height, width, n = array.shape
-    per_strip = next(strips(height, width)).stop
-    offsets, counts = [], []
-    for rows in strips(height, width):
-        packed = zlib.compress(_differences(array[rows], order))
-        offsets.append(len(body))
-        counts.append(len(packed))
-        body += packed + b"\0" * (len(packed) % 2)
-    tags: dict[int, tuple[str, list[Any]]] = {
-        256: ("I", [width]),
-        257: ("I", [height]),
-        258: ("H", [array.itemsize * 8] * n),
-        259: ("H", [8]),  # Deflate
-        262: ("H", [RGB if n > 2 else GREY]),
-        273: ("I", offsets),
-        277: ("H", [n]),
-        278: ("I", [per_strip]),
-        279: ("I", counts),
-        284: ("H", [1]),  # channels side by side
-        317: ("H", [2]),  # horizontal differences
-        339: ("H", [1] * n),  # unsigned whole numbers
-    }
-    if n in (2, 4):
-        tags[338] = ("H", [2])  # straight alpha
-    if dpi:
-        for tag, value in zip((282, 283), dpi, strict=True):
-            tags[tag] = ("II", [round(value * 10000), 10000])
-        tags[296] = ("H", [2])  # inches
-    for tag, blob in ((ICC, icc), (XMP, xmp)):
-        if blob:
-            tags[tag] = ("B" if tag == XMP else "s", [blob])
-    return _with_directory(body, order, tags, exif)
+    order: ByteOrder = (byte_order(exif) if exif else None) or "<"
+    head = bytearray(exif if exif else b"II*\0\0\0\0\0")
+    tags = _moved(exif, order) if exif else {}
+    if xmp:
+        tags[XMP] = (XMP, 1, len(xmp), xmp, True)
+    struct.pack_into(order + "I", head, 4, 0)  # no directory yet: tifffile's becomes the first
+    out = io.BytesIO(head)
+    try:
+        with _tifffile().TiffWriter(out, append="force") as writer:
+            writer.write(
+                array if n > 1 else array[..., 0],
+                photometric="rgb" if n > 2 else "minisblack",
+                planarconfig="contig" if n > 1 else None,
+                extrasamples=["unassalpha"] if n in (2, 4) else None,
+                compression="zlib",
+                predictor=True,
+                rowsperstrip=next(strips(height, width)).stop,
+                maxworkers=1,
+                iccprofile=icc,
+                resolution=dpi,
+                extratags=list(tags.values()),
+                software=False,
+                metadata=None,
+            )
+    except struct.error:
+        raise TiffError("would be larger than a TIFF file can be (4 GiB); write PNG") from None
+    return out.getvalue()
 
 
-def _differences(rows: np.ndarray, order: ByteOrder) -> bytes:
-    out = rows.copy()
-    out[:, 1:] -= rows[:, :-1]
-    return out.astype(out.dtype.newbyteorder(order), copy=False).tobytes()
-
-
-_KINDS = {"H": (3, 1), "I": (4, 1), "II": (5, 2), "B": (1, 1), "s": (7, 1)}
-
-
-def _with_directory(
-    body: bytearray, order: ByteOrder, tags: dict[int, tuple[str, list[Any]]], exif: bytes | None
-) -> bytes:
-    """Append the values, then the one directory, and point the header at it."""
-    fields: dict[int, bytes] = {}
-    if exif:
-        (first,) = struct.unpack_from(order + "I", exif, 4)
-        for tag, _, _, at in entries(exif, order, first):
-            if tag not in LAYOUT:
-                fields[tag] = exif[at - 8 : at + 4]
-    for tag, (kind, values) in tags.items():
-        number, width = _KINDS[kind]
-        if isinstance(values[0], bytes):
-            value, count = values[0], len(values[0])
-        else:
-            count = len(values) // width
-            value = struct.pack(f"{order}{len(values)}{kind[0]}", *values)
-        if len(value) > 4:
-            place, value = len(body), value + b"\0" * (len(value) % 2)
-            body += value
-            value = struct.pack(order + "I", place) if place < FOUR_GIB else b"\0" * 4
-        fields[tag] = struct.pack(order + "HHI", tag, number, count) + value.ljust(4, b"\0")
-    start = len(body)
-    body += struct.pack(order + "H", len(fields))
-    body += b"".join(fields[tag] for tag in sorted(fields)) + b"\0" * 4
-    if len(body) >= FOUR_GIB:
-        raise TiffError("would be larger than a TIFF file can be (4 GiB); write PNG")
-    struct.pack_into(order + "I", body, 4, start)
-    return bytes(body)
+def _moved(exif: bytes, order: ByteOrder) -> dict[int, tuple[int | str, int, int, bytes, bool]]:
+    """The entries of the EXIF's directory, by tag, as tifffile takes them."""
+    formats = _tifffile().TIFF.DATA_FORMATS
+    (first,) = struct.unpack_from(order + "I", exif, 4)
+    moved: dict[int, tuple[int | str, int, int, bytes, bool]] = {}
+    for tag, kind, count, at in entries(exif, order, first):
+        if tag in LAYOUT or kind not in formats:
+            continue
+        size = struct.calcsize(formats[kind]) * count
+        if size > 4:
+            (at,) = struct.unpack_from(order + "I", exif, at)
+        if at + size <= len(exif):
+            # Sub-directories pass only by name.
+            moved[tag] = (SUB_DIRECTORIES.get(tag, tag), kind, count, exif[at : at + size], True)
+    return moved
