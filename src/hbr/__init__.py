@@ -5,7 +5,9 @@ behind it (`hbr.image`, `hbr.models`, `hbr.degradation`, `hbr.training`, `hbr.re
 those who build on it. Importing `hbr` loads no torch: names are resolved on first use.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hbr.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -32,14 +34,4 @@ __all__ = [
     "write_photo",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'hbr' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

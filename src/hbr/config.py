@@ -141,8 +141,8 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     """The first option that fits; between dataclasses the mapping's `kind` decides."""
     if value is None and type(None) in options:
         return None
-    if isinstance(value, dict) and "kind" in value:
-        kinds = {getattr(option, "kind", None): option for option in options}
+    kinds = {option.kind: option for option in options if hasattr(option, "kind")}
+    if kinds and isinstance(value, dict) and "kind" in value:
         check(value["kind"] in kinds, _join(where, "kind"), value["kind"], _one_of(kinds))
         return _convert(kinds[value["kind"]], value, where)
     errors = []
@@ -157,7 +157,7 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _one_of(names: typing.Iterable[Any]) -> str:
-    return "one of " + ", ".join(repr(name) for name in names if name is not None)
+    return "one of " + ", ".join(map(repr, names))
 
 
 def _is_number(value: Any) -> bool:

@@ -3,7 +3,9 @@
 Names are resolved on first use: catalogue, configuration and the heads of files need no torch.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hbr.lazy import lazy
 
 if TYPE_CHECKING:
     from hbr.models.capabilities import Capabilities
@@ -42,14 +44,4 @@ __all__ = [
     "sha256",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'hbr.models' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

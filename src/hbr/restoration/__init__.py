@@ -5,7 +5,9 @@ over them (`running`), and the colour fixes (`color`); around it many photos in 
 what goes where, `batch` does it). Names are resolved on first use: what only plans loads no torch.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hbr.lazy import lazy
 
 if TYPE_CHECKING:
     from hbr.restoration.restorer import Restored, Restorer
@@ -19,10 +21,4 @@ _HOMES = {
 
 __all__ = ["OutOfMemoryError", "Restored", "Restorer"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'hbr.restoration' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__, __dir__ = lazy(__name__, _HOMES)
