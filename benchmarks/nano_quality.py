@@ -4,7 +4,7 @@ Every photo of the folder gives its centre 512x512, degraded by the Real-ESRGAN 
 generator seeded with (0, number of the photo). Restored by `hbr.Restorer` as `hbr restore` runs
 it, from and to 8 bits. Beside it the input itself, and non-local means as OpenCV has them.
 
-Usage: python benchmarks/nano_quality.py ../shared/photos/clothing-co-parsing/val [--pictures DIR]
+Usage: python benchmarks/nano_quality.py [PHOTOS] [--pictures DIR]
 """
 
 import argparse
@@ -23,6 +23,8 @@ from hbr.metrics import psnr, ssim
 from hbr.training.config import ValidationConfig
 from hbr.training.data import validation_pairs
 
+PHOTOS = Path("../shared/photos/clothing-co-parsing/val")
+
 
 def non_local_means(pixels: np.ndarray) -> np.ndarray:
     """The baseline: strength 10 for luma and chroma, windows of 7 and 21 pixels."""
@@ -32,7 +34,7 @@ def non_local_means(pixels: np.ndarray) -> np.ndarray:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("photos", type=Path)
+    parser.add_argument("photos", type=Path, nargs="?", default=PHOTOS)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--color", default="wavelet")
