@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from hbr.config import ConfigError, from_dict, to_dict
-from hbr.degradation import RECIPES, BlurConfig, Degradation, Recipe, StageConfig, degrade, draw
+from hbr.degradation import (
+    RECIPES,
+    BlurConfig,
+    Degradation,
+    Recipe,
+    StageConfig,
+    degrade,
+    draw,
+    pipeline,
+)
 from hbr.image import read_photo
 
 DATA = Path(__file__).parents[1] / "data"
@@ -54,6 +63,27 @@ def test_size_range_and_damage(images):
     small = degrade(images, drawn, resize_back=False)
     assert small.shape == (4, 3, 24, 20)
     torch.testing.assert_close(small * 255, (small * 255).round(), atol=1e-3, rtol=0)
+
+
+def test_the_second_stage_works_at_the_size_of_the_result(images, monkeypatch):
+    """As published: its resize is relative to 1/4 of the image, not to the image."""
+    sizes = []
+    resize = pipeline._resize
+
+    def spy(x, size, mode):
+        sizes.append(size)
+        return resize(x, size, mode)
+
+    monkeypatch.setattr(pipeline, "_resize", spy)
+    drawn = draw(REAL_ESRGAN, 1, generator(4))
+    degrade(images[:1], drawn)
+    first, second = (stage.resize for stage in drawn[0].stages)
+    assert sizes == [
+        (round(96 * first), round(80 * first)),
+        (round(24 * second), round(20 * second)),
+        (24, 20),
+        (96, 80),
+    ]
 
 
 def test_the_recipe_without_stages_changes_nothing(images):

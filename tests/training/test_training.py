@@ -97,6 +97,17 @@ def test_a_training_writes_a_model_curves_and_pictures(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_a_phase_can_have_a_loss_of_its_own(tmp_path):
+    phases = [
+        {"steps": 4, "crop": 32, "batch": 2},
+        {"steps": 4, "crop": 32, "batch": 2, "loss": {"l1": 0.0, "mse": 1.0}},
+    ]
+    train(settings(tmp_path, phases=phases))
+    rows = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
+    assert "loss/mse" in rows[-2]
+    assert "loss/l1" not in rows[-2]
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
     files = [train(settings(tmp_path / n, seed=s)) for n, s in (("a", 0), ("b", 0), ("c", 1))]
     a, b, c = (read_checkpoint(f).tensors for f in files)
@@ -187,6 +198,41 @@ def test_validation_pairs_are_the_same_for_ever(tmp_path):
     assert all(torch.equal(a.lq, b.lq) for a, b in zip(first, again, strict=True))
 
 
+def test_a_bad_photo_costs_only_itself(tmp_path, caplog):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"no photo")
+    (photos / "b.png").write_bytes((DATA / "blue.png").read_bytes())
+    values = settings(tmp_path / "out", data={"sources": [{"photos": str(photos)}], "workers": 0})
+    pairs = TrainingPairs(from_dict(TrainConfig, values), 0)
+    assert len(list(pairs)) == 8
+    assert "a.jpg" in caplog.text
+    (photos / "b.png").unlink()
+    with pytest.raises(ConfigError, match="none of the photos"):
+        pairs.batch(0)
+
+
+def test_curves_that_a_kill_cut_short_are_no_obstacle(tmp_path):
+    train(settings(tmp_path))
+    curves = tmp_path / "curves.jsonl"
+    whole = curves.read_text()
+    curves.write_text(whole + '{"step": 8, "loss')
+    train(settings(tmp_path))
+    assert curves.read_text() == whole
+
+
+def test_weights_to_start_from(tmp_path):
+    first = train(settings(tmp_path / "first"))
+    values = settings(tmp_path / "second", init=str(first), freeze=["autoencoder", "unet"])
+    tensors = read_checkpoint(train(values)).tensors
+    assert torch.equal(
+        tensors["unet.conv_in.weight"], read_checkpoint(first).tensors["unet.conv_in.weight"]
+    )
+    other = {**MODEL, "timestep": 99}
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(settings(tmp_path / "third", init=str(first), model=other))
+
+
 def test_crops_fall_on_people(tmp_path):
     """With a box in the lower right corner, the crops never reach the upper left one."""
     boxes = tmp_path / "coco.json"
@@ -243,6 +289,7 @@ def test_a_start_at_the_identity_gives_the_input_back():
     [
         ({"phases": [{"steps": 5, "crop": 30, "batch": 2}]}, "crop is 30"),
         ({"optim": {"warmup": 9}}, "decay"),
+        ({"seed": -1}, "seed is -1"),
         ({"freeze": ["autoencoder", "vae"]}, "no part 'vae'"),
         ({"loss": {"l1": 0.0}}, "weights, not all 0"),
         ({"data": {"sources": [{"photos": "nowhere"}], "workers": 0}}, "nowhere is no folder"),

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from hbr.degradation import kernels
 from hbr.degradation.jpeg import jpeg, libjpeg
-from hbr.degradation.recipe import BlurConfig, Range, Recipe, StageConfig
+from hbr.degradation.recipe import LARGEST_KERNEL, BlurConfig, Range, Recipe, StageConfig
 
 _SHAPES = ("gaussian", "gaussian", "generalized", "generalized", "plateau", "plateau")
 _MODES = ("area", "bilinear", "bicubic")
@@ -95,10 +95,9 @@ def draw(recipe: Recipe, n: int, generator: Generator) -> list[Degradation]:
         n: how many images.
         generator: a CPU generator, which alone decides; it is advanced.
     """
-    sizes = _draw_sizes(recipe, generator)
-    out = []
-    for _ in range(n):
-        if not recipe.shared_sizes:
+    out: list[Degradation] = []
+    for i in range(n):
+        if i == 0 or not recipe.shared_sizes:
             sizes = _draw_sizes(recipe, generator)
         stages = tuple(
             _draw_stage(stage, resize, mode, generator)
@@ -145,14 +144,13 @@ def degrade(
 def _degrade_group(images: Tensor, group: list[Degradation], resize_back: bool) -> Tensor:
     h, w = images.shape[-2:]
     first = group[0]
-    if not first.stages and first.scale == 1:
+    if not first.stages and first.scale == 1 and not any(d.final_sinc for d in group):
         return images
     x = images
     n_stages = len(first.stages)
     for s in range(n_stages):
         x = _filter(x, [d.stages[s].kernel for d in group])
-        size = (round(h * first.stages[s].resize), round(w * first.stages[s].resize))
-        x = _resize(x, (max(size[0], 1), max(size[1], 1)), first.stages[s].mode)
+        x = _resize(x, _stage_size((h, w), first, s), first.stages[s].mode)
         x = _add_noise(x, [d.stages[s].noise for d in group])
         if s < n_stages - 1:
             x = _jpeg(x, [d.stages[s].jpeg_quality for d in group], first.jpeg)
@@ -167,6 +165,13 @@ def _degrade_group(images: Tensor, group: list[Degradation], resize_back: bool) 
     return _resize(x, (h, w), "bicubic").clamp(0, 1) if resize_back else x
 
 
+def _stage_size(size: tuple[int, int], drawn: Degradation, stage: int) -> tuple[int, int]:
+    """Size after a stage's resize: the first is relative to HQ, the later ones to LQ."""
+    factor = drawn.stages[stage].resize / (drawn.scale if stage else 1)
+    h, w = (max(round(edge * factor), 1) for edge in size)
+    return h, w
+
+
 def _filter(x: Tensor, drawn: list[Kernel | None]) -> Tensor:
     """Each image with its own kernel, reflected at the borders."""
     chosen = [i for i, kernel in enumerate(drawn) if kernel is not None]
@@ -175,10 +180,9 @@ def _filter(x: Tensor, drawn: list[Kernel | None]) -> Tensor:
     tensors = [k.tensor() for k in drawn if k is not None]
     size = max(t.shape[-1] for t in tensors)
     weight = torch.stack([kernels.pad_kernel(t, size) for t in tensors]).to(x)  # [b, k, k]
-    h, w = x.shape[-2:]
     picked = x[chosen] if len(chosen) < len(drawn) else x
     # reflection needs more pixels than it mirrors; smaller images repeat their edge
-    mode = "reflect" if min(h, w) > size // 2 else "replicate"
+    mode = "reflect" if min(x.shape[-2:]) > LARGEST_KERNEL // 2 else "replicate"
     padded = F.pad(picked, (size // 2,) * 4, mode=mode)
     flat = rearrange(padded, "b c h w -> c b h w")
     out = F.conv2d(flat, weight[:, None], groups=len(chosen))  # [c, b, h, w]
@@ -195,8 +199,6 @@ def _resize(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 
 def _add_noise(x: Tensor, drawn: list[Noise | None]) -> Tensor:
-    if all(noise is None for noise in drawn):
-        return x
     out = [image if n is None else _noisy(image, n) for image, n in zip(x, drawn, strict=True)]
     return torch.stack(out).clamp(0, 1)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from hbr.config import check
 
 Range = tuple[float, float]
+
+LARGEST_KERNEL = 21
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class BlurConfig:
         shapes: weights of iso, aniso, generalized iso, generalized aniso, plateau iso, aniso.
         sinc_prob: probability of a sinc filter in place of these shapes.
         sigma: standard deviations in pixels, along both axes.
-        beta_generalized, beta_plateau: exponents of those shapes; half are drawn below 1.
+        beta_generalized, beta_plateau: exponents of those shapes; half of the draws are at most 1.
     """
 
     prob: float = 1.0
@@ -36,8 +38,9 @@ class BlurConfig:
         _check_prob(self, "prob", "sinc_prob")
         _check_range(self, "sigma", "beta_generalized", "beta_plateau")
         low, high = self.sizes
-        ok = 3 <= low <= high and low % 2 == high % 2 == 1
-        check(ok, "sizes", self.sizes, "two odd numbers from 3, the smaller first")
+        ok = 3 <= low <= high <= LARGEST_KERNEL and low % 2 == high % 2 == 1
+        expected = f"two odd numbers from 3 to {LARGEST_KERNEL}, the smaller first"
+        check(ok, "sizes", self.sizes, expected)
         ok = min(self.shapes) >= 0 and sum(self.shapes) > 0
         check(ok, "shapes", self.shapes, "six weights, not all 0")
 
@@ -49,7 +52,8 @@ class StageConfig:
     Attributes:
         blur: the kernels.
         resize_probs: weights of up, down, keep.
-        resize_range: factors: down from the first to 1, up from 1 to the second.
+        resize_range: factors, down from the first to 1, up from 1 to the second: of the size of
+            the image in the first stage, of that size divided by the recipe's `scale` in others.
         gaussian_prob: probability of Gaussian noise; otherwise it is Poisson.
         noise_prob: probability of any noise.
         noise_sigma: σ of Gaussian noise, in 8-bit levels.
@@ -148,4 +152,9 @@ LIGHT = Recipe(
     ),
 )
 
-RECIPES = {"real-esrgan": REAL_ESRGAN, "light": LIGHT, "none": Recipe()}
+RECIPES = {
+    "real-esrgan": REAL_ESRGAN,
+    "real-esrgan-libjpeg": replace(REAL_ESRGAN, jpeg="libjpeg"),
+    "light": LIGHT,
+    "none": Recipe(),
+}

@@ -74,7 +74,7 @@ def save_checkpoint(
         name: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous()
         for name, t in tensors.items()
     }
-    metadata = {"format": FORMAT, "config": json.dumps(to_dict(config)), **(card or {})}
+    metadata = {**(card or {}), "format": FORMAT, "config": json.dumps(to_dict(config))}
     return write_tensors(path, plain, metadata)
 
 

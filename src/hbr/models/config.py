@@ -106,6 +106,9 @@ class ImageEncoderConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
+        for name in ("embed_dim", "window_size", "proj_dim"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check(len(self.depths) >= 1, "depths", self.depths, "one number a level")
         smallest = 4 * 2 ** (len(self.depths) - 1)
         ok = self.image_size >= smallest and self.image_size % smallest == 0
         check(ok, "image_size", self.image_size, f"a multiple of {smallest}")
@@ -113,7 +116,8 @@ class ImageEncoderConfig:
         check(ok, "num_heads", self.num_heads, f"{len(self.depths)} values, one a level")
         for level, heads in enumerate(self.num_heads):
             width = self.embed_dim * 2**level
-            check(width % heads == 0, "num_heads", heads, f"a divisor of the width {width}")
+            ok = heads >= 1 and width % heads == 0
+            check(ok, "num_heads", heads, f"a divisor of the width {width}")
 
     @property
     def n_tokens(self) -> int:

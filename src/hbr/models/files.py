@@ -113,7 +113,11 @@ def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]
 ) -> Path:
-    """Write a safetensors file beside its place, flush it, and move it there."""
+    """Write a safetensors file beside its place, flush it, and move it there.
+
+    Raises:
+        WeightsError: it cannot be written, as on a full disk; what was there is there still.
+    """
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -126,6 +130,9 @@ def write_tensors(
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
+    except (SafetensorError, OSError) as error:
+        Path(name).unlink(missing_ok=True)
+        raise WeightsError(f"{path} cannot be written: {error}") from None
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -63,8 +63,8 @@ class ImageEncoder(nn.Module):
 class HFIE(nn.Module):
     """High-fidelity image embedder (OSDHuman §3.2): the image itself becomes the prompt.
 
-    Learnable queries attend over the tokens of the frozen image encoder; the result takes the
-    place of 77 text tokens in the U-Net's cross-attention.
+    Learnable queries attend over the tokens of the image encoder, which is RAM's and frozen in the
+    paper; the result takes the place of 77 text tokens in the U-Net's cross-attention.
     """
 
     def __init__(self, config: HFIEConfig) -> None:

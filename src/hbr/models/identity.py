@@ -30,7 +30,7 @@ _YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 
 @torch.no_grad()
 def start_at_identity(model: OneStepRestorer) -> None:
-    """Set the weights so that the model gives its input back, but for the finest chroma.
+    """Set the weights so that the model gives its input back, but for the finest detail.
 
     Raises:
         ConfigError: the autoencoder has several levels or attention, or is too narrow.
@@ -80,7 +80,7 @@ def _patch_basis(patch: int, c: int) -> tuple[Tensor, Tensor]:
         t.flatten()
         for t in torch.meshgrid(*(torch.arange(n) for n in (3, patch, patch)), indexing="ij")
     )
-    # chroma waits until all of luma up to twice its frequency is in
+    # a coefficient of chroma comes with those of luma that are half a patch higher
     order = torch.argsort(u + v + (plane > 0) * patch / 2, stable=True)
     gains = torch.where(u + v == 0, _MEAN_GAIN, 1.0).double()
     full = full * gains[:, None]

@@ -65,26 +65,13 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class PhaseConfig:
-    """A part of the training: so many steps of so many crops of this edge in pixels."""
-
-    steps: int
-    crop: int
-    batch: int
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        for name in ("steps", "crop", "batch"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-
-
-@dataclass(frozen=True)
 class LossConfig:
     """Weights of the terms on pixels in [0, 1].
 
     Attributes:
         mse, l1: means over all pixels.
-        psnr: mean over the images of −PSNR/10, the measure itself; it weighs every image alike.
+        psnr: mean over the images of log10(MSE + 1e-4), which is −PSNR/10 for damaged images; it
+            weighs every image alike.
         gradient: L1 between the differences of neighbouring pixels, for edges.
     """
 
@@ -97,6 +84,28 @@ class LossConfig:
         """Check every field."""
         weights = (self.mse, self.l1, self.psnr, self.gradient)
         check(min(weights) >= 0 and sum(weights) > 0, "loss", weights, "weights, not all 0")
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """A part of the training.
+
+    Attributes:
+        steps: how long it lasts.
+        crop: edge of the crops, in pixels.
+        batch: crops a step.
+        loss: another loss than the training's.
+    """
+
+    steps: int
+    crop: int
+    batch: int
+    loss: LossConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in ("steps", "crop", "batch"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,7 @@ class ValidationConfig:
         for name in ("count", "crop", "every"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         check(self.pictures >= 0, "pictures", self.pictures, "0 or more")
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -202,6 +212,7 @@ class TrainConfig:
         check(crop % multiple == 0, "validation.crop", crop, f"a multiple of {multiple}")
         ok = self.optim.warmup + self.optim.decay <= self.steps
         check(ok, "optim.decay", self.optim.decay, f"with warmup at most the {self.steps} steps")
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
         check(self.save_every >= 1, "save_every", self.save_every, "1 or more")
 
     @property

@@ -7,6 +7,7 @@ one would. Shapes: b batch, s edge of the crop.
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,8 +23,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hbr.config import ConfigError
 from hbr.degradation import RECIPES, Degradation, degrade, draw
-from hbr.image import is_photo_name, read_photo
+from hbr.image import PhotoError, is_photo_name, read_photo
+from hbr.image.pixels import to_8_bits
 from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 
@@ -81,8 +87,7 @@ class Source:
 
     def crop(self, size: int, shrink: float, generator: Generator) -> Tensor:
         """A random square of a random photo, mirrored half of the time: uint8 [3, s, s]."""
-        file = self.files[_integer(len(self.files), generator)]
-        pixels = to_8_bits(read_photo(file).pixels)
+        file, pixels = self._read(_integer(len(self.files), generator))
         h, w = pixels.shape[:2]
         # never below the crop, and never enlarged unless the photo is smaller than it
         factor = max(shrink, size / min(h, w))
@@ -96,6 +101,16 @@ class Source:
         if _integer(2, generator):
             square = square[:, ::-1]
         return rearrange(torch.from_numpy(np.ascontiguousarray(square)), "h w c -> c h w")
+
+    def _read(self, index: int) -> tuple[Path, np.ndarray]:
+        """Photo `index`, or the next one that can be read: the same at every try."""
+        for i in range(len(self.files)):
+            file = self.files[(index + i) % len(self.files)]
+            try:
+                return file, to_8_bits(read_photo(file).pixels)
+            except PhotoError as error:
+                log.warning("%s; the next photo takes its place", error)
+        raise ConfigError(f"{self.files[0].parent}: none of the photos can be read")
 
     def _corner(
         self, file: Path, hw: tuple[int, int], size: int, factor: float, generator: Generator
@@ -162,13 +177,29 @@ def training_loader(config: TrainConfig, start: int) -> DataLoader[Pair]:
         num_workers=workers,
         prefetch_factor=2 if workers else None,
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_leave_interrupts_to_the_trainer,
+        worker_init_fn=_leave_signals_to_the_trainer,
+        # its own, so that starting anew draws nothing from the generator of the training
+        generator=Generator(),
     )
 
 
-def _leave_interrupts_to_the_trainer(_: int) -> None:
+def _leave_signals_to_the_trainer(_: int) -> None:
     """Ctrl-C in a terminal reaches every process of the command; the trainer alone answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def check_validation(config: ValidationConfig) -> None:
+    """Read the validation photos once, so that no training ends at a bad one hours later.
+
+    Raises:
+        ConfigError: there is none, or one is smaller than the crop.
+        hbr.image.PhotoError: one cannot be read.
+    """
+    for file in photo_files(config.photos)[: config.count]:
+        h, w = read_photo(file).size
+        if min(h, w) < config.crop:
+            raise ConfigError(f"{file} is {w}x{h}; validation crops are {config.crop} pixels")
 
 
 def validation_pairs(config: ValidationConfig) -> Iterator[Pair]:
@@ -180,17 +211,10 @@ def validation_pairs(config: ValidationConfig) -> Iterator[Pair]:
         pixels = to_8_bits(read_photo(file).pixels)
         h, w = pixels.shape[:2]
         s = config.crop
-        if min(h, w) < s:
-            raise ConfigError(f"{file} is {w}x{h}; validation crops are {s}x{s}")
         y, x = (h - s) // 2, (w - s) // 2
         square = np.ascontiguousarray(pixels[y : y + s, x : x + s])
         hq = rearrange(torch.from_numpy(square), "h w c -> 1 c h w").float() / 255
         yield Pair(hq, degrade(hq, draw(RECIPES[config.recipe], 1, seeded(config.seed, i))))
-
-
-def to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """uint8 or uint16 pixels → uint8."""
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def seeded(seed: int, number: int) -> Generator:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,11 +22,18 @@ from torch import Tensor, nn
 from hbr.config import ConfigError, to_dict
 from hbr.image import Photo, write_photo
 from hbr.metrics import psnr, ssim
+from hbr.models.catalogue import find_model
 from hbr.models.checkpoint import build, read_checkpoint, save_checkpoint
+from hbr.models.config import RestorerConfig
 from hbr.models.identity import start_at_identity
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import OptimConfig, TrainConfig
-from hbr.training.data import training_loader, validation_pairs
+from hbr.training.data import (
+    STOP_SIGNALS,
+    check_validation,
+    training_loader,
+    validation_pairs,
+)
 from hbr.training.losses import pixel_loss
 from hbr.training.state import TrainState
 
@@ -55,10 +63,12 @@ class Trainer:
         self.config = config
         self.device = torch.device(device)
         self.report = report
+        check_validation(config.validation)
+        self.state_file = config.out / "state.safetensors"
         torch.manual_seed(config.seed)
         model = OneStepRestorer(config.model)
-        if config.init is not None:
-            model.load_state_dict(build(read_checkpoint(config.init), config.init).state_dict())
+        if config.init is not None and not self.state_file.exists():
+            model.load_state_dict(_initial_weights(config.init, config.model))
         elif config.start == "identity":
             start_at_identity(model)
         for name in config.freeze:
@@ -66,7 +76,6 @@ class Trainer:
         # on CPUs and on tensor cores convolutions are fastest with the channels last
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = TrainState(self.model, config)
-        self.state_file = config.out / "state.safetensors"
         if self.state_file.exists():
             self.state.load(self.state_file)
             report(f"going on at step {self.state.step} of {config.steps}")
@@ -90,12 +99,13 @@ class Trainer:
                     pace = (time.monotonic() - started) / (state.step - first)
                     self.report(self._line(terms, pace))
                 last = state.step == config.steps
+                # before the state is saved: what a kill takes away is then done again
+                if last or state.step % config.validation.every == 0:
+                    curves.add(state.step, self._validate())
                 if stopped() or last or state.step % config.save_every == 0:
                     self._save()
                 if stopped():
                     raise KeyboardInterrupt
-                if last or state.step % config.validation.every == 0:
-                    curves.add(state.step, self._validate())
         return self.config.out / "model.safetensors"
 
     def _step(self, hq: Tensor, lq: Tensor) -> dict[str, float]:
@@ -107,7 +117,7 @@ class Trainer:
         hq, lq = (x.contiguous(memory_format=torch.channels_last) for x in (hq, lq))
         with self._autocast():
             image = self.model(lq)
-        terms = pixel_loss(image.float(), hq, config.loss)
+        terms = pixel_loss(image.float(), hq, config.phase_at(state.step).loss or config.loss)
         loss = torch.stack(list(terms.values())).sum()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -126,7 +136,6 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _save(self) -> None:
-        self.state.save(self.state_file)
         save_checkpoint(
             self.config.out / "model.safetensors",
             self.config.model,
@@ -134,6 +143,8 @@ class Trainer:
             dtype=getattr(torch, self.config.weights),
             card={**self.config.card, "steps": str(self.state.step)},
         )
+        # last, so that no state speaks of a model that was never written
+        self.state.save(self.state_file)
 
     def _line(self, terms: dict[str, float], pace: float) -> str:
         left = (self.config.steps - self.state.step) * pace / 60
@@ -174,6 +185,14 @@ class Trainer:
         return out
 
 
+def _initial_weights(name_or_path: Path, config: RestorerConfig) -> dict[str, Tensor]:
+    path = find_model(name_or_path)
+    checkpoint = read_checkpoint(path)
+    if replace(checkpoint.config, name=config.name) != config:
+        raise ConfigError(f"init: {path} is a model of another configuration")
+    return build(checkpoint, path).state_dict()
+
+
 def _freeze(model: nn.Module, name: str) -> None:
     try:
         model.get_submodule(name).requires_grad_(False)
@@ -188,15 +207,17 @@ class _Curves:
         file = out / "curves.jsonl"
         # what was written after the state that is gone on from will be written again
         lines = file.read_text().splitlines() if file.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        file.write_text("".join(line + "\n" for line in kept))
+        kept = [line for line in lines if _step_of(line) <= step]
+        part = file.with_suffix(".part")
+        part.write_text("".join(line + "\n" for line in kept))
+        part.replace(file)
         self._file = file.open("a")
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -214,6 +235,14 @@ class _Curves:
             self._board.close()
 
 
+def _step_of(line: str) -> float:
+    """The step of a line of the curves; a line that a kill cut short belongs to none."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return math.inf
+
+
 @contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM ask for a stop after the step under way."""
@@ -222,7 +251,8 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
     def ask(number: int, _: FrameType | None) -> None:
         asked.append(number)
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    heeded = (s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN)
+    before = {s: signal.signal(s, ask) for s in heeded}
     try:
         yield lambda: bool(asked)
     finally:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hbr.config import ConfigError, to_dict
-from hbr.models.checkpoint import write_tensors
+from hbr.models.files import write_tensors
 from hbr.training.config import TrainConfig
 
 
@@ -51,6 +51,8 @@ class TrainState:
                 if key in moments:
                     tensors[f"optimizer.{key}.{name}"] = moments[key]
         tensors["rng"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["rng_cuda"] = torch.cuda.get_rng_state()
         plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
         metadata = {"step": str(self.step), "config": json.dumps(to_dict(self.config))}
         write_tensors(path, plain, metadata)
@@ -63,13 +65,15 @@ class TrainState:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
+                metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{path} is no training state: {error}") from None
+        if not {"config", "step"} <= metadata.keys():
+            raise ConfigError(f"{path} is no training state")
         before, now = json.loads(metadata["config"]), to_dict(self.config)
-        for key in ("model", "seed"):
-            if before[key] != now[key]:
+        for key in ("model", "seed", "freeze"):
+            if before.get(key) != now[key]:
                 raise ConfigError(
                     f"{path} was written with another {key}; give another `out`, or remove it"
                 )
@@ -78,15 +82,19 @@ class TrainState:
             self.average[name].copy_(tensor)
         for name, parameter in self.trained.items():
             self.optimizer.state[parameter] = {
-                key: tensors[f"optimizer.{key}.{name}"].to(
-                    # AdamW keeps its own count on the CPU
-                    "cpu" if key == "step" else parameter.device
-                )
+                key: _like(parameter, tensors[f"optimizer.{key}.{name}"])
                 for key in ("exp_avg", "exp_avg_sq", "step")
                 if f"optimizer.{key}.{name}" in tensors
             }
         torch.set_rng_state(tensors["rng"])
+        if "rng_cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["rng_cuda"])
         self.step = int(metadata["step"])
+
+
+def _like(parameter: Tensor, saved: Tensor) -> Tensor:
+    """A moment on the parameter's device and in its layout; AdamW's count stays on the CPU."""
+    return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ REQUIRED = {
     "diffusers": "diffusers",
     "transformers": "transformers",
     "peft": "peft",
+    "accelerate": "accelerate",
     "safetensors": "safetensors",
     "einops": "einops",
     "numpy": "numpy",
