@@ -164,6 +164,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path):
         for name in ("whole", "killed")
     )
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    assert not list((tmp_path / "killed").glob(".*"))
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,18 +121,17 @@ def write_tensors(
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    # always the same name: what a kill leaves behind is taken by the next writing
+    part = path.with_name(f".{path.name}.part")
     try:
-        save_file(dict(tensors), name, metadata=metadata)
-        with Path(name).open("rb") as file:
+        save_file(dict(tensors), part, metadata=metadata)
+        with part.open("rb") as file:
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        part.replace(path)
     except (SafetensorError, OSError) as error:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise WeightsError(f"{path} cannot be written: {error}") from None
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     return path
