@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from hbr.lazy import lazy
 
 if TYPE_CHECKING:
+    from hbr.files import sha256
     from hbr.models.capabilities import Capabilities
     from hbr.models.catalogue import available
     from hbr.models.checkpoint import Checkpoint, build, read_checkpoint, save_checkpoint
     from hbr.models.config import RestorerConfig
-    from hbr.models.files import WeightsError, sha256
+    from hbr.models.files import WeightsError
     from hbr.models.loading import load_model
     from hbr.models.onestep import OneStepRestorer
 
@@ -27,7 +28,7 @@ _HOMES = {
     "load_model": "hbr.models.loading",
     "read_checkpoint": "hbr.models.checkpoint",
     "save_checkpoint": "hbr.models.checkpoint",
-    "sha256": "hbr.models.files",
+    "sha256": "hbr.files",
 }
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import Literal
 import yaml
 
 from hbr.config import check, from_dict
-from hbr.models.files import WeightsError, sha256
+from hbr.files import sha256
+from hbr.models.files import WeightsError
 
 PACKAGE = Path(__file__).parent.parent
 

@@ -5,9 +5,7 @@ Hash and head are read without torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from hbr.config import ConfigError, from_dict
+from hbr.files import replacing
 from hbr.models.config import RestorerConfig
 
 if TYPE_CHECKING:
@@ -29,12 +28,6 @@ _MAPPED_AT_ONCE = 32
 
 class WeightsError(ValueError):
     """Weights that are missing, of another kind, or damaged; the message says what to do."""
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -120,18 +113,9 @@ def write_tensors(
     from safetensors.torch import save_file
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # always the same name: what a kill leaves behind is taken by the next writing
-    part = path.with_name(f".{path.name}.part")
     try:
-        save_file(dict(tensors), part, metadata=metadata)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with replacing(path) as part:
+            save_file(dict(tensors), part, metadata=metadata)
     except (SafetensorError, OSError) as error:
-        part.unlink(missing_ok=True)
         raise WeightsError(f"{path} cannot be written: {error}") from None
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     return path

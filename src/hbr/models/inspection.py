@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hbr.config import to_dict
+from hbr.files import sha256
 from hbr.models.capabilities import capabilities_of
 from hbr.models.catalogue import Entry, KnownFile, entries, find_model
 from hbr.models.files import (
@@ -22,7 +23,6 @@ from hbr.models.files import (
     read_header,
     read_metadata,
     read_tensors,
-    sha256,
 )
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hbr.config import ConfigError, to_dict
+from hbr.files import write_text
 from hbr.image import Photo, write_photo
 from hbr.metrics import psnr, ssim
 from hbr.models.catalogue import find_model
@@ -208,9 +209,7 @@ class _Curves:
         # what was written after the state that is gone on from will be written again
         lines = file.read_text().splitlines() if file.exists() else []
         kept = [line for line in lines if _step_of(line) <= step]
-        part = file.with_suffix(".part")
-        part.write_text("".join(line + "\n" for line in kept))
-        part.replace(file)
+        write_text(file, "".join(line + "\n" for line in kept))
         self._file = file.open("a")
         self._board: Any = None
         try:

@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hbr.models.files import WeightsError, sha256
+from hbr.files import sha256
+from hbr.models.files import WeightsError
 
 
 def load_pickle(path: Path) -> Any:

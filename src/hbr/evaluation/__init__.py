@@ -1,0 +1,1 @@
+"""Methods × data sets → tables and reports."""

@@ -1,0 +1,1 @@
+"""A photo → the people in it: boxes, key points, masks."""
