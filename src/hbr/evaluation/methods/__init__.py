@@ -1,0 +1,56 @@
+"""Methods as peers: one interface to hbr's models, other networks, programs, folders, baselines.
+
+`MethodConfig` says what a method is, `build_method` makes it run. Names are resolved on first use:
+what only reads configurations loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from hbr.evaluation.methods.base import Method, MethodError, Outcome, Report
+from hbr.evaluation.methods.config import (
+    BaselineConfig,
+    FolderConfig,
+    HbrConfig,
+    MethodConfig,
+    ProgramConfig,
+    ProgramSpec,
+    SpandrelConfig,
+)
+
+__all__ = [
+    "BaselineConfig",
+    "FolderConfig",
+    "HbrConfig",
+    "Method",
+    "MethodConfig",
+    "MethodError",
+    "Outcome",
+    "ProgramConfig",
+    "ProgramSpec",
+    "Report",
+    "SpandrelConfig",
+    "build_method",
+]
+
+# kind → (its module here, its class)
+_KINDS = {
+    "hbr": ("own", "HbrMethod"),
+    "spandrel": ("spandrel", "SpandrelMethod"),
+    "program": ("program", "ProgramMethod"),
+    "folder": ("folder", "FolderMethod"),
+    "baseline": ("baseline", "BaselineMethod"),
+}
+
+
+def build_method(config: MethodConfig) -> Method:
+    """The method that the configuration describes; weights are read when it first runs.
+
+    Raises:
+        MethodError: it cannot run: an extra is not installed, a file or program is missing.
+        hbr.config.ConfigError: a program's YAML is wrong.
+    """
+    module, name = _KINDS[config.kind]
+    return cast(Method, getattr(importlib.import_module(f"{__name__}.{module}"), name)(config))
