@@ -1,5 +1,26 @@
-"""Numbers from pixels."""
+"""Numbers from pixels: one table of metrics, and what computes each.
 
-from hbr.metrics.fidelity import psnr, ssim
+`load_metric("psnr-y")(image, reference)` gives one number for each picture; `METRICS` is the table.
+Importing this loads no torch.
+"""
 
-__all__ = ["psnr", "ssim"]
+from typing import TYPE_CHECKING
+
+from hbr.lazy import lazy
+from hbr.metrics.table import METRICS, Metric, MetricError, MetricInfo, find_metric, load_metric
+
+if TYPE_CHECKING:
+    from hbr.metrics.fidelity import psnr, ssim
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "MetricError",
+    "MetricInfo",
+    "find_metric",
+    "load_metric",
+    "psnr",
+    "ssim",
+]
+
+__getattr__, __dir__ = lazy(__name__, dict.fromkeys(("psnr", "ssim"), "hbr.metrics.fidelity"))

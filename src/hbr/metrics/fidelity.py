@@ -1,11 +1,17 @@
-"""Full-reference measures that need no weights.
+"""PSNR and SSIM, on Y as the papers report them and on RGB.
 
-Shapes: b batch, h w pixels. Images are RGB in [0, 1].
+Shapes: b batch, h w pixels. Images are RGB in [0, 1]. `psnr` and `ssim` are differentiable and run
+where their tensors are, for training; the others run on the CPU, for tables.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hbr.metrics.planes import Plane, gaussian, levels, luma, valid
+
+_WINDOW = gaussian(11, 1.5)
 
 
 def psnr(image: Tensor, reference: Tensor) -> Tensor:
@@ -35,3 +41,51 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     score = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     score = score / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     return score.reshape(b, -1).mean(dim=1)
+
+
+def psnr_y(image: Tensor, reference: Tensor) -> Tensor:
+    """PSNR in dB on Y of YCbCr (BT.601, 16–235), not rounded, peak 255: two [b, 3, h, w] → [b].
+
+    The definition of the papers' tables. Equal pictures give 120 dB, so that means stay finite.
+    """
+    scores = [
+        -10 * np.log10(max(float(np.mean((x - y) ** 2)) / 255**2, 1e-12))
+        for x, y in zip(luma(image), luma(reference), strict=True)
+    ]
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+def ssim_y(image: Tensor, reference: Tensor) -> Tensor:
+    """SSIM on Y of YCbCr (BT.601, 16–235), not rounded, peak 255: two [b, 3, h, w] → [b].
+
+    The window of Wang et al. 2004 (11 pixels, σ 1.5), only where it lies wholly in the picture.
+    """
+    pairs = zip(luma(image), luma(reference), strict=True)
+    scores = [float(np.mean(ssim_maps(x, y)[0])) for x, y in pairs]
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+def ssim_rgb(image: Tensor, reference: Tensor) -> Tensor:
+    """SSIM as in `ssim`, mean over R, G and B, computed on the CPU: two [b, 3, h, w] → [b]."""
+    scores = [
+        np.mean([np.mean(ssim_maps(x, y)[0]) for x, y in zip(one, other, strict=True)])
+        for one, other in zip(levels(image), levels(reference), strict=True)
+    ]
+    return torch.tensor(np.array(scores), dtype=torch.float64)
+
+
+def ssim_maps(x: Plane, y: Plane) -> tuple[Plane, Plane]:
+    """SSIM, and its part of contrast and structure, at each place of the window.
+
+    Wang et al. 2004, Eq. 13 with K = (0.01, 0.03) and the peak 255; two planes [h, w] → two
+    [h - 10, w - 10].
+    """
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_x, mean_y = valid(x, _WINDOW), valid(y, _WINDOW)
+    product = mean_x * mean_y
+    squares = mean_x**2 + mean_y**2
+    # only the sum of the two variances is needed
+    variances = valid(x * x + y * y, _WINDOW) - squares
+    covariance = valid(x * y, _WINDOW) - product
+    structure = (2 * covariance + c2) / (variances + c2)
+    return (2 * product + c1) / (squares + c1) * structure, structure

@@ -1,0 +1,209 @@
+"""The one table of metrics: what each is, which way is better, and where its numbers come from.
+
+Importing it loads no torch; `load_metric` imports what a metric needs when it is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from hbr.config import check
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Y = "Y of BT.601, 16–235"
+GREY = "grey of BT.601, 0–255"
+
+
+class MetricError(ValueError):
+    """A metric that is not known, cannot be loaded, or does not fit the pictures given to it."""
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One row of the table.
+
+    Attributes:
+        id: what `--metrics` takes.
+        name: its heading in a table of results.
+        version: changes whenever its numbers do.
+        better: which way is better.
+        kind: what it looks at. A `person` metric also takes what was found in the pictures, and a
+            `distribution` metric gives one number for a folder.
+        colour: the colour space that it is computed in.
+        source: the paper.
+        implementation: whose code computes it: hbr, torchmetrics, pyiqa, torch-fidelity.
+        licence: of that code and of its weights.
+        crop: pixels cut from each side before it is computed.
+        min_size: the shortest side that it can be computed on, in pixels, after the crop.
+        weights: names in `weights.yaml` that it needs.
+        extra: the optional dependency that it needs.
+        needs: what a `person` metric reads of the people: masks, boxes, keypoints.
+        function: `module:name` of a plain function (image, reference) → [b]; or
+        factory: `module:name` of what makes the metric: (info, device, weights) → Metric.
+    """
+
+    id: str
+    name: str
+    version: str
+    better: Literal["higher", "lower"]
+    kind: Literal["full-reference", "no-reference", "distribution", "person"]
+    colour: str
+    source: str
+    implementation: str = "hbr"
+    licence: str = "Apache-2.0"
+    crop: int = 0
+    min_size: int = 1
+    weights: tuple[str, ...] = ()
+    extra: str | None = None
+    needs: tuple[str, ...] = ()
+    function: str | None = None
+    factory: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the row can be loaded."""
+        one = (self.function is None) != (self.factory is None)
+        check(one, f"{self.id}.function", self.function, "set, or factory instead, not both")
+
+    @property
+    def heading(self) -> str:
+        """The name with all that its numbers depend on: version, colour space, crop."""
+        crop = f"crop {self.crop}" if self.crop else "no crop"
+        return f"{self.name} ({self.implementation} {self.version}, {self.colour}, {crop})"
+
+    @property
+    def needs_reference(self) -> bool:
+        """It compares each picture with its reference."""
+        return self.kind in ("full-reference", "person")
+
+
+class Metric(Protocol):
+    """What `load_metric` gives for pictures one by one.
+
+    `metric(image, reference)` takes RGB [b, 3, h, w] in [0, 1], on any device, and gives one
+    float64 for each, [b]; metrics without a reference ignore it. `person` metrics also take
+    `people=`, and some `restored_people=`: see `hbr.metrics.person`. `MetricError`s say what does
+    not fit. Distribution metrics have another interface: see `hbr.metrics.frechet`.
+    """
+
+    info: MetricInfo
+
+    def __call__(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
+        """One value for each picture."""
+
+
+_FULL: list[MetricInfo] = [
+    MetricInfo(
+        "psnr-y", "PSNR-Y", "1", "higher", "full-reference", Y,
+        "ITU-R BT.601; 10·log10(255²/MSE)",
+        function="hbr.metrics.fidelity:psnr_y",
+    ),
+    MetricInfo(
+        "ssim-y", "SSIM-Y", "1", "higher", "full-reference", Y,
+        "Wang et al. 2004", min_size=11,
+        function="hbr.metrics.fidelity:ssim_y",
+    ),
+    MetricInfo(
+        "psnr-rgb", "PSNR-RGB", "1", "higher", "full-reference", "RGB",
+        "10·log10(1/MSE) over the three channels",
+        function="hbr.metrics.fidelity:psnr",
+    ),
+    MetricInfo(
+        "ssim-rgb", "SSIM-RGB", "1", "higher", "full-reference", "RGB",
+        "Wang et al. 2004", min_size=11,
+        function="hbr.metrics.fidelity:ssim_rgb",
+    ),
+]  # fmt: skip
+
+METRICS: dict[str, MetricInfo] = {info.id: info for info in _FULL}
+
+ALIASES: dict[str, str] = {
+    "psnr": "psnr-y",
+    "ssim": "ssim-y",
+}
+
+
+def find_metric(name: str) -> MetricInfo:
+    """The row of an id or an alias, whatever its case, `_` counting as `-`.
+
+    Raises:
+        MetricError: no metric is called so; names that are near are listed.
+    """
+    key = name.strip().lower().replace("_", "-")
+    key = ALIASES.get(key, key)
+    if key in METRICS:
+        return METRICS[key]
+    near = difflib.get_close_matches(key, [*METRICS, *ALIASES], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(METRICS)}"
+    raise MetricError(f"no metric is called {name!r}; {hint}")
+
+
+def load_metric(name: str, *, device: str = "cpu", weights: Path | None = None) -> Metric:
+    """The metric of an id or an alias, ready to run.
+
+    Args:
+        name: see `find_metric`.
+        device: where a network runs; metrics without weights always run on the CPU.
+        weights: a file of weights to use in place of the one that hbr looks for.
+
+    Raises:
+        MetricError: unknown, or something that it needs is missing; the message names it and
+            says how to get it.
+    """
+    info = find_metric(name)
+    if info.function is not None:
+        if weights is not None:
+            raise MetricError(f"{info.id} takes no weights; got {weights}")
+        return FunctionMetric(info, _resolve(info.function))
+    assert info.factory is not None  # by MetricInfo's own check
+    return cast(Metric, _resolve(info.factory)(info, device, weights))
+
+
+class FunctionMetric:
+    """A plain function of pictures as a `Metric`: checks what comes in, then calls it."""
+
+    def __init__(self, info: MetricInfo, function: Callable[..., Any]) -> None:
+        self.info = info
+        self.function = function
+
+    def __call__(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
+        """One float64 for each picture; see `Metric`."""
+        check_images(self.info, image, reference)
+        given = (image, reference) if self.info.needs_reference else (image,)
+        return cast("Tensor", self.function(*given).double())
+
+
+def check_images(info: MetricInfo, image: Tensor, reference: Tensor | None) -> None:
+    """Raise `MetricError` unless `info` can be computed on these pictures.
+
+    Expects [b, 3, h, w], a reference of the same shape where one is needed, and at least
+    `min_size` pixels on each side.
+    """
+    shape = tuple(image.shape)
+    if len(shape) != 4 or shape[1] != 3:
+        raise MetricError(f"{info.id} takes RGB pictures [b, 3, h, w]; got {list(shape)}")
+    if min(shape[2:]) < info.min_size + 2 * info.crop:
+        raise MetricError(
+            f"{info.id} needs {info.min_size + 2 * info.crop} pixels on each side; "
+            f"got {shape[3]}x{shape[2]}"
+        )
+    if not info.needs_reference:
+        return
+    if reference is None:
+        raise MetricError(f"{info.id} compares with a reference, and none was given")
+    if tuple(reference.shape) != shape:
+        raise MetricError(
+            f"{info.id} compares pictures of one size; got {shape[3]}x{shape[2]} and "
+            f"{reference.shape[-1]}x{reference.shape[-2]}"
+        )
+
+
+def _resolve(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    return cast(Callable[..., Any], getattr(importlib.import_module(module), name))
