@@ -55,6 +55,12 @@ def psnr_y(image: Tensor, reference: Tensor) -> Tensor:
     return torch.tensor(scores, dtype=torch.float64)
 
 
+def psnr_rgb(image: Tensor, reference: Tensor) -> Tensor:
+    """PSNR as in `psnr`, computed on the CPU from whole 8-bit levels: two [b, 3, h, w] → [b]."""
+    errors = np.mean((levels(image) - levels(reference)) ** 2, axis=(1, 2, 3)) / 255**2
+    return torch.from_numpy(-10 * np.log10(np.maximum(errors, 1e-12)))
+
+
 def ssim_y(image: Tensor, reference: Tensor) -> Tensor:
     """SSIM on Y of YCbCr (BT.601, 16–235), not rounded, peak 255: two [b, 3, h, w] → [b].
 

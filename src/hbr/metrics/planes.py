@@ -8,6 +8,7 @@ them, and OpenCV because it filters a plane several times faster than torch's co
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -65,9 +66,11 @@ def valid(plane: Plane, taps: np.ndarray) -> Plane:
     return whole[half : h - half, half : w - half]
 
 
-def halved(plane: Plane) -> Plane:
-    """Means of 2x2 pixels; a last odd row or column is left out."""
-    h, w = (side // 2 * 2 for side in plane.shape)
-    plane = plane[:h, :w]
+def halved(plane: Plane, border: Literal["edge", "zero"]) -> Plane:
+    """Means of 2x2 pixels: [h, w] → [⌈h/2⌉, ⌈w/2⌉]; beyond an odd side lie its edge or zeros."""
+    h, w = plane.shape
+    if h % 2 or w % 2:
+        kind = cv2.BORDER_REPLICATE if border == "edge" else cv2.BORDER_CONSTANT
+        plane = cv2.copyMakeBorder(plane, 0, h % 2, 0, w % 2, kind, value=0)
     quads = plane[::2, ::2] + plane[1::2, ::2] + plane[::2, 1::2] + plane[1::2, 1::2]
     return np.asarray(quads / 4)

@@ -112,12 +112,42 @@ _FULL: list[MetricInfo] = [
     MetricInfo(
         "psnr-rgb", "PSNR-RGB", "1", "higher", "full-reference", "RGB",
         "10·log10(1/MSE) over the three channels",
-        function="hbr.metrics.fidelity:psnr",
+        function="hbr.metrics.fidelity:psnr_rgb",
     ),
     MetricInfo(
         "ssim-rgb", "SSIM-RGB", "1", "higher", "full-reference", "RGB",
         "Wang et al. 2004", min_size=11,
         function="hbr.metrics.fidelity:ssim_rgb",
+    ),
+    MetricInfo(
+        "ms-ssim", "MS-SSIM", "1", "higher", "full-reference", Y,
+        "Wang, Simoncelli, Bovik 2003", min_size=161,
+        function="hbr.metrics.structure:ms_ssim",
+    ),
+    MetricInfo(
+        "fsim", "FSIM", "1", "higher", "full-reference", GREY,
+        "Zhang et al. 2011", min_size=32,
+        function="hbr.metrics.fsim:fsim",
+    ),
+    MetricInfo(
+        "fsimc", "FSIMc", "1", "higher", "full-reference", "YIQ, 0–255",
+        "Zhang et al. 2011", min_size=32,
+        function="hbr.metrics.fsim:fsimc",
+    ),
+    MetricInfo(
+        "gmsd", "GMSD", "1", "lower", "full-reference", GREY,
+        "Xue et al. 2014", min_size=4,
+        function="hbr.metrics.structure:gmsd",
+    ),
+    MetricInfo(
+        "vifp", "VIFp", "1", "higher", "full-reference", GREY,
+        "Sheikh and Bovik 2006, in the pixel domain", min_size=41,
+        function="hbr.metrics.structure:vif_p",
+    ),
+    MetricInfo(
+        "log-spectrum", "Log-spectrum distance (dB)", "1", "lower", "full-reference", GREY,
+        "see hbr.metrics.structure", min_size=32,
+        function="hbr.metrics.structure:log_spectrum",
     ),
 ]  # fmt: skip
 
@@ -126,6 +156,9 @@ METRICS: dict[str, MetricInfo] = {info.id: info for info in _FULL}
 ALIASES: dict[str, str] = {
     "psnr": "psnr-y",
     "ssim": "ssim-y",
+    "msssim": "ms-ssim",
+    "vif": "vifp",
+    "vif-p": "vifp",
 }
 
 
