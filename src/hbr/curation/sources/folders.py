@@ -1,0 +1,37 @@
+"""Plain folders of photos: nobody looked for people there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hbr.curation.sources.base import ImageRef, SourceImage
+from hbr.curation.sources.paths import walk
+from hbr.image import is_photo_name
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The photos below a folder, or one photo.
+
+    Attributes:
+        name: of the source.
+        images: the folder, or the file.
+        licence, attribution: of all of them, if one is known.
+    """
+
+    name: str
+    images: Path
+    licence: str | None = None
+    attribution: str | None = None
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        """The photos in the order of their names."""
+        single = self.images.is_file()
+        names = [self.images.name] if single else walk(self.images, is_photo_name)
+        folder = self.images.parent if single else self.images
+        for name in names:
+            ref = ImageRef.file(folder / name)
+            licence, attribution = self.licence, self.attribution
+            yield SourceImage(self.name, name, ref, licence=licence, attribution=attribution)

@@ -1,0 +1,112 @@
+"""Data sets of the Hugging Face hub, or folders in their form, through `datasets` (extra `hub`).
+
+They are downloaded as that library does it, and then lie as Arrow files that are mapped, not
+loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
+from hbr.curation.sources.parquet import bytes_of, class_names
+from hbr.curation.sources.told import COLUMNS, Told
+
+ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Images of one split of a data set.
+
+    Attributes:
+        name: of the source.
+        dataset: its name on the hub, or a folder.
+        told: how the other columns are read.
+        config, split, revision: as `datasets.load_dataset` takes them.
+        column: the one with the images; None for the only one.
+    """
+
+    name: str
+    dataset: str
+    told: Told
+    config: str = ""
+    split: str = "train"
+    revision: str = ""
+    column: str | None = None
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        """The images in the order of the rows; no image bytes are read for it."""
+        hub = (self.config, self.split, self.revision)
+        data = _load(self.dataset, hub)
+        column = self.column or _image_column(data, self.dataset)
+        if column not in data.column_names:
+            raise SourceError(f"{self.dataset}: no column {column}; {data.column_names}")
+        told = self.told
+        if not told.classes:
+            told = replace(told, classes=class_names(data.features.to_dict()))
+        columns = [name for name in COLUMNS if name in data.column_names and name != column]
+        rest = data.select_columns(columns) if columns else None
+        for row in range(len(data)):
+            if row % ROWS_AT_ONCE == 0 and rest is not None:
+                batch = rest[row : row + ROWS_AT_ONCE]
+            values = {} if rest is None else {k: v[row % ROWS_AT_ONCE] for k, v in batch.items()}
+            ref = ImageRef(self.dataset, column=column, row=row, hub=hub)
+            yield SourceImage(self.name, f"{self.split}/{row:08d}", ref, **told.read(values))
+
+
+def read_cell(ref: ImageRef) -> bytes:
+    """The image bytes of a cell.
+
+    Raises:
+        SourceError: they are not there.
+    """
+    assert ref.column is not None
+    assert ref.row is not None
+    assert ref.hub is not None
+    data = _column(ref.path, ref.hub, ref.column)
+    if not 0 <= ref.row < len(data):
+        raise SourceError(f"{ref.path}: no row {ref.row}")
+    return bytes_of(data[ref.row][ref.column], ref, Path(ref.path))
+
+
+@functools.lru_cache(maxsize=8)
+def _column(dataset: str, hub: tuple[str, str, str], column: str) -> Any:
+    return _load(dataset, hub).select_columns([column])
+
+
+@functools.lru_cache(maxsize=8)
+def _load(dataset: str, hub: tuple[str, str, str]) -> Any:
+    """The data set, its images left encoded."""
+    try:
+        import datasets
+    except ImportError:
+        raise SourceError(
+            f"{dataset} needs the extra `hub`: pip install 'hbr[hub]' brings the library datasets"
+        ) from None
+    config, split, revision = hub
+    try:
+        data = datasets.load_dataset(
+            dataset, config or None, split=split, revision=revision or None
+        )
+    except Exception as error:  # the library's errors have no common ancestor
+        raise SourceError(f"{dataset}: {' '.join(str(error).split())}") from None
+    for name, feature in data.features.items():
+        if isinstance(feature, datasets.Image):
+            data = data.cast_column(name, datasets.Image(decode=False))
+    return data
+
+
+def _image_column(data: Any, dataset: str) -> str:
+    import datasets
+
+    names = [name for name, feature in data.features.items() if isinstance(feature, datasets.Image)]
+    if "image" in data.column_names:
+        return "image"
+    if len(names) == 1:
+        return names[0]
+    raise SourceError(f"{dataset}: which of {', '.join(data.column_names)} holds the images?")

@@ -1,0 +1,107 @@
+"""Which labels name a person, in the words of each vocabulary; the table is `labels.yaml`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hbr.config import ConfigError
+from hbr.curation.sources.base import Box, BoxKind
+
+Role = Literal["person", "head", "crowd", "ignore"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def normal(label: str) -> str:
+    """The label as it is compared: lower case, one space between words."""
+    return re.sub(r"[\s_-]+", " ", label).strip().casefold()
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the labels of one data set mean.
+
+    Attributes:
+        roles: normalised label → what it names.
+    """
+
+    roles: Mapping[str, Role]
+
+    def role(self, label: str) -> Role | None:
+        """What this label names; None for all that has nothing to do with people."""
+        return self.roles.get(normal(label))
+
+    def box(
+        self,
+        label: str,
+        edges: Sequence[float],
+        *,
+        kind: BoxKind = "full",
+        score: float | None = None,
+        crowd: bool = False,
+        ignore: bool = False,
+        normalised: bool = False,
+    ) -> Box | None:
+        """The box of this label, x0, y0, x1, y1; None if it has nothing to do with people.
+
+        What the label says, that it is a head, a crowd or to be ignored, is added to the rest.
+        """
+        role = self.role(label)
+        if role is None:
+            return None
+        x0, y0, x1, y1 = edges
+        kind = "head" if role == "head" else kind
+        crowd, ignore = crowd or role == "crowd", ignore or role == "ignore"
+        return Box(x0, y0, x1, y1, label, kind, score, crowd, ignore, normalised)
+
+
+def load_vocabulary(name: str, extra: Path | None = None, people: Iterable[str] = ()) -> Vocabulary:
+    """The vocabulary of a kind of source.
+
+    Args:
+        name: an entry of `labels.yaml` or of `extra`.
+        extra: a file of the same form; what it lists is added.
+        people: further labels that name a person.
+
+    Raises:
+        ConfigError: `extra` cannot be used, or nobody knows the vocabulary.
+    """
+    tables = [_read(resources.files(__package__).joinpath("labels.yaml").read_text("utf-8"))]
+    if extra is not None:
+        try:
+            tables.append(_read(extra.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ConfigError(f"{extra}: {error.strerror or error}") from None
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{extra}: {error}") from None
+    known = {key for table in tables for key in table}
+    if name not in known:
+        raise ConfigError(f"vocabulary is {name!r}; it must be one of {', '.join(sorted(known))}")
+    roles: dict[str, Role] = {}
+    for table in tables:
+        for role, labels in table.get(name, {}).items():
+            roles.update({normal(label): role for label in labels})
+    roles.update({normal(label): "person" for label in people})
+    return Vocabulary(roles)
+
+
+def _read(text: str) -> dict[str, dict[Role, list[str]]]:
+    import yaml
+
+    try:
+        table: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(table, dict):
+        raise ConfigError("it must be a mapping of vocabularies")
+    for name, entry in table.items():
+        if not isinstance(entry, dict) or not set(entry) <= set(ROLES):
+            raise ConfigError(f"{name} must be a mapping with {', '.join(ROLES)}")
+        for role, labels in entry.items():
+            if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
+                raise ConfigError(f"{name}.{role} must be a list of labels")
+    return table

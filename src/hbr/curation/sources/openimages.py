@@ -1,0 +1,224 @@
+"""Open Images v4 to v7: CSV files of boxes, images, class names, and the hierarchy of classes.
+
+They lie in one folder, of any versions and subsets together, and are known by their head lines:
+
+    boxes           ImageID, LabelName, XMin … : parts of width and height
+    images          ImageID, Rotation, License, Author … : the lists of image ids
+    image labels    ImageID, Source, LabelName, Confidence: where somebody saw, or saw no, person
+    class names     *class-descriptions*.csv; those of v4 and v5 have no head line
+    hierarchy       *hierarchy*.json: what stands below a person's label is a person
+
+They are read once into tables on disk (`spill`), so that their rows may come in any order.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hbr.curation.sources.base import Box, BoxKind, ImageRef, SourceError, SourceImage
+from hbr.curation.sources.labels import Role, Vocabulary
+from hbr.curation.sources.paths import broken, number, text
+from hbr.curation.sources.spill import BoxIndex, IndexedImage
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+SUBSETS = ("", "train/", "validation/", "test/")
+# More than these are counted only.
+MAX_PROBLEMS = 1000
+
+Roles = dict[str, tuple[str, Role]]
+
+
+@dataclass(frozen=True)
+class OpenImagesSource:
+    """Images and boxes of a folder in the layout of Open Images.
+
+    Attributes:
+        name: of the source.
+        annotations: the folder of CSV files.
+        images: the folder of images, `{ImageID}.jpg`, in it or in train, validation and test.
+        vocabulary: what the classes' words, or their ids, mean.
+        unlabelled: give images, too, that only the lists of images name. Nobody drew boxes there,
+            and few downloads hold all nine millions.
+    """
+
+    name: str
+    annotations: Path
+    images: Path
+    vocabulary: Vocabulary
+    unlabelled: bool = False
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        """The images in the order of their ids; then what is wrong in the files."""
+        try:
+            files = sorted(p for p in self.annotations.iterdir() if p.is_file())
+        except OSError as error:
+            raise SourceError(f"{self.annotations}: {error.strerror or error}") from None
+        tables = [p for p in files if p.suffix == ".csv" and "class-descriptions" not in p.name]
+        with BoxIndex() as index:
+            reading = _Reading(index, _roles(files, self.vocabulary))
+            for path in tables:
+                reading.read(path)
+            if not reading.found_boxes:
+                raise SourceError(f"{self.annotations}: no file with the columns of boxes")
+            for image in index.images(by_id=True):
+                if image.labelled or self.unlabelled:
+                    yield self._image(image)
+            for place, problem in reading.finish():
+                yield broken(self.name, place, problem)
+
+    def _image(self, image: IndexedImage) -> SourceImage:
+        subset = image.name or ""
+        key, ref = f"{subset}{image.id}", None
+        error: str | None = f"{image.id}: named by the annotations, but not in {self.images}"
+        if re.fullmatch(r"[\w-]+", image.id) is None:
+            error = f"{image.id!r} is no image id"
+        else:
+            for where in dict.fromkeys((subset, *SUBSETS)):
+                paths = [self.images / f"{where}{image.id}{suffix}" for suffix in SUFFIXES]
+                if found := next((p for p in paths if p.is_file()), None):
+                    ref, error = ImageRef.file(found), None
+                    break
+        return SourceImage(
+            self.name,
+            key,
+            ref,
+            boxes=image.boxes if image.labelled else None,
+            licence=image.licence,
+            attribution=image.attribution,
+            error=error,
+            rotation=image.rotation,
+        )
+
+
+class _Reading:
+    """What is known while the files are read."""
+
+    def __init__(self, index: BoxIndex, roles: Roles) -> None:
+        self.found_boxes = False
+        self._index = index
+        self._roles = roles
+        self._problems: list[tuple[str, str]] = []
+        self._more_problems = 0
+
+    def read(self, path: Path) -> None:
+        """Take the rows of a CSV file; those of a kind that is not needed are left."""
+        line, take = 1, None
+        try:
+            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                rows = csv.reader(file)
+                head = next(rows, [])
+                take = self._taker(set(head))
+                if take is None:
+                    return
+                for row in rows:
+                    line = rows.line_num
+                    if len(row) == len(head):
+                        take(dict(zip(head, row, strict=True)))
+                    elif row:
+                        said = f"{len(row)} columns instead of {len(head)}; it may be cut"
+                        self._problem(path, line, said)
+        except csv.Error as error:
+            self._problem(path, line, f"no CSV: {error}")
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror or error}") from None
+
+    def finish(self) -> Iterator[tuple[str, str]]:
+        """Where and what was wrong."""
+        yield from self._problems
+        if self._more_problems:
+            yield "more problems", f"{self._more_problems} more rows that cannot be used"
+
+    def _taker(self, head: set[str]) -> Any:
+        if {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"} <= head:
+            self.found_boxes = True
+            return self._box
+        if "ImageID" in head and head & {"Rotation", "OriginalURL"}:
+            return self._image
+        if {"ImageID", "Source", "LabelName", "Confidence"} <= head:
+            return self._image_label
+        return None
+
+    def _box(self, row: dict[str, str]) -> None:
+        id = row["ImageID"]
+        self._index.mark_labelled(id)
+        if (known := self._roles.get(row["LabelName"])) is None:
+            return
+        label, role = known
+        x0, y0, x1, y1 = (number(row[c]) for c in ("XMin", "YMin", "XMax", "YMax"))
+        # besides 0 and 1 there is -1: nobody looked
+        group, depiction, inside = (
+            row.get(c) == "1" for c in ("IsGroupOf", "IsDepiction", "IsInside")
+        )
+        score = number(row.get("Confidence"))
+        kind: BoxKind = "head" if role == "head" else "full"
+        crowd, ignore = group or role == "crowd", depiction or inside or role == "ignore"
+        told = score if score == score else None
+        self._index.add_box(id, Box(x0, y0, x1, y1, label, kind, told, crowd, ignore, True))
+
+    def _image_label(self, row: dict[str, str]) -> None:
+        known = self._roles.get(row["LabelName"])
+        seen_none = "verification" in row["Source"] and number(row["Confidence"]) == 0
+        if known is not None and known[1] == "person" and seen_none:
+            self._index.mark_labelled(row["ImageID"])
+
+    def _image(self, row: dict[str, str]) -> None:
+        rotation = number(row.get("Rotation"))
+        subset = row.get("Subset")
+        who = [text(row.get(c)) for c in ("Author", "AuthorProfileURL", "OriginalLandingURL")]
+        self._index.list_image(
+            row["ImageID"],
+            f"{subset}/" if f"{subset}/" in SUBSETS else "",
+            licence=text(row.get("License")),
+            attribution=", ".join(part for part in who if part) or None,
+            rotation=int(rotation) if rotation in (90, 180, 270) else 0,
+        )
+
+    def _problem(self, path: Path, line: int, problem: str) -> None:
+        if len(self._problems) < MAX_PROBLEMS:
+            place = f"{path.name}:line {line}"
+            self._problems.append((place, f"{path.name}, line {line}: {problem}"))
+        else:
+            self._more_problems += 1
+
+
+def _roles(files: list[Path], vocabulary: Vocabulary) -> Roles:
+    """What each label id means: (words, role)."""
+    words: dict[str, str] = {}
+    for path in files:
+        if path.suffix == ".csv" and "class-descriptions" in path.name:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                words.update(row[:2] for row in csv.reader(file) if len(row) >= 2)  # type: ignore[misc]
+    # the names of files that lack descriptions are ids, which the vocabulary may hold too
+    roles: Roles = {
+        id: (words.get(id, id), role)
+        for id in words
+        if (role := vocabulary.role(words[id]) or vocabulary.role(id))
+    }
+    if not words:
+        roles = {id: (id, role) for id, role in vocabulary.roles.items() if id.startswith("/m/")}
+    for path in files:
+        if path.suffix == ".json" and "hierarchy" in path.name:
+            try:
+                _inherit(json.loads(path.read_text("utf-8")), None, roles, words)
+            except (ValueError, RecursionError):
+                raise SourceError(f"{path}: no hierarchy of classes in JSON") from None
+    return roles
+
+
+def _inherit(node: Any, role: Role | None, roles: Roles, words: dict[str, str]) -> None:
+    """Give what stands below a label in the hierarchy its role; parts of it are something else."""
+    if not isinstance(node, dict):
+        return
+    id = str(node.get("LabelName"))
+    if role is not None and id not in roles:
+        roles[id] = (words.get(id, id), role)
+    for child in node.get("Subcategory", ()):
+        _inherit(child, roles[id][1] if id in roles else role, roles, words)
+    for part in node.get("Part", ()):
+        _inherit(part, None, roles, words)

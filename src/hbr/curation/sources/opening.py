@@ -1,0 +1,478 @@
+"""Sources as plain data, and opening them; a bare path is enough where its kind can be seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hbr.config import check
+from hbr.curation.sources.base import Source, SourceError
+from hbr.curation.sources.coco import CocoSource
+from hbr.curation.sources.folders import FolderSource
+from hbr.curation.sources.hub import HubSource
+from hbr.curation.sources.labels import load_vocabulary
+from hbr.curation.sources.odgt import OdgtSource
+from hbr.curation.sources.openimages import OpenImagesSource
+from hbr.curation.sources.parquet import ParquetSource
+from hbr.curation.sources.tars import TarSource
+from hbr.curation.sources.told import BoxForm, Told
+from hbr.curation.sources.voc import VocSource
+from hbr.curation.sources.wider import WiderLayout, WiderSource
+from hbr.curation.sources.yolo import YoloSource, read_classes
+
+HUB = "hf://"
+_IMAGES = ("images", "Images", "JPEGImages", "img")
+# a source in such a folder is called as the folder above
+_SAYS_NOTHING = {"instances", "annotations", "xml", "labels", *map(str.lower, _IMAGES)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """What all sources have.
+
+    Attributes:
+        name: unique in a run; empty takes it from the path.
+        labels: a YAML file like `labels.yaml`, whose labels are added.
+        people: further labels that name a person.
+    """
+
+    name: str = ""
+    labels: Path | None = None
+    people: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        ok = re.fullmatch(r"[^/\\\0]*", self.name) is not None
+        check(ok, "name", self.name, "without slashes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoConfig(_Named):
+    """COCO, Objects365 and what is written like them: see `coco`.
+
+    Attributes:
+        annotations: the JSON file.
+        images: the folder of images; None for the nearest that holds them.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    kind: Literal["coco", "objects365"] = "coco"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects365Config(CocoConfig):
+    """Objects365: COCO's format with its own vocabulary."""
+
+    kind: Literal["coco", "objects365"] = "objects365"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenImagesConfig(_Named):
+    """Open Images: see `openimages`.
+
+    Attributes:
+        annotations: the folder of CSV files.
+        images: the folder of images; None for the nearest.
+        unlabelled: also the images that no file of boxes names.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    unlabelled: bool = False
+    kind: Literal["openimages"] = "openimages"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrowdHumanConfig(_Named):
+    """CrowdHuman: see `odgt`.
+
+    Attributes:
+        annotations: the `.odgt` file.
+        images: the folder of images; None for the nearest.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    kind: Literal["crowdhuman"] = "crowdhuman"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocConfig(_Named):
+    """Pascal VOC: see `voc`.
+
+    Attributes:
+        annotations: the folder of XML files.
+        images: the folder of images; None for the nearest.
+        subset: a list of `ImageSets/Main`.
+        one_based: pixels are counted from 1.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    subset: Path | None = None
+    one_based: bool = True
+    kind: Literal["voc"] = "voc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WiderConfig(_Named):
+    """WIDER FACE, WIDER Pedestrian, WiderPerson: see `wider`.
+
+    Attributes:
+        annotations: the list; for `person` the folder of lists.
+        images: the folder of images; None for the nearest.
+        layout: which of the three.
+    """
+
+    annotations: Path
+    layout: WiderLayout
+    images: Path | None = None
+    kind: Literal["wider"] = "wider"
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoloConfig(_Named):
+    """YOLO: see `yolo`.
+
+    Attributes:
+        images: the folder of images.
+        annotations: the folder of text files; None for the one called `labels` instead of `images`.
+        classes: `data.yaml`, or a file with one name a line; None looks for one nearby.
+    """
+
+    images: Path
+    annotations: Path | None = None
+    classes: Path | None = None
+    kind: Literal["yolo"] = "yolo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows(_Named):
+    """How boxes are written in the rows of tables: see `told`.
+
+    Attributes:
+        vocabulary: an entry of `labels.yaml`.
+        boxes: what the four numbers of `bbox` are.
+        normalised: they are parts of width and height.
+        classes: names of labels that are numbers.
+    """
+
+    vocabulary: str = "free"
+    boxes: BoxForm = "xywh"
+    normalised: bool = False
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebDatasetConfig(_Rows):
+    """Tars: see `tars`.
+
+    Attributes:
+        path: a tar, a folder of tars, or a pattern with `*` in its last part.
+    """
+
+    path: Path
+    kind: Literal["webdataset"] = "webdataset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetConfig(_Rows):
+    """Parquet files: see `parquet`.
+
+    Attributes:
+        path: a file, a folder of them, or a pattern with `*` in its last part.
+        column: the one with the image bytes.
+    """
+
+    path: Path
+    column: str | None = None
+    kind: Literal["parquet"] = "parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig(_Rows):
+    """A data set of the Hugging Face hub: see `hub`.
+
+    Attributes:
+        dataset: its name, or a folder.
+        config, split, revision: as `datasets.load_dataset` takes them.
+        column: the one with the images.
+    """
+
+    dataset: str
+    config: str = ""
+    split: str = "train"
+    revision: str = ""
+    column: str | None = None
+    kind: Literal["hub"] = "hub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(_Named):
+    """Photos without annotations.
+
+    Attributes:
+        path: a folder, with all folders in it, or one photo.
+        licence, attribution: of all of them.
+    """
+
+    path: Path
+    licence: str | None = None
+    attribution: str | None = None
+    kind: Literal["folder"] = "folder"
+
+
+SourceConfig = (
+    CocoConfig
+    | Objects365Config
+    | OpenImagesConfig
+    | CrowdHumanConfig
+    | VocConfig
+    | WiderConfig
+    | YoloConfig
+    | WebDatasetConfig
+    | ParquetConfig
+    | HubConfig
+    | FolderConfig
+)
+
+
+def open_source(config: SourceConfig) -> Source:
+    """The source that this names; what it holds is read when it is gone through.
+
+    Raises:
+        SourceError: it is not there.
+        ConfigError: a table of labels cannot be used.
+    """
+    name = config.name or _name_of(_place(config))
+    match config:
+        case CocoConfig():
+            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
+            annotations = _file(config.annotations)
+            return CocoSource(name, annotations, _images(config.images, annotations), vocabulary)
+        case OpenImagesConfig():
+            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
+            folder = _folder(config.annotations)
+            images = _images(config.images, folder)
+            return OpenImagesSource(name, folder, images, vocabulary, config.unlabelled)
+        case CrowdHumanConfig():
+            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
+            annotations = _file(config.annotations)
+            return OdgtSource(name, annotations, _images(config.images, annotations), vocabulary)
+        case VocConfig():
+            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
+            folder = _folder(config.annotations)
+            images = _images(config.images, folder)
+            return VocSource(name, folder, images, vocabulary, config.subset, config.one_based)
+        case WiderConfig():
+            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
+            place = _folder if config.layout == "person" else _file
+            annotations = place(config.annotations)
+            images = _images(config.images, annotations)
+            return WiderSource(name, annotations, images, config.layout, vocabulary)
+        case YoloConfig():
+            return _open_yolo(name, config)
+        case FolderConfig():
+            if not config.path.exists():
+                raise SourceError(f"{config.path}: no such file or folder")
+            return FolderSource(name, config.path.resolve(), config.licence, config.attribution)
+        case _:
+            return _open_rows(name, config)
+
+
+def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
+    """All of these, each with a name of its own.
+
+    Where two would be called the same after their paths, folders before them are added until they
+    differ, so that the names do not depend on the order.
+
+    Raises:
+        SourceError: one is not there, or two have the same given name, or are the same.
+    """
+    names = [config.name or _name_of(_place(config)) for config in configs]
+    depth = 1
+    while doubles := {name for name in names if names.count(name) > 1}:
+        depth += 1
+        new = [
+            _name_of(_place(config), depth) if name in doubles and not config.name else name
+            for config, name in zip(configs, names, strict=True)
+        ]
+        if new == names:
+            raise SourceError(f"two sources are called {min(doubles)}; `name` tells them apart")
+        names = new
+    named = zip(configs, names, strict=True)
+    return [open_source(dataclasses.replace(config, name=name)) for config, name in named]
+
+
+def guess_source(path: str | Path) -> SourceConfig:
+    """What lies at a path, by looking at it: the `-i` of the command line.
+
+    `hf://NAME` is a data set of the hub, with `@SPLIT` behind it if it is not `train`. A folder
+    without annotations that are known here is a folder of photos.
+
+    Raises:
+        SourceError: nothing is there.
+    """
+    if str(path).startswith(HUB):
+        dataset, _, split = str(path)[len(HUB) :].partition("@")
+        return HubConfig(dataset=dataset, split=split or "train")
+    path = Path(path)
+    if path.is_file():
+        return _guess_file(path)
+    if "*" in path.name:
+        kind = ParquetConfig if path.suffix == ".parquet" else WebDatasetConfig
+        return kind(path=path)
+    if not path.is_dir():
+        raise SourceError(f"{path}: no such file or folder")
+    return _guess_folder(path)
+
+
+def _guess_file(path: Path) -> SourceConfig:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        objects365 = "objects365" in path.name.lower() or path.name.startswith("zhiyuan_objv2")
+        return (Objects365Config if objects365 else CocoConfig)(annotations=path)
+    if suffix == ".odgt":
+        return CrowdHumanConfig(annotations=path)
+    if suffix == ".tar":
+        return WebDatasetConfig(path=path)
+    if suffix == ".parquet":
+        return ParquetConfig(path=path)
+    if suffix == ".txt" and "bbx_gt" in path.name:  # the lists of WIDER FACE are called so
+        return WiderConfig(annotations=path, layout="face")
+    return FolderConfig(path=path)
+
+
+def _guess_folder(path: Path) -> SourceConfig:
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    folders = {p.name: p for p in path.iterdir() if p.is_dir()}
+
+    def ending(suffix: str, where: list[Path] = files) -> list[Path]:
+        return [p for p in where if p.name.lower().endswith(suffix)]
+
+    if ending("annotations-bbox.csv"):
+        return OpenImagesConfig(annotations=path)
+    if ending(".tar"):
+        return WebDatasetConfig(path=path)
+    if ending(".parquet"):
+        return ParquetConfig(path=path)
+    if len(found := ending(".odgt")) == 1:
+        return CrowdHumanConfig(annotations=found[0])
+    if "images" in folders and "labels" in folders and _nearby_classes(path):
+        return YoloConfig(images=folders["images"], annotations=folders["labels"])
+    jsons = [p for p in ending(".json") if _looks_like_coco(p)]
+    if len(jsons) == 1:
+        return CocoConfig(annotations=jsons[0])
+    if len(jsons) > 1 or len(found) > 1:
+        names = ", ".join(p.name for p in jsons or found)
+        raise SourceError(f"{path} holds several annotation files: name one of {names}")
+    for name in ("Annotations", "annotations", "xml"):
+        if name in folders and next(folders[name].glob("*.xml"), None):
+            return VocConfig(annotations=folders[name])
+    if ending(".xml"):
+        return VocConfig(annotations=path)
+    return FolderConfig(path=path)
+
+
+def _looks_like_coco(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    return head.lstrip().startswith(b"{") and any(
+        f'"{key}"'.encode() in head for key in ("images", "annotations", "categories", "licenses")
+    )
+
+
+def _open_yolo(name: str, config: YoloConfig) -> Source:
+    vocabulary = load_vocabulary("free", config.labels, config.people)
+    images = _folder(config.images).resolve()
+    labels = config.annotations
+    if labels is None:  # .../images/train → .../labels/train, as ultralytics does it
+        parts = list(images.absolute().parts)
+        if "images" not in parts:
+            raise SourceError(f"{images}: `annotations` must name the folder of text files")
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+        labels = Path(*parts)
+    labels = _folder(labels)
+    classes = config.classes or _nearby_classes(labels) or _nearby_classes(labels.absolute().parent)
+    if classes is None:
+        raise SourceError(f"{labels}: no data.yaml nor classes.txt here; `classes` names one")
+    names, keypoints = read_classes(classes)
+    return YoloSource(name, images, labels, names, vocabulary, keypoints)
+
+
+def _open_rows(name: str, config: WebDatasetConfig | ParquetConfig | HubConfig) -> Source:
+    vocabulary = load_vocabulary(config.vocabulary, config.labels, config.people)
+    told = Told(vocabulary, config.boxes, config.normalised, config.classes)
+    if isinstance(config, WebDatasetConfig):
+        return TarSource(name, _files(config.path, "*.tar"), told)
+    if isinstance(config, ParquetConfig):
+        return ParquetSource(name, _files(config.path, "*.parquet"), told, config.column)
+    folder = Path(config.dataset)
+    dataset = str(folder.absolute()) if folder.is_dir() else config.dataset
+    return HubSource(
+        name, dataset, told, config.config, config.split, config.revision, config.column
+    )
+
+
+def _nearby_classes(folder: Path) -> Path | None:
+    names = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _file(path: Path) -> Path:
+    return _there(path, Path.is_file, "file")
+
+
+def _folder(path: Path) -> Path:
+    return _there(path, Path.is_dir, "folder")
+
+
+def _there(path: Path, is_it: Callable[[Path], bool], what: str) -> Path:
+    if not is_it(path):
+        raise SourceError(f"{path}: no such {what}")
+    return path
+
+
+def _files(path: Path, pattern: str) -> tuple[Path, ...]:
+    if path.is_file():
+        return (path.resolve(),)
+    folder, pattern = (path, pattern) if path.is_dir() else (path.parent, path.name)
+    found = tuple(sorted(folder.resolve().glob(pattern))) if "*" in pattern else ()
+    if not found:
+        raise SourceError(f"{path}: no such files")
+    return found
+
+
+def _images(images: Path | None, annotations: Path) -> Path:
+    """The folder of images: the given one, or one of a usual name beside the annotations."""
+    if images is not None:
+        return _folder(images).resolve()
+    annotations = annotations.resolve()
+    home = annotations if annotations.is_dir() else annotations.parent
+    for folder in (home, home.parent):
+        for name in _IMAGES:
+            if (folder / name).is_dir():
+                return folder / name
+    return home
+
+
+def _place(config: SourceConfig) -> str:
+    for field in ("annotations", "path", "images", "dataset"):
+        if (value := getattr(config, field, None)) is not None:
+            return value if isinstance(value, str) else str(value.absolute())
+    raise AssertionError("every source has a place")
+
+
+def _name_of(place: str, depth: int = 1) -> str:
+    """The last parts of a path as a name: `a/coco/instances.json` → `coco`, or `a-coco`."""
+    path = Path(place)
+    parts = [part for part in (*path.parts[:-1], path.stem) if part.strip("/\\*")]
+    while len(parts) > 1 and parts[-1].lower() in _SAYS_NOTHING:
+        parts.pop()
+    name = "-".join(parts[-depth:])
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "source"

@@ -1,0 +1,88 @@
+"""Images on disk by the names that annotations give them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
+from hbr.curation.sources.spill import in_order
+
+
+def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:
+    """Files below `folder` whose name is accepted, as relative paths with slashes, sorted.
+
+    Hidden files and folders are left out, and links to folders are not followed.
+
+    Raises:
+        SourceError: the folder cannot be listed.
+    """
+    root = folder.absolute()
+    if not root.is_dir():
+        raise SourceError(f"{folder}: no such folder")
+
+    def fail(error: OSError) -> None:
+        raise SourceError(f"{error.filename}: {error.strerror}") from None
+
+    def names() -> Iterator[str]:
+        for parent, folders, files in os.walk(root, onerror=fail):
+            folders[:] = [f for f in folders if not f.startswith(".")]
+            base = Path(parent).relative_to(root).as_posix()
+            prefix = "" if base == "." else f"{base}/"
+            yield from (
+                prefix + name for name in files if not name.startswith(".") and accept(name)
+            )
+
+    return in_order(names())
+
+
+def locate(folder: Path, name: str) -> tuple[Path, str | None]:
+    """Where an image that annotations name lies below `folder`, and what is wrong with that.
+
+    Annotations often name folders that a download does not have (`images/v1/patch8/x.jpg` for
+    `patch8/x.jpg`): leading folders are dropped until a file is there.
+
+    Returns:
+        its path, and one line if it is not there or lies outside the folder.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or ".." in parts or parts[0].startswith("/") or "\0" in name:
+        return folder, f"{name!r} is no file name within the folder of images"
+    for first in range(len(parts)):
+        path = folder.joinpath(*parts[first:])
+        if path.is_file():
+            return path, None
+    return folder.joinpath(*parts), f"{name}: named by the annotations, but not in {folder}"
+
+
+def broken(source: str, key: str, error: str) -> SourceImage:
+    """The record of something that is no image: a bad line, a cut file."""
+    return SourceImage(source, key, None, error=error)
+
+
+def at(folder: Path, name: str) -> tuple[ImageRef | None, str | None]:
+    """`locate`, as a reference; None where the name itself is impossible."""
+    path, error = locate(folder, name)
+    return (None if path == folder else ImageRef.file(path)), error
+
+
+def number(value: object) -> float:
+    """A number as annotations write it; NaN for what is none, so that the box gets its reason."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return float("nan")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return float("nan")
+
+
+def pixels(value: object) -> int | None:
+    """A width or height as annotations state it; None for what is none."""
+    size = number(value)
+    return int(size) if 0 < size < 1 << 31 else None
+
+
+def text(value: object) -> str | None:
+    """Text that is not empty, else None."""
+    return value.strip() or None if isinstance(value, str) else None

@@ -1,0 +1,243 @@
+"""Tables on disk for what is too much for memory: SQLite's private temporary databases.
+
+SQLite keeps a page cache of 2 MB and writes the rest to an unnamed file in `TMPDIR` (or
+`SQLITE_TMPDIR`), which is gone when the connection is closed, even after a kill. Needed there:
+about 150 bytes for each image and 80 for each box; 3 GB for all of Objects365.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hbr.curation.sources.base import Box, BoxKind
+
+_KINDS: tuple[BoxKind, ...] = ("full", "visible", "head")
+_CROWD, _IGNORE, _NORMALISED = 1, 2, 4
+
+
+@contextlib.contextmanager
+def temporary_database() -> Iterator[sqlite3.Connection]:
+    """An empty database on disk that goes away with the block."""
+    database = sqlite3.connect("", isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode=OFF")
+        database.execute("PRAGMA synchronous=OFF")
+        yield database
+    finally:
+        database.close()
+
+
+def in_order(names: Iterable[str]) -> Iterator[str]:
+    """The names sorted by code point, each once, however many there are."""
+    with temporary_database() as database:
+        database.execute("CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        database.executemany("INSERT OR IGNORE INTO names VALUES (?)", ((n,) for n in names))
+        for (name,) in database.execute("SELECT name FROM names ORDER BY name"):
+            yield name
+
+
+class Seen:
+    """Which keys have come already; to be used as a context manager."""
+
+    def __enter__(self) -> Seen:
+        """Open the table."""
+        self._stack = contextlib.ExitStack()
+        self._database = self._stack.enter_context(temporary_database())
+        self._database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the table."""
+        self._stack.close()
+
+    def again(self, key: str) -> bool:
+        """Whether this key was asked for before."""
+        cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,))
+        return cursor.rowcount == 0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedImage:
+    """What an annotation file says of one image.
+
+    Attributes:
+        id: what boxes name it by.
+        name: file name, as written there.
+        width, height, licence, attribution, rotation: as of `SourceImage`.
+        labelled: somebody looked for people there.
+        boxes: in the order of the file.
+        listed: the file lists the image; else only its boxes name it.
+        repeated: another image before it had the same file name.
+    """
+
+    id: str
+    name: str | None
+    width: int | None
+    height: int | None
+    licence: str | None
+    attribution: str | None
+    rotation: int
+    labelled: bool
+    boxes: tuple[Box, ...]
+    listed: bool
+    repeated: bool = False
+
+
+class BoxIndex:
+    """Images and boxes of an annotation file, in any order, brought together on disk."""
+
+    def __enter__(self) -> BoxIndex:
+        """Open the tables."""
+        self._stack = contextlib.ExitStack()
+        self._database = self._stack.enter_context(temporary_database())
+        run = self._database.execute
+        run(
+            "CREATE TABLE images (n INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT, width, height,"
+            " licence, attribution, rotation, labelled, listed)"
+        )
+        run(
+            "CREATE TABLE boxes (image TEXT, x0, y0, x1, y1, label, kind, score, flags, category,"
+            " n INTEGER PRIMARY KEY)"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the tables."""
+        self._stack.close()
+
+    def add_image(
+        self,
+        id: str,
+        name: str,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        licence: str | None = None,
+        attribution: str | None = None,
+        rotation: int = 0,
+        labelled: bool = True,
+    ) -> bool:
+        """Add an image; False, and nothing is changed, if its id was added before."""
+        row = (id, name, width, height, licence, attribution, rotation, labelled)
+        cursor = self._database.execute(
+            "INSERT OR IGNORE INTO images VALUES (NULL,?,?,?,?,?,?,?,?,1)", row
+        )
+        return cursor.rowcount == 1
+
+    def mark_labelled(self, id: str) -> None:
+        """Say that somebody looked for people in this image, which may not be listed."""
+        self._database.execute(
+            "INSERT INTO images VALUES (NULL,?,NULL,NULL,NULL,NULL,NULL,0,1,0)"
+            " ON CONFLICT (id) DO UPDATE SET labelled = 1",
+            (id,),
+        )
+
+    def list_image(
+        self, id: str, name: str, *, licence: str | None, attribution: str | None, rotation: int
+    ) -> None:
+        """Add an image that nobody need have looked at, or what its list says, if it is there."""
+        self._database.execute(
+            "INSERT INTO images VALUES (NULL,?,?,NULL,NULL,?,?,?,0,1)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name, licence = excluded.licence,"
+            " attribution = excluded.attribution, rotation = excluded.rotation, listed = 1",
+            (id, name, licence, attribution, rotation),
+        )
+
+    def add_box(self, image: str, box: Box, category: str | None = None) -> None:
+        """Add a box; `category` is for boxes whose label is known only later."""
+        flags = _CROWD * box.crowd | _IGNORE * box.ignore | _NORMALISED * box.normalised
+        edges = [_storable(edge) for edge in (box.x0, box.y0, box.x1, box.y1)]
+        row = (image, *edges, box.label, _KINDS.index(box.kind), box.score, flags, category)
+        self._database.execute("INSERT INTO boxes VALUES (?,?,?,?,?,?,?,?,?,?,NULL)", row)
+
+    def name_categories(self, kept: Sequence[tuple[str, str, BoxKind, bool, bool]]) -> None:
+        """Give the boxes of these categories their label, and forget those of all others.
+
+        Args:
+            kept: category, label, kind, crowd, ignore.
+        """
+        run = self._database.execute
+        run("CREATE TEMP TABLE kept (category TEXT PRIMARY KEY, label, kind, flags)")
+        rows = [(c, la, _KINDS.index(k), _CROWD * cr | _IGNORE * ig) for c, la, k, cr, ig in kept]
+        self._database.executemany("INSERT OR REPLACE INTO kept VALUES (?,?,?,?)", rows)
+        run(
+            "DELETE FROM boxes WHERE category IS NOT NULL"
+            " AND category NOT IN (SELECT category FROM kept)"
+        )
+        run(
+            "UPDATE boxes SET label = k.label, kind = k.kind, flags = boxes.flags | k.flags"
+            " FROM kept k WHERE boxes.category = k.category"
+        )
+
+    def images(self, *, by_id: bool = False) -> Iterator[IndexedImage]:
+        """The images in the order of adding or of their ids; then those that only boxes name."""
+        run = self._database.execute
+        run("CREATE INDEX box_image ON boxes (image)")
+        if not by_id:
+            run("CREATE INDEX image_name ON images (name)")
+        columns = "id, name, width, height, licence, attribution, rotation, labelled, listed, n"
+        for row in run(f"SELECT {columns} FROM images ORDER BY {'id' if by_id else 'n'}"):
+            id, name, width, height, licence, attribution, rotation, labelled, listed, n = row
+            yield IndexedImage(
+                id,
+                name,
+                width,
+                height,
+                licence,
+                attribution,
+                rotation,
+                labelled=bool(labelled),
+                boxes=self._boxes(id),
+                listed=bool(listed),
+                repeated=not by_id and n != self._first_of(name),
+            )
+        orphans = (
+            "SELECT DISTINCT image FROM boxes WHERE image NOT IN (SELECT id FROM images)"
+            " ORDER BY image"
+        )
+        for (id,) in run(orphans):
+            boxes = self._boxes(id)
+            yield IndexedImage(id, None, None, None, None, None, 0, True, boxes, listed=False)
+
+    def _first_of(self, name: str) -> int:
+        row = self._database.execute("SELECT min(n) FROM images WHERE name = ?", (name,)).fetchone()
+        return int(row[0])
+
+    def _boxes(self, image: str) -> tuple[Box, ...]:
+        columns = "x0, y0, x1, y1, label, kind, score, flags"
+        query = f"SELECT {columns} FROM boxes WHERE image = ? ORDER BY n"
+        return tuple(_box(*row) for row in self._database.execute(query, (image,)))
+
+
+def _box(
+    x0: float | None,
+    y0: float | None,
+    x1: float | None,
+    y1: float | None,
+    label: str,
+    kind: int,
+    score: float | None,
+    flags: int,
+) -> Box:
+    edges = [float("nan") if edge is None else edge for edge in (x0, y0, x1, y1)]
+    crowd, ignore, normalised = (bool(flags & flag) for flag in (_CROWD, _IGNORE, _NORMALISED))
+    return Box(
+        edges[0],
+        edges[1],
+        edges[2],
+        edges[3],
+        label,
+        _KINDS[kind],
+        score,
+        crowd,
+        ignore,
+        normalised,
+    )
+
+
+def _storable(edge: float) -> float | None:
+    """SQLite has no NaN: it is NULL there."""
+    return None if edge != edge else float(edge)

@@ -1,0 +1,108 @@
+"""WebDataset: tars in which files with the same stem, one after the other, are one sample."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
+from hbr.curation.sources.paths import broken
+from hbr.curation.sources.spill import Seen
+from hbr.curation.sources.told import Told
+from hbr.image import is_photo_name
+
+# More is no description of one image.
+MAX_JSON = 16 << 20
+COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
+
+
+@dataclass(frozen=True)
+class TarSource:
+    """Images in tars, with a `.json` beside each, or without.
+
+    Attributes:
+        name: of the source.
+        tars: the files; images are read from their places in them, so they must not be compressed.
+        told: how the JSON is read.
+    """
+
+    name: str
+    tars: tuple[Path, ...]
+    told: Told
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        """The images in the order of the tars; a cut tar gives what was whole, then a record."""
+        for path in self.tars:
+            if path.name.lower().endswith(COMPRESSED):
+                said = f"{path.name}: decompress it first; images are read from their places"
+                yield broken(self.name, path.name, said)
+                continue
+            try:
+                with Seen() as seen:
+                    yield from self._tar(path, seen)
+            except (tarfile.TarError, EOFError) as error:
+                said = f"{path.name} is cut or no tar: {error}"
+                yield broken(self.name, f"{path.name}:end", said)
+            except OSError as error:
+                raise SourceError(f"{path}: {error.strerror or error}") from None
+
+    def _tar(self, path: Path, seen: Seen) -> Iterator[SourceImage]:
+        size = path.stat().st_size
+        image: tarfile.TarInfo | None = None
+        told: dict[str, Any] = {}
+        stem = None
+        with tarfile.open(path, "r:") as tar:
+            for member in _members(tar):
+                if (new := _stem(member.name)) != stem:
+                    if image is not None:
+                        yield self._image(path, image, told, seen)
+                    stem, image, told = new, None, {}
+                if member.offset_data + member.size > size:
+                    raise tarfile.ReadError(f"{member.name} goes on beyond the end")
+                if is_photo_name(member.name):
+                    if image is not None:
+                        yield self._image(path, image, told, seen)
+                    image = member
+                elif member.name.lower().endswith(".json"):
+                    told = _sidecar(tar, member)
+            if image is not None:
+                yield self._image(path, image, told, seen)
+
+    def _image(
+        self, path: Path, member: tarfile.TarInfo, told: dict[str, Any], seen: Seen
+    ) -> SourceImage:
+        key = f"{path.name}/{member.name}"
+        if seen.again(key):
+            place = f"{key}#{member.offset_data}"
+            return broken(self.name, place, f"{key}: a second file of that name in the tar")
+        ref = ImageRef(str(path.absolute()), member.offset_data, member.size)
+        error = told.pop("_error", None)
+        return SourceImage(self.name, key, ref, **self.told.read(told), error=error)
+
+
+def _members(tar: tarfile.TarFile) -> Iterable[tarfile.TarInfo]:
+    """The files of a tar; the list that tarfile keeps of them is not let grow."""
+    while (member := tar.next()) is not None:
+        if member.isreg():
+            yield member
+        tar.members.clear()  # type: ignore[attr-defined]
+
+
+def _stem(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{file.split('.')[0]}"
+
+
+def _sidecar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+    """What the JSON tells; `_error` says what is wrong with it."""
+    file = tar.extractfile(member)
+    assert file is not None
+    try:
+        data = json.loads(file.read(MAX_JSON))
+    except (ValueError, RecursionError):
+        return {"_error": f"{member.name} is no JSON"}
+    return data if isinstance(data, dict) else {"_error": f"{member.name} is no JSON object"}
