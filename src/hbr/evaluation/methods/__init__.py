@@ -46,11 +46,14 @@ _KINDS = {
 
 
 def build_method(config: MethodConfig) -> Method:
-    """The method that the configuration describes; weights are read when it first runs.
+    """The method that the configuration describes.
+
+    What it needs (weights, programs, extras) is looked for when it runs and has something to do:
+    results that are all there need nothing.
 
     Raises:
-        MethodError: it cannot run: an extra is not installed, a file or program is missing.
-        hbr.config.ConfigError: a program's YAML is wrong.
+        MethodError: a program that is not known.
+        hbr.config.ConfigError: a program's YAML is wrong, or does not fit its configuration.
     """
     module, name = _KINDS[config.kind]
     return cast(Method, getattr(importlib.import_module(f"{__name__}.{module}"), name)(config))

@@ -99,11 +99,12 @@ class ProgramSpec:
     each name in `values`.
 
     Attributes:
-        command: the words of the command line; it runs in the repository's folder, without a
-            shell.
+        command: the words of the command line, which no shell looks at.
         outputs: where results land, as patterns below the folder of the run, in which the output
             folder is called `output`; {name} is the input's name without suffix, `*` matches
-            anything. The first pattern that finds a file counts.
+            anything, `.*` at the end any suffix of a photo. The first that finds a file counts.
+        workdir: where it runs: "repo", or "run", the folder of the run, for programs that write
+            below the folder that they are in.
         values: further placeholders and their defaults; an empty one must be given.
         needs: files and folders, placeholders allowed, that must be there before it starts;
             relative ones are below the repository.
@@ -118,6 +119,7 @@ class ProgramSpec:
 
     command: tuple[str, ...]
     outputs: tuple[str, ...] = ("output/{name}.png",)
+    workdir: Literal["repo", "run"] = "repo"
     values: dict[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     factor: int | None = None
@@ -140,8 +142,9 @@ class ProgramSpec:
             ok = "{name}" in pattern and not Path(pattern).is_absolute() and ".." not in pattern
             check(ok, "outputs", pattern, "a path below the folder of the run, with {name} in it")
         joined = " ".join(self.command)
-        for name in ("input", "output"):
-            check(f"{{{name}}}" in joined, "command", joined, f"a command with {{{name}}} in it")
+        check("{input}" in joined, "command", joined, "a command with {input} in it")
+        ok = "{output}" in joined or self.workdir == "run"
+        check(ok, "command", joined, "a command with {output} in it, unless workdir is run")
         adjustable = "{upscale}" in joined
         check(
             adjustable == (self.factor is None),
@@ -170,6 +173,8 @@ class ProgramConfig:
         env: environment variables, beside those there are.
         input: how a program of a fixed factor is fed; see the head of this module.
         scale: size of the result over the input's.
+        upscale: what {upscale} stands for; null is `scale`. A program is then fed as one of this
+            fixed factor.
         resize: take results of another size than expected too, if the proportions are right to
             2 %, and resize them (antialiased bicubic); otherwise they are failures.
         seed: for programs that take one.
@@ -188,6 +193,7 @@ class ProgramConfig:
     env: dict[str, str] = field(default_factory=dict)
     input: Feed = "full"
     scale: float = 1.0
+    upscale: float | None = None
     resize: bool = False
     seed: int = 0
     start_seconds: float = 900.0
@@ -200,6 +206,8 @@ class ProgramConfig:
         """Check every field."""
         check(bool(self.python), "python", self.python, "a path, a command or conda:NAME")
         check(0.25 <= self.scale <= 8, "scale", self.scale, "0.25 to 8")
+        ok = self.upscale is None or 0.25 <= self.upscale <= 16
+        check(ok, "upscale", self.upscale, "0.25 to 16, or null")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
         check(self.start_seconds > 0, "start_seconds", self.start_seconds, "above 0")
         check(self.image_seconds > 0, "image_seconds", self.image_seconds, "above 0")

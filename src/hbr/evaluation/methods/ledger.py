@@ -1,0 +1,273 @@
+"""What is done already in a folder of results, so that a run that was killed goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import hbr
+from hbr.config import to_dict
+from hbr.evaluation.methods.base import MethodError, Outcome, Report
+from hbr.evaluation.methods.feeding import Pixels, read_pixels, write_pixels
+from hbr.files import sha256, write_text
+from hbr.image import PhotoError
+from hbr.image.reading import display_name
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LEDGER = "ledger.jsonl"
+WORK = ".work"
+
+# Where something lies and how long it may take do not change what it makes.
+_IMMATERIAL = (
+    *("file", "folder", "python", "repo", "env"),
+    *("start_seconds", "image_seconds", "attempts", "at_once"),
+)
+
+Restore = Callable[[Pixels], Pixels]
+_Told = tuple[dict[str, Any], dict[str, dict[str, Any]], list[dict[str, Any]]]
+
+
+class Ledger:
+    """The results in a folder, and the inputs that they were made of.
+
+    `ledger.jsonl` has the method in its first line, then a line for each kind of environment that
+    results were made in, and a line for each result, written after the result itself: stem, key
+    (the input's SHA-256), seconds. A line that a kill cut short is left out, and its result is made
+    again.
+    """
+
+    def __init__(
+        self, out: Path, method: Mapping[str, Any], inputs: Mapping[str, Path], *, resume: bool
+    ) -> None:
+        """Open the folder, or make it; `with` gives it back to others.
+
+        Args:
+            out: the folder.
+            method: plain values that tell this method from every other, see `identity`.
+            inputs: stem → photo.
+            resume: keep what is there.
+
+        Raises:
+            MethodError: the results of another method are there, files that no ledger knows
+                would be overwritten, a stem leaves the folder, or another run is at work in it.
+        """
+        self.out = out
+        self._lock = _locked(out)
+        try:
+            self._open(method, inputs, resume)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> Ledger:
+        """The ledger itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others work in the folder."""
+        self._lock.close()
+
+    def _open(self, method: Mapping[str, Any], inputs: Mapping[str, Path], resume: bool) -> None:
+        out = self.out
+        self._file = out / LEDGER
+        self._done: dict[str, dict[str, Any]] = {}
+        self._keys: dict[str, str] = {}
+        self._made_with: list[dict[str, Any]] = []
+        _check_stems(inputs)
+        found = self._read()
+        if found is None:
+            strange = [s for s in inputs if self.target(s).exists()]
+            if strange:
+                raise MethodError(
+                    f"{display_name(self.target(strange[0]))} is there, but no {LEDGER} tells how "
+                    "it came about; give another folder, or read it as a folder of results"
+                )
+        elif resume and found[0] != dict(method):
+            what = ", ".join(_differences(found[0], method))
+            raise MethodError(
+                f"{display_name(out)} holds the results of another method (other: {what}); "
+                "give another folder, or start anew without resuming"
+            )
+        elif resume:
+            self._done, self._made_with = found[1:]
+        else:
+            for stem in inputs:
+                self.target(stem).unlink(missing_ok=True)
+        self._method = dict(method)
+        made_with = ({"made_with": told} for told in self._made_with)
+        lines = [{"method": self._method}, *made_with, *self._done.values()]
+        write_text(self._file, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def target(self, stem: str) -> Path:
+        """Where the result of this stem is, or is to be."""
+        return self.out / f"{stem}.png"
+
+    def to_do(
+        self, inputs: Mapping[str, Path], key: Callable[[str, Path], str]
+    ) -> tuple[dict[str, Path], dict[str, str]]:
+        """The inputs without a result, and those that cannot be read, each with a line.
+
+        A result that was made of another input is removed, so that nothing counts it.
+        """
+        todo, failed = {}, {}
+        for stem, path in inputs.items():
+            try:
+                self._keys[stem] = key(stem, path)
+            except OSError as error:
+                failed[stem] = f"{display_name(path)}: {error.strerror or error}"
+                continue
+            except ValueError as error:
+                failed[stem] = one_line(error)
+                continue
+            done = self._done.get(stem)
+            if done and done["key"] == self._keys[stem] and self.target(stem).is_file():
+                continue
+            self._done.pop(stem, None)
+            self.target(stem).unlink(missing_ok=True)
+            todo[stem] = path
+        return todo, failed
+
+    def key(self, stem: str) -> str:
+        """What the result of this stem is made of, as `to_do` found it."""
+        return self._keys[stem]
+
+    def add(self, stem: str, pixels: Pixels, seconds: float) -> None:
+        """Write a result, then its line.
+
+        Raises:
+            hbr.image.PhotoError: it cannot be written.
+        """
+        write_pixels(pixels, self.target(stem))
+        line = {"stem": stem, "key": self._keys[stem], "seconds": round(seconds, 4)}
+        self._append(line)
+        self._done[stem] = line
+
+    def note(self, made_with: Mapping[str, Any]) -> None:
+        """Say in what environment the results that follow are made: versions, device, commit."""
+        told: dict[str, Any] = json.loads(json.dumps({"hbr": hbr.__version__, **made_with}))
+        if told not in self._made_with:
+            self._append({"made_with": told})
+            self._made_with.append(told)
+
+    def outcome(self, inputs: Mapping[str, Path], failed: Mapping[str, str]) -> Outcome:
+        """What there is now."""
+        restored = {stem: self.target(stem) for stem in inputs if stem not in failed}
+        seconds = sum(self._done[stem]["seconds"] for stem in restored)
+        provenance = {**self._method, "made_with": self._made_with}
+        return Outcome(restored, dict(failed), seconds, provenance)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _read(self) -> _Told | None:
+        """The method, the results and their environments; None if there is no ledger."""
+        try:
+            lines = self._file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return None
+        rows = []
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):  # cut short
+                rows.append(json.loads(line))
+        if not rows or "method" not in rows[0]:
+            raise MethodError(f"{display_name(self._file)} is damaged; give another folder")
+        made_with = [row["made_with"] for row in rows if "made_with" in row]
+        return rows[0]["method"], {r["stem"]: r for r in rows if "stem" in r}, made_with
+
+
+def run_each(
+    ledger: Ledger,
+    inputs: Mapping[str, Path],
+    load: Callable[[], Restore],
+    report: Report,
+    *,
+    read: Callable[[str, Path], Pixels] = lambda stem, path: read_pixels(path),
+    key: Callable[[str, Path], str] = lambda stem, path: sha256(path),
+) -> dict[str, str]:
+    """Restore, one after the other, what has no result yet.
+
+    Args:
+        ledger: where to.
+        inputs: stem → photo.
+        load: gives what restores; called once, if anything is left to do.
+        report: takes a line for each.
+        read: gives the pixels.
+        key: what a result depends on; another one and it is made again.
+
+    Returns:
+        stem → one line, of those that failed.
+
+    Raises:
+        MethodError: what `load` raises.
+    """
+    todo, failed = ledger.to_do(inputs, key)
+    if not todo:
+        return failed
+    restore = load()
+    for number, (stem, path) in enumerate(todo.items(), 1):
+        began = time.perf_counter()
+        try:
+            result = restore(read(stem, path))
+            ledger.add(stem, result, time.perf_counter() - began)
+        except Exception as error:
+            failed[stem] = one_line(error)
+        report(f"{number} of {len(todo)}: {failed.get(stem, stem)}")
+    return failed
+
+
+def identity(config: Any, **more: Any) -> dict[str, Any]:
+    """What tells a method from every other: its configuration, and what it was loaded from."""
+    kept = {k: v for k, v in to_dict(config).items() if k not in _IMMATERIAL}
+    plain: dict[str, Any] = json.loads(json.dumps({**kept, **more}))
+    return plain
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line for people."""
+    text = " ".join(str(error).split())
+    if isinstance(error, PhotoError | ValueError) and text:
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{display_name(str(error.filename))}: " if error.filename else ""
+        return name + error.strerror
+    if isinstance(error, MemoryError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _locked(out: Path) -> IO[bytes]:
+    """A file that is locked until it is closed, by whatever end of this process."""
+    lock = out / WORK / "lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = lock.open("ab")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise MethodError(f"another run is at work in {display_name(out)}") from None
+        except OSError:  # a file system without locks
+            pass
+    return file
+
+
+def _check_stems(inputs: Mapping[str, Path]) -> None:
+    for stem in inputs:
+        parts = PurePosixPath(stem).parts
+        ok = bool(parts) and not stem.startswith("/") and ".." not in parts and parts[0] != WORK
+        if not ok or "\\" in stem or "\0" in stem:
+            raise MethodError(f"the stem {stem!r} does not name a file in the folder of results")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return names or ["kind"]

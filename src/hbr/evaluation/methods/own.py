@@ -1,0 +1,62 @@
+"""Models of hbr as a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hbr.evaluation.methods.base import MethodError, Outcome, Report
+from hbr.evaluation.methods.config import HbrConfig
+from hbr.evaluation.methods.feeding import Pixels, wanted_size
+from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
+from hbr.files import sha256
+
+
+class HbrMethod:
+    """`hbr.Restorer` over the inputs."""
+
+    def __init__(self, config: HbrConfig) -> None:
+        """Take the configuration; the model is loaded when there is something to restore."""
+        self.config = config
+
+    def run(
+        self,
+        inputs: Mapping[str, Path],
+        out: Path,
+        *,
+        resume: bool = True,
+        report: Report = lambda line: None,
+    ) -> Outcome:
+        """See `hbr.evaluation.methods.base.Method`."""
+        from hbr.models.catalogue import find_model
+
+        try:
+            weights = sha256(find_model(self.config.model))
+        except (ValueError, OSError) as error:
+            raise MethodError(str(error)) from error
+        with Ledger(out, identity(self.config, sha256=weights), inputs, resume=resume) as ledger:
+            failed = run_each(ledger, inputs, lambda: self._load(ledger), report)
+            return ledger.outcome(inputs, failed)
+
+    def _load(self, ledger: Ledger) -> Restore:
+        import torch
+
+        from hbr.restoration import Restorer
+
+        config = self.config
+        try:
+            restorer = Restorer.from_pretrained(config.model, config.device, config.dtype)
+        except ValueError as error:
+            raise MethodError(str(error)) from error
+        device = str(restorer.device)
+        ledger.note({"torch": torch.__version__, "device": device, "dtype": restorer.dtype})
+
+        def restore(pixels: Pixels) -> Pixels:
+            height, width = wanted_size((pixels.shape[0], pixels.shape[1]), config.scale)
+            made = restorer(
+                pixels, scale=config.scale, tile=config.tile, color=config.color, seed=config.seed
+            ).pixels
+            assert made.shape[:2] == (height, width)
+            return made  # type: ignore[return-value]  # 8 bits in, 8 bits out
+
+        return restore

@@ -1,0 +1,234 @@
+"""Model files of other architectures through spandrel: Real-ESRGAN, BSRGAN, SwinIR and many more.
+
+Shapes: b tiles, h w what the network sees, f its factor; t_h t_w a tile of the result, all in
+pixels.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hbr.evaluation.methods.base import MethodError, Outcome, Report
+from hbr.evaluation.methods.config import SpandrelConfig, Tile
+from hbr.evaluation.methods.feeding import Pixels, fed_size, resized, wanted_size
+from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
+from hbr.files import sha256
+from hbr.image.pixels import to_8_bits
+from hbr.image.reading import display_name
+from hbr.restoration.devices import DTYPES, choose_device, reproducible
+from hbr.restoration.running import run_within_memory
+from hbr.restoration.tiling import least_tile, plan_tiles
+
+# Such networks are convolutions or windows and take any size; tiles are for memory only.
+_LARGE = 512
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+class SpandrelMethod:
+    """A network that spandrel reads, over the inputs."""
+
+    def __init__(self, config: SpandrelConfig) -> None:
+        """Take the configuration; the file is read when there is something to restore."""
+        self.config = config
+
+    def run(
+        self,
+        inputs: Mapping[str, Path],
+        out: Path,
+        *,
+        resume: bool = True,
+        report: Report = lambda line: None,
+    ) -> Outcome:
+        """See `hbr.evaluation.methods.base.Method`."""
+        file = self.config.file
+        try:
+            digest = sha256(file)
+        except OSError as error:
+            raise MethodError(f"{display_name(file)}: {error.strerror or error}") from None
+        if self.config.sha256 not in ("", digest):
+            raise MethodError(
+                f"{display_name(file)} has the SHA-256 {digest}; pinned is {self.config.sha256}"
+            )
+        who = identity(self.config, name=file.name, sha256=digest)
+        with Ledger(out, who, inputs, resume=resume) as ledger:
+            failed = run_each(ledger, inputs, lambda: self._load(ledger), report)
+            return ledger.outcome(inputs, failed)
+
+    def _load(self, ledger: Ledger) -> Restore:
+        config = self.config
+        network = load_network(config.file, config.device, config.dtype)
+        ledger.note(network.told)
+        if config.tile != "auto" and 0 < config.tile < (least := least_tile(network.needs)):
+            raise MethodError(f"tile is {config.tile}; this network needs at least {least}, or 0")
+
+        def restore(pixels: Pixels) -> Pixels:
+            size = (pixels.shape[0], pixels.shape[1])
+            fed = fed_size(size, config.scale, network.factor, config.input)
+            made = network(resized(pixels, fed), config.tile)
+            return resized(made, wanted_size(size, config.scale))
+
+        return restore
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """Sizes for `hbr.restoration.tiling`, in pixels of what the network sees."""
+
+    multiple_of: int
+    min_size: int
+    native_size: int = _LARGE
+
+
+class Network:
+    """A network of any factor over photos of any size."""
+
+    def __init__(self, descriptor: Any, device: torch.device, dtype: str, version: str) -> None:
+        """Take it from spandrel.
+
+        Args:
+            descriptor: spandrel's `ImageModelDescriptor`.
+            device: where it is to run.
+            dtype: in what precision.
+            version: spandrel's.
+        """
+        self.factor: int = descriptor.scale
+        self.needs = _Needs(
+            descriptor.size_requirements.multiple_of, max(1, descriptor.size_requirements.minimum)
+        )
+        self.told = {
+            "architecture": descriptor.architecture.name,
+            "factor": self.factor,
+            "tags": list(descriptor.tags),
+            "spandrel": version,
+            "torch": torch.__version__,
+            "device": str(device),
+            "dtype": dtype,
+        }
+        self._dtype = DTYPES[dtype]
+        self._device = device
+        self._model = descriptor.to(device=device, dtype=self._dtype).eval()
+        self._whole = descriptor.tiling.name != "SUPPORTED"
+
+    def __call__(self, pixels: Pixels, tile: Tile = "auto") -> Pixels:
+        """[h, w, 3] uint8 → [f·h, f·w, 3] uint8.
+
+        Tiles are planned on the grid of the result: the input's pixels are repeated f times each
+        way, and every f-th of a tile is what the network sees. Windows, blending and the retreat
+        when memory runs out are then those of `hbr.restoration`.
+
+        Args:
+            pixels: RGB.
+            tile: edge in pixels of what the network sees; "auto" takes photos up to about 512
+                pixels as a whole, and all photos where tiles would show.
+
+        Raises:
+            hbr.restoration.OutOfMemoryError: the smallest tiles do not fit.
+            FloatingPointError: values that are not finite came out.
+        """
+        f = self.factor
+        if tile == "auto" and self._whole:
+            tile = 0
+        needs = _Needs(*(f * n for n in (self.needs.multiple_of, self.needs.min_size, _LARGE)))
+        grown = np.repeat(np.repeat(pixels, f, axis=0), f, axis=1) if f > 1 else pixels
+        edge = tile if tile == "auto" else f * tile
+        plan = plan_tiles(grown.shape[0], grown.shape[1], needs, edge)
+        with reproducible(0, self._device):
+            run = run_within_memory(self._see, grown, plan, needs, device=self._device)
+        return to_8_bits(run.pixels)
+
+    def _see(self, tiles: Tensor) -> Tensor:
+        """[b, 3, t_h, t_w] with every pixel repeated → the same shape, restored."""
+        f = self.factor
+        seen = tiles[:, :, ::f, ::f].to(self._dtype).contiguous()  # [b, 3, t_h / f, t_w / f]
+        made = [self._model(one[None]) for one in seen]  # spandrel takes one at a time
+        return torch.cat(made).float()
+
+
+def load_network(file: Path, device: str = "auto", dtype: str = "auto") -> Network:
+    """Read a model file; nothing in it is run.
+
+    Args:
+        file: .pth, .pt or .ckpt, read with `torch.load(weights_only=True)`, or .safetensors.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        dtype: "auto" (float32), or a precision that the architecture takes.
+
+    Raises:
+        MethodError: spandrel is not installed, or this is no file that it makes an RGB image
+            network of.
+    """
+    spandrel = _import_spandrel()
+    try:
+        place = choose_device(device)
+    except ValueError as error:
+        raise MethodError(str(error)) from None
+    name = display_name(file)
+    weights = _read_weights(file, name)
+    try:
+        state = spandrel.canonicalize_state_dict(weights)
+        found = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
+    except spandrel.UnsupportedModelError:
+        raise MethodError(
+            f"{name} is of no architecture that spandrel {spandrel.__version__} knows"
+        ) from None
+    except Exception as error:  # a damaged state dict can fail anywhere in an architecture
+        line = " ".join(str(error).split())[:200]
+        raise MethodError(f"{name} cannot be made a network of: {line}") from error
+    what = found.architecture.name
+    channels = (found.input_channels, found.output_channels)
+    if not isinstance(found, spandrel.ImageModelDescriptor) or found.purpose == "FaceSR":
+        raise MethodError(f"{name} is {what}, which does not restore whole photographs")
+    if channels != (3, 3):
+        raise MethodError(f"{name} is {what} from {channels[0]} to {channels[1]} channels, not RGB")
+    precision = "float32" if dtype == "auto" else dtype
+    offered = {"float16": found.supports_half, "bfloat16": found.supports_bfloat16}
+    if not offered.get(precision, True):
+        raise MethodError(f"{name} is {what}, which does not run in {precision}")
+    return Network(found, place, precision, spandrel.__version__)
+
+
+def _import_spandrel() -> ModuleType:
+    try:
+        return importlib.import_module("spandrel")
+    except ModuleNotFoundError as error:
+        raise MethodError(
+            f"{error.name} is not installed; methods of kind spandrel need it: "
+            "pip install 'hbr[spandrel]'"
+        ) from None
+    except (ImportError, RuntimeError, OSError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise MethodError(
+            f"spandrel cannot be imported ({line}); it needs a torchvision of the same build as "
+            f"torch {torch.__version__}"
+        ) from error
+
+
+def _read_weights(file: Path, name: str) -> dict[str, Any]:
+    suffix = file.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise MethodError(f"{name} does not end in {', '.join(_SUFFIXES)}")
+    try:
+        if suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            weights: Any = load_file(file)
+        else:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MethodError(f"{name} does not exist") from None
+    except Exception as error:  # pickle, zip and header errors of every kind
+        line = " ".join(str(error).split())[:160]
+        raise MethodError(
+            f"{name} cannot be read as weights alone, and nothing else in it is run ({line})"
+        ) from None
+    if not isinstance(weights, dict):
+        raise MethodError(f"{name} holds a {type(weights).__name__}, no weights by name")
+    return weights
