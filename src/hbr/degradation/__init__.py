@@ -1,17 +1,34 @@
 """HQ image → LQ image: recipes, their random draws, and the differentiable pipeline."""
 
 from hbr.degradation.jpeg import jpeg, libjpeg
+from hbr.degradation.motion import Motion
 from hbr.degradation.pipeline import Degradation, degrade, draw
-from hbr.degradation.recipe import RECIPES, BlurConfig, Recipe, StageConfig
+from hbr.degradation.recipe import (
+    RECIPES,
+    BlurConfig,
+    MotionConfig,
+    Recipe,
+    StageConfig,
+    find_recipe,
+    weakened,
+)
+from hbr.degradation.regions import Person, Regions, read_people
 
 __all__ = [
     "RECIPES",
     "BlurConfig",
     "Degradation",
+    "Motion",
+    "MotionConfig",
+    "Person",
     "Recipe",
+    "Regions",
     "StageConfig",
     "degrade",
     "draw",
+    "find_recipe",
     "jpeg",
     "libjpeg",
+    "read_people",
+    "weakened",
 ]

@@ -1,4 +1,4 @@
-"""Blur kernels of the Real-ESRGAN recipe, float64, summing to one.
+"""Blur kernels of the recipes, float64, summing to one.
 
 Every kernel is [k, k] with odd k. σ and the distances are in pixels, θ in radians.
 Source: Real-ESRGAN (2021), §3.2 and §3.3; BSRGAN for the generalized and plateau shapes.
@@ -49,6 +49,30 @@ def sinc(size: int, cutoff: float) -> Tensor:
     safe = radius.clamp(min=1e-12)
     kernel = cutoff * torch.special.bessel_j1(cutoff * safe) / (2 * math.pi * safe)
     kernel[size // 2, size // 2] = cutoff**2 / (4 * math.pi)
+    return kernel / kernel.sum()
+
+
+def trajectory(size: int, length: float, angle: float, bend: float, wobble: float) -> Tensor:
+    """The trace of a point that moves at constant speed; its centre of mass is in the middle.
+
+    Args:
+        size: odd edge, at least length + 3.
+        length: of the path.
+        angle: direction in the middle of the path, 0 to the right, growing downwards.
+        bend: how much the path turns from end to end.
+        wobble: how far the direction swings to either side, once along the path.
+    """
+    n = max(2, math.ceil(4 * length) + 1)
+    s = (torch.arange(n, dtype=torch.float64) + 0.5) / n - 0.5
+    heading = angle + bend * s + wobble * torch.sin(2 * math.pi * s)
+    path = torch.stack([torch.sin(heading), torch.cos(heading)]).cumsum(1) * (length / n)
+    y, x = path - path.mean(dim=1, keepdim=True) + size // 2  # [2, n]
+    kernel = torch.zeros(size, size, dtype=torch.float64)
+    top, left = y.floor(), x.floor()
+    for down in (0, 1):
+        for right in (0, 1):
+            share = (1 - (y - top - down).abs()) * (1 - (x - left - right).abs())
+            kernel.index_put_(((top + down).long(), (left + right).long()), share, accumulate=True)
     return kernel / kernel.sum()
 
 

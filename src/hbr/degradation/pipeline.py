@@ -1,4 +1,4 @@
-"""The second-order degradation: every random parameter is drawn first, then applied.
+"""The degradation of an image: every random parameter is drawn first, then applied.
 
 Shapes: b batch, h w pixels, k kernel edge.
 Source: Real-ESRGAN (2021), §3; the parameters are those of `hbr.degradation.recipe`.
@@ -14,12 +14,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Generator, Tensor
 
 from hbr.degradation import kernels
+from hbr.degradation.filtering import SPATIAL_KERNEL, filter_each, filter_large
 from hbr.degradation.jpeg import jpeg, libjpeg
-from hbr.degradation.recipe import LARGEST_KERNEL, BlurConfig, Range, Recipe, StageConfig
+from hbr.degradation.motion import Motion, draw_motions, move
+from hbr.degradation.recipe import BlurConfig, Range, Recipe, StageConfig
+from hbr.degradation.regions import Regions
 
 _SHAPES = ("gaussian", "gaussian", "generalized", "generalized", "plateau", "plateau")
 _MODES = ("area", "bilinear", "bicubic")
@@ -71,6 +74,7 @@ class Degradation:
         sinc_first: resize and sinc come before the last stage's JPEG, not after it.
         scale: the final resize.
         jpeg: which JPEG.
+        motions: movements of people, in order.
     """
 
     stages: tuple[Stage, ...]
@@ -79,6 +83,7 @@ class Degradation:
     sinc_first: bool
     scale: int
     jpeg: str
+    motions: tuple[Motion, ...] = ()
 
     @property
     def sizing(self) -> tuple[object, ...]:
@@ -106,15 +111,22 @@ def draw(recipe: Recipe, n: int, generator: Generator) -> list[Degradation]:
         sinc = None
         if _uniform(generator) < recipe.final_sinc_prob:
             sizes_of_sinc = recipe.stages[-1].blur.sizes if recipe.stages else (7, 21)
-            sinc = _draw_sinc(_draw_kernel_size(sizes_of_sinc, generator), math.pi / 3, generator)
-        out.append(
-            Degradation(stages, sizes.final_mode, sinc, sizes.sinc_first, recipe.scale, recipe.jpeg)
-        )
+            size = _draw_kernel_size(sizes_of_sinc, generator)
+            sinc = _draw_sinc(size, math.pi / 3, recipe.final_sinc_depth, generator)
+        motions = ()
+        if recipe.motion is not None:
+            motions = draw_motions(recipe.motion, len(recipe.stages), generator)
+        place = (sizes.final_mode, sinc, sizes.sinc_first)
+        out.append(Degradation(stages, *place, recipe.scale, recipe.jpeg, motions))
     return out
 
 
 def degrade(
-    images: Tensor, degradations: Sequence[Degradation], *, resize_back: bool = True
+    images: Tensor,
+    degradations: Sequence[Degradation],
+    *,
+    regions: Sequence[Regions | None] | None = None,
+    resize_back: bool = True,
 ) -> Tensor:
     """Apply drawn degradations; the same input gives the same output.
 
@@ -123,6 +135,8 @@ def degrade(
     Args:
         images: [b, 3, h, w] in [0, 1].
         degradations: b of them.
+        regions: b of them: where the people of each image are, for its motion blur. Where it is
+            None, or holds nothing, shapes like limbs are made up (`hbr.degradation.motion`).
         resize_back: bicubic to the size of the input; otherwise h, w divided by `scale`, which
             all must share.
 
@@ -131,24 +145,34 @@ def degrade(
     """
     if len(degradations) != images.shape[0]:
         raise ValueError(f"{len(degradations)} degradations for {images.shape[0]} images")
+    if regions is None:
+        regions = [None] * len(degradations)
+    elif len(regions) != len(degradations):
+        raise ValueError(f"{len(regions)} regions for {images.shape[0]} images")
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for i, degradation in enumerate(degradations):
         groups[degradation.sizing].append(i)
     results: dict[int, Tensor] = {}
     for members in groups.values():
-        batch = _degrade_group(images[members], [degradations[i] for i in members], resize_back)
+        drawn, where = [degradations[i] for i in members], [regions[i] for i in members]
+        batch = _degrade_group(images[members], drawn, where, resize_back)
         results.update(zip(members, batch, strict=True))
     return torch.stack([results[i] for i in range(len(results))])
 
 
-def _degrade_group(images: Tensor, group: list[Degradation], resize_back: bool) -> Tensor:
+def _degrade_group(
+    images: Tensor, group: list[Degradation], regions: list[Regions | None], resize_back: bool
+) -> Tensor:
     h, w = images.shape[-2:]
     first = group[0]
-    if not first.stages and first.scale == 1 and not any(d.final_sinc for d in group):
+    untouched = not any(d.final_sinc or d.motions for d in group)
+    if not first.stages and first.scale == 1 and untouched:
         return images
-    x = images
+    x = _move(images, group, regions, 0)
     n_stages = len(first.stages)
     for s in range(n_stages):
+        if s:
+            x = _move(x, group, regions, s)
         x = _filter(x, [d.stages[s].kernel for d in group])
         x = _resize(x, _stage_size((h, w), first, s), first.stages[s].mode)
         x = _add_noise(x, [d.stages[s].noise for d in group])
@@ -172,24 +196,36 @@ def _stage_size(size: tuple[int, int], drawn: Degradation, stage: int) -> tuple[
     return h, w
 
 
-def _filter(x: Tensor, drawn: list[Kernel | None]) -> Tensor:
-    """Each image with its own kernel, reflected at the borders."""
-    chosen = [i for i, kernel in enumerate(drawn) if kernel is not None]
-    if not chosen:
+def _move(x: Tensor, group: list[Degradation], regions: list[Regions | None], stage: int) -> Tensor:
+    """Each image with those of its movements that come before this stage."""
+    if not any(motion.stage == stage for d in group for motion in d.motions):
         return x
-    tensors = [k.tensor() for k in drawn if k is not None]
-    size = max(t.shape[-1] for t in tensors)
-    weight = torch.stack([kernels.pad_kernel(t, size) for t in tensors]).to(x)  # [b, k, k]
-    picked = x[chosen] if len(chosen) < len(drawn) else x
-    # reflection needs more pixels than it mirrors; smaller images repeat their edge
-    mode = "reflect" if min(x.shape[-2:]) > LARGEST_KERNEL // 2 else "replicate"
-    padded = F.pad(picked, (size // 2,) * 4, mode=mode)
-    flat = rearrange(padded, "b c h w -> c b h w")
-    out = F.conv2d(flat, weight[:, None], groups=len(chosen))  # [c, b, h, w]
-    out = rearrange(out, "c b h w -> b c h w")
-    if len(chosen) == len(drawn):
-        return out
-    return x.index_copy(0, torch.tensor(chosen, device=x.device), out)
+    images = list(x)
+    for i, degradation in enumerate(group):
+        for motion in degradation.motions:
+            if motion.stage == stage:
+                images[i] = move(images[i], motion, regions[i])
+    return torch.stack(images)
+
+
+def _filter(x: Tensor, drawn: list[Kernel | None]) -> Tensor:
+    """Each image with its own kernel."""
+    small = [i for i, k in enumerate(drawn) if k is not None and k.size <= SPATIAL_KERNEL]
+    large = [i for i, k in enumerate(drawn) if k is not None and k.size > SPATIAL_KERNEL]
+    tensors = {i: k.tensor() for i, k in enumerate(drawn) if k is not None}
+    if small:
+        out = filter_each(x if len(small) == len(drawn) else x[small], [tensors[i] for i in small])
+        x = _put(x, small, out)
+    if large:
+        x = _put(x, large, torch.stack([filter_large(x[i], tensors[i]) for i in large]))
+    return x
+
+
+def _put(x: Tensor, chosen: list[int], changed: Tensor) -> Tensor:
+    """The batch with `changed` in the chosen places."""
+    if len(chosen) == x.shape[0]:
+        return changed
+    return x.index_copy(0, torch.tensor(chosen, device=x.device), changed)
 
 
 def _resize(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
@@ -228,10 +264,8 @@ def _jpeg(x: Tensor, qualities: list[float | None], kind: str) -> Tensor:
         return x
     quality = torch.tensor([q for q in qualities if q is not None])
     codec = jpeg if kind == "differentiable" else libjpeg
-    if len(chosen) == len(qualities):
-        return codec(x.clamp(0, 1), quality)
-    out = codec(x[chosen].clamp(0, 1), quality)
-    return x.index_copy(0, torch.tensor(chosen, device=x.device), out)
+    picked = x if len(chosen) == len(qualities) else x[chosen]
+    return _put(x, chosen, codec(picked.clamp(0, 1), quality))
 
 
 @dataclass(frozen=True)
@@ -260,10 +294,13 @@ def _draw_sizes(recipe: Recipe, generator: Generator) -> _Sizes:
     for stage in recipe.stages:
         low, high = stage.resize_range
         direction = _choice(stage.resize_probs, generator)
-        factor = _uniform(generator, ((1.0, high), (low, 1.0), (1.0, 1.0))[direction])
-        resizes.append((factor, _MODES[_choice((1, 1, 1), generator)]))
-    final_mode = _MODES[_choice((1, 1, 1), generator)]
-    return _Sizes(tuple(resizes), final_mode, _uniform(generator) < 0.5)
+        if direction == 1 and stage.down_uniform_in == "divisor":
+            factor = 1 / _uniform(generator, (1.0, 1 / low))
+        else:
+            factor = _uniform(generator, ((1.0, high), (low, 1.0), (1.0, 1.0))[direction])
+        resizes.append((factor, _MODES[_choice(stage.resize_modes, generator)]))
+    final_mode = _MODES[_choice(recipe.final_modes, generator)]
+    return _Sizes(tuple(resizes), final_mode, _uniform(generator) < recipe.jpeg_last_prob)
 
 
 def _draw_stage(stage: StageConfig, resize: float, mode: str, generator: Generator) -> Stage:
@@ -290,7 +327,8 @@ def _draw_kernel_size(sizes: tuple[int, int], generator: Generator) -> int:
     return low + 2 * int(torch.randint((high - low) // 2 + 1, (), generator=generator))
 
 
-def _draw_sinc(size: int, lowest: float, generator: Generator) -> Kernel:
+def _draw_sinc(size: int, lowest: float, depth: float, generator: Generator) -> Kernel:
+    lowest += (1 - depth) * (math.pi - lowest)
     return Kernel("sinc", size, (_uniform(generator, (lowest, math.pi)),))
 
 
@@ -298,7 +336,8 @@ def _draw_kernel(blur: BlurConfig, generator: Generator) -> Kernel:
     size = _draw_kernel_size(blur.sizes, generator)
     if _hit(blur.sinc_prob, generator):
         # small kernels cannot hold the ringing of a low cutoff
-        return _draw_sinc(size, math.pi / 3 if size < 13 else math.pi / 5, generator)
+        lowest = math.pi / 3 if size < 13 else math.pi / 5
+        return _draw_sinc(size, lowest, blur.sinc_depth, generator)
     index = _choice(blur.shapes, generator)
     sigma_x = _uniform(generator, blur.sigma)
     isotropic = index % 2 == 0

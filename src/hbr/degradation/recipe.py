@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import ConfigError, check, load_yaml
 
 Range = tuple[float, float]
 
-LARGEST_KERNEL = 21
+LARGEST_KERNEL = 127
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class BlurConfig:
         sizes: smallest and largest kernel edge; odd ones between are drawn uniformly.
         shapes: weights of iso, aniso, generalized iso, generalized aniso, plateau iso, aniso.
         sinc_prob: probability of a sinc filter in place of these shapes.
+        sinc_depth: how much of the way down from π the cutoff may go: 1 as published, 0 not at all.
         sigma: standard deviations in pixels, along both axes.
         beta_generalized, beta_plateau: exponents of those shapes; half of the draws are at most 1.
     """
@@ -29,20 +31,20 @@ class BlurConfig:
     sizes: tuple[int, int] = (7, 21)
     shapes: tuple[float, float, float, float, float, float] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
     sinc_prob: float = 0.1
+    sinc_depth: float = 1.0
     sigma: Range = (0.2, 3.0)
     beta_generalized: Range = (0.5, 4.0)
     beta_plateau: Range = (1.0, 2.0)
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check_prob(self, "prob", "sinc_prob")
+        _check_prob(self, "prob", "sinc_prob", "sinc_depth")
         _check_range(self, "sigma", "beta_generalized", "beta_plateau")
         low, high = self.sizes
         ok = 3 <= low <= high <= LARGEST_KERNEL and low % 2 == high % 2 == 1
         expected = f"two odd numbers from 3 to {LARGEST_KERNEL}, the smaller first"
         check(ok, "sizes", self.sizes, expected)
-        ok = min(self.shapes) >= 0 and sum(self.shapes) > 0
-        check(ok, "shapes", self.shapes, "six weights, not all 0")
+        _check_weights(self, "shapes")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class StageConfig:
         resize_probs: weights of up, down, keep.
         resize_range: factors, down from the first to 1, up from 1 to the second: of the size of
             the image in the first stage, of that size divided by the recipe's `scale` in others.
+        down_uniform_in: what is drawn uniformly on the way down, the factor or its inverse.
+        resize_modes: weights of area, bilinear, bicubic.
         gaussian_prob: probability of Gaussian noise; otherwise it is Poisson.
         noise_prob: probability of any noise.
         noise_sigma: σ of Gaussian noise, in 8-bit levels.
@@ -65,6 +69,8 @@ class StageConfig:
     blur: BlurConfig = field(default_factory=BlurConfig)
     resize_probs: tuple[float, float, float] = (0.2, 0.7, 0.1)
     resize_range: Range = (0.15, 1.5)
+    down_uniform_in: Literal["factor", "divisor"] = "factor"
+    resize_modes: tuple[float, float, float] = (1.0, 1.0, 1.0)
     gaussian_prob: float = 0.5
     noise_prob: float = 1.0
     noise_sigma: Range = (1.0, 30.0)
@@ -76,13 +82,60 @@ class StageConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         _check_prob(self, "gaussian_prob", "noise_prob", "grey_prob", "jpeg_prob")
-        _check_range(self, "noise_sigma", "poisson_scale", "jpeg_quality")
+        _check_range(self, "poisson_scale", "jpeg_quality")
+        low, high = self.noise_sigma
+        check(0 <= low <= high, "noise_sigma", self.noise_sigma, "two numbers from 0, in order")
         low, high = self.resize_range
         check(0 < low <= 1 <= high, "resize_range", self.resize_range, "two factors around 1")
-        ok = min(self.resize_probs) >= 0 and sum(self.resize_probs) > 0
-        check(ok, "resize_probs", self.resize_probs, "three weights, not all 0")
+        _check_weights(self, "resize_probs", "resize_modes")
         low, high = self.jpeg_quality
         check(1 <= low <= high <= 100, "jpeg_quality", self.jpeg_quality, "within 1 and 100")
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Human motion blur: parts of a body moved while the shutter was open.
+
+    A copy of the image, blurred along a drawn path, is mixed in under a soft mask of body parts.
+    Lengths are relative to the short edge of the image, so that they mean the same at any size.
+
+    Attributes:
+        prob: probability of any movement.
+        places: weights of its coming before the first stage, and between the first and the second
+            (only where there are two).
+        count: least and most movements in an image; each has its own path and parts.
+        person_prob: probability that a movement takes the whole person, not some of its parts.
+        part_prob: probability of each part otherwise; at least one is taken.
+        length: of the path.
+        bend: the path turns by at most this much, in radians, to either side.
+        wobble: its direction swings by at most this much, in radians, to either side.
+        softness: σ of the edge of the mask.
+        opacity: weight of the blurred copy inside the mask.
+    """
+
+    prob: float = 1.0
+    places: tuple[float, float] = (0.5, 0.5)
+    count: tuple[int, int] = (1, 3)
+    person_prob: float = 0.25
+    part_prob: float = 0.35
+    length: Range = (0.015, 0.12)
+    bend: float = 1.5
+    wobble: float = 0.5
+    softness: Range = (0.004, 0.02)
+    opacity: Range = (0.8, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check_prob(self, "prob", "person_prob", "part_prob")
+        _check_range(self, "length", "softness", "opacity")
+        _check_weights(self, "places")
+        low, high = self.count
+        check(1 <= low <= high <= 16, "count", self.count, "two numbers from 1 to 16, in order")
+        check(self.length[1] <= 0.5, "length", self.length, "at most 0.5, half of the short edge")
+        check(self.softness[1] <= 0.2, "softness", self.softness, "at most 0.2")
+        check(self.opacity[1] <= 1, "opacity", self.opacity, "within 0 and 1")
+        check(self.bend >= 0, "bend", self.bend, "0 or more")
+        check(self.wobble >= 0, "wobble", self.wobble, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -90,30 +143,49 @@ class Recipe:
     """What is drawn for each image; `real-esrgan` is the default of this line of research.
 
     Attributes:
-        stages: in order; with none, and scale 1, the image stays as it is.
+        stages: in order; with none, no motion, and scale 1, the image stays as it is.
         final_sinc_prob: probability of a sinc filter at the end.
+        final_sinc_depth: as `BlurConfig.sinc_depth`.
         scale: the degraded image is this many times smaller before it is resized back.
+        final_modes: weights of area, bilinear, bicubic for the resize to that size.
+        jpeg_last_prob: probability that this resize comes before the last stage's JPEG, not after.
         jpeg: the differentiable JPEG, or libjpeg's own.
         shared_sizes: one draw of all resizings for a whole batch, which lets a GPU take the batch
             at once, as the public training code does; otherwise every image has its own.
+        motion: human motion blur, if any.
+        version: raised when a change makes the recipe give other images.
     """
 
     stages: tuple[StageConfig, ...] = ()
     final_sinc_prob: float = 0.0
+    final_sinc_depth: float = 1.0
     scale: int = 1
+    final_modes: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    jpeg_last_prob: float = 0.5
     jpeg: Literal["differentiable", "libjpeg"] = "differentiable"
     shared_sizes: bool = False
+    motion: MotionConfig | None = None
+    version: int = 1
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check_prob(self, "final_sinc_prob")
+        _check_prob(self, "final_sinc_prob", "final_sinc_depth", "jpeg_last_prob")
+        _check_weights(self, "final_modes")
         check(self.scale >= 1, "scale", self.scale, "1 or more")
+        check(self.version >= 1, "version", self.version, "1 or more")
 
 
 def _check_prob(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         check(0 <= value <= 1, name, value, "in [0, 1]")
+
+
+def _check_weights(config: object, *names: str) -> None:
+    for name in names:
+        weights = getattr(config, name)
+        ok = min(weights) >= 0 and sum(weights) > 0
+        check(ok, name, weights, f"{len(weights)} weights, not all 0")
 
 
 def _check_range(config: object, *names: str) -> None:
@@ -152,9 +224,128 @@ LIGHT = Recipe(
     ),
 )
 
+# One stage at the size of the image, as CodeFormer has it: blur, smaller, noise, JPEG, and back.
+_BLUR_OF_CODEFORMER = BlurConfig(
+    sizes=(41, 41), shapes=(0.5, 0.5, 0.0, 0.0, 0.0, 0.0), sinc_prob=0.0, sigma=(1.0, 15.0)
+)
+_STAGE_OF_CODEFORMER = StageConfig(
+    blur=_BLUR_OF_CODEFORMER,
+    resize_probs=(0.0, 1.0, 0.0),
+    resize_range=(1 / 30, 1.0),
+    down_uniform_in="divisor",
+    resize_modes=(0.0, 1.0, 0.0),
+    gaussian_prob=1.0,
+    noise_sigma=(0.0, 20.0),
+    grey_prob=0.0,
+    jpeg_quality=(30.0, 90.0),
+)
+
+# CodeFormer (2022), §4.1: faces are hidden far deeper than a body can be.
+CODEFORMER = Recipe(
+    stages=(_STAGE_OF_CODEFORMER,),
+    final_modes=(0.0, 1.0, 0.0),
+    jpeg_last_prob=0.0,
+    jpeg="libjpeg",
+)
+
+# The ranges that DiffBIR (2023) trains its second stage with.
+DIFFBIR = replace(
+    CODEFORMER,
+    stages=(
+        replace(
+            _STAGE_OF_CODEFORMER,
+            blur=replace(_BLUR_OF_CODEFORMER, sigma=(0.1, 12.0)),
+            resize_range=(1 / 12, 1.0),
+            noise_sigma=(0.0, 15.0),
+            jpeg_quality=(30.0, 100.0),
+        ),
+    ),
+)
+
 RECIPES = {
     "real-esrgan": REAL_ESRGAN,
     "real-esrgan-libjpeg": replace(REAL_ESRGAN, jpeg="libjpeg"),
+    "codeformer": CODEFORMER,
+    "diffbir": DIFFBIR,
+    # in the spirit of HAODiff (2025): both damages in one image
+    "motion-blur": replace(REAL_ESRGAN, motion=MotionConfig()),
     "light": LIGHT,
     "none": Recipe(),
 }
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of this name, or of this YAML file.
+
+    Raises:
+        ConfigError: there is none, or the file does not fit `Recipe`.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if Path(name).suffix.lower() in (".yaml", ".yml"):
+        return load_yaml(Recipe, name)
+    raise ConfigError(
+        f"recipe is {name!r}; it must be one of {', '.join(RECIPES)}, or a .yaml file"
+    )
+
+
+def weakened(recipe: Recipe, strength: float) -> Recipe:
+    """The recipe with every range of severities cut to its milder part.
+
+    Of each range from mild to severe, `strength` is the part that stays, counted from the mild
+    end: 1 leaves the recipe as it is, 0.5 draws σ from 0.2–3.0 out of 0.2–1.6, and 0 always takes
+    the mild end. `scale`, the shapes of kernels and the odds of each step stay. A generator makes
+    the same choices at every strength, so that the same image in several strengths differs in
+    severity alone.
+
+    Args:
+        recipe: the ranges.
+        strength: in [0, 1].
+
+    Raises:
+        ConfigError: another strength.
+    """
+    check(0 <= strength <= 1, "strength", strength, "in [0, 1]")
+    if strength == 1:
+        return recipe
+    motion = recipe.motion
+    if motion is not None:
+        motion = replace(
+            motion,
+            length=_lower_part(motion.length, strength),
+            opacity=_lower_part(motion.opacity, strength),
+            bend=motion.bend * strength,
+            wobble=motion.wobble * strength,
+        )
+    return replace(
+        recipe,
+        stages=tuple(_weakened_stage(stage, strength) for stage in recipe.stages),
+        final_sinc_depth=recipe.final_sinc_depth * strength,
+        motion=motion,
+    )
+
+
+def _weakened_stage(stage: StageConfig, strength: float) -> StageConfig:
+    least, most = stage.resize_range
+    if stage.down_uniform_in == "divisor":
+        least = 1 / (1 + strength * (1 / least - 1))
+    else:
+        least = 1 - strength * (1 - least)
+    worst, best = stage.jpeg_quality
+    return replace(
+        stage,
+        blur=replace(
+            stage.blur,
+            sigma=_lower_part(stage.blur.sigma, strength),
+            sinc_depth=stage.blur.sinc_depth * strength,
+        ),
+        resize_range=(least, most),
+        noise_sigma=_lower_part(stage.noise_sigma, strength),
+        poisson_scale=_lower_part(stage.poisson_scale, strength),
+        jpeg_quality=(best - strength * (best - worst), best),
+    )
+
+
+def _lower_part(bounds: Range, part: float) -> Range:
+    low, high = bounds
+    return low, low + part * (high - low)
