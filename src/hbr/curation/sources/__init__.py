@@ -5,7 +5,8 @@ however many there are. What is wrong with one of them is written in it, and the
 """
 
 from hbr.curation.sources.base import Box, ImageRef, Source, SourceError, SourceImage
-from hbr.curation.sources.opening import SourceConfig, guess_source, open_source, open_sources
+from hbr.curation.sources.configs import SourceConfig
+from hbr.curation.sources.opening import guess_source, open_source, open_sources
 
 __all__ = [
     "Box",

@@ -1,0 +1,224 @@
+"""Sources as plain data, as YAML names them; `kind` says which."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hbr.config import check
+from hbr.curation.sources.told import BoxForm
+from hbr.curation.sources.wider import WiderLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """What all sources have.
+
+    Attributes:
+        name: unique in a run; empty takes it from the path.
+        labels: a YAML file like `labels.yaml`, whose labels are added.
+        people: further labels that name a person.
+    """
+
+    name: str = ""
+    labels: Path | None = None
+    people: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        ok = re.fullmatch(r"[^/\\\0]*", self.name) is not None
+        check(ok, "name", self.name, "without slashes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoConfig(_Named):
+    """COCO, Objects365 and what is written like them: see `coco`.
+
+    Attributes:
+        annotations: the JSON file.
+        images: the folder of images; None for the nearest that holds them.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    kind: Literal["coco", "objects365"] = "coco"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objects365Config(CocoConfig):
+    """Objects365: COCO's format with its own vocabulary."""
+
+    kind: Literal["coco", "objects365"] = "objects365"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenImagesConfig(_Named):
+    """Open Images: see `openimages`.
+
+    Attributes:
+        annotations: the folder of CSV files.
+        images: the folder of images; None for the nearest.
+        unlabelled: also the images that no file of boxes names.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    unlabelled: bool = False
+    kind: Literal["openimages"] = "openimages"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrowdHumanConfig(_Named):
+    """CrowdHuman: see `odgt`.
+
+    Attributes:
+        annotations: the `.odgt` file.
+        images: the folder of images; None for the nearest.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    kind: Literal["crowdhuman"] = "crowdhuman"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocConfig(_Named):
+    """Pascal VOC: see `voc`.
+
+    Attributes:
+        annotations: the folder of XML files.
+        images: the folder of images; None for the nearest.
+        subset: a list of `ImageSets/Main`.
+        one_based: pixels are counted from 1.
+    """
+
+    annotations: Path
+    images: Path | None = None
+    subset: Path | None = None
+    one_based: bool = True
+    kind: Literal["voc"] = "voc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WiderConfig(_Named):
+    """WIDER FACE, WIDER Pedestrian, WiderPerson: see `wider`.
+
+    Attributes:
+        annotations: the list; for `person` the folder of lists.
+        images: the folder of images; None for the nearest.
+        layout: which of the three.
+    """
+
+    annotations: Path
+    layout: WiderLayout
+    images: Path | None = None
+    kind: Literal["wider"] = "wider"
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoloConfig(_Named):
+    """YOLO: see `yolo`.
+
+    Attributes:
+        images: the folder of images.
+        annotations: the folder of text files; None for the one called `labels` instead of `images`.
+        classes: `data.yaml`, or a file with one name a line; None looks for one nearby.
+    """
+
+    images: Path
+    annotations: Path | None = None
+    classes: Path | None = None
+    kind: Literal["yolo"] = "yolo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows(_Named):
+    """How boxes are written in the rows of tables: see `told`.
+
+    Attributes:
+        vocabulary: an entry of `labels.yaml`.
+        boxes: what the four numbers of `bbox` are.
+        normalised: they are parts of width and height.
+        classes: names of labels that are numbers.
+    """
+
+    vocabulary: str = "free"
+    boxes: BoxForm = "xywh"
+    normalised: bool = False
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebDatasetConfig(_Rows):
+    """Tars: see `tars`.
+
+    Attributes:
+        path: a tar, a folder of tars, or a pattern with `*` in its last part.
+    """
+
+    path: Path
+    kind: Literal["webdataset"] = "webdataset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetConfig(_Rows):
+    """Parquet files: see `parquet`.
+
+    Attributes:
+        path: a file, a folder of them, or a pattern with `*` in its last part.
+        column: the one with the image bytes.
+    """
+
+    path: Path
+    column: str | None = None
+    kind: Literal["parquet"] = "parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig(_Rows):
+    """A data set of the Hugging Face hub: see `hub`.
+
+    Attributes:
+        dataset: its name, or a folder.
+        config, split, revision: as `datasets.load_dataset` takes them.
+        column: the one with the images.
+    """
+
+    dataset: str
+    config: str = ""
+    split: str = "train"
+    revision: str = ""
+    column: str | None = None
+    kind: Literal["hub"] = "hub"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(_Named):
+    """Photos without annotations.
+
+    Attributes:
+        path: a folder, with all folders in it, or one photo.
+        licence, attribution: of all of them.
+    """
+
+    path: Path
+    licence: str | None = None
+    attribution: str | None = None
+    kind: Literal["folder"] = "folder"
+
+
+SourceConfig = (
+    CocoConfig
+    | Objects365Config
+    | OpenImagesConfig
+    | CrowdHumanConfig
+    | VocConfig
+    | WiderConfig
+    | YoloConfig
+    | WebDatasetConfig
+    | ParquetConfig
+    | HubConfig
+    | FolderConfig
+)
