@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -44,7 +44,8 @@ class MetricInfo:
         min_size: the shortest side that it can be computed on, in pixels, after the crop.
         weights: names in `weights.yaml` that it needs.
         extra: the optional dependency that it needs.
-        needs: what a `person` metric reads of the people: masks, boxes, keypoints.
+        obtain: how to come by the weights, as a command or an address.
+        needs: what a `person` metric reads of the people: masks, keypoints, restored keypoints.
         function: `module:name` of a plain function (image, reference) → [b]; or
         factory: `module:name` of what makes the metric: (info, device, weights) → Metric.
     """
@@ -62,6 +63,7 @@ class MetricInfo:
     min_size: int = 1
     weights: tuple[str, ...] = ()
     extra: str | None = None
+    obtain: str = ""
     needs: tuple[str, ...] = ()
     function: str | None = None
     factory: str | None = None
@@ -151,7 +153,60 @@ _FULL: list[MetricInfo] = [
     ),
 ]  # fmt: skip
 
-METRICS: dict[str, MetricInfo] = {info.id: info for info in _FULL}
+_NATURAL: list[MetricInfo] = [
+    MetricInfo(
+        "niqe", "NIQE", "1", "lower", "no-reference", GREY,
+        "Mittal, Soundararajan, Bovik 2013", min_size=192,
+        licence="Apache-2.0; the authors' model: free with their notice",
+        weights=("niqe",),
+        obtain="fit one with `hbr metrics fit-niqe PHOTOS -o niqe.npz`, or get the authors' "
+        "niqe_modelparameters.mat",
+        factory="hbr.metrics.niqe:load_niqe",
+    ),
+    MetricInfo(
+        "brisque", "BRISQUE", "1", "lower", "no-reference", GREY,
+        "Mittal, Moorthy, Bovik 2012", min_size=32,
+        weights=("brisque",),
+        obtain="get brisque_model_live.yml and, into the same folder, brisque_range_live.yml from "
+        "https://github.com/opencv/opencv_contrib/tree/4.x/modules/quality/samples",
+        factory="hbr.metrics.brisque:load_brisque",
+    ),
+]  # fmt: skip
+
+_PERSON: list[MetricInfo] = [
+    MetricInfo(
+        "person-colour", "Colour error in people (ΔE)", "1", "lower", "person",
+        "CIELAB (D65), CIEDE2000", "see hbr.metrics.person", needs=("masks",),
+        factory="hbr.metrics.person:load_colour",
+    ),
+    MetricInfo(
+        "person-sharpness", "Sharpness error in people (octaves)", "1", "lower", "person",
+        GREY, "see hbr.metrics.person", needs=("masks",),
+        factory="hbr.metrics.person:load_person_sharpness",
+    ),
+    MetricInfo(
+        "background-sharpness", "Sharpness error around people (octaves)", "1", "lower", "person",
+        GREY, "see hbr.metrics.person", needs=("masks",),
+        factory="hbr.metrics.person:load_background_sharpness",
+    ),
+    MetricInfo(
+        "person-keypoints", "Key point agreement (OKS)", "1", "higher", "person",
+        "none", "Lin et al. 2014, OKS; see hbr.metrics.person",
+        needs=("keypoints", "restored keypoints"),
+        factory="hbr.metrics.person:load_keypoints",
+    ),
+    MetricInfo(
+        "face-identity", "Identity distance of faces", "1", "lower", "person", "RGB",
+        "see hbr.metrics.faces", needs=("keypoints",),
+        licence="Apache-2.0, as are the weights of SFace",
+        weights=("sface",), extra="onnx",
+        obtain="get face_recognition_sface_2021dec.onnx from "
+        "https://github.com/opencv/opencv_zoo/tree/main/models/face_recognition_sface",
+        factory="hbr.metrics.faces:load_identity",
+    ),
+]  # fmt: skip
+
+METRICS: dict[str, MetricInfo] = {info.id: info for info in [*_FULL, *_NATURAL, *_PERSON]}
 
 ALIASES: dict[str, str] = {
     "psnr": "psnr-y",
@@ -183,7 +238,7 @@ def load_metric(name: str, *, device: str = "cpu", weights: Path | None = None) 
     Args:
         name: see `find_metric`.
         device: where a network runs; metrics without weights always run on the CPU.
-        weights: a file of weights to use in place of the one that hbr looks for.
+        weights: the file of weights, or the folder that it lies in; what needs none ignores it.
 
     Raises:
         MetricError: unknown, or something that it needs is missing; the message names it and
@@ -191,8 +246,6 @@ def load_metric(name: str, *, device: str = "cpu", weights: Path | None = None) 
     """
     info = find_metric(name)
     if info.function is not None:
-        if weights is not None:
-            raise MetricError(f"{info.id} takes no weights; got {weights}")
         return FunctionMetric(info, _resolve(info.function))
     assert info.factory is not None  # by MetricInfo's own check
     return cast(Metric, _resolve(info.factory)(info, device, weights))
@@ -235,6 +288,25 @@ def check_images(info: MetricInfo, image: Tensor, reference: Tensor | None) -> N
             f"{info.id} compares pictures of one size; got {shape[3]}x{shape[2]} and "
             f"{reference.shape[-1]}x{reference.shape[-2]}"
         )
+
+
+def weights_of(info: MetricInfo, weights: Path | None, names: Sequence[str]) -> Path:
+    """The file that `weights` is, or the first of `names` in the folder that it is.
+
+    Raises:
+        MetricError: there is none; the message names it and says how to come by it.
+    """
+    wanted = " or ".join(names)
+    if weights is None:
+        raise MetricError(f"{info.id} needs a file {wanted}: {info.obtain}")
+    if weights.is_dir():
+        found = [weights / name for name in names if (weights / name).is_file()]
+        if not found:
+            raise MetricError(f"{weights} holds no {wanted} for {info.id}; {info.obtain}")
+        return found[0]
+    if not weights.is_file():
+        raise MetricError(f"{weights}: there is no such file for {info.id}; {info.obtain}")
+    return weights
 
 
 def _resolve(place: str) -> Callable[..., Any]:

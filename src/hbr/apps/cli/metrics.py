@@ -1,0 +1,114 @@
+"""`hbr metrics list | fit-niqe`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hbr.apps.cli import ExitCode
+from hbr.apps.cli.reporting import Reporter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+app = typer.Typer(
+    help="What can be measured, and how each number comes about.", no_args_is_help=True
+)
+
+
+@app.command("list")
+def list_metrics(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """List every metric: version, direction, colour space, crop, what it needs, its licence."""
+    from hbr.metrics.table import METRICS
+
+    if as_json:
+        rows = [dataclasses.asdict(info) for info in METRICS.values()]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    columns = ("id", "version", "better", "kind", "colour", "crop", "weights", "licence")
+    lines = [
+        (
+            info.id,
+            f"{info.implementation} {info.version}",
+            info.better,
+            info.kind,
+            info.colour,
+            str(info.crop),
+            ", ".join(info.weights) or "none",
+            info.licence,
+        )
+        for info in METRICS.values()
+    ]
+    if not sys.stdout.isatty():
+        for line in (columns, *lines):
+            typer.echo("\t".join(line))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
+
+
+@app.command("fit-niqe")
+def fit_niqe(
+    photos: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Sharp photographs.", exists=True, file_okay=False),
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+) -> None:
+    """Fit NIQE's model of natural photographs to a folder of sharp ones.
+
+    Values of NIQE compare only under one model. Photos that cannot be read are left out and
+    counted: exit code 3.
+    """
+    if out.suffix.lower() != ".npz":
+        raise typer.BadParameter("the model is an .npz file", param_hint="--output")
+    if out.exists() and not overwrite:
+        raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
+    from hbr.files import sha256
+    from hbr.image import PhotoError, is_photo_name, read_photo
+    from hbr.metrics import MetricError
+    from hbr.metrics.niqe import BLOCK
+    from hbr.metrics.niqe import fit_niqe as fit
+
+    files = sorted(path for path in photos.rglob("*") if is_photo_name(path.name))
+    reporter = Reporter(as_json=False)
+    left_out: list[Path] = []
+
+    def read() -> Iterator[Tensor]:
+        for number, file in enumerate(files, 1):
+            try:
+                photo = read_photo(file)
+                if min(photo.size) < BLOCK:
+                    raise PhotoError(f"{file} is smaller than a block of {BLOCK}x{BLOCK}")
+                yield photo.tensor()
+            except PhotoError as error:
+                left_out.append(file)
+                reporter.say("error", str(error))
+            reporter.moved(number, len(files))
+
+    name = photos.resolve().name
+    with reporter.listening(), reporter.bar(len(files)):
+        try:
+            model = fit(read(), name)
+        except MetricError as error:
+            raise typer.BadParameter(str(error), param_hint="FOLDER") from None
+    fitted_on = f"{len(files) - len(left_out)} photos of {name}"
+    dataclasses.replace(model, fitted_on=fitted_on).save(out)
+    reporter.say("info", f"fitted on {fitted_on}; SHA-256 {sha256(out)[:16]}")
+    typer.echo(out)
+    if left_out:
+        raise typer.Exit(ExitCode.SOME)

@@ -1,0 +1,248 @@
+"""How well the people in a picture came through, which no measure of whole pictures tells.
+
+All compare with a reference of the same size, and read where people are in it: masks, boxes, key
+points, given as data. A picture without the people that a measure needs scores NaN, never 0.
+
+Shapes: n people, h w pixels. Pictures are RGB [b, 3, h, w] in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from hbr.metrics.ciede import ciede2000, lab
+from hbr.metrics.planes import Plane, grey, levels
+from hbr.metrics.table import MetricError, MetricInfo, check_images
+
+# A key point counts as seen from this visibility on: COCO's 1 and 2, and what detectors are sure of
+SEEN = 0.3
+
+# Fewer pixels than this tell nothing about a person
+_FEWEST = 64
+
+# Deviations of annotators on COCO's key points, Ronchi and Perona 2017: nose, then pairs
+_PAIRED = (0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089)
+_SIGMAS = np.array([0.026, *np.repeat(_PAIRED, 2)])
+
+
+class PeopleLike(Protocol):
+    """The people in one picture.
+
+    Attributes:
+        boxes: [n, 4], x0 y0 x1 y1 in pixels.
+        keypoints: [n, 17, 3] or None: x, y, visibility, in COCO's order; below 0.3 is unseen.
+        masks: bool [n, h, w] or None.
+    """
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """[n, 4]."""
+
+    @property
+    def keypoints(self) -> np.ndarray | None:
+        """[n, 17, 3] or None."""
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """Bool [n, h, w] or None."""
+
+
+Measure = Callable[[Tensor, Tensor, PeopleLike, PeopleLike | None], float]
+
+
+class PersonMetric:
+    """A measure of one picture and its people as a `Metric`."""
+
+    def __init__(self, info: MetricInfo, measure: Measure) -> None:
+        self.info = info
+        self.measure = measure
+
+    def __call__(
+        self,
+        image: Tensor,
+        reference: Tensor | None = None,
+        people: Sequence[PeopleLike] | None = None,
+        restored_people: Sequence[PeopleLike] | None = None,
+    ) -> Tensor:
+        """[b, 3, h, w] twice, and the people in each reference → float64 [b], NaN without people.
+
+        `restored_people`, those found anew in the restored pictures, are read by
+        `person-keypoints` alone.
+
+        Raises:
+            MetricError: what does not fit, or is missing.
+        """
+        check_images(self.info, image, reference)
+        assert reference is not None  # by check_images
+        found = self._checked(people, image, "people in the references")
+        again: Sequence[PeopleLike | None] = [None] * len(image)
+        if "restored keypoints" in self.info.needs:
+            again = self._checked(restored_people, image, "people found in the restored pictures")
+        scores = [
+            self.measure(image[i : i + 1], reference[i : i + 1], found[i], again[i])
+            for i in range(len(image))
+        ]
+        return torch.tensor(scores, dtype=torch.float64)
+
+    def _checked(
+        self, people: Sequence[PeopleLike] | None, image: Tensor, what: str
+    ) -> Sequence[PeopleLike]:
+        if people is None:
+            raise MetricError(f"{self.info.id} needs the {what}, and none were given")
+        if len(people) != len(image):
+            raise MetricError(f"{self.info.id}: {len(image)} pictures but {len(people)} {what}")
+        for one in people:
+            if one.masks is not None and len(one.masks) and one.masks.shape[1:] != image.shape[2:]:
+                h, w = one.masks.shape[1:]
+                raise MetricError(
+                    f"{self.info.id}: a mask is {w}x{h}, its picture "
+                    f"{image.shape[3]}x{image.shape[2]}"
+                )
+            for need in ("masks", "keypoints"):
+                if need in self.info.needs and len(one.boxes) and getattr(one, need) is None:
+                    raise MetricError(f"{self.info.id} needs {need}, and the {what} have none")
+        return people
+
+
+def load_colour(info: MetricInfo, *_: Any) -> PersonMetric:
+    """`colour_error` as a metric."""
+    return PersonMetric(info, lambda x, y, people, _: colour_error(x, y, people))
+
+
+def load_person_sharpness(info: MetricInfo, *_: Any) -> PersonMetric:
+    """Octaves between the sharpness of the people and their reference's; see `sharpness_ratios`."""
+    return PersonMetric(
+        info, lambda x, y, people, _: float(np.abs(np.log2(sharpness_ratios(x, y, people)[0])))
+    )
+
+
+def load_background_sharpness(info: MetricInfo, *_: Any) -> PersonMetric:
+    """The same outside the people."""
+    return PersonMetric(
+        info, lambda x, y, people, _: float(np.abs(np.log2(sharpness_ratios(x, y, people)[1])))
+    )
+
+
+def load_keypoints(info: MetricInfo, *_: Any) -> PersonMetric:
+    """`keypoint_agreement` as a metric."""
+
+    def measure(x: Tensor, y: Tensor, people: PeopleLike, again: PeopleLike | None) -> float:
+        assert again is not None  # by PersonMetric
+        return keypoint_agreement(again, people)
+
+    return PersonMetric(info, measure)
+
+
+def colour_error(image: Tensor, reference: Tensor, people: PeopleLike) -> float:
+    """Mean ΔE (CIEDE2000) over the pixels of the people's masks; 1 is just visible.
+
+    Both pictures, [1, 3, h, w], are first averaged by a Gaussian of σ = shorter side / 128 that
+    takes in pixels of the masks alone, so that texture, noise and blur do not count as colour, nor
+    the background as skin. sRGB, D65.
+
+    Fails where: masks are wrong at their borders (what they take in counts in full); fine patterns
+    that lost their colour at a scale below σ; clothing weighs as much as skin, by its area. It
+    says nothing of hue shifts that the reference itself has.
+    """
+    mask = _union(people, image)
+    if mask.sum() < _FEWEST:
+        return float("nan")
+    weight = mask.astype(np.float64)
+    sigma = min(mask.shape) / 128
+    total = cv2.GaussianBlur(weight, (0, 0), sigma)[mask]
+
+    def smooth(picture: Tensor) -> np.ndarray:
+        # [k, 3], the pixels of the mask
+        values = lab(levels(picture)[0].transpose(1, 2, 0) / 255) * weight[..., None]
+        return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma)[mask] / total[:, None])
+
+    return float(np.mean(ciede2000(smooth(image), smooth(reference))))
+
+
+def sharpness_ratios(image: Tensor, reference: Tensor, people: PeopleLike) -> tuple[float, float]:
+    """Sharpness over the reference's, inside the people's masks and outside them.
+
+    Above 1 is sharper than the reference, below 1 softer. Sharpness is the root mean square of the
+    gradient (Sobel's, on grey levels) over pixels at least 3 away from the masks' border, so that
+    outlines count for neither side. One squared level is added to both. The metrics give the
+    distance from 1 in octaves, |log₂ ratio|, because being twice too sharp is as wrong as being
+    half as sharp; ask here for the direction.
+
+    Fails where: noise, ringing and JPEG blocks count as sharpness, wherever they lie, so a ratio of
+    1 is no proof of detail; a reference that is out of focus is the measure of its own blur. A side
+    of fewer than 64 pixels is NaN.
+    """
+    mask = _union(people, image).astype(np.uint8)
+    square = np.ones((7, 7), np.uint8)
+    # no shrinking from the picture's own border
+    inside = cv2.erode(mask, square).astype(bool)
+    outside = ~cv2.dilate(mask, square).astype(bool)
+    slopes = [_squared_slope(next(grey(picture))) for picture in (image, reference)]
+
+    def ratio(region: Plane) -> float:
+        if region.sum() < _FEWEST or not mask.any():
+            return float("nan")
+        energy, expected = (float(slope[region].mean()) + 1 for slope in slopes)
+        return float(np.sqrt(energy / expected))
+
+    return ratio(inside), ratio(outside)
+
+
+def keypoint_agreement(restored: PeopleLike, reference: PeopleLike) -> float:
+    """Mean object key point similarity of the people in the reference, in [0, 1]; 1 is the same.
+
+    COCO's OKS over the points that are visible in the reference, with the area of the mask, or 0.53
+    of the box where there are no masks; people are matched so that the sum is largest, and one
+    who is not found again counts 0.
+
+    Fails where: it measures the detector as well as the restoration, so use one detector for both
+    and report its name; where the reference's points are annotations by hand, even the untouched
+    reference scores below 1. People found in the restored picture alone do not count, and a pose
+    can be right on a body that is not.
+    """
+    points = _points(reference)
+    seen = [i for i in range(len(points)) if (points[i, :, 2] >= SEEN).any()]
+    if not seen:
+        return float("nan")
+    areas = _areas(reference)
+    others = _points(restored)
+    scores = np.zeros((len(seen), len(others)))
+    for row, i in enumerate(seen):
+        visible = points[i, :, 2] >= SEEN
+        squared = ((others[:, visible, :2] - points[i, visible, :2]) ** 2).sum(axis=2)
+        spread = 2 * max(float(areas[i]), 1.0) * (2 * _SIGMAS[visible]) ** 2
+        scores[row] = np.exp(-squared / spread).mean(axis=1)
+    matched = scores[linear_sum_assignment(scores, maximize=True)]
+    return float(matched.sum() / len(seen))
+
+
+def _points(people: PeopleLike) -> np.ndarray:
+    if people.keypoints is None:
+        return np.empty((0, 17, 3))
+    return np.asarray(people.keypoints, dtype=np.float64)
+
+
+def _areas(people: PeopleLike) -> np.ndarray:
+    if people.masks is not None:
+        return people.masks.sum(axis=(1, 2)).astype(np.float64)
+    x0, y0, x1, y1 = np.asarray(people.boxes, dtype=np.float64).T
+    return np.asarray(0.53 * (x1 - x0) * (y1 - y0))
+
+
+def _union(people: PeopleLike, image: Tensor) -> Plane:
+    if people.masks is None or not len(people.masks):
+        return np.zeros(tuple(image.shape[2:]), dtype=bool)
+    return np.logical_or.reduce(np.asarray(people.masks, dtype=bool), axis=0)
+
+
+def _squared_slope(plane: Plane) -> Plane:
+    across = cv2.Sobel(plane, -1, 1, 0, scale=1 / 8)
+    down = cv2.Sobel(plane, -1, 0, 1, scale=1 / 8)
+    return np.asarray(across**2 + down**2)
