@@ -5,17 +5,22 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
+# The optional packages live in an environment on top of .venv, which sees nothing of them.
+EXTRAS       := .venv-extras
+EXTRAS_STAMP := $(EXTRAS)/.installed
+EXTRAS_PIP   := $(BIN)/python -m pip --python $(EXTRAS)/bin/python --disable-pip-version-check -qq
+
 # one thread for each of the processes that share the tests
 PYTEST_ARGS   ?= -n 2
 EXAMPLES      ?= examples/lq
 DEMO          ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test test-extras lint format bench clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*##/\1 /p' Makefile | while read -r name text; do \
-		printf 'make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*##/\1 /p' Makefile | while read -r name text; do \
+		printf 'make %-11s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)  ## install everything into .venv
 
@@ -25,6 +30,9 @@ demo: $(STAMP)  ## restore the photos in examples/ and put before and after side
 
 test: $(STAMP)  ## run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-extras: $(EXTRAS_STAMP)  ## run the tests that need optional packages, in .venv-extras
+	@OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest $(PYTEST_ARGS) tests/extras
 
 lint: $(STAMP)  ## check style, types and who imports whom
 	@$(BIN)/ruff check .
@@ -40,7 +48,7 @@ bench: $(STAMP)  ## run the benchmarks; each prints JSON
 	@for name in nano_quality speed full_size; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:  ## remove what make made, .venv included
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) $(EXTRAS) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -58,3 +66,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt torch hatchling editables
 	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev,train]"
 	@touch $(STAMP)
+
+# Exactly the listed packages, without what they would bring along; then .venv is put behind them,
+# its own .pth files included.
+$(EXTRAS_STAMP): $(STAMP) constraints-extras.txt tests/extras/environment/sitecustomize.py
+	@echo "Installing the optional packages into $(EXTRAS)."
+	@rm -rf $(EXTRAS)
+	@$(BIN)/python -m venv --without-pip $(EXTRAS)
+	@$(EXTRAS_PIP) install --no-deps -c constraints-extras.txt setuptools
+	@$(EXTRAS_PIP) install --no-deps --no-build-isolation -r constraints-extras.txt
+	@site() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
+		cp tests/extras/environment/sitecustomize.py "$$(site $(EXTRAS))" && \
+		echo "import site; site.addsitedir('$$(site $(VENV))')" >"$$(site $(EXTRAS))/venv_below.pth"
+	@touch $@

@@ -235,11 +235,20 @@ def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
     assert python <= set(sizes)
 
 
-def test_constraints_are_exact_and_name_no_place() -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def pins(name: str) -> set[str]:
+    """The packages that this file of constraints pins, each to one version."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
-    pinned = {re.sub("[-_.]+", "-", pin.split("==")[0]).lower() for pin in pins}
+    return {re.sub("[-_.]+", "-", pin.split("==")[0]).lower() for pin in pins}
+
+
+def test_optional_packages_pin_nothing_anew() -> None:
+    assert not pins("constraints.txt") & pins("constraints-extras.txt")
+
+
+def test_constraints_are_exact_and_name_no_place() -> None:
+    pinned = pins("constraints.txt")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     for need in [*project["dependencies"], *extras["dev"], *extras["train"]]:
