@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import hbr
-from hbr.apps.cli import ExitCode, doctor, models, restore, train
+from hbr.apps.cli import ExitCode, doctor, evaluate, metrics, models, restore, study, train
 
 # (where it is to be had, its name, the exit code). A class whose module was never loaded cannot
 # have been raised, so that looking for it loads nothing.
@@ -19,6 +19,9 @@ _ERRORS = (
     ("hbr.config", "ConfigError", ExitCode.USAGE),
     ("hbr.models", "WeightsError", ExitCode.WEIGHTS),
     ("hbr.image", "PhotoError", ExitCode.NOTHING),
+    ("hbr.metrics", "MetricError", ExitCode.WEIGHTS),
+    ("hbr.evaluation.pairing", "PairingError", ExitCode.NOTHING),
+    ("hbr.evaluation.study.store", "StudyError", ExitCode.NOTHING),
 )
 
 
@@ -45,7 +48,10 @@ app = typer.Typer(
 )
 app.command("restore")(restore.restore)
 app.add_typer(models.app, name="models")
+app.add_typer(metrics.app, name="metrics")
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(study.app, name="study")
 app.command("doctor")(doctor.doctor)
 
 

@@ -72,6 +72,11 @@ class Reporter(logging.Handler):
         """Move the bar within a photo."""
         self._move(self._files + done / total)
 
+    def moved(self, done: int, total: int) -> None:
+        """Move the bar, which has `total` steps."""
+        self._files = done
+        self._move(done)
+
     def record(self, record: FileRecord) -> None:
         """What became of an input."""
         if record.was_tried:

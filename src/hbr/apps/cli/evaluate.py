@@ -1,0 +1,252 @@
+"""`hbr evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hbr.apps.cli import ExitCode
+from hbr.apps.cli.reporting import Reporter
+
+if TYPE_CHECKING:
+    from hbr.evaluation.evaluate import EvaluateConfig, Evaluation
+    from hbr.evaluation.pairing import Pairing
+
+
+def evaluate(
+    restored: Annotated[
+        Path, typer.Option("--restored", "-r", metavar="DIR", help="The pictures to measure.")
+    ],
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", "-g", metavar="DIR", help="What they should look like."),
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option("--metrics", "-m", help="Names with commas between; hbr metrics list.")
+    ] = "psnr,ssim",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Everything, as JSON.")
+    ] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="A line for each pair.")
+    ] = None,
+    parquet_file: Annotated[
+        Path | None, typer.Option("--parquet", metavar="FILE", help="A row for each pair.")
+    ] = None,
+    strip: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENDING",
+            help="Taken off the names of restored pictures, as _out or re:_x[24]; repeatable.",
+        ),
+    ] = None,
+    strip_reference: Annotated[
+        list[str] | None, typer.Option(metavar="ENDING", help="The same for the references.")
+    ] = None,
+    missing: Annotated[
+        Literal["error", "skip"], typer.Option(help="A reference without a restored picture.")
+    ] = "error",
+    extra: Annotated[
+        Literal["error", "skip"], typer.Option(help="A restored picture without a reference.")
+    ] = "error",
+    size: Annotated[
+        Literal["error", "skip", "resize"],
+        typer.Option(help="A restored picture of another size: fails, is left out, or resized."),
+    ] = "error",
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamples behind the 95 % intervals; 0 gives none.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    people: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="COCO file with the people in the references."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes of one thread; default: one a core.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures read, and measured, at once.")] = 4,
+    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1.")] = "cpu",
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Weights of metrics, where not hbr's own.")
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Pictures in sub-folders too.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Take over what an earlier run has measured.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace output files that exist.")
+    ] = False,
+) -> None:
+    """Measure restored pictures, against references or by themselves.
+
+    Pictures are paired by their stems. The means go to stdout, all else to stderr. While it runs,
+    values are kept in a file .hbr-kept beside the first output, from which --resume goes on;
+    values of files or metrics that have changed since are not taken. Exit code: 0 all measured,
+    3 some, 1 none; 2 wrong usage; 4 weights are missing; 130 stopped.
+    """
+    outputs = [f for f in (json_file, csv_file, parquet_file) if f is not None]
+    _check_outputs(outputs, resume=resume, overwrite=overwrite)
+    from hbr.evaluation.evaluate import EvaluateConfig, evaluate
+    from hbr.metrics import MetricError
+    from hbr.restoration.batch import StopSignals
+
+    try:
+        config = EvaluateConfig(
+            metrics=tuple(name.strip() for name in metrics.split(",") if name.strip()),
+            size=size,
+            resamples=bootstrap,
+            seed=seed,
+            workers=workers,
+            batch=batch,
+            device=device,
+            weights=weights,
+            people=people,
+        )
+    except MetricError as error:
+        raise typer.BadParameter(str(error), param_hint="--metrics") from None
+    reporter = Reporter(as_json=False)
+    kept = outputs[0].with_name(f".{outputs[0].name}.hbr-kept") if outputs else None
+    with StopSignals() as stop, reporter.listening():
+        try:
+            pairing = _paired(
+                (restored, strip), (reference, strip_reference), missing, extra, recursive
+            )
+            with reporter.bar(len(pairing.pairs)):
+                found = evaluate(
+                    pairing.pairs, config, kept=kept, resume=resume, progress=reporter.moved
+                )
+        except BaseException:
+            if stop.received is None:
+                raise
+            hint = "; the same command with --resume goes on" if kept else ""
+            reporter.say("error", f"stopped{hint}")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        about = _about(config, restored, reference, pairing)
+        _write(found, about, json_file, csv_file, parquet_file)
+    _tell(reporter, found, pairing)
+    if kept is not None and not found.failed:
+        kept.unlink(missing_ok=True)
+    raise typer.Exit(_exit_code(found))
+
+
+def _check_outputs(outputs: list[Path], *, resume: bool, overwrite: bool) -> None:
+    if resume and not outputs:
+        raise typer.BadParameter("needs --json, --csv or --parquet", param_hint="--resume")
+    if len({str(file) for file in outputs}) < len(outputs):
+        raise typer.BadParameter("two outputs have one name", param_hint=str(outputs[0]))
+    there = [file for file in outputs if file.exists()]
+    if there and not (resume or overwrite):
+        raise typer.BadParameter(
+            f"{there[0]} exists; --overwrite replaces it, --resume goes on with it"
+        )
+
+
+def _paired(
+    restored: tuple[Path, list[str] | None],
+    reference: tuple[Path | None, list[str] | None],
+    missing: Literal["error", "skip"],
+    extra: Literal["error", "skip"],
+    recursive: bool,
+) -> Pairing:
+    from hbr.evaluation.pairing import StemRules, find_pictures, pair
+
+    found = find_pictures(restored[0], StemRules(tuple(restored[1] or ())), recursive=recursive)
+    if reference[0] is None:
+        return pair(found)
+    rules = StemRules(tuple(reference[1] or ()))
+    others = find_pictures(reference[0], rules, recursive=recursive)
+    return pair(found, others, missing=missing, extra=extra)
+
+
+def _about(
+    config: EvaluateConfig, restored: Path, reference: Path | None, pairing: Pairing
+) -> dict[str, Any]:
+    """What the numbers depend on, as plain data."""
+    import hbr
+    from hbr.config import to_dict
+    from hbr.evaluation.provenance import machine
+
+    settings = to_dict(config)
+    settings["metrics"] = list(config.ids)
+    return {
+        "hbr": hbr.__version__,
+        "restored": str(restored),
+        "reference": None if reference is None else str(reference),
+        "pairs": len(pairing.pairs),
+        "missing": len(pairing.missing),
+        "extra": len(pairing.extra),
+        "settings": settings,
+        "machine": machine(),
+    }
+
+
+def _write(
+    found: Evaluation,
+    about: dict[str, Any],
+    json_file: Path | None,
+    csv_file: Path | None,
+    parquet_file: Path | None,
+) -> None:
+    from hbr.evaluation.exports import write_csv, write_json, write_parquet
+
+    if json_file is not None:
+        write_json(found, json_file, about)
+    if csv_file is not None:
+        write_csv(found, csv_file)
+    if parquet_file is not None:
+        write_parquet(found, parquet_file, about)
+
+
+def _tell(reporter: Reporter, found: Evaluation, pairing: Pairing) -> None:
+    """Bad pairs and warnings to stderr, means to stdout."""
+    for row in found.rows:
+        if row.error is not None and not row.skipped:
+            reporter.say("error", row.error)
+        for name, line in row.errors.items():
+            reporter.say("error", f"{row.pair.stem}: {name}: {line}")
+    for warning in found.warnings:
+        reporter.say("warning", warning)
+    if pairing.missing:
+        reporter.say("warning", f"{len(pairing.missing)} references have no restored picture")
+    if pairing.extra:
+        reporter.say("warning", f"{len(pairing.extra)} restored pictures have no reference")
+    columns = ("metric", "mean", "low", "high", "n", "failed")
+    lines = [
+        (
+            found.metrics[name].heading,
+            _number(summary.mean),
+            _number(summary.low),
+            _number(summary.high),
+            str(summary.n),
+            str(summary.failed),
+        )
+        for name, summary in found.summaries.items()
+    ]
+    if not sys.stdout.isatty():
+        for line in (columns, *lines):
+            typer.echo("\t".join(line))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _exit_code(found: Evaluation) -> ExitCode:
+    complete = all(summary.error is None for summary in found.summaries.values())
+    if not found.failed and complete:
+        return ExitCode.OK
+    some = any(summary.mean is not None for summary in found.summaries.values())
+    return ExitCode.SOME if some else ExitCode.NOTHING

@@ -1,0 +1,231 @@
+"""Pairs of pictures → a row for each, and means that say how sure they are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hbr.config import ConfigError, check
+from hbr.evaluation.measuring import MeasureConfig, Measured, SizePolicy, as_line
+from hbr.evaluation.pairing import Pair
+from hbr.evaluation.statistics import bootstrap_mean
+from hbr.evaluation.workers import cores, measure_all
+from hbr.metrics import MetricError, MetricInfo, find_metric
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is computed, and how.
+
+    Attributes:
+        metrics: ids or aliases (`hbr.metrics.METRICS`), each once.
+        size: what is done with a restored picture of another size than its reference: the pair
+            fails ("error"), is left out ("skip"), or the picture is resized ("resize").
+        resamples: of the bootstrap; 0 gives no intervals.
+        seed: of the bootstrap.
+        workers: processes of one thread each; None takes as many as there are cores, or one on a
+            GPU; 0 works in this process.
+        batch: pictures that are read, and given to a metric, at once.
+        device: where networks run: "cpu", "cuda", "cuda:N".
+        weights: folder of weights; None is where hbr looks by itself.
+        people: COCO file with the people in the references, for the metrics of people.
+    """
+
+    metrics: tuple[str, ...]
+    size: SizePolicy = "error"
+    resamples: int = 1000
+    seed: int = 0
+    workers: int | None = None
+    batch: int = 4
+    device: str = "cpu"
+    weights: Path | None = None
+    people: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; the names of metrics are looked up."""
+        ids = self.ids
+        check(len(ids) > 0, "metrics", self.metrics, "one or more")
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        check(not twice, "metrics", ", ".join(twice), "each metric once")
+        check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
+        check(self.batch >= 1, "batch", self.batch, "1 or more")
+        _ = self.measuring
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the metrics, in order."""
+        return tuple(find_metric(name).id for name in self.metrics)
+
+    @property
+    def infos(self) -> dict[str, MetricInfo]:
+        """Id → row of the table of metrics."""
+        return {name: find_metric(name) for name in self.ids}
+
+    @property
+    def measuring(self) -> MeasureConfig:
+        """What workers need of it: the metrics over single pictures."""
+        single = (name for name, info in self.infos.items() if info.kind != "distribution")
+        return MeasureConfig(tuple(single), self.size, self.device, self.weights, self.people)
+
+    @property
+    def processes(self) -> int:
+        """How many workers there are."""
+        if self.workers is not None:
+            return self.workers
+        return cores() if self.device == "cpu" else 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over all pictures.
+
+    Attributes:
+        metric: id.
+        mean: of the pictures' values, or the one value of a metric over folders; None if there
+            is none.
+        low, high: ends of the bootstrap's 95 % interval; None where there is none.
+        n: pictures that went into it.
+        failed: pictures that should have, and did not.
+        error: why there is no value at all.
+    """
+
+    metric: str
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    failed: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation has found.
+
+    Attributes:
+        metrics: id → row of the table of metrics.
+        rows: a pair each, in the order of the stems; pairs left out are among them.
+        summaries: id → the number for the whole.
+        warnings: what a reader must know, a line each.
+    """
+
+    metrics: Mapping[str, MetricInfo]
+    rows: Sequence[Measured]
+    summaries: Mapping[str, Summary]
+    warnings: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def failed(self) -> int:
+        """Pairs with something missing that was asked for."""
+        return sum(bool(row.error or row.errors) and not row.skipped for row in self.rows)
+
+    @property
+    def measured(self) -> int:
+        """Pairs with at least one value."""
+        return sum(bool(row.values) for row in self.rows)
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    config: EvaluateConfig,
+    *,
+    kept: Path | None = None,
+    resume: bool = True,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Measure every pair; a bad one costs only itself.
+
+    Args:
+        pairs: of `hbr.evaluation.pairing.pair`.
+        config: what is computed.
+        kept: a file of values, filed under the content of both pictures and the version of the
+            metric, so that nothing in it can be stale. Values are added to it as they come.
+        resume: take what is in `kept`; otherwise it is begun anew.
+        progress: called with the number of pairs that are done, and of all.
+
+    Raises:
+        ConfigError: a metric needs references or people and there are none.
+        MetricError: not one of the metrics can be computed; the message says why.
+    """
+    _check_needs(pairs, config)
+    infos = config.infos
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            kept.unlink(missing_ok=True)
+    rows: list[Measured] = []
+    unavailable: dict[str, str] = {}
+    found = measure_all(
+        pairs, config.measuring, workers=config.processes, batch=config.batch, known=kept
+    )
+    with _appending(kept) as append:
+        for measured, lacking in found:
+            unavailable |= lacking
+            if lacking.keys() >= infos.keys():
+                raise MetricError("; ".join(lacking.values()))
+            append("".join(filter(None, (as_line(m, infos) for m in measured))))
+            rows += measured
+            progress(len(rows), len(pairs))
+    summaries = {
+        name: _over_rows(name, rows, config, unavailable.get(name)) for name, info in infos.items()
+    }
+    return Evaluation(infos, rows, summaries, tuple(_warnings(rows, summaries)))
+
+
+def _check_needs(pairs: Sequence[Pair], config: EvaluateConfig) -> None:
+    check(len(pairs) > 0, "pairs", [], "one or more")
+    for name, info in config.infos.items():
+        if info.needs_reference and any(pair.reference is None for pair in pairs):
+            raise ConfigError(f"{name} compares with references; give them by --reference")
+        if info.kind == "person" and config.people is None:
+            raise ConfigError(f"{name} needs the people in the pictures; give them by --people")
+
+
+def _over_rows(
+    name: str, rows: Sequence[Measured], config: EvaluateConfig, error: str | None
+) -> Summary:
+    values = [row.values[name] for row in rows if name in row.values]
+    failed = sum(name not in row.values and not row.skipped for row in rows)
+    if not values:
+        return Summary(name, None, failed=failed, error=error or "no picture could be measured")
+    mean = bootstrap_mean(values, resamples=config.resamples, seed=config.seed)
+    return Summary(name, mean.mean, mean.low, mean.high, mean.n, failed, error)
+
+
+def _warnings(rows: Sequence[Measured], summaries: Mapping[str, Summary]) -> Iterator[str]:
+    for summary in summaries.values():
+        if summary.error:
+            yield f"{summary.metric}: {summary.error}"
+    if skipped := sum(row.skipped for row in rows):
+        yield f"{skipped} of {len(rows)} pairs left out, of unequal sizes"
+    grey = sum("grey" in note for row in rows for note in row.notes)
+    if grey:
+        yield f"{grey} of {len(rows)} pairs are grey against colour, compared with R = G = B"
+    resized = sum("resized" in note for row in rows for note in row.notes)
+    if resized:
+        yield f"{resized} of {len(rows)} restored pictures were resized to their references"
+
+
+@contextlib.contextmanager
+def _appending(file: Path | None) -> Iterator[Callable[[str], None]]:
+    """Writes lines to the end of a file, each at once; does nothing without a file."""
+    if file is None:
+        yield lambda text: None
+        return
+    before = file.read_bytes() if file.exists() else b""
+    torn = before and not before.endswith(b"\n")
+    with file.open("a", encoding="utf-8") as lines:
+        if torn:  # by a kill; what comes now must not stand on that line
+            lines.write("\n")
+
+        def append(text: str) -> None:
+            lines.write(text)
+            lines.flush()
+
+        yield append

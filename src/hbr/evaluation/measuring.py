@@ -1,0 +1,356 @@
+"""What a worker process does: read the two files of a pair, and compute every metric on them.
+
+Importing this loads no torch, so that the process that hands out the work stays small.
+
+Shapes: b pairs of one size, h w pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hbr.config import check
+from hbr.evaluation.pairing import Pair
+from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
+from hbr.image.reading import display_name
+from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SizePolicy = Literal["error", "skip", "resize"]
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """What is computed on each pair, and how.
+
+    Attributes:
+        metrics: ids of metrics over single pictures.
+        size: a restored picture of another size than its reference is an error of that pair, is
+            left out, or is resized to it (antialiased bicubic).
+        device: where networks run: "cpu", "cuda", "cuda:N".
+        weights: folder of weights to look in; None leaves it to the metrics.
+        people: COCO file with the people in the references; needed by `person` metrics.
+        max_pixels: larger pictures are refused.
+    """
+
+    metrics: tuple[str, ...]
+    size: SizePolicy = "error"
+    device: str = "cpu"
+    weights: Path | None = None
+    people: Path | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        sizes = ("error", "skip", "resize")
+        check(self.size in sizes, "size", self.size, "error, skip or resize")
+        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+
+
+@dataclass
+class Measured:
+    """What was found of one pair.
+
+    Attributes:
+        pair: the files.
+        values: metric id → number, always finite.
+        errors: metric id → one line.
+        error: one line if the pair could not be measured at all.
+        notes: what was done about the pair that one should know: resized, grey.
+        skipped: left out by request; `error` says why.
+        key: hash of the content of both files and of how they are compared; empty if unreadable.
+        known: metric ids whose values come from an earlier run.
+    """
+
+    pair: Pair
+    values: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    notes: list[str] = field(default_factory=list)
+    skipped: bool = False
+    key: str = ""
+    known: frozenset[str] = frozenset()
+
+
+def version_of(info: MetricInfo) -> str:
+    """What a kept value is filed under: it changes whenever the metric's numbers do."""
+    return f"{info.id}@{info.implementation}-{info.version}"
+
+
+def read_known(file: Path | None, metrics: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
+    """Values of an earlier run: key → {"values", "notes"}; a line that a kill cut short is lost."""
+    found: dict[str, dict[str, Any]] = {}
+    if file is None or not file.exists():
+        return found
+    wanted = {version_of(info): info.id for info in metrics}
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+                values = {wanted[v]: float(x) for v, x in row["values"].items() if v in wanted}
+                entry = found.setdefault(row["key"], {"values": {}, "notes": row["notes"]})
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+            entry["values"].update(values)
+    return found
+
+
+def as_line(measured: Measured, metrics: Mapping[str, MetricInfo]) -> str | None:
+    """A line for `read_known`; None if nothing new was found."""
+    new = {k: v for k, v in measured.values.items() if k not in measured.known}
+    if not new or not measured.key:
+        return None
+    values = {version_of(metrics[name]): value for name, value in new.items()}
+    line = {"key": measured.key, "values": values, "notes": measured.notes}
+    return json.dumps(line, allow_nan=False) + "\n"
+
+
+@dataclass
+class _Loaded:
+    """A pair in memory, on its way through the metrics."""
+
+    measured: Measured
+    restored: Photo
+    reference: Photo | None
+
+
+class Measurer:
+    """The metrics, loaded once, and what computes them on pairs."""
+
+    def __init__(self, config: MeasureConfig, known: Mapping[str, dict[str, Any]]) -> None:
+        """Load what can be loaded; what cannot is in `unavailable`.
+
+        Args:
+            config: what to compute.
+            known: values of an earlier run (`read_known`).
+        """
+        self.config = config
+        self.known = known
+        self.infos = {name: find_metric(name) for name in config.metrics}
+        self.metrics: dict[str, Metric] = {}
+        self.unavailable: dict[str, str] = {}
+        for name in config.metrics:
+            try:
+                self.metrics[name] = _load(name, config)
+            except (MetricError, OSError) as error:
+                self.unavailable[name] = _one_line(error)
+        people = config.people.read_bytes() if config.people else b""
+        self._how = f"size {config.size}, people {hashlib.sha256(people).hexdigest()[:16]}"
+        self._people = _People(config.people) if config.people else None
+
+    def __call__(self, pairs: Sequence[Pair]) -> list[Measured]:
+        """Measure pairs, those of one size as one batch; a bad one costs only itself."""
+        loaded: list[_Loaded] = []
+        out: list[Measured] = []
+        for pair in pairs:
+            measured = Measured(pair)
+            out.append(measured)
+            try:
+                pictures = self._read(measured)
+            except Exception as error:
+                measured.error = _one_line(error)
+                continue
+            if pictures is not None:
+                loaded.append(pictures)
+        batches: dict[tuple[int, int], list[_Loaded]] = defaultdict(list)
+        for pictures in loaded:
+            batches[pictures.restored.size].append(pictures)
+        for batch in batches.values():
+            self._measure(batch)
+        return out
+
+    def _read(self, measured: Measured) -> _Loaded | None:
+        """Both pictures; None where nothing is left to compute."""
+        pair = measured.pair
+        files = [pair.restored] if pair.reference is None else [pair.restored, pair.reference]
+        contents = [_content(file) for file in files]
+        digests = "".join(hashlib.sha256(data).hexdigest() for data in contents)
+        measured.key = hashlib.sha256(f"{digests} {self._how}".encode()).hexdigest()
+        kept = self.known.get(measured.key)
+        if kept:
+            measured.values.update(kept["values"])
+            measured.known = frozenset(kept["values"])
+            measured.notes = list(kept["notes"])
+            if measured.known >= self.metrics.keys():
+                return None
+        photos = [self._decode(*item) for item in zip(files, contents, strict=True)]
+        restored, reference = photos[0], photos[1] if len(photos) > 1 else None
+        measured.notes = []
+        if reference is not None:
+            fitted = self._fit(restored, reference, measured)
+            if fitted is None:
+                return None
+            restored = fitted
+            if (restored.mode == "grey") != (reference.mode == "grey"):
+                which = "restored" if restored.mode == "grey" else "reference"
+                measured.notes.append(f"the {which} is grey; compared as colour with R = G = B")
+        return _Loaded(measured, restored, reference)
+
+    def _decode(self, file: Path, content: bytes) -> Photo:
+        stream = io.BytesIO(content)
+        stream.name = str(file)  # messages name it
+        return read_photo(stream, max_pixels=self.config.max_pixels)
+
+    def _fit(self, restored: Photo, reference: Photo, measured: Measured) -> Photo | None:
+        """The restored picture at the size of its reference; None if the pair is left out."""
+        if restored.size == reference.size:
+            return restored
+        (h, w), (height, width) = restored.size, reference.size
+        sizes = f"the restored picture is {w}x{h}, its reference {width}x{height}"
+        if self.config.size == "resize":
+            measured.notes.append(f"resized from {w}x{h} to {width}x{height}")
+            return _resized(restored, reference.size)
+        if self.config.size == "skip":
+            measured.skipped = True
+            measured.error = sizes
+            return None
+        hint = "--size resize resizes it, --size skip leaves the pair out"
+        raise PhotoError(f"{display_name(measured.pair.restored)}: {sizes}; {hint}")
+
+    def _measure(self, batch: list[_Loaded]) -> None:
+        import torch
+
+        restored = torch.cat([item.restored.tensor() for item in batch])  # [b, 3, h, w]
+        references = [item.reference for item in batch if item.reference is not None]
+        reference = torch.cat([r.tensor() for r in references]) if references else None
+        with torch.inference_mode():
+            for name, metric in self.metrics.items():
+                todo = [i for i, item in enumerate(batch) if name not in item.measured.known]
+                self._apply(metric, batch, restored, reference, todo)
+
+    def _apply(
+        self,
+        metric: Metric,
+        batch: list[_Loaded],
+        restored: Tensor,
+        reference: Tensor | None,
+        todo: list[int],
+    ) -> None:
+        """One metric on a batch; if that fails, on each half, down to the pair that it fails on."""
+        if not todo:
+            return
+        name = metric.info.id
+        picked = restored if len(todo) == len(batch) else restored[todo]
+        against = reference if reference is None or len(todo) == len(batch) else reference[todo]
+        extra: dict[str, Any] = {}
+        try:
+            if metric.info.kind == "person":
+                extra["people"] = [self._people_of(batch[i]) for i in todo]
+            scores = metric(picked, against, **extra).tolist()
+        except Exception as error:
+            if len(todo) > 1:
+                middle = len(todo) // 2
+                for half in (todo[:middle], todo[middle:]):
+                    self._apply(metric, batch, restored, reference, half)
+                return
+            batch[todo[0]].measured.errors[name] = _one_line(error)
+            return
+        for i, score in zip(todo, scores, strict=True):
+            if math.isfinite(score):
+                batch[i].measured.values[name] = score
+            else:
+                batch[i].measured.errors[name] = f"{name} gives {score} on this picture"
+
+    def _people_of(self, item: _Loaded) -> Any:
+        if self._people is None:
+            raise MetricError("needs the people in the pictures; give them by --people")
+        file = item.measured.pair.reference or item.measured.pair.restored
+        return self._people.of(file, item.measured.pair.stem)
+
+
+class _People:
+    """The people of a COCO file, found by a picture's name or stem."""
+
+    def __init__(self, file: Path) -> None:
+        from hbr.people import people_from_coco
+
+        self._file = file
+        self._by_stem = {str(Path(k).with_suffix("")): v for k, v in people_from_coco(file).items()}
+
+    def of(self, picture: Path, stem: str) -> Any:
+        for name in (stem, picture.stem):
+            if name in self._by_stem:
+                return self._by_stem[name]
+        raise MetricError(f"{display_name(self._file)} has no picture called {picture.name}")
+
+
+def _load(name: str, config: MeasureConfig) -> Metric:
+    return load_metric(name, device=config.device, weights=config.weights)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise PhotoError(f"{display_name(file)}: {error.strerror or error}") from None
+
+
+def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
+    """A photo at (height, width), by Pillow's antialiased bicubic, in 8 bits."""
+    import numpy as np
+    from PIL import Image
+
+    height, width = size
+    image = photo.pil().convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    return Photo(np.array(image), mode=photo.mode)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return "out of memory; fewer --workers, a smaller --batch or --device cpu need less"
+    if isinstance(error, ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+_measurer: Measurer | None = None
+
+
+def begin(config: MeasureConfig, known: Path | None) -> None:
+    """Make this process a worker; called once in it."""
+    global _measurer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that handed out the work stops it
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    use_one_thread()
+    infos = [find_metric(name) for name in config.metrics]
+    _measurer = Measurer(config, read_known(known, infos))
+
+
+def work(pairs: Sequence[Pair]) -> tuple[list[Measured], dict[str, str]]:
+    """Measure pairs in a worker; also the metrics that cannot be loaded, and why."""
+    assert _measurer is not None  # `begin` ran
+    return _measurer(pairs), _measurer.unavailable
+
+
+def use_one_thread() -> None:
+    """One thread for this process: several processes share the cores already."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    with contextlib.suppress(RuntimeError):  # may be set only before the first work
+        torch.set_num_interop_threads(1)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Leave no worker behind when the process above is killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

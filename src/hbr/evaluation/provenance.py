@@ -1,0 +1,53 @@
+"""What numbers were made with: machine, versions, commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hbr.evaluation.workers import cores
+
+_LIBRARIES = ("torch", "numpy", "opencv-python-headless", "pillow", "torchmetrics", "pyiqa")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, system, and the versions of the libraries that make numbers."""
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: found for name in _LIBRARIES if (found := _version(name)) is not None},
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source, `-dirty` behind it if it was changed; None outside a checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
