@@ -197,7 +197,8 @@ def _open_yolo(name: str, config: YoloConfig) -> Source:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
         labels = Path(*parts)
     labels = _folder(labels)
-    classes = config.classes or _nearby_classes(labels) or _nearby_classes(labels.absolute().parent)
+    above = [labels, *labels.absolute().parents[:3]]
+    classes = config.classes or next(filter(None, map(_nearby_classes, above)), None)
     if classes is None:
         raise SourceError(f"{labels}: no data.yaml nor classes.txt here; `classes` names one")
     names, keypoints = read_classes(classes)
