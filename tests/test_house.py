@@ -137,7 +137,7 @@ def test_the_search_for_such_places_spares_others() -> None:
 
 
 # The ground floor may be imported by everyone; each other room says who may import it.
-GROUND_FLOOR = {"config", "image", "distributed", "files", "weights"}
+GROUND_FLOOR = {"config", "image", "distributed", "download", "files", "weights"}
 
 
 def test_every_room_says_who_may_import_it() -> None:

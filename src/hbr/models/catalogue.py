@@ -9,36 +9,14 @@ from typing import Literal
 
 import yaml
 
-from hbr.config import check, from_dict
+from hbr.config import from_dict
+from hbr.download import KnownFile
 from hbr.files import sha256
 from hbr.models.files import WeightsError
 
 PACKAGE = Path(__file__).parent.parent
 
 _FOREIGN = (".pkl", ".pickle", ".pth", ".pt", ".bin", ".ckpt")
-
-
-@dataclass(frozen=True)
-class KnownFile:
-    """One file of an entry.
-
-    Attributes:
-        path: relative to the package for embedded weights, else to the folder that it comes in.
-        size: in bytes; None when unknown.
-        sha256: in hexadecimal; None when not pinned.
-    """
-
-    path: str
-    size: int | None = None
-    sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        ok = self.sha256 is None or (
-            len(self.sha256) == 64 and not set(self.sha256) - set("0123456789abcdef")
-        )
-        check(ok, "sha256", self.sha256, "64 small hexadecimal digits, or null")
-        check(self.size is None or self.size > 0, "size", self.size, "above 0, or null")
 
 
 @dataclass(frozen=True)
@@ -126,7 +104,8 @@ def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
 def _embedded_file(entry: Entry, check_hash: bool) -> Path:
     if entry.kind != "restorer":
         raise WeightsError(
-            f"{entry.name} is no restorer but {_article(entry.kind)}; get it from {entry.source}, "
+            f"{entry.name} is no restorer but {_article(entry.kind)}; "
+            f"`hbr models fetch {entry.name}` gets it from {entry.source}; "
             f"then run `{entry.import_with}` and give the result as the model"
         )
     if not entry.installed:

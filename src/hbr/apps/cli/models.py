@@ -1,4 +1,4 @@
-"""`hbr models list | show | verify | import`."""
+"""`hbr models list | show | verify | fetch | import`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,36 @@ def verify(
             typer.echo(f"{row.sha256}  {row.file}  {row.verdict}")
     if not all(row.ok for row in rows):
         raise typer.Exit(ExitCode.WEIGHTS)
+
+
+@app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `hbr models list`.")],
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put it into. Default: NAME, where hbr looks for weights."),
+    ] = None,
+) -> None:
+    """Download weights that hbr does not ship; stopped, it goes on where it was.
+
+    Progress goes to stderr; the last line, on stdout, is the folder.
+    """
+    from hbr.apps.cli.fetching import fetch_files
+    from hbr.download import weights_folder
+    from hbr.models import WeightsError
+    from hbr.models.catalogue import entries
+
+    entry = entries().get(name)
+    if entry is None:
+        raise WeightsError(f"no model is called {name!r}; known: {', '.join(entries())}")
+    if entry.embedded:
+        _report(f"{name} comes with hbr: {entry.file}")
+        return
+    folder = into or weights_folder() / name
+    _report(f"{name}: {entry.licence}, {entry.source}")
+    fetch_files(entry.files, folder)
+    _report(f"next: {entry.import_with.replace('FOLDER', str(folder))}")
+    typer.echo(folder)
 
 
 @app.command("import")
