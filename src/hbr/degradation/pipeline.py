@@ -113,7 +113,7 @@ def draw(recipe: Recipe, n: int, generator: Generator) -> list[Degradation]:
             sizes_of_sinc = recipe.stages[-1].blur.sizes if recipe.stages else (7, 21)
             size = _draw_kernel_size(sizes_of_sinc, generator)
             sinc = _draw_sinc(size, math.pi / 3, recipe.final_sinc_depth, generator)
-        motions = ()
+        motions: tuple[Motion, ...] = ()
         if recipe.motion is not None:
             motions = draw_motions(recipe.motion, len(recipe.stages), generator)
         place = (sizes.final_mode, sinc, sizes.sinc_first)

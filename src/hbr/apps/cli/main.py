@@ -11,13 +11,14 @@ import typer
 from typer.core import TyperGroup
 
 import hbr
-from hbr.apps.cli import ExitCode, doctor, evaluate, metrics, models, restore, study, train
+from hbr.apps.cli import ExitCode, degrade, doctor, evaluate, metrics, models, restore, study, train
 
 # (where it is to be had, its name, the exit code). A class whose module was never loaded cannot
 # have been raised, so that looking for it loads nothing.
 _ERRORS = (
     ("hbr.config", "ConfigError", ExitCode.USAGE),
     ("hbr.models", "WeightsError", ExitCode.WEIGHTS),
+    ("hbr.download", "DownloadError", ExitCode.WEIGHTS),
     ("hbr.image", "PhotoError", ExitCode.NOTHING),
     ("hbr.metrics", "MetricError", ExitCode.WEIGHTS),
     ("hbr.evaluation.pairing", "PairingError", ExitCode.NOTHING),
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.command("restore")(restore.restore)
 app.add_typer(models.app, name="models")
 app.add_typer(metrics.app, name="metrics")
+app.command("degrade")(degrade.degrade)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(study.app, name="study")

@@ -1,0 +1,408 @@
+"""Many HQ files → LQ files: each a pure function of its bytes, the recipe and the seed.
+
+What is drawn for a file depends on the seed and the SHA-256 of the file's bytes, and on nothing
+else: not on its name, the order, the shard or the number of processes. (Of the bytes rather than
+the decoded pixels: they are the same for every decoder, and a shard need not decode what is not
+its own.) Each file goes through alone, on one thread, because sums of floats depend on how they
+are shared out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+import hbr
+from hbr.config import ConfigError, check, to_dict
+from hbr.degradation.pairs import PairRow
+from hbr.degradation.pipeline import Degradation, degrade, draw
+from hbr.degradation.recipe import Recipe, weakened
+from hbr.degradation.regions import Person, Regions
+from hbr.distributed import Shard
+from hbr.files import sha256
+from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
+from hbr.image.pixels import to_8_bits
+from hbr.image.reading import display_name
+
+# 10 % larger than level 6 on degraded photos, in a third of the time
+_PNG_COMPRESSION = 3
+
+
+class WorkerKilledError(MemoryError):
+    """A process of the run was killed from outside, most likely for want of memory."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to degrade.
+
+    Attributes:
+        source, target: what is read and what is written.
+        name, hq: of target and source in the manifest.
+        people: those in the photo, for motion blur.
+    """
+
+    source: Path
+    target: Path
+    name: str
+    hq: str
+    people: tuple[Person, ...] = ()
+
+
+@dataclass(frozen=True)
+class DegradeSettings:
+    """What all files of a run have in common.
+
+    Attributes:
+        recipe: the ranges, at full strength.
+        recipe_name: for the manifest.
+        seed: from 0.
+        strength: see `hbr.degradation.weakened`.
+        resize_back: LQ at the size of HQ, else smaller by the recipe's `scale`.
+        shard: files that belong to other shards are passed over.
+        max_pixels: larger photos are refused.
+    """
+
+    recipe: Recipe
+    recipe_name: str
+    seed: int = 0
+    strength: float = 1.0
+    resize_back: bool = True
+    shard: Shard = field(default_factory=Shard)
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        """Check what numbers there are."""
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check(0 <= self.strength <= 1, "strength", self.strength, "in [0, 1]")
+        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file.
+
+    Attributes:
+        row: for the manifest; None if the file belongs to another shard.
+        kept: an earlier run had made the same.
+    """
+
+    row: PairRow | None
+    kept: bool = False
+
+
+def draw_for(recipe: Recipe, seed: int, digest: str) -> Degradation:
+    """What is drawn for a file.
+
+    Args:
+        recipe: the ranges.
+        seed: of the run.
+        digest: SHA-256 of the file, in hexadecimal.
+    """
+    mixed = hashlib.sha256(f"{seed}:{digest}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(mixed[:8]) >> 1)
+    return draw(recipe, 1, generator)[0]
+
+
+def degrade_files(
+    items: Sequence[Item],
+    settings: DegradeSettings,
+    *,
+    previous: Callable[[str], PairRow | None] = lambda name: None,
+    workers: int = 1,
+) -> Generator[Outcome, None, None]:
+    """Degrade files; outcomes come in the order of the items.
+
+    A file that cannot be read or written gives a failed row, and the others go on.
+
+    Args:
+        items: the files, each with a target of its own.
+        settings: of the run.
+        previous: the row of an earlier run by its name. A file whose row agrees with this run, and
+            whose LQ file is still the one that was written, is kept.
+        workers: processes; 1 works in this one.
+
+    Raises:
+        WorkerKilledError: a process was killed from outside.
+        KeyboardInterrupt: a signal came; no file is half written.
+    """
+    if workers > 1:
+        yield from _in_processes(items, settings, previous, workers)
+        return
+    work = _Work(settings)
+    with _one_thread():
+        for item in items:
+            yield work(item, previous(item.name))
+
+
+def refuse_existing(items: Sequence[Item], shard: Shard) -> None:
+    """Refuse to work where outputs of this shard exist.
+
+    Raises:
+        ConfigError: one does.
+    """
+    there = [item for item in items if os.path.lexists(item.target)]
+    if shard.count > 1:
+        there = [item for item in there if _digest_or_name(item) in shard]
+    if there:
+        verb = f"and {len(there) - 1} more outputs exist" if len(there) > 1 else "exists"
+        raise ConfigError(
+            f"{display_name(there[0].target)} {verb}; "
+            "--resume keeps what is finished, --overwrite makes it again"
+        )
+
+
+def _digest_or_name(item: Item) -> str:
+    try:
+        return hashlib.sha256(_contents(item)).hexdigest()
+    except PhotoError:
+        return _digest_of_name(item)
+
+
+def _digest_of_name(item: Item) -> str:
+    """What decides over the shard of a file that cannot be read."""
+    return hashlib.sha256(os.fsencode(item.hq)).hexdigest()
+
+
+def _contents(item: Item) -> bytes:
+    name = display_name(item.hq)
+    try:
+        if not stat.S_ISREG(item.source.stat().st_mode):  # a pipe would wait for ever
+            raise PhotoError(f"{name}: is not a regular file; name a photograph")
+        return item.source.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise PhotoError(f"{name}: cannot be read ({reason}); check the file") from None
+
+
+class _NamedBytes(io.BytesIO):
+    """A file in memory that has a name for messages."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+class _Work:
+    """The work on one file."""
+
+    def __init__(self, settings: DegradeSettings) -> None:
+        self._settings = settings
+        self._recipe = weakened(settings.recipe, settings.strength)
+        self._recipe_sha256 = _sha256_of_json(to_dict(self._recipe))
+
+    def __call__(self, item: Item, previous: PairRow | None) -> Outcome:
+        row = self._row(item)
+        digest = ""
+        try:
+            data = _contents(item)
+            digest = hashlib.sha256(data).hexdigest()
+            if digest not in self._settings.shard:
+                return Outcome(None)
+            row = replace(row, hq_sha256=digest)
+            if previous is not None and _is_finished(item, row, previous):
+                return Outcome(previous, kept=True)
+            return Outcome(self._degrade(item, row, data))
+        except Exception as error:
+            if not digest and _digest_of_name(item) not in self._settings.shard:
+                return Outcome(None)
+            return Outcome(replace(row, status="failed", error=_describe(error, item)))
+
+    def _degrade(self, item: Item, row: PairRow, data: bytes) -> PairRow:
+        settings = self._settings
+        photo = read_photo(_NamedBytes(data, item.hq), max_pixels=settings.max_pixels)
+        pixels = to_8_bits(photo.pixels)
+        assert row.hq_sha256 is not None
+        drawn = draw_for(self._recipe, settings.seed, row.hq_sha256)
+        h, w = photo.size
+        regions = Regions.of(item.people, (h, w)) if item.people and drawn.motions else None
+        hq = rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w").float() / 255
+        lq = degrade(hq, [drawn], regions=[regions], resize_back=settings.resize_back)
+        _write(_to_photo(lq), item.target)
+        return replace(
+            row,
+            width=w,
+            height=h,
+            lq_sha256=sha256(item.target),
+            lq_width=lq.shape[-1],
+            lq_height=lq.shape[-2],
+            degradation=json.dumps(to_dict(drawn)),
+        )
+
+    def _row(self, item: Item) -> PairRow:
+        """What is known of a file before it is read."""
+        settings = self._settings
+        people = [to_dict(person) for person in item.people]
+        return PairRow(
+            name=item.name,
+            hq=item.hq,
+            status="ok",
+            error=None,
+            hq_sha256=None,
+            lq_sha256=None,
+            width=None,
+            height=None,
+            lq_width=None,
+            lq_height=None,
+            recipe=settings.recipe_name,
+            recipe_version=settings.recipe.version,
+            recipe_sha256=self._recipe_sha256,
+            strength=settings.strength,
+            seed=settings.seed,
+            resize_back=settings.resize_back,
+            people=len(people),
+            people_sha256=_sha256_of_json(people) if people else None,
+            degradation=None,
+            hbr=hbr.__version__,
+        )
+
+
+def _is_finished(item: Item, row: PairRow, previous: PairRow) -> bool:
+    """Whether an earlier run made what this one would, and it is still there."""
+    made = ("lq_sha256", "width", "height", "lq_width", "lq_height", "degradation")
+    expected = replace(row, **{name: getattr(previous, name) for name in made})
+    if previous != expected or previous.lq_sha256 is None:
+        return False
+    try:
+        return sha256(item.target) == previous.lq_sha256
+    except OSError:
+        return False
+
+
+def _to_photo(image: Tensor) -> Photo:
+    pixels = rearrange((image * 255).round().byte(), "1 c h w -> h w c")
+    return Photo.from_array(np.ascontiguousarray(pixels.numpy()))
+
+
+def _sha256_of_json(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(error: Exception, item: Item) -> str:
+    """One line that names the file."""
+    name = display_name(item.hq)
+    text = " ".join(str(error).split())
+    if isinstance(error, PhotoError):
+        return text
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return f"{name}: out of memory; fewer --workers need less"
+    if isinstance(error, ValueError) and text:
+        return f"{name}: {text}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name}: {error.strerror.lower()}"
+    return f"{name}: unexpected error: {type(error).__name__}: {text}"
+
+
+def _in_processes(
+    items: Sequence[Item],
+    settings: DegradeSettings,
+    previous: Callable[[str], PairRow | None],
+    workers: int,
+) -> Iterator[Outcome]:
+    pool = ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(settings,),
+    )
+    waiting: deque[Future[Outcome]] = deque()
+    try:
+        for item in items:
+            row = previous(item.name)
+            with _ctrl_c_waits():
+                waiting.append(pool.submit(_work_in_process, item, row))
+            if len(waiting) == 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise WorkerKilledError(
+            "a process of the run was killed, most likely for want of memory; "
+            "fewer --workers need less, --resume goes on"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Processes that are started meanwhile never see Ctrl-C; this one sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# Of a worker process: its work, whether it is writing, and whether it is to end after that.
+_worker: _Work
+_writing = threading.Lock()
+_leaving = threading.Event()
+
+
+def _start_worker(settings: DegradeSettings) -> None:
+    global _worker
+    _worker = _Work(settings)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _work_in_process(item: Item, previous: PairRow | None) -> Outcome:
+    return _worker(item, previous)
+
+
+def _write(photo: Photo, target: Path) -> None:
+    with _writing:
+        write_photo(photo, target, png_compression=_PNG_COMPRESSION)
+    if _leaving.is_set():
+        os._exit(1)
+
+
+def _leave(*_: object) -> None:
+    """End this process now, or after what it is writing."""
+    _leaving.set()
+    if _writing.acquire(blocking=False):
+        os._exit(1)
+
+
+def _leave_with_parent() -> None:
+    """A killed parent tells its workers nothing; they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    with _writing:
+        os._exit(1)

@@ -1,0 +1,171 @@
+"""Rows that say how a pair of files came about: the journal of a run, and its Parquet manifest.
+
+Paths are relative to the folders of the run and rows are sorted by name, so that the manifests of
+shards, one after another and sorted, are the manifest of the whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+from hbr.config import ConfigError, from_dict, to_dict
+from hbr.distributed import Shard
+from hbr.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_ROW_GROUP = 2048
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One HQ file and what became of it; what is not known is None.
+
+    Attributes:
+        name: the LQ file, below the output folder.
+        hq: the HQ file, below the input folder.
+        status: `ok`, or `failed` with its `error`.
+        error: one line.
+        hq_sha256, lq_sha256: of the bytes of the files.
+        width, height, lq_width, lq_height: in pixels, upright.
+        recipe: the name or file that was asked for.
+        recipe_version: what the recipe says of itself.
+        recipe_sha256: of the recipe as canonical JSON, strength included.
+        strength: see `hbr.degradation.weakened`.
+        seed: of the run; with `hq_sha256` and the recipe it decides what was drawn.
+        resize_back: the LQ file has the size of the HQ file.
+        people: how many annotated people its motion blur could choose from.
+        people_sha256: of their annotations.
+        degradation: all that was drawn, `hbr.degradation.Degradation` as JSON.
+        hbr: version of hbr.
+    """
+
+    name: str
+    hq: str
+    status: Literal["ok", "failed"]
+    error: str | None
+    hq_sha256: str | None
+    lq_sha256: str | None
+    width: int | None
+    height: int | None
+    lq_width: int | None
+    lq_height: int | None
+    recipe: str
+    recipe_version: int
+    recipe_sha256: str
+    strength: float
+    seed: int
+    resize_back: bool
+    people: int
+    people_sha256: str | None
+    degradation: str | None
+    hbr: str
+
+
+class Journal:
+    """The rows of finished files, a line each, so that a killed run knows what it has done.
+
+    Of several rows of one name the last one counts; lines that a kill has torn do not. Only places
+    in the files are held in memory.
+    """
+
+    def __init__(self, folder: Path | None, shard: Shard) -> None:
+        """Read what runs into `folder` have written, in any sharding, and go on writing there.
+
+        Args:
+            folder: of the outputs; made if it is missing. None keeps the rows in a temporary file.
+            shard: whose rows are written; each shard has a file of its own.
+        """
+        self._places: dict[str, tuple[IO[bytes], int]] = {}
+        self._files: list[IO[bytes]] = []
+        if folder is None:
+            self._own: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
+            self._files.append(self._own)
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        part = f"-{shard.index}-of-{shard.count}" if shard.count > 1 else ""
+        own = folder / f".hbr-degrade{part}.jsonl"
+        own.touch()
+        for path in sorted(folder.glob(".hbr-degrade*.jsonl"), key=lambda p: p == own):
+            self._files.append(path.open("a+b" if path == own else "rb"))
+            self._read(self._files[-1])
+        self._own = self._files[-1]
+
+    def _read(self, file: IO[bytes]) -> None:
+        file.seek(0)
+        place, line = 0, b"\n"
+        for line in file:
+            # a line may be torn by a kill, or being written by another shard
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self._places[str(json.loads(line)["name"])] = (file, place)
+            place += len(line)
+        if file.writable() and not line.endswith(b"\n"):
+            file.write(b"\n")
+
+    def find(self, name: str) -> PairRow | None:
+        """The last row of this name, if it can be read."""
+        if name not in self._places:
+            return None
+        file, place = self._places[name]
+        file.seek(place)
+        try:
+            return from_dict(PairRow, json.loads(file.readline()))
+        except (ValueError, ConfigError):  # of another version
+            return None
+
+    def add(self, row: PairRow) -> None:
+        """Write a row; it outlives a kill of the process from here on."""
+        self._own.seek(0, 2)
+        place = self._own.tell()
+        self._own.write(json.dumps(to_dict(row)).encode() + b"\n")
+        self._own.flush()
+        self._places[row.name] = (self._own, place)
+
+    def rows(self, names: Iterable[str]) -> Iterator[PairRow]:
+        """The rows of these names, sorted by name."""
+        for name in sorted(names):
+            if (row := self.find(name)) is not None:
+                yield row
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+
+
+def schema() -> pyarrow.Schema:
+    """Columns of the manifest: the fields of `PairRow`."""
+    import pyarrow as pa
+
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    columns = []
+    for field in fields(PairRow):
+        kind = str(field.type).removesuffix(" | None")
+        columns.append(pa.field(field.name, kinds.get(kind, pa.string())))
+    return pa.schema(columns)
+
+
+def write_manifest(path: Path, rows: Iterable[PairRow]) -> None:
+    """Write rows as Parquet, whole or not at all, with few of them in memory.
+
+    Raises:
+        OSError: no permission, a full disk.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with replacing(path) as part, pq.ParquetWriter(part, schema()) as writer:
+        group: list[dict[str, object]] = []
+        for row in rows:
+            group.append(to_dict(row))
+            if len(group) == _ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema()))
+                group.clear()
+        writer.write_table(pa.Table.from_pylist(group, schema()))
