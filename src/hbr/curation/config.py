@@ -1,0 +1,321 @@
+"""A curation as plain data: what each stage of HQ-ACF measures, and where it draws the line."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hbr.config import check, to_dict
+from hbr.curation.sources.opening import SourceConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Who finds the people in images without boxes (`hbr.people.load_detector`).
+
+    Attributes:
+        name: a detector's name, or the path of its weights.
+        device: cpu, cuda, cuda:1, mps.
+        score: boxes below it stop with the reason `unsure`; 0 to 1.
+        batch: images at a time. Above 1, the last digits of a box may depend on its neighbours in
+            the batch, and with them the same bytes for any order of the input.
+    """
+
+    name: str
+    device: str = "cpu"
+    score: float = 0.5
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(0 <= self.score <= 1, "score", self.score, "0 to 1")
+        check(self.batch >= 1, "batch", self.batch, "1 or more")
+
+
+@dataclass(frozen=True)
+class BoxesConfig:
+    """Stage a: the boxes of people.
+
+    Attributes:
+        kinds: which boxes count as a person where a source has several for each, the first kind
+            that an image has. Boxes of heads never do.
+        score: boxes whose label has a lower score stop; boxes without a score pass.
+        detector: for images without boxes; None stops them with the reason `unlabelled`.
+    """
+
+    kinds: tuple[Literal["full", "visible"], ...] = ("visible", "full")
+    score: float = 0.0
+    detector: DetectorConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(len(self.kinds) > 0, "kinds", self.kinds, "full, visible, or both")
+        check(0 <= self.score <= 1, "score", self.score, "0 to 1")
+
+
+@dataclass(frozen=True)
+class SharpnessConfig:
+    """Stage b: the variance of the Laplacian of the grey levels (0 to 255).
+
+    Attributes:
+        threshold: below it, the row stops.
+        region: of the whole image, or of the person's box.
+        edge: the region is first shrunk (area-averaged, never enlarged) until its longer edge has
+            this many pixels, so that large and small photos are judged alike; 0 takes it as it is.
+    """
+
+    threshold: float = 100.0
+    region: Literal["image", "box"] = "box"
+    edge: int = 512
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.threshold >= 0, "threshold", self.threshold, "0 or more")
+        check(self.edge == 0 or self.edge >= 16, "edge", self.edge, "0, or 16 or more")
+
+
+@dataclass(frozen=True)
+class SizeConfig:
+    """Stage c: how many pixels a person must have.
+
+    Attributes:
+        longer, shorter: least edges of the box, in pixels.
+    """
+
+    longer: int = 256
+    shorter: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.longer >= 1, "longer", self.longer, "1 or more")
+        check(self.shorter >= 0, "shorter", self.shorter, "0 or more")
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """Stages d and e: the square around a person, and its resizing.
+
+    Attributes:
+        mode: `person` takes the longer edge of the box as the side; `partial` the shorter edge, at
+            the upper end of a standing person and in the middle of a lying one.
+        margin: the side is multiplied by it.
+        narrow: what happens where the side does not fit into the image. `shrink`: the side becomes
+            the image's shorter edge, and the upper end of a standing person stays. `reject`: the
+            row stops. `reflect`, `edge`: the square is centred and padded with mirrored or repeated
+            pixels.
+        crowd_cover, crowd_people: a person is crowded, and stops, if more than `crowd_people`
+            others each cover at least the part `crowd_cover` of the box.
+        overlap: of two candidates whose squares have a higher intersection over union, only the one
+            whose box is nearer to the image's centre goes on; 1 lets all pass.
+        edge: side of the finished crop, in pixels.
+    """
+
+    mode: Literal["person", "partial"] = "person"
+    margin: float = 1.0
+    narrow: Literal["shrink", "reject", "reflect", "edge"] = "shrink"
+    crowd_cover: float = 0.3
+    crowd_people: int = 2
+    overlap: float = 0.3
+    edge: int = 512
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(0.1 <= self.margin <= 10, "margin", self.margin, "0.1 to 10")
+        check(0 < self.crowd_cover <= 1, "crowd_cover", self.crowd_cover, "above 0, up to 1")
+        check(self.crowd_people >= 0, "crowd_people", self.crowd_people, "0 or more")
+        check(0 <= self.overlap <= 1, "overlap", self.overlap, "0 to 1")
+        check(16 <= self.edge <= 8192, "edge", self.edge, "16 to 8192")
+
+
+@dataclass(frozen=True)
+class MetricConfig:
+    """One metric of stage f.
+
+    Attributes:
+        name: of `hbr.curation.stages.measures` (no weights), or any no-reference metric of
+            `hbr.metrics`.
+        threshold: a crop on the wrong side of it stops; None sets none.
+    """
+
+    name: str
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, . _ and -")
+        ok = self.threshold is None or math.isfinite(self.threshold)
+        check(ok, "threshold", self.threshold, "a number, or null")
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """Stages f and g: metrics of the crop, and Eq. 1 over them.
+
+    Attributes:
+        metrics: they run cheapest first, whatever their order here.
+        all_scores: every crop gets every score, and Eq. 1 is over the whole set, as in the paper.
+            If not, a crop that fails a threshold is not seen by the dearer metrics, and its part of
+            `top` goes to others.
+        top: the part of the crops that came to stage f that Eq. 1 keeps; 1 keeps all.
+        device: where the metrics run.
+        batch: crops at a time. Each batch is filled up to this size, so that a crop's score does
+            not depend on how many share its batch.
+    """
+
+    metrics: tuple[MetricConfig, ...] = ()
+    all_scores: bool = False
+    top: float = 1.0
+    device: str = "cpu"
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        names = [metric.name for metric in self.metrics]
+        check(len(set(names)) == len(names), "metrics", names, "each named once")
+        check(0 < self.top <= 1, "top", self.top, "above 0, up to 1")
+        check(self.batch >= 1, "batch", self.batch, "1 or more")
+
+
+@dataclass(frozen=True)
+class DuplicatesConfig:
+    """Stage h: crops that look nearly the same.
+
+    Attributes:
+        radius: perceptual hashes (64 bits) that differ in at most this many bits are near; 0 to 15,
+            or -1 to look for none.
+        across: also between sources; if not, only within each.
+    """
+
+    radius: int = 6
+    across: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(-1 <= self.radius <= 15, "radius", self.radius, "-1 to 15")
+
+
+@dataclass(frozen=True)
+class SplitsConfig:
+    """Stage i: which crops are for training, and which are not.
+
+    Attributes:
+        parts: split → its share of the groups; the shares add up to 1.
+        fixed: source → the split that all of it goes to. A group with crops of several sources
+            follows the fixed one; of several fixed ones, that whose split comes last in `parts`,
+            then in `fixed`.
+        seed: another one gives another division.
+    """
+
+    parts: dict[str, float] = field(default_factory=lambda: {"train": 0.96, "val": 0.04})
+    fixed: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        names = [*self.parts, *self.fixed.values()]
+        check(all(_NAME.fullmatch(n) for n in names), "parts", names, "letters, digits, . _ and -")
+        shares = list(self.parts.values())
+        ok = all(share >= 0 for share in shares) and math.isclose(math.fsum(shares), 1)
+        check(ok, "parts", self.parts, "shares from 0 that add up to 1")
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is written of the kept crops, beside the manifest and the card.
+
+    Attributes:
+        kinds: `folder` (a file a crop), `webdataset` (tars), `parquet` (bytes in a table).
+        format: of the crops.
+        jpeg_quality: 1 to 100; from 90 on, colour is kept at full resolution.
+        shard: crops in a tar or a Parquet file.
+    """
+
+    kinds: tuple[Literal["folder", "webdataset", "parquet"], ...] = ("folder",)
+    format: Literal["png", "jpeg"] = "png"
+    jpeg_quality: int = 95
+    shard: int = 1000
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(len(set(self.kinds)) == len(self.kinds), "kinds", self.kinds, "each named once")
+        check(1 <= self.jpeg_quality <= 100, "jpeg_quality", self.jpeg_quality, "1 to 100")
+        check(self.shard >= 1, "shard", self.shard, "1 or more")
+
+    @property
+    def suffix(self) -> str:
+        """Of a crop's file name."""
+        return ".jpg" if self.format == "jpeg" else ".png"
+
+
+@dataclass(frozen=True)
+class CurationConfig:
+    """A whole run, from photos to a data set.
+
+    Attributes:
+        name: of the data set.
+        sources: where the photos come from.
+        boxes: stage a.
+        sharpness: stage b.
+        size: stage c.
+        crop: stages d and e.
+        quality: stages f and g.
+        duplicates: stage h.
+        splits: stage i.
+        tagger: where a `Tagger` is to be had, as `package.module:function`; it is called without
+            arguments in each worker. None tags nothing.
+        output: what is written.
+        chunk: images that are worked on, recorded as done and resumed together.
+        max_pixels: larger images are refused.
+        errors: the run stops once more than this share of the images, at least of the first 1000,
+            cannot be used; 0 to 1.
+    """
+
+    name: str = "people"
+    sources: tuple[SourceConfig, ...] = ()
+    boxes: BoxesConfig = field(default_factory=BoxesConfig)
+    sharpness: SharpnessConfig = field(default_factory=SharpnessConfig)
+    size: SizeConfig = field(default_factory=SizeConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
+    splits: SplitsConfig = field(default_factory=SplitsConfig)
+    tagger: str | None = None
+    output: OutputConfig = field(default_factory=OutputConfig)
+    chunk: int = 128
+    max_pixels: int = 200_000_000
+    errors: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, . _ and -")
+        ok = self.tagger is None or bool(re.fullmatch(r"[\w.]+:[\w.]+", self.tagger))
+        check(ok, "tagger", self.tagger, "package.module:function")
+        check(self.chunk >= 1, "chunk", self.chunk, "1 or more")
+        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+        check(0 <= self.errors <= 1, "errors", self.errors, "0 to 1")
+
+
+# What decides the rows of one image, without looking at any other image.
+_PER_IMAGE = ("boxes", "sharpness", "size", "crop", "tagger", "max_pixels")
+
+
+def per_image_settings(config: CurationConfig) -> dict[str, object]:
+    """What stages a to f depend on; work done under other values of these cannot be taken over.
+
+    Devices and batch sizes are left out: moving to a GPU does not throw away what is done.
+    """
+    values = to_dict(config)
+    settings = {name: values[name] for name in _PER_IMAGE}
+    if detector := settings["boxes"]["detector"]:
+        del detector["device"], detector["batch"]
+    quality = values["quality"]
+    settings["metrics"] = sorted(quality["metrics"], key=lambda metric: metric["name"])
+    settings["all_scores"] = quality["all_scores"]
+    output = values["output"]
+    settings["format"] = output["format"]
+    settings["jpeg_quality"] = output["jpeg_quality"] if output["format"] == "jpeg" else None
+    return settings

@@ -1,0 +1,127 @@
+"""The manifest: one Parquet file, a row for each candidate, sorted by id.
+
+The same photos and settings give the same bytes, whatever the order of the photos and however the
+work was divided.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hbr.curation.record import SCORE, Record, from_row, schema, to_row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAME = "manifest.parquet"
+
+
+class ManifestWriter:
+    """Writes records, in the order of their ids, a row group at a time.
+
+    Args:
+        path: a part file; whoever calls renames it (`hbr.files.replacing`).
+        metrics: those that have a column.
+        about: plain values that are kept in the file's metadata under `hbr`.
+    """
+
+    def __init__(self, path: Path, metrics: Sequence[str], about: dict[str, Any]) -> None:
+        import pyarrow.parquet as pq
+
+        told = {"hbr": json.dumps(about, sort_keys=True)}
+        self._schema = schema(metrics).with_metadata(told)
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+
+    def __enter__(self) -> ManifestWriter:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write the file's foot."""
+        self._writer.close()
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Write a row group."""
+        import pyarrow as pa
+
+        if records:
+            rows = [to_row(record) for record in records]
+            self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema))
+
+
+class Manifest:
+    """A manifest to be read, a few rows at a time.
+
+    Attributes:
+        path: the file, or the folder of a run that holds it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        self.path = path / NAME if path.is_dir() else path
+
+    def __len__(self) -> int:
+        """How many rows it has."""
+        return int(self._file().metadata.num_rows)
+
+    def __iter__(self) -> Iterator[Record]:
+        """All records, in the order of their ids."""
+        for batch in self._file().iter_batches(batch_size=4096):
+            for row in batch.to_pylist():
+                yield from_row(row)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the writer told: name, configuration, version."""
+        told = (self._file().schema_arrow.metadata or {}).get(b"hbr", b"{}")
+        return dict(json.loads(told))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that have a column."""
+        return [name.removeprefix(SCORE) for name in self.names if name.startswith(SCORE)]
+
+    @property
+    def names(self) -> list[str]:
+        """All columns."""
+        return list(self._file().schema_arrow.names)
+
+    def kept(self) -> Iterator[Record]:
+        """The records that no stage stopped."""
+        return (record for record in self if record.alive)
+
+    def find(self, start: str) -> list[Record]:
+        """The records whose id starts so; at most 10."""
+        found = []
+        for record in self:
+            if record.id.startswith(start):
+                found.append(record)
+            if len(found) == 10 or (found and not record.id.startswith(start)):
+                break
+        return found
+
+    def columns(self, *names: str) -> pa.Table:
+        """Some columns of all rows; a metric's is `score_NAME`."""
+        return self._file().read(columns=list(names))
+
+    def _file(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from hbr.curation.store import CurationError
+
+        try:
+            return pq.ParquetFile(self.path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CurationError(
+                f"{self.path}: is no manifest of hbr curate ({' '.join(str(error).split())[:150]})"
+            ) from None
