@@ -58,7 +58,16 @@ def read_brisque(model: str | Path, ranges: str | Path) -> BrisqueModel:
     Raises:
         MetricError: a file is missing, or is not of that layout.
     """
-    svm = _open(model).getNode("opencv_ml_svm")
+    try:
+        return _read(model, ranges)
+    except cv2.error:  # a value of another kind than the layout has there
+        raise MetricError(f"{model} and {ranges} are not OpenCV's two files of BRISQUE") from None
+
+
+def _read(model: str | Path, ranges: str | Path) -> BrisqueModel:
+    # nodes do not outlive the files that they are of
+    model_file, range_file = _open(model), _open(ranges)
+    svm = model_file.getNode("opencv_ml_svm")
     kernel, functions = svm.getNode("kernel"), svm.getNode("decision_functions")
     kind = svm.getNode("svmType").string() or svm.getNode("svm_type").string()
     radial = not kernel.empty() and kernel.getNode("type").string() == "RBF"
@@ -67,7 +76,7 @@ def read_brisque(model: str | Path, ranges: str | Path) -> BrisqueModel:
     function = functions.at(0)
     support = [_numbers(row) for row in _items(svm.getNode("support_vectors"))]
     alpha = np.array(_numbers(function.getNode("alpha")))
-    table = _open(ranges).getNode("range")
+    table = range_file.getNode("range")
     bounds = None if table.empty() else table.mat()
     if bounds is None or bounds.shape != (2, 36):
         raise MetricError(f"{ranges} is not OpenCV's range of BRISQUE: no matrix of 2x36 in it")

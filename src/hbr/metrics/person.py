@@ -143,7 +143,7 @@ def load_keypoints(info: MetricInfo, *_: Any) -> PersonMetric:
 def colour_error(image: Tensor, reference: Tensor, people: PeopleLike) -> float:
     """Mean ΔE (CIEDE2000) over the pixels of the people's masks; 1 is just visible.
 
-    Both pictures, [1, 3, h, w], are first averaged by a Gaussian of σ = shorter side / 128 that
+    Both pictures, [1, 3, h, w], are first averaged by a Gaussian of σ = shorter side / 64 that
     takes in pixels of the masks alone, so that texture, noise and blur do not count as colour, nor
     the background as skin. sRGB, D65.
 
@@ -155,7 +155,7 @@ def colour_error(image: Tensor, reference: Tensor, people: PeopleLike) -> float:
     if mask.sum() < _FEWEST:
         return float("nan")
     weight = mask.astype(np.float64)
-    sigma = min(mask.shape) / 128
+    sigma = min(mask.shape) / 64
     total = cv2.GaussianBlur(weight, (0, 0), sigma)[mask]
 
     def smooth(picture: Tensor) -> np.ndarray:

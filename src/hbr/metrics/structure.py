@@ -71,7 +71,7 @@ def vif_p(image: Tensor, reference: Tensor) -> Tensor:
 
     Sheikh and Bovik 2006, Eq. 11, with the Gaussian mixtures fitted in four scales of pixels in
     place of wavelet bands, as in the authors' `vifp_mscale`; noise variance 2, on grey. 1 for equal
-    pictures, above 1 where contrast was added: it rewards sharpening.
+    pictures, above 1 where contrast was added: it rewards sharpening. A flat reference gives 1.
     """
     return _each(_vif_p, grey(image), grey(reference))
 

@@ -309,6 +309,20 @@ def weights_of(info: MetricInfo, weights: Path | None, names: Sequence[str]) -> 
     return weights
 
 
+def table_as_markdown() -> str:
+    """The table for `docs/metrics.md`, one line for each metric."""
+    heads = ("id", "heading", "better", "kind", "licence", "needs", "source")
+    lines = [heads, ("---",) * len(heads)]
+    for info in METRICS.values():
+        extra = f"`pip install hbr[{info.extra}]`" if info.extra else ""
+        needs = [*info.needs, *(f"weights: {name}" for name in info.weights), extra]
+        arrow = {"higher": "↑", "lower": "↓"}[info.better]
+        cells = (f"`{info.id}`", info.heading, f"{arrow} {info.better}", info.kind)
+        rest = (info.licence, ", ".join(filter(None, needs)) or "nothing", info.source)
+        lines.append((*cells, *rest))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def _resolve(place: str) -> Callable[..., Any]:
     module, _, name = place.partition(":")
     return cast(Callable[..., Any], getattr(importlib.import_module(module), name))

@@ -25,10 +25,16 @@ app = typer.Typer(
 @app.command("list")
 def list_metrics(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="As it stands in docs/metrics.md.")
+    ] = False,
 ) -> None:
     """List every metric: version, direction, colour space, crop, what it needs, its licence."""
-    from hbr.metrics.table import METRICS
+    from hbr.metrics.table import METRICS, table_as_markdown
 
+    if markdown:
+        typer.echo(table_as_markdown(), nl=False)
+        return
     if as_json:
         rows = [dataclasses.asdict(info) for info in METRICS.values()]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -1,0 +1,93 @@
+"""The table of metrics: names, checks, and the page that it is printed on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hbr.metrics import METRICS, MetricError, find_metric, load_metric
+from hbr.metrics.table import ALIASES, table_as_markdown
+
+ROOT = Path(__file__).parents[2]
+PLAIN = [info for info in METRICS.values() if info.function]
+
+
+def test_the_table_loads_no_torch():
+    code = "import sys, hbr.metrics; hbr.metrics.find_metric('psnr'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_what_the_table_says_is_whole():
+    for name, info in METRICS.items():
+        assert info.id == name == name.lower()
+        assert info.version
+        assert info.source
+        assert info.licence
+        assert bool(info.weights) <= bool(info.factory)
+        module, _, attribute = (info.function or info.factory or "").partition(":")
+        done = __import__(module, fromlist=[attribute])
+        assert callable(getattr(done, attribute)), name
+    assert len({info.name for info in METRICS.values()}) == len(METRICS)
+
+
+def test_names_and_aliases():
+    assert find_metric("psnr").id == "psnr-y"
+    assert find_metric(" SSIM_Y ").id == "ssim-y"
+    assert find_metric("PSNR").heading == "PSNR-Y (hbr 1, Y of BT.601, 16–235, no crop)"
+    assert set(ALIASES.values()) <= set(METRICS)
+    assert not set(ALIASES) & set(METRICS)
+
+
+def test_an_unknown_name_lists_near_ones():
+    with pytest.raises(MetricError, match=r"no metric is called 'gsmd'; did you mean gmsd"):
+        find_metric("gsmd")
+    with pytest.raises(MetricError, match="known: psnr-y, ssim-y"):
+        load_metric("xyzzy")
+
+
+@pytest.mark.parametrize("info", PLAIN, ids=lambda info: info.id)
+def test_the_smallest_size_is_that_of_the_table(info):
+    generator = torch.Generator().manual_seed(0)
+    side = info.min_size
+    image, reference = torch.rand(2, 2, 3, side, side + 3, generator=generator)
+    metric = load_metric(info.id)
+    scores = metric(image, reference)
+    assert scores.shape == (2,)
+    assert scores.dtype == torch.float64
+    assert scores.isfinite().all()
+    singles = [metric(image[i : i + 1], reference[i : i + 1]) for i in range(2)]
+    assert torch.equal(scores, torch.cat(singles))
+    if side > 1:
+        with pytest.raises(MetricError, match=f"{info.id} needs {side} pixels on each side"):
+            metric(image[..., :-4], reference[..., :-4])
+
+
+@pytest.mark.parametrize("info", PLAIN, ids=lambda info: info.id)
+def test_what_does_not_fit_is_said(info):
+    metric = load_metric(info.id)
+    image = torch.rand(1, 3, 200, 210)
+    with pytest.raises(MetricError, match=r"takes RGB pictures \[b, 3, h, w\]; got \[1, 1, 200"):
+        metric(image[:, :1], image[:, :1])
+    with pytest.raises(MetricError, match="compares with a reference, and none was given"):
+        metric(image)
+    with pytest.raises(MetricError, match="one size; got 210x200 and 200x200"):
+        metric(image, image[..., :200])
+
+
+@pytest.mark.parametrize("info", [i for i in METRICS.values() if i.obtain], ids=lambda i: i.id)
+def test_missing_weights_are_named_with_how_to_get_them(info, tmp_path, monkeypatch):
+    monkeypatch.delenv("HBR_WEIGHTS", raising=False)
+    for weights in (None, tmp_path, tmp_path / "gone.file"):
+        with pytest.raises(MetricError) as told:
+            load_metric(info.id, weights=weights)
+        assert info.obtain in str(told.value)
+        assert weights is None or str(weights) in str(told.value)
+
+
+def test_the_page_of_metrics_agrees_with_the_table():
+    """`hbr metrics list --markdown` prints what belongs there."""
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert table_as_markdown() in page
