@@ -1,13 +1,18 @@
 """What all tests share: the marks, one thread a worker, the real command."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,3 +73,22 @@ def run_hbr(hbr_command: list[str]) -> Hbr:
         return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """A real headless Chromium; skips where there is none, or fails if HBR_REQUIRE_BROWSER=1."""
+    chromium = os.environ.get("HBR_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        message = "there is no chromium on the path, nor in HBR_CHROMIUM"
+        if os.environ.get("HBR_REQUIRE_BROWSER") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield started
+        started.close()

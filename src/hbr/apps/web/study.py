@@ -1,0 +1,123 @@
+"""The web page of a user study: what raters see and what they send; it knows no method's name."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, Field
+
+from hbr.evaluation.pages import environment, text
+from hbr.evaluation.study import Study, StudyError
+
+Code = Annotated[str, Field(max_length=40)]
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; "
+    "style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+class _Join(BaseModel):
+    code: Code
+
+
+class _Where(BaseModel):
+    code: Code
+    position: int | None = None
+
+
+class _Answer(BaseModel):
+    code: Code
+    trial: Annotated[str, Field(max_length=40)]
+    position: int
+    value: int
+    ms: Annotated[int | None, Field(ge=0, le=2**31)] = None
+
+
+def create_app(study: Study) -> FastAPI:
+    """The application that serves this study."""
+    app = FastAPI(title=study.config.title, docs_url=None, redoc_url=None, openapi_url=None)
+    page = environment(__package__).get_template("study.html").render(config=study.config)
+    style = text("hbr.evaluation", "style.css") + text(__package__, "study.css")
+    script = text(__package__, "study.js")
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @app.exception_handler(StudyError)
+    async def refuse(_: Request, error: StudyError) -> Response:
+        return JSONResponse({"detail": str(error)}, status_code=409)
+
+    @app.get("/")
+    def show() -> Response:
+        return HTMLResponse(page)
+
+    @app.get("/study.css")
+    def show_style() -> Response:
+        return Response(style, media_type="text/css")
+
+    @app.get("/study.js")
+    def show_script() -> Response:
+        return Response(script, media_type="text/javascript")
+
+    @app.get("/images/{image}.png")
+    def show_image(image: str) -> Response:
+        path = study.image_path(image)
+        if path is None:
+            return JSONResponse({"detail": "no such image"}, status_code=404)
+        # raters go back and forth, and the next trial's images are asked for early
+        return FileResponse(
+            path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"}
+        )
+
+    @app.post("/api/join")
+    def join(body: _Join) -> Any:
+        study.join(body.code)
+        return _place(study, body.code)
+
+    @app.post("/api/place")
+    def place(body: _Where) -> Any:
+        return _place(study, body.code, body.position)
+
+    @app.post("/api/answer")
+    def answer(body: _Answer) -> Any:
+        study.answer(body.code, body.trial, body.value, body.ms)
+        return _place(study, body.code, body.position + 1)
+
+    return app
+
+
+def _place(study: Study, code: str, position: int | None = None) -> dict[str, Any]:
+    return dataclasses.asdict(study.place(code, position))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that waits there; port 0 takes a free one.
+
+    Raises:
+        StudyError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"{host}:{port} cannot be had ({reason}); choose another --port") from None
+
+
+def serve(study: Study, sock: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM; every answer that was confirmed is on the disk."""
+    config = uvicorn.Config(create_app(study), log_level="warning", timeout_graceful_shutdown=3)
+    uvicorn.Server(config).run(sockets=[sock])

@@ -1,0 +1,54 @@
+"""What the HTML pages have in common: templates that escape, the style sheet, images inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
+    from PIL import Image
+
+
+def environment(package: str) -> jinja2.Environment:
+    """Templates of a package: everything is escaped, and a name that is not given is an error.
+
+    `style` stands for the style sheet that all pages share.
+    """
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: text(package, name)),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.globals["style"] = _trusted(text("hbr.evaluation", "style.css"))
+    made.globals["asset"] = lambda name: _trusted(text(package, name))
+    return made
+
+
+def text(package: str, name: str) -> str:
+    """A text file that lies in the package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def _trusted(source: str) -> Any:
+    """Text of our own that goes into a page as it is."""
+    from markupsafe import Markup
+
+    return Markup(source)
+
+
+def data_uri(picture: Image.Image, *, edge: int, quality: int = 82) -> str:
+    """An RGB picture as a WebP `data:` address, its longer edge at most `edge` pixels."""
+    if max(picture.size) > edge:
+        picture = picture.copy()
+        picture.thumbnail((edge, edge))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,141 @@
+"""A new study: folders paired by stem, every photo encoded anew under a random id."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hbr import __version__
+from hbr.evaluation.pairing import StemRules, find_pictures
+from hbr.evaluation.study.design import StudyConfig, treatments
+from hbr.evaluation.study.store import DATABASE, IMAGES, StoredImage, Study, StudyError
+from hbr.evaluation.study.store import write_database as write_design
+from hbr.files import sha256
+from hbr.image import PhotoError, read_photo
+from hbr.image.pixels import on_white, to_8_bits
+
+Source = tuple[str, str]
+"""A folder's role (`method`, `lq` or `hq`), and the method."""
+
+
+def create(
+    folder: str | Path,
+    methods: Mapping[str, Path],
+    config: StudyConfig,
+    *,
+    lq: Path | None = None,
+    hq: Path | None = None,
+    in_common: bool = False,
+    rules: StemRules | None = None,
+    recursive: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Study:
+    """Make the study `folder`, whole or not at all.
+
+    Photos are taken in as 8-bit sRGB PNG without any metadata, transparency on white, each under a
+    random id; a study made again has other ids and the same orders.
+
+    Args:
+        folder: to be made; it may be there, empty.
+        methods: name → folder of restored photos, paired by stem.
+        config: what is asked.
+        lq: degraded photos to be shown beside; scaled (bicubic) to the size of the restored ones.
+        hq: undamaged photos to be shown beside.
+        in_common: take only the stems that every folder has, instead of refusing.
+        rules: what is taken off the names; nothing, by default.
+        recursive: take the photos in sub-folders too.
+        report: called with (photos done, photos in all).
+
+    Raises:
+        PairingError: a folder without photos, or with two of one stem.
+        StudyError: too few methods, unequal stems or sizes, a folder that holds a study; nothing
+            is made then.
+        PhotoError: a photo that cannot be read.
+    """
+    folder = Path(os.path.realpath(folder))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StudyError(f"{folder} is there and not empty; choose another folder")
+    if not treatments(config.kind, list(methods)):
+        needed = "2 methods or more" if config.kind == "choice" else "a method"
+        raise StudyError(f"a study of {config.kind} needs {needed}, there are {len(methods)}")
+    references = {role: path for role, path in (("lq", lq), ("hq", hq)) if path is not None}
+    folders = {("method", name): path for name, path in methods.items()}
+    folders |= {(role, ""): path for role, path in references.items()}
+    found = {k: find_pictures(p, rules, recursive=recursive) for k, p in folders.items()}
+    found = _paired(found, folders, in_common)
+    stems = tuple(sorted(next(iter(found.values()))))
+    # Beside its place and renamed; what a kill leaves is taken by the next try.
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    (part / IMAGES).mkdir(parents=True)
+    try:
+        images: list[StoredImage] = []
+        for stem in stems:
+            images += _take_in(stem, found, part / IMAGES)
+            report(len(images), len(stems) * len(found))
+        sources = {name: str(path) for name, path in {**methods, **references}.items()}
+        facts = {"sources": sources, "hbr": __version__}
+        write_design(part / DATABASE, config, tuple(methods), stems, facts, images)
+        part.replace(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return Study.open(folder)
+
+
+def _paired(
+    found: dict[Source, dict[str, Path]], folders: Mapping[Source, Path], in_common: bool
+) -> dict[Source, dict[str, Path]]:
+    """The same, all of the same stems."""
+    common = set.intersection(*(set(files) for files in found.values()))
+    if not common:
+        firsts = ", ".join(f"{min(files)} in {folders[key]}" for key, files in found.items())
+        raise StudyError(
+            f"no stem is in every folder ({firsts}); --strip takes endings such as _out off"
+        )
+    # The references may hold more than the methods restored.
+    every = {stem for (role, _), files in found.items() if role == "method" for stem in files}
+    if every != common and not in_common:
+        lines = []
+        for key, files in found.items():
+            if missing := sorted(every - set(files)):
+                lines.append(f"{folders[key]} lacks {_some(missing)}")
+        raise StudyError(f"{'; '.join(lines)}; --common takes what all have")
+    return {key: {stem: files[stem] for stem in common} for key, files in found.items()}
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _take_in(stem: str, found: Mapping[Source, Mapping[str, Path]], out: Path) -> list[StoredImage]:
+    """Every picture of one stem; methods come first, and set the size."""
+    from PIL import Image
+
+    images: list[StoredImage] = []
+    size: tuple[int, int] | None = None
+    for (role, method), files in found.items():
+        path = files[stem]
+        try:
+            photo = read_photo(path)
+        except PhotoError as error:
+            raise PhotoError(f"{error}; no study was made") from None
+        pixels = photo.pixels if photo.alpha is None else on_white(photo.pixels, photo.alpha)
+        picture = Image.fromarray(to_8_bits(pixels))
+        size = size or photo.size
+        if role == "lq":
+            picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
+        elif photo.size != size:
+            (height, width), (h, w) = size, photo.size
+            raise StudyError(
+                f"{path} is {w}x{h}, the first method's is {width}x{height}; a size would give a "
+                "method away, make them equal"
+            )
+        ident = secrets.token_hex(8)
+        picture.save(out / f"{ident}.png", compress_level=4)
+        images.append(StoredImage(ident, role, method, stem, size[1], size[0], sha256(path)))
+    return images
