@@ -14,7 +14,7 @@ from hbr.evaluation.methods import Method, ProgramConfig, ProgramSpec, build_met
 PHOTO = Path(__file__).parents[2] / "data" / "purple.jpg"
 
 # What every peer does, in little: read a folder, write a picture for each, now and then misbehave.
-PEER = '''
+PEER = """
 import argparse, os, subprocess, sys, time
 from pathlib import Path
 from PIL import Image
@@ -72,7 +72,7 @@ for number, path in enumerate(sorted(a.input.iterdir())):
         target.write_bytes(target.read_bytes()[:-200])
 if a.do == "fails at the end":
     sys.exit("ModuleNotFoundError: No module named 'pyiqa'")
-'''
+"""
 
 
 @pytest.fixture(scope="session")

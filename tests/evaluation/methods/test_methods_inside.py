@@ -131,7 +131,11 @@ def test_folders_that_cannot_be_read(lq: Photos, tmp_path: Path) -> None:
 def test_a_photo_that_fails_costs_itself(lq: Photos, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(lq["a"].read_bytes()[:500])
     (tmp_path / "folder.png").mkdir()
-    bad = {"bad": tmp_path / "bad.png", "gone": tmp_path / "gone.png", "dir": tmp_path / "folder.png"}
+    bad = {
+        "bad": tmp_path / "bad.png",
+        "gone": tmp_path / "gone.png",
+        "dir": tmp_path / "folder.png",
+    }
     lines: list[str] = []
     outcome = build_method(BaselineConfig("input")).run(
         {**bad, **lq}, tmp_path / "out", report=lines.append

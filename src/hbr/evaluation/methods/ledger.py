@@ -90,13 +90,13 @@ class Ledger:
                     f"{display_name(self.target(strange[0]))} is there, but no {LEDGER} tells how "
                     "it came about; give another folder, or read it as a folder of results"
                 )
-        elif resume and found[0] != dict(method):
+        elif resume and found[1] and found[0] != dict(method):
             what = ", ".join(_differences(found[0], method))
             raise MethodError(
                 f"{display_name(out)} holds the results of another method (other: {what}); "
                 "give another folder, or start anew without resuming"
             )
-        elif resume:
+        elif resume and found[1]:
             self._done, self._made_with = found[1:]
         else:
             for stem in inputs:
