@@ -191,7 +191,8 @@ def _over_rows(
     name: str, rows: Sequence[Measured], config: EvaluateConfig, error: str | None
 ) -> Summary:
     values = [row.values[name] for row in rows if name in row.values]
-    failed = sum(name not in row.values and not row.skipped for row in rows)
+    due = [row for row in rows if not row.skipped and name not in row.values]
+    failed = sum(bool(error or row.error or name in row.errors) for row in due)
     if not values:
         return Summary(name, None, failed=failed, error=error or "no picture could be measured")
     mean = bootstrap_mean(values, resamples=config.resamples, seed=config.seed)

@@ -12,10 +12,10 @@ import hashlib
 import io
 import json
 import math
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -263,6 +263,8 @@ class Measurer:
         for i, score in zip(todo, scores, strict=True):
             if math.isfinite(score):
                 batch[i].measured.values[name] = score
+            elif metric.info.kind == "person" and math.isnan(score):
+                batch[i].measured.notes.append(f"{name}: nobody to measure it on")
             else:
                 batch[i].measured.errors[name] = f"{name} gives {score} on this picture"
 
@@ -326,7 +328,7 @@ def begin(config: MeasureConfig, known: Path | None) -> None:
     """Make this process a worker; called once in it."""
     global _measurer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that handed out the work stops it
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     use_one_thread()
     infos = [find_metric(name) for name in config.metrics]
     _measurer = Measurer(config, read_known(known, infos))
@@ -349,8 +351,9 @@ def use_one_thread() -> None:
         torch.set_num_interop_threads(1)
 
 
-def _end_with_parent(parent: int) -> None:
-    """Leave no worker behind when the process above is killed."""
-    while os.getppid() == parent:
-        time.sleep(1)
+def _end_with_parent() -> None:
+    """A killed parent tells its workers nothing; they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)

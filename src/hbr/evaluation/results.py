@@ -201,6 +201,7 @@ class BenchmarkRun:
             that were not run have cells too, of verdict `not run`.
         differences: each method against the first.
         paper: whose numbers stand beside, as a citation; empty if none do.
+        paper_table: the name of that table, as `osdhuman.table2_methods`.
         warnings: what a reader must know, a line each.
         version: of hbr.
         commit: of the source, if it is a checkout.
@@ -220,6 +221,7 @@ class BenchmarkRun:
     cells: tuple[Cell, ...]
     differences: tuple[Difference, ...] = ()
     paper: str = ""
+    paper_table: str = ""
     warnings: tuple[str, ...] = ()
     version: str = ""
     commit: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -84,7 +85,8 @@ def _until_broken(
         try:
             while True:
                 while len(waiting) < 2 * workers and (chunk := next(rest, None)) is not None:
-                    waiting.append(pool.submit(work, chunk))
+                    with _ctrl_c_waits():
+                        waiting.append(pool.submit(work, chunk))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -101,7 +103,9 @@ def _one_by_one(chunk: Chunk, config: MeasureConfig, known: Path | None) -> Resu
     for pair in chunk:
         try:
             with _pool(1, config, known) as pool:
-                measured, unavailable = pool.submit(work, (pair,)).result()
+                with _ctrl_c_waits():
+                    future = pool.submit(work, (pair,))
+                measured, unavailable = future.result()
             found += measured
         except BrokenProcessPool:
             line = (
@@ -144,3 +148,16 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Processes that are started meanwhile never see Ctrl-C; this one sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -11,7 +11,18 @@ import typer
 from typer.core import TyperGroup
 
 import hbr
-from hbr.apps.cli import ExitCode, degrade, doctor, evaluate, metrics, models, restore, study, train
+from hbr.apps.cli import (
+    ExitCode,
+    benchmark,
+    degrade,
+    doctor,
+    evaluate,
+    metrics,
+    models,
+    restore,
+    study,
+    train,
+)
 
 # (where it is to be had, its name, the exit code). A class whose module was never loaded cannot
 # have been raised, so that looking for it loads nothing.
@@ -53,6 +64,7 @@ app.add_typer(metrics.app, name="metrics")
 app.command("degrade")(degrade.degrade)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(study.app, name="study")
 app.command("doctor")(doctor.doctor)
 

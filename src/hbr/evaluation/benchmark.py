@@ -1,0 +1,406 @@
+"""Runs a benchmark: methods × data sets → restored pictures, rows, cells.
+
+The folder of a run: `benchmark.json` (what it is), `lq/` (what was degraded here),
+`restored/DATA SET/METHOD/`, `kept/` (measured values), `run.json` (the results), `report/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hbr
+from hbr.config import ConfigError, to_dict
+from hbr.evaluation.benchmark_config import Benchmark, DataSetConfig
+from hbr.evaluation.comparison import compare
+from hbr.evaluation.datasets import DataSetFiles, find_data_set
+from hbr.evaluation.evaluate import EvaluateConfig, Evaluation, evaluate
+from hbr.evaluation.methods import MethodConfig, MethodError, Outcome, build_method
+from hbr.evaluation.pairing import Pair, PairingError
+from hbr.evaluation.provenance import commit, machine
+from hbr.evaluation.results import (
+    BenchmarkRun,
+    Cell,
+    DataSetInfo,
+    Difference,
+    MethodInfo,
+    Row,
+    TableLayout,
+)
+from hbr.evaluation.statistics import paired_difference
+from hbr.evaluation.workers import cores
+from hbr.files import write_text
+from hbr.metrics import MetricError, find_metric
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use; none of it changes a number.
+
+    Attributes:
+        workers: processes that degrade and measure; None takes one a core.
+        device: where the networks of metrics run.
+        weights: folder of the weights of metrics; None is where hbr looks by itself.
+    """
+
+    workers: int | None = None
+    device: str = "cpu"
+    weights: Path | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many processes there are."""
+        return cores() if self.workers is None else self.workers
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    out: Path,
+    *,
+    resources: Resources | None = None,
+    resume: bool = False,
+    report: Report = lambda line: None,
+) -> BenchmarkRun:
+    """Restore, measure, and put it together; `out/run.json` holds it then.
+
+    A method or picture that fails costs only itself. What is in `out` already, of a run of this
+    benchmark that was stopped, or with other methods or metrics, is not done again.
+
+    Args:
+        benchmark: what to run.
+        out: the folder of the run.
+        resources: processes, device.
+        resume: go on with what is in `out`; otherwise it must be empty.
+        report: takes lines about the progress.
+
+    Raises:
+        ConfigError: `out` holds something else, or no data set can be used.
+        KeyboardInterrupt: as it came; what is done is kept.
+    """
+    resources = resources or Resources()
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    _open_folder(benchmark, out, resume=resume)
+    work = _Work(benchmark, out, resources, report)
+    warnings = [
+        f"{name} is left out; --data {missing[0]}=PATH brings it in"
+        for name, missing in benchmark.left_out.items()
+    ]
+    for name, config in benchmark.config.data_sets.items():
+        try:
+            work.data_set(name, config)
+        except (PairingError, ConfigError) as error:
+            warnings.append(f"{name} is left out: {error}")
+            report(f"{name}: {error}")
+    if not work.data_sets:
+        raise ConfigError("; ".join(warnings) or "there is no data set")
+    run = work.finish(started, warnings)
+    run.save(out)
+    return run
+
+
+class _Work:
+    """A run under way."""
+
+    def __init__(
+        self, benchmark: Benchmark, out: Path, resources: Resources, report: Report
+    ) -> None:
+        self._name = benchmark.name
+        self._config = benchmark.config
+        self._out = out
+        self._resources = resources
+        self._report = report
+        self.data_sets: list[DataSetInfo] = []
+        absent = [MethodInfo(name, run=False) for name in benchmark.not_run]
+        self._methods = {
+            **{
+                name: MethodInfo(name, config.kind, _plain(config))
+                for name, config in self._config.methods.items()
+            },
+            **{method.name: method for method in absent},
+        }
+        self._rows: list[Row] = []
+        self._cells: list[Cell] = []
+        self._differences: list[Difference] = []
+        self._warnings: list[str] = []
+
+    def data_set(self, name: str, config: DataSetConfig) -> None:
+        """Restore and measure one data set by every method.
+
+        Raises:
+            PairingError: its files cannot be used.
+            ConfigError: likewise.
+        """
+        made = self._out / "lq" / _folder_name(name)
+        files = find_data_set(
+            name, config, made, workers=self._resources.processes, report=self._report
+        )
+        self.data_sets.append(_relative(files.info, self._out))
+        self._warnings += files.warnings
+        values: dict[str, dict[str, Mapping[str, float]]] = {}
+        for method, settings in self._config.methods.items():
+            outcome = self._restore(name, method, settings, files)
+            evaluation = self._measure(name, method, config, files, outcome)
+            values[method] = self._keep(name, method, config, files, outcome, evaluation)
+        self._differ(name, config, values)
+
+    def _restore(
+        self, data_set: str, method: str, settings: MethodConfig, files: DataSetFiles
+    ) -> Outcome:
+        """What the method makes of the data set; a method that cannot run fails on all of it."""
+        folder = self._out / "restored" / _folder_name(data_set) / _folder_name(method)
+        self._report(f"{data_set}: {method} restores {len(files.lq)} pictures")
+        error = "there is nothing to restore"
+        if files.lq:
+            try:
+                return build_method(settings).run(
+                    files.lq,
+                    folder,
+                    report=lambda line: self._report(f"{data_set}: {method}: {line}"),
+                )
+            except (MethodError, ValueError, OSError, ImportError) as failure:
+                error = " ".join(str(failure).split()) or type(failure).__name__
+            except Exception as failure:  # a peer's own code may raise anything
+                error = f"unexpected error: {type(failure).__name__}: {failure}"
+                error = " ".join(error.split())
+        self._report(f"{data_set}: {method} cannot run: {error}")
+        self._warnings.append(f"{data_set}: {method} cannot run: {error}")
+        info = self._methods[method]
+        self._methods[method] = dataclasses.replace(info, error={**info.error, data_set: error})
+        return Outcome({}, dict.fromkeys(files.lq, error), 0.0)
+
+    def _measure(
+        self,
+        data_set: str,
+        method: str,
+        config: DataSetConfig,
+        files: DataSetFiles,
+        outcome: Outcome,
+    ) -> Evaluation | None:
+        """Every metric on what was restored; None where nothing was."""
+        if not outcome.restored:
+            return None
+        hq = files.hq or {}
+        pairs = [Pair(s, path, hq.get(s)) for s, path in sorted(outcome.restored.items())]
+        self._report(f"{data_set}: {method}: {len(pairs)} pictures are measured")
+        settings = EvaluateConfig(
+            config.ids,
+            resamples=self._config.resamples,
+            seed=self._config.seed,
+            workers=self._resources.workers,
+            device=self._resources.device,
+            weights=self._resources.weights,
+        )
+        kept = self._out / "kept" / _folder_name(data_set) / f"{_folder_name(method)}.jsonl"
+        try:
+            return evaluate(pairs, settings, kept=kept)
+        except MetricError as error:  # of all metrics; of some, it is in the evaluation
+            self._warnings.append(f"{data_set}: nothing can be measured: {error}")
+            return None
+
+    def _keep(
+        self,
+        data_set: str,
+        method: str,
+        config: DataSetConfig,
+        files: DataSetFiles,
+        outcome: Outcome,
+        evaluation: Evaluation | None,
+    ) -> dict[str, Mapping[str, float]]:
+        """Rows, cells and what is known of the method; metric → stem → value."""
+        hq = files.hq or {}
+        measured = {m.pair.stem: m for m in (evaluation.rows if evaluation else ())}
+        lost = {**files.failed, **outcome.failed}
+        mean = outcome.seconds / len(outcome.restored) if outcome.restored else None
+        for stem in sorted({*files.lq, *files.failed}):
+            found = measured.get(stem)
+            error = lost.get(stem) or (found.error if found else "was not measured")
+            self._rows.append(
+                Row(
+                    method,
+                    data_set,
+                    stem,
+                    values=dict(found.values) if found else {},
+                    errors=dict(found.errors) if found else {},
+                    error=error,
+                    lq=self._place(files.lq.get(stem)),
+                    restored=self._place(outcome.restored.get(stem)),
+                    reference=self._place(hq.get(stem)),
+                )
+            )
+        total = len(files.lq) + len(files.failed)
+        for name in config.ids:
+            self._cells.append(_cell(method, data_set, name, evaluation, len(lost), total))
+        info = self._methods[method]
+        self._methods[method] = dataclasses.replace(
+            info,
+            provenance={**info.provenance, data_set: _json_able(outcome.provenance)},
+            seconds=info.seconds if mean is None else {**info.seconds, data_set: mean},
+            restored={**info.restored, data_set: len(outcome.restored)},
+            failed={**info.failed, data_set: dict(lost)} if lost else info.failed,
+        )
+        if evaluation:
+            self._warnings += [f"{data_set}: {method}: {w}" for w in evaluation.warnings]
+        return {
+            name: {stem: m.values[name] for stem, m in measured.items() if name in m.values}
+            for name in config.ids
+        }
+
+    def _differ(
+        self,
+        data_set: str,
+        config: DataSetConfig,
+        values: Mapping[str, Mapping[str, Mapping[str, float]]],
+    ) -> None:
+        """Every method against one of them, picture by picture."""
+        other = self._config.against or next(iter(values))
+        for method in values:
+            for name in config.ids:
+                if method == other or other not in values:
+                    continue
+                found = paired_difference(
+                    values[method][name],
+                    values[other][name],
+                    resamples=self._config.resamples,
+                    seed=self._config.seed,
+                )
+                if found is None or found.low is None or found.high is None:
+                    continue
+                sure = found.low > 0 or found.high < 0
+                higher = (found.mean > 0) == (find_metric(name).better == "higher")
+                self._differences.append(
+                    Difference(
+                        method,
+                        other,
+                        data_set,
+                        name,
+                        found.mean,
+                        found.low,
+                        found.high,
+                        found.n,
+                        higher if sure else None,
+                    )
+                )
+
+    def finish(self, started: str, warnings: list[str]) -> BenchmarkRun:
+        """All of it, with the paper's numbers beside."""
+        config, layout = self._config, self._config.table
+        columns = {d.name: config.data_sets[d.name].ids for d in self.data_sets}
+        ids = dict.fromkeys(name for names in columns.values() for name in names)
+        run = BenchmarkRun(
+            name=self._name,
+            title=config.title,
+            layout=TableLayout(
+                layout.caption,
+                layout.rows,
+                columns,
+                {find_metric(name).id: digits for name, digits in layout.decimals.items()},
+                layout.notes,
+            ),
+            data_sets=tuple(self.data_sets),
+            methods=tuple(self._methods.values()),
+            metrics=tuple(find_metric(name) for name in ids),
+            rows=tuple(self._rows),
+            cells=tuple(self._cells),
+            differences=tuple(self._differences),
+            warnings=tuple(dict.fromkeys([*warnings, *self._warnings])),
+            version=hbr.__version__,
+            commit=commit(),
+            machine=machine(),
+            settings={
+                "resamples": config.resamples,
+                "seed": config.seed,
+                "device of the metrics": self._resources.device,
+            },
+            started=started,
+            folder=self._out,
+        )
+        tolerance = {find_metric(name).id: value for name, value in config.tolerance.items()}
+        return compare(run, config.paper, tolerance)
+
+    def _place(self, path: Path | None) -> str | None:
+        """A file as a row names it: below the run's folder, or absolute."""
+        if path is None:
+            return None
+        return str(_below(path, self._out))
+
+
+def _cell(
+    method: str,
+    data_set: str,
+    metric: str,
+    evaluation: Evaluation | None,
+    lost: int,
+    total: int,
+) -> Cell:
+    if evaluation is None:
+        return Cell(method, data_set, metric, None, failed=total, error="nothing was measured")
+    found = evaluation.summaries[metric]
+    return Cell(
+        method,
+        data_set,
+        metric,
+        found.mean,
+        found.low,
+        found.high,
+        found.n,
+        found.failed + lost,
+        found.error,
+    )
+
+
+def _open_folder(benchmark: Benchmark, out: Path, *, resume: bool) -> None:
+    """Make the folder of the run, or see that it is this benchmark's."""
+    file = out / "benchmark.json"
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is not a folder; choose another output")
+    if file.is_file():
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")).get("name")
+        except (ValueError, AttributeError):
+            found = None
+        if found != benchmark.name:
+            raise ConfigError(f"{out}: holds a run of {found!r}; choose another output")
+        if not resume:
+            raise ConfigError(f"{out}: holds a run already; --resume goes on with it")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"{out}: holds other files; choose an empty folder, or a new one")
+    values = {"name": benchmark.name, "config": to_dict(benchmark.config)}
+    write_text(file, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def _folder_name(name: str) -> str:
+    """A folder for a data set or method, other ones for names that differ in other signs only."""
+    plain = re.sub(r"[^A-Za-z0-9.+-]", "_", name).strip(".") or "_"
+    if plain == name:
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _below(path: Path, folder: Path) -> Path:
+    path, folder = path.absolute(), folder.absolute()
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def _relative(info: DataSetInfo, folder: Path) -> DataSetInfo:
+    """Folders of the data set below the run's folder, or absolute."""
+    lq, hq = (None if p is None else str(_below(Path(p), folder)) for p in (info.lq, info.hq))
+    return dataclasses.replace(info, lq=lq, hq=hq)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A method's configuration as JSON holds it; `env` may hold what is nobody's business."""
+    return {key: value for key, value in to_dict(config).items() if key != "env"}
+
+
+def _json_able(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
+    return plain

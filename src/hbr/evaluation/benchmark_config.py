@@ -1,0 +1,301 @@
+"""A benchmark as plain data: data sets, methods, the table; and those that hbr ships."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from hbr.config import ConfigError, check, from_dict
+from hbr.evaluation.methods import MethodConfig
+from hbr.evaluation.papers import Axis, paper_table
+from hbr.metrics import find_metric
+
+# ${name} must be given by the user; ${name:-something} may be
+_PARAMETER = re.compile(r"\$\{([A-Za-z0-9_.*-]+?)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class LqFolder:
+    """LQ files that are there already.
+
+    Attributes:
+        folder: where they are.
+        published: the edition whose numbers the paper prints.
+        checksums: edition → a file of `sha256sum` lines; an empty path stands for none. What the
+            files are is told by these alone.
+        strip: endings taken off their names; see `hbr.evaluation.pairing.StemRules`.
+    """
+
+    folder: Path
+    published: str = ""
+    checksums: dict[str, str] = field(default_factory=dict)
+    strip: tuple[str, ...] = ()
+    kind: Literal["folder"] = "folder"
+
+
+@dataclass(frozen=True)
+class LqRecipe:
+    """LQ that is made of HQ here; the result is of HQ's size.
+
+    Attributes:
+        recipe: a name of `hbr degrade --recipe`, or a YAML file.
+        seed: with the content of a picture, it alone decides what its degradation is.
+    """
+
+    recipe: str = "real-esrgan"
+    seed: int = 0
+    kind: Literal["recipe"] = "recipe"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True)
+class DataSetConfig:
+    """Pictures to restore, and what they are measured against.
+
+    Attributes:
+        metrics: ids or aliases; these are its columns in the table.
+        lq: what methods see.
+        hq: references; None where there are none.
+        pictures: how many there should be; another number is told in the table.
+        recursive: pictures in sub-folders too.
+        strip_hq: endings taken off the names of references.
+    """
+
+    metrics: tuple[str, ...]
+    lq: LqFolder | LqRecipe
+    hq: Path | None = None
+    pictures: int | None = None
+    recursive: bool = False
+    strip_hq: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field; the names of metrics are looked up."""
+        check(len(self.metrics) > 0, "metrics", self.metrics, "one or more")
+        check(len(set(self.ids)) == len(self.ids), "metrics", self.metrics, "each metric once")
+        made = isinstance(self.lq, LqRecipe)
+        check(not made or self.hq is not None, "hq", self.hq, "a folder, to make LQ of")
+        if self.hq is None:
+            needy = [name for name in self.ids if find_metric(name).needs_reference]
+            check(not needy, "metrics", ", ".join(needy), "without references where hq is missing")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the metrics, in order."""
+        return tuple(find_metric(name).id for name in self.metrics)
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """How the table looks.
+
+    Attributes:
+        caption: the line above it.
+        rows: what stands in the rows; the columns are the metrics, grouped by the other one.
+        decimals: metric → digits after the point; others have 4.
+        notes: lines below it.
+    """
+
+    caption: str = ""
+    rows: Axis = "methods"
+    decimals: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What is restored, by what, and how it is measured.
+
+    Attributes:
+        title: in words.
+        data_sets: name → data set.
+        methods: name → method, in the order of the table.
+        table: its layout.
+        paper: the table whose numbers stand beside, as `osdhuman.table2_methods`; empty is none.
+        tolerance: metric → how far a mean may be from the printed one; others have the usual
+            ones of `hbr.evaluation.papers`.
+        against: the method that the others are compared with, picture by picture; by default the
+            first.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+
+    title: str
+    data_sets: dict[str, DataSetConfig]
+    methods: dict[str, MethodConfig]
+    table: TableConfig = field(default_factory=TableConfig)
+    paper: str = ""
+    tolerance: dict[str, float] = field(default_factory=dict)
+    against: str = ""
+    resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(len(self.data_sets) > 0, "data_sets", self.data_sets, "one or more")
+        check(len(self.methods) > 0, "methods", self.methods, "one or more")
+        check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.paper:
+            paper_table(self.paper)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark with the user's paths in it.
+
+    Attributes:
+        name: of the YAML.
+        config: what can be run with the paths that were given.
+        left_out: data set → the parameters that were not given.
+        not_run: method → the parameters that were not given.
+    """
+
+    name: str
+    config: BenchmarkConfig
+    left_out: Mapping[str, tuple[str, ...]]
+    not_run: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class _One:
+    method: MethodConfig
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the benchmarks that hbr ships."""
+    folder = files("hbr.evaluation").joinpath("benchmarks")
+    names = (item.name for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return tuple(sorted(name.removesuffix(".yaml") for name in names))
+
+
+def read_raw(name: str) -> tuple[str, dict[str, Any]]:
+    """The name and the values of a shipped benchmark or a YAML file, parameters still in them.
+
+    Raises:
+        ConfigError: there is none, or it is not YAML.
+    """
+    if name in shipped():
+        source = files("hbr.evaluation").joinpath("benchmarks", f"{name}.yaml")
+        return name, yaml.safe_load(source.read_text(encoding="utf-8"))
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(
+            f"no benchmark is called {name!r}; it may be a YAML file, or one of "
+            f"{', '.join(shipped())}"
+        )
+    return path.stem, _read_yaml(path)
+
+
+def parameters(values: Any) -> dict[str, str | None]:
+    """The `${name}` in a benchmark's values → the default, None where one must be given."""
+    found: dict[str, str | None] = {}
+    for text in _texts(values):
+        for match in _PARAMETER.finditer(text):
+            found.setdefault(match[1], match[2])
+    return found
+
+
+def load_benchmark(
+    name: str, given: Mapping[str, str], methods: Mapping[str, str] | None = None
+) -> Benchmark:
+    """A shipped benchmark, or a YAML file, with the user's paths and methods.
+
+    A data set whose parameters are not given is left out; a method whose are not is not run.
+
+    Args:
+        name: of a shipped benchmark, or a file.
+        given: parameter → value.
+        methods: name → a folder of results or a YAML file of a method, in place of the
+            benchmark's method of that name or behind them.
+
+    Raises:
+        ConfigError: it cannot be used; a parameter that it does not have; nothing is left to run.
+    """
+    name, values = read_raw(name)
+    known = parameters(values)
+    if unknown := sorted(given.keys() - known.keys()):
+        listed = ", ".join(known) or "none"
+        raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {listed}")
+    check(isinstance(values, dict), name, values, "a mapping")
+    own = {name: _method_values(place) for name, place in (methods or {}).items()}
+    values = {**values, "methods": {**(values.get("methods") or {}), **own}}
+    lacking: dict[str, dict[str, tuple[str, ...]]] = {"data_sets": {}, "methods": {}}
+    for section, absent in lacking.items():
+        entries = values.get(section)
+        if not isinstance(entries, dict):
+            continue  # reported below
+        for key, entry in entries.items():
+            needed = {n for n, default in parameters(entry).items() if default is None}
+            if missing := sorted(needed - given.keys()):
+                absent[str(key)] = tuple(missing)
+        values[section] = {k: v for k, v in entries.items() if str(k) not in absent}
+        if entries and not values[section]:
+            options = " or ".join(
+                f"--data {m}=PATH" for m in dict.fromkeys(sum(absent.values(), ()))
+            )
+            raise ConfigError(
+                f"{name} has no {section.replace('_', ' ')} to run on; give {options}"
+            )
+    try:
+        config = from_dict(BenchmarkConfig, _filled(values, given))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    return Benchmark(name, config, lacking["data_sets"], lacking["methods"])
+
+
+def _method_values(place: str) -> dict[str, Any]:
+    """The values of a method that the user named by a folder of results or a YAML file."""
+    path = Path(place)
+    if path.is_dir():
+        return {"kind": "folder", "folder": place}
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{place}: is neither a folder of results nor a YAML file of a method")
+    values = _read_yaml(path)
+    try:
+        from_dict(_One, {"method": values})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return values
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: is not a mapping")
+    return values
+
+
+def _texts(values: Any) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _texts(value)
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _texts(value)
+
+
+def _filled(values: Any, given: Mapping[str, str]) -> Any:
+    """The values with parameters replaced."""
+    if isinstance(values, str):
+        return _PARAMETER.sub(lambda m: given.get(m[1], m[2] or ""), values)
+    if isinstance(values, dict):
+        return {key: _filled(value, given) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_filled(value, given) for value in values]
+    return values

@@ -1,0 +1,100 @@
+"""Our numbers beside a paper's: the difference, and a verdict that says when there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from hbr.evaluation.papers import PaperTable, paper_table, tolerance_of
+from hbr.evaluation.results import (
+    NO_PAPER_VALUE,
+    NOT_COMPARABLE,
+    NOT_RUN,
+    OUTSIDE,
+    WITHIN,
+    BenchmarkRun,
+    Cell,
+    DataSetInfo,
+    MethodInfo,
+)
+
+
+def compare(
+    run: BenchmarkRun, paper: str, tolerance: Mapping[str, float] | None = None
+) -> BenchmarkRun:
+    """The run with the numbers of a paper's table in its cells.
+
+    Methods of the paper that were not run get cells too, behind the others.
+
+    Args:
+        run: what was measured.
+        paper: the table (`hbr.evaluation.papers.paper_tables`); empty takes papers' numbers out.
+        tolerance: metric id → how far a mean may be, in place of the usual.
+
+    Raises:
+        hbr.config.ConfigError: there is no such table.
+    """
+    measured = [method for method in run.methods if method.run]
+    if not paper:
+        cells = [_bare(c) for c in run.cells if c.verdict != NOT_RUN]
+        return dataclasses.replace(
+            run, paper="", paper_table="", methods=tuple(measured), cells=tuple(cells)
+        )
+    table = paper_table(paper)
+    names = {method.name for method in run.methods}
+    others = [MethodInfo(name, run=False) for name in table.methods if name not in names]
+    methods = (*run.methods, *others)
+    own = {(c.method, c.data_set, c.metric): c for c in run.cells}
+    cells = []
+    for data_set in run.data_sets:
+        for method in methods:
+            for metric in run.layout.columns[data_set.name]:
+                empty = Cell(method.name, data_set.name, metric, None, verdict=NOT_RUN)
+                cell = own.get((method.name, data_set.name, metric), empty)
+                cells.append(_compared(_bare(cell), method, data_set, table, tolerance))
+    warnings = [line for line in run.warnings if not line.startswith("of the paper: ")]
+    warnings += [f"of the paper: {note}" for note in table.notes]
+    return dataclasses.replace(
+        run,
+        paper=table.source,
+        paper_table=table.name,
+        methods=methods,
+        cells=tuple(cells),
+        warnings=tuple(warnings),
+    )
+
+
+def _bare(cell: Cell) -> Cell:
+    return dataclasses.replace(
+        cell, paper=None, difference=None, tolerance=None, verdict=NO_PAPER_VALUE
+    )
+
+
+def _compared(
+    cell: Cell,
+    method: MethodInfo,
+    data_set: DataSetInfo,
+    table: PaperTable,
+    tolerance: Mapping[str, float] | None,
+) -> Cell:
+    printed = table.value(cell.method, cell.data_set, cell.metric)
+    if not method.run:
+        return dataclasses.replace(cell, paper=printed, verdict=NOT_RUN)
+    if printed is None:
+        return cell
+    allowed = tolerance_of(cell.metric, printed, tolerance)
+    difference = None if cell.mean is None else cell.mean - printed
+    verdict = _verdict(cell, data_set, difference, allowed)
+    return dataclasses.replace(
+        cell, paper=printed, difference=difference, tolerance=allowed, verdict=verdict
+    )
+
+
+def _verdict(cell: Cell, data_set: DataSetInfo, difference: float | None, allowed: float) -> str:
+    if difference is None:
+        return f"{NOT_COMPARABLE}: {cell.error or 'no picture was measured'}"
+    if not data_set.comparable:
+        return f"{NOT_COMPARABLE}: {data_set.status}"
+    if cell.failed:
+        return f"{NOT_COMPARABLE}: {cell.failed} of {cell.n + cell.failed} pictures failed"
+    return WITHIN if abs(difference) <= allowed else OUTSIDE

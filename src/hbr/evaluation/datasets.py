@@ -1,0 +1,157 @@
+"""A data set's files as they are: pairs by stem, which edition the LQ is, or LQ made of HQ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hbr.config import ConfigError
+from hbr.evaluation.benchmark_config import DataSetConfig, LqFolder, LqRecipe
+from hbr.evaluation.editions import hash_files, identify, read_checksums
+from hbr.evaluation.pairing import StemRules, find_pictures
+from hbr.evaluation.results import DataSetInfo
+from hbr.image.reading import display_name
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DataSetFiles:
+    """The pictures of a data set.
+
+    Attributes:
+        info: what it was found to be.
+        lq: stem → what methods see.
+        hq: stem → reference; None where there are none.
+        failed: stem → why there is nothing to restore.
+        warnings: what a reader must know, a line each.
+    """
+
+    info: DataSetInfo
+    lq: Mapping[str, Path]
+    hq: Mapping[str, Path] | None
+    failed: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def find_data_set(
+    name: str,
+    config: DataSetConfig,
+    made: Path,
+    *,
+    workers: int = 1,
+    report: Report = lambda line: None,
+) -> DataSetFiles:
+    """Find a data set's files; make its LQ if the benchmark says how.
+
+    Args:
+        name: in tables.
+        config: where it is.
+        made: folder for LQ that is made; what an earlier run made of the same HQ is kept.
+        workers: processes that make LQ.
+        report: takes lines about the progress.
+
+    Raises:
+        hbr.evaluation.pairing.PairingError: no folder, no pictures, two of one stem, or an LQ
+            picture without HQ.
+        ConfigError: a file of checksums or a recipe cannot be used.
+    """
+    hq = None
+    if config.hq is not None:
+        hq = find_pictures(config.hq, StemRules(config.strip_hq), recursive=config.recursive)
+    if isinstance(config.lq, LqFolder):
+        found = _from_folder(name, config, config.lq, hq)
+    else:
+        assert hq is not None  # by DataSetConfig's own check
+        found = _from_recipe(name, config.lq, hq, made, workers, report)
+    n = found.info.n
+    if config.pictures is not None and n != config.pictures:
+        line = f"{n} pictures, where the published data set has {config.pictures}"
+        info = dataclasses.replace(
+            found.info, comparable=False, status=f"{found.info.status}; {line}"
+        )
+        found = dataclasses.replace(found, info=info, warnings=(*found.warnings, f"{name}: {line}"))
+    return found
+
+
+def _from_folder(
+    name: str, config: DataSetConfig, source: LqFolder, hq: Mapping[str, Path] | None
+) -> DataSetFiles:
+    lq = find_pictures(source.folder, StemRules(source.strip), recursive=config.recursive)
+    editions = {
+        edition: read_checksums(Path(file)) for edition, file in source.checksums.items() if file
+    }
+    edition = identify(hash_files(lq, source.folder), editions, source.published)
+    failed = {}
+    warnings = [] if edition.comparable else [f"{name}: {edition.status}"]
+    if hq is not None:
+        failed = {stem: f"{stem}: HQ has no LQ beside it" for stem in sorted(hq.keys() - lq.keys())}
+        lone = sorted(lq.keys() - hq.keys())
+        if len(lone) == len(lq):
+            raise ConfigError(
+                f"{name}: no stem in {display_name(source.folder)} is one in "
+                f"{display_name(config.hq)}; strip and strip_hq take endings off the names"
+            )
+        failed |= {stem: f"{stem}: LQ has no HQ beside it" for stem in lone}
+        lq = {stem: path for stem, path in lq.items() if stem in hq}
+    if failed:
+        warnings.append(f"{name}: {len(failed)} pictures are not in both folders")
+    info = DataSetInfo(
+        name,
+        len(lq) + len(failed),
+        lq=str(source.folder),
+        hq=None if config.hq is None else str(config.hq),
+        edition=edition.name,
+        status=edition.status,
+        comparable=edition.comparable,
+        checksum=edition.checksum,
+    )
+    return DataSetFiles(info, lq, hq, failed, tuple(warnings))
+
+
+def _from_recipe(
+    name: str,
+    source: LqRecipe,
+    hq: Mapping[str, Path],
+    made: Path,
+    workers: int,
+    report: Report,
+) -> DataSetFiles:
+    from hbr.degradation.folder import DegradeSettings, Item, degrade_files
+    from hbr.degradation.pairs import Journal
+    from hbr.degradation.recipe import find_recipe
+    from hbr.distributed import Shard
+
+    settings = DegradeSettings(find_recipe(source.recipe), source.recipe, source.seed)
+    items = [Item(hq[stem], made / f"{stem}.png", f"{stem}.png", str(hq[stem])) for stem in hq]
+    journal = Journal(made, Shard())
+    lq, failed = {}, {}
+    try:
+        outcomes = degrade_files(items, settings, previous=journal.find, workers=workers)
+        for number, (stem, item, outcome) in enumerate(zip(hq, items, outcomes, strict=True), 1):
+            row = outcome.row
+            assert row is not None  # there is one shard
+            if not outcome.kept:
+                journal.add(row)
+                report(f"{name}: degraded {number} of {len(items)}")
+            if row.error is None:
+                lq[stem] = item.target
+            else:
+                failed[stem] = row.error
+    finally:
+        journal.close()
+    how = f"{source.recipe}, seed {source.seed}"
+    status = f"the LQ files are made here by {how}"
+    info = DataSetInfo(
+        name,
+        len(hq),
+        lq=str(made),
+        hq=str(next(iter(hq.values())).parent),
+        edition=how,
+        status=status,
+        checksum=identify(hash_files(lq, made), {}, "").checksum,
+    )
+    warnings = (f"{name}: {len(failed)} pictures cannot be degraded",) if failed else ()
+    return DataSetFiles(info, lq, hq, failed, warnings)

@@ -1,0 +1,139 @@
+"""The numbers that papers print, and when a number of ours counts as the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+from hbr.config import ConfigError
+
+# As printed → the metric's id. What is not here is no target, as a column printed wrong.
+_COLUMNS = {
+    "BRISQUE": "brisque",
+    "CLIPIQA": "clipiqa",
+    "DISTS": "dists",
+    "FID": "fid",
+    "IL-NIQE": "ilniqe",
+    "LIQE": "liqe",
+    "LPIPS": "lpips-alex",
+    "MANIQA": "maniqa-pipal",
+    "MUSIQ": "musiq",
+    "NIQE": "niqe",
+    "PSNR": "psnr-y",
+    "SSIM": "ssim-y",
+    "TOPIQ": "topiq",
+}
+
+# How far a mean may be from the printed one. Where nothing stands here, 1 % of the printed value:
+# more than rounding and other versions of libraries make, less than methods differ by.
+TOLERANCES = {"psnr-y": 0.05, "ssim-y": 0.002}
+_RELATIVE = 0.01
+
+Axis = Literal["methods", "data sets"]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How a table is laid out in `paper_tables.json`.
+
+    Attributes:
+        labels: the fields that name a row; joined by commas where there are several.
+        rows: what these are.
+        data_set: of the whole table, where the rows do not say.
+    """
+
+    labels: tuple[str, ...]
+    rows: Axis = "methods"
+    data_set: str | None = None
+
+
+_SHAPES = {
+    "osdhuman.table1_datasets": _Shape(("dataset",), "data sets"),
+    "osdhuman.table2_methods": _Shape(("method",)),
+    "osdhuman.table3_training_sets": _Shape(("training_set",)),
+    "osdhuman.table4_prompt_extractors": _Shape(("prompt_extractor", "prompt_image")),
+    "diffbody.table1_methods": _Shape(("method",), data_set="DiffBody-Test"),
+    "haodiff.table1_persona_val": _Shape(("method",), data_set="PERSONA-Val"),
+}
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of a paper.
+
+    Attributes:
+        name: as in a benchmark's `paper`.
+        source: the paper.
+        notes: what to know before comparing.
+        rows: what stands in its rows.
+        methods: those that it has; empty where its rows are data sets.
+        values: (method, data set, metric id) → number; the method is "" where rows are data sets.
+    """
+
+    name: str
+    source: str
+    notes: tuple[str, ...]
+    rows: Axis
+    methods: tuple[str, ...]
+    values: Mapping[tuple[str, str, str], float]
+
+    def value(self, method: str, data_set: str, metric: str) -> float | None:
+        """The printed number; None if the table has no such cell."""
+        row = "" if self.rows == "data sets" else method
+        return self.values.get((row, data_set, metric))
+
+
+def paper_tables() -> tuple[str, ...]:
+    """The names of all tables."""
+    return tuple(_SHAPES)
+
+
+def paper_table(name: str) -> PaperTable:
+    """A table by its name.
+
+    Raises:
+        ConfigError: there is none of this name; the known ones are listed.
+    """
+    if name not in _SHAPES:
+        raise ConfigError(f"no table of a paper is called {name!r}; known: {', '.join(_SHAPES)}")
+    shape = _SHAPES[name]
+    paper, table = name.split(".")
+    content = _content()[paper]
+    values: dict[tuple[str, str, str], float] = {}
+    methods = []
+    for row in content[table]:
+        label = ", ".join(str(row[field]) for field in shape.labels if row[field] is not None)
+        if shape.rows == "data sets":
+            by_data_set = {label: row}
+            label = ""
+        else:
+            methods.append(label)
+            nested = {key: cells for key, cells in row.items() if isinstance(cells, dict)}
+            by_data_set = nested or {shape.data_set or "": row}
+        for data_set, cells in by_data_set.items():
+            for column, metric in _COLUMNS.items():
+                if column in cells:
+                    values[label, data_set, metric] = float(cells[column])
+    notes = tuple(content["notes"])
+    return PaperTable(name, content["source"], notes, shape.rows, tuple(methods), values)
+
+
+def tolerance_of(metric: str, printed: float, own: Mapping[str, float] | None = None) -> float:
+    """How far a mean of this metric may be from the printed number.
+
+    Args:
+        metric: id.
+        printed: the number.
+        own: metric id → tolerance, in place of the usual ones.
+    """
+    chosen = {**TOLERANCES, **(own or {})}
+    return chosen.get(metric, _RELATIVE * abs(printed))
+
+
+def _content() -> dict[str, Any]:
+    text = files("hbr.evaluation").joinpath("paper_tables.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    return content
