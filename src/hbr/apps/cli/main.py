@@ -17,6 +17,7 @@ from hbr.apps.cli import (
     degrade,
     doctor,
     evaluate,
+    methods,
     metrics,
     models,
     restore,
@@ -33,6 +34,7 @@ _ERRORS = (
     ("hbr.image", "PhotoError", ExitCode.NOTHING),
     ("hbr.metrics", "MetricError", ExitCode.WEIGHTS),
     ("hbr.evaluation.pairing", "PairingError", ExitCode.NOTHING),
+    ("hbr.evaluation.methods.base", "MethodError", ExitCode.NOTHING),
     ("hbr.evaluation.study.store", "StudyError", ExitCode.NOTHING),
 )
 
@@ -60,6 +62,7 @@ app = typer.Typer(
 )
 app.command("restore")(restore.restore)
 app.add_typer(models.app, name="models")
+app.add_typer(methods.app, name="methods")
 app.add_typer(metrics.app, name="metrics")
 app.command("degrade")(degrade.degrade)
 app.command("train")(train.train)

@@ -7,8 +7,11 @@ what only reads configurations loads no torch.
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
+from hbr.config import ConfigError, load_yaml
 from hbr.evaluation.methods.base import Method, MethodError, Outcome, Report
 from hbr.evaluation.methods.config import (
     BaselineConfig,
@@ -33,6 +36,7 @@ __all__ = [
     "Report",
     "SpandrelConfig",
     "build_method",
+    "read_method",
 ]
 
 # kind → (its module here, its class)
@@ -57,3 +61,20 @@ def build_method(config: MethodConfig) -> Method:
     """
     module, name = _KINDS[config.kind]
     return cast(Method, getattr(importlib.import_module(f"{__name__}.{module}"), name)(config))
+
+
+@dataclass(frozen=True)
+class _MethodFile:
+    method: MethodConfig
+
+
+def read_method(path: str | Path) -> MethodConfig:
+    """A method from a YAML file: its `kind` and its settings under the one key `method`.
+
+    Raises:
+        hbr.config.ConfigError: the file is missing or wrong.
+    """
+    config = load_yaml(_MethodFile, path).method
+    if not hasattr(config, "kind"):
+        raise ConfigError(f"{path}: method.kind is missing; it must be one of {', '.join(_KINDS)}")
+    return config

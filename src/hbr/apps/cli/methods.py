@@ -1,0 +1,202 @@
+"""`hbr methods list | show | run`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hbr.apps.cli import ExitCode
+from hbr.apps.cli.reporting import Reporter
+
+if TYPE_CHECKING:
+    from hbr.evaluation.methods import ProgramConfig, ProgramSpec
+
+app = typer.Typer(
+    help="Peers to compare with: which there are, what they need, how they are started.",
+    no_args_is_help=True,
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
+
+# What needs no entry in the table of programs.
+_INSIDE = {
+    "hbr": ("models of hbr", "see hbr models list"),
+    "spandrel": (
+        "model files of Real-ESRGAN, BSRGAN, SwinIR and some forty other architectures",
+        "the weights' own; spandrel is MIT (pip install 'hbr[spandrel]')",
+    ),
+    "folder": ("results that are there already", "their maker's"),
+    "baseline": ("input, bicubic, nlm (non-local means), median", "Apache-2.0"),
+}
+
+
+@app.command("list")
+def list_methods(as_json: _Json = False) -> None:
+    """List every kind of method and every program that is known, with its licence."""
+    from hbr.config import to_dict
+    from hbr.evaluation.methods.programs import known_programs
+
+    programs = known_programs()
+    if as_json:
+        rows = [{"id": name, "kind": "program", **to_dict(s)} for name, s in programs.items()]
+        _print_json(rows)
+        return
+    columns = ("id", "kind", "what", "enlarges", "licence")
+    lines = [("", kind, what, "", licence) for kind, (what, licence) in _INSIDE.items()]
+    lines += [
+        (name, "program", s.name, f"×{s.factor}" if s.factor else "as asked", s.licence)
+        for name, s in programs.items()
+    ]
+    if not sys.stdout.isatty():
+        for line in (columns, *lines):
+            typer.echo("\t".join(line))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
+
+
+@app.command("show")
+def show(
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="A program of the list, or the YAML of one or of a method."
+        ),
+    ],
+    as_json: _Json = False,
+) -> None:
+    """Show a program: licence, what must be installed, the command, a configuration to start from.
+
+    The command is shown as it would be started in the folder of the repository. For a method file
+    (see `hbr methods run`), the configuration is the file's.
+    """
+    from hbr.config import to_dict
+    from hbr.evaluation.methods import MethodError, ProgramConfig
+    from hbr.evaluation.methods.programs import find_program
+
+    config = _program_of(program)
+    if config is None:
+        spec = find_program(program)
+        given = {name: f"PATH_OF_{name.upper()}" for name, v in spec.values.items() if not v}
+        config = ProgramConfig(program, python="PYTHON", repo=Path("REPO"), values=given)
+    elif not isinstance(config, ProgramConfig):
+        raise MethodError(f"{program}: is no program; hbr methods list has the other kinds")
+    else:
+        spec = find_program(config.program)
+    if as_json:
+        _print_json({"id": program, **to_dict(spec), "shown": _command(spec, config)})
+        return
+    for name, value in _card(spec, config):
+        typer.echo(f"{name}: {value}")
+    if config.python == "PYTHON":
+        typer.echo("\na method file to start from:\n")
+        typer.echo(_example(program, config), nl=False)
+
+
+@app.command("run")
+def run(
+    method: Annotated[
+        Path, typer.Argument(metavar="METHOD.yaml", help="The method, under the key `method`.")
+    ],
+    lq: Annotated[Path, typer.Option("--input", "-i", metavar="DIR", help="The photos.")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The results.")],
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Photos in sub-folders too.")
+    ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Make everything again; else only what is missing.")
+    ] = False,
+) -> None:
+    """Restore a folder with any method, as a benchmark does.
+
+    A run that was stopped or killed goes on with the same command. The results go to OUT as
+    STEM.png; their names go to stdout, all else to stderr. Exit code: 0 all done, 3 some, 1 none;
+    2 wrong usage; 130 stopped.
+    """
+    from hbr.evaluation.methods import build_method, read_method
+    from hbr.evaluation.pairing import find_pictures
+    from hbr.restoration.batch import StopSignals
+
+    built = build_method(read_method(method))
+    photos = find_pictures(lq, recursive=recursive)
+    reporter = Reporter(as_json=False)
+    with StopSignals() as stop, reporter.listening():
+        try:
+            outcome = built.run(
+                photos, out, resume=not anew, report=lambda line: reporter.say("info", line)
+            )
+        except BaseException:
+            if stop.received is None:
+                raise
+            reporter.say("error", "stopped; the same command goes on")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        for stem, line in outcome.failed.items():
+            reporter.say("error", f"{stem}: {line}")
+        for path in outcome.restored.values():
+            typer.echo(path)
+        reporter.say("info", f"{len(outcome.restored)} of {len(photos)} restored")
+    if outcome.failed:
+        raise typer.Exit(ExitCode.SOME if outcome.restored else ExitCode.NOTHING)
+
+
+def _program_of(text: str) -> ProgramConfig | object | None:
+    """The configuration in a method file; None if `text` is anything else."""
+    if not text.endswith((".yaml", ".yml")) or not Path(text).is_file():
+        return None
+    import yaml
+
+    from hbr.evaluation.methods import read_method
+
+    try:
+        values = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        return None  # who reads it as a program says what is wrong
+    is_method = isinstance(values, dict) and "method" in values
+    return read_method(text) if is_method else None
+
+
+def _command(spec: ProgramSpec, config: ProgramConfig) -> str:
+    from hbr.evaluation.methods.programs import command_line
+
+    folders = {"repo": config.repo, "input": Path("INPUT"), "output": Path("OUTPUT")}
+    return shlex.join(command_line(spec, config, [config.python], folders))
+
+
+def _card(spec: ProgramSpec, config: ProgramConfig) -> list[tuple[str, str]]:
+    lines = [
+        ("name", spec.name),
+        ("paper", spec.paper),
+        ("home", spec.url),
+        ("licence", spec.licence),
+        ("install", spec.install),
+        ("needs", ", ".join(spec.needs)),
+        ("enlarges", f"always ×{spec.factor}" if spec.factor else "as asked (upscale)"),
+        ("command", _command(spec, config)),
+        ("runs in", "the repository" if spec.workdir == "repo" else "a folder of its own"),
+        ("results", ", ".join(spec.outputs)),
+        ("notes", spec.notes),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _example(program: str, config: ProgramConfig) -> str:
+    lines = ["method:", "  kind: program", f"  program: {program}"]
+    lines += ["  python: conda:NAME    # or a path, or the folder of a virtual environment"]
+    lines += ["  repo: FOLDER          # where it was cloned to"]
+    if config.values:
+        lines += ["  values:"] + [f"    {name}: PATH" for name in config.values]
+    return "\n".join(lines) + "\n"
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
