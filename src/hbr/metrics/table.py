@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -44,7 +44,6 @@ class MetricInfo:
         min_size: the shortest side that it can be computed on, in pixels, after the crop.
         weights: names in `weights.yaml` that it needs.
         extra: the optional dependency that it needs.
-        obtain: how to come by the weights, as a command or an address.
         needs: what a `person` metric reads of the people: masks, keypoints, restored keypoints.
         function: `module:name` of a plain function (image, reference) → [b]; or
         factory: `module:name` of what makes the metric: (info, device, weights) → Metric.
@@ -63,7 +62,6 @@ class MetricInfo:
     min_size: int = 1
     weights: tuple[str, ...] = ()
     extra: str | None = None
-    obtain: str = ""
     needs: tuple[str, ...] = ()
     function: str | None = None
     factory: str | None = None
@@ -159,16 +157,12 @@ _NATURAL: list[MetricInfo] = [
         "Mittal, Soundararajan, Bovik 2013", min_size=192,
         licence="Apache-2.0; the authors' model: free with their notice",
         weights=("niqe",),
-        obtain="fit one with `hbr metrics fit-niqe PHOTOS -o niqe.npz`, or get the authors' "
-        "niqe_modelparameters.mat",
         factory="hbr.metrics.niqe:load_niqe",
     ),
     MetricInfo(
         "brisque", "BRISQUE", "1", "lower", "no-reference", GREY,
         "Mittal, Moorthy, Bovik 2012", min_size=32,
         weights=("brisque",),
-        obtain="get brisque_model_live.yml and, into the same folder, brisque_range_live.yml from "
-        "https://github.com/opencv/opencv_contrib/tree/4.x/modules/quality/samples",
         factory="hbr.metrics.brisque:load_brisque",
     ),
 ]  # fmt: skip
@@ -200,18 +194,43 @@ _PERSON: list[MetricInfo] = [
         "see hbr.metrics.faces", needs=("keypoints",),
         licence="Apache-2.0, as are the weights of SFace",
         weights=("sface",), extra="onnx",
-        obtain="get face_recognition_sface_2021dec.onnx from "
-        "https://github.com/opencv/opencv_zoo/tree/main/models/face_recognition_sface",
         factory="hbr.metrics.faces:load_identity",
     ),
 ]  # fmt: skip
 
-METRICS: dict[str, MetricInfo] = {info.id: info for info in [*_FULL, *_NATURAL, *_PERSON]}
+_LEARNED: list[MetricInfo] = [
+    MetricInfo(
+        "lpips-alex", "LPIPS (AlexNet)", "0.1", "lower", "full-reference", "RGB",
+        "Zhang et al. 2018", min_size=64,
+        licence="Apache-2.0; weights: BSD-3-Clause and BSD-2-Clause",
+        weights=("alexnet", "lpips-alex-lin"),
+        factory="hbr.metrics.lpips:load_lpips",
+    ),
+    MetricInfo(
+        "lpips-vgg", "LPIPS (VGG-16)", "0.1", "lower", "full-reference", "RGB",
+        "Zhang et al. 2018", min_size=64,
+        licence="Apache-2.0; weights: BSD-3-Clause and BSD-2-Clause",
+        weights=("vgg16", "lpips-vgg-lin"),
+        factory="hbr.metrics.lpips:load_lpips",
+    ),
+    MetricInfo(
+        "dists", "DISTS", "1, not resized", "lower", "full-reference", "RGB",
+        "Ding et al. 2020", min_size=64,
+        licence="Apache-2.0; weights: BSD-3-Clause and MIT",
+        weights=("vgg16", "dists-weights"),
+        factory="hbr.metrics.dists:load_dists",
+    ),
+]  # fmt: skip
+
+METRICS: dict[str, MetricInfo] = {
+    info.id: info for info in [*_FULL, *_LEARNED, *_NATURAL, *_PERSON]
+}
 
 ALIASES: dict[str, str] = {
     "psnr": "psnr-y",
     "ssim": "ssim-y",
     "msssim": "ms-ssim",
+    "lpips": "lpips-alex",
     "vif": "vifp",
     "vif-p": "vifp",
 }
@@ -265,6 +284,27 @@ class FunctionMetric:
         return cast("Tensor", self.function(*given).double())
 
 
+class NetworkMetric:
+    """A network as a `Metric`: checks what comes in, then calls it without gradient."""
+
+    def __init__(self, info: MetricInfo, network: Callable[..., Any], device: str) -> None:
+        self.info = info
+        self.device = device
+        self.network = cast(Any, network).to(device) if hasattr(network, "to") else network
+
+    def __call__(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
+        """One float64 for each picture, on the CPU; see `Metric`."""
+        import torch
+
+        check_images(self.info, image, reference)
+        given = (image, reference) if self.info.needs_reference else (image,)
+        with torch.inference_mode():
+            values = self.network(
+                *(t.to(self.device, torch.float32) for t in given if t is not None)
+            )
+        return cast("Tensor", values.double().cpu())
+
+
 def check_images(info: MetricInfo, image: Tensor, reference: Tensor | None) -> None:
     """Raise `MetricError` unless `info` can be computed on these pictures.
 
@@ -288,25 +328,6 @@ def check_images(info: MetricInfo, image: Tensor, reference: Tensor | None) -> N
             f"{info.id} compares pictures of one size; got {shape[3]}x{shape[2]} and "
             f"{reference.shape[-1]}x{reference.shape[-2]}"
         )
-
-
-def weights_of(info: MetricInfo, weights: Path | None, names: Sequence[str]) -> Path:
-    """The file that `weights` is, or the first of `names` in the folder that it is.
-
-    Raises:
-        MetricError: there is none; the message names it and says how to come by it.
-    """
-    wanted = " or ".join(names)
-    if weights is None:
-        raise MetricError(f"{info.id} needs a file {wanted}: {info.obtain}")
-    if weights.is_dir():
-        found = [weights / name for name in names if (weights / name).is_file()]
-        if not found:
-            raise MetricError(f"{weights} holds no {wanted} for {info.id}; {info.obtain}")
-        return found[0]
-    if not weights.is_file():
-        raise MetricError(f"{weights}: there is no such file for {info.id}; {info.obtain}")
-    return weights
 
 
 def table_as_markdown() -> str:

@@ -1,0 +1,89 @@
+"""LPIPS and DISTS against the published packages, all with the same weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import toy_weights
+from hbr.metrics.backbones import Backbone, Net
+from hbr.metrics.dists import DISTS
+from hbr.metrics.lpips import LPIPS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_weights.write(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Tensor, Tensor]:
+    return toy_weights.pictures()
+
+
+@pytest.mark.parametrize("net", ["vgg", "alex"])
+def test_torchvision_names_and_shapes_its_weights_alike(net: Net) -> None:
+    import torchvision
+
+    with torch.device("meta"):
+        theirs = torchvision.models.vgg16() if net == "vgg" else torchvision.models.alexnet()
+    shapes = {k: v.shape for k, v in theirs.state_dict().items() if k.startswith("features")}
+    assert {k: v.shape for k, v in Backbone(net).state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize("net", ["vgg", "alex"])
+def test_lpips_equals_the_package(net: Net, folder: Path, pair: tuple[Tensor, Tensor]) -> None:
+    import lpips
+
+    features, linear = (folder / name for name in toy_weights.NAMES[net])
+    ours = LPIPS.from_files(net, features, linear)(*pair)
+
+    # the package cuts torchvision's network into slices that keep the numbers of the layers
+    theirs = lpips.LPIPS(net=net, pnet_rand=True, model_path=str(linear), verbose=False)
+    state = toy_weights.features(net)
+    for part in (theirs.net.slice1, theirs.net.slice2, theirs.net.slice3, theirs.net.slice4,
+                 theirs.net.slice5):  # fmt: skip
+        part.load_state_dict(
+            {k: state[f"features.{k}"] for k in part.state_dict()},
+        )
+    expected = theirs(*pair, normalize=True).flatten().detach()
+    assert expected.min() > 0.01
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("package", ["piq", "pyiqa"])
+def test_dists_equals_the_packages(
+    package: str, folder: Path, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+    from torchvision.models import vgg16
+
+    def toy_vgg(**_: object) -> torch.nn.Module:
+        with torch.device("meta"):
+            model = vgg16()
+        model.features.to_empty(device="cpu").load_state_dict(
+            {k.removeprefix("features."): v for k, v in toy_weights.features("vgg").items()}
+        )
+        return model
+
+    weights = folder / "weights.pt"
+    ours = DISTS.from_files(folder / toy_weights.NAMES["vgg"][0], weights)(*pair)
+    monkeypatch.setattr(torchvision.models, "vgg16", toy_vgg)
+    if package == "piq":
+        import piq
+
+        monkeypatch.setattr("piq.perceptual.vgg16", toy_vgg, raising=False)
+        published = torch.load(weights)
+        total = sum(t.sum() for t in published.values())  # piq takes it for granted that it is 1
+        normed = {name: t / total for name, t in published.items()}
+        monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **k: normed)
+        theirs = piq.DISTS(reduction="none")
+    else:
+        from pyiqa.archs.dists_arch import DISTS as Theirs  # noqa: N811
+
+        theirs = Theirs(pretrained_model_path=str(weights))
+    with torch.no_grad():
+        expected = theirs(*pair).flatten()
+    assert expected.min() > 0.005
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
