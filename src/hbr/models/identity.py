@@ -29,8 +29,12 @@ _YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 
 
 @torch.no_grad()
-def start_at_identity(model: OneStepRestorer) -> None:
+def start_at_identity(model: OneStepRestorer, *, one_step: bool = True) -> None:
     """Set the weights so that the model gives its input back, but for the finest detail.
+
+    Args:
+        model: changed in place.
+        one_step: with the one step between encoder and decoder; else the two alone do it.
 
     Raises:
         ConfigError: the autoencoder has several levels or attention, or is too narrow.
@@ -54,11 +58,30 @@ def start_at_identity(model: OneStepRestorer) -> None:
     _pass(model.autoencoder.quant_conv, c)
     _pass(model.autoencoder.post_quant_conv, c)
     # what the one step divides by when ε = 0
-    gain = model.alpha_bar**0.5
+    gain = model.alpha_bar**0.5 if one_step else 1.0
     _spread(decoder.conv_in, torch.eye(c) * gain, groups)
     _gather(decoder.conv_norm_out, decoder.conv_out, inverse, groups)
     model.unet.conv_out.weight.mul_(0.1)
     nn.init.zeros_(model.unet.conv_out.bias)
+
+
+@torch.no_grad()
+def whiten(model: OneStepRestorer, images: Tensor) -> None:
+    """Give every channel of z mean 0 and standard deviation 1 on these images; decoding undoes it.
+
+    Args:
+        model: its autoencoder is changed in place, what it decodes is not.
+        images: [b, 3, H, W] in [0, 1].
+    """
+    c = model.config.autoencoder.latent_channels
+    z = model.encode(images)
+    mean, std = z.mean(dim=(0, 2, 3)), z.std(dim=(0, 2, 3)).clamp(min=1e-3)
+    factor = model.config.autoencoder.scaling_factor
+    into, out = model.autoencoder.quant_conv, model.autoencoder.post_quant_conv
+    out.bias.add_(out.weight[:, :, 0, 0] @ mean / factor)
+    out.weight.mul_(std.view(1, -1, 1, 1))
+    into.weight[:c].div_(std.view(-1, 1, 1, 1))
+    into.bias[:c].sub_(mean / factor).div_(std)
 
 
 def _pairs(width: int, groups: int) -> tuple[list[int], list[int]]:

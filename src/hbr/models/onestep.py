@@ -45,9 +45,10 @@ class OneStepRestorer(nn.Module):
         posterior = self.autoencoder.encode(x.to(self.dtype)).latent_dist
         return cast(Tensor, posterior.mode()) * config.scaling_factor
 
-    def predict(self, z_l: Tensor, p: Tensor) -> Tensor:
-        """ε at T_L: z_l [b, c, h, w] and prompt p [b, q, d] → [b, c, h, w]."""
-        t = torch.tensor(self.config.timestep, device=z_l.device)
+    def predict(self, z_l: Tensor, p: Tensor, t: Tensor | None = None) -> Tensor:
+        """ε at t [b], or T_L: z_l [b, c, h, w] and prompt p [b, q, d] → [b, c, h, w]."""
+        if t is None:
+            t = torch.tensor(self.config.timestep, device=z_l.device)
         return cast(Tensor, self.unet(z_l.to(self.dtype), t, p.to(self.dtype)).sample)
 
     def decode(self, z: Tensor) -> Tensor:

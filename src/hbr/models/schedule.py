@@ -16,6 +16,18 @@ def alphas_cumprod(schedule: ScheduleConfig) -> Tensor:
     return torch.cumprod(1.0 - betas, dim=0)
 
 
+def add_noise(z: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """z_t = √ᾱ_t z + √(1−ᾱ_t) noise: two [b, c, h, w] and ᾱ_t [b] → [b, c, h, w]."""
+    a = alpha_bar.view(-1, 1, 1, 1)
+    return a.sqrt() * z + (1.0 - a).sqrt() * noise
+
+
+def predicted_x0(z_t: Tensor, epsilon: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x̂0 = (z_t − √(1−ᾱ_t) ε) / √ᾱ_t, in float32: two [b, c, h, w] and ᾱ_t [b] → [b, c, h, w]."""
+    a = alpha_bar.view(-1, 1, 1, 1).float()
+    return (z_t.float() - (1.0 - a).sqrt() * epsilon.float()) / a.sqrt()
+
+
 def one_step(z_l: Tensor, epsilon: Tensor, alpha_bar: float) -> Tensor:
     """ẑ_H = (z_L − √(1−ᾱ) ε) / √ᾱ, OSDHuman Eq. 2, in float32.
 

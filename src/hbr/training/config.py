@@ -87,6 +87,54 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class RestorationConfig:
+    """LQ in, HQ out, in one step: all of the model is trained, save what is frozen."""
+
+    kind: Literal["restoration"] = "restoration"
+
+
+@dataclass(frozen=True)
+class AutoencodingConfig:
+    """HQ in, HQ out, through the autoencoder alone, which is trained; LQ is not used.
+
+    Attributes:
+        noise: standard deviation of the noise on z, so that decoding bears what a U-Net misses.
+        latent: weight of the mean of z², without which z would grow out of the noise.
+    """
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    noise: float = 0.05
+    latent: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.noise >= 0, "noise", self.noise, "0 or more")
+        check(self.latent >= 0, "latent", self.latent, "0 or more")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """A diffusion prior of HQ latents: U-Net and prompt extractor are trained on ε-MSE.
+
+    Attributes:
+        prompt_from: the image that the prompt is made of.
+        prompt_drop: how often the prompt is all zeros, which teaches the unguided half of guidance.
+        timesteps: t is drawn from [low, high).
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    prompt_from: Literal["hq", "lq"] = "hq"
+    prompt_drop: float = 0.1
+    timesteps: tuple[int, int] = (0, 1000)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(0 <= self.prompt_drop <= 1, "prompt_drop", self.prompt_drop, "in [0, 1]")
+        low, high = self.timesteps
+        check(0 <= low < high, "timesteps", self.timesteps, "two numbers from 0, rising")
+
+
+@dataclass(frozen=True)
 class PhaseConfig:
     """A part of the training.
 
@@ -172,6 +220,7 @@ class TrainConfig:
 
     Attributes:
         model: the network.
+        objective: what is minimised, and so which parts of the model are trained.
         data, validation: the photos.
         phases: in order; the steps of a training are the sum of theirs.
         out: folder of checkpoints, curves and pictures.
@@ -191,6 +240,9 @@ class TrainConfig:
     validation: ValidationConfig
     phases: tuple[PhaseConfig, ...]
     out: Path
+    objective: RestorationConfig | AutoencodingConfig | DiffusionConfig = field(
+        default_factory=RestorationConfig
+    )
     start: Literal["random", "identity"] = "random"
     init: Path | None = None
     freeze: tuple[str, ...] = ()
@@ -208,6 +260,10 @@ class TrainConfig:
         multiple = self.model.multiple_of
         for phase in self.phases:
             check(phase.crop % multiple == 0, "crop", phase.crop, f"a multiple of {multiple}")
+        if isinstance(self.objective, DiffusionConfig):
+            steps = self.model.schedule.steps
+            got = self.objective.timesteps
+            check(got[1] <= steps, "objective.timesteps", got, f"at most the schedule's {steps}")
         crop = self.validation.crop
         check(crop % multiple == 0, "validation.crop", crop, f"a multiple of {multiple}")
         ok = self.optim.warmup + self.optim.decay <= self.steps

@@ -217,9 +217,9 @@ def validation_pairs(config: ValidationConfig) -> Iterator[Pair]:
         yield Pair(hq, degrade(hq, draw(RECIPES[config.recipe], 1, seeded(config.seed, i))))
 
 
-def seeded(seed: int, number: int) -> Generator:
-    """A generator of its own for each (seed, number)."""
-    mixed = np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0]
+def seeded(*numbers: int) -> Generator:
+    """A generator of its own for each tuple of numbers, such as (seed, step)."""
+    mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return Generator().manual_seed(int(mixed >> np.uint64(1)))
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,20 +23,22 @@ from torch import Tensor, nn
 from hbr.config import ConfigError, to_dict
 from hbr.files import write_text
 from hbr.image import Photo, write_photo
-from hbr.metrics import psnr, ssim
 from hbr.models.catalogue import find_model
 from hbr.models.checkpoint import build, read_checkpoint, save_checkpoint
 from hbr.models.config import RestorerConfig
-from hbr.models.identity import start_at_identity
+from hbr.models.identity import start_at_identity, whiten
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.config import OptimConfig, TrainConfig
+from hbr.training.config import AutoencodingConfig, OptimConfig, TrainConfig
 from hbr.training.data import (
     STOP_SIGNALS,
+    Pair,
+    TrainingPairs,
     check_validation,
+    seeded,
     training_loader,
     validation_pairs,
 )
-from hbr.training.losses import pixel_loss
+from hbr.training.objectives import build_objective
 from hbr.training.state import TrainState
 
 
@@ -71,8 +74,10 @@ class Trainer:
         if config.init is not None and not self.state_file.exists():
             model.load_state_dict(_initial_weights(config.init, config.model))
         elif config.start == "identity":
-            start_at_identity(model)
-        for name in config.freeze:
+            _start_at_identity(model, config)
+        self.objective = build_objective(config)
+        untrained = {name for name, _ in model.named_children()} - {*self.objective.parts}
+        for name in (*config.freeze, *sorted(untrained)):
             _freeze(model, name)
         # on CPUs and on tensor cores convolutions are fastest with the channels last
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -93,7 +98,7 @@ class Trainer:
         with _Curves(config.out, state.step) as curves, _stoppable() as stopped:
             started, first = time.monotonic(), state.step
             for pair in training_loader(config, state.step):
-                terms = self._step(pair.hq.to(self.device), pair.lq.to(self.device))
+                terms = self._step(self._placed(pair))
                 if state.step % 20 == 0 or state.step == config.steps:
                     curves.add(state.step, {f"loss/{k}": v for k, v in terms.items()})
                 if state.step % 100 == 0 or state.step == first + 5:
@@ -109,16 +114,22 @@ class Trainer:
                     raise KeyboardInterrupt
         return self.config.out / "model.safetensors"
 
-    def _step(self, hq: Tensor, lq: Tensor) -> dict[str, float]:
+    def _placed(self, pair: Pair) -> Pair:
+        layout = torch.channels_last
+        hq, lq = (x.to(self.device).contiguous(memory_format=layout) for x in (pair.hq, pair.lq))
+        return Pair(hq, lq)
+
+    def _step(self, pair: Pair) -> dict[str, float]:
         config, state = self.config, self.state
         self.model.train()
         rate = learning_rate(state.step, config.steps, config.optim)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        hq, lq = (x.contiguous(memory_format=torch.channels_last) for x in (hq, lq))
+        pixel_loss = config.phase_at(state.step).loss or config.loss
+        # the data have (seed, step) to themselves
+        generator = seeded(config.seed, state.step, 1)
         with self._autocast():
-            image = self.model(lq)
-        terms = pixel_loss(image.float(), hq, config.phase_at(state.step).loss or config.loss)
+            terms = self.objective.terms(self.model, pair, pixel_loss, generator)
         loss = torch.stack(list(terms.values())).sum()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -155,26 +166,22 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """PSNR and SSIM of the averaged weights, and their gain over the input; and pictures."""
+        """What the objective measures of the averaged weights, means over the photos; pictures."""
         config = self.config.validation
         kept = {n: p.detach().clone() for n, p in self.state.trained.items()}
         self.model.load_state_dict(self.state.averaged())
         self.model.eval()
-        rows: list[Tensor] = []
+        measured: dict[str, list[Tensor]] = defaultdict(list)
         pictures: list[Tensor] = []
-        for pair in validation_pairs(config):
-            hq = pair.hq.to(self.device)
-            lq = pair.lq.to(self.device)
+        for i, pair in enumerate(validation_pairs(config)):
             with self._autocast():
-                image = self.model(lq.contiguous(memory_format=torch.channels_last))
-            image = image.float().clamp(0, 1)
-            measured = [psnr(image, hq), psnr(lq, hq), ssim(image, hq), ssim(lq, hq)]
-            rows.append(torch.cat(measured))
+                seen = self.objective.validate(self.model, self._placed(pair), i)
+            for name, values in seen.numbers.items():
+                measured[name].append(values)
             if len(pictures) < config.pictures:
-                pictures.append(torch.cat([lq, image, hq], dim=-1))
+                pictures.append(torch.cat(seen.images, dim=-1))
         self.model.load_state_dict({**self.state.averaged(), **kept})
-        p, p_in, s, s_in = (float(v) for v in torch.stack(rows).mean(dim=0))
-        out = {"psnr": p, "psnr_gain": p - p_in, "ssim": s, "ssim_gain": s - s_in}
+        out = {name: float(torch.cat(values).mean()) for name, values in measured.items()}
         out = {f"validation/{name}": value for name, value in out.items()}
         if pictures:
             folder = self.config.out / "pictures"
@@ -192,6 +199,15 @@ def _initial_weights(name_or_path: Path, config: RestorerConfig) -> dict[str, Te
     if replace(checkpoint.config, name=config.name) != config:
         raise ConfigError(f"init: {path} is a model of another configuration")
     return build(checkpoint, path).state_dict()
+
+
+def _start_at_identity(model: OneStepRestorer, config: TrainConfig) -> None:
+    alone = isinstance(config.objective, AutoencodingConfig)
+    start_at_identity(model, one_step=not alone)
+    if alone:
+        pairs = TrainingPairs(config, 0)
+        for_measure = min(8, config.steps)
+        whiten(model, torch.cat([pairs.batch(step).hq for step in range(for_measure)]))
 
 
 def _freeze(model: nn.Module, name: str) -> None:

@@ -72,7 +72,7 @@ class TrainState:
         if not {"config", "step"} <= metadata.keys():
             raise ConfigError(f"{path} is no training state")
         before, now = json.loads(metadata["config"]), to_dict(self.config)
-        for key in ("model", "seed", "freeze"):
+        for key in ("model", "objective", "seed", "freeze"):
             if before.get(key) != now[key]:
                 raise ConfigError(
                     f"{path} was written with another {key}; give another `out`, or remove it"
