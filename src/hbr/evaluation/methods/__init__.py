@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from hbr.config import ConfigError, load_yaml
+from hbr.config import ConfigError, check, from_dict, load_yaml
 from hbr.evaluation.methods.base import Method, MethodError, Outcome, Report
 from hbr.evaluation.methods.config import (
     BaselineConfig,
@@ -64,6 +64,11 @@ def build_method(config: MethodConfig) -> Method:
 
 
 @dataclass(frozen=True)
+class _Unread:
+    method: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _MethodFile:
     method: MethodConfig
 
@@ -74,7 +79,9 @@ def read_method(path: str | Path) -> MethodConfig:
     Raises:
         hbr.config.ConfigError: the file is missing or wrong.
     """
-    config = load_yaml(_MethodFile, path).method
-    if not hasattr(config, "kind"):
-        raise ConfigError(f"{path}: method.kind is missing; it must be one of {', '.join(_KINDS)}")
-    return config
+    values = load_yaml(_Unread, path).method
+    try:
+        check("kind" in values, "method.kind", values.get("kind"), f"one of {', '.join(_KINDS)}")
+        return from_dict(_MethodFile, {"method": values}).method
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -1,0 +1,176 @@
+"""`hbr methods`: the table, the card of a program, a run, and what goes wrong."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Write = Callable[..., Path]
+ROOT = Path(__file__).parents[2]
+
+COPY = """
+import shutil, sys
+from pathlib import Path
+for path in Path(sys.argv[1]).iterdir():
+    shutil.copy(path, Path(sys.argv[2]) / f"{path.stem}_out.png")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """The method file of a program that copies, with its own YAML beside."""
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "copy.py").write_text(COPY)
+    program = {
+        "name": "Copy",
+        "command": ["{python}", "{script}", "{input}", "{output}"],
+        "values": {"script": "copy.py"},
+        "needs": ["{script}"],
+        "outputs": ["output/{name}_out.png"],
+        "factor": 1,
+        "install": "write it",
+    }
+    (tmp_path / "copy.yaml").write_text(yaml.safe_dump(program))
+    settings = {"kind": "program", "program": "copy.yaml", "python": sys.executable}
+    method = {"method": {**settings, "repo": "clone"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(method))
+    return tmp_path
+
+
+def test_list(run_hbr: Run) -> None:
+    done = run_hbr("methods", "list")
+    assert done.returncode == 0
+    head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert head == ["id", "kind", "what", "enlarges", "licence"]
+    assert [row[1] for row in rows[:5]] == ["hbr", "spandrel", "folder", "baseline", "program"]
+    licences = {row[0]: row[4] for row in rows if row[0]}
+    assert licences["supir"].startswith("non-commercial")
+    told = json.loads(run_hbr("methods", "list", "--json").stdout)
+    assert [entry["id"] for entry in told] == list(licences)
+
+
+def test_show(run_hbr: Run, mine: Path) -> None:
+    done = run_hbr("methods", "show", "seesr")
+    assert done.returncode == 0
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert lines["licence"].startswith("Apache-2.0")
+    assert lines["command"].startswith("PYTHON test_seesr.py --pretrained_model_path preset/")
+    assert lines["results"] == "output/sample00/{name}.png"
+    example = done.stdout.split("a method file to start from:")[1]
+    assert yaml.safe_load(example)["method"]["program"] == "seesr"
+
+    for file in ("copy.yaml", "run.yaml"):
+        done = run_hbr("methods", "show", file, cwd=mine)
+        python = "PYTHON" if file == "copy.yaml" else sys.executable
+        assert f"command: {python} copy.py INPUT OUTPUT\n" in done.stdout
+    told = json.loads(run_hbr("methods", "show", "copy.yaml", "--json", cwd=mine).stdout)
+    assert (told["shown"], told["factor"]) == ("PYTHON copy.py INPUT OUTPUT", 1)
+
+
+@pytest.mark.parametrize("name", ["diffbir", "osediff", "swinir"])
+def test_the_example_is_a_method(run_hbr: Run, tmp_path: Path, name: str) -> None:
+    from hbr.evaluation.methods import ProgramConfig, build_method, read_method
+
+    shown = run_hbr("methods", "show", name).stdout.split("a method file to start from:")[1]
+    (tmp_path / "run.yaml").write_text(shown)
+    config = read_method(tmp_path / "run.yaml")
+    assert isinstance(config, ProgramConfig)
+    build_method(config)
+
+
+def test_run(run_hbr: Run, photo: Write, mine: Path) -> None:
+    for number, name in enumerate(["a.png", "b.jpg"]):
+        photo(mine / "lq" / name, number)
+    command = ("methods", "run", "run.yaml", "-i", "lq", "-o", "out")
+    done = run_hbr(*command, cwd=mine)
+    assert (done.returncode, done.stdout) == (0, "out/a.png\nout/b.png\n")
+    assert "hbr: 2 of 2 made: the program ended with exit code 0" in done.stderr
+    assert done.stderr.endswith("hbr: 2 of 2 restored\n")
+    for name in ("a.png", "b.jpg"):
+        made = np.asarray(Image.open(mine / "out" / f"{name[0]}.png"))
+        assert np.array_equal(made, np.asarray(Image.open(mine / "lq" / name)))
+
+    again = run_hbr(*command, cwd=mine)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert again.stderr == "hbr: 2 of 2 restored\n"
+    assert "2 of 2 made" in run_hbr(*command, "--anew", cwd=mine).stderr
+
+    (mine / "lq" / "c.png").write_bytes(b"")
+    some = run_hbr(*command, cwd=mine)
+    assert some.returncode == 3
+    assert "hbr: c: lq/c.png: is empty" in some.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ({"kind": None}, 2, "run.yaml: method.kind is None; it must be one of hbr, spandrel"),
+        ({"kind": "magic"}, 2, "method.kind is 'magic'; it must be one of 'hbr', 'spandrel'"),
+        ({"program": "gone.yaml"}, 2, "gone.yaml: No such file or directory"),
+        ({"program": "gone"}, 1, "no program is called 'gone'; known: diffbir"),
+        ({"python": "gone"}, 1, "python is 'gone', which is not there"),
+        ({"repo": "gone"}, 1, "repo is 'gone', which is no folder; write it"),
+        ({"values": {"script": "gone.py"}}, 1, "gone.py is missing; write it"),
+        ({"values": {"scrip": "gone.py"}}, 2, "must be one of script"),
+        ({"upscale": 2.0}, 2, "always enlarges by 1"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    run_hbr: Run, photo: Write, mine: Path, change: dict[str, object], code: int, says: str
+) -> None:
+    photo(mine / "lq" / "a.png")
+    method = yaml.safe_load((mine / "run.yaml").read_text())
+    method["method"] |= change
+    method["method"] = {k: v for k, v in method["method"].items() if v is not None}
+    (mine / "run.yaml").write_text(yaml.safe_dump(method))
+    done = run_hbr("methods", "run", "run.yaml", "-i", "lq", "-o", "out", cwd=mine)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_nothing_is_done(run_hbr: Run, photo: Write, mine: Path) -> None:
+    photo(mine / "lq" / "a.png")
+    (mine / "clone" / "copy.py").write_text("raise SystemExit('no GPU')")
+    done = run_hbr("methods", "run", "run.yaml", "-i", "lq", "-o", "out", cwd=mine)
+    assert done.returncode == 1
+    assert "hbr: a: no result; the program ended with exit code 1, its last words: no GPU" in (
+        done.stderr
+    )
+    (mine / "empty").mkdir()
+    assert run_hbr("methods", "run", "run.yaml", "-i", "empty", "-o", "o", cwd=mine).returncode == 1
+
+
+def test_the_page_of_the_docs_holds(tmp_path: Path) -> None:
+    """Its YAML is read, and it names every program."""
+    from hbr.config import from_dict, load_yaml
+    from hbr.evaluation.benchmark_config import BenchmarkConfig
+    from hbr.evaluation.methods import ProgramSpec, read_method
+    from hbr.evaluation.methods.programs import known_programs
+
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    peers, *files = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
+    methods = yaml.safe_load(peers)
+    assert set(methods) == {"methods"}
+    assert "methods" in BenchmarkConfig.__dataclass_fields__
+    for number, plain in enumerate(methods["methods"].values()):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(yaml.safe_dump({"method": plain}))
+        read_method(file)
+    for number, part in enumerate(files):
+        file = tmp_path / f"file{number}.yaml"
+        file.write_text(part)
+        if "method" in yaml.safe_load(part):
+            read_method(file)
+        else:
+            load_yaml(ProgramSpec, file)
+    for spec in known_programs().values():
+        assert spec.name.removesuffix("+").removesuffix("-GAN") in text
+    assert from_dict(ProgramSpec, {"command": ["{input}", "{output}"], "factor": 1}).factor == 1
