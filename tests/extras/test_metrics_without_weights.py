@@ -69,11 +69,11 @@ YCBCR = {"test_y_channel": True, "color_space": "ycbcr"}
 APART = [
     ("psnr-y", "psnr", YCBCR, 1e-3),
     ("psnr-rgb", "psnr", {"test_y_channel": False}, 1e-3),
-    ("ssim-y", "ssim", YCBCR, 1e-3),
-    ("ms-ssim", "ms_ssim", YCBCR, 1e-3),
+    ("ssim-y", "ssim", YCBCR, 2e-3),  # it rounds Y to whole levels
+    ("ms-ssim", "ms_ssim", YCBCR, 3e-3),  # and has odd sides another way
     ("fsimc", "fsim", {}, 1e-3),
     ("gmsd", "gmsd", {}, 1e-3),
-    ("vifp", "vif", {}, 1.0),
+    ("vifp", "vif", {}, 0.2),  # it has the one of wavelets
 ]
 
 
@@ -82,9 +82,8 @@ def test_pyiqa(name, theirs, options, apart, pairs):
     import pyiqa
 
     metric = pyiqa.create_metric(theirs, device="cpu", **options)
-    found = difference(name, pairs, metric(*(t.float() for t in pairs)).double())
-    print(name, found)
-    assert found < apart
+    scores = metric(*(t.float() for t in pairs)).double()
+    assert difference(name, pairs, scores) < apart
 
 
 def test_pyiqa_by_itself_reports_another_psnr_of_y(pairs):

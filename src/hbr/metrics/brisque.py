@@ -19,9 +19,8 @@ from torch import Tensor
 
 from hbr.metrics.natural import fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
-from hbr.metrics.table import MetricError, MetricInfo, check_images, weights_of
-
-FILES = ("brisque_model_live.yml",)
+from hbr.metrics.table import MetricError, MetricInfo, check_images
+from hbr.metrics.weights import find_weights
 
 # Neighbours (down, across), in OpenCV's order
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (-1, 1))
@@ -132,12 +131,16 @@ class Brisque:
 
 
 def load_brisque(info: MetricInfo, device: str, weights: Path | None) -> Brisque:
-    """BRISQUE with the model file `weights`, its range file beside it with `range` for `model`.
+    """BRISQUE with the model file `weights`, or the folder it is in.
+
+    The range file lies beside it, with `range` for `model` in its name.
 
     Raises:
         MetricError: one of them is missing.
     """
-    path = weights_of(info, weights, FILES)
+    path = find_weights("brisque", info.id, weights)
+    if path.is_dir():
+        path = path / "brisque_model_live.yml"
     return Brisque(info, read_brisque(path, path.with_name(path.name.replace("model", "range"))))
 
 

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from hbr.metrics.person import SEEN, PeopleLike, PersonMetric
 from hbr.metrics.planes import levels
-from hbr.metrics.table import MetricError, MetricInfo, weights_of
-
-FILES = ("face_recognition_sface_2021dec.onnx",)
+from hbr.metrics.table import MetricError, MetricInfo
+from hbr.metrics.weights import find_weights
 
 _SIDE = 112
 # Nose, the eye on the left of the picture, the one on its right: where ArcFace's crops have them
@@ -105,7 +104,7 @@ def identity_distances(
 
 def load_identity(info: MetricInfo, device: str, weights: Path | None) -> PersonMetric:
     """The mean of `identity_distances` over the faces of a picture, NaN where there are none."""
-    network = FaceNetwork(weights_of(info, weights, FILES), device)
+    network = FaceNetwork(find_weights("sface", info.id, weights), device)
 
     def measure(x: Tensor, y: Tensor, people: PeopleLike, _: PeopleLike | None) -> float:
         distances = identity_distances(network, x, y, people)

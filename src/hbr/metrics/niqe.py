@@ -26,10 +26,10 @@ from torch import Tensor
 from hbr.files import sha256, write_bytes
 from hbr.metrics.natural import NEIGHBOURS, fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
-from hbr.metrics.table import MetricError, MetricInfo, check_images, weights_of
+from hbr.metrics.table import MetricError, MetricInfo, check_images
+from hbr.metrics.weights import find_weights
 
 BLOCK = 96
-FILES = ("niqe.npz", "niqe_modelparameters.mat", "niqe_pris_params.npz")
 _VERSION = 1
 # mean and covariance: this project's, the authors', BasicSR's
 _NAMES = (
@@ -153,7 +153,12 @@ class Niqe:
 
 def load_niqe(info: MetricInfo, device: str, weights: Path | None) -> Niqe:
     """NIQE with the model that is, or lies in, `weights`; `MetricError` where there is none."""
-    return Niqe(info, read_niqe(weights_of(info, weights, FILES)))
+    try:
+        path = find_weights("niqe", info.id, weights)
+    except MetricError as error:
+        fitting = "or fit one: `hbr metrics fit-niqe SHARP_PHOTOS -o niqe.npz`"
+        raise MetricError(f"{error}; {fitting}") from None
+    return Niqe(info, read_niqe(path))
 
 
 def _niqe(plane: Plane, model: NiqeModel) -> float:
