@@ -1,0 +1,149 @@
+"""Finding people: one interface before transformers, ONNX files, and ultralytics.
+
+rtdetr, dfine, rfdetr     transformers, Apache-2.0; the weights come from the hub
+a folder or hub name      transformers: RT-DETR, RT-DETRv2, D-FINE, RF-DETR
+file.onnx                 ONNX Runtime (extra `onnx`), in one of the layouts of `onnx_files`
+yolo11n … yolo11x, *.pt   ultralytics (extra `ultralytics`, AGPL-3.0); the paper's choice
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from hbr.people.people import DetectorError, People
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEFAULT_DETECTOR = "rtdetr"
+# Apache-2.0, as their cards say; trained on COCO (and Objects365)
+ON_THE_HUB = {
+    "rtdetr": "PekingU/rtdetr_v2_r50vd",
+    "dfine": "ustc-community/dfine-large-coco",
+    "rfdetr": "Roboflow/rf-detr-base",
+}
+# What the classes of people are called by the vocabularies that detectors are trained on.
+PERSON_LABELS = frozenset(
+    {"person", "people", "human", "pedestrian", "man", "woman", "boy", "girl"}
+)
+
+
+class Detector(Protocol):
+    """Finds the people in photos."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
+        """The people in each image, the surest first, in pixels of that image.
+
+        Args:
+            images: uint8 [h, w, 3] RGB, of any sizes.
+        """
+        ...
+
+
+def load_detector(
+    name: str | Path = DEFAULT_DETECTOR,
+    *,
+    device: str = "cpu",
+    threshold: float = 0.5,
+    batch_size: int = 8,
+    layout: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Detector:
+    """Load a detector.
+
+    Args:
+        name: see the head of this module.
+        device: as torch names it.
+        threshold: boxes with a lower score are dropped, in [0, 1].
+        batch_size: how many images the network sees at once; halved when memory runs out.
+        layout: of an ONNX file, one of `onnx_files.LAYOUTS`; None looks at the file.
+        classes: of an ONNX file that does not name them; None means COCO's.
+
+    Raises:
+        DetectorError: it is not there, needs an extra, or knows no class of people.
+    """
+    if not 0 <= threshold <= 1:
+        raise DetectorError(f"threshold is {threshold}; it must be in [0, 1]")
+    if batch_size < 1:
+        raise DetectorError(f"batch_size is {batch_size}; it must be 1 or more")
+    text = str(name)
+    if text.lower().endswith(".onnx"):
+        from hbr.people.onnx_files import OnnxDetector
+
+        return OnnxDetector(
+            Path(text),
+            device=device,
+            threshold=threshold,
+            batch_size=batch_size,
+            layout=layout,
+            classes=classes,
+        )
+    if text.lower().endswith(".pt") or text.startswith("yolo11"):
+        from hbr.people.ultralytics_yolo import UltralyticsDetector
+
+        return UltralyticsDetector(text, device=device, threshold=threshold, batch_size=batch_size)
+    from hbr.people.detr import DetrDetector
+
+    where = ON_THE_HUB.get(text, text)
+    return DetrDetector(where, device=device, threshold=threshold, batch_size=batch_size)
+
+
+def person_classes(names: dict[int, str]) -> list[int]:
+    """The numbers of the classes that are people.
+
+    Raises:
+        DetectorError: there are none.
+    """
+    numbers = [n for n, name in sorted(names.items()) if name.strip().lower() in PERSON_LABELS]
+    if not numbers:
+        known = ", ".join(list(names.values())[:8])
+        raise DetectorError(f"the detector knows no class of people, only {known} …")
+    return numbers
+
+
+def in_batches(
+    images: Sequence[np.ndarray], run: Callable[[Sequence[np.ndarray]], list[T]], batch_size: int
+) -> tuple[list[T], int]:
+    """Run on batches, halving them when memory runs out.
+
+    Returns:
+        what came for each image, and the batch size that fits.
+
+    Raises:
+        MemoryError: one image does not fit.
+    """
+    found: list[T] = []
+    while len(found) < len(images):
+        batch = images[len(found) : len(found) + batch_size]
+        try:
+            found += run(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise MemoryError("out of memory on one image; use --device cpu") from None
+            batch_size = len(batch) // 2
+        else:
+            continue
+        # here, outside of the handler, nothing holds the tensors of the failed batch
+        _free()
+        log.warning("out of memory: looking for people in %d images at a time", batch_size)
+    return found, batch_size
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate" in text
+
+
+def _free() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,141 @@
+"""RT-DETR, RT-DETRv2, D-FINE and RF-DETR through transformers.
+
+RF-DETR's image processor there needs torchvision. What the processors of all of them do is the same
+and short, so that it is done here: resize to a fixed size whatever the shape, scale, normalise.
+ Shapes: b images, q queries, c classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hbr.people.detectors import in_batches, person_classes
+from hbr.people.people import DetectorError, People
+
+MODEL_TYPES = ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr")
+
+
+class DetrDetector:
+    """A detection transformer of one of these families; see `detectors.Detector`."""
+
+    def __init__(
+        self, name: str, *, device: str = "cpu", threshold: float = 0.5, batch_size: int = 8
+    ) -> None:
+        """Load from a folder, the cache of the hub, or the hub.
+
+        Raises:
+            DetectorError: it is not there, of another family, or knows no class of people.
+        """
+        from transformers import AutoModelForObjectDetection
+
+        config, self._prepare = _configuration(name)
+        self._people = person_classes({int(k): v for k, v in config.id2label.items()})
+        try:
+            model = AutoModelForObjectDetection.from_pretrained(
+                name, config=config, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise DetectorError(_one_line(name, error)) from None
+        self._model = model.to(device).eval()
+        self._device = device
+        self._threshold = threshold
+        self._batch_size = batch_size
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
+        """The people in each image."""
+        found, self._batch_size = in_batches(images, self._run, self._batch_size)
+        return found
+
+    @torch.inference_mode()
+    def _run(self, images: Sequence[np.ndarray]) -> list[People]:
+        pixels = torch.stack([self._prepare(image) for image in images])  # [b, 3, h, w]
+        out = self._model(pixel_values=pixels.to(self._device))
+        scores, boxes = out.logits.float().cpu(), out.pred_boxes.float().cpu()
+        sizes = [image.shape[:2] for image in images]
+        each = zip(scores, boxes, sizes, strict=True)
+        return [select_people(s, b, self._people, self._threshold, size) for s, b, size in each]
+
+
+class Preparation:
+    """What a `preprocessor_config.json` says must be done with an image."""
+
+    def __init__(self, config: dict[str, Any], where: str) -> None:
+        """Read it.
+
+        Raises:
+            DetectorError: it wants something else than these families do.
+        """
+        size = config.get("size")
+        if not isinstance(size, dict) or not {"height", "width"} <= set(size):
+            raise DetectorError(f"{where} resizes to {size}; a fixed height and width is needed")
+        self.size = (int(size["width"]), int(size["height"]))
+        self._resample = Image.Resampling(config.get("resample", Image.Resampling.BILINEAR))
+        self._factor = (
+            config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1
+        )
+        self._mean, self._std = np.zeros(3), np.ones(3)
+        if config.get("do_normalize", False):
+            self._mean = np.array(config["image_mean"])
+            self._std = np.array(config["image_std"])
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        """Uint8 [h, w, 3] RGB to float32 [3, h', w']."""
+        resized = Image.fromarray(image).resize(self.size, self._resample)
+        pixels = (np.asarray(resized, np.float64) * self._factor - self._mean) / self._std
+        return torch.from_numpy(pixels.astype(np.float32).transpose(2, 0, 1).copy())
+
+
+def select_people(
+    logits: Tensor, boxes: Tensor, classes: Sequence[int], threshold: float, size: tuple[int, int]
+) -> People:
+    """The queries that are people.
+
+    Args:
+        logits: [q, c], before the sigmoid.
+        boxes: [q, 4], centre and size as parts of the image.
+        classes: those that are people.
+        threshold: of the score.
+        size: height and width of the image.
+    """
+    scores = logits[:, list(classes)].sigmoid().amax(dim=1).double().numpy()
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] > threshold]
+    x, y, w, h = boxes.double().numpy()[order].T
+    height, width = size
+    corners = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1)
+    corners = np.clip(corners * [width, height, width, height], 0, [width, height, width, height])
+    return People(corners, scores[order])
+
+
+def _configuration(name: str) -> tuple[Any, Preparation]:
+    from transformers import AutoConfig
+    from transformers.utils import cached_file
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+        path = cached_file(name, "preprocessor_config.json")
+        told = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError) as error:
+        raise DetectorError(_one_line(name, error)) from None
+    if config.model_type not in MODEL_TYPES:
+        raise DetectorError(
+            f"{name} is of the type {config.model_type}; it must be one of {', '.join(MODEL_TYPES)}"
+        )
+    # RF-DETR's processor normalises unless told otherwise, the others do not
+    told.setdefault("do_normalize", config.model_type == "rf_detr")
+    told.setdefault("image_mean", [0.485, 0.456, 0.406])
+    told.setdefault("image_std", [0.229, 0.224, 0.225])
+    return config, Preparation(told, name)
+
+
+def _one_line(name: str, error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{name}: the detector cannot be loaded: {text[:300]}"

@@ -1,0 +1,256 @@
+"""Detectors in ONNX files, through ONNX Runtime (extra `onnx`).
+
+A file takes one float32 input [b, 3, h, w]; b, h and w may be free. What it wants in and gives out
+is one of `LAYOUTS`:
+
+    yolox     0–255 BGR, the image in the top left corner, 114 around it; out `dets` [b, n, 5]
+              (x0 y0 x1 y1 score in pixels of the input, after NMS) and `labels` [b, n].
+              OpenMMLab's export, and the detector that comes with DWPose.
+    rtmdet    as yolox, normalised by (103.53, 116.28, 123.675) and (57.375, 57.12, 58.395).
+    yolo      0–1 RGB, the image in the middle, 114 around it; out [b, 4 + c, n] (centre and size
+              in pixels of the input, then scores), before NMS. Ultralytics' export.
+    detr      0–1 RGB, resized whatever the shape; out `logits` [b, q, c] before the sigmoid and
+              `pred_boxes` [b, q, 4] (centre and size as parts of the image). Optimum's export.
+
+`yolo` and `detr` are recognised by what comes out; the others look the same and have to be named.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from hbr.people.detectors import in_batches, person_classes
+from hbr.people.people import DetectorError, People
+
+DEFAULT_SIZE = 640
+NMS_IOU = 0.7
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an ONNX file wants in and gives out.
+
+    Attributes:
+        fit: how the image comes to the input's size.
+        bgr: the order of channels is BGR.
+        scale, mean, std: (pixel × scale − mean) / std, in the order of the channels.
+        out: see the head of this module.
+    """
+
+    fit: Literal["corner", "middle", "squash"]
+    bgr: bool
+    out: Literal["dets", "yolo", "detr"]
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+LAYOUTS = {
+    "yolox": Layout("corner", True, "dets"),
+    "rtmdet": Layout(
+        "corner", True, "dets", mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395)
+    ),
+    "yolo": Layout("middle", False, "yolo", scale=1 / 255),
+    "detr": Layout("squash", False, "detr", scale=1 / 255),
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the image lies in the network's input: input = image × scale + offset, (x, y)."""
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def undo(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """[n, 4] in pixels of the input to pixels of the image, within it."""
+        height, width = size
+        offset, scale = np.tile(self.offset, 2), np.tile(self.scale, 2)
+        return np.clip((boxes - offset) / scale, 0, [width, height, width, height])
+
+
+class OnnxDetector:
+    """A detector in an ONNX file; see `detectors.Detector`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        threshold: float = 0.5,
+        batch_size: int = 8,
+        layout: str | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        """Open the file.
+
+        Raises:
+            DetectorError: it is missing or no ONNX, its layout is not known, it knows no people.
+        """
+        if layout is not None and layout not in LAYOUTS:
+            raise DetectorError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
+        self._session = open_session(path, device)
+        (self._input,) = self._session.get_inputs()[:1]
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._layout = LAYOUTS[layout or self._recognise(path)]
+        shape = self._input.shape
+        height, width = (n if isinstance(n, int) else DEFAULT_SIZE for n in shape[2:])
+        self._size = (height, width)
+        self._people = person_classes(self._class_names(classes))
+        self._threshold = threshold
+        self._batch_size = shape[0] if isinstance(shape[0], int) else batch_size
+        self._fixed_batch = isinstance(shape[0], int)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
+        """The people in each image."""
+        found, self._batch_size = in_batches(images, self._run, self._batch_size)
+        return found
+
+    def _run(self, images: Sequence[np.ndarray]) -> list[People]:
+        placed = [place(image, self._layout, self._size) for image in images]
+        batch = np.stack([pixels for pixels, _ in placed])
+        if self._fixed_batch and len(batch) < self._input.shape[0]:
+            missing = self._input.shape[0] - len(batch)
+            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        outs = self._session.run(self._outputs, {self._input.name: batch})
+        people = []
+        for index, (image, (_, placement)) in enumerate(zip(images, placed, strict=True)):
+            boxes, scores = self._decode([np.asarray(out[index]) for out in outs])
+            order = np.argsort(-scores, kind="stable")
+            order = order[scores[order] > self._threshold]
+            boxes = placement.undo(boxes[order].astype(np.float64), image.shape[:2])
+            people.append(People(boxes, scores[order].astype(np.float64)))
+        return people
+
+    def _decode(self, outs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The boxes [n, 4] in pixels of the input, and the scores [n] of being a person."""
+        if self._layout.out == "dets":
+            dets, labels = outs
+            people = np.isin(labels, self._people)
+            return dets[people, :4], dets[people, 4]
+        if self._layout.out == "detr":
+            named = dict(zip(self._outputs, outs, strict=True))
+            logits = named["logits"][:, self._people].max(axis=1)
+            height, width = self._size
+            corners = to_corners(named["pred_boxes"]) * [width, height, width, height]
+            return corners, 1 / (1 + np.exp(-logits.astype(np.float64)))
+        rows = outs[0].T
+        scores = rows[:, [4 + n for n in self._people]].max(axis=1)
+        boxes = to_corners(rows[:, :4])
+        sure = np.flatnonzero(scores > self._threshold)
+        kept = sure[non_maximum_suppression(boxes[sure], scores[sure], NMS_IOU)]
+        return boxes[kept], scores[kept]
+
+    def _recognise(self, path: Path) -> str:
+        if {"logits", "pred_boxes"} <= set(self._outputs):
+            return "detr"
+        shapes = [output.shape for output in self._session.get_outputs()]
+        if len(shapes) == 1 and len(shapes[0]) == 3:
+            return "yolo"
+        raise DetectorError(
+            f"{path}: its layout cannot be told from its outputs {', '.join(self._outputs)}; "
+            f"name one of {', '.join(LAYOUTS)}"
+        )
+
+    def _class_names(self, classes: Sequence[str] | None) -> dict[int, str]:
+        """The names of the classes: given, in the file as ultralytics writes them, or COCO's."""
+        if classes is not None:
+            return dict(enumerate(classes))
+        told = self._session.get_modelmeta().custom_metadata_map.get("names", "")
+        try:
+            names = ast.literal_eval(told)
+        except (ValueError, SyntaxError):
+            names = None
+        if isinstance(names, dict):
+            return {int(number): str(name) for number, name in names.items()}
+        # all known exports of detectors trained on COCO count the person as 0
+        return {0: "person"}
+
+
+def open_session(path: Path, device: str) -> Any:
+    """ONNX Runtime's session for a file.
+
+    Raises:
+        DetectorError: the extra or the file is missing, or it is no ONNX.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DetectorError(
+            f"{path} needs the extra `onnx`: pip install 'hbr[onnx]' brings ONNX Runtime"
+        ) from None
+    if not path.is_file():
+        raise DetectorError(f"{path}: no such file")
+    providers = ["CPUExecutionProvider"]
+    if device.startswith("cuda"):
+        number = int(device.partition(":")[2] or 0)
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))  # type: ignore[arg-type]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # its errors have no common ancestor
+        raise DetectorError(f"{path}: {' '.join(str(error).split())[:300]}") from None
+
+
+def place(image: np.ndarray, layout: Layout, size: tuple[int, int]) -> tuple[np.ndarray, Placement]:
+    """An image as the network wants it.
+
+    Args:
+        image: uint8 [h, w, 3] RGB.
+        layout: which says how.
+        size: height and width of the input.
+
+    Returns:
+        float32 [3, height, width], and where the image lies in it.
+    """
+    height, width = size
+    h, w = image.shape[:2]
+    if layout.fit == "squash":
+        new_w, new_h, left, top = width, height, 0, 0
+    else:
+        ratio = min(height / h, width / w)
+        new_h, new_w = max(1, round(h * ratio)), max(1, round(w * ratio))
+        middle = layout.fit == "middle"
+        left, top = ((width - new_w) // 2, (height - new_h) // 2) if middle else (0, 0)
+    canvas = np.full((height, width, 3), 114, np.uint8)
+    resized = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    canvas[top : top + new_h, left : left + new_w] = resized
+    if layout.bgr:
+        canvas = canvas[..., ::-1]
+    pixels = (canvas * layout.scale - np.array(layout.mean)) / np.array(layout.std)
+    placement = Placement((new_w / w, new_h / h), (left, top))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32), placement
+
+
+def to_corners(boxes: np.ndarray) -> np.ndarray:
+    """[n, 4] from centre and size to x0 y0 x1 y1."""
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
+    """The boxes that overlap no surer box by more than `iou`, the surest first.
+
+    Returns:
+        their places.
+    """
+    order = np.argsort(-scores, kind="stable")
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    kept = []
+    while order.size:
+        first, order = order[0], order[1:]
+        kept.append(first)
+        low = np.maximum(boxes[first, :2], boxes[order, :2])
+        high = np.minimum(boxes[first, 2:], boxes[order, 2:])
+        shared = np.prod(np.clip(high - low, 0, None), axis=1)
+        union = areas[first] + areas[order] - shared
+        order = order[shared <= iou * union]
+    return np.array(kept, np.int64)

@@ -1,0 +1,66 @@
+"""Key points of people that are found: RTMPose and DWPose in ONNX files, through rtmlib (extra)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hbr.people.onnx_files import open_session
+from hbr.people.people import N_KEYPOINTS, DetectorError, People
+
+
+class RtmPose:
+    """A pose estimator from boxes to key points.
+
+    Files for 17 (COCO), 26 (Halpe) and 133 (COCO-WholeBody: DWPose, RTMW) points all begin with
+    COCO's 17, and those are taken.
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "cpu") -> None:
+        """Open a file with the outputs `simcc_x` and `simcc_y`.
+
+        Raises:
+            DetectorError: an extra or the file is missing, or it is of another kind.
+        """
+        try:
+            from rtmlib import RTMPose
+        except ImportError:
+            raise DetectorError(
+                f"{path} needs the extra `pose`: pip install 'hbr[pose]' brings rtmlib"
+            ) from None
+        session = open_session(Path(path), device)
+        shape = session.get_inputs()[0].shape
+        outputs = [output.shape for output in session.get_outputs()]
+        if len(outputs) != 2 or not all(isinstance(n, int) for n in shape[2:]):
+            raise DetectorError(
+                f"{path} is no RTMPose: its input is {shape}, its outputs {outputs}"
+            )
+        del session
+        height, width = shape[2:]
+        self._pose = RTMPose(str(path), model_input_size=(width, height), device=device)
+
+    def __call__(self, images: Sequence[np.ndarray], people: Sequence[People]) -> list[People]:
+        """The same people, with key points; their visibility is the model's confidence.
+
+        Args:
+            images: uint8 [h, w, 3] RGB.
+            people: those in each image.
+
+        Raises:
+            DetectorError: the file knows fewer than 17 points.
+        """
+        each = zip(images, people, strict=True)
+        return [self._of(image, found) for image, found in each]
+
+    def _of(self, image: np.ndarray, people: People) -> People:
+        if not len(people):
+            return dataclasses.replace(people, keypoints=np.zeros((0, N_KEYPOINTS, 3)))
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        points, scores = self._pose(bgr, list(people.boxes))
+        if points.shape[1] < N_KEYPOINTS:
+            raise DetectorError(f"the pose model gives {points.shape[1]} points; 17 are needed")
+        points, scores = points[:, :N_KEYPOINTS], np.clip(scores[:, :N_KEYPOINTS, None], 0, 1)
+        return dataclasses.replace(people, keypoints=np.concatenate([points, scores], axis=2))

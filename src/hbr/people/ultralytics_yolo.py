@@ -1,0 +1,72 @@
+"""YOLO11 through ultralytics, the paper's detector. Its licence is AGPL-3.0, so it is an extra."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from hbr.people.detectors import in_batches, person_classes
+from hbr.people.people import DetectorError, People
+
+log = logging.getLogger(__name__)
+
+LICENCE = (
+    "ultralytics and its weights are AGPL-3.0: who distributes or serves a work with them must "
+    "offer its source under that licence, or buy another"
+)
+
+
+class UltralyticsDetector:
+    """A detector of ultralytics; see `detectors.Detector`."""
+
+    def __init__(
+        self, name: str, *, device: str = "cpu", threshold: float = 0.5, batch_size: int = 8
+    ) -> None:
+        """Load a `.pt` file, or `yolo11n` to `yolo11x`, which ultralytics downloads.
+
+        A `.pt` file runs code when it is loaded: take it only from where you would take a program.
+
+        Raises:
+            DetectorError: the extra or the file is missing, or it knows no class of people.
+        """
+        try:
+            from ultralytics import YOLO
+        except ImportError:
+            raise DetectorError(
+                f"{name} needs the extra `ultralytics`: pip install 'hbr[ultralytics]'; {LICENCE}"
+            ) from None
+        log.warning("%s: %s", name, LICENCE)
+        try:
+            self._model = YOLO(name if name.endswith(".pt") else f"{name}.pt")
+        except Exception as error:  # its errors have no common ancestor
+            raise DetectorError(f"{name}: {' '.join(str(error).split())[:300]}") from None
+        names = {int(number): str(label) for number, label in self._model.names.items()}
+        self._people = person_classes(names)
+        self._device = device
+        self._threshold = threshold
+        self._batch_size = batch_size
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
+        """The people in each image."""
+        found, self._batch_size = in_batches(images, self._run, self._batch_size)
+        return found
+
+    def _run(self, images: Sequence[np.ndarray]) -> list[People]:
+        results = self._model.predict(
+            [np.ascontiguousarray(image[..., ::-1]) for image in images],  # it wants BGR
+            conf=self._threshold,
+            classes=self._people,
+            device=self._device,
+            batch=len(images),
+            rect=False,  # else what comes out depends on the other shapes in the batch
+            verbose=False,
+        )
+        people = []
+        for result in results:
+            boxes = result.boxes.xyxy.double().cpu().numpy().reshape(-1, 4)
+            scores = result.boxes.conf.double().cpu().numpy().reshape(-1)
+            order = np.argsort(-scores, kind="stable")
+            people.append(People(boxes[order], scores[order]))
+        return people
