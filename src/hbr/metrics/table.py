@@ -220,6 +220,12 @@ _LEARNED: list[MetricInfo] = [
         weights=("vgg16", "dists-weights"),
         factory="hbr.metrics.dists:load_dists",
     ),
+    MetricInfo(
+        "fid", "FID", "inception-v3-compat", "lower", "distribution", "RGB",
+        "Heusel et al. 2017", implementation="torch-fidelity",
+        licence="Apache-2.0", weights=("inception-fid",), extra="fid",
+        factory="hbr.metrics.frechet:load_fid",
+    ),
 ]  # fmt: skip
 
 METRICS: dict[str, MetricInfo] = {

@@ -1,0 +1,324 @@
+"""FID: how far two sets of pictures are apart, as Gaussians of features (Heusel et al. 2017).
+
+Shapes: n pictures, b batch, d features, h w pixels. Images are RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hbr.files import replacing, sha256
+from hbr.image import PhotoError, read_photo
+from hbr.metrics.table import MetricError, MetricInfo, check_images
+from hbr.metrics.weights import find_weights, read_state
+
+_LOG = logging.getLogger("hbr.metrics")
+_BATCH = 16
+
+
+class Extractor(Protocol):
+    """What turns pictures into features."""
+
+    id: str
+    """Names the network and its weights: statistics compare only under one id."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """RGB [b, 3, h, w] in [0, 1] → [b, d]."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The Gaussian of a set of pictures.
+
+    Attributes:
+        mean: [d], float64.
+        covariance: [d, d], float64, unbiased.
+        count: pictures that went into it.
+        extractor: id of what made the features.
+        content: SHA-256 over the files' contents; empty when it was not made from files.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int
+    extractor: str
+    content: str = ""
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file, whole or not at all."""
+        with replacing(path) as part, part.open("wb") as file:
+            np.savez(
+                file,
+                mean=self.mean,
+                covariance=self.covariance,
+                count=self.count,
+                extractor=self.extractor,
+                content=self.content,
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Statistics:
+        """Read what `save` has written.
+
+        Raises:
+            MetricError: missing, damaged or another kind of file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                found = cls(
+                    held["mean"],
+                    held["covariance"],
+                    int(held["count"]),
+                    str(held["extractor"]),
+                    str(held["content"]),
+                )
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            reason = getattr(error, "strerror", None) or f"{error}"
+            raise MetricError(f"{path} holds no statistics of pictures: {reason}") from None
+        if found.covariance.shape != (len(found.mean), len(found.mean)) or found.count < 2:
+            raise MetricError(f"{path} holds no statistics of pictures: its shapes do not fit")
+        return found
+
+
+class Moments:
+    """Mean and covariance in one pass, merged batch by batch (Chan, Golub, LeVeque 1983).
+
+    Holds d + d² numbers, however many pictures there are.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean = np.zeros(0)
+        self._scatter = np.zeros((0, 0))
+
+    def update(self, features: np.ndarray) -> None:
+        """Add a batch [b, d]."""
+        batch = np.asarray(features, dtype=np.float64)
+        if len(batch) == 0:
+            return
+        mean = batch.mean(axis=0)
+        centred = batch - mean
+        scatter = centred.T @ centred
+        if self.count == 0:
+            self.count, self._mean, self._scatter = len(batch), mean, scatter
+            return
+        total = self.count + len(batch)
+        step = mean - self._mean
+        self._scatter += scatter + np.outer(step, step) * (self.count * len(batch) / total)
+        self._mean = self._mean + step * (len(batch) / total)
+        self.count = total
+
+    def statistics(self, extractor: str, content: str = "") -> Statistics:
+        """What has come so far.
+
+        Raises:
+            MetricError: fewer than two pictures.
+        """
+        if self.count < 2:
+            raise MetricError(f"FID takes two pictures or more in each set; got {self.count}")
+        covariance = self._scatter / (self.count - 1)
+        return Statistics(self._mean, covariance, self.count, extractor, content)
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 √(Σ_a Σ_b)), eq. 6 of Heusel et al.
+
+    The trace of the root is that of √(√Σ_a Σ_b √Σ_a), whose argument is symmetric: it holds where
+    fewer pictures than features make the covariances singular. Never below 0.
+
+    Raises:
+        MetricError: the two come from different extractors.
+    """
+    if a.extractor != b.extractor or a.mean.shape != b.mean.shape:
+        raise MetricError(
+            f"statistics compare only under one extractor; got {a.extractor!r} and {b.extractor!r}"
+        )
+    values, vectors = np.linalg.eigh(a.covariance)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    inner = root @ b.covariance @ root
+    common = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(min=0)).sum()
+    apart = ((a.mean - b.mean) ** 2).sum()
+    return float(max(apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * common, 0.0))
+
+
+class FrechetDistance:
+    """The row `fid`: gathers pictures one batch at a time, then compares with a reference.
+
+    Args:
+        info: its row.
+        extractor: what makes the features.
+    """
+
+    def __init__(self, info: MetricInfo, extractor: Extractor) -> None:
+        self.info = info
+        self.extractor = extractor
+        self._moments = Moments()
+
+    def start(self) -> None:
+        """Forget the pictures that came before."""
+        self._moments = Moments()
+
+    def update(self, images: Tensor) -> None:
+        """Add RGB [b, 3, h, w] in [0, 1]; batches may differ in size."""
+        check_images(self.info, images, None)
+        self._moments.update(self.extractor(images).double().cpu().numpy())
+
+    def statistics(self) -> Statistics:
+        """Of the pictures so far; see `Moments.statistics`."""
+        return self._moments.statistics(self.extractor.id)
+
+    def compute(self, reference: Statistics) -> float:
+        """The distance of the pictures so far from the reference; see `frechet_distance`.
+
+        With fewer pictures than features the value is biased upwards, which is logged.
+        """
+        found = self.statistics()
+        fewest = min(found.count, reference.count)
+        if fewest < len(found.mean):
+            _LOG.warning(
+                "%s of %d and %d pictures: with fewer than %d the value is biased upwards, and "
+                "compares only with values of as many pictures",
+                self.info.id,
+                found.count,
+                reference.count,
+                len(found.mean),
+            )
+        return frechet_distance(found, reference)
+
+    def over_files(
+        self,
+        files: Sequence[Path],
+        *,
+        cache: Path | None = None,
+        failed: Callable[[Path, str], None] | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Statistics:
+        """The statistics of picture files, in one pass; taken from `cache` if they are there.
+
+        Args:
+            files: in any order.
+            cache: a folder; the statistics of a set are kept there under the extractor's id and
+                the contents of the files. None keeps nothing.
+            failed: called with each file that cannot be read, and why; the others go on. Default:
+                it is logged.
+            progress: called with the number of files that are done, and of all.
+
+        Raises:
+            MetricError: fewer than two pictures can be read.
+        """
+        content = _content_of(files)
+        kept = None
+        if cache is not None:
+            name = hashlib.sha256(f"{self.extractor.id}\n{content}".encode()).hexdigest()[:32]
+            kept = cache / f"{name}.npz"
+            if kept.is_file():
+                held = Statistics.load(kept)
+                if (held.extractor, held.content) != (self.extractor.id, content):
+                    raise MetricError(f"{kept} holds the statistics of other pictures; delete it")
+                progress(len(files), len(files))
+                return held
+        moments = Moments()
+        bad = 0
+        batch: list[Tensor] = []
+        for done, file in enumerate(files, 1):
+            try:
+                picture = read_photo(file).tensor()
+                if batch and (picture.shape != batch[0].shape or len(batch) == _BATCH):
+                    self._add(moments, batch)
+                batch.append(picture)
+            except PhotoError as error:
+                bad += 1
+                if failed is None:
+                    _LOG.warning("left out of %s: %s", self.info.id, error)
+                else:
+                    failed(file, str(error))
+            progress(done, len(files))
+        self._add(moments, batch)
+        found = moments.statistics(self.extractor.id, content)
+        if kept is not None and not bad:
+            found.save(kept)
+        return found
+
+    def _add(self, moments: Moments, batch: list[Tensor]) -> None:
+        if batch:
+            moments.update(self.extractor(torch.cat(batch)).double().cpu().numpy())
+            batch.clear()
+
+
+class InceptionFeatures:
+    """The 2048 features of FID's Inception v3, as torch-fidelity computes them.
+
+    The pictures are rounded to 8 bits and resized to 299×299 as TensorFlow 1 did it.
+
+    Args:
+        path: the weights, `pt_inception-2015-12-05-6726825d.pth`.
+        device: where it runs.
+
+    Raises:
+        MetricError: torch-fidelity is not installed, or the file holds other weights.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError:
+            raise MetricError(
+                "fid takes its features from torch-fidelity; install it with "
+                "`pip install 'hbr[fid]'`"
+            ) from None
+        read_state(path)  # that package would run what is in a file; this says whether there is any
+        try:
+            network = FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+            )
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise MetricError(f"{path} holds no weights of FID's Inception: {reason}") from None
+        self._network = network.to(device)
+        self._device = device
+        self.id = f"inception-v3-compat 2048, weights {sha256(path)[:16]}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """RGB [b, 3, h, w] in [0, 1] → [b, 2048]."""
+        levels = (images * 255).round().clamp(0, 255).to(self._device, torch.uint8)
+        with torch.inference_mode():
+            (features,) = self._network(levels)
+        return features
+
+
+def load_fid(info: MetricInfo, device: str, weights: Path | None) -> FrechetDistance:
+    """The row `fid`, ready to gather pictures; see `hbr.metrics.load_metric`."""
+    path = find_weights(info.weights[0], info.id, weights)
+    return FrechetDistance(info, InceptionFeatures(path, device))
+
+
+def statistics_folder() -> Path:
+    """Where `hbr` keeps statistics of references: in its cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "hbr" / "statistics"
+
+
+def _content_of(files: Iterable[Path]) -> str:
+    """One SHA-256 for the contents of all files, whatever their names and their order.
+
+    A file that cannot be read counts by its name: its error comes when it is read as a picture.
+    """
+
+    def digest(file: Path) -> str:
+        try:
+            return sha256(file)
+        except OSError:
+            return f"unreadable {file.name}"
+
+    return hashlib.sha256("\n".join(sorted(map(digest, files))).encode()).hexdigest()

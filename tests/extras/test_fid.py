@@ -1,0 +1,68 @@
+"""FID against torch-fidelity, both with the same drawn weights of Inception."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hbr.metrics import MetricError, load_metric
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of FID's Inception as torch draws them, under the published name's format."""
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        network = theirs.FeatureExtractorInceptionV3
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *a, **k: {})
+        patch.setattr(network, "load_state_dict", lambda *a, **k: None)
+        drawn = network("inception-v3-compat", ["2048"])
+    state = drawn.state_dict()
+    for name, tensor in state.items():  # drawn small, the features would all but vanish
+        if name.endswith("conv.weight"):
+            tensor *= (2 / tensor[0].numel()) ** 0.5 / tensor.std()
+    torch.save(state, path)
+    return path
+
+
+def write_pictures(folder: Path, seed: int) -> Path:
+    from PIL import Image
+
+    folder.mkdir()
+    draw = np.random.default_rng(seed)
+    for i in range(8):
+        coarse = draw.uniform(0, 255, (6, 7, 3)).astype(np.uint8)
+        Image.fromarray(coarse).resize((70, 60), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+def test_fid_equals_torch_fidelity(weights: Path, tmp_path: Path) -> None:
+    import torch_fidelity
+
+    a, b = write_pictures(tmp_path / "a", 1), write_pictures(tmp_path / "b", 2)
+    fid = load_metric("fid", weights=weights)
+    reference = fid.over_files(sorted(b.iterdir()))  # type: ignore[attr-defined]
+    fid.start()  # type: ignore[attr-defined]
+    from hbr.image import read_photo
+
+    for file in sorted(a.iterdir()):
+        fid.update(read_photo(file).tensor())  # type: ignore[attr-defined]
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(a), input2=str(b), fid=True, cuda=False, verbose=False, cache=False,
+        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights),
+    )["frechet_inception_distance"]  # fmt: skip
+    assert theirs > 0.1
+    assert fid.compute(reference) == pytest.approx(theirs, rel=1e-3)  # type: ignore[attr-defined]
+
+
+def test_other_weights_are_one_line(tmp_path: Path) -> None:
+    torch.save({"x": torch.ones(1)}, tmp_path / "w.pth")
+    with pytest.raises(MetricError, match="holds no weights of FID's Inception"):
+        load_metric("fid", weights=tmp_path / "w.pth")
+    torch.save({"x": print}, tmp_path / "w.pth")
+    with pytest.raises(MetricError, match="cannot be read as weights"):
+        load_metric("fid", weights=tmp_path / "w.pth")
