@@ -145,6 +145,17 @@ def test_half_of_the_results_are_kept_and_the_rest_is_resumed(
     assert all(again.restored[stem].stat().st_mtime_ns == t for stem, t in before.items())
 
 
+def test_silence_is_a_hang(peer: Peer, lq: Photos, tmp_path: Path) -> None:
+    """Long before the limit of many images is over."""
+    outcome = peer("--do", "hang", "--at", "2", quiet_seconds=1.0).run(lq, tmp_path / "out")
+    assert len(outcome.restored) == 2
+    assert all("of which it wrote nothing for 1 s" in line for line in outcome.failed.values())
+    # one that goes on writing is not silent
+    slow = peer("--do", "slow", quiet_seconds=1.0).run(lq, tmp_path / "slow")
+    assert not slow.failed
+    assert slow.seconds > 1.2
+
+
 def test_a_second_attempt_gets_what_is_missing(
     peer: Peer, lq: Photos, tmp_path: Path, starts: Callable[[], list[int]]
 ) -> None:
@@ -224,6 +235,18 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_what_another_method_left_is_not_taken_over(
+    repo: Path, lq: Photos, tmp_path: Path, peer: Peer, starts: Callable[[], list[int]]
+) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(job(repo, lq, out, "--do", "hang", "--at", "3"))
+    wait_for(lambda: len(list(out.glob(".work/run-*/output/*.png"))) == 3)
+    process.kill()
+    process.wait()
+    assert not peer("--seed", "8").run(lq, out).failed
+    assert starts() == [ALL, ALL]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

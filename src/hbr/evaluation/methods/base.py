@@ -21,8 +21,9 @@ class Outcome:
     Attributes:
         restored: stem → its file in the output folder, this run's and those of earlier ones.
         failed: stem → one line.
-        seconds: wall time that making the restored took, over all runs: of a network its own time
-            with the work around it on each photo, of a program the time from start to end.
+        seconds: wall time that making the restored took, over all runs: of what runs inside hbr,
+            reading to writing of each photo, without loading; of a program, the share of each
+            photo in its time from start to end.
         provenance: what it takes to make the same again: versions, files and their SHA-256,
             settings; plain values.
     """

@@ -180,6 +180,7 @@ class ProgramConfig:
         seed: for programs that take one.
         start_seconds: how long it may take before and after its images.
         image_seconds: how long it may take for each of them; past the sum, it is killed.
+        quiet_seconds: how long it may write nothing, no file and no line; then it is killed.
         attempts: how often it is started at most, while some results are missing and the last
             start brought some; each start gets the missing inputs only.
         at_once: how many inputs a start gets at most; 0 is all of them.
@@ -198,6 +199,7 @@ class ProgramConfig:
     seed: int = 0
     start_seconds: float = 900.0
     image_seconds: float = 120.0
+    quiet_seconds: float = 1800.0
     attempts: int = 2
     at_once: int = 0
     kind: Literal["program"] = "program"
@@ -211,6 +213,7 @@ class ProgramConfig:
         check(self.seed >= 0, "seed", self.seed, "0 or more")
         check(self.start_seconds > 0, "start_seconds", self.start_seconds, "above 0")
         check(self.image_seconds > 0, "image_seconds", self.image_seconds, "above 0")
+        check(self.quiet_seconds > 0, "quiet_seconds", self.quiet_seconds, "above 0")
         check(self.attempts >= 1, "attempts", self.attempts, "1 or more")
         check(self.at_once >= 0, "at_once", self.at_once, "0 or more")
 

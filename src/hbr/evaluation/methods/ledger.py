@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ WORK = ".work"
 # Where something lies and how long it may take do not change what it makes.
 _IMMATERIAL = (
     *("file", "folder", "python", "repo", "env"),
-    *("start_seconds", "image_seconds", "attempts", "at_once"),
+    *("start_seconds", "image_seconds", "quiet_seconds", "attempts", "at_once"),
 )
 
 Restore = Callable[[Pixels], Pixels]
@@ -109,6 +110,11 @@ class Ledger:
     def target(self, stem: str) -> Path:
         """Where the result of this stem is, or is to be."""
         return self.out / f"{stem}.png"
+
+    @property
+    def method_digest(self) -> str:
+        """A hash of all that tells this method from every other."""
+        return hashlib.sha256(json.dumps(self._method, sort_keys=True).encode()).hexdigest()
 
     def to_do(
         self, inputs: Mapping[str, Path], key: Callable[[str, Path], str]

@@ -24,7 +24,8 @@ from hbr.files import write_text
 
 # Between asking a program to end and ending it.
 _GRACE = 5.0
-_LOOK_EVERY = 0.1
+_POLL_EVERY = 0.1
+_LOOK_EVERY = 2.0
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,18 @@ class Ended:
 
     Attributes:
         code: its exit code; negative is the signal that killed it.
-        timed_out: it was killed for being past its limit.
+        killed_for: why it was killed here; empty if it was not.
         seconds: how long it ran.
     """
 
     code: int
-    timed_out: bool
+    killed_for: str
     seconds: float
 
     def __str__(self) -> str:
         """In a few words."""
-        if self.timed_out:
-            return f"the program was killed after {self.seconds:.0f} s, its limit"
+        if self.killed_for:
+            return f"the program was killed after {self.seconds:.0f} s, {self.killed_for}"
         if self.code < 0:
             with contextlib.suppress(ValueError):
                 return f"the program was killed by {signal.Signals(-self.code).name}"
@@ -58,8 +59,9 @@ def run_program(
     env: Mapping[str, str],
     log: Path,
     limit: float,
+    quiet: float,
     record: Path,
-    look: Callable[[], None] = lambda: None,
+    look: Callable[[], object] = lambda: None,
 ) -> Ended:
     """Run a program to its end or its limit.
 
@@ -69,8 +71,10 @@ def run_program(
         env: all its environment variables.
         log: stdout and stderr go to the end of this file.
         limit: seconds; then it and all that it started are killed.
+        quiet: the same, when for that many seconds it has written nothing to the log, and what
+            `look` gives has not changed.
         record: a file that says which process it is, for `end_orphan`; removed at the end.
-        look: called now and then while it runs.
+        look: called now and then while it runs; gives what changes while the program works.
 
     Raises:
         MethodError: it cannot be started.
@@ -91,25 +95,29 @@ def run_program(
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise MethodError(f"{command[0]} cannot be started: {reason}") from error
-        timed_out = False
+        killed_for = ""
         try:
             _write_record(record, process.pid)
-            next_look = began + 1
-            while process.poll() is None:
+            seen: object = None
+            seen_at = looked_at = began
+            while process.poll() is None and not killed_for:
+                time.sleep(_POLL_EVERY)
                 now = time.monotonic()
+                if now - looked_at > min(quiet, _LOOK_EVERY):
+                    looked_at = now
+                    sees = (look(), log.stat().st_size)
+                    if sees != seen:
+                        seen, seen_at = sees, now
                 if now - began > limit:
-                    timed_out = True
-                    break
-                if now >= next_look:
-                    look()
-                    next_look = now + 2
-                time.sleep(_LOOK_EVERY)
+                    killed_for = "its limit"
+                elif now - seen_at > quiet:
+                    killed_for = f"of which it wrote nothing for {quiet:.0f} s"
         finally:
             seconds = time.monotonic() - began
             _end(process.pid, process.poll)
-            code = process.wait()
+            code = _exit_code(process)
             record.unlink(missing_ok=True)
-    return Ended(code, timed_out, seconds)
+    return Ended(code, killed_for, seconds)
 
 
 def end_orphan(record: Path) -> bool:
@@ -182,6 +190,14 @@ def last_line(log: Path) -> str:
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines()]
     said = next((line for line in reversed(lines) if line), "")
     return "".join(c for c in said if c.isprintable())[:200]
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code; what not even SIGKILL ends (a driver that hangs) is given up."""
+    try:
+        return process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        return -9
 
 
 def _write_record(record: Path, pid: int) -> None:

@@ -3,7 +3,8 @@
 The folder `.work` beside the results holds a folder for each start (`run-001`, with `input` and
 `output`, removed once the results are taken over) and its log (`run-001.log`, kept). Inputs carry
 names of equal length that are made of a hash, so that no name begins with another's, none has a
-dot or a blank in it, and what an earlier start left can only be the result of the same pixels.
+dot or a blank in it, and what an earlier start left can only be the same method's result of the
+same pixels.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from hbr.evaluation.methods.programs import (
     settled_values,
 )
 from hbr.files import sha256
+from hbr.image import is_photo_name
 from hbr.image.reading import display_name
 
 # Starts in a row that bring nothing: the program is broken, not an image.
@@ -91,21 +93,13 @@ class ProgramMethod:
                 failed |= self._restore(work, todo, ledger, report)
             return ledger.outcome(inputs, failed)
 
-    def command(self, input_folder: Path, output_folder: Path) -> list[str]:
-        """The command line for these folders.
-
-        Raises:
-            MethodError: there is no such interpreter.
-        """
+    def _command(self, input_folder: Path, output_folder: Path) -> list[str]:
+        """The command line for these folders."""
         folders = {"repo": self._repo, "input": input_folder, "output": output_folder}
         return command_line(self.spec, self.config, find_python(self.config.python), folders)
 
-    def check_ready(self) -> None:
-        """Look whether what the program needs is there.
-
-        Raises:
-            MethodError: something is missing; the message says what and how it is installed.
-        """
+    def _check_ready(self) -> None:
+        """Look whether what the program needs is there, else say what to install."""
         find_python(self.config.python)
         install = f"; {' '.join(self.spec.install.split())}" if self.spec.install else ""
         if not self._repo.is_dir():
@@ -120,7 +114,7 @@ class ProgramMethod:
 
     def _restore(self, work: Path, todo: Todo, ledger: Ledger, report: Report) -> dict[str, str]:
         """Start the program until all is there or nothing more comes."""
-        self.check_ready()
+        self._check_ready()
         told = {"name": self.spec.name, "licence": self.spec.licence}
         ledger.note({**told, "commit": commit_of(self._repo)})
         failed: dict[str, str] = {}
@@ -149,7 +143,7 @@ class ProgramMethod:
     ) -> tuple[int, dict[str, str], dict[str, str]]:
         """One start: how many results it made, whose are missing or damaged, whose are wrong."""
         log = run.with_suffix(".log")
-        command = self.command(run / "input", run / "output")
+        command = self._command(run / "input", run / "output")
         _begin_log(log, command, {stem: _name(stem, ledger) for stem in staged})
         ended = run_program(
             command,
@@ -157,8 +151,9 @@ class ProgramMethod:
             env=environment(find_python(self.config.python), self.config.env),
             log=log,
             limit=self.config.start_seconds + len(staged) * self.config.image_seconds,
+            quiet=self.config.quiet_seconds,
             record=run / _RECORD,
-            look=lambda: report(f"{self._count(run, staged)} of {len(staged)} there"),
+            look=lambda: _count(run, staged, report),
         )
         each = ended.seconds / len(staged)
         made, missing, wrong = self._harvest(run, staged, ledger, each)
@@ -208,8 +203,8 @@ class ProgramMethod:
                 fed = fed_size(size, config.scale, self.factor, config.input)
                 native = wanted_size(fed, self.factor)
                 wanted = wanted_size(size, config.scale)
-                made_of = fitted(result, native, wanted, resize=config.resize)
-                ledger.add(stem, made_of, seconds)
+                final = fitted(result, native, wanted, resize=config.resize)
+                ledger.add(stem, final, seconds)
                 made += 1
             except (OSError, ValueError) as error:
                 wrong[stem] = one_line(error)
@@ -238,10 +233,13 @@ class ProgramMethod:
         began = staged.stat().st_mtime if staged.is_dir() else time.time()
         return max(0.0, max(times, default=began) - began) / max(1, len(times))
 
-    def _count(self, run: Path, staged: Todo) -> int:
-        suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-        found = (p for p in run.rglob("*") if p.suffix.lower() in suffixes)
-        return min(len(staged), sum(p.parent != run / "input" for p in found))
+
+def _count(run: Path, staged: Todo, report: Report) -> int:
+    """How many pictures the program has written."""
+    found = sum(p.parent != run / "input" and is_photo_name(p) for p in run.rglob("*"))
+    if found:
+        report(f"{min(found, len(staged))} of {len(staged)} there")
+    return found
 
 
 def _parts(todo: Todo, size: int) -> Iterator[Todo]:
@@ -251,7 +249,8 @@ def _parts(todo: Todo, size: int) -> Iterator[Todo]:
 
 
 def _name(stem: str, ledger: Ledger) -> str:
-    return "i" + hashlib.sha256(f"{stem}\0{ledger.key(stem)}".encode()).hexdigest()[:15]
+    told = f"{ledger.method_digest}\0{stem}\0{ledger.key(stem)}"
+    return "i" + hashlib.sha256(told.encode()).hexdigest()[:15]
 
 
 def _size(pixels: Any) -> tuple[int, int]:
