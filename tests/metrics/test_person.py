@@ -238,6 +238,21 @@ def test_identity_distance_is_that_of_the_aligned_crops(pairs, tensor, network):
     assert metric(turned, tensor(photo), people=[face_at(30, 40, 1)]).item() > 10 * found
 
 
+def test_large_faces_are_averaged_down(pairs, tensor, network):
+    bad, photo = pairs["tie-blurred"]
+    metric = load_metric("face-identity", weights=network)
+    small = metric(tensor(bad), tensor(photo), people=[face_at(30, 40, 1)]).item()
+    large = [np.kron(p, np.ones((4, 4, 1), np.uint8)) for p in (bad, photo)]
+    # pixel i becomes 4i … 4i + 3, whose middle is 4i + 1.5
+    people = face_at(4 * 30 + 1.5, 4 * 40 + 1.5, 4)
+    assert metric(*map(tensor, large), people=[people]).item() == pytest.approx(small, rel=0.1)
+    # what repeats faster than the crop's pixels is not picked up by chance
+    stripes = large[1].copy()
+    stripes[:, 1::4] = 255 - stripes[:, 1::4]
+    grey = (large[1].astype(float) * 0.75 + (255.0 - large[1]) * 0.25).round().astype(np.uint8)
+    assert metric(tensor(stripes), tensor(grey), people=[people]).item() < 0.01
+
+
 def test_faces_that_tell_nothing_are_left_out(pairs, tensor, network):
     photo = tensor(pairs["tie-blurred"][1])
     metric = load_metric("face-identity", weights=network)
