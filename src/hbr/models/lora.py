@@ -7,7 +7,7 @@ encoder; names and keys are those of the published checkpoints (`conv_in.lora_A.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -83,6 +83,21 @@ def inject(
         layer.set_adapter(list(targets))  # peft leaves only the last one active
 
 
+def activate(module: nn.Module, adapters: Collection[str]) -> None:
+    """Let exactly these adapters act, wherever they sit; with none, the module is its frozen base.
+
+    All adapters go on being trained: which of them act decides which get a gradient.
+    """
+    for layer in lora_layers(module).values():
+        active = [name for name in layer.lora_A if name in adapters]
+        layer.enable_adapters(bool(active))
+        if active:
+            layer.set_adapter(active)
+    for name, parameter in module.named_parameters():
+        if ".lora_" in name:
+            parameter.requires_grad_(True)
+
+
 def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
     """Name → layer, of every layer that carries an adapter."""
     return {name: m for name, m in module.named_modules() if isinstance(m, LoraLayer)}
@@ -119,5 +134,11 @@ def merge(module: nn.Module) -> None:
 
 
 def _layers(module: nn.Module) -> list[str]:
-    kinds = (nn.Conv2d, nn.Linear)
-    return [name for name, m in module.named_modules() if isinstance(m, kinds)]
+    """Names of the layers that an adapter can sit on, those that carry one included."""
+    names = []
+    for name, layer in module.named_modules():
+        base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+        inside = ".lora_" in name or name.endswith(".base_layer")
+        if isinstance(base, (nn.Conv2d, nn.Linear)) and not inside:
+            names.append(name)
+    return names
