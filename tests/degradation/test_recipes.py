@@ -111,6 +111,7 @@ def test_a_large_kernel_beside_a_small_one(photo):
 
 @pytest.mark.parametrize("name", ["real-esrgan", "codeformer", "diffbir", "motion-blur", "light"])
 def test_more_strength_is_more_damage(photo, name):
+    photo = photo[..., :128, :128]
     errors = []
     for strength in (0.0, 0.25, 0.5, 0.75, 1.0):
         drawn = draw(weakened(RECIPES[name], strength), 16, generator(11))

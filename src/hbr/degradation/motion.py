@@ -1,7 +1,7 @@
 """Human motion blur: drawn first, then applied to an image and the regions of its people.
 
 A blurred copy of the image is mixed in under a soft mask of the parts that moved; the mask is
-smeared along the same path, since what moves covers the ground that it moves over. In the spirit of
+swept along the same path, since what moves covers the ground that it moves over. In the spirit of
 HAODiff (2025), §3.1, where human motion blur and generic damage come together; written from the
 idea, and so with ranges of its own.
 
@@ -24,6 +24,9 @@ from hbr.degradation import kernels
 from hbr.degradation.filtering import filter_large
 from hbr.degradation.recipe import MotionConfig
 from hbr.degradation.regions import Regions
+
+_ENOUGH = 0.3
+"""Share of the time that a part must cover a pixel to leave nothing of the still image there."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,11 @@ def moved_mask(motion: Motion, regions: Regions | None, size: tuple[int, int]) -
         chosen = F.interpolate(chosen[None, None], size, mode="area")[0, 0]
     short = min(size)
     sigma = motion.softness * short
-    soft = filter_large(chosen[None], path_kernel(motion, short))
+    covered = filter_large(chosen[None], path_kernel(motion, short))
+    # nothing sharp shines through where a part was for a good share of the time
+    swept = (covered / _ENOUGH).clamp(max=1)
     edge = 2 * math.ceil(3 * sigma) + 1
-    return filter_large(soft, kernels.gaussian(edge, sigma, sigma))[0].clamp(0, 1)
+    return filter_large(swept, kernels.gaussian(edge, sigma, sigma))[0].clamp(0, 1)
 
 
 def path_kernel(motion: Motion, short: int) -> Tensor:
