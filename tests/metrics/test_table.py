@@ -1,5 +1,6 @@
 """The table of metrics: names, checks, and the page that it is printed on."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from hbr.metrics import METRICS, MetricError, find_metric, load_metric
-from hbr.metrics.table import ALIASES, table_as_markdown
+from hbr.metrics.fidelity import psnr_y
+from hbr.metrics.table import ALIASES, FunctionMetric, table_as_markdown
 
 ROOT = Path(__file__).parents[2]
 PLAIN = [info for info in METRICS.values() if info.function]
@@ -30,7 +32,7 @@ def test_what_the_table_says_is_whole():
         module, _, attribute = (info.function or info.factory or "").partition(":")
         done = __import__(module, fromlist=[attribute])
         assert callable(getattr(done, attribute)), name
-    assert len({info.name for info in METRICS.values()}) == len(METRICS)
+    assert len({info.heading for info in METRICS.values()}) == len(METRICS)
 
 
 def test_names_and_aliases():
@@ -75,6 +77,16 @@ def test_what_does_not_fit_is_said(info):
         metric(image)
     with pytest.raises(MetricError, match="one size; got 210x200 and 200x200"):
         metric(image, image[..., :200])
+
+
+def test_a_crop_is_cut_from_each_side():
+    image, reference = torch.rand(2, 1, 3, 40, 50)
+    info = dataclasses.replace(find_metric("psnr"), crop=4)
+    assert info.heading.endswith("crop 4)")
+    inner = load_metric("psnr")(image[..., 4:36, 4:46], reference[..., 4:36, 4:46])
+    assert FunctionMetric(info, psnr_y)(image, reference) == inner
+    with pytest.raises(MetricError, match="needs 9 pixels on each side; got 8x8"):
+        FunctionMetric(info, psnr_y)(image[..., :8, :8], reference[..., :8, :8])
 
 
 @pytest.mark.parametrize("name", ["niqe", "brisque", "face-identity"])
