@@ -29,7 +29,7 @@ def draw(report: StudyReport) -> Figure:
         axes = figure.subplots()
         _boxes(axes, report, methods)
     else:
-        axes, other = figure.subplots(1, 2, sharey=True)
+        axes, other = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
         _points(axes, [m.win_rate for m in methods])
         axes.set(xlim=(-0.02, 1.02), xlabel="share of comparisons won")
         axes.axvline(0.5, color=QUIET, linewidth=0.8, linestyle=":")

@@ -124,13 +124,19 @@ def _raters(report: StudyReport) -> Table:
 
 def _notes(report: StudyReport) -> list[str]:
     raters = len({a.rater for a in report.answers})
-    return [
+    notes = [
         f"{len(report.answers)} answers of {raters} {'rater' if raters == 1 else 'raters'} about "
         f"{report.images} {'image' if report.images == 1 else 'images'}, blinded and in random "
         "order. Repeated trials count only as repeats.",
         f"Intervals: 95 %, percentiles of {report.resamples} resamples of raters and images "
         f"(seed {report.seed}); that of α of images only.",
     ]
+    if any(p.n and p.value.low == p.value.high for p in report.pairs):
+        notes.append(
+            "Where an interval ends where it begins, all answers were alike, and resampling them "
+            "cannot tell how sure that is."
+        )
+    return notes
 
 
 def _methods_csv(report: StudyReport) -> str:

@@ -1,0 +1,117 @@
+"""A run as one page that needs no network: tables, sliders, scatter, failures, provenance."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hbr.evaluation.pages import environment
+from hbr.evaluation.report.pictures import scenes
+from hbr.evaluation.report.tables import build, digits, number, verdict_line
+from hbr.evaluation.report.texts import failed
+from hbr.evaluation.results import BenchmarkRun
+
+
+def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:
+    """The page.
+
+    Args:
+        run: what was found.
+        edge: longer edge of the pictures in it, in pixels.
+        budget: how large they may be altogether, in bytes.
+    """
+    from markupsafe import Markup
+
+    data = _data(run, edge=edge, budget=budget)
+    # `<` could end the script element that holds the data
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    pictures = len({(row.data_set, row.stem) for row in run.rows})
+    return (
+        environment(__package__)
+        .get_template("report.html")
+        .render(
+            run=run,
+            table=build(run),
+            verdicts=verdict_line(run),
+            failures=failed(run),
+            differences=_differences(run),
+            seconds={m.name: _mean(m.seconds.values()) for m in run.methods},
+            plain=_plain,
+            pictures=pictures,
+            inside=len(data["scenes"]),
+            data=Markup(text.replace("<", "\\u003c")),
+        )
+    )
+
+
+def _data(run: BenchmarkRun, *, edge: int, budget: int) -> dict[str, Any]:
+    """What the page's script works on; everything else is in the page itself."""
+    methods = {m.name: i for i, m in enumerate(run.methods)}
+    sets = {d.name: i for i, d in enumerate(run.data_sets)}
+    stems = list(dict.fromkeys(row.stem for row in run.rows))
+    place = {stem: i for i, stem in enumerate(stems)}
+    used = [info for info in run.metrics if any(info.id in row.values for row in run.rows)]
+    rows = [
+        [
+            sets[row.data_set],
+            methods[row.method],
+            place[row.stem],
+            [float(f"{v:.6g}") if (v := row.values.get(m.id)) is not None else None for m in used],
+        ]
+        for row in run.rows
+        if row.data_set in sets and row.method in methods
+    ]
+    found = scenes(run, edge=edge, budget=budget)
+    shown = [m.name for m in run.methods if m.run and m.kind != "baseline"] or list(methods)
+    return {
+        "methods": list(methods),
+        "main": methods[shown[0]] if shown else 0,
+        "sets": list(sets),
+        "stems": stems,
+        "metrics": [
+            {"name": m.name, "better": m.better, "digits": digits(run, m.id)} for m in used
+        ],
+        "rows": rows,
+        "scenes": {
+            f"{sets[data_set]}/{place[stem]}": {
+                "size": [scene.width, scene.height],
+                "lq": scene.lq,
+                "hq": scene.hq,
+                "out": [scene.restored.get(name) for name in methods],
+            }
+            for (data_set, stem), scene in found.items()
+            if data_set in sets
+        },
+    }
+
+
+def _differences(run: BenchmarkRun) -> list[dict[str, str]]:
+    out = []
+    for d in run.differences:
+        places = digits(run, d.metric)
+        low, high = (number(end, places, signed=True) for end in (d.low, d.high))
+        out.append(
+            {
+                "method": d.method,
+                "data_set": d.data_set,
+                "metric": run.metric(d.metric).name,
+                "mean": number(d.mean, places, signed=True),
+                "interval": f"{low} to {high}",
+                "n": str(d.n),
+                "word": {True: "better", False: "worse", None: "not told apart"}[d.better],
+                "tone": {True: "good", False: "bad", None: "quiet"}[d.better],
+            }
+        )
+    return out
+
+
+def _mean(seconds: Any) -> float | None:
+    values = list(seconds)
+    return sum(values) / len(values) if values else None
+
+
+def _plain(value: Any) -> str:
+    """A setting or a version as a reader sees it."""
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return str(value)
