@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import re
-import subprocess
 
 import pytest
 from PIL import Image
@@ -120,7 +119,7 @@ def test_latex_compiles_as_far_as_can_be_told_without_it(run, tmp_path):
         assert bare.count("{") == bare.count("}")
         assert tex.count(r"\begin{") == tex.count(r"\end{") == 2
         body = bare.split(r"\midrule")[1].split(r"\bottomrule")[0]
-        columns = re.search(r"\\begin\{tabular\}\{(l r*|lr*)\}", tex)[1].count("r") + 1
+        columns = re.search(r"\\begin\{tabular\}\{(lr*)\}", tex)[1].count("r") + 1
         assert {line.count("&") + 1 for line in body.strip().splitlines()} == {columns}
 
 
@@ -170,7 +169,8 @@ def opened(browser, path, **options):
     page.wrong = []
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("console", lambda m: page.wrong.append(m.text) if m.type == "error" else None)
-    page.on("request", lambda r: page.wrong.append(r.url) if r.url[:5] not in ("data:", "file:") else None)  # fmt: skip
+    here = ("data:", "file:")
+    page.on("request", lambda r: r.url.startswith(here) or page.wrong.append(r.url))
     page.goto(path.as_uri())
     return page
 
@@ -195,19 +195,21 @@ def test_the_slider_moves_the_cut(page_file, browser, tmp_path):
     assert page.inner_text("#right-tag") == "nano & <co>"
     assert page.evaluate(CLIP) == "inset(0px 50% 0px 0px)"
 
-    def share_of_left() -> float:
-        """Of the width, by pixels: where the picture is as if the left one covered all."""
+    def strips() -> list[bytes]:
+        """Pixels a quarter and three quarters of the way across."""
         page.locator("#frame").screenshot(path=tmp_path / "now.png")
         with Image.open(tmp_path / "now.png") as now:
-            return [now.convert("RGB").crop((x, 20, x + 6, now.height - 60)).tobytes()
-                    for x in (now.width // 4, now.width * 3 // 4)]  # fmt: skip
+            places = (now.width // 4, now.width * 3 // 4)
+            boxes = [(x, 20, x + 6, now.height - 60) for x in places]
+            return [now.convert("RGB").crop(box).tobytes() for box in boxes]
 
-    middle = share_of_left()
+    before = strips()
     drag(page, 0.5, 0.9)
-    assert 85 < float(re.search(r"inset\(0px ([\d.]+)%", page.evaluate(CLIP))[1]) + 80 < 97
-    right = share_of_left()
-    assert right[0] == middle[0]  # still the left picture
-    assert right[1] != middle[1]  # and now here too
+    covered = float(re.match(r"inset\(0px ([\d.]+)%", page.evaluate(CLIP))[1])
+    assert 5 < covered < 15
+    after = strips()
+    assert after[0] == before[0]  # the left picture, as before
+    assert after[1] != before[1]  # and now here too
     page.focus("#slider")
     page.keyboard.press("Home")
     assert page.evaluate(CLIP) == "inset(0px 100% 0px 0px)"
@@ -264,7 +266,8 @@ def test_it_fits_a_phone_and_can_be_read(page_file, browser, scheme):
             .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
             .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
           const value = (name) => root.getPropertyValue('--' + name).trim();
-          const names = ['ink', 'quiet', 'accent', 'good', 'bad', 'warn', 'c0', 'c1', 'c2', 'c3', 'c4', 'c5'];
+          const names = ['ink', 'quiet', 'accent', 'good', 'bad', 'warn'];
+          for (let i = 0; i < 6; i += 1) names.push(`c${i}`);
           return Object.fromEntries(names.map((name) => {
             const [a, b] = [light(value(name)), light(value('paper'))];
             return [name, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
@@ -299,9 +302,7 @@ def test_names_cannot_break_out_of_the_page(run, browser, tmp_path):
     page = opened(browser, render(hostile, tmp_path, ["html", "md"])[0])
     assert page.inner_text("h1") == HOSTILE
     assert page.locator("img[src='x']").count() == 0
-    data = json.loads(
-        page.inner_text("#data", timeout=5000) or page.locator("#data").text_content()
-    )
+    data = json.loads(page.locator("#data").text_content())
     assert data["methods"] == [HOSTILE]
     assert page.wrong == []
 
@@ -311,15 +312,3 @@ def test_it_is_one_file(page_file):
     outside = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#)[\w./:]+""", text)
     assert [o for o in outside if "http" in o or "//" in o] == []
     assert "default-src 'none'" in text
-
-
-def test_the_script_is_modern_but_whole(page_file):
-    """Node, where there is one, parses it; the browser tests run it."""
-    import shutil
-
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("no node")
-    script = page_file.read_text().rsplit("<script>", 1)[1].split("</script>")[0]
-    done = subprocess.run([node, "--check", "-"], input=script, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
