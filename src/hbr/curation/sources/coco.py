@@ -110,7 +110,7 @@ class _Reading:
         elif key == "licenses" and isinstance(element, dict):
             words = [text(element.get(part)) for part in ("name", "url")]
             told = " ".join(f"({w})" if w.startswith("http") else w for w in words if w)
-            self.licences[str(element.get("id"))] = told
+            self.licences[_id(element.get("id")) or ""] = told
 
     def finish(self) -> None:
         """The file has ended."""
@@ -139,30 +139,30 @@ class _Reading:
         if label and role:
             kind: BoxKind = "head" if role == "head" else "full"
             what = (label, kind, role == "crowd", role == "ignore")
-            self._categories[str(element.get("id"))] = what
+            self._categories[_id(element.get("id")) or ""] = what
 
     def _image(self, place: str, element: dict[str, Any]) -> None:
-        name, id = text(element.get("file_name")), element.get("id")
-        if name is None or not isinstance(id, (int, str)):
+        name, id = text(element.get("file_name")), _id(element.get("id"))
+        if name is None or id is None:
             self._problem(place, f"{self._file}: {place} lacks an id or a file_name")
             return
         added = self._index.add_image(
-            str(id),
+            id,
             name,
             width=pixels(element.get("width")),
             height=pixels(element.get("height")),
-            licence=str(element.get("license", "")),
+            licence=_id(element.get("license")),
             attribution=_attribution(element),
         )
         if not added:
             self._problem(place, f"{self._file}: {place} has the id {id} of another image")
 
     def _annotation(self, place: str, element: dict[str, Any]) -> None:
-        category, image = str(element.get("category_id")), element.get("image_id")
+        category, image = _id(element.get("category_id")), _id(element.get("image_id"))
         if self._categories is not None and category not in self._categories:
             return
         edges = element.get("bbox")
-        if not isinstance(image, (int, str)) or not isinstance(edges, list) or len(edges) != 4:
+        if image is None or not isinstance(edges, list) or len(edges) != 4:
             self._problem(place, f"{self._file}: {place} lacks an image_id or a bbox of 4 numbers")
             return
         x, y, w, h = map(number, edges)
@@ -171,7 +171,12 @@ class _Reading:
         score = element.get("score")
         score = number(score) if score is not None else None
         box = Box(x, y, x + w, y + h, "", score=score, crowd=crowd, ignore=ignore)
-        self._index.add_box(str(image), box, category)
+        self._index.add_box(image, box, category or "")
+
+
+def _id(value: Any) -> str | None:
+    """An id as text; None for what is none."""
+    return str(value) if isinstance(value, int) else text(value)
 
 
 def _attribution(element: dict[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbr.curation.sources.base import ImageRef, SourceImage
-from hbr.curation.sources.paths import walk
+from hbr.curation.sources.paths import badly_named, walk
 from hbr.image import is_photo_name
 
 
@@ -32,6 +32,9 @@ class FolderSource:
         names = [self.images.name] if single else walk(self.images, is_photo_name)
         folder = self.images.parent if single else self.images
         for name in names:
+            if bad := badly_named(self.name, name):
+                yield bad
+                continue
             ref = ImageRef.file(folder / name)
             licence, attribution = self.licence, self.attribution
             yield SourceImage(self.name, name, ref, licence=licence, attribution=attribution)

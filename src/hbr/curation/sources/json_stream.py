@@ -30,7 +30,7 @@ def top_level(path: str | Path) -> Iterator[tuple[str, Any]]:
         JsonCutError: the file is cut or broken here; the message says where.
         OSError: the file cannot be read.
     """
-    with Path(path).open(encoding="utf-8-sig", errors="surrogateescape") as file:
+    with Path(path).open(encoding="utf-8-sig", errors="backslashreplace") as file:
         text = _Text(file)
         text.expect("{")
         if text.peek() == "}":
@@ -102,7 +102,7 @@ class _Text:
         while True:
             try:
                 value, end = _decoder.raw_decode(self._text, self._at)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 value, end = None, -1
             # A number that touches the end of the window may go on beyond it.
             whole = end < len(self._text) or not isinstance(value, (int, float))

@@ -50,10 +50,10 @@ class OdgtSource:
         place = f"{self.annotations.name}:line {line}"
         try:
             record = json.loads(data)
-            id, people = record["ID"], record["gtboxes"]
-            if not isinstance(id, str) or not isinstance(people, list):
+            id, people = text(record["ID"]), record["gtboxes"]
+            if id is None or not isinstance(people, list):
                 raise TypeError
-        except ValueError:
+        except (ValueError, RecursionError):
             said = "" if data.endswith(b"\n") else "; the file ends here, it may be cut"
             return broken(self.name, place, f"{place} is no JSON{said}")
         except (TypeError, KeyError):

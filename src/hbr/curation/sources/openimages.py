@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from hbr.curation.sources.paths import broken, number, text
 from hbr.curation.sources.spill import BoxIndex, IndexedImage
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-SUBSETS = ("", "train/", "validation/", "test/")
+SUBSETS = ("", "train", "validation", "test")
 # More than these are counted only.
 MAX_PROBLEMS = 1000
 
@@ -66,24 +67,25 @@ class OpenImagesSource:
                 reading.read(path)
             if not reading.found_boxes:
                 raise SourceError(f"{self.annotations}: no file with the columns of boxes")
+            root = self.images.absolute()
+            folders = [f"{root / s}/" for s in SUBSETS if (root / s).is_dir()]
             for image in index.images(by_id=True):
                 if image.labelled or self.unlabelled:
-                    yield self._image(image)
+                    yield self._image(image, folders)
             for place, problem in reading.finish():
                 yield broken(self.name, place, problem)
 
-    def _image(self, image: IndexedImage) -> SourceImage:
+    def _image(self, image: IndexedImage, folders: Sequence[str]) -> SourceImage:
         subset = image.name or ""
         key, ref = f"{subset}{image.id}", None
         error: str | None = f"{image.id}: named by the annotations, but not in {self.images}"
         if re.fullmatch(r"[\w-]+", image.id) is None:
             error = f"{image.id!r} is no image id"
         else:
-            for where in dict.fromkeys((subset, *SUBSETS)):
-                paths = [self.images / f"{where}{image.id}{suffix}" for suffix in SUFFIXES]
-                if found := next((p for p in paths if p.is_file()), None):
-                    ref, error = ImageRef.file(found), None
-                    break
+            # plain text: this is done for millions
+            names = (f"{folder}{image.id}{suffix}" for folder in folders for suffix in SUFFIXES)
+            if found := next(filter(os.path.isfile, names), None):
+                ref, error = ImageRef(found), None
         return SourceImage(
             self.name,
             key,
@@ -110,7 +112,7 @@ class _Reading:
         """Take the rows of a CSV file; those of a kind that is not needed are left."""
         line, take = 1, None
         try:
-            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
                 rows = csv.reader(file)
                 head = next(rows, [])
                 take = self._taker(set(head))
@@ -173,7 +175,7 @@ class _Reading:
         who = [text(row.get(c)) for c in ("Author", "AuthorProfileURL", "OriginalLandingURL")]
         self._index.list_image(
             row["ImageID"],
-            f"{subset}/" if f"{subset}/" in SUBSETS else "",
+            f"{subset}/" if subset in SUBSETS[1:] else "",
             licence=text(row.get("License")),
             attribution=", ".join(part for part in who if part) or None,
             rotation=int(rotation) if rotation in (90, 180, 270) else 0,
@@ -192,8 +194,11 @@ def _roles(files: list[Path], vocabulary: Vocabulary) -> Roles:
     words: dict[str, str] = {}
     for path in files:
         if path.suffix == ".csv" and "class-descriptions" in path.name:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                words.update(row[:2] for row in csv.reader(file) if len(row) >= 2)  # type: ignore[misc]
+            try:
+                with path.open(encoding="utf-8-sig", newline="") as file:
+                    words.update((row[0], row[1]) for row in csv.reader(file) if len(row) >= 2)
+            except (OSError, ValueError, csv.Error) as error:
+                raise SourceError(f"{path}: no list of classes: {error}") from None
     # the names of files that lack descriptions are ids, which the vocabulary may hold too
     roles: Roles = {
         id: (words.get(id, id), role)
@@ -206,7 +211,7 @@ def _roles(files: list[Path], vocabulary: Vocabulary) -> Roles:
         if path.suffix == ".json" and "hierarchy" in path.name:
             try:
                 _inherit(json.loads(path.read_text("utf-8")), None, roles, words)
-            except (ValueError, RecursionError):
+            except (OSError, ValueError, RecursionError):
                 raise SourceError(f"{path}: no hierarchy of classes in JSON") from None
     return roles
 

@@ -29,6 +29,7 @@ from hbr.curation.sources.labels import load_vocabulary
 from hbr.curation.sources.odgt import OdgtSource
 from hbr.curation.sources.openimages import OpenImagesSource
 from hbr.curation.sources.parquet import ParquetSource
+from hbr.curation.sources.paths import clean
 from hbr.curation.sources.tars import TarSource
 from hbr.curation.sources.told import Told
 from hbr.curation.sources.voc import VocSource
@@ -48,7 +49,10 @@ def open_source(config: SourceConfig) -> Source:
         SourceError: it is not there.
         ConfigError: a table of labels cannot be used.
     """
-    name = config.name or _name_of(_place(config))
+    place = _place(config)
+    if clean(place) != place:
+        raise SourceError(f"{clean(place)}: the path is not UTF-8; rename it")
+    name = config.name or _name_of(place)
     match config:
         case CocoConfig():
             vocabulary = load_vocabulary(config.kind, config.labels, config.people)
@@ -70,8 +74,8 @@ def open_source(config: SourceConfig) -> Source:
             return VocSource(name, folder, images, vocabulary, config.subset, config.one_based)
         case WiderConfig():
             vocabulary = load_vocabulary(config.kind, config.labels, config.people)
-            place = _folder if config.layout == "person" else _file
-            annotations = place(config.annotations)
+            person = config.layout == "person"
+            annotations = (_folder if person else _file)(config.annotations)
             images = _images(config.images, annotations)
             return WiderSource(name, annotations, images, config.layout, vocabulary)
         case YoloConfig():
@@ -254,8 +258,10 @@ def _images(images: Path | None, annotations: Path) -> Path:
         return _folder(images).resolve()
     annotations = annotations.resolve()
     home = annotations if annotations.is_dir() else annotations.parent
+    # beside annotations/instances_val2017.json lies val2017
+    names = (*_IMAGES, annotations.stem.rpartition("_")[2])
     for folder in (home, home.parent):
-        for name in _IMAGES:
+        for name in names:
             if (folder / name).is_dir():
                 return folder / name
     return home

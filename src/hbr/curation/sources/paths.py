@@ -37,34 +37,46 @@ def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:
     return in_order(names())
 
 
-def locate(folder: Path, name: str) -> tuple[Path, str | None]:
+def locate(folder: Path, name: str) -> tuple[str | None, str | None]:
     """Where an image that annotations name lies below `folder`, and what is wrong with that.
 
     Annotations often name folders that a download does not have (`images/v1/patch8/x.jpg` for
     `patch8/x.jpg`): leading folders are dropped until a file is there.
 
     Returns:
-        its path, and one line if it is not there or lies outside the folder.
+        its path, None if the name leads out of the folder, and one line if it is not there.
     """
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or ".." in parts or parts[0].startswith("/") or "\0" in name:
-        return folder, f"{name!r} is no file name within the folder of images"
+        return None, f"{name!r} is no file name within the folder of images"
     for first in range(len(parts)):
-        path = folder.joinpath(*parts[first:])
-        if path.is_file():
+        path = f"{folder}/{'/'.join(parts[first:])}"
+        if os.path.isfile(path):  # noqa: PTH113 - plain text: this is done for millions
             return path, None
-    return folder.joinpath(*parts), f"{name}: named by the annotations, but not in {folder}"
+    return f"{folder}/{'/'.join(parts)}", f"{name}: named by the annotations, but not in {folder}"
+
+
+def clean(words: str) -> str:
+    """Text that can be written as UTF-8: what cannot becomes an escape."""
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def broken(source: str, key: str, error: str) -> SourceImage:
     """The record of something that is no image: a bad line, a cut file."""
-    return SourceImage(source, key, None, error=error)
+    return SourceImage(source, clean(key), None, error=clean(error))
+
+
+def badly_named(source: str, name: str) -> SourceImage | None:
+    """The record of a file whose name no manifest can hold; None for all others."""
+    if clean(name) == name:
+        return None
+    return broken(source, name, f"{name}: the name of the file is not UTF-8; rename it")
 
 
 def at(folder: Path, name: str) -> tuple[ImageRef | None, str | None]:
-    """`locate`, as a reference; None where the name itself is impossible."""
-    path, error = locate(folder, name)
-    return (None if path == folder else ImageRef.file(path)), error
+    """`locate`, as a reference."""
+    path, error = locate(folder.absolute(), name)
+    return (None if path is None else ImageRef(path)), error
 
 
 def number(value: object) -> float:
@@ -84,5 +96,5 @@ def pixels(value: object) -> int | None:
 
 
 def text(value: object) -> str | None:
-    """Text that is not empty, else None."""
-    return value.strip() or None if isinstance(value, str) else None
+    """Text that is not empty and can be written, else None."""
+    return clean(value).strip() or None if isinstance(value, str) else None

@@ -33,10 +33,12 @@ def temporary_database() -> Iterator[sqlite3.Connection]:
 def in_order(names: Iterable[str]) -> Iterator[str]:
     """The names sorted by code point, each once, however many there are."""
     with temporary_database() as database:
-        database.execute("CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID")
-        database.executemany("INSERT OR IGNORE INTO names VALUES (?)", ((n,) for n in names))
+        # as bytes: names on disk need not be UTF-8
+        database.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
+        rows = ((name.encode("utf-8", "surrogateescape"),) for name in names)
+        database.executemany("INSERT OR IGNORE INTO names VALUES (?)", rows)
         for (name,) in database.execute("SELECT name FROM names ORDER BY name"):
-            yield name
+            yield name.decode("utf-8", "surrogateescape")
 
 
 class Seen:

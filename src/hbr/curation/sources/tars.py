@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
-from hbr.curation.sources.paths import broken
+from hbr.curation.sources.paths import badly_named, broken
 from hbr.curation.sources.spill import Seen
 from hbr.curation.sources.told import Told
 from hbr.image import is_photo_name
@@ -76,6 +76,8 @@ class TarSource:
         self, path: Path, member: tarfile.TarInfo, told: dict[str, Any], seen: Seen
     ) -> SourceImage:
         key = f"{path.name}/{member.name}"
+        if bad := badly_named(self.name, key):
+            return bad
         if seen.again(key):
             place = f"{key}#{member.offset_data}"
             return broken(self.name, place, f"{key}: a second file of that name in the tar")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from hbr.curation.sources.base import Box, SourceError, SourceImage
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import at, broken, number, pixels, text, walk
+from hbr.curation.sources.paths import at, badly_named, broken, number, pixels, text, walk
 
 # An image of thousands of objects takes a megabyte.
 MAX_BYTES = 32 << 20
@@ -40,7 +40,7 @@ class VocSource:
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the names of the XML files, or of the list."""
         for name in self._names():
-            yield self._image(name)
+            yield badly_named(self.name, name) or self._image(name)
 
     def _names(self) -> Iterator[str]:
         if self.subset is None:

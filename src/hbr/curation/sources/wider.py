@@ -14,7 +14,7 @@ from typing import Literal
 
 from hbr.curation.sources.base import SourceError, SourceImage
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import at, broken, number, walk
+from hbr.curation.sources.paths import at, badly_named, broken, number, walk
 from hbr.curation.sources.spill import Seen
 from hbr.image import is_photo_name
 
@@ -55,7 +55,7 @@ class WiderSource:
         read = self._face if self.layout == "face" else self._pedestrian
         try:
             with (
-                self.annotations.open(encoding="utf-8-sig", errors="surrogateescape") as file,
+                self.annotations.open(encoding="utf-8-sig", errors="backslashreplace") as file,
                 Seen() as seen,
             ):
                 for image in read(_Lines(file)):
@@ -81,8 +81,12 @@ class WiderSource:
                     lines.skip_to(is_photo_name)
                 continue
             # an image without faces is followed by one line of zeros all the same
-            rows = [lines.take_unless(is_photo_name) for _ in range(max(int(count), 1))]
-            boxes = [_corner(row.split(), "face", "xywh") for row in rows if row is not None]
+            boxes: list[tuple[str, list[float]]] = []
+            while len(boxes) < max(int(count), 1):
+                row = lines.take_unless(is_photo_name)
+                if row is None:
+                    break
+                boxes.append(_corner(row.split(), "face", "xywh"))
             cut = len(boxes) < int(count)
             yield self._image(name, boxes if int(count) else [], cut)
 
@@ -101,6 +105,9 @@ class WiderSource:
                 lines = (self.annotations / file).read_text(encoding="utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 yield broken(self.name, file, f"{file}: {error}")
+                continue
+            if bad := badly_named(self.name, file):
+                yield bad
                 continue
             rows = [line.split() for line in lines[1:] if line.strip()]
             boxes = [_corner(r[1:], PERSON_CLASSES.get(r[0], r[0]), "xyxy") for r in rows]

@@ -9,7 +9,7 @@ from typing import Any
 
 from hbr.curation.sources.base import Box, ImageRef, SourceError, SourceImage
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import number, walk
+from hbr.curation.sources.paths import badly_named, number, walk
 from hbr.image import is_photo_name
 
 
@@ -39,6 +39,9 @@ class YoloSource:
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of their names."""
         for name in walk(self.images, is_photo_name):
+            if bad := badly_named(self.name, name):
+                yield bad
+                continue
             path = self.labels / PurePosixPath(name).with_suffix(".txt")
             boxes: tuple[Box, ...] | None = None
             error = None
