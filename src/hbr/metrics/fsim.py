@@ -94,7 +94,7 @@ def phase_congruency(plane: Plane) -> Plane:
     return np.asarray(energy / (amplitude + _TINY))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _log_gabor(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     """The filters in frequency, [o, s, h, w], and noise energy over smallest-scale energy, [o].
 

@@ -4,7 +4,7 @@ Shapes: b batch, h w pixels. Images are RGB [b, 3, h, w] in [0, 1]; computed on 
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -125,7 +125,7 @@ def _log_spectrum(x: Plane, y: Plane) -> float:
     return float(np.mean(np.abs(10 * np.log10(power(x) / power(y)))))
 
 
-@cache
+@lru_cache(maxsize=4)
 def _rings(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     """The ring that each frequency of `rfft2` is in, [h, w // 2 + 1], and the window, [h, w].
 
