@@ -47,7 +47,7 @@ class Resources:
     """What a run may use; none of it changes a number.
 
     Attributes:
-        workers: processes that degrade and measure; None takes one a core.
+        workers: processes that degrade and measure; None takes one a core, 0 works in this one.
         device: where the networks of metrics run.
         weights: folder of the weights of metrics; None is where hbr looks by itself.
     """
@@ -198,6 +198,8 @@ class _Work:
             workers=self._resources.workers,
             device=self._resources.device,
             weights=self._resources.weights,
+            people=config.people,
+            pose=config.pose,
         )
         kept = self._out / "kept" / _folder_name(data_set) / f"{_folder_name(method)}.jsonl"
         try:

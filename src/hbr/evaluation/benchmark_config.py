@@ -14,7 +14,7 @@ import yaml
 from hbr.config import ConfigError, check, from_dict
 from hbr.evaluation.methods import MethodConfig
 from hbr.evaluation.papers import Axis, paper_table
-from hbr.metrics import find_metric
+from hbr.metrics import MetricError, find_metric
 
 # ${name} must be given by the user; ${name:-something} may be
 _PARAMETER = re.compile(r"\$\{([A-Za-z0-9_.*-]+?)(?::-([^}]*))?\}")
@@ -68,6 +68,8 @@ class DataSetConfig:
         pictures: how many there should be; another number is told in the table.
         recursive: pictures in sub-folders too.
         strip_hq: endings taken off the names of references.
+        people: COCO file with the people in the references, for the metrics of people.
+        pose: ONNX file that finds key points in restored pictures.
     """
 
     metrics: tuple[str, ...]
@@ -76,6 +78,8 @@ class DataSetConfig:
     pictures: int | None = None
     recursive: bool = False
     strip_hq: tuple[str, ...] = ()
+    people: Path | None = None
+    pose: Path | None = None
 
     def __post_init__(self) -> None:
         """Check every field; the names of metrics are looked up."""
@@ -86,11 +90,17 @@ class DataSetConfig:
         if self.hq is None:
             needy = [name for name in self.ids if find_metric(name).needs_reference]
             check(not needy, "metrics", ", ".join(needy), "without references where hq is missing")
+        person = [name for name in self.ids if find_metric(name).kind == "person"]
+        found = self.people is not None or not person
+        check(found, "people", None, f"a COCO file, for {', '.join(person)}")
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the metrics, in order."""
-        return tuple(find_metric(name).id for name in self.metrics)
+        try:
+            return tuple(find_metric(name).id for name in self.metrics)
+        except MetricError as error:
+            raise ConfigError(f"metrics: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -239,12 +249,10 @@ def load_benchmark(
                 absent[str(key)] = tuple(missing)
         values[section] = {k: v for k, v in entries.items() if str(k) not in absent}
         if entries and not values[section]:
-            options = " or ".join(
-                f"--data {m}=PATH" for m in dict.fromkeys(sum(absent.values(), ()))
-            )
-            raise ConfigError(
-                f"{name} has no {section.replace('_', ' ')} to run on; give {options}"
-            )
+            lacks = dict.fromkeys(needed for missing in absent.values() for needed in missing)
+            options = " or ".join(f"--data {needed}=PATH" for needed in lacks)
+            what = section.replace("_", " ")
+            raise ConfigError(f"{name} has no {what} to run on; give {options}")
     try:
         config = from_dict(BenchmarkConfig, _filled(values, given))
     except ConfigError as error:

@@ -128,6 +128,8 @@ def _from_recipe(
     items = [Item(hq[stem], made / f"{stem}.png", f"{stem}.png", str(hq[stem])) for stem in hq]
     journal = Journal(made, Shard())
     lq, failed = {}, {}
+    # a process takes seconds to start
+    workers = max(1, min(workers, len(items) // 8))
     try:
         outcomes = degrade_files(items, settings, previous=journal.find, workers=workers)
         for number, (stem, item, outcome) in enumerate(zip(hq, items, outcomes, strict=True), 1):

@@ -33,6 +33,7 @@ class EvaluateConfig:
         device: where networks run: "cpu", "cuda", "cuda:N".
         weights: folder of weights; None is where hbr looks by itself.
         people: COCO file with the people in the references, for the metrics of people.
+        pose: ONNX file that finds key points in restored pictures, for the one that needs them.
     """
 
     metrics: tuple[str, ...]
@@ -44,6 +45,7 @@ class EvaluateConfig:
     device: str = "cpu"
     weights: Path | None = None
     people: Path | None = None
+    pose: Path | None = None
 
     def __post_init__(self) -> None:
         """Check every field; the names of metrics are looked up."""
@@ -71,7 +73,9 @@ class EvaluateConfig:
     def measuring(self) -> MeasureConfig:
         """What workers need of it: the metrics over single pictures."""
         single = (name for name, info in self.infos.items() if info.kind != "distribution")
-        return MeasureConfig(tuple(single), self.size, self.device, self.weights, self.people)
+        return MeasureConfig(
+            tuple(single), self.size, self.device, self.weights, self.people, self.pose
+        )
 
     @property
     def processes(self) -> int:
@@ -185,6 +189,8 @@ def _check_needs(pairs: Sequence[Pair], config: EvaluateConfig) -> None:
             raise ConfigError(f"{name} compares with references; give them by --reference")
         if info.kind == "person" and config.people is None:
             raise ConfigError(f"{name} needs the people in the pictures; give them by --people")
+        if "restored keypoints" in info.needs and config.pose is None:
+            raise ConfigError(f"{name} looks for key points itself; give --pose FILE.onnx")
 
 
 def _over_rows(

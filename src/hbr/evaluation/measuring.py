@@ -17,14 +17,16 @@ import os
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hbr.config import check
 from hbr.evaluation.pairing import Pair
+from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
+from hbr.image.pixels import to_8_bits
 from hbr.image.reading import display_name
 from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
 
@@ -45,6 +47,8 @@ class MeasureConfig:
         device: where networks run: "cpu", "cuda", "cuda:N".
         weights: folder of weights to look in; None leaves it to the metrics.
         people: COCO file with the people in the references; needed by `person` metrics.
+        pose: ONNX file that finds key points (RTMPose, DWPose) in the restored pictures, for the
+            metric that compares them.
         max_pixels: larger pictures are refused.
     """
 
@@ -53,6 +57,7 @@ class MeasureConfig:
     device: str = "cpu"
     weights: Path | None = None
     people: Path | None = None
+    pose: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -144,14 +149,15 @@ class Measurer:
         self.infos = {name: find_metric(name) for name in config.metrics}
         self.metrics: dict[str, Metric] = {}
         self.unavailable: dict[str, str] = {}
-        for name in config.metrics:
+        self._people: _People | None = None
+        for name, info in self.infos.items():
             try:
-                self.metrics[name] = _load(name, config)
-            except (MetricError, OSError) as error:
+                if info.kind == "person" and self._people is None:
+                    self._people = _People(config)
+                self.metrics[name] = load_metric(name, device=config.device, weights=config.weights)
+            except (ValueError, OSError) as error:  # MetricError and DetectorError among them
                 self.unavailable[name] = _one_line(error)
-        people = config.people.read_bytes() if config.people else b""
-        self._how = f"size {config.size}, people {hashlib.sha256(people).hexdigest()[:16]}"
-        self._people = _People(config.people) if config.people else None
+        self._how = f"size {config.size}, {self._people.digest if self._people else 'no people'}"
 
     def __call__(self, pairs: Sequence[Pair]) -> list[Measured]:
         """Measure pairs, those of one size as one batch; a bad one costs only itself."""
@@ -250,7 +256,8 @@ class Measurer:
         extra: dict[str, Any] = {}
         try:
             if metric.info.kind == "person":
-                extra["people"] = [self._people_of(batch[i]) for i in todo]
+                assert self._people is not None  # it was loaded with the metric
+                extra = self._people(metric.info, [batch[i] for i in todo])
             scores = metric(picked, against, **extra).tolist()
         except Exception as error:
             if len(todo) > 1:
@@ -268,31 +275,48 @@ class Measurer:
             else:
                 batch[i].measured.errors[name] = f"{name} gives {score} on this picture"
 
-    def _people_of(self, item: _Loaded) -> Any:
-        if self._people is None:
-            raise MetricError("needs the people in the pictures; give them by --people")
-        file = item.measured.pair.reference or item.measured.pair.restored
-        return self._people.of(file, item.measured.pair.stem)
-
 
 class _People:
-    """The people of a COCO file, found by a picture's name or stem."""
+    """Who is in the references, of a COCO file, and where they are in the restored pictures."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, config: MeasureConfig) -> None:
+        """Open the files.
+
+        Raises:
+            MetricError: no file of people was given.
+            hbr.people.DetectorError: a file cannot be used.
+        """
         from hbr.people import people_from_coco
 
-        self._file = file
-        self._by_stem = {str(Path(k).with_suffix("")): v for k, v in people_from_coco(file).items()}
+        if config.people is None:
+            raise MetricError("the people in the pictures are not known; give them by --people")
+        self._file = config.people
+        self._people = people_from_coco(config.people)
+        self._names = {str(Path(name).with_suffix("")): name for name in self._people}
+        self._pose: Callable[..., Any] | None = None
+        self.digest = f"people {sha256(config.people)}"
+        if config.pose is not None:
+            from hbr.people.pose import RtmPose
 
-    def of(self, picture: Path, stem: str) -> Any:
-        for name in (stem, picture.stem):
-            if name in self._by_stem:
-                return self._by_stem[name]
-        raise MetricError(f"{display_name(self._file)} has no picture called {picture.name}")
+            self._pose = RtmPose(config.pose, device=config.device)
+            self.digest += f", pose {sha256(config.pose)}"
 
+    def __call__(self, info: MetricInfo, items: Sequence[_Loaded]) -> dict[str, Any]:
+        """The arguments of a metric of people beside the pictures."""
+        people = [self._of(item.measured.pair) for item in items]
+        if "restored keypoints" not in info.needs:
+            return {"people": people}
+        if self._pose is None:
+            raise MetricError("key points in the restored pictures need --pose FILE.onnx")
+        pixels = [to_8_bits(item.restored.pixels) for item in items]
+        return {"people": people, "restored_people": self._pose(pixels, people)}
 
-def _load(name: str, config: MeasureConfig) -> Metric:
-    return load_metric(name, device=config.device, weights=config.weights)
+    def _of(self, pair: Pair) -> Any:
+        file = pair.reference or pair.restored
+        for stem in (pair.stem, file.stem):
+            if stem in self._names:
+                return self._people[self._names[stem]]
+        raise MetricError(f"{display_name(self._file)} has no picture called {file.name}")
 
 
 def _content(file: Path) -> bytes:

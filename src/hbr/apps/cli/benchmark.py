@@ -92,7 +92,8 @@ def run(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that measure; default: one a core.")
+        int | None,
+        typer.Option(min=0, help="Processes that measure; 0: this one; default: one a core."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where metrics' networks run.")] = "cpu",
     weights: Annotated[

@@ -64,8 +64,13 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="COCO file with the people in the references."),
     ] = None,
+    pose: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="ONNX file that finds key points: RTMPose, DWPose."),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes of one thread; default: one a core.")
+        int | None,
+        typer.Option(min=0, help="Processes that measure; 0: this one; default: one a core."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures read, and measured, at once.")] = 4,
     device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1.")] = "cpu",
@@ -106,6 +111,7 @@ def evaluate(
             device=device,
             weights=weights,
             people=people,
+            pose=pose,
         )
     except MetricError as error:
         raise typer.BadParameter(str(error), param_hint="--metrics") from None
@@ -228,15 +234,15 @@ def _tell(reporter: Reporter, found: Evaluation, pairing: Pairing) -> None:
         for name, summary in found.summaries.items()
     ]
     if not sys.stdout.isatty():
-        for line in (columns, *lines):
-            typer.echo("\t".join(line))
+        for cells in (columns, *lines):
+            typer.echo("\t".join(cells))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for line in lines:
-        table.add_row(*line)
+    for cells in lines:
+        table.add_row(*cells)
     Console().print(table)
 
 

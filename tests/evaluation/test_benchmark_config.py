@@ -1,0 +1,113 @@
+"""Benchmarks as data: those that are shipped, parameters, and what is said of wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+from hbr.config import ConfigError
+from hbr.evaluation.benchmark_config import load_benchmark, parameters, read_raw, shipped
+from hbr.evaluation.papers import paper_table
+from hbr.metrics import METRICS
+
+# To be raised by hand with every benchmark that is added, so that none goes missing unseen.
+SHIPPED = (
+    "diffbody-table1",
+    "haodiff-table1",
+    "nano",
+    "osdhuman-table1",
+    "osdhuman-table2",
+    "osdhuman-table3",
+    "osdhuman-table4",
+)
+
+
+def test_what_is_shipped() -> None:
+    assert shipped() == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_benchmark_loads_and_fits_its_paper(name: str) -> None:
+    _, values = read_raw(name)
+    given = {parameter: parameter for parameter in parameters(values)}
+    loaded = load_benchmark(name, given)
+    assert not loaded.left_out
+    assert not loaded.not_run
+    config = loaded.config
+    if not config.paper:
+        return
+    table = paper_table(config.paper)
+    # every row and column of the paper can be filled
+    data_sets = {data_set for _, data_set, _ in table.values}
+    assert set(config.data_sets) == data_sets
+    if table.rows == "methods":
+        assert list(config.methods) == list(table.methods)
+    assert config.table.rows == table.rows
+    for data_set, settings in config.data_sets.items():
+        printed = {metric for _, d, metric in table.values if d == data_set}
+        assert set(settings.ids) == printed & set(METRICS)
+
+
+def test_what_is_not_given_is_left_out() -> None:
+    given = {"persona-test": "somewhere", "osdhuman": "file", "osediff-persona": "folder"}
+    loaded = load_benchmark("osdhuman-table2", given)
+    assert list(loaded.config.data_sets) == ["PERSONA-Test"]
+    assert loaded.left_out == {"PERSONA-Val": ("persona-val-hq", "persona-val-lq")}
+    assert list(loaded.config.methods) == ["OSEDiff*", "OSDHuman"]
+    assert loaded.not_run["SeeSR"] == ("seesr",)
+
+
+def test_methods_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "own.yaml").write_text("kind: baseline\nbaseline: nlm\nstrength: 3\n")
+    own = {"nano": str(tmp_path / "results"), "mine": str(tmp_path / "own.yaml")}
+    config = load_benchmark("nano", {"photos": "p"}, own).config
+    assert list(config.methods) == ["input", "median", "non-local means", "nano", "mine"]
+    assert config.methods["nano"].kind == "folder"
+    assert config.methods["mine"].strength == 3  # type: ignore[union-attr]
+
+
+YAML = """
+title: a test
+data_sets:
+  set: {hq: "${hq}", lq: {kind: recipe, recipe: light}, metrics: [psnr]}
+methods:
+  input: {kind: baseline, baseline: input}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("[psnr]", "[pnsr]"), "did you mean psnr"),
+        (("[psnr]", "[psnr, psnr-y]"), "each metric once"),
+        (("[psnr]", "[]"), "metrics is ()"),
+        (("[psnr]", "[person-colour]"), "a COCO file, for person-colour"),
+        (('hq: "${hq}", ', ""), "hq is None; it must be a folder, to make LQ of"),
+        (("kind: recipe, recipe: light", 'kind: folder, folder: "${hq}"'), None),
+        (("baseline: input}", "baseline: output}"), "baseline"),
+        (("title: a test", "title: a test\npaper: none.such"), "known: osdhuman.table1_datasets"),
+        (("title: a test", "titel: a test"), "titel is not known"),
+        (("  input: {kind: baseline, baseline: input}", ""), "methods"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: tuple[str, str], said: str | None) -> None:
+    file = tmp_path / "b.yaml"
+    assert change[0] in YAML
+    file.write_text(YAML.replace(*change))
+    if said is None:
+        assert load_benchmark(str(file), {"hq": "x"})
+        return
+    with pytest.raises(ConfigError) as error:
+        load_benchmark(str(file), {"hq": "x"} if "${hq}" in file.read_text() else {})
+    assert said in str(error.value)
+
+
+def test_names_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no benchmark is called 'nanoo'.*osdhuman-table4"):
+        load_benchmark("nanoo", {})
+    with pytest.raises(ConfigError, match=r"no parameter 'photo'; it has photos"):
+        load_benchmark("nano", {"photo": "x"})
+    with pytest.raises(ConfigError, match="has no data sets to run on; give --data photos=PATH"):
+        load_benchmark("nano", {})
+    with pytest.raises(ConfigError, match="neither a folder of results nor a YAML file"):
+        load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "none")})

@@ -1,0 +1,60 @@
+"""The papers' numbers: those beside the project, and which of ours are compared with which."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from hbr.config import ConfigError
+from hbr.evaluation.papers import paper_table, paper_tables, tolerance_of
+
+COUNTS = {
+    "osdhuman.table1_datasets": 8 * 5,
+    "osdhuman.table2_methods": 10 * (9 + 4),
+    "osdhuman.table3_training_sets": 2 * (9 + 4),
+    "osdhuman.table4_prompt_extractors": 4 * 4,
+    "diffbody.table1_methods": 6 * 4,  # LPIPS, as printed, is no target
+    "haodiff.table1_persona_val": 10 * 9,  # without steps and seconds
+}
+
+
+def test_the_shipped_numbers_are_those_beside_the_project(shared: Path) -> None:
+    ours = files("hbr.evaluation").joinpath("paper_tables.json").read_text(encoding="utf-8")
+    theirs = (shared / "reference" / "paper_tables.json").read_text(encoding="utf-8")
+    assert json.loads(ours) == json.loads(theirs)
+
+
+def test_every_number_is_found() -> None:
+    assert {name: len(paper_table(name).values) for name in paper_tables()} == COUNTS
+
+
+@pytest.mark.parametrize(
+    ("table", "method", "data_set", "metric", "value"),
+    [
+        ("osdhuman.table1_datasets", "pictures", "PERSONA", "niqe", 2.8659),
+        ("osdhuman.table2_methods", "OSDHuman", "PERSONA-Val", "psnr-y", 22.41),
+        ("osdhuman.table2_methods", "OSEDiff*", "PERSONA-Test", "maniqa-pipal", 0.7052),
+        ("osdhuman.table2_methods", "OSDHuman", "PERSONA-Test", "psnr-y", None),
+        ("osdhuman.table2_methods", "OSDHuman", "PERSONA-Val", "gmsd", None),
+        ("osdhuman.table2_methods", "nano", "PERSONA-Val", "psnr-y", None),
+        ("osdhuman.table3_training_sets", "LSDIR", "PERSONA-Val", "psnr-y", 22.51),
+        ("osdhuman.table4_prompt_extractors", "HFIE, LQ", "PERSONA-Test", "musiq", 73.7694),
+        ("osdhuman.table4_prompt_extractors", "null", "PERSONA-Test", "niqe", 5.0651),
+        ("diffbody.table1_methods", "DiffBody", "DiffBody-Test", "ssim-y", 0.8446),
+        ("haodiff.table1_persona_val", "HAODiff", "PERSONA-Val", "fid", 8.3623),
+    ],
+)
+def test_cells(table: str, method: str, data_set: str, metric: str, value: float | None) -> None:
+    assert paper_table(table).value(method, data_set, metric) == value
+
+
+def test_a_table_that_does_not_exist() -> None:
+    with pytest.raises(ConfigError, match=r"'osdhuman.table9'; known: osdhuman.table1_datasets"):
+        paper_table("osdhuman.table9")
+
+
+def test_tolerances() -> None:
+    assert tolerance_of("psnr-y", 22.41) == 0.05
+    assert tolerance_of("musiq", 70.0) == pytest.approx(0.7)
+    assert tolerance_of("psnr-y", 22.41, {"psnr-y": 1.0}) == 1.0
