@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tarfile
 from pathlib import Path
 
@@ -341,3 +342,50 @@ def test_configuration(folder: Path) -> None:
     config = coco(folder, **lists, annotations=boxes)
     (only,) = read(CocoConfig(annotations=config.annotations, labels=table))
     assert [b.label for b in only.boxes or ()] == ["person", "MENSCH"]
+
+
+def test_names_that_no_manifest_can_hold(folder: Path) -> None:
+    odd = os.fsencode(folder / "images") + b"/caf\xe9.jpg"
+    Path(os.fsdecode(odd)).write_bytes(JPEG)
+    images = read(FolderConfig(path=folder))
+    assert [image.key for image in images] == [
+        *(f"images/{n}.jpg" for n in "abc"),
+        r"images/caf\udce9.jpg",
+    ]
+    assert errors(images) == [r"images/caf\udce9.jpg: the name of the file is not UTF-8; rename it"]
+    for image in images:
+        repr(image).encode()
+    # half of a surrogate pair, which JSON can write and UTF-8 cannot
+    (folder / "instances.json").write_text(
+        '{"images": [{"id": "\\ud800", "file_name": "a\\ud800.jpg"}]}'
+    )
+    (image,) = read(CocoConfig(annotations=folder / "instances.json"))
+    assert image.key == r"a\ud800.jpg"
+    assert "not in" in (image.error or "")
+
+
+def test_numbers_of_any_length(folder: Path) -> None:
+    digits = "9" * 5000
+    (folder / "instances.json").write_text(f'{{"images": [{{"id": {digits}}}]}}')
+    (problem,) = read(CocoConfig(annotations=folder / "instances.json"))
+    assert "is no JSON" in (problem.error or "")
+    config = coco(
+        folder, images=[image(1, "a.jpg")], annotations=[box(1, 1e308, 10**400, 1e308, 1)]
+    )
+    (only,) = read(config)
+    assert (only.boxes or ())[0].x1 == math.inf
+    assert math.isnan((only.boxes or ())[0].y0)
+
+
+def test_a_list_of_faces_that_lies(folder: Path) -> None:
+    path = folder / "wider_face_train_bbx_gt.txt"
+    lines = ["a.jpg", "999999999999", "1 2 3 4", "b.jpg", "no count", "5 6 7 8"]
+    lines += ["c.jpg", "1", "1 2 x 4", "9 9 9 9", "a.jpg", "0"]
+    path.write_text("\n".join(lines))
+    a, b, c, stray, again = read(guess_source(path))
+    assert a.error == "a.jpg: fewer boxes than the list says; it may be cut"
+    assert a.boxes == (Box(1, 2, 4, 6, "face", "head"),)
+    assert (b.error or "").endswith("no count of boxes follows b.jpg")
+    assert math.isnan((c.boxes or ())[0].x1)
+    assert "a file name was expected, not '9 9 9 9'" in (stray.error or "")
+    assert "listed a second time" in (again.error or "")

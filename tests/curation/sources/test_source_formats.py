@@ -4,10 +4,12 @@ import io
 import json
 import pickle
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from hbr.config import ConfigError, from_dict, to_dict
 from hbr.curation.sources import (
     Box,
     ImageRef,
@@ -337,3 +339,32 @@ def test_parquet_without_other_columns(tmp_path: Path) -> None:
     images = read(ParquetConfig(path=tmp_path / "x.parquet"))
     assert [i.ref.read_bytes() for i in images if i.ref] == [JPEG, JPEG]
     assert {i.boxes for i in images} == {None}
+
+
+def test_official_folders_are_found(tmp_path: Path) -> None:
+    """As COCO comes: annotations/instances_val2017.json and val2017/ beside it."""
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    lists = {"categories": [PERSON], "images": [{"id": 1, "file_name": "a.jpg"}]}
+    path.write_text(json.dumps(lists))
+    photos(tmp_path, "val2017/a.jpg")
+    (image,) = read(guess_source(path))
+    assert image.error is None
+
+
+@pytest.mark.parametrize("kind", ["coco", "objects365", "crowdhuman", "openimages", "voc"])
+def test_kind_chooses_the_configuration(kind: str, tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Run:
+        sources: tuple[SourceConfig, ...]
+
+    values = {"sources": [{"kind": kind, "annotations": "x"}, {"kind": "folder", "path": "y"}]}
+    run = from_dict(Run, values)
+    assert [source.kind for source in run.sources] == [kind, "folder"]
+    assert from_dict(Run, to_dict(run)) == run
+    with pytest.raises(
+        ConfigError, match=r"sources\[0\].kind is 'imagenet'; it must be one of 'coco'"
+    ):
+        from_dict(Run, {"sources": [{"kind": "imagenet"}]})
+    with pytest.raises(ConfigError, match=r"sources\[0\].image is not known"):
+        from_dict(Run, {"sources": [{"kind": kind, "annotations": "x", "image": "z"}]})
