@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hbr.config import check, to_dict
-from hbr.curation.sources.opening import SourceConfig
+from hbr.curation.sources.configs import SourceConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

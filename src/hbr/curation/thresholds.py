@@ -124,6 +124,8 @@ def for_mean(values: np.ndarray, better: Better, mean: float) -> float:
     there = np.sort(_there(values))
     there = there[::-1] if better == "higher" else there  # the best first
     running = np.cumsum(there) / np.arange(1, len(there) + 1)
+    ends = np.append(there[1:] != there[:-1], True)  # equal values pass together
+    there, running = there[ends], running[ends]
     reached = running >= mean if better == "higher" else running <= mean
     if not reached[0]:
         raise CurationError(f"no threshold gives a mean of {mean:g}; the best is {there[0]:g}")
