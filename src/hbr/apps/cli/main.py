@@ -14,6 +14,7 @@ import hbr
 from hbr.apps.cli import (
     ExitCode,
     benchmark,
+    curate,
     degrade,
     doctor,
     evaluate,
@@ -33,6 +34,9 @@ _ERRORS = (
     ("hbr.download", "DownloadError", ExitCode.WEIGHTS),
     ("hbr.image", "PhotoError", ExitCode.NOTHING),
     ("hbr.metrics", "MetricError", ExitCode.WEIGHTS),
+    ("hbr.curation.sources.base", "SourceError", ExitCode.NOTHING),
+    ("hbr.people.people", "DetectorError", ExitCode.WEIGHTS),
+    ("hbr.curation.store", "CurationError", ExitCode.NOTHING),
     ("hbr.evaluation.pairing", "PairingError", ExitCode.NOTHING),
     ("hbr.evaluation.methods.base", "MethodError", ExitCode.NOTHING),
     ("hbr.evaluation.study.store", "StudyError", ExitCode.NOTHING),
@@ -64,6 +68,7 @@ app.command("restore")(restore.restore)
 app.add_typer(models.app, name="models")
 app.add_typer(methods.app, name="methods")
 app.add_typer(metrics.app, name="metrics")
+app.add_typer(curate.app, name="curate")
 app.command("degrade")(degrade.degrade)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
