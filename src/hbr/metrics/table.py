@@ -228,8 +228,72 @@ _LEARNED: list[MetricInfo] = [
     ),
 ]  # fmt: skip
 
+
+def _pyiqa(
+    id: str,
+    name: str,
+    peer: str,
+    better: Literal["higher", "lower"],
+    source: str,
+    *weights: str,
+    full: bool = False,
+    min_size: int = 32,
+    colour: str = "RGB",
+) -> MetricInfo:
+    """A row of the package pyiqa, which calls it `peer`; the papers' tables are made with it."""
+    return MetricInfo(
+        id, name, peer, better, "full-reference" if full else "no-reference", colour, source,
+        implementation="pyiqa", licence="PolyForm-Noncommercial-1.0.0", min_size=min_size,
+        weights=weights, extra="pyiqa", factory="hbr.metrics.peers:load_pyiqa",
+    )  # fmt: skip
+
+
+_PEERS: list[MetricInfo] = [
+    _pyiqa("clipiqa", "CLIPIQA", "clipiqa", "higher", "Wang, Chan, Loy 2023", "clip-rn50"),
+    _pyiqa("musiq", "MUSIQ", "musiq", "higher", "Ke et al. 2021", "pyiqa-musiq"),
+    _pyiqa(
+        "maniqa-pipal", "MANIQA (PIPAL)", "maniqa-pipal", "higher", "Yang et al. 2022",
+        "pyiqa-maniqa-pipal", min_size=224,
+    ),
+    _pyiqa("topiq", "TOPIQ", "topiq_nr", "higher", "Chen et al. 2024", "pyiqa-topiq-nr"),
+    _pyiqa(
+        "topiq-fr", "TOPIQ-FR", "topiq_fr", "higher", "Chen et al. 2024", "pyiqa-topiq-fr",
+        full=True,
+    ),
+    _pyiqa(
+        "liqe", "LIQE", "liqe", "higher", "Zhang et al. 2023", "pyiqa-liqe", "clip-vit-b-32",
+        min_size=224,
+    ),
+    _pyiqa(
+        "ilniqe", "IL-NIQE", "ilniqe", "lower", "Zhang, Zhang, Bovik 2015", "pyiqa-ilniqe",
+        min_size=168,
+    ),
+    _pyiqa(
+        "pyiqa-niqe", "NIQE", "niqe", "lower", "Mittal, Soundararajan, Bovik 2013", "pyiqa-niqe",
+        min_size=192, colour=GREY,
+    ),
+    _pyiqa(
+        "pyiqa-brisque", "BRISQUE", "brisque", "lower", "Mittal, Moorthy, Bovik 2012",
+        "pyiqa-brisque", colour=GREY,
+    ),
+    _pyiqa("pyiqa-psnr-y", "PSNR-Y", "psnry", "higher", "ITU-R BT.601", full=True, colour=GREY),
+    _pyiqa("pyiqa-ssim-y", "SSIM-Y", "ssim", "higher", "Wang et al. 2004", full=True, colour=GREY),
+    _pyiqa(
+        "pyiqa-lpips-alex", "LPIPS (AlexNet)", "lpips", "lower", "Zhang et al. 2018",
+        "pyiqa-lpips-alex", "torch-alexnet", full=True, min_size=64,
+    ),
+    _pyiqa(
+        "pyiqa-lpips-vgg", "LPIPS (VGG-16)", "lpips-vgg", "lower", "Zhang et al. 2018",
+        "pyiqa-lpips-vgg", "torch-vgg16", full=True, min_size=64,
+    ),
+    _pyiqa(
+        "pyiqa-dists", "DISTS", "dists", "lower", "Ding et al. 2020",
+        "pyiqa-dists", "torch-vgg16", full=True, min_size=64,
+    ),
+]  # fmt: skip
+
 METRICS: dict[str, MetricInfo] = {
-    info.id: info for info in [*_FULL, *_LEARNED, *_NATURAL, *_PERSON]
+    info.id: info for info in [*_FULL, *_LEARNED, *_NATURAL, *_PEERS, *_PERSON]
 }
 
 ALIASES: dict[str, str] = {
@@ -237,6 +301,9 @@ ALIASES: dict[str, str] = {
     "ssim": "ssim-y",
     "msssim": "ms-ssim",
     "lpips": "lpips-alex",
+    "maniqa": "maniqa-pipal",
+    "topiq-nr": "topiq",
+    "il-niqe": "ilniqe",
     "vif": "vifp",
     "vif-p": "vifp",
 }
@@ -277,7 +344,7 @@ def load_metric(name: str, *, device: str = "cpu", weights: Path | None = None) 
 
 
 class FunctionMetric:
-    """A plain function of pictures as a `Metric`: checks what comes in, then calls it."""
+    """A plain function of pictures as a `Metric`: checks what comes in, crops, then calls it."""
 
     def __init__(self, info: MetricInfo, function: Callable[..., Any]) -> None:
         self.info = info
@@ -286,7 +353,10 @@ class FunctionMetric:
     def __call__(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
         """One float64 for each picture; see `Metric`."""
         check_images(self.info, image, reference)
-        given = (image, reference) if self.info.needs_reference else (image,)
+        pictures = (image, reference) if self.info.needs_reference else (image,)
+        given = [t for t in pictures if t is not None]
+        if crop := self.info.crop:
+            given = [t[..., crop:-crop, crop:-crop] for t in given]
         return cast("Tensor", self.function(*given).double())
 
 

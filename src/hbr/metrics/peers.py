@@ -1,0 +1,114 @@
+"""Metrics as the package pyiqa computes them: the numbers that papers print.
+
+pyiqa is under PolyForm-Noncommercial-1.0.0, which is said once whenever it runs. It reads its
+weights from torch's cache; what is missing there is an error here, not a download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hbr.metrics.table import Metric, MetricError, MetricInfo, NetworkMetric
+from hbr.metrics.weights import find_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LICENCE = "PolyForm-Noncommercial-1.0.0"
+
+_LOG = logging.getLogger("hbr.metrics")
+_SEED = 123  # pyiqa's own
+_told: list[str] = []
+
+
+class OneByOne:
+    """Runs pyiqa on one picture at a time from one state of chance.
+
+    Some of its networks look at random crops; so a picture's value depends neither on its
+    neighbours nor on what ran before, and the caller's random numbers are left as they were.
+    """
+
+    def __init__(self, network: Callable[..., Tensor]) -> None:
+        self.network = network
+
+    def __call__(self, *pictures: Tensor) -> Tensor:
+        """One or two [b, 3, h, w] in [0, 1] → [b]."""
+        values = []
+        with _own_chance():
+            for number in range(len(pictures[0])):
+                _seed(_SEED)
+                one = (t[number : number + 1].clamp(0, 1) for t in pictures)
+                values.append(self.network(*one).reshape(-1)[0])
+        return torch.stack(values)
+
+
+def load_pyiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
+    """A row of pyiqa, whose name for it is the row's version; see `hbr.metrics.load_metric`.
+
+    `weights` is ignored: pyiqa looks into torch's cache (TORCH_HOME) only.
+    """
+    try:
+        import pyiqa
+    except ImportError:
+        raise MetricError(
+            f"{info.id} comes from the package pyiqa ({LICENCE}: not for commercial use); install "
+            "it with `pip install 'hbr[pyiqa]'`"
+        ) from None
+    for name in info.weights:
+        find_weights(name, info.id)
+    if not _told:
+        _told.append(LICENCE)
+        _LOG.warning("%s runs in pyiqa, which is %s: not for commercial use", info.id, LICENCE)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), _without_timm_downloads():
+            network = pyiqa.create_metric(info.version, device=torch.device(device))
+    except (RuntimeError, OSError, KeyError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MetricError(f"{info.id}: pyiqa cannot load it: {reason}") from None
+    versioned = replace(info, version=f"{info.version} {pyiqa.__version__}")
+    return NetworkMetric(versioned, OneByOne(network), device)
+
+
+@contextlib.contextmanager
+def _without_timm_downloads() -> Iterator[None]:
+    """Let timm build its networks empty: the checkpoint that follows holds all of their weights."""
+    import timm
+
+    original = timm.create_model
+
+    def empty(*args: Any, **options: Any) -> Any:
+        return original(*args, **{**options, "pretrained": False})
+
+    timm.create_model = empty
+    try:
+        yield
+    finally:
+        timm.create_model = original
+
+
+@contextlib.contextmanager
+def _own_chance() -> Iterator[None]:
+    """Give the caller's random numbers back as they were."""
+    plain, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(arrays)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
