@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,16 +63,25 @@ def new(
     from hbr.evaluation.pairing import StemRules
     from hbr.evaluation.study import StudyConfig, create
 
-    study = create(
-        folder,
-        _named(methods),
-        StudyConfig(kind, seed, per_rater, repeats, title, question),
-        lq=lq,
-        hq=hq,
-        in_common=common,
-        rules=StemRules(tuple(strip or ())),
-        recursive=recursive,
-    )
+    named = _named(methods)
+    config = StudyConfig(kind, seed, per_rater, repeats, title, question)
+    with typer.progressbar(length=1, file=sys.stderr) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        study = create(
+            folder,
+            named,
+            config,
+            lq=lq,
+            hq=hq,
+            in_common=common,
+            rules=StemRules(tuple(strip or ())),
+            recursive=recursive,
+            report=move,
+        )
     _report(f"{len(study.stems)} photos of {len(study.methods)} methods; next: hbr study serve")
     typer.echo(folder)
 
@@ -94,7 +104,11 @@ def serve(
     study = Study.open(folder)
     with page.listen(host, port) as sock:
         shown = f"[{host}]" if ":" in host else host
-        typer.echo(f"http://{shown}:{sock.getsockname()[1]}/")
+        port = sock.getsockname()[1]
+        if host in ("0.0.0.0", "::"):
+            _report(f"other devices: http://NAME-OF-THIS-MACHINE:{port}/")
+            shown = "localhost"
+        typer.echo(f"http://{shown}:{port}/")
         page.serve(study, sock)
 
 

@@ -126,7 +126,8 @@ if ($("extremes") && run.metrics.length && methods.length) {
 /* The scatter: a metric against another, or against the same metric of another method. */
 const LIMIT = 4000;
 const hidden = new Set();
-const WIDTH = 800, HEIGHT = 480, LEFT = 70, RIGHT = 16, TOP = 14, BOTTOM = 50;
+const narrow = matchMedia("(max-width: 40rem)").matches;
+const WIDTH = narrow ? 460 : 800, HEIGHT = narrow ? 430 : 480, LEFT = 70, RIGHT = 16, TOP = 14, BOTTOM = 50;
 
 function ticks(low, high) {
   const raw = (high - low) / 5;

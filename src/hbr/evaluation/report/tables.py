@@ -47,6 +47,7 @@ class Entry:
         difference: to the paper, signed, or empty.
         verdict: in words for a reader; empty where there is nothing to compare.
         tone: `good`, `bad` or `quiet`, as the verdict.
+        mark: ✓ or ✗, as the verdict; else empty.
         note: what else must be known: pictures that failed, why there is no number.
     """
 
@@ -58,6 +59,7 @@ class Entry:
     difference: str = ""
     verdict: str = ""
     tone: str = "quiet"
+    mark: str = ""
     note: str = ""
 
 
@@ -82,6 +84,13 @@ class Table:
     def has_paper(self) -> bool:
         """Whether any published number stands in it."""
         return any(entry.paper for line in self.lines for entry in line.entries)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why numbers are not comparable with the published ones, each reason once."""
+        verdicts = [entry.verdict for line in self.lines for entry in line.entries]
+        reasons = dict.fromkeys(v for v in verdicts if v.startswith(NOT_COMPARABLE))
+        return [reason[:1].upper() + reason[1:] for reason in reasons]
 
 
 def build(run: BenchmarkRun) -> Table:
@@ -188,5 +197,6 @@ def _entry(cell: Cell | None, rank: Rank, decimals: int) -> Entry:
         number(cell.difference, decimals, signed=True) if cell.difference is not None else "",
         "" if kind == NO_PAPER_VALUE else verdict,
         tone,
+        {"good": "✓", "bad": "✗"}.get(tone, ""),
         "; ".join(notes),
     )
