@@ -112,9 +112,10 @@ def test_networks_run_with_weights_from_the_cache(
     place(hub, METRICS[name].weights[0], {"params": state} if wrapped else state)
     metric = load_metric(name)
     assert capfd.readouterr().out == ""  # stdout is for results
-    if name == "maniqa-pipal":  # of the 20 crops of each picture one is enough here
-        metric.network.network.net.test_sample = 1  # type: ignore[attr-defined]
-    pictures = torch.rand(2, 3, 224, 240, generator=torch.Generator().manual_seed(0))
+    count = 2
+    if name == "maniqa-pipal":  # takes long; of the 20 crops of a picture one is enough here
+        metric.network.network.net.test_sample = count = 1  # type: ignore[attr-defined]
+    pictures = torch.rand(count, 3, 224, 240, generator=torch.Generator().manual_seed(0))
 
     random.seed(5)
     np.random.seed(5)
@@ -124,11 +125,11 @@ def test_networks_run_with_weights_from_the_cache(
     after = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
     assert before[:2] == after[:2]
     assert torch.equal(before[2], after[2])
-    assert values.shape == (2,)
+    assert values.shape == (count,)
     assert values.dtype == torch.float64
     assert values.isfinite().all()
-    # neither neighbours nor order matter
-    torch.testing.assert_close(metric(pictures[1:]), values[1:], rtol=0, atol=0)
+    if count > 1:  # neither neighbours nor order matter
+        torch.testing.assert_close(metric(pictures[1:]), values[1:], rtol=0, atol=0)
 
 
 def test_its_licence_is_said_once(

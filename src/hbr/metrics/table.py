@@ -221,6 +221,12 @@ _LEARNED: list[MetricInfo] = [
         factory="hbr.metrics.dists:load_dists",
     ),
     MetricInfo(
+        "clipiqa-vit", "CLIP-IQA (ViT)", "1", "higher", "no-reference", "RGB",
+        "Wang, Chan, Loy 2023, as torchmetrics has it",
+        licence="Apache-2.0; weights: MIT", weights=("clip-vit-large-patch14",),
+        factory="hbr.metrics.clipiqa:load_clipiqa",
+    ),
+    MetricInfo(
         "fid", "FID", "inception-v3-compat", "lower", "distribution", "RGB",
         "Heusel et al. 2017", implementation="torch-fidelity",
         licence="Apache-2.0", weights=("inception-fid",), extra="fid",
