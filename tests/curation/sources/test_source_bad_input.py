@@ -389,3 +389,25 @@ def test_a_list_of_faces_that_lies(folder: Path) -> None:
     assert math.isnan((c.boxes or ())[0].x1)
     assert "a file name was expected, not '9 9 9 9'" in (stray.error or "")
     assert "listed a second time" in (again.error or "")
+
+
+def test_what_cannot_be_guessed(folder: Path) -> None:
+    (folder / "notes.txt").write_text("a.jpg")
+    with pytest.raises(SourceError, match="neither a photo nor a source"):
+        guess_source(folder / "notes.txt")
+    for name in ("instances_a.json", "instances_b.json"):
+        (folder / name).write_text('{"images": []}')
+    with pytest.raises(SourceError, match=r"name one of instances_a\.json, instances_b\.json"):
+        guess_source(folder)
+    assert guess_source(folder / "images" / "a.jpg").kind == "folder"
+
+
+def test_a_list_of_voc_that_repeats(folder: Path) -> None:
+    xml = folder / "xml"
+    xml.mkdir()
+    (xml / "a.xml").write_text("<annotation/>")
+    (folder / "train.txt").write_text("a\na\nmissing\n")
+    a, again, missing = read(VocConfig(annotations=xml, subset=folder / "train.txt"))
+    assert (a.key, a.error) == ("a", None)
+    assert "a second time" in (again.error or "")
+    assert missing.error == "missing.xml: No such file or directory"

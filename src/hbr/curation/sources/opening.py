@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,9 +36,13 @@ from hbr.curation.sources.told import Told
 from hbr.curation.sources.voc import VocSource
 from hbr.curation.sources.wider import WiderSource
 from hbr.curation.sources.yolo import YoloSource, read_classes
+from hbr.image import is_photo_name
 
 HUB = "hf://"
 _IMAGES = ("images", "Images", "JPEGImages", "img")
+# files that tell what a folder is, and how many of a kind are looked at
+_TELLING = (".csv", ".json", ".odgt", ".parquet", ".tar", ".xml")
+_MANY = 50
 # a source in such a folder is called as the folder above
 _SAYS_NOTHING = {"instances", "annotations", "xml", "labels", *map(str.lower, _IMAGES)}
 
@@ -148,38 +153,41 @@ def _guess_file(path: Path) -> SourceConfig:
         return ParquetConfig(path=path)
     if suffix == ".txt" and "bbx_gt" in path.name:  # the lists of WIDER FACE are called so
         return WiderConfig(annotations=path, layout="face")
+    if not is_photo_name(path):
+        raise SourceError(f"{path}: neither a photo nor a source that is known by its name")
     return FolderConfig(path=path)
 
 
 def _guess_folder(path: Path) -> SourceConfig:
-    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    folders = {p.name: p for p in path.iterdir() if p.is_dir()}
-
-    def ending(suffix: str, where: list[Path] = files) -> list[Path]:
-        return [p for p in where if p.name.lower().endswith(suffix)]
-
-    if ending("annotations-bbox.csv"):
+    found: dict[str, list[Path]] = {suffix: [] for suffix in _TELLING}
+    with os.scandir(path) as entries:  # there may be millions of photos
+        for entry in entries:
+            suffix = Path(entry.name).suffix.lower()
+            few = suffix in found and len(found[suffix]) < _MANY
+            if few and not entry.name.startswith(".") and entry.is_file():
+                found[suffix].append(path / entry.name)
+    if any(p.name.endswith("annotations-bbox.csv") for p in found[".csv"]):
         return OpenImagesConfig(annotations=path)
-    if ending(".tar"):
+    if found[".tar"]:
         return WebDatasetConfig(path=path)
-    if ending(".parquet"):
+    if found[".parquet"]:
         return ParquetConfig(path=path)
-    if len(found := ending(".odgt")) == 1:
-        return CrowdHumanConfig(annotations=found[0])
-    if "images" in folders and "labels" in folders and _nearby_classes(path):
-        return YoloConfig(images=folders["images"], annotations=folders["labels"])
-    jsons = [p for p in ending(".json") if _looks_like_coco(p)]
-    if len(jsons) == 1:
-        return CocoConfig(annotations=jsons[0])
-    if len(jsons) > 1 or len(found) > 1:
-        names = ", ".join(p.name for p in jsons or found)
-        raise SourceError(f"{path} holds several annotation files: name one of {names}")
+    if (path / "images").is_dir() and (path / "labels").is_dir() and _nearby_classes(path):
+        return YoloConfig(images=path / "images", annotations=path / "labels")
+    # as many as that are descriptions of single photos
+    few_json = len(found[".json"]) < _MANY
+    coco = [p for p in found[".json"] if _looks_like_coco(p)] if few_json else []
+    for name, files in (("coco", coco), ("crowdhuman", found[".odgt"])):
+        if len(files) > 1:
+            names = ", ".join(sorted(p.name for p in files))
+            raise SourceError(f"{path} holds several annotation files: name one of {names}")
+        if files:
+            make = CocoConfig if name == "coco" else CrowdHumanConfig
+            return make(annotations=files[0])
     for name in ("Annotations", "annotations", "xml"):
-        if name in folders and next(folders[name].glob("*.xml"), None):
-            return VocConfig(annotations=folders[name])
-    if ending(".xml"):
-        return VocConfig(annotations=path)
-    return FolderConfig(path=path)
+        if next((path / name).glob("*.xml"), None):
+            return VocConfig(annotations=path / name)
+    return VocConfig(annotations=path) if found[".xml"] else FolderConfig(path=path)
 
 
 def _looks_like_coco(path: Path) -> bool:

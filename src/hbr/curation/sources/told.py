@@ -33,6 +33,7 @@ COLUMNS = (
     "author",
     "url",
 )
+_UNSAID = Vocabulary({"person": "person"})
 _LABELS = ("label", "category", "category_name", "name", "category_id")
 
 
@@ -85,7 +86,8 @@ class Told:
             normalised = entry.get("normalised") is True
         kind: Any = entry.get("kind")
         score = number(entry.get("score"))
-        box = self.vocabulary.box(
+        vocabulary = _UNSAID if label is None else self.vocabulary
+        box = vocabulary.box(
             "person" if label is None else label,
             edges,
             kind=kind if kind in get_args(BoxKind) else "full",

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from hbr.curation.sources.base import Box, SourceError, SourceImage
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import at, badly_named, broken, number, pixels, text, walk
+from hbr.curation.sources.spill import Seen
 
 # An image of thousands of objects takes a megabyte.
 MAX_BYTES = 32 << 20
@@ -39,8 +40,15 @@ class VocSource:
 
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the names of the XML files, or of the list."""
-        for name in self._names():
-            yield badly_named(self.name, name) or self._image(name)
+        with Seen() as seen:
+            for count, name in enumerate(self._names(), 1):
+                if bad := badly_named(self.name, name):
+                    yield bad
+                elif seen.again(name):
+                    said = f"{name} is named a second time by {self.subset}"
+                    yield broken(self.name, f"{name}#line {count}", said)
+                else:
+                    yield self._image(name)
 
     def _names(self) -> Iterator[str]:
         if self.subset is None:

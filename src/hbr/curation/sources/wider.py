@@ -58,10 +58,11 @@ class WiderSource:
                 self.annotations.open(encoding="utf-8-sig", errors="backslashreplace") as file,
                 Seen() as seen,
             ):
-                for image in read(_Lines(file)):
+                lines = _Lines(file)
+                for image in read(lines):
                     if image.ref is not None and seen.again(image.key):
                         said = f"{image.key}: listed a second time in {self.annotations.name}"
-                        yield broken(self.name, f"{image.key}#again", said)
+                        yield broken(self.name, f"{image.key}#line {lines.count}", said)
                     else:
                         yield image
         except OSError as error:
