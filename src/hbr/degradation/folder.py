@@ -9,6 +9,7 @@ are shared out.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -21,7 +22,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -343,7 +343,7 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _ctrl_c_waits() -> Iterator[None]:
     """Processes that are started meanwhile never see Ctrl-C; this one sees it afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
@@ -356,7 +356,7 @@ def _ctrl_c_waits() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
