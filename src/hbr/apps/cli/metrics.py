@@ -1,4 +1,4 @@
-"""`hbr metrics list | fit-niqe`."""
+"""`hbr metrics list | show | fetch | fit-niqe`."""
 
 from __future__ import annotations
 
@@ -64,6 +64,80 @@ def list_metrics(
     for line in lines:
         table.add_row(*line)
     Console().print(table)
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="An id of `hbr metrics list`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
+) -> None:
+    """Show how a metric comes about, and whether its weights are on this machine."""
+    from hbr.metrics.table import find_metric
+    from hbr.metrics.weights import known_weights
+
+    info = find_metric(name)
+    told = {
+        key: ", ".join(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(info).items()
+        if key not in ("function", "factory", "weights") and value not in (None, "", ())
+    }
+    weights = [
+        {
+            "name": known.name,
+            "summary": known.summary,
+            "source": known.source,
+            "licence": known.licence,
+            "file": str(file) if (file := known.find()) else None,
+            "obtain": known.obtain,
+        }
+        for known in map(known_weights().__getitem__, info.weights)
+    ]
+    if as_json:
+        typer.echo(json.dumps({**told, "weights": weights}, indent=2, ensure_ascii=False))
+        return
+    for key, value in told.items():
+        typer.echo(f"{key.replace('_', ' ')}: {value}")
+    for row in weights:
+        where = row["file"] or f"not on this machine; {row['obtain']}"
+        typer.echo(f"weights {row['name']}: {row['summary']}; {row['licence']}; {where}")
+
+
+@app.command("fetch")
+def fetch(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Weights, or a metric for all that it needs.")
+    ],
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put them into. Default: where hbr looks for weights."),
+    ] = None,
+) -> None:
+    """Download the weights of a metric; stopped, it goes on where it was.
+
+    Progress goes to stderr; the last line, on stdout, is the folder.
+    """
+    from hbr.apps.cli.fetching import fetch_files
+    from hbr.metrics.table import METRICS, MetricError, find_metric
+    from hbr.metrics.weights import known_weights
+
+    # some weights have the name of their metric: what that needs is then these
+    names = (
+        (name,) if name in known_weights() and name not in METRICS else find_metric(name).weights
+    )
+    wanted = [known_weights()[n] for n in names]
+    if not wanted:
+        typer.echo(f"{name} needs no weights", err=True)
+    for known in wanted:
+        if known.package is None and any(f.url is None for f in known.files) and not known.find():
+            raise MetricError(f"{known.name} has no address of its own; {known.obtain}")
+    for known in wanted:
+        typer.echo(f"{known.name}: {known.licence}, {known.source}", err=True)
+        if found := None if into else known.find():
+            typer.echo(f"{found}: is here", err=True)
+        elif known.package is None:
+            fetch_files(known.files, into or known.folder)
+    if wanted:
+        typer.echo(into or wanted[0].folder)
 
 
 @app.command("fit-niqe")

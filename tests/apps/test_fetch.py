@@ -1,0 +1,132 @@
+"""`hbr metrics show | fetch` and `hbr models fetch`: real commands, a server on this machine."""
+
+import functools
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Hbr = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and its address."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights are looked for and put below this folder only."""
+    monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    return tmp_path / "weights"
+
+
+def with_addresses(site: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `hbr` with every address of the catalogues on this machine's server."""
+    code = (
+        "import sys, hbr.download as d\n"
+        "real = d.fetch\n"
+        "def local(known, *a, **k):\n"
+        "    import dataclasses\n"
+        f"    url = {site!r} + '/' + known.url.rsplit('/', 1)[1]\n"
+        "    return real(dataclasses.replace(known, url=url), *a, **k)\n"
+        "d.fetch = local\n"
+        "from hbr.apps.cli.main import main\n"
+        f"sys.argv[1:] = {list(arguments)}\n"
+        "main()\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_fetched_weights_of_a_metric_are_found(
+    site: tuple[Path, str], places: Path, run_hbr: Hbr
+) -> None:
+    folder, address = site
+    for name in ("brisque_model_live.yml", "brisque_range_live.yml"):
+        (folder / name).write_text(name)
+    missing = run_hbr("metrics", "show", "brisque")
+    assert "not on this machine; `hbr metrics fetch brisque` gets them" in missing.stdout
+    done = with_addresses(address, "metrics", "fetch", "brisque")
+    assert (done.returncode, done.stdout.strip()) == (0, str(places)), done.stderr
+    assert "Apache-2.0" in done.stderr
+    assert (places / "brisque_range_live.yml").read_text() == "brisque_range_live.yml"
+    shown = json.loads(run_hbr("metrics", "show", "brisque", "--json").stdout)
+    assert shown["weights"][0]["file"] == str(places)
+    again = with_addresses("http://127.0.0.1:1", "metrics", "fetch", "brisque")
+    assert again.returncode == 0
+    assert "is here" in again.stderr
+
+
+def test_fetched_weights_of_a_model_come_with_the_next_command(
+    site: tuple[Path, str], places: Path
+) -> None:
+    folder, address = site
+    (folder / "osediff.pkl").write_bytes(b"weights")
+    done = with_addresses(address, "models", "fetch", "osediff")
+    assert done.returncode == 0, done.stderr
+    assert (places / "osediff" / "osediff.pkl").read_bytes() == b"weights"
+    assert "next: hbr models import" in done.stderr
+
+
+def test_what_came_is_another_file(site: tuple[Path, str], places: Path) -> None:
+    folder, address = site
+    (folder / "ram_swin_large_14m.pth").write_bytes(b"no weights")
+    done = with_addresses(address, "models", "fetch", "ram-swin-l", "--into", str(places))
+    assert done.returncode == 4
+    assert "gave another file" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 2  # what it is, and what is wrong
+    assert not list(places.glob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("metrics", "fetch", "psnr"), "needs no weights"),
+        (("metrics", "fetch", "lpisp"), "did you mean"),
+        (("metrics", "show", "nothing-like-it"), "no metric is called"),
+        (("metrics", "fetch", "alexnet"), "get alexnet-owt-7be5be79.pth"),
+        (("models", "fetch", "nanno"), "no model is called 'nanno'"),
+        (("models", "fetch", "nano"), "comes with hbr"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_line(
+    arguments: tuple[str, ...], told: str, places: Path, run_hbr: Hbr
+) -> None:
+    done = run_hbr(*arguments)
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (done.returncode == 0) == (told in ("needs no weights", "comes with hbr"))
+
+
+def test_every_weight_of_every_metric_is_in_the_catalogue() -> None:
+    from hbr.metrics import METRICS
+    from hbr.metrics.weights import known_weights
+
+    needed = {name for info in METRICS.values() for name in info.weights}
+    assert needed == set(known_weights())
+    for known in known_weights().values():
+        assert known.source
+        assert known.licence
+        assert known.files
+        assert all(f.url is None or f.url.startswith("https://") for f in known.files)
