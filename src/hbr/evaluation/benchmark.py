@@ -203,7 +203,7 @@ class _Work:
         )
         kept = self._out / "kept" / _folder_name(data_set) / f"{_folder_name(method)}.jsonl"
         try:
-            return evaluate(pairs, settings, kept=kept)
+            return evaluate(pairs, settings, kept=kept, statistics=kept.parent / "statistics")
         except MetricError as error:  # of all metrics; of some, it is in the evaluation
             self._warnings.append(f"{data_set}: nothing can be measured: {error}")
             return None

@@ -88,7 +88,8 @@ class DataSetConfig:
         made = isinstance(self.lq, LqRecipe)
         check(not made or self.hq is not None, "hq", self.hq, "a folder, to make LQ of")
         if self.hq is None:
-            needy = [name for name in self.ids if find_metric(name).needs_reference]
+            kinds = ("full-reference", "distribution", "person")
+            needy = [name for name in self.ids if find_metric(name).kind in kinds]
             check(not needy, "metrics", ", ".join(needy), "without references where hq is missing")
         person = [name for name in self.ids if find_metric(name).kind == "person"]
         found = self.people is not None or not person

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hbr.config import ConfigError, check
+from hbr.evaluation.folders import FolderMetrics
 from hbr.evaluation.measuring import MeasureConfig, Measured, SizePolicy, as_line
 from hbr.evaluation.pairing import Pair
 from hbr.evaluation.statistics import bootstrap_mean
@@ -140,6 +141,7 @@ def evaluate(
     config: EvaluateConfig,
     *,
     kept: Path | None = None,
+    statistics: Path | None = None,
     resume: bool = True,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
@@ -150,6 +152,8 @@ def evaluate(
         config: what is computed.
         kept: a file of values, filed under the content of both pictures and the version of the
             metric, so that nothing in it can be stale. Values are added to it as they come.
+        statistics: a folder that keeps what metrics over folders know of the restored pictures,
+            under their content.
         resume: take what is in `kept`; otherwise it is begun anew.
         progress: called with the number of pairs that are done, and of all.
 
@@ -159,33 +163,46 @@ def evaluate(
     """
     _check_needs(pairs, config)
     infos = config.infos
+    over_folders = [info for info in infos.values() if info.kind == "distribution"]
+    folders = FolderMetrics(over_folders, config.device, config.weights)
+    unavailable = dict(folders.unavailable)
+    _check_some(unavailable, infos)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         if not resume:
             kept.unlink(missing_ok=True)
     rows: list[Measured] = []
-    unavailable: dict[str, str] = {}
     found = measure_all(
         pairs, config.measuring, workers=config.processes, batch=config.batch, known=kept
     )
     with _appending(kept) as append:
         for measured, lacking in found:
             unavailable |= lacking
-            if lacking.keys() >= infos.keys():
-                raise MetricError("; ".join(lacking.values()))
+            _check_some(unavailable, infos)
             append("".join(filter(None, (as_line(m, infos) for m in measured))))
             rows += measured
             progress(len(rows), len(pairs))
-    summaries = {
-        name: _over_rows(name, rows, config, unavailable.get(name)) for name, info in infos.items()
-    }
+    numbers = folders.measure(rows, statistics)
+    summaries = {}
+    for name in infos:
+        error = unavailable.get(name)
+        if name in numbers:
+            summaries[name] = _of_folder(name, numbers[name], rows)
+        else:
+            summaries[name] = _over_rows(name, rows, config, error)
     return Evaluation(infos, rows, summaries, tuple(_warnings(rows, summaries)))
+
+
+def _check_some(unavailable: Mapping[str, str], infos: Mapping[str, MetricInfo]) -> None:
+    if unavailable.keys() >= infos.keys():
+        raise MetricError("; ".join(unavailable.values()))
 
 
 def _check_needs(pairs: Sequence[Pair], config: EvaluateConfig) -> None:
     check(len(pairs) > 0, "pairs", [], "one or more")
     for name, info in config.infos.items():
-        if info.needs_reference and any(pair.reference is None for pair in pairs):
+        needy = info.needs_reference or info.kind == "distribution"
+        if needy and any(pair.reference is None for pair in pairs):
             raise ConfigError(f"{name} compares with references; give them by --reference")
         if info.kind == "person" and config.people is None:
             raise ConfigError(f"{name} needs the people in the pictures; give them by --people")
@@ -200,9 +217,18 @@ def _over_rows(
     due = [row for row in rows if not row.skipped and name not in row.values]
     failed = sum(bool(error or row.error or name in row.errors) for row in due)
     if not values:
-        return Summary(name, None, failed=failed, error=error or "no picture could be measured")
+        why = error or next((row.errors[name] for row in due if name in row.errors), None)
+        return Summary(name, None, failed=failed, error=why or "no picture could be measured")
     mean = bootstrap_mean(values, resamples=config.resamples, seed=config.seed)
     return Summary(name, mean.mean, mean.low, mean.high, mean.n, failed, error)
+
+
+def _of_folder(name: str, number: float | str, rows: Sequence[Measured]) -> Summary:
+    failed = sum(row.error is not None and not row.skipped for row in rows)
+    if isinstance(number, str):
+        return Summary(name, None, failed=failed, error=number)
+    n = sum(row.error is None for row in rows)
+    return Summary(name, number, n=n, failed=failed)
 
 
 def _warnings(rows: Sequence[Measured], summaries: Mapping[str, Summary]) -> Iterator[str]:

@@ -156,7 +156,7 @@ class Measurer:
                     self._people = _People(config)
                 self.metrics[name] = load_metric(name, device=config.device, weights=config.weights)
             except (ValueError, OSError) as error:  # MetricError and DetectorError among them
-                self.unavailable[name] = _one_line(error)
+                self.unavailable[name] = one_line(error)
         self._how = f"size {config.size}, {self._people.digest if self._people else 'no people'}"
 
     def __call__(self, pairs: Sequence[Pair]) -> list[Measured]:
@@ -169,7 +169,7 @@ class Measurer:
             try:
                 pictures = self._read(measured)
             except Exception as error:
-                measured.error = _one_line(error)
+                measured.error = one_line(error)
                 continue
             if pictures is not None:
                 loaded.append(pictures)
@@ -265,7 +265,7 @@ class Measurer:
                 for half in (todo[:middle], todo[middle:]):
                     self._apply(metric, batch, restored, reference, half)
                 return
-            batch[todo[0]].measured.errors[name] = _one_line(error)
+            batch[todo[0]].measured.errors[name] = one_line(error)
             return
         for i, score in zip(todo, scores, strict=True):
             if math.isfinite(score):
@@ -336,7 +336,8 @@ def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
     return Photo(np.array(image), mode=photo.mode)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What went wrong with a pair or a metric, for a row."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or "out of memory" in text.lower():
         return "out of memory; fewer --workers, a smaller --batch or --device cpu need less"

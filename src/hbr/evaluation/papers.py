@@ -24,7 +24,7 @@ _COLUMNS = {
     "NIQE": "niqe",
     "PSNR": "psnr-y",
     "SSIM": "ssim-y",
-    "TOPIQ": "topiq",
+    "TOPIQ": "topiq-fr",
 }
 
 # How far a mean may be from the printed one. Where nothing stands here, 1 % of the printed value:
@@ -81,7 +81,11 @@ class PaperTable:
     values: Mapping[tuple[str, str, str], float]
 
     def value(self, method: str, data_set: str, metric: str) -> float | None:
-        """The printed number; None if the table has no such cell."""
+        """The printed number; None if the table has no such cell.
+
+        Papers do not say whose code a metric is, so that it stands beside pyiqa's too.
+        """
+        metric = metric.removeprefix("pyiqa-")
         row = "" if self.rows == "data sets" else method
         return self.values.get((row, data_set, metric))
 

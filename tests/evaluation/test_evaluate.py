@@ -1,0 +1,217 @@
+"""Workers that die, metrics over folders, metrics of people: what a command line cannot bring."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hbr.config import ConfigError
+from hbr.evaluation import folders
+from hbr.evaluation.evaluate import EvaluateConfig, evaluate
+from hbr.evaluation.measuring import MeasureConfig
+from hbr.evaluation.pairing import Pair
+from hbr.evaluation.workers import measure_all
+from hbr.image import read_photo
+from hbr.metrics import MetricError, MetricInfo, find_metric, load_metric
+from hbr.metrics.frechet import FrechetDistance
+
+PHOTO = Path(__file__).parents[1] / "data" / "purple.jpg"
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    """Six cut-outs of a photograph, and each blurred."""
+    found = []
+    with Image.open(PHOTO) as image:
+        for number in range(6):
+            hq, restored = tmp_path / f"hq{number}.png", tmp_path / f"restored{number}.png"
+            part = image.crop((0, 2 * number, 48, 2 * number + 40))
+            part.save(hq)
+            part.resize((24, 20)).resize((48, 40)).save(restored)
+            found.append(Pair(f"p{number}", restored, hq))
+    return found
+
+
+class Deadly(type(Path())):  # type: ignore[misc]
+    """A path at which a worker process ends when it gets it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return os._exit, (9,)
+
+
+def test_a_pair_that_ends_its_worker_costs_only_itself(pairs: list[Pair]) -> None:
+    deadly = Deadly(pairs[2].restored)
+    pairs[2] = Pair("p2", deadly, pairs[2].reference)
+    found = measure_all(pairs, MeasureConfig(("psnr-y",)), workers=2, batch=1)
+    rows = [row for measured, _ in found for row in measured]
+    assert [row.pair.stem for row in rows] == [f"p{number}" for number in range(6)]
+    assert [bool(row.values) for row in rows] == [True, True, False, True, True, True]
+    assert "the process that measured it was ended" in (rows[2].error or "")
+
+
+def test_a_worker_that_is_killed_loses_nothing(
+    hbr_command: list[str], tmp_path: Path, pairs: list[Pair]
+) -> None:
+    hq = tmp_path / "many"
+    hq.mkdir()
+    with Image.open(PHOTO) as image:
+        for number in range(12):
+            image.resize((300, 200 + number)).save(hq / f"{number:02}.png")
+    out = tmp_path / "out.json"
+    arguments = ["evaluate", "-r", hq, "-g", hq, "-m", "fsim,vif", "--workers", "1", "--json", out]
+    command = [*hbr_command, *map(str, arguments), "--batch", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    kept = tmp_path / ".out.json.hbr-kept"
+    while process.poll() is None and not (kept.exists() and kept.stat().st_size):
+        time.sleep(0.02)
+    # a worker is the child of the server that forks it
+    below = psutil.Process(process.pid).children(recursive=True)
+    (worker,) = (p for p in below if not p.children() and p.ppid() != process.pid)
+    worker.send_signal(signal.SIGKILL)
+    _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "")
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["status"] for row in rows] == ["measured"] * 12
+
+
+class Colours:
+    """Features that need no weights: means and spread of the colours."""
+
+    id = "colours"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        flat = images.flatten(2)
+        return torch.cat([flat.mean(2), flat.std(2)], dim=1)
+
+
+def test_one_number_for_two_folders(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # the weights of FID's own network are not on this machine
+    def load(name: str, **_: object) -> FrechetDistance:
+        return FrechetDistance(find_metric(name), Colours())
+
+    monkeypatch.setattr(folders, "load_metric", load)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pairs[5].restored.write_bytes(b"none")
+    config = EvaluateConfig(("psnr", "fid"), workers=0)
+    found = evaluate(pairs, config, statistics=tmp_path / "statistics").summaries["fid"]
+    restored, references = FrechetDistance(find_metric("fid"), Colours()), []
+    for pair in pairs:
+        assert pair.reference is not None
+        references.append(read_photo(pair.reference).tensor())
+    restored.update(torch.cat(references))
+    against = restored.statistics()
+    restored.start()
+    restored.update(torch.cat([read_photo(pair.restored).tensor() for pair in pairs[:5]]))
+    assert found.mean == pytest.approx(restored.compute(against), rel=1e-6)
+    assert (found.n, found.failed, found.low) == (5, 1, None)
+    assert len(list((tmp_path / "statistics").iterdir())) == 1
+    assert len(list((tmp_path / "cache/hbr/statistics").iterdir())) == 1
+
+
+def test_a_metric_over_folders_that_cannot_be_loaded(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, **_: object) -> FrechetDistance:
+        raise MetricError("fid needs the weights x; get them")
+
+    monkeypatch.setattr(folders, "load_metric", load)
+    found = evaluate(pairs, EvaluateConfig(("psnr", "fid"), workers=0))
+    assert found.summaries["fid"].error == "fid needs the weights x; get them"
+    assert found.summaries["psnr-y"].n == 6
+    with pytest.raises(MetricError, match="needs the weights x"):
+        evaluate(pairs, EvaluateConfig(("fid",), workers=0))
+    alone = [Pair(pair.stem, pair.restored) for pair in pairs]
+    with pytest.raises(ConfigError, match="fid compares with references"):
+        evaluate(alone, EvaluateConfig(("fid",), workers=0))
+
+
+def annotations(path: Path, pairs: list[Pair], people: list[int]) -> Path:
+    """A COCO file in which these pictures have somebody in their left half."""
+    square = [4.0, 4.0, 20.0, 4.0, 20.0, 36.0, 4.0, 36.0]
+    names = [pair.reference.name for pair in pairs if pair.reference]
+    content = {
+        "categories": [{"id": 1, "name": "person"}],
+        "images": [
+            {"id": i, "file_name": name, "width": 48, "height": 40} for i, name in enumerate(names)
+        ],
+        "annotations": [
+            {
+                "image_id": i,
+                "category_id": 1,
+                "bbox": [4, 4, 16, 32],
+                "segmentation": [square],
+                "iscrowd": 0,
+            }
+            for i in people
+        ],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_people_are_found_by_name(pairs: list[Pair], tmp_path: Path) -> None:
+    # only inside the person is the colour of the first picture wrong
+    with Image.open(pairs[0].reference or "") as image:
+        pixels = np.array(image)
+        pixels[6:34, 6:18, 0] //= 2
+        Image.fromarray(pixels).save(pairs[0].restored)
+    file = annotations(tmp_path / "people.json", pairs[:5], [0, 1, 2, 3])
+    config = EvaluateConfig(("person-colour", "psnr"), people=file, workers=0)
+    found = evaluate(pairs, config)
+    first = found.rows[0].values["person-colour"]
+    assert first > 5
+    # of the fifth nobody is known, which is no failure; the sixth is not in the file
+    summary = found.summaries["person-colour"]
+    assert (summary.n, summary.failed) == (4, 1)
+    assert found.rows[4].notes == ["person-colour: nobody to measure it on"]
+    assert "has no picture called hq5.png" in found.rows[5].errors["person-colour"]
+    with pytest.raises(ConfigError, match="give them by --people"):
+        evaluate(pairs, EvaluateConfig(("person-colour",)))
+    with pytest.raises(ConfigError, match="give --pose FILE"):
+        evaluate(pairs, EvaluateConfig(("person-keypoints",), people=file))
+    (tmp_path / "none.json").write_text("[")
+    broken = EvaluateConfig(("person-colour",), people=tmp_path / "none.json", workers=0)
+    with pytest.raises(MetricError, match=r"none\.json is no JSON"):
+        evaluate(pairs, broken)
+
+
+def test_values_do_not_go_with_other_people(pairs: list[Pair], tmp_path: Path) -> None:
+    kept, file = tmp_path / "kept", tmp_path / "people.json"
+    config = EvaluateConfig(("person-colour",), people=file, workers=0)
+    annotations(file, pairs, [0])
+    evaluate(pairs, config, kept=kept)
+    annotations(file, pairs, [1])
+    found = evaluate(pairs, config, kept=kept)
+    assert [bool(row.values) for row in found.rows] == [False, True] + [False] * 4
+
+
+def test_a_batch_that_fails_is_taken_apart(pairs: list[Pair]) -> None:
+    # one picture of six is equal to its reference in all but size, and is measured by itself
+    with Image.open(pairs[3].reference or "") as image:
+        image.resize((8, 8)).save(pairs[3].restored)
+        image.resize((8, 8)).save(pairs[3].reference or "")
+    found = evaluate(pairs, EvaluateConfig(("ssim",), workers=0, batch=6))
+    assert [name for row in found.rows for name in row.errors] == ["ssim-y"]
+    assert found.summaries["ssim-y"].n == 5
+    expected = load_metric("ssim-y")(
+        read_photo(pairs[0].restored).tensor(), read_photo(pairs[0].reference or "").tensor()
+    )
+    assert found.rows[0].values["ssim-y"] == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_infos_are_those_of_the_table() -> None:
+    config = EvaluateConfig(("SSIM", "psnr_y"))
+    assert config.ids == ("ssim-y", "psnr-y")
+    assert all(isinstance(info, MetricInfo) for info in config.infos.values())
