@@ -271,7 +271,7 @@ def _without_clashes(jobs: Sequence[Job], *, may_overwrite_itself: bool) -> list
         if _key(other.source) != _key(job.source):
             raise ConfigError(
                 f"{first} and {second} would both be written to {target}; "
-                "restore them into different folders, or choose another --format"
+                "write them to different folders, or choose another --format"
             )
         if key == _key(job.source) and not may_overwrite_itself:
             raise ConfigError(

@@ -223,6 +223,8 @@ def _run(
     from hbr.degradation.folder import degrade_files
     from hbr.degradation.pairs import Journal, write_manifest
 
+    if not items:  # all that was wrong has been told
+        return
     if workers is None:
         workers = min(_cores(), -(-len(items) // _FILES_A_WORKER))
     names = []
