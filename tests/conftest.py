@@ -75,7 +75,8 @@ def run_hbr(hbr_command: list[str]) -> Hbr:
     return run
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while it runs, nothing else in this thread can use asyncio.
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """A real headless Chromium; skips where there is none, or fails if HBR_REQUIRE_BROWSER=1."""
     chromium = os.environ.get("HBR_CHROMIUM") or shutil.which("chromium")

@@ -11,8 +11,14 @@ from pathlib import Path
 from hbr import __version__
 from hbr.evaluation.pairing import StemRules, find_pictures
 from hbr.evaluation.study.design import StudyConfig, treatments
-from hbr.evaluation.study.store import DATABASE, IMAGES, StoredImage, Study, StudyError
-from hbr.evaluation.study.store import write_database as write_design
+from hbr.evaluation.study.store import (
+    DATABASE,
+    IMAGES,
+    StoredImage,
+    Study,
+    StudyError,
+    write_database,
+)
 from hbr.files import sha256
 from hbr.image import PhotoError, read_photo
 from hbr.image.pixels import on_white, to_8_bits
@@ -78,7 +84,7 @@ def create(
             report(len(images), len(stems) * len(found))
         sources = {name: str(path) for name, path in {**methods, **references}.items()}
         facts = {"sources": sources, "hbr": __version__}
-        write_design(part / DATABASE, config, tuple(methods), stems, facts, images)
+        write_database(part / DATABASE, config, tuple(methods), stems, facts, images)
         part.replace(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
