@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import sqlite3
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -411,3 +413,21 @@ def test_a_list_of_voc_that_repeats(folder: Path) -> None:
     assert (a.key, a.error) == ("a", None)
     assert "a second time" in (again.error or "")
     assert missing.error == "missing.xml: No such file or directory"
+
+
+def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def small(*args: Any, **options: Any) -> sqlite3.Connection:
+        database = connect(*args, **options)
+        database.execute("PRAGMA max_page_count=20")
+        return database
+
+    monkeypatch.setattr("hbr.curation.sources.spill.sqlite3.connect", small)
+    config = coco(folder, images=[image(n, f"{n:099d}.jpg") for n in range(2000)], annotations=[])
+    with pytest.raises(SourceError, match=r"tables on disk .*: database or disk is full"):
+        read(config)
+    for n in range(1000):
+        (folder / f"{n:099d}.jpg").touch()
+    with pytest.raises(SourceError, match=r"tables on disk .*: database or disk is full"):
+        read(FolderConfig(path=folder))

@@ -22,19 +22,24 @@ def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:
     if not root.is_dir():
         raise SourceError(f"{folder}: no such folder")
 
-    def fail(error: OSError) -> None:
-        raise SourceError(f"{error.filename}: {error.strerror}") from None
-
     def names() -> Iterator[str]:
-        for parent, folders, files in os.walk(root, onerror=fail):
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            base = Path(parent).relative_to(root).as_posix()
-            prefix = "" if base == "." else f"{base}/"
-            yield from (
-                prefix + name for name in files if not name.startswith(".") and accept(name)
-            )
+        waiting = [""]
+        while waiting:
+            prefix = waiting.pop()
+            # not os.walk, which holds all names of a folder
+            with os.scandir(root / prefix) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{prefix}{entry.name}/")
+                    elif accept(entry.name) and not entry.is_dir():
+                        yield prefix + entry.name
 
-    return in_order(names())
+    try:
+        yield from in_order(names())
+    except OSError as error:
+        raise SourceError(f"{error.filename}: {error.strerror}") from None
 
 
 def locate(folder: Path, name: str) -> tuple[str | None, str | None]:

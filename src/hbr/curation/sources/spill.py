@@ -11,8 +11,9 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from hbr.curation.sources.base import Box, BoxKind
+from hbr.curation.sources.base import Box, BoxKind, SourceError
 
 _KINDS: tuple[BoxKind, ...] = ("full", "visible", "head")
 _CROWD, _IGNORE, _NORMALISED = 1, 2, 4
@@ -20,12 +21,18 @@ _CROWD, _IGNORE, _NORMALISED = 1, 2, 4
 
 @contextlib.contextmanager
 def temporary_database() -> Iterator[sqlite3.Connection]:
-    """An empty database on disk that goes away with the block."""
+    """An empty database on disk that goes away with the block.
+
+    Raises:
+        SourceError: the disk is full, or cannot be written to.
+    """
     database = sqlite3.connect("", isolation_level=None)
     try:
         database.execute("PRAGMA journal_mode=OFF")
         database.execute("PRAGMA synchronous=OFF")
         yield database
+    except sqlite3.OperationalError as error:
+        raise SourceError(f"tables on disk (TMPDIR says where): {error}") from None
     finally:
         database.close()
 
@@ -51,9 +58,9 @@ class Seen:
         self._database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
         """Close the table."""
-        self._stack.close()
+        self._stack.__exit__(*raised)
 
     def again(self, key: str) -> bool:
         """Whether this key was asked for before."""
@@ -106,9 +113,9 @@ class BoxIndex:
         )
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
         """Close the tables."""
-        self._stack.close()
+        self._stack.__exit__(*raised)
 
     def add_image(
         self,
