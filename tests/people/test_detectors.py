@@ -369,7 +369,7 @@ def test_missing_extras_are_named() -> None:
         with pytest.raises(DetectorError, match=r"hbr\[ultralytics\].*AGPL-3\.0"):
             load_detector("yolo11n")
     if not _has("rtmlib"):
-        with pytest.raises(DetectorError, match=r"hbr\[pose\]"):
+        with pytest.raises(DetectorError, match=r"hbr\[rtmlib\]"):
             RtmPose("x.onnx")
 
 

@@ -1,4 +1,4 @@
-"""Key points of people that are found: RTMPose and DWPose in ONNX files, through rtmlib (extra)."""
+"""Key points of people that are found: RTMPose and DWPose in ONNX files, through rtmlib (extra `rtmlib`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RtmPose:
             from rtmlib import RTMPose
         except ImportError:
             raise DetectorError(
-                f"{path} needs the extra `pose`: pip install 'hbr[pose]' brings rtmlib"
+                f"{path} needs the extra `rtmlib`: pip install 'hbr[rtmlib]' brings it"
             ) from None
         session = open_session(Path(path), device)
         shape = session.get_inputs()[0].shape
