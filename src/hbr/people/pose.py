@@ -1,4 +1,4 @@
-"""Key points of people that are found: RTMPose and DWPose in ONNX files, through rtmlib (extra `rtmlib`)."""
+"""Key points of people that are found: RTMPose and DWPose in ONNX files (extra `rtmlib`)."""
 
 from __future__ import annotations
 
