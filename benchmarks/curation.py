@@ -12,18 +12,18 @@ Usage: python benchmarks/curation.py [--images 4000] [--rows 1000,10000,100000] 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
+import multiprocessing
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
-from machine import machine
 from PIL import Image
 
 from hbr.curation.chunk import Chunk, ChunkWork, Task
@@ -44,6 +44,7 @@ from hbr.curation.store import Store, add_costs
 
 SHARED = Path(__file__).parents[2] / "shared/photos/coco-cc"
 SIZE = (640, 480)
+PLACE = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Repeated:
     count: int
 
     def __iter__(self) -> Iterator[SourceImage]:
+        """As many as are asked for."""
         for i in range(self.count):
             image = self.images[i % len(self.images)]
             yield dataclasses.replace(image, source=self.name, key=f"{i:08d}")
@@ -123,7 +125,36 @@ def measures() -> dict[str, float]:
 def memory(rows: int, workers: int, folder: Path) -> dict[str, object]:
     """The peak of all processes together over a whole run, outputs included."""
     folder.mkdir()
-    images = tuple(small_pictures(folder / "pictures.bin", rows))
+    write_pictures(folder / "pictures.bin", rows)
+    process = multiprocessing.get_context("spawn").Process(
+        target=small_run, args=(rows, workers, folder)
+    )
+    began, peak = time.perf_counter(), 0
+    process.start()
+    watched = psutil.Process(process.pid)
+    while process.is_alive():
+        peak = max(peak, in_use(watched))
+        time.sleep(0.05)
+    seconds = time.perf_counter() - began
+    assert process.exitcode == 0
+    return {
+        "rows": rows,
+        "peak_mib": round(peak / 2**20),
+        "rows_per_second": round(rows / seconds),
+    }
+
+
+def in_use(process: psutil.Process) -> int:
+    """Bytes of memory of a process and its children."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            total += one.memory_info().rss
+    return total
+
+
+def small_run(rows: int, workers: int, folder: Path) -> None:
+    """Curate small pictures; a process of its own, so that its memory can be told."""
     config = CurationConfig(
         sharpness=SharpnessConfig(threshold=0),
         size=SizeConfig(longer=8),
@@ -131,62 +162,36 @@ def memory(rows: int, workers: int, folder: Path) -> dict[str, object]:
         quality=QualityConfig((MetricConfig("contrast"), MetricConfig("detail")), top=0.5),
         output=OutputConfig(("webdataset",), "jpeg"),
     )
-    with Peak() as peak:
-        began = time.perf_counter()
-        source = Repeated("made", images, rows)
-        summary = curate(config, folder / "out", engine=LocalEngine(workers), sources=[source])
-        seconds = time.perf_counter() - began
+    source = Pictures("made", folder / "pictures.bin", rows)
+    summary = curate(config, folder / "out", engine=LocalEngine(workers), sources=[source])
     assert summary.rows == rows
-    return {
-        "rows": rows,
-        "kept": summary.kept,
-        "peak_mib": round(peak.bytes / 2**20),
-        "rows_per_second": round(rows / seconds),
-    }
 
 
-def small_pictures(path: Path, count: int) -> Iterator[SourceImage]:
-    """Different JPEGs of 48x32 in one file."""
-    at = 0
+def write_pictures(path: Path, count: int) -> None:
+    """Different JPEGs of 48x32 in one file, each in a place of the same size."""
     with path.open("wb") as file:
         for i in range(count):
             rng = np.random.default_rng(i)
             small = Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8))
             buffer = io.BytesIO()
             small.resize((48, 32), Image.Resampling.BICUBIC).save(buffer, "JPEG")
-            data = buffer.getvalue()
-            file.write(data)
-            ref = ImageRef(str(path), at, len(data))
-            at += len(data)
-            yield SourceImage("made", str(i), ref, 48, 32, (Box(8, 0, 40, 32, "person"),))
+            file.write(buffer.getvalue().ljust(PLACE, b"\0"))
 
 
-class Peak:
-    """The largest sum of this process's and its children's memory, looked at 20 times a second."""
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """The pictures of such a file."""
 
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    name: str
+    path: Path
+    count: int
 
-    def __enter__(self) -> "Peak":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        own = psutil.Process()
-        while not self._stop.wait(0.05):
-            total = own.memory_info().rss
-            for child in own.children(recursive=True):
-                try:
-                    total += child.memory_info().rss
-                except psutil.Error:
-                    continue
-            self.bytes = max(self.bytes, total)
+    def __iter__(self) -> Iterator[SourceImage]:
+        """One after the other."""
+        person = (Box(8, 0, 40, 32, "person"),)
+        for i in range(self.count):
+            ref = ImageRef(str(self.path), i * PLACE, PLACE)
+            yield SourceImage(self.name, f"{i:08d}", ref, 48, 32, person)
 
 
 def main() -> None:
@@ -196,6 +201,8 @@ def main() -> None:
     parser.add_argument("--rows", default="1000,10000,100000")
     parser.add_argument("--workers", type=int, default=cores())
     args = parser.parse_args()
+    from machine import machine  # it loads torch, which no process of a run does
+
     result: dict[str, object] = {"benchmark": "curation"}
     with tempfile.TemporaryDirectory() as folder:
         result["memory"] = [

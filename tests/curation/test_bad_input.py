@@ -249,7 +249,8 @@ def test_a_disk_that_is_really_full(hbr_command, shared, tmp_path) -> None:
         command += ["-o", str(disk / "out"), "--workers", "1"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1
-        assert "No space left on device" in done.stderr
+        assert f"hbr: {disk}/out/work" in done.stderr
+        assert done.stderr.endswith(": No space left on device\n")
         assert "Traceback" not in done.stderr
         assert not list(disk.rglob("*.part"))
         assert not (disk / "out/manifest.parquet").exists()

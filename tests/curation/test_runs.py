@@ -18,11 +18,12 @@ import pytest
 from PIL import Image
 
 from hbr.curation.chunk import Chunk, ChunkWork, Task
-from hbr.curation.config import CurationConfig, SplitsConfig
+from hbr.curation.config import BoxesConfig, CurationConfig, DetectorConfig, SplitsConfig
 from hbr.curation.engine_local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.run import curate
-from hbr.curation.store import CurationError, Store
+from hbr.curation.store import CurationError, Store, latest_config
+from hbr.image import read_photo
 
 HERE = LocalEngine(workers=0)
 
@@ -393,7 +394,8 @@ def test_a_chunk_has_one_name_in_any_order(photos) -> None:
 
 def test_rejected_crops_can_be_looked_at(undisturbed, settings) -> None:
     out, _ = undisturbed
-    crops = Store(out, settings).crops()
+    assert latest_config(out) == settings
+    crops = Store.latest(out).crops()
     stopped = {"eq1": 0, "quality": 0, "size": 0}
     for record in Manifest(out):
         data = crops.read(record.id)
@@ -413,3 +415,58 @@ def test_no_sources_is_a_clear_line(tmp_path, listed) -> None:
     twice = [listed("a", []), listed("a", [])]
     with pytest.raises(CurationError, match="two sources are called a"):
         curate(CurationConfig(), tmp_path, engine=HERE, sources=twice)
+
+
+def test_a_folder_without_a_run_is_a_clear_line(tmp_path) -> None:
+    with pytest.raises(CurationError, match="holds no run of hbr curate"):
+        Store.latest(tmp_path)
+    with pytest.raises(CurationError, match="is no manifest"):
+        list(Manifest(tmp_path))
+
+
+def test_a_detector_looks_where_nobody_did(photos, settings, tmp_path, listed, monkeypatch) -> None:
+    """One that finds what the labels say, where images without boxes stand among others."""
+    from hbr.people import detectors
+    from hbr.people.people import People
+
+    pixels = {}
+    for image in photos[:8]:
+        pixels[hash(read_photo(image.ref.path).pixels.tobytes())] = np.array(
+            [b.in_pixels(1, 1) for b in image.boxes]
+        )
+    looked, asked = [], []
+
+    def load_detector(name, **options):
+        asked.append((name, options))
+
+        def detect(images):
+            looked.append(len(images))
+            found = [pixels[hash(array.tobytes())] for array in images]
+            return [People(boxes, np.full(len(boxes), 0.75)) for boxes in found]
+
+        return detect
+
+    monkeypatch.setattr(detectors, "load_detector", load_detector)
+    detector = DetectorConfig("rtdetr", score=0.6, batch=3)
+    config = dataclasses.replace(settings, boxes=BoxesConfig(detector=detector))
+    blank = [
+        dataclasses.replace(image, boxes=None) if i % 2 else image
+        for i, image in enumerate(photos[:8])
+    ]
+    curate(config, tmp_path / "found", engine=HERE, sources=[listed("coco", blank)])
+    curate(settings, tmp_path / "told", engine=HERE, sources=[listed("coco", photos[:8])])
+    assert asked == [("rtdetr", {"device": "cpu", "threshold": 0.6, "batch_size": 3})]
+    assert sum(looked) == 4
+    found, told = (list(Manifest(tmp_path / name)) for name in ("found", "told"))
+    assert [dataclasses.replace(r, box_score=None) for r in found] == told
+    assert {r.box_score for r in found} == {None, 0.75}
+
+
+def test_missing_weights_are_one_line(run_hbr, shared, tmp_path) -> None:
+    recipe = tmp_path / "far.yaml"
+    recipe.write_text("boxes: {detector: {name: no-such-detector}}\n")
+    source = shared / "photos/coco-cc/images"
+    done = run_hbr("curate", "run", recipe, "-i", source, "-o", tmp_path / "out", "--workers", "1")
+    assert done.returncode == 4
+    assert "no-such-detector" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -50,7 +50,7 @@ def boxes(*edges, **more):
 
 
 def cut(*found, config=None, image=IMAGE):
-    return candidates(image, list(found), config or BoxesConfig(), least_score=0.5)
+    return candidates(image, list(found), config or BoxesConfig(score=0.5))
 
 
 # a: boxes

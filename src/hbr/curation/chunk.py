@@ -126,7 +126,6 @@ class _Image:
     rows: list[Record]
     decoded: Decoded | None = None
     boxes: list[PlacedBox] | None = None
-    least_score: float = 0.0
 
 
 class ChunkWorker:
@@ -238,7 +237,6 @@ class ChunkWorker:
             out.rows = [row.stopped("read", "other-size", detail)]
             return
         out.rows, out.decoded = [row], decoded
-        out.least_score = self._config.boxes.score
         if image.boxes is not None:
             out.boxes = [
                 PlacedBox(
@@ -264,7 +262,6 @@ class ChunkWorker:
             part = blank[start : start + config.batch]
             found = self._detect([cast(Decoded, image.decoded).pixels for image in part])
             for image, people in zip(part, found, strict=True):
-                image.least_score = config.score
                 scored = zip(people.boxes.tolist(), people.scores.tolist(), strict=True)
                 image.boxes = [
                     PlacedBox((x0, y0, x1, y1), "person", score=score)
@@ -283,8 +280,7 @@ class ChunkWorker:
             image.rows = [row.stopped("boxes", "unlabelled", "no boxes, no detector")]
             return
         began = time.process_time()
-        kinds = config.boxes
-        rows = candidates(row, image.boxes, kinds, least_score=image.least_score)
+        rows = candidates(row, image.boxes, config.boxes)
         if any(row.alive for row in rows):
             grey = cv2.cvtColor(decoded.pixels, cv2.COLOR_RGB2GRAY)
             rows = judge_sharpness(rows, grey, config.sharpness)
@@ -363,7 +359,12 @@ def _load_detector(config: CurationConfig) -> Callable[[Sequence[np.ndarray]], l
         return None
     from hbr.people.detectors import load_detector
 
-    return load_detector(detector.name, device=detector.device)
+    return load_detector(
+        detector.name,
+        device=detector.device,
+        threshold=detector.score,
+        batch_size=detector.batch,
+    )
 
 
 def _load_tagger(place: str | None) -> Tagger | None:

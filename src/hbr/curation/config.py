@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from hbr.config import check, to_dict
+from hbr.config import check, from_dict, to_dict
 from hbr.curation.sources.configs import SourceConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -20,7 +20,7 @@ class DetectorConfig:
     Attributes:
         name: a detector's name, or the path of its weights.
         device: cpu, cuda, cuda:1, mps.
-        score: boxes below it stop with the reason `unsure`; 0 to 1.
+        score: what it is less sure of is no box; 0 to 1.
         batch: images at a time. Above 1, the last digits of a box may depend on its neighbours in
             the batch, and with them the same bytes for any order of the input.
     """
@@ -43,7 +43,7 @@ class BoxesConfig:
     Attributes:
         kinds: which boxes count as a person where a source has several for each, the first kind
             that an image has. Boxes of heads never do.
-        score: boxes whose label has a lower score stop; boxes without a score pass.
+        score: boxes with a lower score stop; boxes without one pass.
         detector: for images without boxes; None stops them with the reason `unlabelled`.
     """
 
@@ -299,16 +299,21 @@ class CurationConfig:
         check(0 <= self.errors <= 1, "errors", self.errors, "0 to 1")
 
 
+def plain(config: CurationConfig) -> dict[str, Any]:
+    """Plain values of a configuration, alike for equal ones: 100 and 100.0 are both 100.0."""
+    return to_dict(from_dict(CurationConfig, to_dict(config)))
+
+
 # What decides the rows of one image, without looking at any other image.
 _PER_IMAGE = ("boxes", "sharpness", "size", "crop", "tagger", "max_pixels")
 
 
-def per_image_settings(config: CurationConfig) -> dict[str, object]:
+def per_image_settings(config: CurationConfig) -> dict[str, Any]:
     """What stages a to f depend on; work done under other values of these cannot be taken over.
 
     Devices and batch sizes are left out: moving to a GPU does not throw away what is done.
     """
-    values = to_dict(config)
+    values = plain(config)
     settings = {name: values[name] for name in _PER_IMAGE}
     if detector := settings["boxes"]["detector"]:
         del detector["device"], detector["batch"]

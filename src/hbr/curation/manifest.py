@@ -6,6 +6,7 @@ work was divided.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,8 +47,9 @@ class ManifestWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the file's foot."""
-        self._writer.close()
+        """Write the file's foot, unless something went wrong: that is what is to be heard of."""
+        with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
+            self._writer.close()
 
     def write(self, records: Sequence[Record]) -> None:
         """Write a row group."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from hbr.curation.config import OutputConfig
 from hbr.curation.manifest import Manifest
 from hbr.curation.record import Record, schema, to_row
-from hbr.curation.store import CropFiles, CurationError
+from hbr.curation.store import CropFiles, CurationError, naming
 
 FOLDERS = {"folder": "crops", "webdataset": "shards", "parquet": "data"}
 """Kind → the folder of a run that holds it."""
@@ -141,7 +141,8 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(left, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        yield part
+        with naming(target):
+            yield part
         if hasattr(os, "sync"):
             os.sync()
         if target.exists():

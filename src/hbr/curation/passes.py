@@ -22,7 +22,7 @@ from hbr.curation.record import ERRORS, SCORE, Counts, Record, count, from_row
 from hbr.curation.sorting import by_id
 from hbr.curation.stages import duplicates, splits, zscores
 from hbr.curation.stages.quality import better
-from hbr.curation.store import Store, TaskSet
+from hbr.curation.store import Store, TaskSet, naming
 from hbr.files import replacing
 
 _ROWS = 8192  # in a row group of the manifest
@@ -280,7 +280,11 @@ def write_manifest(
     tally, written = Tally(), 0
     parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())
     ordered = by_id(parts, store.folder / "sort")
-    with replacing(path) as part, ManifestWriter(part, store.metrics, about) as writer:
+    with (
+        naming(path),
+        replacing(path) as part,
+        ManifestWriter(part, store.metrics, about) as writer,
+    ):
         for rows in _groups(ordered):
             records = [settle(from_row(row), decisions) for row in rows]
             writer.write(records)

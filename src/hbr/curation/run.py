@@ -13,7 +13,7 @@ from hbr.config import to_dict
 from hbr.curation import outputs, passes
 from hbr.curation.card import card
 from hbr.curation.chunk import Chunk, ChunkDone, ChunkWork, Task
-from hbr.curation.config import CurationConfig, per_image_settings
+from hbr.curation.config import CurationConfig, per_image_settings, plain
 from hbr.curation.engine import Engine
 from hbr.curation.engine_local import LocalEngine
 from hbr.curation.manifest import NAME as MANIFEST
@@ -21,7 +21,7 @@ from hbr.curation.manifest import Manifest
 from hbr.curation.record import ERRORS, Counts, FunnelStep, content_id, funnel
 from hbr.curation.sources.base import Source, SourceImage
 from hbr.curation.sources.opening import open_sources
-from hbr.curation.stages.quality import load_scorers
+from hbr.curation.stages.quality import better
 from hbr.curation.store import CurationError, Store, TaskSet, add_costs, alone
 from hbr.files import write_text
 
@@ -121,7 +121,8 @@ def curate(
     out = Path(out)
     photos = list(sources) if sources is not None else list(open_sources(config.sources))
     _check_names(photos)
-    load_scorers(config.quality)  # what is missing shows before hours of work
+    for metric in config.quality.metrics:
+        better(metric.name)  # one that is not known shows before anything is done
     with alone(out):
         store = Store(out, config)
         store.create()
@@ -134,7 +135,7 @@ def curate(
             walk.seen,
             decisions,
             out / MANIFEST,
-            _about(config),
+            about(config),
             lambda n: report(walk.progress("manifest", n)),
         )
         summary = _summary(config, walk, tally, costs)
@@ -258,9 +259,9 @@ def _check_names(photos: Sequence[Source]) -> None:
             raise CurationError(f"two sources are called {name}; `name` tells them apart")
 
 
-def _about(config: CurationConfig) -> dict[str, Any]:
+def about(config: CurationConfig) -> dict[str, Any]:
     """The settings that the manifest depends on."""
-    values = to_dict(config)
+    values = plain(config)
     return {
         "name": config.name,
         "stages": per_image_settings(config),

@@ -1,5 +1,6 @@
 """What a run has done so far, on disk: a part for each chunk of images, whole or not there.
 
+    OUT/work/config.json                     the configuration of the latest run
     OUT/work/SETTINGS/parts/CHUNK.parquet    the chunk's rows; its being there means done
     OUT/work/SETTINGS/crops/CHUNK.bin        the files of its crops, one after the other
     OUT/work/SETTINGS/costs.jsonl            what each chunk cost, by stage
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hbr.curation.config import CurationConfig, per_image_settings
+from hbr.config import from_dict
+from hbr.curation.config import CurationConfig, per_image_settings, plain
 from hbr.curation.record import Record, from_row, schema, to_row
 from hbr.files import replacing, write_text
 
@@ -38,13 +40,22 @@ class CurationError(ValueError):
     """A run that cannot go on; one line says why, and what to do."""
 
 
-def metric_names(config: CurationConfig) -> list[str]:
-    """The metrics that have a column, sorted."""
-    return sorted(metric.name for metric in config.quality.metrics)
+def latest_config(out: Path) -> CurationConfig:
+    """The configuration of the latest run in a folder, begun or finished.
+
+    Raises:
+        CurationError: there is none.
+    """
+    path = Path(out) / "work" / "config.json"
+    try:
+        return from_dict(CurationConfig, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CurationError(f"{out} holds no run of hbr curate ({why})") from None
 
 
 class Store:
-    """The work folder of a run.
+    """The work of a run.
 
     Attributes:
         folder: `OUT/work/SETTINGS`.
@@ -52,11 +63,21 @@ class Store:
     """
 
     def __init__(self, out: Path, config: CurationConfig) -> None:
+        self._config = config
         settings = {"version": VERSION, **per_image_settings(config)}
         self._settings = json.dumps(settings, sort_keys=True, indent=1)
         name = hashlib.sha256(self._settings.encode()).hexdigest()[:16]
         self.folder = Path(out) / "work" / name
-        self.metrics = metric_names(config)
+        self.metrics = sorted(metric.name for metric in config.quality.metrics)
+
+    @classmethod
+    def latest(cls, out: Path) -> Store:
+        """The work of the latest run in a folder, begun or finished.
+
+        Raises:
+            CurationError: there is none.
+        """
+        return cls(out, latest_config(out))
 
     @property
     def _schema(self) -> pa.Schema:
@@ -77,8 +98,9 @@ class Store:
         for path in (self.folder / "crops").glob("*.bin"):
             if path.stem not in done:
                 path.unlink()
-        if not (self.folder / "settings.json").exists():
-            write_text(self.folder / "settings.json", self._settings + "\n")
+        write_text(self.folder / "settings.json", self._settings + "\n")
+        told = json.dumps(plain(self._config), indent=1, ensure_ascii=False)
+        write_text(self.folder.parent / "config.json", told + "\n")
 
     def parts(self) -> list[Path]:
         """The parts that are done, sorted by name."""
@@ -104,14 +126,16 @@ class Store:
                 where, at = at, at + len(crop)
                 crops.append(crop)
             values.append({**to_row(record), "task": task, "crop_at": where})
-        if crops:
-            with replacing(self.folder / "crops" / f"{chunk}.bin") as part, part.open("wb") as file:
-                file.writelines(crops)
         table = pa.Table.from_pylist(values, schema=self._schema)
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
-            part.write_bytes(buffer.getbuffer())
+        with naming(self.folder):
+            if crops:
+                crops_file = self.folder / "crops" / f"{chunk}.bin"
+                with replacing(crops_file) as part, part.open("wb") as file:
+                    file.writelines(crops)
+            with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
+                part.write_bytes(buffer.getbuffer())
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
         """The parts that are done: their chunk's id, and their rows."""
@@ -197,6 +221,17 @@ class TaskSet:
         fresh = np.fromiter(self._fresh, np.uint64, len(self._fresh))
         self._sorted = np.union1d(self._sorted, fresh)
         self._fresh.clear()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system, as of a full disk, name the place where it happened."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 class CropFiles:

@@ -31,9 +31,7 @@ class PlacedBox:
     ignore: bool = False
 
 
-def candidates(
-    image: Record, boxes: Sequence[PlacedBox], config: BoxesConfig, *, least_score: float
-) -> list[Record]:
+def candidates(image: Record, boxes: Sequence[PlacedBox], config: BoxesConfig) -> list[Record]:
     """A row for each box that may be a person, the broken ones with their reason.
 
     Their order and their ids depend on the boxes, not on the order these came in.
@@ -41,8 +39,7 @@ def candidates(
     Args:
         image: the row of the image, with its size and hash.
         boxes: all that was annotated or detected.
-        config: which kinds count.
-        least_score: boxes with a lower score stop.
+        config: which kinds count, and the least score.
     """
     chosen = next((k for k in config.kinds if any(b.kind == k for b in boxes)), None)
     people = sorted((b for b in boxes if b.kind == chosen), key=_order)
@@ -64,7 +61,7 @@ def candidates(
             box_kind=box.kind,
             box_score=box.score,
         )
-        rows.append(_judge(row, box, edges, least_score))
+        rows.append(_judge(row, box, edges, config.score))
     return rows
 
 
