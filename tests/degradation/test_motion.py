@@ -200,6 +200,8 @@ def test_a_resized_photo_scales_its_people_and_a_cropped_one_is_refused():
     assert float(twice.sum()) == pytest.approx(4 * float(once.sum()), rel=0.02)
     with pytest.raises(ValueError, match="annotated for 100x180, but it is 180x100"):
         Regions.of([person], (100, 180))
+    half = Regions.of([person], (360, 200), longest=180)
+    assert torch.equal(half.outlines[0], once)
     outside = Person((100, 180), (200.0, 10.0, 20.0, 20.0))
     assert len(Regions.of([outside, person], (180, 100)).outlines) == 1
 

@@ -128,14 +128,26 @@ class Regions:
             raise ValueError(f"owners are {self.owners}; they must be below {people[0]}")
 
     @classmethod
-    def of(cls, people: Sequence[Person], size: tuple[int, int]) -> Regions:
+    def of(
+        cls, people: Sequence[Person], size: tuple[int, int], *, longest: int | None = None
+    ) -> Regions:
         """These people in an image of (h, w), to which they are scaled.
 
         Whoever lies outside of the image is left out.
 
+        Args:
+            people: with the size of the image that they were annotated in.
+            size: of the image.
+            longest: the masks are made smaller, so that their longer edge is at most this.
+
         Raises:
             ValueError: the annotated image is of another shape.
         """
+        for person in people:
+            _check_shape(person, size)
+        if longest is not None and max(size) > longest:
+            h, w = (max(round(edge * longest / max(size)), 1) for edge in size)
+            size = (h, w)
         outlines: list[np.ndarray] = []
         parts: list[np.ndarray] = []
         owners: list[int] = []
@@ -234,17 +246,20 @@ def _uncompressed(text: str) -> tuple[int, ...]:
     return tuple(runs)
 
 
-def _parts(person: Person, size: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The outline of a person and its parts, none of them empty: bool [h, w] each."""
+def _check_shape(person: Person, size: tuple[int, int]) -> None:
+    """A resized copy has the same shape, up to a pixel; a turned or cropped one has not."""
     h, w = size
     width, height = person.image_size
-    # a resized copy has the same shape, up to a pixel; a turned or cropped one has not
     if abs(width * h - height * w) > max(width, height, w, h):
         raise ValueError(
             f"its people are annotated for {width}x{height}, but it is {w}x{h}; "
             "take the photo that was annotated"
         )
-    scale = (w / width, h / height)
+
+
+def _parts(person: Person, size: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The outline of a person and its parts, none of them empty: bool [h, w] each."""
+    scale = (size[1] / person.image_size[0], size[0] / person.image_size[1])
     outline = _outline_mask(person, size, scale)
     shapes = _limbs(person, size, scale) or _cells(person, size, scale)
     return outline, [part for shape in shapes if (part := shape & outline).any()]
