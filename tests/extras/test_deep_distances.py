@@ -1,5 +1,6 @@
 """LPIPS and DISTS against the published packages, all with the same weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,23 @@ def pair() -> tuple[Tensor, Tensor]:
     return toy_weights.pictures()
 
 
+def toy_classifier(net: Net) -> Callable[..., torch.nn.Module]:
+    """What stands in for torchvision's function: the same network, with weights that are here."""
+    import torchvision
+
+    make = torchvision.models.vgg16 if net == "vgg" else torchvision.models.alexnet
+
+    def toy(**_: object) -> torch.nn.Module:
+        with torch.device("meta"):
+            model = make()
+        model.features.to_empty(device="cpu").load_state_dict(
+            {k.removeprefix("features."): v for k, v in toy_weights.features(net).items()}
+        )
+        return model
+
+    return toy
+
+
 @pytest.mark.parametrize("net", ["vgg", "alex"])
 def test_torchvision_names_and_shapes_its_weights_alike(net: Net) -> None:
     import torchvision
@@ -32,22 +50,31 @@ def test_torchvision_names_and_shapes_its_weights_alike(net: Net) -> None:
     assert {k: v.shape for k, v in Backbone(net).state_dict().items()} == shapes
 
 
+@pytest.mark.parametrize("package", ["lpips", "pyiqa"])
 @pytest.mark.parametrize("net", ["vgg", "alex"])
-def test_lpips_equals_the_package(net: Net, folder: Path, pair: tuple[Tensor, Tensor]) -> None:
-    import lpips
+def test_lpips_equals_the_packages(
+    net: Net,
+    package: str,
+    folder: Path,
+    pair: tuple[Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torchvision
 
+    name = "vgg16" if net == "vgg" else "alexnet"
+    monkeypatch.setattr(torchvision.models, name, toy_classifier(net))
     features, linear = (folder / name for name in toy_weights.NAMES[net])
     ours = LPIPS.from_files(net, features, linear)(*pair)
+    if package == "lpips":
+        import lpips
 
-    # the package cuts torchvision's network into slices that keep the numbers of the layers
-    theirs = lpips.LPIPS(net=net, pnet_rand=True, model_path=str(linear), verbose=False)
-    state = toy_weights.features(net)
-    for part in (theirs.net.slice1, theirs.net.slice2, theirs.net.slice3, theirs.net.slice4,
-                 theirs.net.slice5):  # fmt: skip
-        part.load_state_dict(
-            {k: state[f"features.{k}"] for k in part.state_dict()},
-        )
-    expected = theirs(*pair, normalize=True).flatten().detach()
+        theirs = lpips.LPIPS(net=net, model_path=str(linear), verbose=False)
+    else:
+        from pyiqa.archs.lpips_arch import LPIPS as Theirs  # noqa: N811
+
+        theirs = Theirs(net=net, pretrained_model_path=str(linear))
+    with torch.no_grad():
+        expected = theirs(*pair, normalize=True).flatten()
     assert expected.min() > 0.01
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
 
@@ -57,16 +84,8 @@ def test_dists_equals_the_packages(
     package: str, folder: Path, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torchvision
-    from torchvision.models import vgg16
 
-    def toy_vgg(**_: object) -> torch.nn.Module:
-        with torch.device("meta"):
-            model = vgg16()
-        model.features.to_empty(device="cpu").load_state_dict(
-            {k.removeprefix("features."): v for k, v in toy_weights.features("vgg").items()}
-        )
-        return model
-
+    toy_vgg = toy_classifier("vgg")
     weights = folder / "weights.pt"
     ours = DISTS.from_files(folder / toy_weights.NAMES["vgg"][0], weights)(*pair)
     monkeypatch.setattr(torchvision.models, "vgg16", toy_vgg)

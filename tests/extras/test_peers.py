@@ -141,7 +141,18 @@ def test_its_licence_is_said_once(
     assert caplog.text.count("PolyForm-Noncommercial-1.0.0: not for commercial use") == 1
     import pyiqa
 
-    assert metric.info.version == f"psnry {pyiqa.__version__}"
+    assert metric.info.version == f"psnr {pyiqa.__version__}"
+
+
+@pytest.mark.parametrize(("name", "apart"), [("psnr-y", 1e-3), ("ssim-y", 2e-3)])
+def test_y_is_that_of_the_papers(name: str, apart: float, shared: Path) -> None:
+    from hbr.image import read_photo
+
+    photo = sorted((shared / "photos").rglob("*.jpg"))[0]
+    reference = read_photo(photo).tensor()[..., :256, :256]
+    image = (reference * 200).round() / 255
+    ours, theirs = (load_metric(n)(image, reference) for n in (name, f"pyiqa-{name}"))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=apart)
 
 
 def test_damaged_weights_are_one_line(hub: Path) -> None:

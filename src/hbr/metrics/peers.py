@@ -30,6 +30,10 @@ _LOG = logging.getLogger("hbr.metrics")
 _SEED = 123  # pyiqa's own
 _told: list[str] = []
 
+# Where papers do not take pyiqa's defaults
+_PAPERS_Y = {"test_y_channel": True, "color_space": "ycbcr"}
+_OPTIONS: dict[str, dict[str, Any]] = {"pyiqa-psnr-y": _PAPERS_Y, "pyiqa-ssim-y": _PAPERS_Y}
+
 
 class OneByOne:
     """Runs pyiqa on one picture at a time from one state of chance.
@@ -71,7 +75,9 @@ def load_pyiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
         _LOG.warning("%s runs in pyiqa, which is %s: not for commercial use", info.id, LICENCE)
     try:
         with contextlib.redirect_stdout(io.StringIO()), _without_timm_downloads():
-            network = pyiqa.create_metric(info.version, device=torch.device(device))
+            network = pyiqa.create_metric(
+                info.version, device=torch.device(device), **_OPTIONS.get(info.id, {})
+            )
     except (RuntimeError, OSError, KeyError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MetricError(f"{info.id}: pyiqa cannot load it: {reason}") from None

@@ -282,8 +282,8 @@ _PEERS: list[MetricInfo] = [
         "pyiqa-brisque", "BRISQUE", "brisque", "lower", "Mittal, Moorthy, Bovik 2012",
         "pyiqa-brisque", colour=GREY,
     ),
-    _pyiqa("pyiqa-psnr-y", "PSNR-Y", "psnry", "higher", "ITU-R BT.601", full=True, colour=GREY),
-    _pyiqa("pyiqa-ssim-y", "SSIM-Y", "ssim", "higher", "Wang et al. 2004", full=True, colour=GREY),
+    _pyiqa("pyiqa-psnr-y", "PSNR-Y", "psnr", "higher", "ITU-R BT.601", full=True, colour=Y),
+    _pyiqa("pyiqa-ssim-y", "SSIM-Y", "ssim", "higher", "Wang et al. 2004", full=True, colour=Y),
     _pyiqa(
         "pyiqa-lpips-alex", "LPIPS (AlexNet)", "lpips", "lower", "Zhang et al. 2018",
         "pyiqa-lpips-alex", "torch-alexnet", full=True, min_size=64,
