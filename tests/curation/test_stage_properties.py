@@ -123,14 +123,16 @@ def test_square(seed: int) -> None:
         assert 0 <= upper <= height - side
         edge = (min if mode == "partial" else max)(box[2] - box[0], box[3] - box[1])
         fits = math.ceil(edge * margin - 1e-9) <= min(width, height)
-        assert (square(box, width, height, CropConfig(mode, margin, "reject")) == found) == fits
+        assert (
+            square(box, width, height, CropConfig(mode, margin=margin, narrow="reject")) == found
+        ) == fits
         if fits and mode == "person":  # the whole person, up to the rounding to pixels
             assert left <= box[0] + 0.5
             assert upper <= box[1] + 0.5
             assert left + side >= box[2] - 0.5
             assert upper + side >= box[3] - 0.5
         if not fits:
-            padded = square(box, width, height, CropConfig(mode, margin, "edge"))
+            padded = square(box, width, height, CropConfig(mode, margin=margin, narrow="edge"))
             assert padded is not None
             side = math.ceil(edge * margin - 1e-9)
             for at, size in zip(padded, (width, height), strict=False):

@@ -212,6 +212,14 @@ def test_the_head_of_someone_too_tall_stays() -> None:
     assert row.square == (-15, 5, 90)
 
 
+def test_parts_of_people_of_some_sources() -> None:
+    rows = cut(*boxes((10, 5, 30, 75), (40, 30, 90, 50)))
+    whole = [r.square[2] for r in cut_squares(rows, CropConfig(partial=("other",)))]
+    parts = [r.square for r in cut_squares(rows, CropConfig(partial=("s",)))]
+    assert whole == [70, 50]
+    assert parts == [(10, 5, 20), (55, 30, 20)]  # the head of who stands, the middle of who lies
+
+
 def test_padding_repeats_and_mirrors() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (32, 8, 3), np.uint8)

@@ -102,6 +102,8 @@ class CropConfig:
     Attributes:
         mode: `person` takes the longer edge of the box as the side; `partial` the shorter edge, at
             the upper end of a standing person and in the middle of a lying one.
+        partial: sources that are cut as in mode `partial`, whatever `mode` says: PERSONA-Test is
+            made of VOC that way.
         margin: the side is multiplied by it.
         narrow: what happens where the side does not fit into the image. `shrink`: the side becomes
             the image's shorter edge, and the upper end of a standing person stays. `reject`: the
@@ -115,6 +117,7 @@ class CropConfig:
     """
 
     mode: Literal["person", "partial"] = "person"
+    partial: tuple[str, ...] = ()
     margin: float = 1.0
     narrow: Literal["shrink", "reject", "reflect", "edge"] = "shrink"
     crowd_cover: float = 0.3

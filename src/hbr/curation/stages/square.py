@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -59,6 +60,8 @@ def _place(start: float, side: int, size: int) -> int:
 
 def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
     """Give each candidate of an image its square."""
+    if rows[0].source in config.partial:
+        config = dataclasses.replace(config, mode="partial")
     cut = []
     for row in rows:
         if not row.alive:
