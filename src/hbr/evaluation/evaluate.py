@@ -30,7 +30,8 @@ class EvaluateConfig:
         seed: of the bootstrap.
         workers: processes of one thread each; None takes as many as there are cores, or one on a
             GPU; 0 works in this process.
-        batch: pictures that are read, and given to a metric, at once.
+        batch: pictures that are read, and given to a metric, at once; None takes one, or eight on
+            a GPU.
         device: where networks run: "cpu", "cuda", "cuda:N".
         weights: folder of weights; None is where hbr looks by itself.
         people: COCO file with the people in the references, for the metrics of people.
@@ -42,7 +43,7 @@ class EvaluateConfig:
     resamples: int = 1000
     seed: int = 0
     workers: int | None = None
-    batch: int = 4
+    batch: int | None = None
     device: str = "cpu"
     weights: Path | None = None
     people: Path | None = None
@@ -57,7 +58,7 @@ class EvaluateConfig:
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
         check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
-        check(self.batch >= 1, "batch", self.batch, "1 or more")
+        check(self.batch is None or self.batch >= 1, "batch", self.batch, "1 or more")
         _ = self.measuring
 
     @property
@@ -77,6 +78,13 @@ class EvaluateConfig:
         return MeasureConfig(
             tuple(single), self.size, self.device, self.weights, self.people, self.pose
         )
+
+    @property
+    def at_once(self) -> int:
+        """How many pictures go through together."""
+        if self.batch is not None:
+            return self.batch
+        return 1 if self.device == "cpu" else 8
 
     @property
     def processes(self) -> int:
@@ -173,7 +181,7 @@ def evaluate(
             kept.unlink(missing_ok=True)
     rows: list[Measured] = []
     found = measure_all(
-        pairs, config.measuring, workers=config.processes, batch=config.batch, known=kept
+        pairs, config.measuring, workers=config.processes, batch=config.at_once, known=kept
     )
     with _appending(kept) as append:
         for measured, lacking in found:

@@ -33,6 +33,8 @@ class FolderMetrics:
             statistics: a folder that keeps what is known of the restored pictures; what is known
                 of references is kept in hbr's cache.
         """
+        if not self._metrics:
+            return {}
         from hbr.metrics.frechet import frechet_distance, statistics_folder
 
         restored = [row.pair.restored for row in rows if row.error is None]

@@ -72,7 +72,10 @@ def evaluate(
         int | None,
         typer.Option(min=0, help="Processes that measure; 0: this one; default: one a core."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures read, and measured, at once.")] = 4,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures measured at once; default: 1, or 8 on a GPU."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1.")] = "cpu",
     weights: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Weights of metrics, where not hbr's own.")
