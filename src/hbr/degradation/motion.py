@@ -2,7 +2,7 @@
 
 A blurred copy of the image is mixed in under a soft mask of the parts that moved; the mask is
 swept along the same path, since what moves covers the ground that it moves over. In the spirit of
-HAODiff (2025), §3.1, where human motion blur and generic damage come together; written from the
+HAODiff (2025), where human motion blur and generic damage come together; written from the
 idea, and so with ranges of its own.
 
 Where an image has no regions, the drawn seed makes up shapes: one to three strokes as wide as a
