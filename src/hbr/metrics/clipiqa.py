@@ -94,8 +94,10 @@ def load_clipiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
         device: where it runs.
         weights: the folder of a CLIP, or the folder that its folder lies in.
     """
-    given = weights is not None and (weights / "config.json").is_file()
-    folder = weights if given and weights else find_weights(info.weights[0], info.id, weights)
+    if weights is not None and (weights / "config.json").is_file():
+        folder = weights
+    else:
+        folder = find_weights(info.weights[0], info.id, weights)
     if not folder.is_dir():
         raise MetricError(f"{folder}: {info.id} takes the folder of a CLIP")
     model = ClipIQA(folder)

@@ -47,12 +47,6 @@ class KnownWeights:
     home: Literal["hbr", "torch"] = "hbr"
 
     @property
-    def size(self) -> int | None:
-        """Bytes of all files; None when not all are known."""
-        sizes = [f.size for f in self.files]
-        return None if None in sizes else sum(s for s in sizes if s is not None)
-
-    @property
     def folder(self) -> Path:
         """Where fetched files go."""
         if self.home == "hbr":
