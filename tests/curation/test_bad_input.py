@@ -94,6 +94,7 @@ def test_images_that_cannot_be_used(image, run, photo_file) -> None:
     assert details["other.jpg"] == "is 300x240, the annotations say 240x300"
     assert "animation" in details["moving.webp"]
     assert details["told.jpg"] == "line 7: no number"
+    assert details["missing.jpg"] == "missing.jpg: No such file or directory"
     assert all("\n" not in (d or "") for d in details.values())
 
 

@@ -219,7 +219,9 @@ class ChunkWorker:
                 data, image.key, rotation=image.rotation, max_pixels=self._config.max_pixels
             )
         except SourceError as error:
-            out.rows = [row.stopped("read", "missing", _line(error))]
+            # a manifest that is published tells no folders of this machine
+            told = _line(error).replace(image.ref.path, image.key)
+            out.rows = [row.stopped("read", "missing", told)]
         except (PhotoError, MemoryError) as error:
             out.rows = [row.stopped("read", "unreadable", _line(error))]
         else:
