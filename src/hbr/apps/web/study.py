@@ -11,8 +11,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from hbr.evaluation.pages import environment, text
 from hbr.evaluation.study import Study, StudyError
+from hbr.pages import environment, text
 
 Code = Annotated[str, Field(max_length=40)]
 HEADERS = {
@@ -46,7 +46,7 @@ def create_app(study: Study) -> FastAPI:
     """The application that serves this study."""
     app = FastAPI(title=study.config.title, docs_url=None, redoc_url=None, openapi_url=None)
     page = environment(__package__).get_template("study.html").render(config=study.config)
-    style = text("hbr.evaluation", "style.css") + text(__package__, "study.css")
+    style = text("hbr", "style.css") + text(__package__, "study.css")
     script = text(__package__, "study.js")
 
     @app.middleware("http")

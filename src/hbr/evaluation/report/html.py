@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hbr.evaluation.pages import environment
 from hbr.evaluation.report.pictures import scenes
 from hbr.evaluation.report.tables import build, digits, number, verdict_line
 from hbr.evaluation.report.texts import failed
 from hbr.evaluation.results import BenchmarkRun
+from hbr.pages import environment
 
 
 def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from hbr.evaluation.pages import data_uri
 from hbr.evaluation.results import BenchmarkRun, Row
 from hbr.image import PhotoError, read_photo
 from hbr.image.pixels import on_white, to_8_bits
+from hbr.pages import data_uri
 
 EXTREMES = 4
 """How many of the best and of the worst of each metric come before all others."""

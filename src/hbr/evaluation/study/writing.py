@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hbr.config import to_dict
-from hbr.evaluation.pages import environment
 from hbr.evaluation.study.analysis import Estimate, StudyReport
 from hbr.evaluation.study.plot import draw, inline_svg, png, ranked, svg
 from hbr.files import write_bytes, write_text
+from hbr.pages import environment
 
 NONE = "–"
 

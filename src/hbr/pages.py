@@ -27,7 +27,7 @@ def environment(package: str) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.globals["style"] = _trusted(text("hbr.evaluation", "style.css"))
+    made.globals["style"] = _trusted(text("hbr", "style.css"))
     made.globals["asset"] = lambda name: _trusted(text(package, name))
     return made
 
