@@ -118,13 +118,18 @@ def run(
     benchmark = load_benchmark(name, _given(data, "--data"), _given(method, "--method"))
     reporter = Reporter(as_json=False)
     with StopSignals() as stop, reporter.listening():
+
+        def report(line: str) -> None:
+            stop.check()  # a library may have swallowed the interruption
+            reporter.say("info", line)
+
         try:
             found = run_benchmark(
                 benchmark,
                 out,
                 resources=Resources(workers, device, weights),
                 resume=resume,
-                report=lambda line: reporter.say("info", line),
+                report=report,
             )
             if not no_report:
                 _render(found, out / "report")

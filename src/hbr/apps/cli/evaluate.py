@@ -121,14 +121,17 @@ def evaluate(
     reporter = Reporter(as_json=False)
     kept = outputs[0].with_name(f".{outputs[0].name}.hbr-kept") if outputs else None
     with StopSignals() as stop, reporter.listening():
+
+        def progress(done: int, total: int) -> None:
+            stop.check()  # a library may have swallowed the interruption
+            reporter.moved(done, total)
+
         try:
             pairing = _paired(
                 (restored, strip), (reference, strip_reference), missing, extra, recursive
             )
             with reporter.bar(len(pairing.pairs)):
-                found = evaluate(
-                    pairing.pairs, config, kept=kept, resume=resume, progress=reporter.moved
-                )
+                found = evaluate(pairing.pairs, config, kept=kept, resume=resume, progress=progress)
         except BaseException:
             if stop.received is None:
                 raise
