@@ -45,7 +45,7 @@ format: $(STAMP)  ## put the code into the house's style
 	@$(BIN)/ruff format .
 
 bench: $(STAMP)  ## run the benchmarks; each prints JSON
-	@for name in nano_quality speed full_size; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@for name in nano_quality speed full_size degrade metrics evaluate curation curation_ray; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:  ## remove what make made, .venv included
 	rm -rf $(VENV) $(EXTRAS) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
@@ -64,7 +64,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): this takes some minutes the first time."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt torch hatchling editables
-	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev,train]"
+	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev,train,ray,hub,onnx]"
 	@touch $(STAMP)
 
 # Exactly the listed packages, without what they would bring along; then .venv is put behind them,
