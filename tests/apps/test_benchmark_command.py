@@ -198,8 +198,9 @@ def test_a_table_of_a_paper_that_has_no_such_cell(run_hbr: Run, folder: Path) ->
     assert "known: osdhuman.table1_datasets" in done.stderr
     done = run_hbr("benchmark", "compare", out, "--paper", "osdhuman.table2_methods")
     assert done.returncode == 0
+    assert "has none of these cells; it is of PERSONA-Test, PERSONA-Val" in done.stderr
     verdicts = {tuple(x.split("\t")[i] for i in (1, 2, 6)) for x in done.stdout.splitlines()[1:]}
-    assert ("input", "PSNR-Y", "no paper value") in verdicts
+    assert verdicts == {("input", name, "no paper value") for name in ("PSNR-Y", "GMSD")}
 
 
 def test_what_is_refused_before_any_work(run_hbr: Run, folder: Path) -> None:

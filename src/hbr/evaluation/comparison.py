@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hbr.evaluation.papers import PaperTable, paper_table, tolerance_of
 from hbr.evaluation.results import (
@@ -42,18 +42,26 @@ def compare(
         )
     table = paper_table(paper)
     names = {method.name for method in run.methods}
-    others = [MethodInfo(name, run=False) for name in table.methods if name not in names]
+    columns = run.layout.columns
+    others = [
+        MethodInfo(name, run=False)
+        for name in table.methods
+        if name not in names and _has_any(table, name, columns)
+    ]
     methods = (*run.methods, *others)
     own = {(c.method, c.data_set, c.metric): c for c in run.cells}
     cells = []
     for data_set in run.data_sets:
         for method in methods:
-            for metric in run.layout.columns[data_set.name]:
+            for metric in columns[data_set.name]:
                 empty = Cell(method.name, data_set.name, metric, None, verdict=NOT_RUN)
                 cell = own.get((method.name, data_set.name, metric), empty)
                 cells.append(_compared(_bare(cell), method, data_set, table, tolerance))
     warnings = [line for line in run.warnings if not line.startswith("of the paper: ")]
     warnings += [f"of the paper: {note}" for note in table.notes]
+    if all(cell.paper is None for cell in cells):
+        found = ", ".join(sorted({data_set for _, data_set, _ in table.values}))
+        warnings.append(f"of the paper: {table.name} has none of these cells; it is of {found}")
     return dataclasses.replace(
         run,
         paper=table.source,
@@ -62,6 +70,12 @@ def compare(
         cells=tuple(cells),
         warnings=tuple(warnings),
     )
+
+
+def _has_any(table: PaperTable, method: str, columns: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the paper prints anything of the method in these columns."""
+    cells = ((data_set, metric) for data_set, metrics in columns.items() for metric in metrics)
+    return any(table.value(method, *cell) is not None for cell in cells)
 
 
 def _bare(cell: Cell) -> Cell:
