@@ -1,4 +1,4 @@
-"""`hbr curate`."""
+"""`hbr curate run | plan`; what looks at runs is in `curate_results`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,43 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hbr.apps.cli import ExitCode
+from hbr.apps.cli import ExitCode, curate_results
 
 if TYPE_CHECKING:
+    from hbr.curation.config import CurationConfig
+    from hbr.curation.engine import Engine
     from hbr.curation.run import Progress, Summary
 
 app = typer.Typer(help="Make a data set of people from photographs (HQ-ACF).", no_args_is_help=True)
+app.command("status")(curate_results.status)
+app.command("explain")(curate_results.explain)
+app.command("diff")(curate_results.diff)
+app.command("report")(curate_results.report)
+app.command("export")(curate_results.export)
+app.command("thresholds")(curate_results.thresholds)
+
+Config = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[CONFIG.yaml]",
+        exists=True,
+        dir_okay=False,
+        help="The recipe, as in configs/curation; without one, the defaults.",
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="SOURCE",
+        help="Photos or annotations, in place of the recipe's sources; may be repeated.",
+    ),
+]
 
 
 @app.callback()
@@ -25,32 +52,45 @@ def _curate() -> None:
 
 @app.command()
 def run(
-    config: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[CONFIG.yaml]",
-            exists=True,
-            dir_okay=False,
-            help="The recipe, as in configs/curation; without one, the defaults.",
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="SOURCE",
-            help="Photos or annotations, in place of the recipe's sources; may be repeated.",
-        ),
-    ] = None,
+    config: Config = None,
+    inputs: Inputs = None,
     out: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the data set and of the work.")
     ] = Path("curated"),
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Processes on this machine, or a cluster of Ray (extra `ray`)."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address", metavar="auto|HOST:PORT", help="Of Ray's head; none starts Ray here."
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="With ray, GPUs of each actor, 0.25 for four to share one; by default 1 "
+            "where the recipe says cuda.",
+        ),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes; by default one a core.")
+        int | None,
+        typer.Option(min=0, help="Processes or actors; by default one a core, or as many as fit."),
     ] = None,
     memory: Annotated[
-        float | None, typer.Option(min=0.1, help="Gigabytes that they should stay below.")
+        float | None,
+        typer.Option(
+            min=0.1, help="Gigabytes that all processes should stay below; with ray, of each actor."
+        ),
+    ] = None,
+    max_errors: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Part of the images that may be unusable.",
+        ),
     ] = None,
 ) -> None:
     """Find, cut out, judge and split crops of people.
@@ -58,25 +98,19 @@ def run(
     The same command goes on where an earlier run stopped. Progress goes to stderr; the last line,
     on stdout, is the manifest.
     """
-    import dataclasses
-
-    from hbr.config import load_yaml
-    from hbr.curation.config import CurationConfig
-    from hbr.curation.engine_local import LocalEngine, cores
+    from hbr.curation.journal import Journal
     from hbr.curation.run import curate
-    from hbr.curation.sources.opening import guess_source
 
-    recipe = load_yaml(CurationConfig, config) if config else CurationConfig()
-    if inputs:
-        recipe = dataclasses.replace(recipe, sources=tuple(map(guess_source, inputs)))
-    if not recipe.sources:
-        raise typer.BadParameter("name photos or annotations.", param_hint="--input")
-    engine = LocalEngine(
-        cores() if workers is None else workers, None if memory is None else int(memory * 1e9)
-    )
+    recipe = _recipe(config, inputs, max_errors)
+    for option, value in (("--ray-address", address), ("--gpus", gpus)):
+        if value is not None and engine != "ray":
+            raise typer.BadParameter("it is for --engine ray.", param_hint=option)
+    machine = _engine(engine, address, gpus, workers, memory)
     signal.signal(signal.SIGTERM, _interrupt)
+    journal = Journal(out, _Line())
     try:
-        summary = curate(recipe, out, engine=engine, report=_Line())
+        with journal.kept():
+            summary = curate(recipe, out, engine=machine, report=journal)
     except KeyboardInterrupt:
         again = shlex.join(["hbr", *sys.argv[1:]])
         typer.echo(f"stopped; the same command goes on: {again}", err=True)
@@ -85,6 +119,99 @@ def run(
     typer.echo(out / "manifest.parquet")
     if summary.errors:
         raise typer.Exit(ExitCode.SOME if summary.errors < summary.images else ExitCode.NOTHING)
+
+
+@app.command()
+def plan(
+    config: Config = None,
+    inputs: Inputs = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core.")
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Estimate for so many, in place of those that are counted."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Images to try.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
+) -> None:
+    """Say what would run, what it lacks, and how long it would take.
+
+    A sample of the images goes through all stages on this machine; nothing is written. The images
+    of each source are counted for at most 10 seconds. Exit code 4: something is missing.
+    """
+    import dataclasses
+    import json
+
+    from hbr.curation.engine_local import cores
+    from hbr.curation.plan import lines, make_plan
+
+    recipe = _recipe(config, inputs, None)
+    made = make_plan(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
+    crew = cores() if workers is None else workers
+    if as_json:
+        n = made.images if images is None else images
+        told: dict[str, Any] = {
+            "sources": [dataclasses.asdict(source) for source in made.sources],
+            "stages": [dataclasses.asdict(stage) for stage in made.stages],
+            "sample": {"images": made.sample, "crops": made.crops, "passed": made.passed},
+            "images": n,
+            "workers": crew,
+            "hours": made.hours(n, crew),
+            "missing": made.missing,
+        }
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        for line in lines(made, images, crew):
+            typer.echo(line)
+    if made.missing:
+        raise typer.Exit(ExitCode.WEIGHTS)
+
+
+def _recipe(
+    config: Path | None, inputs: list[str] | None, max_errors: float | None
+) -> CurationConfig:
+    """The recipe with what the command line puts in its place; its paths are whole."""
+    import dataclasses
+
+    from hbr.config import load_yaml
+    from hbr.curation.config import CurationConfig
+    from hbr.curation.sources.opening import guess_source
+
+    recipe = load_yaml(CurationConfig, config) if config else CurationConfig()
+    if inputs:
+        recipe = dataclasses.replace(recipe, sources=tuple(map(guess_source, inputs)))
+    if not recipe.sources:
+        raise typer.BadParameter("name photos or annotations.", param_hint="--input")
+    if max_errors is not None:
+        recipe = dataclasses.replace(recipe, errors=max_errors)
+    # whoever looks at the run later may stand in another folder
+    return dataclasses.replace(recipe, sources=tuple(map(_with_whole_paths, recipe.sources)))
+
+
+def _with_whole_paths(source: Any) -> Any:
+    import dataclasses
+
+    values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    paths = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
+    return dataclasses.replace(source, **paths)
+
+
+def _engine(
+    name: str,
+    address: str | None,
+    gpus: float | None,
+    workers: int | None,
+    memory: float | None,
+) -> Engine:
+    given = None if memory is None else int(memory * 1e9)
+    if name == "ray":
+        from hbr.curation.engine_ray import RayEngine
+
+        return RayEngine(address=address, workers=workers, gpus=gpus, memory=given)
+    from hbr.curation.engine_local import LocalEngine, cores
+
+    return LocalEngine(cores() if workers is None else workers, given)
 
 
 def _interrupt(*_: Any) -> None:
