@@ -232,7 +232,18 @@ def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
     assert wheel.name.startswith(f"hbr-{hbr.__version__}-")
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
-    for name in ("py.typed", "models/catalogue.yaml", "weights/nano.safetensors"):
+    needed = (
+        "py.typed",
+        "style.css",
+        "models/catalogue.yaml",
+        "metrics/weights.yaml",
+        "curation/sources/labels.yaml",
+        "evaluation/paper_tables.json",
+        "evaluation/benchmarks/nano.yaml",
+        "evaluation/methods/programs.yaml",
+        "weights/nano.safetensors",
+    )
+    for name in needed:
         assert f"hbr/{name}" in sizes
     assert sizes["hbr/weights/nano.safetensors"] <= 20_000_000
     assert any(name.endswith("/licenses/LICENSE") for name in sizes)
