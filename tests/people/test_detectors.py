@@ -362,6 +362,25 @@ def test_onnx_that_cannot_be_used(tmp_path: Path) -> None:
         load_detector(tmp_path / "x.onnx", layout="nms")
 
 
+@pytest.mark.parametrize(
+    ("outputs", "shape", "layout"),
+    [
+        ({"out": (5, 9)}, ["b", 1, 64, 64], None),  # grey pictures
+        ({"out": (4, 9)}, ["b", 3, 64, 64], None),  # boxes without scores
+        ({"out": (25200, 85)}, ["b", 3, 64, 64], None),  # YOLOv5
+        ({"out": (5, 9)}, ["b", 3, 64, 64], "yolox"),
+        ({"out": (5, 9)}, ["b", 3, 64, 64], "detr"),
+    ],
+)
+def test_onnx_of_another_layout(
+    tmp_path: Path, outputs: dict[str, Any], shape: list[Any], layout: str | None
+) -> None:
+    arrays = {name: np.zeros(size, np.float32) for name, size in outputs.items()}
+    path = write_onnx(tmp_path / "x.onnx", arrays, shape)
+    with pytest.raises(DetectorError, match=r"x\.onnx (takes|gives) "):
+        load_detector(path, layout=layout)
+
+
 def test_missing_extras_are_named() -> None:
     from hbr.people.pose import RtmPose
 

@@ -114,9 +114,17 @@ def test_crowds_other_classes_and_nobody(tmp_path: Path) -> None:
             people_from_coco(path)
     with pytest.raises(DetectorError, match="No such file"):
         people_from_coco(tmp_path / "no.json")
-    path.write_text(json.dumps(data | {"annotations": [entry | {"bbox": [1, 2]}]}))
-    with pytest.raises(DetectorError, match=r"a\.jpg"):
-        people_from_coco(path)["a.jpg"]
+    data["images"][0] |= {"width": 9, "height": 9}  # type: ignore[operator]
+    for wrong in (
+        {"bbox": [1, 2]},
+        {"segmentation": {"size": [9, 9], "counts": "o" * 60 + "0"}},
+        {"segmentation": [[0, 0, float("nan"), 5, 3, 3]]},
+        {"segmentation": [[0, 0, 1e300, 5, 3, 3]]},
+        {"segmentation": [[0, 0, 1]]},
+    ):
+        path.write_text(json.dumps(data | {"annotations": [entry | wrong]}))
+        with pytest.raises(DetectorError, match=r"a\.jpg"):
+            people_from_coco(path)["a.jpg"]
 
 
 def test_people_fit_together() -> None:

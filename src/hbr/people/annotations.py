@@ -69,7 +69,7 @@ class _CocoPeople(Mapping[str, People]):
         entries = self._entries[name]
         try:
             return _people(entries, self._sizes[name])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DetectorError(f"{self._path}, {name}: {error!r}") from None
 
 
@@ -95,7 +95,7 @@ def mask_from_coco(segmentation: Any, height: int, width: int) -> np.ndarray:
         bool [height, width].
 
     Raises:
-        ValueError: RLE of another size.
+        ValueError: RLE of another size, or an outline that is none.
     """
     if isinstance(segmentation, list):
         mask = np.zeros((height, width), bool)
@@ -118,7 +118,12 @@ def fill(outline: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Returns:
         bool [height, width].
+
+    Raises:
+        ValueError: a number is not finite, or beyond all sizes of pictures.
     """
+    if not (np.abs(outline) < 1e9).all():
+        raise ValueError("an outline has a number that is no place in a picture")
     # each edge toggles, in the rows that it crosses, all pixels to the right of it
     toggles = np.zeros((height, width + 1), np.int64)
     centres = np.arange(height) + 0.5

@@ -92,7 +92,8 @@ class OnnxDetector:
         """Open the file.
 
         Raises:
-            DetectorError: it is missing or no ONNX, its layout is not known, it knows no people.
+            DetectorError: it is missing or no ONNX, its layout is not known or another than it was
+                said to be, it knows no people.
         """
         if layout is not None and layout not in LAYOUTS:
             raise DetectorError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
@@ -101,9 +102,12 @@ class OnnxDetector:
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._layout = LAYOUTS[layout or self._recognise(path)]
         shape = self._input.shape
+        if len(shape) != 4 or shape[1] != 3:
+            raise DetectorError(f"{path} takes {shape}; a detector of photos takes [b, 3, h, w]")
         height, width = (n if isinstance(n, int) else DEFAULT_SIZE for n in shape[2:])
         self._size = (height, width)
         self._people = person_classes(self._class_names(classes))
+        self._check(path)
         self._threshold = threshold
         self._batch_size = shape[0] if isinstance(shape[0], int) else batch_size
         self._fixed_batch = isinstance(shape[0], int)
@@ -158,6 +162,26 @@ class OnnxDetector:
             f"{path}: its layout cannot be told from its outputs {', '.join(self._outputs)}; "
             f"name one of {', '.join(LAYOUTS)}"
         )
+
+    def _check(self, path: Path) -> None:
+        """Raise `DetectorError` where the outputs are not those of the layout."""
+        shapes = [output.shape for output in self._session.get_outputs()]
+        if self._layout.out == "dets":
+            fits = len(shapes) == 2
+        elif self._layout.out == "detr":
+            fits = {"logits", "pred_boxes"} <= set(self._outputs)
+        else:
+            fits = len(shapes) == 1 and len(shapes[0]) == 3 and self._fits_yolo(*shapes[0][1:])
+        if not fits:
+            told = ", ".join(f"{n} {s}" for n, s in zip(self._outputs, shapes, strict=True))
+            raise DetectorError(f"{path} gives {told}: none of the layouts that are read here")
+
+    def _fits_yolo(self, rows: int | str | None, columns: int | str | None) -> bool:
+        """Whether there is a row for each class of people; YOLOv5 has the boxes down the rows."""
+        if not isinstance(rows, int):
+            return True
+        turned = isinstance(columns, int) and rows > 1000 > columns
+        return rows > 4 + max(self._people) and not turned
 
     def _class_names(self, classes: Sequence[str] | None) -> dict[int, str]:
         """The names of the classes: given, in the file as ultralytics writes them, or COCO's."""

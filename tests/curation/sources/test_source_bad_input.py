@@ -28,6 +28,7 @@ from hbr.curation.sources.configs import (
     ParquetConfig,
     VocConfig,
     WebDatasetConfig,
+    WiderConfig,
     YoloConfig,
 )
 from hbr.curation.sources.json_stream import JsonCutError, top_level
@@ -203,6 +204,10 @@ def test_open_images(folder: Path) -> None:
     assert bad.y1 == 2.5
     cut = images["train-annotations-bbox.csv:line 5"]
     assert cut.error == "train-annotations-bbox.csv, line 5: 3 columns instead of 9; it may be cut"
+    (folder / "hierarchy.json").write_text('{"LabelName": "/m/0", "Subcategory": null}')
+    with pytest.raises(SourceError, match=r"hierarchy\.json: no hierarchy of classes"):
+        read(OpenImagesConfig(annotations=folder))
+    (folder / "hierarchy.json").unlink()
     (folder / "train-annotations-bbox.csv").write_text("a,b\n1,2\n")
     with pytest.raises(SourceError, match="columns of boxes"):
         read(OpenImagesConfig(annotations=folder))
@@ -391,12 +396,33 @@ def test_a_list_of_faces_that_lies(folder: Path) -> None:
     assert math.isnan((c.boxes or ())[0].x1)
     assert "a file name was expected, not '9 9 9 9'" in (stray.error or "")
     assert "listed a second time" in (again.error or "")
+    for count in ("²", "9" * 5000):  # digits, but no count
+        path.write_text(f"a.jpg\n{count}\n1 2 3 4\n")
+        (only,) = read(guess_source(path))
+        assert (only.error or "").endswith("no count of boxes follows a.jpg")
+        (folder / "lists").mkdir(exist_ok=True)
+        (folder / "lists" / "a.jpg.txt").write_text(f"{count}\n1 2 3 4 5\n")
+        (only,) = read(WiderConfig(annotations=folder / "lists", layout="person"))
+        assert (only.error or "").startswith("a.jpg: fewer boxes than the list says")
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["{1000000000000: person}", "{-1: person}", "[" * 3000, "5", "person", "{person: 0}", ""],
+)
+def test_classes_of_yolo_that_lie(folder: Path, names: str) -> None:
+    (folder / "labels").mkdir()
+    (folder / "labels" / "data.yaml").write_text(f"names: {names}")
+    with pytest.raises(SourceError, match="no list of names under `names`"):
+        open_source(YoloConfig(images=folder / "images", annotations=folder / "labels"))
 
 
 def test_what_cannot_be_guessed(folder: Path) -> None:
     (folder / "notes.txt").write_text("a.jpg")
     with pytest.raises(SourceError, match="neither a photo nor a source"):
         guess_source(folder / "notes.txt")
+    with pytest.raises(SourceError, match="hf://@test names no data set"):
+        guess_source("hf://@test")
     for name in ("instances_a.json", "instances_b.json"):
         (folder / name).write_text('{"images": []}')
     with pytest.raises(SourceError, match=r"name one of instances_a\.json, instances_b\.json"):

@@ -211,7 +211,7 @@ def _roles(files: list[Path], vocabulary: Vocabulary) -> Roles:
         if path.suffix == ".json" and "hierarchy" in path.name:
             try:
                 _inherit(json.loads(path.read_text("utf-8")), None, roles, words)
-            except (OSError, ValueError, RecursionError):
+            except (OSError, ValueError, TypeError, RecursionError):
                 raise SourceError(f"{path}: no hierarchy of classes in JSON") from None
     return roles
 

@@ -128,6 +128,8 @@ def guess_source(path: str | Path) -> SourceConfig:
     """
     if str(path).startswith(HUB):
         dataset, _, split = str(path)[len(HUB) :].partition("@")
+        if not dataset:
+            raise SourceError(f"{path} names no data set; {HUB}OWNER/NAME does")
         return HubConfig(dataset=dataset, split=split or "train")
     path = Path(path)
     if path.is_file():

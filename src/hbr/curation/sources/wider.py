@@ -7,6 +7,7 @@ person        `name.jpg.txt` for each image: the count, then `class x0 y0 x1 y1`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,21 +76,20 @@ class WiderSource:
                 yield broken(self.name, place, f"{place}: a file name was expected, not {name!r}")
                 lines.skip_to(is_photo_name)
                 continue
-            count = lines.take()
-            if count is None or not count.isdigit():
+            said = lines.take()
+            if said is None or (count := _count(said)) is None:
                 yield broken(self.name, place, f"{place}: no count of boxes follows {name}")
-                if count is not None:
+                if said is not None:
                     lines.skip_to(is_photo_name)
                 continue
             # an image without faces is followed by one line of zeros all the same
             boxes: list[tuple[str, list[float]]] = []
-            while len(boxes) < max(int(count), 1):
+            while len(boxes) < max(count, 1):
                 row = lines.take_unless(is_photo_name)
                 if row is None:
                     break
                 boxes.append(_corner(row.split(), "face", "xywh"))
-            cut = len(boxes) < int(count)
-            yield self._image(name, boxes if int(count) else [], cut)
+            yield self._image(name, boxes if count else [], len(boxes) < count)
 
     def _pedestrian(self, lines: _Lines) -> Iterator[SourceImage]:
         for line in lines:
@@ -112,7 +112,8 @@ class WiderSource:
                 continue
             rows = [line.split() for line in lines[1:] if line.strip()]
             boxes = [_corner(r[1:], PERSON_CLASSES.get(r[0], r[0]), "xyxy") for r in rows]
-            cut = not lines or not lines[0].strip().isdigit() or len(rows) < int(lines[0])
+            count = _count(lines[0]) if lines else None
+            cut = count is None or len(rows) < count
             yield self._image(file[: -len(".txt")], boxes, cut)
 
     def _image(self, name: str, boxes: list[tuple[str, list[float]]], cut: bool) -> SourceImage:
@@ -122,6 +123,11 @@ class WiderSource:
         people = (self.vocabulary.box(label, edges) for label, edges in boxes)
         kept = tuple(box for box in people if box is not None)
         return SourceImage(self.name, name, ref, boxes=kept, error=error)
+
+
+def _count(words: str) -> int | None:
+    """A count of boxes; None for what is none."""
+    return int(words) if re.fullmatch(r"\s*[0-9]{1,18}\s*", words) else None
 
 
 def _corner(words: list[str], label: str, form: Literal["xywh", "xyxy"]) -> tuple[str, list[float]]:

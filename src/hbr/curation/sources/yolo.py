@@ -12,6 +12,8 @@ from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import badly_named, number, walk
 from hbr.image import is_photo_name
 
+MAX_CLASSES = 100_000
+
 
 @dataclass(frozen=True)
 class YoloSource:
@@ -104,7 +106,11 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], bool]:
         data: Any = yaml.safe_load(content)
         names = data["names"]
         if isinstance(names, dict):
+            if not all(0 <= number < MAX_CLASSES for number in names):
+                raise ValueError
             names = [names.get(i, "") for i in range(max(names) + 1)]
+        if not isinstance(names, list):
+            raise TypeError
         return tuple(map(str, names)), bool(data.get("kpt_shape"))
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         raise SourceError(f"{path}: no list of names under `names`") from None
