@@ -15,7 +15,8 @@ from hbr.config import check
 from hbr.curation.chunk import Chunk, ChunkDone, ChunkWork
 from hbr.curation.store import CurationError, working
 
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Variables that set how many threads the libraries below use."""
 
 
 def cores() -> int:
@@ -152,8 +153,8 @@ class _Process:
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Processes that start in here use one thread each."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         yield
     finally:
@@ -184,14 +185,14 @@ def _serve(work: ChunkWork, pipe: Connection, parent: int) -> None:
             except InterruptedError:
                 return
             except Exception as error:
-                answer = _portable(error)
+                answer = portable(error)
             try:
                 pipe.send(answer)
             except OSError:  # nobody is there any more
                 return
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """An exception that survives the way to the parent."""
     import pickle
 

@@ -1,0 +1,389 @@
+"""The engine on many machines: Ray Data, with one actor for each core or each part of a GPU.
+
+Chunks, not pixels, travel: an actor gets the description of a chunk, does all its stages with its
+own detector and metrics, and writes its part into the run's folder, which all machines share. What
+comes back is what it counted.
+
+    sources → desk (an actor beside the driver) → hand_out → workers (actor pool) → driver
+
+The desk holds a chunk from when the source gave it until it is done, so that a chunk that was lost
+with a machine is handed out again, and nothing but those few chunks ever lies in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hbr.config import check
+from hbr.curation.chunk import Chunk, ChunkDone, ChunkWork
+from hbr.curation.config import CurationConfig
+from hbr.curation.engine_local import THREADS, portable
+from hbr.curation.record import ERRORS, count
+from hbr.curation.store import CurationError, Store, read_records, working
+
+_IN_FLIGHT = 2  # chunks an actor has: the one it does and the next
+_LIVES = 3  # how many workers may be lost over one chunk
+_ASK = 1.0  # seconds after which a worker asks again whether somebody waits
+_OBJECTS = 128 << 20  # bytes of a store of objects that is started here; chunks are small
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Actors on a cluster of Ray, or on this machine alone.
+
+    The photos and the run's folder are at the same paths on all machines, and so is `hbr`.
+
+    Attributes:
+        address: `auto` for the cluster that this machine belongs to, or `HOST:PORT` of its head.
+            None takes the variable RAY_ADDRESS, or starts Ray on this machine for this run.
+        workers: how many actors; None takes as many as the cluster has room for at the start.
+        gpus: GPUs for each actor; parts of one let several share it. None takes one where the
+            configuration puts the detector or the metrics on `cuda`, and none elsewhere.
+        memory: bytes that Ray sets aside for each actor: no machine gets more than fit. None sets
+            nothing aside.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    gpus: float | None = None
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        client = (self.address or "").startswith("ray://")
+        check(not client, "address", self.address, "auto, or HOST:PORT of the head, from a machine "
+              "of the cluster")  # fmt: skip
+        check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
+        ok = self.gpus is None or 0 <= self.gpus < 1 or self.gpus == int(self.gpus)
+        check(ok, "gpus", self.gpus, "a part of one, or whole ones")
+        check(self.memory is None or self.memory > 0, "memory", self.memory, "bytes, above 0")
+
+    def run(self, work: ChunkWork, chunks: Iterable[Chunk]) -> Iterator[ChunkDone]:
+        """See `hbr.curation.engine.Engine`.
+
+        Raises:
+            CurationError: Ray is not installed, no cluster answers, it has no room for one actor,
+                or one chunk after the other took its worker down.
+        """
+        needs = self._needs(work.config)
+        waiting = iter(chunks)
+        first = next(waiting, None)
+        if first is None:
+            return
+        work = dataclasses.replace(work, out=work.out.absolute())
+        with _connected(self) as ray:
+            try:
+                yield from self._flow(ray, work, needs, first, waiting)
+            except ray.exceptions.RayError as error:
+                raise CurationError(
+                    f"Ray lost a worker again and again, or its cluster ({_last_line(error)}); "
+                    "what is done is kept, and the same command goes on"
+                ) from None
+
+    def _needs(self, config: CurationConfig) -> dict[str, float]:
+        """What one actor takes of a machine, in the words of Ray's resources."""
+        detector = config.boxes.detector
+        devices = {config.quality.device if config.quality.metrics else "cpu"}
+        devices.add(detector.device if detector else "cpu")
+        if numbered := sorted(device for device in devices if device.startswith("cuda:")):
+            raise CurationError(
+                f"the device {numbered[0]}: Ray gives each worker its own GPU; take cuda"
+            )
+        gpus = float("cuda" in devices) if self.gpus is None else self.gpus
+        return {"CPU": 1.0, "GPU": gpus, "memory": float(self.memory or 0)}
+
+    def _flow(
+        self,
+        ray: Any,
+        work: ChunkWork,
+        needs: dict[str, float],
+        first: Chunk,
+        rest: Iterator[Chunk],
+    ) -> Iterator[ChunkDone]:
+        """Feed the cluster, one chunk for each that is done."""
+        size = self._size(ray, needs)
+        ahead = (_IN_FLIGHT + 1) * size + 2
+        desk = _open_desk(ray)
+        results = _results(ray, desk, work, needs, size)
+        try:
+            given = done = 0
+            chunk: Chunk | None = first
+            while True:
+                while chunk is not None and given - done < ahead:
+                    desk.put.remote(given, pickle.dumps(chunk))
+                    given += 1
+                    chunk = next(rest, None)
+                    if chunk is None:
+                        desk.end.remote(given)
+                result = next(results, None)
+                if result is None:
+                    return
+                number, answer = result
+                desk.done.remote(number)
+                done += 1
+                if isinstance(answer, BaseException):
+                    raise answer
+                yield answer
+        finally:
+            ray.kill(desk)  # the workers notice, and leave
+            results.close()
+
+    def _size(self, ray: Any, needs: dict[str, float]) -> int:
+        """How many actors; there is room for them, at least for one."""
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(
+            min(int(has.get(name, 0) / n + 1e-6) for name, n in needs.items() if n)
+            for has in machines
+        )
+        if not room:
+            wanted = ", ".join(f"{n:g} {name}" for name, n in needs.items() if n)
+            raise CurationError(
+                f"no machine of the {len(machines)} of the cluster has room for one worker, which "
+                f"needs {wanted}"
+            )
+        return room if self.workers is None else min(self.workers, room)
+
+
+@contextlib.contextmanager
+def _connected(engine: RayEngine) -> Iterator[Any]:
+    """Ray, running; what was started here ends with the block."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the rest is in Ray's own files
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise CurationError(
+            "--engine ray needs the extra `ray`: pip install 'hbr[ray]' brings Ray Data"
+        ) from None
+    if ray.is_initialized():
+        yield ray
+        return
+    address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"address": address}
+    if address == "local":
+        options |= {"include_dashboard": False, "object_store_memory": _OBJECTS}
+        options["num_cpus"] = engine.workers
+    with _signals_kept():
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+            ray.shutdown()
+            raise CurationError(
+                f"no cluster of Ray can be reached at {address} ({_last_line(error)})"
+            ) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray puts its own answer to SIGTERM in place of the program's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _open_desk(ray: Any) -> Any:
+    """The desk, on the machine of the driver: they end together anyway."""
+    return ray.remote(_Desk).options(num_cpus=0, label_selector=_here(ray)).remote()
+
+
+def _here(ray: Any) -> dict[str, str]:
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
+def _results(
+    ray: Any, desk: Any, work: ChunkWork, needs: dict[str, float], size: int
+) -> Generator[tuple[int, Any], None, None]:
+    """Number of a chunk and what came of it: a `ChunkDone`, or an exception."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1  # each row is a block of its own, and goes on at once
+    context.execution_options.preserve_order = False
+    with ray.data.DataContext.current(context):
+        chunks = ray.data.from_items([0], override_num_blocks=1).map_batches(
+            _hand_out,
+            fn_kwargs={"desk": desk},
+            batch_size=None,
+            num_cpus=0,
+            label_selector=_here(ray),
+        )
+        answers = chunks.map_batches(
+            _Worker,
+            fn_constructor_args=(work, desk, Path.cwd()),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1,
+                max_size=size,
+                initial_size=size,
+                max_tasks_in_flight_per_actor=_IN_FLIGHT,
+            ),
+            num_cpus=needs["CPU"],
+            num_gpus=needs["GPU"] or None,
+            memory=needs["memory"] or None,
+        )
+        batches = answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
+        for row in batch.to_pylist():
+            if row["answer"]:
+                yield row["number"], pickle.loads(row["answer"])
+
+
+class _Desk:
+    """An actor beside the driver: the chunks that are not done yet, by number."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, bytes] = {}
+        self._begun = Counter[int]()
+        self._done: set[int] = set()
+        self._end: int | None = None
+        self._news = asyncio.Condition()
+
+    async def put(self, number: int, chunk: bytes) -> None:
+        """Take in a chunk."""
+        async with self._news:
+            self._chunks[number] = chunk
+            self._news.notify_all()
+
+    async def end(self, number: int) -> None:
+        """There are no chunks from this number on."""
+        async with self._news:
+            self._end = number
+            self._news.notify_all()
+
+    async def done(self, number: int) -> None:
+        """Forget a chunk."""
+        self._done.add(number)
+        self._chunks.pop(number, None)
+
+    async def take(self, number: int) -> bytes | None:
+        """A chunk, once it is there; b"" if it is done already, None behind the last one."""
+
+        def known() -> bool:
+            return number in self._chunks or number in self._done or number == self._end
+
+        async with self._news:
+            await self._news.wait_for(known)
+            return None if number == self._end else self._chunks.get(number, b"")
+
+    async def begin(self, number: int) -> int:
+        """How many workers have begun with a chunk, this one included."""
+        self._begun[number] += 1
+        return self._begun[number]
+
+    async def here(self) -> bool:
+        """Whether somebody still waits: an answer says so."""
+        return True
+
+
+def _hand_out(_: Any, desk: Any) -> Iterator[Any]:
+    """Chunks as rows, as they come; begun anew after a loss, it gives the same numbers again."""
+    import pyarrow as pa
+    import ray
+
+    number = 0
+    while (chunk := ray.get(desk.take.remote(number))) is not None:
+        yield pa.table({"number": [number], "chunk": pa.array([chunk], pa.binary())})
+        number += 1
+
+
+class _Worker:
+    """An actor that does chunks; it has its own detector and metrics."""
+
+    def __init__(self, work: ChunkWork, desk: Any, folder: Path) -> None:
+        os.environ.update(dict.fromkeys(THREADS, "1"))
+        with contextlib.suppress(OSError):
+            os.chdir(folder)  # paths of the configuration count from there
+        self._work = work
+        self._desk = desk
+        self._asked = time.monotonic()
+        self._lock = contextlib.ExitStack()
+        self._do: Any = None
+
+    def __call__(self, batch: Any) -> Any:
+        """A row with a chunk → a row with what came of it."""
+        import pyarrow as pa
+
+        number, chunk = (batch[name][0].as_py() for name in ("number", "chunk"))
+        answer = pickle.dumps(self._answer(number, pickle.loads(chunk))) if chunk else b""
+        return pa.table({"number": batch["number"], "answer": pa.array([answer], pa.binary())})
+
+    def _answer(self, number: int, chunk: Chunk) -> ChunkDone | Exception:
+        import ray
+
+        try:
+            if ray.get(self._desk.begin.remote(number)) > _LIVES:
+                raise CurationError(
+                    f"{_LIVES} workers were lost over the images from {chunk.tasks[0].image.id} to "
+                    f"{chunk.tasks[-1].image.id}; what is done is kept, and the same command goes "
+                    "on (fewer workers need less memory)"
+                )
+            if self._do is None:
+                self._check_folder()
+                self._lock.enter_context(working(self._work.out))
+                self._do = self._work.open()
+            return _read_done(self._work, chunk) or self._do(chunk, go_on=self._go_on)
+        except InterruptedError:
+            raise
+        except Exception as error:
+            return portable(error)
+
+    def _check_folder(self) -> None:
+        if not (Store(self._work.out, self._work.config).folder / "settings.json").exists():
+            raise CurationError(
+                f"{socket.gethostname()} does not see the run in {self._work.out}; the folder must "
+                "be shared, at the same path, by all machines of the cluster"
+            )
+
+    def _go_on(self) -> bool:
+        """Whether the driver is there; a machine that has lost it must not write."""
+        import ray
+
+        if time.monotonic() - self._asked > _ASK:
+            try:
+                ray.get(self._desk.here.remote(), timeout=60)
+            except ray.exceptions.RayError:
+                return False
+            self._asked = time.monotonic()
+        return True
+
+
+def _read_done(work: ChunkWork, chunk: Chunk) -> ChunkDone | None:
+    """What a chunk came to whose worker was lost between its part and the answer."""
+    import pyarrow.parquet as pq
+
+    part = Store(work.out, work.config).folder / "parts" / f"{chunk.id}.parquet"
+    if not part.exists():
+        return None
+    records = list(read_records(pq.read_table(part, memory_map=False)))
+    errors = sum(record.reason in ERRORS for record in records)
+    return ChunkDone(chunk.id, len(chunk.tasks), errors, count(records))
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
