@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hbr.curation.config import CurationConfig, OutputConfig, SizeConfig
+from hbr.curation.config import (
+    BoxesConfig,
+    CurationConfig,
+    DetectorConfig,
+    OutputConfig,
+    SizeConfig,
+)
 from hbr.curation.engine_local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.run import curate
@@ -179,14 +185,107 @@ def test_too_many_errors_stop_the_run_and_a_milder_one_goes_on(
     with pytest.raises(CurationError) as told:
         run(*images, config=strict)
     assert str(told.value) == (
-        "1 of 10 images cannot be used, more than the 5.0% that `errors` allows; what is done is "
-        "kept, and a run that allows more goes on"
+        "1 of 10 images cannot be used, such as s/0.jpg (unreadable: 0.jpg: is empty; get an "
+        "undamaged copy): more than the 5.0% that `errors` allows; what is done is kept, and a run "
+        "that allows more goes on"
     )
     assert not (tmp_path / "out/manifest.parquet").exists()
-    done = list((tmp_path / "out/work").glob("*/parts/*.parquet"))
-    _, summary = run(*images, config=dataclasses.replace(SETTINGS, errors=0.1))
+    records, summary = run(*images, config=dataclasses.replace(SETTINGS, errors=0.1))
     assert summary.errors == 1
-    assert list((tmp_path / "out/work").glob("*/parts/*.parquet")) == done
+    assert len(records) == 10
+
+
+def test_images_that_came_back_are_used(image, run, photo_file, tmp_path, digests) -> None:
+    """Each run tries again what an earlier one could not use, and only that."""
+    config = dataclasses.replace(SETTINGS, chunk=3)
+    good = [photo_file(seed) for seed in range(6)]
+    # in three chunks: of one nothing can be used, of one a part
+    names = ["a", "b", "c", "d", "e", "f"]
+    first = [None, b"cut", None, good[3], good[4][:99], good[5]]
+    there = zip(names, first, strict=True)
+    _, summary = run(*[image(f"{n}.jpg", data) for n, data in there], config=config)
+    assert (summary.errors, summary.kept) == (4, 2)
+    images = [image(f"{n}.jpg", data) for n, data in zip(names, good, strict=True)]
+    for _ in range(2):
+        records, summary = run(*images, config=config)
+        assert (summary.errors, summary.kept) == (0, 6)
+        assert len(records) == 6
+    assert "read" not in summary.costs  # nothing was left to do
+    again = digests(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "before")
+    run(*images, config=config)
+    assert digests(tmp_path / "out") == again
+
+
+def test_what_no_stage_foresaw_is_a_row(image, run, photo_file, monkeypatch) -> None:
+    """A library's error, or no memory, over one image: the others go on."""
+    import cv2
+
+    from hbr.curation import chunk
+
+    real_decode, real_cut = chunk.decode, chunk.crop_pixels
+
+    def decode(data, name, **options):
+        if name == "greedy.jpg":
+            raise MemoryError("Unable to allocate 12 GiB")
+        return real_decode(data, name, **options)
+
+    def cut(pixels, x, y, side, config):
+        if x > 140:  # the second crop of two
+            raise cv2.error("(-215:Assertion failed)\n > of a library")
+        return real_cut(pixels, x, y, side, config)
+
+    monkeypatch.setattr(chunk, "decode", decode)
+    monkeypatch.setattr(chunk, "crop_pixels", cut)
+    two = (Box(10, 10, 130, 130, "person"), Box(170, 10, 290, 130, "person"))
+    records, summary = run(
+        image("greedy.jpg", photo_file(1)),
+        image("odd.jpg", photo_file(2), two),
+        image("good.jpg", photo_file(3), two[:1]),
+    )
+    told = {r.key: (r.stage, r.reason, r.detail) for r in records}
+    assert told == {
+        "greedy.jpg": ("read", "failed", "MemoryError: Unable to allocate 12 GiB"),
+        "odd.jpg": ("read", "failed", "error: (-215:Assertion failed) > of a library"),
+        "good.jpg": ("splits", None, None),
+    }
+    assert (summary.errors, summary.kept) == (2, 1)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_detector_that_cannot_look_at_an_image(
+    image, run, photo_file, monkeypatch, batch: int
+) -> None:
+    from hbr.people import detectors
+    from hbr.people.people import People
+
+    broken = False
+
+    def load_detector(name, **options):
+        def detect(pictures):
+            if broken or any(min(p.shape[:2]) < 100 for p in pictures):
+                raise RuntimeError("a kernel does not fit")
+            return [People(np.array([[10.0, 10, 230, 230]]), np.ones(1)) for _ in pictures]
+
+        return detect
+
+    monkeypatch.setattr(detectors, "load_detector", load_detector)
+    detector = BoxesConfig(detector=DetectorConfig("any", batch=batch))
+    config = dataclasses.replace(SETTINGS, boxes=detector)
+    images = [
+        image("a.jpg", photo_file(1), None),
+        image("strip.jpg", photo_file(2, (400, 40)), None),
+        image("c.jpg", photo_file(3), None),
+    ]
+    records, _ = run(*images, config=config)
+    assert {r.key: r.reason for r in records} == {
+        "a.jpg": None,
+        "strip.jpg": "failed",
+        "c.jpg": None,
+    }
+    broken = True  # then it is no image's fault, and nothing is recorded
+    with pytest.raises(RuntimeError, match="a kernel does not fit"):
+        run(*images[1:2], config=config)
 
 
 def test_many_errors_stop_early(image, photo_file, listed, tmp_path) -> None:

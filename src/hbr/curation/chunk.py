@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -92,6 +92,7 @@ class ChunkDone:
         errors: how many of them could not be used.
         counts: (stage, reason) → rows.
         costs: stage → (things, CPU seconds).
+        trouble: one of the images that could not be used, and why; empty where there is none.
     """
 
     id: str
@@ -99,6 +100,7 @@ class ChunkDone:
     errors: int
     counts: Counts
     costs: dict[str, tuple[int, float]] = field(default_factory=dict)
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,12 @@ class _Image:
     decoded: Decoded | None = None
     boxes: list[PlacedBox] | None = None
 
+    def fail(self, error: Exception) -> None:
+        """End it with what no stage foresaw: memory for this one image, a bug in a library."""
+        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        self.rows = [self.rows[0].stopped("read", "failed", _line(told)[:200])]
+        self.decoded = None
+
 
 class ChunkWorker:
     """Does chunks; one in each process."""
@@ -153,20 +161,22 @@ class ChunkWorker:
         """
         self._costs = {}
         rows: list[tuple[Record, str, bytes | None]] = []
-        errors = 0
+        errors, trouble = 0, ""
         for group in self._groups(chunk.tasks):
             if not go_on():
                 raise InterruptedError("nobody waits for this chunk any more")
             for task, record, crop in self.records(group):
                 rows.append((record, task.id, crop))
-                errors += record.reason in ERRORS
+                if record.reason in ERRORS:
+                    errors += 1
+                    trouble = f"{task.image.id} ({record.reason}: {record.detail})"
         began = time.process_time()
         if not go_on():
             raise InterruptedError("nobody waits for this chunk any more")
         self._store.write_part(chunk.id, rows)
         self._spend("write", len(rows), began)
         counts = count(record for record, _, _ in rows)
-        return ChunkDone(chunk.id, len(chunk.tasks), errors, counts, self._costs)
+        return ChunkDone(chunk.id, len(chunk.tasks), errors, counts, self._costs, trouble)
 
     def _groups(self, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
         """Images that share a batch of the detector or the metrics."""
@@ -181,7 +191,10 @@ class ChunkWorker:
         self._find_people(images)
         crops: dict[str, np.ndarray] = {}
         for image in images:
-            self._to_crops(image, crops)
+            try:
+                crops.update(self._to_crops(image))
+            except Exception as error:
+                image.fail(error)
         alive = [row for image in images for row in image.rows if row.id in crops]
         judged = {row.id: row for row in self._judge(alive, crops)}
         for image in images:
@@ -218,14 +231,15 @@ class ChunkWorker:
             decoded = decode(
                 data, image.key, rotation=image.rotation, max_pixels=self._config.max_pixels
             )
+            self._lay_boxes(out, row, decoded)
         except SourceError as error:
             # a manifest that is published tells no folders of this machine
             told = _line(error).replace(image.ref.path, image.key)
             out.rows = [row.stopped("read", "missing", told)]
-        except (PhotoError, MemoryError) as error:
+        except PhotoError as error:
             out.rows = [row.stopped("read", "unreadable", _line(error))]
-        else:
-            self._lay_boxes(out, row, decoded)
+        except Exception as error:
+            out.fail(error)
         self._spend("read", 1, began)
         return out
 
@@ -262,8 +276,10 @@ class ChunkWorker:
         began = time.process_time()
         for start in range(0, len(blank), config.batch):
             part = blank[start : start + config.batch]
-            found = self._detect([cast(Decoded, image.decoded).pixels for image in part])
-            for image, people in zip(part, found, strict=True):
+            for image, people in zip(part, self._look(part), strict=True):
+                if isinstance(people, Exception):
+                    image.fail(people)
+                    continue
                 scored = zip(people.boxes.tolist(), people.scores.tolist(), strict=True)
                 image.boxes = [
                     PlacedBox((x0, y0, x1, y1), "person", score=score)
@@ -271,16 +287,32 @@ class ChunkWorker:
                 ]
         self._spend("detect", len(blank), began)
 
-    def _to_crops(self, image: _Image, crops: dict[str, np.ndarray]) -> None:
-        """Stages a to e of one image, whose pixels are then let go."""
+    def _look(self, images: Sequence[_Image]) -> list[Any]:
+        """What the detector finds in each of some images, or why it cannot look at it.
+
+        Raises:
+            Exception: whatever it raises, if no picture at all can be looked at.
+        """
+        detect = cast("Callable[[Sequence[np.ndarray]], list]", self._detect)
+        try:
+            return detect([cast(Decoded, image.decoded).pixels for image in images])
+        except Exception as error:
+            if len(images) > 1:
+                return [found for image in images for found in self._look([image])]
+            detect([np.full((480, 640, 3), 128, np.uint8)])
+            return [error]
+
+    def _to_crops(self, image: _Image) -> dict[str, np.ndarray]:
+        """Stages a to e of one image, whose pixels are then let go; its crops by id."""
         decoded, image.decoded = image.decoded, None
+        crops: dict[str, np.ndarray] = {}
         if decoded is None:
-            return
+            return crops
         config = self._config
         (row,) = image.rows
         if image.boxes is None:
             image.rows = [row.stopped("boxes", "unlabelled", "no boxes, no detector")]
-            return
+            return crops
         began = time.process_time()
         rows = candidates(row, image.boxes, config.boxes)
         if any(row.alive for row in rows):
@@ -296,6 +328,7 @@ class ChunkWorker:
                 rows[i] = row.passed("resize")
         self._spend("resize", sum(row.alive for row in rows), began)
         image.rows = rows
+        return crops
 
     def _judge(self, rows: Sequence[Record], crops: dict[str, np.ndarray]) -> list[Record]:
         """Stage f, the perceptual hash, and the tags."""
@@ -387,5 +420,5 @@ def _load_tagger(place: str | None) -> Tagger | None:
         raise ConfigError(f"tagger {place!r} cannot be loaded: {error}") from None
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _line(told: object) -> str:
+    return " ".join(str(told).split()) or type(told).__name__

@@ -39,6 +39,7 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "other-size": "the image has another size than the annotations say",
         "repeated": "the source names the image a second time",
         "source": "the source says that something is wrong with it",
+        "failed": "a stage could not work on the image",
     },
     "boxes": {
         "no-people": "nobody is in the image",
@@ -65,8 +66,11 @@ REASONS: Mapping[str, Mapping[str, str]] = {
 }
 """Why a row can stop at each stage."""
 
-ERRORS = frozenset({"missing", "unreadable", "other-size", "repeated", "source"})
-"""The reasons of `read`: what counts against the allowed share of errors."""
+ERRORS = frozenset(REASONS["read"])
+"""What counts against the allowed share of errors."""
+
+PASSING = ERRORS - {"repeated", "source"}
+"""Errors that may be gone next time: the image came back, or there is more memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from hbr.curation.engine import Engine
 from hbr.curation.engine_local import LocalEngine
 from hbr.curation.manifest import NAME as MANIFEST
 from hbr.curation.manifest import Manifest
-from hbr.curation.record import ERRORS, Counts, FunnelStep, content_id, funnel
+from hbr.curation.record import ERRORS, PASSING, Counts, FunnelStep, content_id, funnel
 from hbr.curation.sources.base import Source, SourceImage
 from hbr.curation.sources.opening import open_sources
 from hbr.curation.stages.quality import better
@@ -103,7 +103,8 @@ def curate(
 
     The folder holds, at the end, `manifest.parquet`, `summary.json`, `README.md` (the card) and the
     outputs that the configuration names; their bytes depend on the photos and the settings alone.
-    `work` beside them holds what makes the run resumable, and the rejected crops.
+    `work` beside them holds what makes the run resumable, and the rejected crops. What is done is
+    not looked at again, but for images that could not be used: each run tries those once more.
 
     Args:
         config: what to do.
@@ -126,6 +127,7 @@ def curate(
     with alone(out):
         store = Store(out, config)
         store.create()
+        store.forget(PASSING)
         walk = _Walk(config, store, photos, report)
         costs = walk.work(engine or LocalEngine(), out)
         report(walk.progress("set", 0))
@@ -166,6 +168,7 @@ class _Walk:
         self._keys = TaskSet()
         self._done = store.tasks()
         self._worked = self._errors = self._earlier = 0
+        self._trouble = ""
         self._counts: Counts = Counter()
 
     def work(self, engine: Engine, out: Path) -> dict[str, tuple[int, float]]:
@@ -224,6 +227,7 @@ class _Walk:
     def _take(self, done: ChunkDone) -> None:
         self._worked += done.images
         self._errors += done.errors
+        self._trouble = done.trouble or self._trouble
         self._counts += done.counts
 
     def _count_earlier_errors(self) -> None:
@@ -239,9 +243,10 @@ class _Walk:
         allowed = self._config.errors
         of = self._worked + self._earlier
         if self._errors > allowed * max(of, least):
+            one = f", such as {self._trouble}" if self._trouble else ""
             raise CurationError(
-                f"{self._errors} of {of} images cannot be used, more than the {allowed:.1%} that "
-                "`errors` allows; what is done is kept, and a run that allows more goes on"
+                f"{self._errors} of {of} images cannot be used{one}: more than the {allowed:.1%} "
+                "that `errors` allows; what is done is kept, and a run that allows more goes on"
             )
 
 

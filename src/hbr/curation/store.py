@@ -18,7 +18,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +136,21 @@ class Store:
                     file.writelines(crops)
             with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
                 part.write_bytes(buffer.getbuffer())
+
+    def forget(self, reasons: Collection[str]) -> None:
+        """Remove the rows that stopped for these reasons, so that their images are done again."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for path in self.parts():
+            told = pq.read_table(path, columns=["reason"], memory_map=False)["reason"].to_pylist()
+            stays = [reason not in reasons for reason in told]
+            if not any(stays):
+                path.unlink()
+            elif not all(stays):
+                table = pq.read_table(path, memory_map=False).filter(pa.array(stays))
+                with replacing(path) as part:
+                    pq.write_table(table, part)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
         """The parts that are done: their chunk's id, and their rows."""
