@@ -41,8 +41,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all; see `replacing`."""
-    write_bytes(path, text.encode())
+    r"""Write `text` as UTF-8, whole or not at all; see `replacing`.
+
+    Bytes of a file name that are not UTF-8 become `\udcxx`, which JSON reads as the same name.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def sha256(path: str | Path) -> str:

@@ -269,6 +269,15 @@ def test_bad_files_among_good_ones(run_hbr: Run, photo: Write, tmp_path: Path) -
     assert done.stdout.splitlines() == [str(tmp_path / "lq" / "zero.png")]
 
 
+def test_a_name_that_is_not_utf8(photo: Write, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    photo(tmp_path / "hq" / name)
+    pairs = tmp_path / "pairs.parquet"
+    assert call("-i", tmp_path / "hq", "-o", tmp_path / "lq", "--pairs-out", pairs) == 0
+    assert list(tree(tmp_path / "lq")) == [name]
+    assert [row["hq"] for row in rows(pairs)] == ["caf\\udce9.png"]
+
+
 def test_none_of_the_files_is_good(run_hbr: Run, tmp_path: Path) -> None:
     (tmp_path / "hq").mkdir()
     done = run_hbr("degrade", "-i", tmp_path / "hq", "-o", tmp_path / "lq")

@@ -144,6 +144,11 @@ def test_nothing_is_done(run_hbr: Run, photo: Write, mine: Path) -> None:
     assert "hbr: a: no result; the program ended with exit code 1, its last words: no GPU" in (
         done.stderr
     )
+    for more in (("-o", "lq"), ("-o", "lq/out", "--recursive")):
+        done = run_hbr("methods", "run", "run.yaml", "-i", "lq", *more, cwd=mine)
+        assert done.returncode == 2
+        assert "among the photos of the next run" in done.stderr
+    assert [p.name for p in (mine / "lq").iterdir()] == ["a.png"]
     (mine / "empty").mkdir()
     assert run_hbr("methods", "run", "run.yaml", "-i", "empty", "-o", "o", cwd=mine).returncode == 1
 

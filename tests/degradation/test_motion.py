@@ -239,6 +239,7 @@ COCO = {
             "annotation 7: counts",
         ),
         (lambda c: c["images"].clear(), "no 1"),
+        (lambda c: c["images"][0].update(width=math.inf), "no COCO file"),
     ],
 )
 def test_a_broken_people_file_is_named(tmp_path, change, told):
@@ -257,6 +258,7 @@ def test_a_broken_people_file_is_named(tmp_path, change, told):
     ("make", "field"),
     [
         (lambda: MotionConfig(count=(0, 1)), "count"),
+        (lambda: MotionConfig(bend=math.inf), "bend"),
         (lambda: MotionConfig(length=(0.1, 0.6)), "length"),
         (lambda: MotionConfig(opacity=(0.5, 1.1)), "opacity"),
         (lambda: MotionConfig(places=(0.0, 0.0)), "places"),

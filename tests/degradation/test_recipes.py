@@ -1,6 +1,7 @@
 """The named recipes: their published ranges, their strengths, and recipes from files."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,17 @@ import torch
 import yaml
 
 from hbr.config import ConfigError, from_dict, to_dict
-from hbr.degradation import RECIPES, Recipe, degrade, draw, find_recipe, pipeline, weakened
+from hbr.degradation import (
+    RECIPES,
+    BlurConfig,
+    Recipe,
+    StageConfig,
+    degrade,
+    draw,
+    find_recipe,
+    pipeline,
+    weakened,
+)
 from hbr.degradation.filtering import filter_each, filter_large
 from hbr.image import read_photo
 
@@ -163,6 +174,20 @@ def test_a_recipe_from_a_file(tmp_path):
         find_recipe(str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match=r"one of real-esrgan, .*motion-blur"):
         find_recipe("real-esrgn")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BlurConfig(sigma=(0.2, math.inf)),
+        lambda: BlurConfig(shapes=(math.inf, 1.0, 0.0, 0.0, 0.0, 0.0)),
+        lambda: StageConfig(noise_sigma=(0.0, math.inf)),
+        lambda: StageConfig(resize_range=(0.5, math.inf)),
+    ],
+)
+def test_infinity_is_no_severity(make):
+    with pytest.raises(ConfigError, match="inf"):
+        make()
 
 
 def test_the_recipe_in_the_docs_is_one():

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import re
 
 import pytest
@@ -305,6 +306,17 @@ def test_names_cannot_break_out_of_the_page(run, browser, tmp_path):
     data = json.loads(page.locator("#data").text_content())
     assert data["methods"] == [HOSTILE]
     assert page.wrong == []
+
+
+def test_a_name_that_is_not_utf8(run, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    rows = [dataclasses.replace(row, stem=name, error="lost") for row in run.rows[:1]]
+    strange = dataclasses.replace(run, rows=rows)
+    strange.save(tmp_path)
+    assert BenchmarkRun.load(tmp_path).rows[0].stem == name
+    for file in render(strange, tmp_path):
+        shown = "caf\\udce9" in file.read_text(encoding="utf-8")
+        assert shown or file.suffix in (".csv", ".tex")
 
 
 def test_it_is_one_file(page_file):

@@ -164,8 +164,15 @@ def write_manifest(path: Path, rows: Iterable[PairRow]) -> None:
     with replacing(path) as part, pq.ParquetWriter(part, schema()) as writer:
         group: list[dict[str, object]] = []
         for row in rows:
-            group.append(to_dict(row))
+            group.append({name: _utf8(value) for name, value in to_dict(row).items()})
             if len(group) == _ROW_GROUP:
                 writer.write_table(pa.Table.from_pylist(group, schema()))
                 group.clear()
         writer.write_table(pa.Table.from_pylist(group, schema()))
+
+
+def _utf8(value: object) -> object:
+    """Names of files may hold bytes that are not UTF-8, which Parquet cannot."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "backslashreplace").decode()

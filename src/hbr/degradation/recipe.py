@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -84,9 +85,11 @@ class StageConfig:
         _check_prob(self, "gaussian_prob", "noise_prob", "grey_prob", "jpeg_prob")
         _check_range(self, "poisson_scale", "jpeg_quality")
         low, high = self.noise_sigma
-        check(0 <= low <= high, "noise_sigma", self.noise_sigma, "two numbers from 0, in order")
+        ok = 0 <= low <= high < math.inf
+        check(ok, "noise_sigma", self.noise_sigma, "two numbers from 0, in order")
         low, high = self.resize_range
-        check(0 < low <= 1 <= high, "resize_range", self.resize_range, "two factors around 1")
+        ok = 0 < low <= 1 <= high < math.inf
+        check(ok, "resize_range", self.resize_range, "two factors around 1")
         _check_weights(self, "resize_probs", "resize_modes")
         low, high = self.jpeg_quality
         check(1 <= low <= high <= 100, "jpeg_quality", self.jpeg_quality, "within 1 and 100")
@@ -134,8 +137,8 @@ class MotionConfig:
         check(self.length[1] <= 0.5, "length", self.length, "at most 0.5, half of the short edge")
         check(self.softness[1] <= 0.2, "softness", self.softness, "at most 0.2")
         check(self.opacity[1] <= 1, "opacity", self.opacity, "within 0 and 1")
-        check(self.bend >= 0, "bend", self.bend, "0 or more")
-        check(self.wobble >= 0, "wobble", self.wobble, "0 or more")
+        check(0 <= self.bend <= math.tau, "bend", self.bend, "from 0 to 2π, one turn")
+        check(0 <= self.wobble <= math.tau, "wobble", self.wobble, "from 0 to 2π, one turn")
 
 
 @dataclass(frozen=True)
@@ -184,14 +187,15 @@ def _check_prob(config: object, *names: str) -> None:
 def _check_weights(config: object, *names: str) -> None:
     for name in names:
         weights = getattr(config, name)
-        ok = min(weights) >= 0 and sum(weights) > 0
+        ok = min(weights) >= 0 and 0 < sum(weights) < math.inf
         check(ok, name, weights, f"{len(weights)} weights, not all 0")
 
 
 def _check_range(config: object, *names: str) -> None:
     for name in names:
         low, high = getattr(config, name)
-        check(0 < low <= high, name, (low, high), "two numbers above 0, the smaller first")
+        ok = 0 < low <= high < math.inf
+        check(ok, name, (low, high), "two numbers above 0, the smaller first")
 
 
 REAL_ESRGAN = Recipe(

@@ -187,7 +187,10 @@ def read_people(path: str | Path) -> dict[str, tuple[Person, ...]]:
     except ConfigError as error:
         number = entry.get("id")
         raise ConfigError(f"{path}: annotation {number}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, IndexError),
+        *(OverflowError, RecursionError),
+    ) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(f"{path} is no COCO file of people: {what}") from None
 

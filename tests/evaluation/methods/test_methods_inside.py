@@ -207,9 +207,10 @@ def test_a_line_that_was_cut_short_is_done_again(lq: Photos, tmp_path: Path) -> 
     method.run(lq, out, report=lines.append)
     assert lines[1:] == ["1 of 1: a"], "a result that somebody removed is made again"
 
-    (out / LEDGER).write_text("not JSON\n")
-    with pytest.raises(MethodError, match=r"ledger\.jsonl is damaged"):
-        method.run(lq, out)
+    for text in ("not JSON", "5", '{"method": 3}'):
+        (out / LEDGER).write_text(text + "\n")
+        with pytest.raises(MethodError, match=r"ledger\.jsonl is damaged"):
+            method.run(lq, out)
 
 
 def test_every_kind_is_read_from_plain_values() -> None:

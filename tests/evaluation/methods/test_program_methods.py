@@ -1,6 +1,7 @@
 """Programs outside hbr: their layouts, their failures, real processes that are killed for real."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -207,6 +208,43 @@ def test_what_a_program_started_ends_with_it(
     method = peer("--do", "hang with a child", start_seconds=1.5, image_seconds=0.1)
     assert len(method.run(lq, tmp_path / "out").restored) == 1
     assert not is_alive(int((repo / "child").read_text()))
+
+
+def test_files_that_come_and_go_disturb_nothing(repo: Path, lq: Photos, tmp_path: Path) -> None:
+    """Scratch folders while it runs, and a process of its own that writes on after its end."""
+    litter = """
+import os, shutil, subprocess, sys, tempfile, time
+folder, target = sys.argv[1:]
+if target == "for ever":
+    until = time.monotonic() + 6
+    while time.monotonic() < until:
+        inside = os.path.join(folder, "scratch", str(time.monotonic_ns()))
+        os.makedirs(inside)
+        open(os.path.join(inside, "x"), "w").close()
+        if time.monotonic_ns() % 3:
+            shutil.rmtree(inside)
+    sys.exit()
+subprocess.Popen([sys.executable, __file__, target, "for ever"], start_new_session=True)
+until = time.monotonic() + 2
+while time.monotonic() < until:
+    print("works", flush=True)
+    time.sleep(0.05)
+for name in os.listdir(folder):
+    shutil.copy(os.path.join(folder, name), target)
+"""
+    (repo / "litter.py").write_text(litter)
+    spec = ProgramSpec(("{python}", "litter.py", "{input}", "{output}"), factor=1)
+    config = ProgramConfig(spec, sys.executable, repo, quiet_seconds=0.4)
+    outcome = build_method(config).run(lq, tmp_path / "out")
+    assert not outcome.failed
+    check_whole(outcome, tmp_path / "out", lq)
+
+
+def test_a_name_that_is_not_utf8(peer: Peer, lq: Photos, tmp_path: Path) -> None:
+    stem = os.fsdecode(b"caf\xe9")
+    outcome = peer().run({stem: lq["a"]}, tmp_path / "out")
+    assert list(outcome.restored) == [stem]
+    assert "caf\\udce9" in (tmp_path / "out" / ".work" / "run-001.log").read_text("utf-8")
 
 
 RUN = """
@@ -456,6 +494,9 @@ def test_stems_stay_in_the_folder(peer: Peer, lq: Photos, tmp_path: Path, stem: 
         ({"outputs": ("../{name}.png",)}, "below the folder"),
         ({"command": ("x", "{input}", "{output}", "{a[b]}")}, "placeholder"),
         ({"command": ("x", "{input}", "{output}", "{")}, "placeholder"),
+        ({"values": {"weights": "{nonsense}"}}, "nonsense"),
+        ({"values": {"weights": "{repo.parent}"}}, "repo.parent"),
+        ({"values": {"weights": "{python}"}}, "{python}"),
     ],
 )
 def test_a_wrong_spec_is_told(spec: dict[str, object], says: str) -> None:
@@ -470,6 +511,9 @@ def test_values(repo: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"values\.weights is missing; X needs it"):
         build_method(ProgramConfig(spec, repo=repo))
+    for text in ("{", "{0}", "{nonsense}"):
+        with pytest.raises(ConfigError, match="placeholder"):
+            ProgramConfig(spec, repo=repo, values={"weights": text})
     with pytest.raises(ConfigError, match="must be one of weights"):
         build_method(ProgramConfig(spec, repo=repo, values={"weight": "a"}))
     with pytest.raises(ConfigError, match="always enlarges by 1"):

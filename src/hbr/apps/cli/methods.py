@@ -127,6 +127,11 @@ def run(
     from hbr.evaluation.pairing import find_pictures
     from hbr.restoration.batch import StopSignals
 
+    if out.resolve() == lq.resolve() or (recursive and lq.resolve() in out.resolve().parents):
+        raise typer.BadParameter(
+            "the results would be among the photos of the next run; name another folder.",
+            param_hint="--output",
+        )
     built = build_method(read_method(method))
     photos = find_pictures(lq, recursive=recursive)
     reporter = Reporter(as_json=False)

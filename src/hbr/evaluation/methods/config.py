@@ -105,7 +105,8 @@ class ProgramSpec:
             anything, `.*` at the end any suffix of a photo. The first that finds a file counts.
         workdir: where it runs: "repo", or "run", the folder of the run, for programs that write
             below the folder that they are in.
-        values: further placeholders and their defaults; an empty one must be given.
+        values: further placeholders and their defaults; an empty one must be given. Those above but
+            {python} may stand in them.
         needs: files and folders, placeholders allowed, that must be there before it starts;
             relative ones are below the repository.
         factor: how much the program enlarges; None if {upscale} tells it.
@@ -134,6 +135,7 @@ class ProgramSpec:
         """Check every field."""
         check(bool(self.command), "command", self.command, "the words of a command line")
         check(bool(self.outputs), "outputs", self.outputs, "one pattern or more")
+        _check_values(self.values)
         known = {*OWN_PLACEHOLDERS, *self.values}
         for word in (*self.command, *self.needs):
             _check_placeholders(word, known)
@@ -207,6 +209,7 @@ class ProgramConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         check(bool(self.python), "python", self.python, "a path, a command or conda:NAME")
+        _check_values(self.values)
         check(0.25 <= self.scale <= 8, "scale", self.scale, "0.25 to 8")
         ok = self.upscale is None or 0.25 <= self.upscale <= 16
         check(ok, "upscale", self.upscale, "0.25 to 16, or null")
@@ -276,6 +279,11 @@ MethodConfig = HbrConfig | SpandrelConfig | ProgramConfig | FolderConfig | Basel
 def _check_tile(tile: object) -> None:
     ok = tile == "auto" or (isinstance(tile, int) and not isinstance(tile, bool) and tile >= 0)
     check(ok, "tile", tile, "auto or a whole number from 0")
+
+
+def _check_values(values: dict[str, str]) -> None:
+    for text in values.values():
+        _check_placeholders(text, {*OWN_PLACEHOLDERS} - {"python"})
 
 
 def _check_placeholders(text: str, known: set[str]) -> None:

@@ -184,7 +184,8 @@ class Ledger:
         for line in lines:
             with contextlib.suppress(json.JSONDecodeError):  # cut short
                 rows.append(json.loads(line))
-        if not rows or "method" not in rows[0]:
+        rows = [row for row in rows if isinstance(row, dict)]
+        if not rows or not isinstance(rows[0].get("method"), dict):
             raise MethodError(f"{display_name(self._file)} is damaged; give another folder")
         made_with = [row["made_with"] for row in rows if "made_with" in row]
         return rows[0]["method"], {r["stem"]: r for r in rows if "stem" in r}, made_with

@@ -10,6 +10,7 @@ same pixels.
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import shutil
 import time
@@ -157,7 +158,8 @@ class ProgramMethod:
         )
         each = ended.seconds / len(staged)
         made, missing, wrong = self._harvest(run, staged, ledger, each)
-        shutil.rmtree(run)
+        # what left the program's group may still write; the next run removes the rest
+        shutil.rmtree(run, ignore_errors=True)
         report(f"{made} of {len(staged)} made: {ended}")
         said = last_line(log)
         why = f"{ended}" + (f", its last words: {said}" if said else "")
@@ -221,7 +223,7 @@ class ProgramMethod:
             made, missing, wrong = self._harvest(run, left, ledger, self._took(run))
             failed |= wrong
             todo = {stem: path for stem, path in todo.items() if stem in missing}
-            shutil.rmtree(run)
+            shutil.rmtree(run, ignore_errors=True)
             if made:
                 report(f"{made} taken over from a start that was interrupted")
         return todo, failed
@@ -236,7 +238,11 @@ class ProgramMethod:
 
 def _count(run: Path, staged: Todo, report: Report) -> int:
     """How many pictures the program has written."""
-    found = sum(p.parent != run / "input" and is_photo_name(p) for p in run.rglob("*"))
+    found = 0
+    # unlike pathlib it does not mind folders that vanish meanwhile
+    for folder, _, files in os.walk(run):
+        if Path(folder) != run / "input":
+            found += sum(map(is_photo_name, files))
     if found:
         report(f"{min(found, len(staged))} of {len(staged)} there")
     return found
@@ -250,7 +256,7 @@ def _parts(todo: Todo, size: int) -> Iterator[Todo]:
 
 def _name(stem: str, ledger: Ledger) -> str:
     told = f"{ledger.method_digest}\0{stem}\0{ledger.key(stem)}"
-    return "i" + hashlib.sha256(told.encode()).hexdigest()[:15]
+    return "i" + hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:15]
 
 
 def _size(pixels: Any) -> tuple[int, int]:
@@ -266,7 +272,7 @@ def _new_folder(work: Path) -> Path:
 
 def _begin_log(log: Path, command: list[str], names: Mapping[str, str]) -> None:
     lines = [f"$ {shlex.join(command)}", *(f"# {n} is {stem}" for stem, n in names.items()), ""]
-    log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    log.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _end_orphans(work: Path) -> None:
