@@ -7,7 +7,9 @@ import pytest
 from scipy.optimize import minimize
 
 from hbr.evaluation.study.agreement import icc, krippendorff_alpha
+from hbr.evaluation.study.analysis import _agreement, _choices, _Resampling
 from hbr.evaluation.study.bradley_terry import fit, has_maximum, regularized
+from hbr.evaluation.study.store import Answer
 
 NAN = np.nan
 # Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), part C: 4 observers, 12 units,
@@ -106,3 +108,32 @@ def test_one_who_never_lost_has_no_finite_strength():
     assert found[0] > found[1] > found[2]
     # two camps that were never compared
     assert not has_maximum(np.kron(np.eye(2), np.array([[0, 1], [1, 0]])))
+
+
+def choices(better: list[str], raters: int = 3, images: int = 20, slips: float = 0.05):
+    """Answers of raters who choose the method that comes first in `better`, but for slips."""
+    rng = np.random.default_rng(0)
+    answers = []
+    for rater, image in itertools.product(range(raters), range(images)):
+        for pair in itertools.combinations(better, 2):
+            sides = pair if (rater + image) % 2 else pair[::-1]
+            chosen = sides.index(pair[int(rng.random() < slips)])
+            answers.append(Answer(rater, len(answers), str(image), sides, chosen, None, 0.0))
+    return answers
+
+
+def test_agreement_on_choices_does_not_depend_on_names():
+    def alpha(better: list[str], slips: float = 0.05) -> float:
+        return _agreement("choice", choices(better, slips=slips), "ABC", 10, 0).alpha.value
+
+    assert alpha(["A", "B", "C"]) == alpha(["B", "C", "A"]) == alpha(["C", "B", "A"]) > 0.7
+    assert alpha(["A", "B", "C"], slips=0) == 1
+    assert abs(alpha(["A", "B", "C"], slips=0.5)) < 0.2
+
+
+def test_a_method_that_was_never_compared_has_no_strength():
+    answers = choices(["A", "B"])
+    (a, b, c), _, warnings = _choices(answers, ["A", "B", "C"], _Resampling(answers, 20, 0))
+    assert a.strength.value > 0 > b.strength.value
+    assert (c.strength.value, c.strength.low, c.win_rate.value) == (None, None, None)
+    assert "never compared" in warnings[0]

@@ -42,7 +42,8 @@ class MethodResult:
         n: answers about it.
         score: mean of 0 to 5; None in a study of choices.
         win_rate: share of its comparisons that it won; None in a study of scores.
-        strength: Bradley–Terry log-strength, mean over methods 0; None in a study of scores.
+        strength: Bradley–Terry log-strength, mean over methods 0; None in a study of scores, and
+            where it was never compared.
         quartiles: 25 %, 50 %, 75 % of the scores; empty in a study of choices.
     """
 
@@ -95,7 +96,9 @@ class Agreement:
 
     Attributes:
         level: of α: ordinal for scores, nominal for choices.
-        alpha: Krippendorff's α; its interval draws images anew, not raters.
+        alpha: Krippendorff's α; of choices, chance is one half whatever the methods are called
+            and however often they win (Kendall's u is so, too). Its interval draws images anew,
+            not raters.
         units: images × methods (or pairs) with two answers or more.
         icc_single: ICC(2,1) of scores.
         icc_mean: ICC(2,k), of the mean of all raters.
@@ -249,7 +252,8 @@ def _choices(
     flat = won.reshape(len(answers), m * m)
 
     def strengths(wins: np.ndarray) -> np.ndarray:
-        return fit(wins if has_maximum(wins) else regularized(wins))
+        fitted = fit(wins if has_maximum(wins) else regularized(wins))
+        return np.where((wins + wins.T).any(axis=1), fitted, np.nan)
 
     def figures(weights: np.ndarray) -> np.ndarray:
         wins = (weights @ flat).reshape(-1, m, m)
@@ -298,6 +302,9 @@ def _agreement(
     domain = np.array(SCORES if kind == "scores" else (0, 1), np.float64)
     level: Level = "ordinal" if kind == "scores" else "nominal"
     each = coincidences(values, domain)  # [n, k, k]
+    if kind == "choice":
+        # which method of a pair is 0 and which is 1 is arbitrary: each way counts half
+        each = (each + each[:, ::-1, ::-1]) / 2
     _, image = np.unique([stem for stem, _ in units], return_inverse=True)
     rng = np.random.default_rng(seed)
     drawn = np.array(
