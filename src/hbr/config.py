@@ -143,8 +143,9 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
         return None
     kinds = {option.kind: option for option in options if hasattr(option, "kind")}
     if kinds and isinstance(value, dict) and "kind" in value:
-        check(value["kind"] in kinds, _join(where, "kind"), value["kind"], _one_of(kinds))
-        return _convert(kinds[value["kind"]], value, where)
+        kind = value["kind"]
+        check(isinstance(kind, str) and kind in kinds, _join(where, "kind"), kind, _one_of(kinds))
+        return _convert(kinds[kind], value, where)
     errors = []
     for option in options:
         if option is type(None):

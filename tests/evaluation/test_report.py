@@ -306,6 +306,8 @@ def test_names_cannot_break_out_of_the_page(run, browser, tmp_path):
     data = json.loads(page.locator("#data").text_content())
     assert data["methods"] == [HOSTILE]
     assert page.wrong == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_a_name_that_is_not_utf8(run, tmp_path):
