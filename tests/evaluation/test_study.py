@@ -220,6 +220,18 @@ def test_one_rater_is_warned_of(tmp_path, folders):
     write_report(report, tmp_path / "r")
     with pytest.raises(StudyError, match="no rater 7"):
         summarise(study, exclude=[7])
+    with pytest.raises(StudyError, match="all answers are of raters who are left out"):
+        summarise(study, exclude=[0])
+
+
+def test_names_in_any_letters_are_drawn_without_a_word(tmp_path, folders, recwarn):
+    odd = "日本 $x_1$"
+    study = create(tmp_path / "s", {odd: folders["sharpnet"]}, StudyConfig(per_rater=1))
+    study.join(CODE)
+    study.answer(CODE, study.place(CODE).trial.id, 3)
+    write_report(summarise(study, resamples=20), tmp_path / "r")
+    assert odd in (tmp_path / "r" / "plot.svg").read_text()
+    assert not recwarn.list
 
 
 def test_bad_folders_make_no_study(tmp_path, folders):

@@ -150,6 +150,8 @@ def summarise(
     if unknown := sorted(set(exclude) - set(raters)):
         raise StudyError(f"there is no rater {unknown[0]}; there are {', '.join(map(str, raters))}")
     kept = [a for a in answers if a.rater not in exclude and a.repeat_of is None]
+    if not kept and answers:
+        raise StudyError("all answers are of raters who are left out, or are repeats")
     if not kept:
         raise StudyError(f"{study.folder} has no answers yet; hbr study serve collects them")
     sample = _Resampling(kept, resamples, seed)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hbr.evaluation.study.analysis import Estimate, MethodResult, StudyReport
@@ -60,7 +63,7 @@ def svg(figure: Figure) -> str:
     from matplotlib import rc_context
 
     buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "hbr"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "hbr"}), _any_letters():
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return buffer.getvalue()
 
@@ -76,9 +79,12 @@ def inline_svg(source: str) -> str:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG on white, 200 dots per inch."""
+    """The figure as PNG on white, 200 dots per inch; letters that its font lacks are boxes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    with _any_letters():
+        figure.savefig(
+            buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None}
+        )
     return buffer.getvalue()
 
 
@@ -120,6 +126,14 @@ def _quieten(axes: Axes) -> None:
         spine.set_color(QUIET)
     axes.tick_params(colors=INK, labelsize=9, left=False)
     axes.xaxis.label.set(color=QUIET, size=9)
+
+
+@contextmanager
+def _any_letters() -> Iterator[None]:
+    """No word about letters that matplotlib's font lacks: in the SVG they are text all the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ")
+        yield
 
 
 def _plain(name: str) -> str:

@@ -125,9 +125,9 @@ def _raters(report: StudyReport) -> Table:
 def _notes(report: StudyReport) -> list[str]:
     raters = len({a.rater for a in report.answers})
     notes = [
-        f"{len(report.answers)} answers of {raters} {'rater' if raters == 1 else 'raters'} about "
-        f"{report.images} {'image' if report.images == 1 else 'images'}, blinded and in random "
-        "order. Repeated trials count only as repeats.",
+        f"{_many(len(report.answers), 'answer')} of {_many(raters, 'rater')} about "
+        f"{_many(report.images, 'image')}, blinded and in random order. Repeated trials count "
+        "only as repeats.",
         f"Intervals: 95 %, percentiles of {report.resamples} resamples of raters and images "
         f"(seed {report.seed}); that of α of images only.",
     ]
@@ -137,6 +137,10 @@ def _notes(report: StudyReport) -> list[str]:
             "cannot tell how sure that is."
         )
     return notes
+
+
+def _many(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _methods_csv(report: StudyReport) -> str:
