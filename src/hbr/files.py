@@ -3,35 +3,111 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Name a file beside `path` to write to; it becomes `path` when the block ends well.
 
-    The part file has one name for each target, so that what a kill leaves is taken by the next
-    writing. Missing folders are made. If the block raises, `path` is as it was.
+    The part file is nobody else's: of several that write `path` at once, the last to end wins,
+    whole. What a kill leaves is removed by the next writing. Missing folders are made. If the
+    block raises, `path` is as it was.
 
     Raises:
         OSError: no permission, a full disk.
     """
     target = Path(os.path.realpath(path))  # through a link, not over it
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with _own_part(target) as part:
+        try:
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
     _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _own_part(target: Path) -> Iterator[Path]:
+    """`.NAME.part`, or `.NAME.1.part` and so on where others are writing.
+
+    Whoever holds the lock on `.NAME.part.lock` writes; the system lets go of it when a process
+    ends, however it ends. The part itself has no lock: some libraries put another file in its
+    place.
+    """
+    if fcntl is None:  # no such locks on Windows
+        yield target.with_name(f".{target.name}.part")
+        return
+    numbers = (f".{n}" if n else "" for n in itertools.count())
+    parts = (target.with_name(f".{target.name}{number}.part") for number in numbers)
+    part, handle = next((p, h) for p in parts if (h := _claim(p)) is not None)
+    try:
+        for other in parts:  # of several writers that were killed
+            if not _lock_of(other).exists():
+                break
+            if (left := _claim(other)) is not None:
+                _release(other, left)
+        yield part
+    finally:
+        _release(part, handle)
+
+
+def _claim(part: Path) -> int | None:
+    """A handle that holds the lock of a part file, which is not there; None if another has it."""
+    while True:
+        handle = os.open(_lock_of(part), os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle):
+                os.close(handle)
+                return None
+            with contextlib.suppress(FileNotFoundError):
+                # whoever had it may have removed it since it was opened
+                if os.path.samestat(os.fstat(handle), _lock_of(part).stat()):
+                    part.unlink(missing_ok=True)
+                    return handle
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _release(part: Path, handle: int) -> None:
+    with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)
+        _lock_of(part).unlink()
+    os.close(handle)
+
+
+def _lock_of(part: Path) -> Path:
+    return part.with_name(part.name + ".lock")
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file; False if another has."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network folders have none
+            raise
+    return True
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -92,7 +92,7 @@ class Store:
         """
         for name in ("parts", "crops"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-            for part in (self.folder / name).glob(".*.part"):
+            for part in (self.folder / name).glob(".*.part*"):
                 part.unlink()
         done = {path.stem for path in self.parts()}
         for path in (self.folder / "crops").glob("*.bin"):

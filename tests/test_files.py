@@ -1,0 +1,119 @@
+"""Files are there whole or not at all, whoever else writes them and whoever is killed."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from hbr.files import replacing, write_bytes, write_text
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def write_slowly(path: Path, letter: bytes, begun, go_on) -> None:
+    with replacing(path) as part, part.open("wb") as file:
+        file.write(letter * 1000)
+        file.flush()
+        begun.set()
+        go_on.wait(30)
+        file.write(letter * 1000)
+
+
+def writer(path: Path, letter: bytes):
+    """A process that has written half of a file."""
+    begun, go_on = SPAWN.Event(), SPAWN.Event()
+    process = SPAWN.Process(target=write_slowly, args=(path, letter, begun, go_on))
+    process.start()
+    assert begun.wait(30)
+    return process, go_on
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_two_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    one, first = writer(target, b"a")
+    two, second = writer(target, b"b")
+    assert not target.exists()
+    first.set()
+    one.join(30)
+    assert target.read_bytes() == b"a" * 2000
+    second.set()
+    two.join(30)
+    assert target.read_bytes() == b"b" * 2000
+    assert names(tmp_path) == ["file"]
+
+
+def test_what_kills_leave_is_gone_after_the_next_writing(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    write_text(target, "before")
+    for process, _ in [writer(target, letter) for letter in (b"a", b"b", b"c")]:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(30)
+    assert len(names(tmp_path)) == 7
+    assert target.read_text() == "before"
+    write_text(target, "x")  # shorter than what was left
+    assert target.read_text() == "x"
+    assert names(tmp_path) == ["file"]
+
+
+def test_one_who_writes_beside_a_living_one_leaves_its_part_alone(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    process, go_on = writer(target, b"a")
+    for n in range(3):
+        write_bytes(target, bytes([n]))
+    assert target.read_bytes() == b"\2"
+    go_on.set()
+    process.join(30)
+    assert target.read_bytes() == b"a" * 2000
+    assert names(tmp_path) == ["file"]
+
+
+def test_threads_do_not_meet_either(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    contents = {bytes([n]) * 5000 for n in range(16)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data: write_bytes(tmp_path / "file", data), sorted(contents) * 20))
+    assert (tmp_path / "file").read_bytes() in contents
+    assert names(tmp_path) == ["file"]
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file"
+    write_text(target, "before")
+    with pytest.raises(UnicodeEncodeError), replacing(target) as part:
+        part.write_text("after", encoding="ascii") and part.write_text("ä", encoding="ascii")
+    assert target.read_text() == "before"
+    assert names(target.parent) == ["file"]
+
+
+def test_a_block_may_put_another_file_in_place_of_the_part(tmp_path: Path) -> None:
+    (tmp_path / "made").write_text("whole")
+    with replacing(tmp_path / "file") as part:
+        (tmp_path / "made").replace(part)
+        write_text(tmp_path / "file", "of another")  # finds the place taken all the same
+    assert (tmp_path / "file").read_text() == "whole"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_block_that_writes_nothing_changes_nothing(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "before")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_text() == "before"
+    assert names(tmp_path) == ["file"]
+
+
+def test_links_are_written_through_and_modes_are_usual(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "file")
+    write_text(tmp_path / "link", "x")
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "plain").write_text("")
+    modes = {(tmp_path / name).stat().st_mode for name in ("real/file", "plain")}
+    assert len(modes) == 1
