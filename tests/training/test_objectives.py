@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import settings, train
+from toy_training import MODEL, settings, train
 
-from hbr.config import from_dict
+from hbr.config import ConfigError, from_dict
 from hbr.models.checkpoint import read_checkpoint
 from hbr.models.identity import start_at_identity, whiten
+from hbr.models.loading import load_model
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.schedule import add_noise, alphas_cumprod, predicted_x0
-from hbr.training.config import TrainConfig
-from hbr.training.data import Pair, seeded, validation_pairs
-from hbr.training.objectives import build_objective
+from hbr.training.config import TrainConfig, VSDConfig
+from hbr.training.data import Pair, TrainingPairs, seeded, validation_pairs
+from hbr.training.loop import Trainer
+from hbr.training.objectives import build_objective, distillation
 
 
 def rows(out: Path) -> list[dict[str, float]]:
@@ -73,10 +75,11 @@ def test_the_seed_and_the_step_decide_the_loss(tmp_path, kind, photos):
     torch.manual_seed(0)
     model = OneStepRestorer(config.model)
     start_at_identity(model)
-    terms = build_objective(config).terms
+    losses = build_objective(config).losses
     pair = Pair(photos, photos * 0.9)
     first, again, other = (
-        sum(terms(model, pair, config.loss, seeded(0, step, 1)).values()) for step in (3, 3, 4)
+        sum(losses(model, pair, config.loss, seeded(0, step, 1)).terms.values())
+        for step in (3, 3, 4)
     )
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (kind == "restoration")
@@ -103,3 +106,86 @@ def test_noise_that_was_added_is_taken_away_again():
     assert torch.allclose(predicted_x0(z_t, noise, at), z, atol=1e-5)
     # DESIGN §3: √ᾱ and √(1−ᾱ) at 999
     assert torch.allclose(z_t[2], 0.0682649 * z[2] + 0.9976673 * noise[2], atol=1e-6)
+
+
+ADAPTED = {
+    "kind": "restoration",
+    "lora": {"rank": 2},
+    "vsd": {"weight": 1.0, "lora": {"rank": 2}},
+}
+
+
+@pytest.fixture
+def prior(tmp_path: Path) -> Path:
+    """The model file of a short diffusion training."""
+    values = settings(
+        tmp_path / "prior",
+        objective={"kind": "diffusion"},
+        phases=[{"steps": 6, "crop": 32, "batch": 2}],
+    )
+    return train(values)
+
+
+def test_fine_tuning_by_adapters_changes_what_restores_and_nothing_else(tmp_path, prior):
+    out = tmp_path / "tuned"
+    file = train(settings(out, objective=ADAPTED, init=str(prior), freeze=["prompt.encoder"]))
+    before, after = read_checkpoint(prior), read_checkpoint(file)
+    assert before.tensors.keys() == after.tensors.keys()
+    changed = {n for n in before.tensors if not torch.equal(before.tensors[n], after.tensors[n])}
+    assert {n.split(".")[0] for n in changed} == {"autoencoder", "unet", "prompt"}
+    assert not any(n.startswith(("autoencoder.decoder", "prompt.encoder")) for n in changed)
+    assert {"loss/vsd", "loss/regularizer"} <= rows(out)[-2].keys()
+    # what is kept for going on is the adapters, not the frozen weights under them
+    assert (out / "state.safetensors").stat().st_size < 2 * prior.stat().st_size
+
+
+def test_the_model_file_is_what_the_adapters_make_of_the_prior(tmp_path, prior, photos):
+    config = from_dict(
+        TrainConfig, settings(tmp_path / "tuned", objective=ADAPTED, init=str(prior))
+    )
+    trainer = Trainer(config, report=lambda line: None)
+    file = trainer.run()
+    trainer.model.eval()
+    with torch.no_grad(), trainer._averaged():
+        adapted = trainer.model(photos)
+    assert torch.allclose(load_model(file)(photos), adapted, atol=1e-4)
+
+
+def test_adapters_go_on_where_they_stopped(tmp_path, prior):
+    values = settings(tmp_path / "whole", objective=ADAPTED, init=str(prior))
+    whole = read_checkpoint(train(values)).tensors
+    values = {**values, "out": str(tmp_path / "parts")}
+    stopped = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
+    pairs = TrainingPairs(stopped.config, 0)
+    for step in range(3):
+        stopped._step(pairs.batch(step))
+    stopped.config.out.mkdir()
+    stopped._save()
+    parts = read_checkpoint(train(values)).tensors
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_distillation_pulls_towards_what_the_prior_knows(tmp_path, prior, photos):
+    """The regularizer starts as the prior: the gradient is guidance alone, and 0 without any."""
+    config = from_dict(
+        TrainConfig, settings(tmp_path / "tuned", objective=ADAPTED, init=str(prior))
+    )
+    model = Trainer(config, report=lambda line: None).model
+    z = model.encode(photos).detach().requires_grad_()
+    p = model.prompt(photos).detach()
+    for guidance, pulls in ((1.0, False), (7.5, True)):
+        loss = distillation(model, z, p, VSDConfig(guidance=guidance), seeded(0, 0, 1))
+        assert (loss.item() > 1e-9) == pulls
+
+
+def test_vsd_needs_the_frozen_network_under_adapters(tmp_path):
+    values = settings(tmp_path, objective={"kind": "restoration", "vsd": {}})
+    with pytest.raises(ConfigError, match="lora"):
+        from_dict(TrainConfig, values)
+
+
+def test_a_prompt_of_another_kind_starts_anew(tmp_path, prior):
+    """As for the null prompt of OSDHuman's table 4: the prior's U-Net under a fixed prompt."""
+    null = {**MODEL, "prompt": {"kind": "fixed", "n_queries": 4, "width": 16}}
+    file = train(settings(tmp_path / "null", model=null, objective=ADAPTED, init=str(prior)))
+    assert "prompt.embedding" in read_checkpoint(file).tensors

@@ -125,6 +125,26 @@ def load_lora(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Pat
 
 
 @torch.no_grad()
+def merged_state(module: nn.Module, adapters: Collection[str]) -> dict[str, Tensor]:
+    """The weights of `module` with these adapters merged, W + α/r · B A, named as without any.
+
+    The module stays as it is; other adapters are left out.
+    """
+    layers = lora_layers(module)
+    state = {}
+    for name, tensor in module.state_dict().items():
+        if ".lora_" in name:
+            continue
+        layer = layers.get(name.removesuffix(".weight").removesuffix(".base_layer"))
+        if layer is not None and name.endswith(".weight"):
+            for adapter in adapters:
+                if adapter in layer.lora_A:
+                    tensor = tensor + layer.get_delta_weight(adapter).to(tensor.dtype)
+        state[name.replace(".base_layer.", ".")] = tensor
+    return state
+
+
+@torch.no_grad()
 def merge(module: nn.Module) -> None:
     """Add every adapter to the weights that it sits on, and take it away: W + α/r · B A."""
     for name, layer in lora_layers(module).items():

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hbr.config import check
 from hbr.degradation import RECIPES
-from hbr.models.config import RestorerConfig
+from hbr.models.config import LoRAConfig, RestorerConfig
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,56 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class VSDConfig:
+    """Variational score distillation against the weights that the training starts from.
+
+    Attributes:
+        weight: of the loss, beside those on pixels.
+        space: "x0", as the published code runs it, or "epsilon", Eq. 6 to the letter
+            (`hbr.models.vsd.vsd_gradient`).
+        guidance: how far the prior is guided towards the prompt, away from a prompt of zeros.
+        timesteps: t is drawn from [low, high); the regularizer's own from the whole schedule.
+        lora: the regularizer's adapters, which sit on the U-Net beside the generator's.
+        lr: of the regularizer; None is the generator's.
+    """
+
+    weight: float = 1.0
+    space: Literal["x0", "epsilon"] = "x0"
+    guidance: float = 7.5
+    timesteps: tuple[int, int] = (20, 980)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.weight > 0, "weight", self.weight, "above 0")
+        check(self.guidance >= 0, "guidance", self.guidance, "0 or more")
+        low, high = self.timesteps
+        check(0 <= low < high, "timesteps", self.timesteps, "two numbers from 0, rising")
+        check(self.lr is None or self.lr > 0, "lr", self.lr, "above 0")
+
+
+@dataclass(frozen=True)
 class RestorationConfig:
-    """LQ in, HQ out, in one step: all of the model is trained, save what is frozen."""
+    """LQ in, HQ out, in one step (OSDHuman §3.1).
+
+    Attributes:
+        prompt_from: the image that the prompt is made of; "hq" is for comparisons only, as in
+            OSDHuman's table 4, since there is no HQ image to restore from. "none" is zeros.
+        lora: adapters on the encoder and the U-Net, whose own weights and the decoder's are frozen
+            then; None trains every weight.
+        vsd: the distillation, which needs `lora`: the frozen U-Net is its prior.
+    """
 
     kind: Literal["restoration"] = "restoration"
+    prompt_from: Literal["lq", "hq", "none"] = "lq"
+    lora: LoRAConfig | None = None
+    vsd: VSDConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Check what must fit together."""
+        ok = self.vsd is None or self.lora is not None
+        check(ok, "lora", self.lora, "given, since `vsd` needs the frozen U-Net under it")
 
 
 @dataclass(frozen=True)
@@ -260,10 +306,10 @@ class TrainConfig:
         multiple = self.model.multiple_of
         for phase in self.phases:
             check(phase.crop % multiple == 0, "crop", phase.crop, f"a multiple of {multiple}")
-        if isinstance(self.objective, DiffusionConfig):
-            steps = self.model.schedule.steps
-            got = self.objective.timesteps
-            check(got[1] <= steps, "objective.timesteps", got, f"at most the schedule's {steps}")
+        steps = self.model.schedule.steps
+        match self.objective:
+            case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
+                check(got[1] <= steps, "timesteps", got, f"at most the schedule's {steps}")
         crop = self.validation.crop
         check(crop % multiple == 0, "validation.crop", crop, f"a multiple of {multiple}")
         ok = self.optim.warmup + self.optim.decay <= self.steps

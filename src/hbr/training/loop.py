@@ -28,7 +28,13 @@ from hbr.models.checkpoint import build, read_checkpoint, save_checkpoint
 from hbr.models.config import RestorerConfig
 from hbr.models.identity import start_at_identity, whiten
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.config import AutoencodingConfig, OptimConfig, TrainConfig
+from hbr.training.adapters import add_adapters, released
+from hbr.training.config import (
+    AutoencodingConfig,
+    OptimConfig,
+    RestorationConfig,
+    TrainConfig,
+)
 from hbr.training.data import (
     STOP_SIGNALS,
     Pair,
@@ -71,11 +77,13 @@ class Trainer:
         self.state_file = config.out / "state.safetensors"
         torch.manual_seed(config.seed)
         model = OneStepRestorer(config.model)
-        if config.init is not None and not self.state_file.exists():
-            model.load_state_dict(_initial_weights(config.init, config.model))
+        adapted = isinstance(config.objective, RestorationConfig) and config.objective.lora
+        if config.init is not None and (adapted or not self.state_file.exists()):
+            _load_initial_weights(model, config.init, config.model)
         elif config.start == "identity":
             _start_at_identity(model, config)
         self.objective = build_objective(config)
+        add_adapters(model, config)
         untrained = {name for name, _ in model.named_children()} - {*self.objective.parts}
         for name in (*config.freeze, *sorted(untrained)):
             _freeze(model, name)
@@ -123,40 +131,58 @@ class Trainer:
         config, state = self.config, self.state
         self.model.train()
         rate = learning_rate(state.step, config.steps, config.optim)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
+        state.set_learning_rate(rate)
         pixel_loss = config.phase_at(state.step).loss or config.loss
         # the data have (seed, step) to themselves
         generator = seeded(config.seed, state.step, 1)
         with self._autocast():
-            terms = self.objective.terms(self.model, pair, pixel_loss, generator)
-        loss = torch.stack(list(terms.values())).sum()
+            losses = self.objective.losses(self.model, pair, pixel_loss, generator)
+        out = self._minimise(losses.terms)
+        if losses.then is not None:
+            with self._autocast():
+                following = losses.then()
+            out |= {name: v for name, v in self._minimise(following).items() if name != "norm"}
+        state.step += 1
+        state.update_average()
+        return {**out, "lr": rate}
+
+    def _minimise(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """One update by the sum of these terms, if its gradient is finite."""
+        config, state = self.config, self.state
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.stack(list(terms.values())).sum().backward()
         norm = torch.nn.utils.clip_grad_norm_(list(state.trained.values()), config.optim.clip)
         if not math.isfinite(float(norm)):
             self.report(f"step {state.step}: the gradient is {float(norm)}; this batch is left out")
         else:
             state.optimizer.step()
-        state.step += 1
-        state.update_average()
-        out = {name: float(term.detach()) for name, term in terms.items()}
-        return {**out, "norm": float(norm), "lr": rate}
+        return {**{name: float(term.detach()) for name, term in terms.items()}, "norm": float(norm)}
 
     def _autocast(self) -> torch.autocast:
         enabled = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _save(self) -> None:
-        save_checkpoint(
-            self.config.out / "model.safetensors",
-            self.config.model,
-            self.state.averaged(),
-            dtype=getattr(torch, self.config.weights),
-            card={**self.config.card, "steps": str(self.state.step)},
-        )
+        with self._averaged():
+            save_checkpoint(
+                self.config.out / "model.safetensors",
+                self.config.model,
+                released(self.model),
+                dtype=getattr(torch, self.config.weights),
+                card={**self.config.card, "steps": str(self.state.step)},
+            )
         # last, so that no state speaks of a model that was never written
         self.state.save(self.state_file)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in place of the trained ones, for a while."""
+        kept = {n: p.detach().clone() for n, p in self.state.trained.items()}
+        self.model.load_state_dict(self.state.average, strict=False)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(kept, strict=False)
 
     def _line(self, terms: dict[str, float], pace: float) -> str:
         left = (self.config.steps - self.state.step) * pace / 60
@@ -168,19 +194,17 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """What the objective measures of the averaged weights, means over the photos; pictures."""
         config = self.config.validation
-        kept = {n: p.detach().clone() for n, p in self.state.trained.items()}
-        self.model.load_state_dict(self.state.averaged())
-        self.model.eval()
         measured: dict[str, list[Tensor]] = defaultdict(list)
         pictures: list[Tensor] = []
-        for i, pair in enumerate(validation_pairs(config)):
-            with self._autocast():
-                seen = self.objective.validate(self.model, self._placed(pair), i)
-            for name, values in seen.numbers.items():
-                measured[name].append(values)
-            if len(pictures) < config.pictures:
-                pictures.append(torch.cat(seen.images, dim=-1))
-        self.model.load_state_dict({**self.state.averaged(), **kept})
+        self.model.eval()
+        with self._averaged():
+            for i, pair in enumerate(validation_pairs(config)):
+                with self._autocast():
+                    seen = self.objective.validate(self.model, self._placed(pair), i)
+                for name, values in seen.numbers.items():
+                    measured[name].append(values)
+                if len(pictures) < config.pictures:
+                    pictures.append(torch.cat(seen.images, dim=-1))
         out = {name: float(torch.cat(values).mean()) for name, values in measured.items()}
         out = {f"validation/{name}": value for name, value in out.items()}
         if pictures:
@@ -193,12 +217,21 @@ class Trainer:
         return out
 
 
-def _initial_weights(name_or_path: Path, config: RestorerConfig) -> dict[str, Tensor]:
+def _load_initial_weights(
+    model: OneStepRestorer, name_or_path: Path, config: RestorerConfig
+) -> None:
+    """Load the weights to start from; where the prompts differ in kind, the model keeps its own."""
     path = find_model(name_or_path)
     checkpoint = read_checkpoint(path)
-    if replace(checkpoint.config, name=config.name) != config:
+    same_prompt = type(checkpoint.config.prompt) is type(config.prompt)
+    theirs = replace(checkpoint.config, name=config.name)
+    if (theirs if same_prompt else replace(theirs, prompt=config.prompt)) != config:
         raise ConfigError(f"init: {path} is a model of another configuration")
-    return build(checkpoint, path).state_dict()
+    given = build(checkpoint, path).state_dict()
+    own = model.state_dict()
+    model.load_state_dict(
+        {n: given[n] if same_prompt or not n.startswith("prompt.") else own[n] for n in own}
+    )
 
 
 def _start_at_identity(model: OneStepRestorer, config: TrainConfig) -> None:

@@ -16,14 +16,18 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from hbr.metrics import psnr, ssim
+from hbr.models import lora
 from hbr.models.onestep import OneStepRestorer
-from hbr.models.schedule import add_noise, alphas_cumprod, predicted_x0
+from hbr.models.schedule import add_noise, alphas_cumprod, one_step, predicted_x0
+from hbr.models.vsd import Predict, guided, regularizer_loss, vsd_gradient, vsd_loss
+from hbr.training.adapters import generator_adapters, regularizer_adapters
 from hbr.training.config import (
     AutoencodingConfig,
     DiffusionConfig,
     LossConfig,
     RestorationConfig,
     TrainConfig,
+    VSDConfig,
 )
 from hbr.training.data import Pair, seeded
 from hbr.training.losses import pixel_loss
@@ -41,17 +45,30 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """What a step minimises.
+
+    Attributes:
+        terms: weighted; their sum is minimised.
+        then: gives the terms of a second update, after the first was made.
+    """
+
+    terms: dict[str, Tensor]
+    then: Callable[[], dict[str, Tensor]] | None = None
+
+
+@dataclass(frozen=True)
 class Objective:
     """How a training makes its loss.
 
     Attributes:
         parts: the parts of the model that it trains.
-        terms: (model, pair, pixel loss, generator) → weighted terms, whose sum is minimised.
+        losses: of (model, pair, weights of the pixel losses, generator).
         validate: (model, pair, number of the pair) → what is measured.
     """
 
     parts: tuple[str, ...]
-    terms: Callable[[OneStepRestorer, Pair, LossConfig, Generator], dict[str, Tensor]]
+    losses: Callable[[OneStepRestorer, Pair, LossConfig, Generator], Losses]
     validate: Callable[[OneStepRestorer, Pair, int], Validation]
 
 
@@ -60,30 +77,90 @@ def build_objective(config: TrainConfig) -> Objective:
     objective = config.objective
     match objective:
         case RestorationConfig():
-            return Objective(("autoencoder", "unet", "prompt"), restoration, validate_restoration)
+            return Objective(
+                ("autoencoder", "unet", "prompt"),
+                lambda model, pair, loss, g: restoration(model, pair, loss, objective, g),
+                validate_restoration,
+            )
         case AutoencodingConfig():
             return Objective(
                 ("autoencoder",),
-                lambda model, pair, loss, g: autoencoding(model, pair, loss, objective, g),
+                lambda model, pair, loss, g: Losses(autoencoding(model, pair, loss, objective, g)),
                 validate_autoencoding,
             )
         case DiffusionConfig():
             return Objective(
                 ("unet", "prompt"),
-                lambda model, pair, _, g: diffusion(model, pair, objective, g),
+                lambda model, pair, _, g: Losses(diffusion(model, pair, objective, g)),
                 lambda model, pair, i: validate_diffusion(model, pair, objective, i),
             )
 
 
 def restoration(
-    model: OneStepRestorer, pair: Pair, loss: LossConfig, _: Generator
+    model: OneStepRestorer,
+    pair: Pair,
+    loss: LossConfig,
+    config: RestorationConfig,
+    generator: Generator,
+) -> Losses:
+    """The pixel losses between the restored LQ and the HQ image, and VSD if it is asked for."""
+    lora.activate(model.unet, generator_adapters(model.unet))
+    p = model.prompt(pair.lq if config.prompt_from == "lq" else pair.hq)
+    z_l = model.encode(pair.lq)
+    z_h = one_step(z_l, model.predict(z_l, p), model.alpha_bar)
+    terms = pixel_loss(model.decode(z_h).float(), pair.hq, loss)
+    if config.vsd is None:
+        return Losses(terms)
+    p = p.detach()
+    terms["vsd"] = config.vsd.weight * distillation(model, z_h, p, config.vsd, generator)
+    return Losses(terms, lambda: following(model, z_h.detach(), p, generator))
+
+
+def distillation(
+    model: OneStepRestorer, z_h: Tensor, p: Tensor, config: VSDConfig, generator: Generator
+) -> Tensor:
+    """The VSD loss of restored latents [b, c, h, w] under their prompt [b, q, d]: a scalar."""
+    t = _timesteps(config.timesteps, z_h, generator)
+    noise = _noise(z_h, generator)
+    frozen = guided(
+        _network(model, (), p), _network(model, (), torch.zeros_like(p)), config.guidance
+    )
+    gradient = vsd_gradient(
+        z_h,
+        noise,
+        t,
+        alphas_cumprod(model.config.schedule),
+        frozen=frozen,
+        finetuned=_network(model, regularizer_adapters(model.unet), p),
+        space=config.space,
+    )
+    # the way back may run parts of the generator once more
+    lora.activate(model.unet, generator_adapters(model.unet))
+    return vsd_loss(z_h, gradient)
+
+
+def following(
+    model: OneStepRestorer, z_h: Tensor, p: Tensor, generator: Generator
 ) -> dict[str, Tensor]:
-    """The pixel losses between the restored LQ and the HQ image."""
-    return pixel_loss(model(pair.lq).float(), pair.hq, loss)
+    """The regularizer's loss on latents that the generator has just restored."""
+    t = _timesteps((0, model.config.schedule.steps), z_h, generator)
+    noise = _noise(z_h, generator)
+    network = _network(model, regularizer_adapters(model.unet), p)
+    alpha_bar = alphas_cumprod(model.config.schedule)
+    return {"regularizer": regularizer_loss(z_h, noise, t, alpha_bar, network)}
+
+
+def _network(model: OneStepRestorer, adapters: tuple[str, ...], p: Tensor) -> Predict:
+    def predict(z_t: Tensor, t: Tensor) -> Tensor:
+        lora.activate(model.unet, adapters)
+        return model.predict(z_t, p, t)
+
+    return predict
 
 
 def validate_restoration(model: OneStepRestorer, pair: Pair, _: int) -> Validation:
     """PSNR and SSIM, and their gain over the input."""
+    lora.activate(model.unet, generator_adapters(model.unet))
     image = model(pair.lq).float().clamp(0, 1)
     p, s = psnr(image, pair.hq), ssim(image, pair.hq)
     numbers = {
@@ -128,7 +205,7 @@ def diffusion(
     with torch.no_grad():
         z = model.encode(pair.hq).float()
     b = len(z)
-    t = torch.randint(*config.timesteps, (b,), generator=generator).to(z.device)
+    t = _timesteps(config.timesteps, z, generator)
     noise = _noise(z, generator)
     alpha_bar = alphas_cumprod(model.config.schedule)
     z_t = add_noise(z, noise, alpha_bar[t.cpu()].to(z))
@@ -158,6 +235,11 @@ def validate_diffusion(
     numbers = {"epsilon": torch.stack(errors).mean(dim=0).double()}
     numbers |= {f"epsilon_{t}": e.double() for t, e in zip(_VALIDATED_AT, errors, strict=True)}
     return Validation(numbers, (*images, pair.hq))
+
+
+def _timesteps(between: tuple[int, int], like: Tensor, generator: Generator) -> Tensor:
+    """One t for each of the batch, from [low, high)."""
+    return torch.randint(*between, (len(like),), generator=generator).to(like.device)
 
 
 def _noise(like: Tensor, generator: Generator) -> Tensor:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hbr.config import ConfigError, to_dict
+from hbr.models.config import LoRAConfig
 from hbr.models.files import write_tensors
-from hbr.training.config import TrainConfig
+from hbr.training.adapters import is_of_regularizer
+from hbr.training.config import RestorationConfig, TrainConfig, VSDConfig
 
 
 class TrainState:
@@ -22,7 +25,7 @@ class TrainState:
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         optim = config.optim
         self.optimizer = torch.optim.AdamW(
-            list(self.trained.values()),
+            _groups(self.trained, config),
             lr=optim.lr,
             betas=optim.betas,
             weight_decay=optim.weight_decay,
@@ -31,19 +34,20 @@ class TrainState:
         self.config = config
         self.step = 0
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the generator's rate; the regularizer's keeps its proportion to it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["proportion"]
+
     @torch.no_grad()
     def update_average(self) -> None:
         """Move the average towards the weights; faster at the start, while they are still wild."""
         decay = min(self.config.optim.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.values()), list(self.trained.values()), 1 - decay)
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The model's state with the averaged weights in place of the trained ones."""
-        return {**self.model.state_dict(), **self.average}
-
     def save(self, path: Path) -> None:
         """Write the state; a kill at any moment leaves the old one or the new one."""
-        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items() if self._keeps(n)}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
         for name, parameter in self.trained.items():
             moments = self.optimizer.state.get(parameter, {})
@@ -56,6 +60,13 @@ class TrainState:
         plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
         metadata = {"step": str(self.step), "config": json.dumps(to_dict(self.config))}
         write_tensors(path, plain, metadata)
+
+    def _keeps(self, name: str) -> bool:
+        """Under adapters, the frozen weights are those of `init`, and need not be kept again."""
+        match self.config.objective:
+            case RestorationConfig(lora=LoRAConfig()):
+                return name in self.trained
+        return True
 
     def load(self, path: Path) -> None:
         """Go on exactly where `save` was called.
@@ -77,7 +88,7 @@ class TrainState:
                 raise ConfigError(
                     f"{path} was written with another {key}; give another `out`, or remove it"
                 )
-        self.model.load_state_dict(_under("model.", tensors))
+        self.model.load_state_dict(_under("model.", tensors), strict=False)
         for name, tensor in _under("average.", tensors).items():
             self.average[name].copy_(tensor)
         for name, parameter in self.trained.items():
@@ -90,6 +101,17 @@ class TrainState:
         if "rng_cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["rng_cuda"])
         self.step = int(metadata["step"])
+
+
+def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
+    proportion = 1.0
+    match config.objective:
+        case RestorationConfig(vsd=VSDConfig(lr=float(rate))):
+            proportion = rate / config.optim.lr
+    following = [p for name, p in trained.items() if is_of_regularizer(name)]
+    others = [p for name, p in trained.items() if not is_of_regularizer(name)]
+    groups = [(others, 1.0), (following, proportion)]
+    return [{"params": p, "proportion": share} for p, share in groups if p]
 
 
 def _like(parameter: Tensor, saved: Tensor) -> Tensor:

@@ -1,0 +1,63 @@
+"""The adapters of a fine-tuning: the generator's, and the regularizer's on the same U-Net.
+
+One frozen U-Net is three networks: with the generator's adapters it restores, with the
+regularizer's it follows what is restored, with none it is the prior.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from hbr.models import lora
+from hbr.models.onestep import OneStepRestorer
+from hbr.training.config import RestorationConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_REGULARIZER = "regularizer"
+
+
+def generator_adapters(unet: nn.Module) -> tuple[str, ...]:
+    """Names of the adapters that restore."""
+    return tuple(lora.unet_targets(unet))
+
+
+def regularizer_adapters(unet: nn.Module) -> tuple[str, ...]:
+    """Names of the adapters that follow."""
+    return tuple(_of_regularizer(name) for name in generator_adapters(unet))
+
+
+def add_adapters(model: OneStepRestorer, config: TrainConfig) -> None:
+    """Freeze encoder, decoder and U-Net and put the objective's adapters on them, if it has any."""
+    objective = config.objective
+    if not isinstance(objective, RestorationConfig) or objective.lora is None:
+        return
+    targets = lora.unet_targets(model.unet)
+    lora.inject(model.autoencoder, lora.autoencoder_targets(model.autoencoder), objective.lora)
+    lora.inject(model.unet, targets, objective.lora)
+    if objective.vsd is not None:
+        following = {_of_regularizer(name): layers for name, layers in targets.items()}
+        lora.inject(model.unet, following, objective.vsd.lora)
+    lora.activate(model.unet, tuple(targets))
+
+
+def is_of_regularizer(parameter: str) -> bool:
+    """Whether a parameter of this name belongs to the regularizer."""
+    return f".{_REGULARIZER}_" in parameter
+
+
+def released(model: OneStepRestorer) -> dict[str, Tensor]:
+    """The weights of the model that restores, its adapters merged, named as without any."""
+    kept = generator_adapters(model.unet)
+    return {
+        f"{part}.{name}": tensor
+        for part, module in model.named_children()
+        for name, tensor in lora.merged_state(module, kept).items()
+    }
+
+
+def _of_regularizer(name: str) -> str:
+    return name.replace("default", _REGULARIZER)
