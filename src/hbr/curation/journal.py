@@ -110,8 +110,7 @@ class Journal:
     def _end(self, state: State, why: str | None = None) -> None:
         # a run that was refused, as another works here, never reported, and leaves no word
         if self._next or state == "done":
-            with contextlib.suppress(OSError):
-                self._write(state, why)
+            self._write(state, why)
 
     def _write(self, state: State, why: str | None = None) -> None:
         p = self._last
@@ -131,7 +130,9 @@ class Journal:
             self._pace(),
             why,
         )
-        write_text(self._path, json.dumps(to_dict(entry), indent=1) + "\n")
+        # a full disk stops the run where it loses something, not here
+        with contextlib.suppress(OSError):
+            write_text(self._path, json.dumps(to_dict(entry), indent=1) + "\n")
 
     def _pace(self) -> float | None:
         if not self._recent:

@@ -102,7 +102,11 @@ class Plan:
     def missing(self) -> list[str]:
         """All that is to be done before it can run."""
         lacks = [s.problem for s in self.sources if s.problem]
-        return lacks + [f"{s.name}: {s.missing}" for s in self.stages if s.missing]
+        for stage in self.stages:
+            if stage.missing is not None:
+                named = stage.missing.startswith(stage.name)
+                lacks.append(stage.missing if named else f"{stage.name}: {stage.missing}")
+        return lacks
 
     def hours(self, images: int, workers: int) -> float:
         """Estimated hours for so many images by so many processes."""
@@ -140,6 +144,7 @@ def make_plan(
         drawn.append((plan.images or 0, images))
     tried = _share_out(drawn, sample)
     tell(f"trying {len(tried)} images")
+    whole = config
     config, lacks = _without_missing(config)
     costs, counts = _try(config, tried)
     n = max(len(tried), 1)
@@ -151,11 +156,16 @@ def make_plan(
         if name not in lacks
     ]
     labelled = sum(s.labelled * (s.images or 0) for s in plans)
-    bare = 1 - labelled / max(sum(s.images or 0 for s in plans), 1)
+    bare = 1 - labelled / total if (total := sum(s.images or 0 for s in plans)) else 1.0
     for name, why in lacks.items():
-        reach = bare if name == "detect" else passed / n
+        # where nothing came so far, one crop for each image is the safe side
+        reach = bare if name == "detect" else (passed / n if crops else 1.0)
         stages.append(StagePlan(name, reach, _assumed(name), False, why))
-    return Plan(config, tuple(plans), tuple(stages), len(tried), crops, passed)
+    order = ["read", "detect", "sharpness", "crop", "resize"]
+    order += [metric.name for metric in cheapest_first(whole.quality.metrics)]
+    order += ["phash", "tags", "encode", "write"]
+    stages.sort(key=lambda stage: order.index(stage.name) if stage.name in order else len(order))
+    return Plan(whole, tuple(plans), tuple(stages), len(tried), crops, passed)
 
 
 def _look_at(
@@ -199,7 +209,7 @@ def _without_missing(config: CurationConfig) -> tuple[CurationConfig, dict[str, 
         try:
             load_detector(detector.name, device=detector.device)
         except (DetectorError, RuntimeError, AssertionError) as error:
-            lacks["detect"] = " ".join(str(error).split())
+            lacks["detect"] = _detector_lacks(error)
             config = dataclasses.replace(
                 config, boxes=dataclasses.replace(config.boxes, detector=None)
             )
@@ -211,6 +221,14 @@ def _without_missing(config: CurationConfig) -> tuple[CurationConfig, dict[str, 
             there.append(metric)
     quality = dataclasses.replace(config.quality, metrics=tuple(there))
     return dataclasses.replace(config, quality=quality), lacks
+
+
+def _detector_lacks(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "cached files" in text or "offline" in text.lower():  # transformers, without a network
+        name = text.partition(":")[0]
+        return f"{name} is not on this machine; `hf download {name}` gets it, or the run's start"
+    return text
 
 
 def _lacks(metric: str, device: str) -> str | None:
@@ -261,13 +279,19 @@ def lines(plan: Plan, images: int | None, workers: int) -> Iterator[str]:
         more = "" if s.whole else " or more"
         yield f"source {s.name} ({s.kind}): {s.images:,} images{more}, {s.labelled:.0%} with boxes"
     n = plan.images if images is None else images
+    bare = sum(round((1 - s.labelled) * (s.images or 0)) for s in plan.sources)
+    if bare and plan.config.boxes.detector is None:
+        yield f"{bare:,} images have no boxes and stop there: --detector rtdetr finds the people"
     yield f"tried {plan.sample}: {plan.crops} crops, {plan.passed} pass the metrics that can run"
     yield f"{'stage':<12}{'per image':>10}{'ms each':>10}{'hours':>10}"
     for stage in plan.stages:
         hours = stage.ms_per_image * n / workers / 3.6e6
-        mark = "" if stage.measured else "  assumed, it cannot run here"
+        mark = "" if stage.measured else "  assumed: it cannot run here"
         yield f"{stage.name:<12}{stage.per_image:>10.2f}{stage.ms:>10.2f}{hours:>10.3f}{mark}"
-    yield f"{n:,} images on {workers} processes: about {_span(plan.hours(n, workers))}"
+    if not plan.crops:
+        yield "no crop came through: metrics that cannot run count as one crop for each image"
+    if n:
+        yield f"{n:,} images on {workers} processes: about {_span(plan.hours(n, workers))}"
     for lack in plan.missing:
         yield f"missing: {lack}"
 

@@ -33,7 +33,7 @@ def find_rows(run: RunFolder, asked: str) -> list[Record]:
         found = run.chosen("key", [asked, asked.partition("/")[2]])
     if not found:
         raise CurationError(
-            f"{run.path} has no row whose id starts with {asked}, nor such an image"
+            f"{run.path}: no row's id starts with {asked}, and no image is called so"
         )
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -43,6 +45,13 @@ Inputs = Annotated[
         help="Photos or annotations, in place of the recipe's sources; may be repeated.",
     ),
 ]
+Detector = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Finds the people in photos without boxes: rtdetr, dfine, rfdetr, a file.",
+    ),
+]
 
 
 @app.callback()
@@ -57,6 +66,7 @@ def run(
     out: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the data set and of the work.")
     ] = Path("curated"),
+    detector: Detector = None,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(help="Processes on this machine, or a cluster of Ray (extra `ray`)."),
@@ -98,10 +108,14 @@ def run(
     The same command goes on where an earlier run stopped. Progress goes to stderr; the last line,
     on stdout, is the manifest.
     """
+    import dataclasses
+
     from hbr.curation.journal import Journal
     from hbr.curation.run import curate
 
-    recipe = _recipe(config, inputs, max_errors)
+    recipe = _recipe(config, inputs, detector)
+    if max_errors is not None:
+        recipe = dataclasses.replace(recipe, errors=max_errors)
     for option, value in (("--ray-address", address), ("--gpus", gpus)):
         if value is not None and engine != "ray":
             raise typer.BadParameter("it is for --engine ray.", param_hint=option)
@@ -109,7 +123,8 @@ def run(
     signal.signal(signal.SIGTERM, _interrupt)
     journal = Journal(out, _Line())
     try:
-        with journal.kept():
+        # Ray tells of lost machines on stdout
+        with journal.kept(), contextlib.redirect_stdout(sys.stderr):
             summary = curate(recipe, out, engine=machine, report=journal)
     except KeyboardInterrupt:
         again = shlex.join(["hbr", *sys.argv[1:]])
@@ -125,6 +140,7 @@ def run(
 def plan(
     config: Config = None,
     inputs: Inputs = None,
+    detector: Detector = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a core.")
     ] = None,
@@ -146,7 +162,8 @@ def plan(
     from hbr.curation.engine_local import cores
     from hbr.curation.plan import lines, make_plan
 
-    recipe = _recipe(config, inputs, None)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
+    recipe = _recipe(config, inputs, detector)
     made = make_plan(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
     crew = cores() if workers is None else workers
     if as_json:
@@ -168,14 +185,12 @@ def plan(
         raise typer.Exit(ExitCode.WEIGHTS)
 
 
-def _recipe(
-    config: Path | None, inputs: list[str] | None, max_errors: float | None
-) -> CurationConfig:
+def _recipe(config: Path | None, inputs: list[str] | None, detector: str | None) -> CurationConfig:
     """The recipe with what the command line puts in its place; its paths are whole."""
     import dataclasses
 
     from hbr.config import load_yaml
-    from hbr.curation.config import CurationConfig
+    from hbr.curation.config import CurationConfig, DetectorConfig
     from hbr.curation.sources.opening import guess_source
 
     recipe = load_yaml(CurationConfig, config) if config else CurationConfig()
@@ -183,8 +198,10 @@ def _recipe(
         recipe = dataclasses.replace(recipe, sources=tuple(map(guess_source, inputs)))
     if not recipe.sources:
         raise typer.BadParameter("name photos or annotations.", param_hint="--input")
-    if max_errors is not None:
-        recipe = dataclasses.replace(recipe, errors=max_errors)
+    if detector is not None:
+        old = recipe.boxes.detector
+        new = dataclasses.replace(old, name=detector) if old else DetectorConfig(detector)
+        recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, detector=new))
     # whoever looks at the run later may stand in another folder
     return dataclasses.replace(recipe, sources=tuple(map(_with_whole_paths, recipe.sources)))
 
@@ -243,5 +260,8 @@ def _show(summary: Summary) -> None:
         why = ", ".join(f"{reason} {n:,}" for reason, n in step.stopped.items())
         line = f"{step.stage:<11}{step.entered:>9,} → {step.passed:,}"
         typer.echo(line + (f"   ({why})" if why else ""), err=True)
+    bare = next((step.stopped.get("unlabelled", 0) for step in summary.funnel[1:2]), 0)
+    if bare:
+        typer.echo(f"{bare:,} images have no boxes: --detector rtdetr finds the people", err=True)
     splits = ", ".join(f"{name} {n:,}" for name, n in summary.splits.items())
     typer.echo(f"{summary.kept:,} kept of {summary.images:,} images: {splits}", err=True)

@@ -263,17 +263,12 @@ def thresholds(
 
     if sum(given is not None for given in (count, reference, means or None)) > 1:
         raise typer.BadParameter("--count, --reference and --mean exclude each other.")
+    at = dict(map(_mean, means or ()))
     opened = _open(run)
-    wanted = list(names or ()) + [m.partition("=")[0] for m in means or () if names]
+    # of the means alone where no names are given, all metrics else
+    wanted = [*(names or ()), *at]
     scores = fragment.scores_of(opened, tuple(dict.fromkeys(wanted)))
-    typer.echo(f"{'':<12}{'n':>9}" + "".join(f"{q:>10}" for q in _HEADS) + "  now", err=True)
-    for name, values in scores.items():
-        lies = distribution(values)
-        numbers = [lies.least, *(lies.quantiles[q] for q in _QUANTILES), lies.most]
-        line = opened.thresholds.get(name)
-        text = "".join(f"{value:>10.4g}" for value in numbers)
-        now = "none" if line is None else f"{line:g}"
-        typer.echo(f"{name:<12}{lies.n:>9,}{text}  {now}", err=True)
+    found = None
     if count is not None:
         found = fragment.for_wanted(scores, count, opened.top)
     elif reference is not None:
@@ -281,9 +276,18 @@ def thresholds(
             reference, list(scores), lambda text: typer.echo(text, err=True)
         )
         found = fragment.for_set(scores, there, share, reference.name)
-    elif means:
-        found = fragment.for_means(scores, dict(map(_mean, means)))
-    else:
+    elif at:
+        found = fragment.for_means(scores, at)
+    # what was asked for goes to stdout: the distributions, or what is found
+    typer.echo(f"{'':<12}{'n':>9}" + "".join(f"{q:>10}" for q in _HEADS) + "  now", err=bool(found))
+    for name, values in scores.items():
+        lies = distribution(values)
+        numbers = [lies.least, *(lies.quantiles[q] for q in _QUANTILES), lies.most]
+        line = opened.thresholds.get(name)
+        text = "".join(f"{value:>10.4g}" for value in numbers)
+        now = "none" if line is None else f"{line:g}"
+        typer.echo(f"{name:<12}{lies.n:>9,}{text}  {now}", err=bool(found))
+    if found is None:
         return
     text = fragment.as_yaml(found)
     if out is None:
