@@ -190,6 +190,24 @@ def test_transformers_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mo
             load_detector(folder, **wrong)  # type: ignore[arg-type]
 
 
+def test_weights_of_transformers_that_cannot_be_used(tmp_path: Path) -> None:
+    from safetensors.torch import load, save_file
+
+    path = save("rt_detr", tmp_path / "toy") / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DetectorError, match="toy: the detector cannot be loaded"):
+        load_detector(path.parent)
+    weights = load(whole)
+    name = next(name for name in weights if weights[name].ndim == 4)
+    save_file(weights | {name: torch.zeros(1, 1, 1, 1)}, path, {"format": "pt"})
+    with pytest.raises(DetectorError, match="toy: the detector cannot be loaded"):
+        load_detector(path.parent)
+    save_file({"other": torch.zeros(1)}, path, {"format": "pt"})
+    with pytest.raises(DetectorError, match=r"toy holds other weights: \d+ are not there"):
+        load_detector(path.parent)
+
+
 def test_out_of_memory_halves_the_batch(caplog: pytest.LogCaptureFixture) -> None:
     sizes: list[int] = []
 

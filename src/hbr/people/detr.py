@@ -34,16 +34,20 @@ class DetrDetector:
         Raises:
             DetectorError: it is not there, of another family, or knows no class of people.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForObjectDetection
 
         config, self._prepare = _configuration(name)
         self._people = person_classes({int(k): v for k, v in config.id2label.items()})
         try:
-            model = AutoModelForObjectDetection.from_pretrained(
-                name, config=config, use_safetensors=True
+            model, loaded = AutoModelForObjectDetection.from_pretrained(
+                name, config=config, use_safetensors=True, output_loading_info=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise DetectorError(_one_line(name, error)) from None
+        # the library fills what is missing by chance; old files may lack a counter or a tied weight
+        if 10 * len(missing := loaded["missing_keys"]) > len(model.state_dict()):
+            raise DetectorError(f"{name} holds other weights: {len(missing)} are not there")
         self._model = model.to(device).eval()
         self._device = device
         self._threshold = threshold
