@@ -20,6 +20,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -139,8 +140,8 @@ class RayEngine:
                     raise answer
                 yield answer
         finally:
-            ray.kill(desk)  # the workers notice, and leave
             results.close()
+            ray.kill(desk)  # workers that still have a chunk notice, and leave
 
     def _size(self, ray: Any, needs: dict[str, float]) -> int:
         """How many actors; there is room for them, at least for one."""
@@ -233,7 +234,7 @@ def _results(
         )
         answers = chunks.map_batches(
             _Worker,
-            fn_constructor_args=(work, desk, Path.cwd()),
+            fn_constructor_args=(work, desk, Path.cwd(), sys.path),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
@@ -314,8 +315,9 @@ def _hand_out(_: Any, desk: Any) -> Iterator[Any]:
 class _Worker:
     """An actor that does chunks; it has its own detector and metrics."""
 
-    def __init__(self, work: ChunkWork, desk: Any, folder: Path) -> None:
+    def __init__(self, work: ChunkWork, desk: Any, folder: Path, modules: list[str]) -> None:
         os.environ.update(dict.fromkeys(THREADS, "1"))
+        sys.path += [path for path in modules if path not in sys.path]  # a tagger's, say
         with contextlib.suppress(OSError):
             os.chdir(folder)  # paths of the configuration count from there
         self._work = work
