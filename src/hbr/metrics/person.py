@@ -218,7 +218,8 @@ def keypoint_agreement(restored: PeopleLike, reference: PeopleLike) -> float:
         visible = points[i, :, 2] >= SEEN
         squared = ((others[:, visible, :2] - points[i, visible, :2]) ** 2).sum(axis=2)
         spread = 2 * max(float(areas[i]), 1.0) * (2 * _SIGMAS[visible]) ** 2
-        scores[row] = np.exp(-squared / spread).mean(axis=1)
+        # a point that was not found is no number, and counts 0
+        scores[row] = np.nan_to_num(np.exp(-squared / spread)).mean(axis=1)
     matched = scores[linear_sum_assignment(scores, maximize=True)]
     return float(matched.sum() / len(seen))
 
