@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hbr.config import check
@@ -55,7 +54,3 @@ class Shard:
     def __contains__(self, digest: str) -> bool:
         """Whether the item with this hexadecimal content hash belongs to the shard."""
         return int(digest[:16], 16) % self.count == self.index
-
-    def of(self, digests: Iterable[str]) -> list[str]:
-        """Those of the hashes that belong to the shard, in order."""
-        return [digest for digest in digests if digest in self]

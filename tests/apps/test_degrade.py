@@ -24,6 +24,7 @@ from hbr.apps.cli import ExitCode
 from hbr.apps.cli.main import _describe, app
 from hbr.config import ConfigError, from_dict
 from hbr.degradation import Degradation, degrade
+from hbr.degradation.folder import longest_mask
 from hbr.image import read_photo
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -375,6 +376,11 @@ def test_wrong_usage_does_nothing(
     assert told in line
     assert code == ExitCode.USAGE
     assert not (tmp_path / "lq").exists()
+
+
+def test_the_masks_of_a_crowd_stay_small() -> None:
+    edges = {n: longest_mask(n) for n in (1, 20, 80, 400)}
+    assert edges == {1: 1024, 20: 1024, 80: 512, 400: 229}
 
 
 def test_people_of_another_photo_fail_alone(photo: Write, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from hbr.image.reading import display_name
 _PNG_COMPRESSION = 3
 # of the masks of people, which are softened anyway; there may be ten of them a person
 _LONGEST_MASK = 1024
+_PEOPLE_AT_THAT = 20
 
 
 class WorkerKilledError(MemoryError):
@@ -123,6 +124,11 @@ def draw_for(recipe: Recipe, seed: int, digest: str) -> Degradation:
     mixed = hashlib.sha256(f"{seed}:{digest}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(mixed[:8]) >> 1)
     return draw(recipe, 1, generator)[0]
+
+
+def longest_mask(n_people: int) -> int:
+    """The longer edge at which masks are drawn: those of a crowd take no more memory than of 20."""
+    return round(_LONGEST_MASK * min(1.0, (_PEOPLE_AT_THAT / n_people) ** 0.5))
 
 
 def degrade_files(
@@ -238,7 +244,7 @@ class _Work:
         h, w = photo.size
         regions = None
         if item.people and drawn.motions:
-            regions = Regions.of(item.people, (h, w), longest=_LONGEST_MASK)
+            regions = Regions.of(item.people, (h, w), longest=longest_mask(len(item.people)))
         hq = rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w").float() / 255
         lq = degrade(hq, [drawn], regions=[regions], resize_back=settings.resize_back)
         _write(_to_photo(lq), item.target)
