@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from hbr.curation.exporting import card_of, export
 from hbr.curation.journal import Journal, read_journal
 from hbr.curation.manifest import Manifest
 from hbr.curation.photos import Found, photos_of
+from hbr.curation.record import REASONS, Record
 from hbr.curation.run import Progress, curate
 from hbr.curation.runfolder import RunFolder
 from hbr.curation.sources.configs import CocoConfig
@@ -257,3 +259,10 @@ def test_what_holds_no_run_is_refused(tmp_path):
     (tmp_path / "no.parquet").write_text("no table")
     with pytest.raises(CurationError, match="is no manifest of hbr curate"):
         RunFolder(tmp_path / "no.parquet")
+
+
+def test_the_guide_names_every_column_stage_and_reason():
+    text = (Path(__file__).parents[2] / "docs/curation.md").read_text()
+    columns = {f.name for f in dataclasses.fields(Record)} - {"scores"}
+    names = columns | set(REASONS) | {r for reasons in REASONS.values() for r in reasons}
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
