@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbr.curation.config import CropConfig, SplitsConfig
-from hbr.curation.stages.duplicates import duplicate_of, near_pairs
+from hbr.curation.stages import duplicates
+from hbr.curation.stages import splits as stage_splits
+from hbr.curation.stages.duplicates import duplicate_of, near_blocks
 from hbr.curation.stages.overlap import crowding, square_iou, suppress
 from hbr.curation.stages.splits import assign, share_group, split_of
 from hbr.curation.stages.square import square
@@ -222,21 +225,23 @@ def bits(a: np.uint64, b: np.uint64) -> int:
 
 @seeds
 @settings(max_examples=60, deadline=None)
-def test_near_pairs(seed: int) -> None:
+def test_near_blocks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     different = np.unique(hashes(rng, int(rng.integers(0, 30))))
     radius = int(rng.choice([1, 3, 4, 6, 8, 11, 15], p=[0.2, 0.2, 0.2, 0.2, 0.15, 0.03, 0.02]))
     pairs = itertools.combinations(range(len(different)), 2)
     expected = [[i, j] for i, j in pairs if bits(different[i], different[j]) <= radius]
-    assert near_pairs(different, radius).tolist() == expected
+    found = [pair for block in near_blocks(different, radius) for pair in block.tolist()]
+    assert sorted(map(list, set(map(tuple, found)))) == expected
 
 
 @seeds
 @settings(max_examples=100, deadline=None)
 def test_duplicates(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    n = int(rng.integers(0, 30))
+    n = int(rng.integers(0, 40))
     looks, rank = hashes(rng, n), rng.permutation(n)
+    few = int(rng.choice([1, 3, 2048]))  # halved again and again, or not at all
     radius = int(rng.choice([-1, 0, 2, 6]))
     kept: list[int] = []
     expected = [-1] * n
@@ -246,7 +251,9 @@ def test_duplicates(seed: int) -> None:
             expected[i] = near[0]
         else:
             kept.append(i)
-    assert duplicate_of(looks, rank, radius).tolist() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_FEW", few)
+        assert duplicate_of(looks, rank, radius).tolist() == expected
 
 
 # Splits
@@ -266,7 +273,9 @@ def test_splits(seed: int) -> None:
         fixed = {"b": "test"} if rng.random() < 0.5 else {}
         config = SplitsConfig(parts, fixed, seed=int(rng.integers(0, 3)))
 
-        group = share_group(images, looks, near)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stage_splits, "_LINKS", int(rng.choice([1, n, 1000])))
+            group = share_group(images, looks, [near[:1], near[1:]])
         alike = {(int(a), int(b)) for a, b in near} | {(int(b), int(a)) for a, b in near}
 
         def together(i: int, j: int, images=images, looks=looks, alike=alike) -> bool:
@@ -279,16 +288,17 @@ def test_splits(seed: int) -> None:
         for i in range(n):
             assert group[i] == min(images[j] for j in range(n) if reach[i][j])
 
-        members: dict[int, set[str]] = {}
-        for g, source in zip(group.tolist(), sources, strict=True):
-            members.setdefault(g, set()).add(source)
-        chosen = assign(members, config)
-        for g, inside in members.items():
-            assert chosen[g] == ("test" if inside & set(fixed) else split_of(g, config))
+        names = ("a", "b", "c")
+        index = np.array([names.index(source) for source in sources])
+        chosen, splits = assign(group, index, names, config)
+        assert splits == (*parts, *set(fixed.values()))
+        for i in range(n):
+            inside = {sources[j] for j in range(n) if group[j] == group[i]}
+            expected = "test" if inside & set(fixed) else split_of(int(group[i]), config)
+            assert splits[chosen[i]] == expected
         order = rng.permutation(n)  # the same in any order
-        assert (
-            share_group(images[order], looks[order], near[::-1]).tolist() == group[order].tolist()
-        )
+        again = share_group(images[order], looks[order], [near[::-1]])
+        assert again.tolist() == group[order].tolist()
 
 
 def test_shares_of_splits() -> None:

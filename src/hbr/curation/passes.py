@@ -26,7 +26,7 @@ from hbr.curation.store import Store, TaskSet, naming
 from hbr.files import replacing
 
 _ROWS = 8192  # in a row group of the manifest
-_COLUMNS = ("id", "task", "source", "image_sha256", "phash", "reason", "stage", "sharpness")
+_COLUMNS = ("id", "task", "source", "image_sha256", "phash", "reason", "sharpness")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Decisions:
         place: [n] int64, by `z_mean` from 1; 0 where there is none.
         duplicate_of: [n] uint64, 0 where it is none.
         group: [n] uint64.
-        split: group → its split.
+        split: [n] index into `splits`, of what no stage has stopped; else 0.
+        splits: their names.
         kept_places: how many places Eq. 1 gave.
     """
 
@@ -75,7 +76,8 @@ class Decisions:
     place: np.ndarray
     duplicate_of: np.ndarray
     group: np.ndarray
-    split: Mapping[int, str]
+    split: np.ndarray
+    splits: tuple[str, ...]
     kept_places: int
 
 
@@ -137,15 +139,11 @@ def decide(crops: Crops, config: CurationConfig) -> Decisions:
     place[np.isnan(z_mean)] = 0
     left = np.flatnonzero(crops.alive & in_top)
     lost_to = _duplicates(crops, z_mean, left, config)
-    group = np.zeros(n, np.uint64)
-    if len(left):
-        different = np.unique(crops.hashes[left])
-        radius = config.duplicates.radius
-        near = different[duplicates.near_pairs(different, radius)]
-        group[left] = splits.share_group(crops.images[left], crops.hashes[left], near)
-    sources: dict[int, set[str]] = {}
-    for i in left.tolist():
-        sources.setdefault(int(group[i]), set()).add(crops.names[crops.sources[i]])
+    group, split = np.zeros(n, np.uint64), np.zeros(n, np.int64)
+    different = np.unique(crops.hashes[left])
+    near = (different[at] for at in duplicates.near_blocks(different, config.duplicates.radius))
+    group[left] = splits.share_group(crops.images[left], crops.hashes[left], near)
+    split[left], names = splits.assign(group[left], crops.sources[left], crops.names, config.splits)
     duplicate_of = np.where(lost_to >= 0, crops.ids[lost_to], 0).astype(np.uint64)
     return Decisions(
         crops.ids,
@@ -154,7 +152,8 @@ def decide(crops: Crops, config: CurationConfig) -> Decisions:
         place,
         duplicate_of,
         group,
-        splits.assign(sources, config.splits),
+        split,
+        names,
         places,
     )
 
@@ -215,12 +214,11 @@ def settle(record: Record, decisions: Decisions) -> Record:
         detail = f"mean z-score {z_mean:.4f} is place {decisions.place[i]}; "
         detail += f"{decisions.kept_places} of {len(decisions.ids)} are kept"
         return record.stopped("eq1", "not-in-top", detail)
-    group = int(decisions.group[i])
-    record = record.passed("eq1", group=f"{group:016x}")
+    record = record.passed("eq1", group=f"{int(decisions.group[i]):016x}")
     if other := int(decisions.duplicate_of[i]):
         detail = f"looks nearly like {other:016x}"
         return record.stopped("duplicates", "near-duplicate", detail, duplicate_of=f"{other:016x}")
-    return record.passed("splits", split=decisions.split[group])
+    return record.passed("splits", split=decisions.splits[decisions.split[i]])
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 BITS = 64
 _BAND = 16
 _BANDS = BITS // _BAND
-_BLOCK = 1 << 22  # pairs looked at in one go: 100 MB or so
-
+_BLOCK = 1 << 20  # pairs looked at in one go: 50 MB or so
+_FEW = 2048  # hashes that may all be near each other
 _ONES = np.array([value.bit_count() for value in range(1 << _BAND)], np.uint8)
+_NONE = np.empty((0, 2), np.int64)
 
 
 def phash(crop: np.ndarray) -> int:
@@ -36,46 +38,59 @@ def phash(crop: np.ndarray) -> int:
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """In how many bits [n] uint64 hashes differ from [n] others."""
     halves = np.ascontiguousarray(a ^ b).view(np.uint16).reshape(-1, _BANDS)
-    return _ONES[halves].sum(axis=1, dtype=np.uint8)
+    bits = _ONES[halves[:, 0]]
+    for band in range(1, _BANDS):
+        bits += _ONES[halves[:, band]]
+    return bits
 
 
-def near_pairs(hashes: np.ndarray, radius: int) -> np.ndarray:
-    """All pairs of hashes that differ in at most `radius` bits.
+def meetings(a: np.ndarray, b: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All pairs of a hash of one set and a hash of another that differ in at most `radius` bits.
 
     Two such hashes differ in at most `radius // 4` bits in one of their four 16-bit bands; only
     hashes that meet there are compared (multi-index hashing).
 
     Args:
-        hashes: [n] uint64, all different.
-        radius: 0 to 15; -1 finds none.
+        a: [n] uint64.
+        b: [m] uint64.
+        radius: 0 to 15.
 
-    Returns:
-        [p, 2] int64, i < j, sorted.
+    Yields:
+        [p] indices into `a`, [p] indices into `b`, block by block; a pair may come up to four
+        times, as it is so in several bands.
 
     Source: M. Norouzi et al., "Fast search in Hamming space with multi-index hashing", CVPR 2012.
     """
-    n = len(hashes)
-    if radius < 1 or n < 2:
-        return np.empty((0, 2), np.int64)
-    found = []
-    bands = np.ascontiguousarray(hashes).view(np.uint16).reshape(n, _BANDS)
-    for band, flips in itertools.product(range(_BANDS), _flips(radius // _BANDS)):
-        values = bands[:, band]
-        order = np.argsort(values, kind="stable")
-        starts = np.searchsorted(values[order], np.arange((1 << _BAND) + 1))
-        wanted = (values ^ np.uint16(flips)).astype(np.int64)
-        counts = starts[wanted + 1] - starts[wanted]
-        for i in _blocks(counts):
-            repeated = np.repeat(i, counts[i])
-            within = np.arange(len(repeated)) - np.repeat(
-                np.cumsum(counts[i]) - counts[i], counts[i]
-            )
-            j = order[np.repeat(starts[wanted[i]], counts[i]) + within]
-            repeated, j = repeated[repeated < j], j[repeated < j]
-            near = distance(hashes[repeated], hashes[j]) <= radius
-            found.append(repeated[near] * n + j[near])
-    codes = np.unique(np.concatenate(found))
-    return np.stack([codes // n, codes % n], axis=1)
+    ours, theirs = (np.ascontiguousarray(x).view(np.uint16).reshape(-1, _BANDS) for x in (a, b))
+    for band in range(_BANDS):
+        order = np.argsort(theirs[:, band], kind="stable")
+        starts = np.searchsorted(theirs[order, band], np.arange((1 << _BAND) + 1))
+        for flips in _flips(radius // _BANDS):
+            wanted = (ours[:, band] ^ np.uint16(flips)).astype(np.int64)
+            counts = starts[wanted + 1] - starts[wanted]
+            for part in _blocks(counts):
+                i = np.repeat(part, counts[part])
+                first = starts[wanted[part]] - (np.cumsum(counts[part]) - counts[part])
+                j = order[np.repeat(first, counts[part]) + np.arange(len(i))]
+                near = distance(a[i], b[j]) <= radius
+                yield i[near], j[near]
+
+
+def near_blocks(hashes: np.ndarray, radius: int) -> Iterator[np.ndarray]:
+    """All pairs of hashes that differ in at most `radius` bits, in blocks; some come repeatedly.
+
+    Args:
+        hashes: [n] uint64, all different.
+        radius: 0 to 15; -1 finds none.
+
+    Yields:
+        [p, 2] int64, i < j.
+    """
+    if radius < 1 or len(hashes) < 2:
+        return
+    for i, j in meetings(hashes, hashes, radius):
+        once = i < j
+        yield np.stack([i[once], j[once]], axis=1)
 
 
 def _flips(most: int) -> list[int]:
@@ -113,18 +128,42 @@ def duplicate_of(hashes: np.ndarray, rank: np.ndarray, radius: int) -> np.ndarra
     if radius < 0 or n < 2:
         return lost_to
     by_rank = np.argsort(rank, kind="stable")
-    different, first, inverse = np.unique(
+    _, first, inverse = np.unique(
         hashes[by_rank], return_index=True, return_inverse=True
     )  # `first`: the best of each hash
-    neighbours: dict[int, list[int]] = {}
-    for a, b in near_pairs(different, radius).tolist():
-        neighbours.setdefault(a, []).append(b)
-        neighbours.setdefault(b, []).append(a)
-    winner = np.full(len(different), -1, np.int64)  # of each hash: position by rank
-    for h in np.argsort(first, kind="stable").tolist():
-        kept = [first[k] for k in neighbours.get(h, ()) if winner[k] == first[k]]
-        winner[h] = min([int(p) for p in kept if p < first[h]], default=int(first[h]))
-    won = winner[inverse.ravel()]
+    ranked = np.sort(first)
+    winner = np.arange(n)  # by rank
+    winner[ranked] = ranked[_winners(hashes[by_rank[ranked]], radius)]
+    won = winner[first[inverse.ravel()]]
     loses = won != np.arange(n)
     lost_to[by_rank[loses]] = by_rank[won[loses]]
     return lost_to
+
+
+def _winners(hashes: np.ndarray, radius: int) -> np.ndarray:
+    """[n] the first hash that stays and is near each, which may be itself; the best come first.
+
+    The worse half is compared with what stays of the better half, so that even thousands that are
+    all alike never meet each other in memory.
+    """
+    n = len(hashes)
+    winner = np.arange(n)
+    if radius < 1 or n < 2:
+        return winner
+    if n <= _FEW:
+        pairs = np.unique(np.concatenate(list(near_blocks(hashes, radius)) or [_NONE]), axis=0)
+        for i, j in pairs.tolist():  # by i, so that whether i stays is known when it comes
+            if winner[i] == i and winner[j] == j:
+                winner[j] = i
+        return winner
+    half = n // 2
+    winner[:half] = _winners(hashes[:half], radius)
+    stay = np.flatnonzero(winner[:half] == np.arange(half))
+    found = np.full(n - half, n)
+    for i, j in meetings(hashes[half:], hashes[stay], radius):
+        np.minimum.at(found, i, stay[j])
+    lost = found < n
+    winner[half:][lost] = found[lost]
+    left = half + np.flatnonzero(~lost)
+    winner[left] = left[_winners(hashes[left], radius)]
+    return winner

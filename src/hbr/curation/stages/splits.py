@@ -7,44 +7,55 @@ group, and a hash of the group decides. It depends on nothing else in the set.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from hbr.curation.config import SplitsConfig
 
+_LINKS = 1 << 22  # that are held before they are joined
 
-def components(n: int, pairs: np.ndarray) -> np.ndarray:
-    """Which of n things hang together through pairs.
+
+def components(n: int, links: Iterable[np.ndarray]) -> np.ndarray:
+    """Which of n things hang together through links.
 
     Args:
         n: how many things.
-        pairs: [p, 2] indices.
+        links: [p, 2] indices, in blocks; some may come repeatedly.
 
     Returns:
         [n] int64: the lowest index of each one's component.
     """
-    parent = list(range(n))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for a, b in pairs.tolist():
-        a, b = root(a), root(b)
-        parent[max(a, b)] = min(a, b)
-    return np.array([root(i) for i in range(n)], np.int64)
+    lowest = np.arange(n)
+    held: list[np.ndarray] = []
+    for block in links:
+        held.append(block)
+        if sum(map(len, held)) > _LINKS:
+            lowest, held = _joined(lowest, held), []
+    return _joined(lowest, held)
 
 
-def share_group(images: np.ndarray, hashes: np.ndarray, near: np.ndarray) -> np.ndarray:
+def _joined(lowest: np.ndarray, links: Sequence[np.ndarray]) -> np.ndarray:
+    """The components after more links."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(lowest)
+    a, b = lowest[np.concatenate([np.empty((0, 2), np.int64), *links])].T
+    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
+    _, label = connected_components(graph, directed=False)
+    _, first, label = np.unique(label[lowest], return_index=True, return_inverse=True)
+    return first[label]
+
+
+def share_group(images: np.ndarray, hashes: np.ndarray, near: Iterable[np.ndarray]) -> np.ndarray:
     """The group of each crop.
 
     Args:
         images: [n] uint64, the image that each crop is from, by its content.
         hashes: [n] uint64, each one's perceptual hash.
-        near: [p, 2] uint64, pairs of hashes that are near; equal ones need not be named.
+        near: [p, 2] uint64, pairs of hashes that are near, in blocks; equal ones need not be named.
 
     Returns:
         [n] uint64: the lowest image of each one's group.
@@ -54,9 +65,8 @@ def share_group(images: np.ndarray, hashes: np.ndarray, near: np.ndarray) -> np.
     k = len(named)
     # one graph of images and hashes: a crop links its two, nearness links hashes
     links = np.stack([image.ravel(), k + looks.ravel()], axis=1)
-    if len(near):
-        links = np.concatenate([links, k + np.searchsorted(known, near)])
-    lowest = components(k + len(known), links)[image.ravel()]
+    alike = (k + np.searchsorted(known, pairs) for pairs in near)
+    lowest = components(k + len(known), itertools.chain([links], alike))[image.ravel()]
     return named[lowest]  # sorted, and images come first: the lowest index is the lowest image
 
 
@@ -72,17 +82,25 @@ def split_of(group: int, config: SplitsConfig) -> str:
     return next(reversed([name for name, share in config.parts.items() if share > 0]))
 
 
-def assign(groups: Mapping[int, Collection[str]], config: SplitsConfig) -> dict[int, str]:
-    """The split of each group.
+def assign(
+    groups: np.ndarray, sources: np.ndarray, names: Sequence[str], config: SplitsConfig
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The split of each crop.
 
     Args:
-        groups: group → the sources of its crops.
+        groups: [n] uint64, the group of each crop.
+        sources: [n] index into `names`, the source of each.
+        names: of the sources.
         config: shares, and sources that are fixed.
+
+    Returns:
+        [n] int64, indices of splits; and the names of these.
     """
-    order = list(dict.fromkeys([*config.parts, *config.fixed.values()]))
-
-    def choose(group: int, sources: Iterable[str]) -> str:
-        fixed = {config.fixed[s] for s in sources if s in config.fixed}
-        return max(fixed, key=order.index) if fixed else split_of(group, config)
-
-    return {group: choose(group, sources) for group, sources in groups.items()}
+    splits = tuple(dict.fromkeys([*config.parts, *config.fixed.values()]))
+    fixed = [splits.index(config.fixed[name]) if name in config.fixed else -1 for name in names]
+    different, group = np.unique(groups, return_inverse=True)
+    chosen = np.full(len(different), -1)
+    np.maximum.at(chosen, group.ravel(), np.array(fixed, np.int64)[sources])
+    for i in np.flatnonzero(chosen < 0).tolist():
+        chosen[i] = splits.index(split_of(int(different[i]), config))
+    return chosen[group.ravel()], splits
