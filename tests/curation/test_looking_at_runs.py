@@ -138,7 +138,22 @@ def test_differences_add_up(out, stricter):
             assert c.detail == b[c.id].detail
     same = Totals()
     assert list(compare_rows(one, one, same)) == []
-    assert same.kept_by_both == len(kept[0])
+    assert (same.kept_by_both, same.ways) == (len(kept[0]), {})
+
+
+def test_a_run_that_has_not_finished_differs_by_what_is_to_come(out, tmp_path):
+    manifest = out / "manifest.parquet"
+    manifest.rename(tmp_path / manifest.name)
+    try:
+        totals, part = Totals(), RunFolder(out)
+        changes = list(compare_rows(RunFolder(tmp_path / manifest.name), part, totals))
+    finally:
+        (tmp_path / manifest.name).rename(manifest)
+    later = {"not-in-top", "near-duplicate"}
+    stopped = sum(r.reason in later for r in Manifest(out))
+    assert totals.kinds == {"gained": stopped}
+    assert stopped == len(changes) > 0
+    assert {(c.before, c.after) for c in changes} <= {(reason, "kept") for reason in later}
 
 
 def test_a_row_that_only_one_run_has_is_a_difference(out, recipe, tmp_path, listed, photos):

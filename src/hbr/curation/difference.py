@@ -67,6 +67,8 @@ def compare_settings(one: RunFolder, other: RunFolder) -> dict[str, tuple[Any, A
 def compare_rows(one: RunFolder, other: RunFolder, totals: Totals) -> Iterator[Change]:
     """Every row that is not the same, in the order of the ids; both are read side by side.
 
+    In a run that has not finished, what no stage stopped so far counts as kept.
+
     Args:
         one, other: the runs.
         totals: counted on the way; whole at the end.
@@ -80,7 +82,8 @@ def compare_rows(one: RunFolder, other: RunFolder, totals: Totals) -> Iterator[C
         detail = _different(a, b) if a is not None and b is not None and all(kept) else ""
         if before == after and not detail:
             continue
-        totals.ways[before, after] += before != after
+        if before != after:
+            totals.ways[before, after] += 1
         kind: Kind = "other-reason"
         if all(kept):
             kind = "changed"
@@ -126,7 +129,7 @@ def _different(a: Record, b: Record) -> str:
     said = []
     for name in _WATCHED:
         before, after = getattr(a, name), getattr(b, name)
-        if before == after:
+        if before == after or (name == "split" and None in (before, after)):  # not finished
             continue
         if name == "scores":
             names = sorted({*before, *after})

@@ -134,6 +134,10 @@ def diff(
     from hbr.curation.difference import Totals, compare_rows, compare_settings
 
     a, b = _open(one), _open(other)
+    for opened in (a, b):
+        if opened.manifest is None:
+            text = f"{opened.path} has not finished: what no stage stopped so far counts as kept"
+            typer.echo(text, err=True)
     settings, totals = compare_settings(a, b), Totals()
     if as_json:
         typer.echo(json.dumps({"settings": settings}, ensure_ascii=False))
