@@ -84,6 +84,8 @@ def test_the_kind_decides_between_prompts():
     assert isinstance(hfie, HFIEConfig)
     with pytest.raises(ConfigError, match=r"prompt\.kind is 'dape'; it must be one of 'hfie'"):
         from_dict(RestorerConfig, {"prompt": {"kind": "dape"}})
+    with pytest.raises(ConfigError, match=r"prompt\.kind is missing; it may be one of 'hfie', 'fi"):
+        from_dict(RestorerConfig, {"prompt": {"n_queries": 5}})
     with pytest.raises(ConfigError, match=r"prompt\.kind is \['hfie'\]; it must be one of"):
         from_dict(RestorerConfig, {"prompt": {"kind": ["hfie"]}})
     with pytest.raises(ConfigError, match=r"prompt\.n_querys is not known"):

@@ -138,11 +138,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    """The first option that fits; between dataclasses the mapping's `kind` decides."""
+    """The first option that fits; between dataclasses that have a `kind`, the mapping's decides."""
     if value is None and type(None) in options:
         return None
     kinds = {option.kind: option for option in options if hasattr(option, "kind")}
-    if kinds and isinstance(value, dict) and "kind" in value:
+    if isinstance(value, dict) and len(kinds) > 1:
+        if "kind" not in value:
+            raise ConfigError(f"{_join(where, 'kind')} is missing; it may be {_one_of(kinds)}")
         kind = value["kind"]
         check(isinstance(kind, str) and kind in kinds, _join(where, "kind"), kind, _one_of(kinds))
         return _convert(kinds[kind], value, where)

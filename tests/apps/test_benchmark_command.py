@@ -201,6 +201,9 @@ def test_a_table_of_a_paper_that_has_no_such_cell(run_hbr: Run, folder: Path) ->
     assert "has none of these cells; it is of PERSONA-Test, PERSONA-Val" in done.stderr
     verdicts = {tuple(x.split("\t")[i] for i in (1, 2, 6)) for x in done.stdout.splitlines()[1:]}
     assert verdicts == {("input", name, "no paper value") for name in ("PSNR-Y", "GMSD")}
+    done = run_hbr("benchmark", "compare", out, "--tolerance", "psnr=-1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "psnr is -1; it must be 0 or more" in done.stderr
 
 
 def test_what_is_refused_before_any_work(run_hbr: Run, folder: Path) -> None:
@@ -241,6 +244,24 @@ def test_a_folder_of_another_run(run_hbr: Run, folder: Path) -> None:
     done = run_hbr("benchmark", "compare", folder / "moved", "--paper", "osdhuman.table2_methods")
     assert done.returncode == 0
     assert (folder / "run" / "run.json").read_bytes() == before
+
+
+def test_a_data_set_that_is_lost_and_a_tolerance_that_stays(run_hbr: Run, folder: Path) -> None:
+    gone = {"hq": "nowhere", "lq": {"kind": "recipe"}, "metrics": ["psnr"]}
+    name = benchmark(folder, {"SeeSR": INPUT["input"]}, tolerance={"psnr": 99})
+    values = yaml.safe_load(name.read_text())
+    values["data_sets"] = {"gone": gone, "PERSONA-Val": values["data_sets"]["photos"]}
+    name.write_text(yaml.safe_dump(values))
+    out = folder / "run"
+    done = run_hbr(
+        "benchmark", "run", name, "--data", f"photos={folder / 'photos'}", "-o", out, *QUICK
+    )
+    assert done.returncode == 3
+    assert "gone is left out: nowhere: does not exist" in done.stderr
+    again = ("--paper", "osdhuman.table2_methods", "--tolerance", "ssim=0.1", "--json")
+    done = run_hbr("benchmark", "compare", out, *again)
+    found = {(c["method"], c["metric"]): c for c in json.loads(done.stdout)["cells"]}
+    assert found["SeeSR", "psnr-y"]["tolerance"] == 99
 
 
 def test_killed_and_gone_on(hbr_command: list[str], run_hbr: Run, folder: Path) -> None:

@@ -196,6 +196,7 @@ def test_what_is_refused_before_any_work(
         (("-g", hq, "--strip", "re:("), 2, "a regular expression"),
         (("-g", hq, "--resume"), 2, "needs --json, --csv or --parquet"),
         (("-g", hq, "--json", hq / "p0.png"), 2, "--overwrite replaces it"),
+        (("-g", hq, "--json", hq, "--overwrite"), 2, "is a folder; name a file"),
     ]
     for arguments, code, said in cases:
         done = run_hbr(*command, *arguments)
@@ -217,6 +218,43 @@ def test_a_picture_too_small_for_a_metric(run_hbr: Run, tmp_path: Path, photo: W
     assert done.returncode == 3
     assert "1: ssim-y: ssim-y needs 11 pixels" in done.stderr
     assert [column[3:] for column in means(done).values()] == [["2", "0"], ["1", "1"]]
+
+
+def test_a_metric_without_its_weights(
+    run_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    restored, hq = pairs
+    (tmp_path / "home").mkdir()
+    nowhere = {"HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
+    command = ("evaluate", "-r", restored, "-g", hq, "--strip", "_out", "--workers", "0")
+    command = (*command, "--json", tmp_path / "out.json")
+    done = run_hbr(*command, "-m", "psnr,dists", env=nowhere)
+    assert done.returncode == 3
+    assert done.stderr.startswith("hbr: dists needs the weights vgg16, which are not on this")
+    assert done.stderr.count("\n") == 1
+    # what was measured is there when the weights are
+    assert (tmp_path / ".out.json.hbr-kept").read_text().count("\n") == 6
+    done = run_hbr(*command, "-m", "dists", "--overwrite", env=nowhere)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "`hbr metrics fetch vgg16` gets them" in done.stderr
+
+
+def test_a_disk_that_is_full(
+    hbr_command: list[str], run_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    restored, hq = pairs
+    out = tmp_path / "out.json"
+    arguments = ["evaluate", "-r", restored, "-g", hq, "--strip", "_out", "--json", out]
+    arguments += ["--workers", "0"]
+    # no file may have more than two blocks of 512 bytes
+    command = ["sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *hbr_command, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "File too large" in done.stderr
+    assert not out.exists()
+    done = run_hbr(*arguments, "--resume")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert means(done)["PSNR-Y"][3:] == ["6", "0"]
 
 
 def test_stopped_and_gone_on(

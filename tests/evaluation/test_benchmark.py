@@ -184,6 +184,49 @@ def test_other_lq_files_are_told(verdicts: Callable[..., list[str]], lq: Path) -
     assert "1 differ (first p1.png)" in verdict
 
 
+def test_a_picture_of_lq_that_cannot_be_read(verdicts: Callable[..., list[str]], lq: Path) -> None:
+    (lq / "p1.png").unlink()
+    (lq / "p1.png").symlink_to("nowhere.png")
+    verdict = verdicts(lq.parent / "sums")[0]
+    assert "1 differ (first p1.png)" in verdict
+    run = BenchmarkRun.load(lq.parent / "run")
+    assert {row.stem: row.error for row in run.rows if row.error} == {
+        "p1": f"{lq / 'p1.png'}: No such file or directory"
+    }
+    assert (run.cells[0].n, run.cells[0].failed) == (3, 1)
+
+
+def test_beside_one_paper_after_another(verdicts: Callable[..., list[str]], lq: Path) -> None:
+    verdicts(lq.parent / "sums")
+    run = BenchmarkRun.load(lq.parent / "run")
+    assert "ResShift*" in {method.name for method in run.methods}
+    columns = TableLayout(columns={"PERSONA-Val": ("dists", "psnr-y")})
+    other = compare(dataclasses.replace(run, layout=columns), "haodiff.table1_persona_val")
+    assert {"SeeSR", "HAODiff"} <= {method.name for method in other.methods}
+    assert "ResShift*" not in {cell.method for cell in other.cells}
+    assert any(line.startswith("of the paper: ") for line in other.warnings)
+    assert not any(line.startswith("of the paper: ") for line in compare(other, "").warnings)
+
+
+def test_nothing_can_be_measured(
+    runs: Runs, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME", "HBR_WEIGHTS"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    data_set = {
+        "hq": str(photos),
+        "lq": {"kind": "recipe", "recipe": "light"},
+        "metrics": ["dists", "lpips-vgg"],
+    }
+    gone = {"kind": "folder", "folder": str(tmp_path / "gone")}
+    run = runs(data_sets={"photos": data_set}, methods={"input": INPUT, "gone": gone})
+    why = {(cell.method, cell.metric): cell.error or "" for cell in run.cells}
+    assert "`hbr metrics fetch vgg16` gets them" in why["input", "dists"]
+    assert why["input", "lpips-vgg"].startswith("lpips-vgg needs the weights")
+    assert "gone" in why["gone", "dists"]
+    assert sum("dists needs" in line for line in run.warnings) == 1
+
+
 def test_some_pictures_are_no_table(runs: Runs) -> None:
     run = runs()
     columns = {"PERSONA-Val": ("psnr-y", "gmsd")}

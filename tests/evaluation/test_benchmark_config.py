@@ -59,7 +59,7 @@ def test_what_is_not_given_is_left_out() -> None:
 
 def test_methods_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    (tmp_path / "own.yaml").write_text("kind: baseline\nbaseline: nlm\nstrength: 3\n")
+    (tmp_path / "own.yaml").write_text("method: {kind: baseline, baseline: nlm, strength: 3}")
     own = {"nano": str(tmp_path / "results"), "mine": str(tmp_path / "own.yaml")}
     config = load_benchmark("nano", {"photos": "p"}, own).config
     assert list(config.methods) == ["input", "median", "non-local means", "nano", "mine"]
@@ -87,6 +87,18 @@ methods:
         (("kind: recipe, recipe: light", 'kind: folder, folder: "${hq}"'), None),
         (("baseline: input}", "baseline: output}"), "baseline"),
         (("title: a test", "title: a test\npaper: none.such"), "known: osdhuman.table1_datasets"),
+        (
+            ("title: a test", "title: a test\nagainst: inputs"),
+            "against is 'inputs'; it",
+        ),
+        (
+            ("title: a test", "title: a test\ntolerance: {pnsr: 1}"),
+            "tolerance: no metric is",
+        ),
+        (("title: a test", "title: a test\ntolerance: {psnr: -1}"), "tolerance.psnr is -1.0"),
+        (("title: a test", "title: a test\ntable: {decimals: {psrn: 2}}"), "did you mean psnr"),
+        (("title: a test", "title: a test\ntable: {decimals: {psnr: 20}}"), "psnr is 20; it must"),
+        (("kind: recipe, ", ""), "lq.kind is missing; it may be one of 'folder', 'recipe'"),
         (("title: a test", "titel: a test"), "titel is not known"),
         (("  input: {kind: baseline, baseline: input}", ""), "methods"),
     ],
@@ -110,5 +122,8 @@ def test_names_that_are_none(tmp_path: Path) -> None:
         load_benchmark("nano", {"photo": "x"})
     with pytest.raises(ConfigError, match="has no data sets to run on; give --data photos=PATH"):
         load_benchmark("nano", {})
+    (tmp_path / "m.yaml").write_text("kind: baseline\nbaseline: nlm\n")
+    with pytest.raises(ConfigError, match=r"m\.yaml: kind is not known; it may be one of method"):
+        load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "m.yaml")})
     with pytest.raises(ConfigError, match="neither a folder of results nor a YAML file"):
         load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "none")})

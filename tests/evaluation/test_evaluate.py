@@ -16,14 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from hbr.config import ConfigError
-from hbr.evaluation import folders
+from hbr.evaluation import folders, measuring
 from hbr.evaluation.evaluate import EvaluateConfig, evaluate
 from hbr.evaluation.measuring import MeasureConfig
 from hbr.evaluation.pairing import Pair
 from hbr.evaluation.workers import measure_all
+from hbr.files import sha256
 from hbr.image import read_photo
-from hbr.metrics import MetricError, MetricInfo, find_metric, load_metric
+from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
 from hbr.metrics.frechet import FrechetDistance
+from hbr.metrics.niqe import NiqeModel
 
 PHOTO = Path(__file__).parents[1] / "data" / "purple.jpg"
 
@@ -105,7 +107,15 @@ def test_one_number_for_two_folders(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pairs[5].restored.write_bytes(b"none")
     config = EvaluateConfig(("psnr", "fid"), workers=0)
-    found = evaluate(pairs, config, statistics=tmp_path / "statistics").summaries["fid"]
+    seen: list[tuple[int, int]] = []
+    result = evaluate(
+        pairs,
+        config,
+        statistics=tmp_path / "statistics",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-11:] == [*((n, 6) for n in range(1, 7)), *((n, 5) for n in range(1, 6))]
+    found = result.summaries["fid"]
     restored, references = FrechetDistance(find_metric("fid"), Colours()), []
     for pair in pairs:
         assert pair.reference is not None
@@ -116,6 +126,8 @@ def test_one_number_for_two_folders(
     restored.update(torch.cat([read_photo(pair.restored).tensor() for pair in pairs[:5]]))
     assert found.mean == pytest.approx(restored.compute(against), rel=1e-6)
     assert (found.n, found.failed, found.low) == (5, 1, None)
+    said = "fid of 5 and 6 pictures: with fewer than 6 the value is biased upwards"
+    assert sum(line.startswith(said) for line in result.warnings) == 1
     assert len(list((tmp_path / "statistics").iterdir())) == 1
     assert len(list((tmp_path / "cache/hbr/statistics").iterdir())) == 1
 
@@ -135,6 +147,40 @@ def test_a_metric_over_folders_that_cannot_be_loaded(
     alone = [Pair(pair.stem, pair.restored) for pair in pairs]
     with pytest.raises(ConfigError, match="fid compares with references"):
         evaluate(alone, EvaluateConfig(("fid",), workers=0))
+
+
+def test_a_device_that_is_not_there_costs_only_what_needs_it(
+    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, *, device: str, weights: Path | None) -> Metric:
+        if name == "lpips-alex":  # its weights are not on this machine
+            torch.zeros(1).to(device)
+        return load_metric(name, weights=weights)
+
+    monkeypatch.setattr(measuring, "load_metric", load)
+    config = EvaluateConfig(("psnr", "lpips"), workers=0, device="cuda:77")
+    found = evaluate(pairs, config)
+    assert found.summaries["psnr-y"].n == 6
+    assert (found.summaries["lpips-alex"].error or "").startswith("lpips-alex: ")
+    assert found.unavailable.keys() == {"lpips-alex"}
+
+
+def test_values_do_not_go_with_other_weights(pairs: list[Pair], tmp_path: Path) -> None:
+    kept, files = tmp_path / "kept", [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for pair in pairs:
+        with Image.open(pair.restored) as image:
+            image.resize((200, 192)).save(pair.restored)
+    for number, file in enumerate(files, 1):
+        NiqeModel(np.full(36, float(number)), np.eye(36), "a test").save(file)
+    alone = [Pair(pair.stem, pair.restored) for pair in pairs]
+    first, second = (
+        evaluate(alone, EvaluateConfig(("niqe",), weights=file, workers=0), kept=kept)
+        for file in files
+    )
+    assert first.rows[0].values != second.rows[0].values
+    assert [row.known for row in second.rows] == [frozenset()] * 6
+    versions = [found.metrics["niqe"].version for found in (first, second)]
+    assert versions == [f"1, {sha256(file)[:8]}" for file in files]
 
 
 def annotations(path: Path, pairs: list[Pair], people: list[int]) -> Path:

@@ -135,6 +135,21 @@ def test_a_bad_file_is_counted_and_not_kept_in_the_cache(
         fid.over_files(files[1:3])
 
 
+def test_what_is_kept_costs_no_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = write_pictures(tmp_path / "a", 3)
+    fid = FrechetDistance(find_metric("fid"), Colours())
+    found = fid.over_files(files, cache=tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:100])
+    again = fid.over_files(files, cache=tmp_path / "cache")  # made anew, and kept
+    np.testing.assert_array_equal(again.mean, found.mean)
+    assert Statistics.load(kept).content == found.content
+    (tmp_path / "full").touch()
+    assert fid.over_files(files, cache=tmp_path / "full").count == 3
+    assert "the statistics are not kept" in caplog.text
+
+
 def test_few_pictures_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     fid = FrechetDistance(find_metric("fid"), Colours())
     fid.update(torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
-import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from hbr.config import ConfigError, to_dict
 from hbr.evaluation.benchmark_config import Benchmark, DataSetConfig
 from hbr.evaluation.comparison import compare
 from hbr.evaluation.datasets import DataSetFiles, find_data_set
-from hbr.evaluation.evaluate import EvaluateConfig, Evaluation, evaluate
+from hbr.evaluation.evaluate import EvaluateConfig, Evaluation, Summary, UnavailableError, evaluate
 from hbr.evaluation.methods import MethodConfig, MethodError, Outcome, build_method
 from hbr.evaluation.pairing import Pair, PairingError
 from hbr.evaluation.provenance import commit, machine
@@ -34,10 +33,10 @@ from hbr.evaluation.results import (
     Row,
     TableLayout,
 )
+from hbr.evaluation.run_folder import below, folder_name, open_folder
 from hbr.evaluation.statistics import paired_difference
 from hbr.evaluation.workers import cores
-from hbr.files import write_text
-from hbr.metrics import MetricError, find_metric
+from hbr.metrics import MetricInfo, find_metric
 
 Report = Callable[[str], None]
 
@@ -88,12 +87,14 @@ def run_benchmark(
     """
     resources = resources or Resources()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    _open_folder(benchmark, out, resume=resume)
+    open_folder(benchmark, out, resume=resume)
     work = _Work(benchmark, out, resources, report)
     warnings = [
         f"{name} is left out; --data {missing[0]}=PATH brings it in"
         for name, missing in benchmark.left_out.items()
     ]
+    if benchmark.not_run:
+        warnings.append(f"not run, as their places were not given: {', '.join(benchmark.not_run)}")
     for name, config in benchmark.config.data_sets.items():
         try:
             work.data_set(name, config)
@@ -131,6 +132,8 @@ class _Work:
         self._cells: list[Cell] = []
         self._differences: list[Difference] = []
         self._warnings: list[str] = []
+        self._infos: dict[str, MetricInfo] = {}
+        self._reasons: dict[str, str] = {}  # metric → why it cannot be computed at all
 
     def data_set(self, name: str, config: DataSetConfig) -> None:
         """Restore and measure one data set by every method.
@@ -139,7 +142,7 @@ class _Work:
             PairingError: its files cannot be used.
             ConfigError: likewise.
         """
-        made = self._out / "lq" / _folder_name(name)
+        made = self._out / "lq" / folder_name(name)
         files = find_data_set(
             name, config, made, workers=self._resources.processes, report=self._report
         )
@@ -156,7 +159,7 @@ class _Work:
         self, data_set: str, method: str, settings: MethodConfig, files: DataSetFiles
     ) -> Outcome:
         """What the method makes of the data set; a method that cannot run fails on all of it."""
-        folder = self._out / "restored" / _folder_name(data_set) / _folder_name(method)
+        folder = self._out / "restored" / folder_name(data_set) / folder_name(method)
         self._report(f"{data_set}: {method} restores {len(files.lq)} pictures")
         error = "there is nothing to restore"
         if files.lq:
@@ -201,12 +204,21 @@ class _Work:
             people=config.people,
             pose=config.pose,
         )
-        kept = self._out / "kept" / _folder_name(data_set) / f"{_folder_name(method)}.jsonl"
+        kept = self._out / "kept" / folder_name(data_set) / f"{folder_name(method)}.jsonl"
         try:
-            return evaluate(pairs, settings, kept=kept, statistics=kept.parent / "statistics")
-        except MetricError as error:  # of all metrics; of some, it is in the evaluation
-            self._warnings.append(f"{data_set}: nothing can be measured: {error}")
+            found = evaluate(
+                pairs,
+                settings,
+                kept=kept,
+                statistics=kept.parent / "statistics",
+                progress=_Paced(lambda line: self._report(f"{data_set}: {method}: {line}")),
+            )
+        except UnavailableError as error:
+            self._reasons |= error.reasons
+            self._warnings += error.reasons.values()
             return None
+        self._infos |= found.metrics
+        return found
 
     def _keep(
         self,
@@ -239,9 +251,14 @@ class _Work:
                 )
             )
         total = len(files.lq) + len(files.failed)
-        for name in config.ids:
-            self._cells.append(_cell(method, data_set, name, evaluation, len(lost), total))
         info = self._methods[method]
+        for name in config.ids:
+            if evaluation is None:
+                why = info.error.get(data_set) or self._reasons.get(name, "nothing was measured")
+                cell = Cell(method, data_set, name, None, failed=total, error=why)
+            else:
+                cell = _cell(method, data_set, evaluation.summaries[name], len(lost))
+            self._cells.append(cell)
         self._methods[method] = dataclasses.replace(
             info,
             provenance={**info.provenance, data_set: _json_able(outcome.provenance)},
@@ -250,7 +267,11 @@ class _Work:
             failed={**info.failed, data_set: dict(lost)} if lost else info.failed,
         )
         if evaluation:
-            self._warnings += [f"{data_set}: {method}: {w}" for w in evaluation.warnings]
+            everywhere = set(evaluation.unavailable.values())
+            self._warnings += [
+                line if line in everywhere else f"{data_set}: {method}: {line}"
+                for line in evaluation.warnings
+            ]
         return {
             name: {stem: m.values[name] for stem, m in measured.items() if name in m.values}
             for name in config.ids
@@ -264,6 +285,8 @@ class _Work:
     ) -> None:
         """Every method against one of them, picture by picture."""
         other = self._config.against or next(iter(values))
+        if other not in values:
+            self._warnings.append(f"{data_set}: no differences, as {other} was not run")
         for method in values:
             for name in config.ids:
                 if method == other or other not in values:
@@ -296,6 +319,7 @@ class _Work:
         """All of it, with the paper's numbers beside."""
         config, layout = self._config, self._config.table
         columns = {d.name: config.data_sets[d.name].ids for d in self.data_sets}
+        tolerance = {find_metric(name).id: value for name, value in config.tolerance.items()}
         ids = dict.fromkeys(name for names in columns.values() for name in names)
         run = BenchmarkRun(
             name=self._name,
@@ -309,7 +333,7 @@ class _Work:
             ),
             data_sets=tuple(self.data_sets),
             methods=tuple(self._methods.values()),
-            metrics=tuple(find_metric(name) for name in ids),
+            metrics=tuple(self._infos.get(name) or find_metric(name) for name in ids),
             rows=tuple(self._rows),
             cells=tuple(self._cells),
             differences=tuple(self._differences),
@@ -321,35 +345,30 @@ class _Work:
                 "resamples": config.resamples,
                 "seed": config.seed,
                 "device of the metrics": self._resources.device,
+                "tolerance": tolerance,
             },
             started=started,
             folder=self._out,
         )
-        tolerance = {find_metric(name).id: value for name, value in config.tolerance.items()}
         return compare(run, config.paper, tolerance)
 
     def _place(self, path: Path | None) -> str | None:
         """A file as a row names it: below the run's folder, or absolute."""
         if path is None:
             return None
-        return str(_below(path, self._out))
+        return str(below(path, self._out))
 
 
 def _cell(
     method: str,
     data_set: str,
-    metric: str,
-    evaluation: Evaluation | None,
+    found: Summary,
     lost: int,
-    total: int,
 ) -> Cell:
-    if evaluation is None:
-        return Cell(method, data_set, metric, None, failed=total, error="nothing was measured")
-    found = evaluation.summaries[metric]
     return Cell(
         method,
         data_set,
-        metric,
+        found.metric,
         found.mean,
         found.low,
         found.high,
@@ -359,42 +378,22 @@ def _cell(
     )
 
 
-def _open_folder(benchmark: Benchmark, out: Path, *, resume: bool) -> None:
-    """Make the folder of the run, or see that it is this benchmark's."""
-    file = out / "benchmark.json"
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: is not a folder; choose another output")
-    if file.is_file():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8")).get("name")
-        except (ValueError, AttributeError):
-            found = None
-        if found != benchmark.name:
-            raise ConfigError(f"{out}: holds a run of {found!r}; choose another output")
-        if not resume:
-            raise ConfigError(f"{out}: holds a run already; --resume goes on with it")
-    elif out.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"{out}: holds other files; choose an empty folder, or a new one")
-    values = {"name": benchmark.name, "config": to_dict(benchmark.config)}
-    write_text(file, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+class _Paced:
+    """Progress as a line every ten seconds."""
 
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._last = time.monotonic()
 
-def _folder_name(name: str) -> str:
-    """A folder for a data set or method, other ones for names that differ in other signs only."""
-    plain = re.sub(r"[^A-Za-z0-9.+-]", "_", name).strip(".") or "_"
-    if plain == name:
-        return plain
-    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
-def _below(path: Path, folder: Path) -> Path:
-    path, folder = path.absolute(), folder.absolute()
-    return path.relative_to(folder) if path.is_relative_to(folder) else path
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= 10:
+            self._last = time.monotonic()
+            self._report(f"measured {done} of {total}")
 
 
 def _relative(info: DataSetInfo, folder: Path) -> DataSetInfo:
     """Folders of the data set below the run's folder, or absolute."""
-    lq, hq = (None if p is None else str(_below(Path(p), folder)) for p in (info.lq, info.hq))
+    lq, hq = (None if p is None else str(below(Path(p), folder)) for p in (info.lq, info.hq))
     return dataclasses.replace(info, lq=lq, hq=hq)
 
 

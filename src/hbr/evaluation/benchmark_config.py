@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
-from hbr.config import ConfigError, check, from_dict
-from hbr.evaluation.methods import MethodConfig
+from hbr.config import ConfigError, check, from_dict, to_dict
+from hbr.evaluation.methods import MethodConfig, read_method
 from hbr.evaluation.papers import Axis, paper_table
 from hbr.metrics import MetricError, find_metric
 
@@ -98,10 +98,7 @@ class DataSetConfig:
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the metrics, in order."""
-        try:
-            return tuple(find_metric(name).id for name in self.metrics)
-        except MetricError as error:
-            raise ConfigError(f"metrics: {error}") from None
+        return _ids("metrics", self.metrics)
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,12 @@ class TableConfig:
     rows: Axis = "methods"
     decimals: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field; the names of metrics are looked up."""
+        for metric, digits in self.decimals.items():
+            check(0 <= digits <= 10, f"decimals.{metric}", digits, "0 to 10")
+        _ids("decimals", self.decimals)
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,9 @@ class BenchmarkConfig:
         check(len(self.methods) > 0, "methods", self.methods, "one or more")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
+        for metric, allowed in self.tolerance.items():
+            check(allowed >= 0, f"tolerance.{metric}", allowed, "0 or more")
+        _ids("tolerance", self.tolerance)
         if self.paper:
             paper_table(self.paper)
 
@@ -176,9 +182,12 @@ class Benchmark:
     not_run: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class _One:
-    method: MethodConfig
+def _ids(field_name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The ids of metrics."""
+    try:
+        return tuple(find_metric(name).id for name in names)
+    except MetricError as error:
+        raise ConfigError(f"{field_name}: {error}") from None
 
 
 def shipped() -> tuple[str, ...]:
@@ -225,8 +234,8 @@ def load_benchmark(
     Args:
         name: of a shipped benchmark, or a file.
         given: parameter → value.
-        methods: name → a folder of results or a YAML file of a method, in place of the
-            benchmark's method of that name or behind them.
+        methods: name → a folder of results or a YAML file of a method (`read_method`), in place
+            of the benchmark's method of that name or behind them.
 
     Raises:
         ConfigError: it cannot be used; a parameter that it does not have; nothing is left to run.
@@ -239,6 +248,9 @@ def load_benchmark(
     check(isinstance(values, dict), name, values, "a mapping")
     own = {name: _method_values(place) for name, place in (methods or {}).items()}
     values = {**values, "methods": {**(values.get("methods") or {}), **own}}
+    if against := values.get("against"):
+        ok = against in values["methods"]
+        check(ok, f"{name}: against", against, f"one of {', '.join(values['methods'])}")
     lacking: dict[str, dict[str, tuple[str, ...]]] = {"data_sets": {}, "methods": {}}
     for section, absent in lacking.items():
         entries = values.get(section)
@@ -268,12 +280,7 @@ def _method_values(place: str) -> dict[str, Any]:
         return {"kind": "folder", "folder": place}
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{place}: is neither a folder of results nor a YAML file of a method")
-    values = _read_yaml(path)
-    try:
-        from_dict(_One, {"method": values})
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return values
+    return to_dict(read_method(path))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

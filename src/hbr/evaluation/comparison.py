@@ -35,20 +35,28 @@ def compare(
         hbr.config.ConfigError: there is no such table.
     """
     measured = [method for method in run.methods if method.run]
+    warnings = [line for line in run.warnings if not line.startswith("of the paper: ")]
     if not paper:
         cells = [_bare(c) for c in run.cells if c.verdict != NOT_RUN]
         return dataclasses.replace(
-            run, paper="", paper_table="", methods=tuple(measured), cells=tuple(cells)
+            run,
+            paper="",
+            paper_table="",
+            methods=tuple(measured),
+            cells=tuple(cells),
+            warnings=tuple(warnings),
         )
     table = paper_table(paper)
-    names = {method.name for method in run.methods}
     columns = run.layout.columns
+    # those of another paper, which stood beside before, go
+    own_methods = [m for m in run.methods if m.run or _has_any(table, m.name, columns)]
+    names = {method.name for method in own_methods}
     others = [
         MethodInfo(name, run=False)
         for name in table.methods
         if name not in names and _has_any(table, name, columns)
     ]
-    methods = (*run.methods, *others)
+    methods = (*own_methods, *others)
     own = {(c.method, c.data_set, c.metric): c for c in run.cells}
     cells = []
     for data_set in run.data_sets:
@@ -57,7 +65,6 @@ def compare(
                 empty = Cell(method.name, data_set.name, metric, None, verdict=NOT_RUN)
                 cell = own.get((method.name, data_set.name, metric), empty)
                 cells.append(_compared(_bare(cell), method, data_set, table, tolerance))
-    warnings = [line for line in run.warnings if not line.startswith("of the paper: ")]
     warnings += [f"of the paper: {note}" for note in table.notes]
     if all(cell.paper is None for cell in cells):
         found = ", ".join(sorted({data_set for _, data_set, _ in table.values}))

@@ -83,7 +83,9 @@ def _from_folder(
     editions = {
         edition: read_checksums(Path(file)) for edition, file in source.checksums.items() if file
     }
-    edition = identify(hash_files(lq, source.folder), editions, source.published)
+    # a picture that cannot be read is no error here: methods fail on it, and say why
+    hashes = hash_files(lq, source.folder, unreadable="unreadable")
+    edition = identify(hashes, editions, source.published)
     failed = {}
     warnings = [] if edition.comparable else [f"{name}: {edition.status}"]
     if hq is not None:

@@ -33,16 +33,29 @@ class Edition:
     checksum: str
 
 
-def hash_files(pictures: Mapping[str, Path], folder: Path) -> dict[str, str]:
+def hash_files(
+    pictures: Mapping[str, Path], folder: Path, *, unreadable: str | None = None
+) -> dict[str, str]:
     """Path below the folder, with `/` → SHA-256 of the file.
 
+    Args:
+        pictures: stem → file.
+        folder: that they are below.
+        unreadable: stands in place of the hash of a file that cannot be read.
+
     Raises:
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, and nothing stands in its place.
     """
-    return {
-        str(path.relative_to(folder)).replace(os.sep, "/"): sha256(path)
-        for path in pictures.values()
-    }
+    found = {}
+    for path in pictures.values():
+        name = str(path.relative_to(folder)).replace(os.sep, "/")
+        try:
+            found[name] = sha256(path)
+        except OSError:
+            if unreadable is None:
+                raise
+            found[name] = unreadable
+    return found
 
 
 def write_checksums(hashes: Mapping[str, str], file: Path) -> None:

@@ -122,16 +122,18 @@ class Evaluation:
     """What an evaluation has found.
 
     Attributes:
-        metrics: id → row of the table of metrics.
+        metrics: id → row of the table of metrics, with the versions that were loaded.
         rows: a pair each, in the order of the stems; pairs left out are among them.
         summaries: id → the number for the whole.
         warnings: what a reader must know, a line each.
+        unavailable: id → one line, of those that could not be loaded; among the warnings too.
     """
 
     metrics: Mapping[str, MetricInfo]
     rows: Sequence[Measured]
     summaries: Mapping[str, Summary]
     warnings: Sequence[str] = field(default_factory=tuple)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -142,6 +144,15 @@ class Evaluation:
     def measured(self) -> int:
         """Pairs with at least one value."""
         return sum(bool(row.values) for row in self.rows)
+
+
+class UnavailableError(MetricError):
+    """Not one of the metrics can be computed; `reasons` has a line for each id."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        """Say all reasons."""
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = dict(reasons)
 
 
 def evaluate(
@@ -163,16 +174,18 @@ def evaluate(
         statistics: a folder that keeps what metrics over folders know of the restored pictures,
             under their content.
         resume: take what is in `kept`; otherwise it is begun anew.
-        progress: called with the number of pairs that are done, and of all.
+        progress: called with the number of pairs that are done, and of all; then, for metrics
+            over folders, with that of the pictures of each folder.
 
     Raises:
         ConfigError: a metric needs references or people and there are none.
-        MetricError: not one of the metrics can be computed; the message says why.
+        UnavailableError: not one of the metrics can be computed.
     """
     _check_needs(pairs, config)
     infos = config.infos
     over_folders = [info for info in infos.values() if info.kind == "distribution"]
     folders = FolderMetrics(over_folders, config.device, config.weights)
+    infos |= folders.infos
     unavailable = dict(folders.unavailable)
     _check_some(unavailable, infos)
     if kept is not None:
@@ -184,13 +197,14 @@ def evaluate(
         pairs, config.measuring, workers=config.processes, batch=config.at_once, known=kept
     )
     with _appending(kept) as append:
-        for measured, lacking in found:
-            unavailable |= lacking
+        for measured, available in found:
+            infos |= available.infos
+            unavailable |= available.unavailable
             _check_some(unavailable, infos)
             append("".join(filter(None, (as_line(m, infos) for m in measured))))
             rows += measured
             progress(len(rows), len(pairs))
-    numbers = folders.measure(rows, statistics)
+    numbers = folders.measure(rows, statistics, progress)
     summaries = {}
     for name in infos:
         error = unavailable.get(name)
@@ -198,12 +212,13 @@ def evaluate(
             summaries[name] = _of_folder(name, numbers[name], rows)
         else:
             summaries[name] = _over_rows(name, rows, config, error)
-    return Evaluation(infos, rows, summaries, tuple(_warnings(rows, summaries)))
+    warnings = (*_warnings(rows, summaries), *folders.warnings)
+    return Evaluation(infos, rows, summaries, warnings, unavailable)
 
 
 def _check_some(unavailable: Mapping[str, str], infos: Mapping[str, MetricInfo]) -> None:
     if unavailable.keys() >= infos.keys():
-        raise MetricError("; ".join(unavailable.values()))
+        raise UnavailableError(unavailable)
 
 
 def _check_needs(pairs: Sequence[Pair], config: EvaluateConfig) -> None:
@@ -242,7 +257,8 @@ def _of_folder(name: str, number: float | str, rows: Sequence[Measured]) -> Summ
 def _warnings(rows: Sequence[Measured], summaries: Mapping[str, Summary]) -> Iterator[str]:
     for summary in summaries.values():
         if summary.error:
-            yield f"{summary.metric}: {summary.error}"
+            told = summary.error.startswith(summary.metric)
+            yield summary.error if told else f"{summary.metric}: {summary.error}"
     if skipped := sum(row.skipped for row in rows):
         yield f"{skipped} of {len(rows)} pairs left out, of unequal sizes"
     grey = sum("grey" in note for row in rows for note in row.notes)

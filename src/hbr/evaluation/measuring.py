@@ -97,6 +97,20 @@ def version_of(info: MetricInfo) -> str:
     return f"{info.id}@{info.implementation}-{info.version}"
 
 
+@dataclass(frozen=True)
+class Availability:
+    """Which metrics a process could load.
+
+    Attributes:
+        infos: id → its row as it was loaded: the version then names the package and the weights
+            that its numbers depend on.
+        unavailable: id → one line that says why not.
+    """
+
+    infos: Mapping[str, MetricInfo] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
 def read_known(file: Path | None, metrics: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
     """Values of an earlier run: key → {"values", "notes"}; a line that a kill cut short is lost."""
     found: dict[str, dict[str, Any]] = {}
@@ -116,7 +130,7 @@ def read_known(file: Path | None, metrics: Iterable[MetricInfo]) -> dict[str, di
 
 
 def as_line(measured: Measured, metrics: Mapping[str, MetricInfo]) -> str | None:
-    """A line for `read_known`; None if nothing new was found."""
+    """A line for `read_known`, of metrics as they were loaded; None if nothing new was found."""
     new = {k: v for k, v in measured.values.items() if k not in measured.known}
     if not new or not measured.key:
         return None
@@ -137,26 +151,27 @@ class _Loaded:
 class Measurer:
     """The metrics, loaded once, and what computes them on pairs."""
 
-    def __init__(self, config: MeasureConfig, known: Mapping[str, dict[str, Any]]) -> None:
-        """Load what can be loaded; what cannot is in `unavailable`.
+    def __init__(self, config: MeasureConfig, known: Path | None) -> None:
+        """Load what can be loaded; what cannot is told by `available`.
 
         Args:
             config: what to compute.
-            known: values of an earlier run (`read_known`).
+            known: a file of values of an earlier run (`read_known`).
         """
         self.config = config
-        self.known = known
-        self.infos = {name: find_metric(name) for name in config.metrics}
         self.metrics: dict[str, Metric] = {}
-        self.unavailable: dict[str, str] = {}
+        unavailable: dict[str, str] = {}
         self._people: _People | None = None
-        for name, info in self.infos.items():
+        for name in config.metrics:
             try:
-                if info.kind == "person" and self._people is None:
+                if find_metric(name).kind == "person" and self._people is None:
                     self._people = _People(config)
                 self.metrics[name] = load_metric(name, device=config.device, weights=config.weights)
-            except (ValueError, OSError) as error:  # MetricError and DetectorError among them
-                self.unavailable[name] = one_line(error)
+            except Exception as error:  # of a device that is not there, torch raises anything
+                unavailable[name] = why_not(name, error)
+        infos = {name: metric.info for name, metric in self.metrics.items()}
+        self.available = Availability(infos, unavailable)
+        self.known = read_known(known, infos.values())
         self._how = f"size {config.size}, {self._people.digest if self._people else 'no people'}"
 
     def __call__(self, pairs: Sequence[Pair]) -> list[Measured]:
@@ -346,6 +361,12 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def why_not(name: str, error: BaseException) -> str:
+    """Why a metric cannot be loaded, with its name."""
+    line = one_line(error)
+    return line if line.startswith(name) else f"{name}: {line}"
+
+
 _measurer: Measurer | None = None
 
 
@@ -355,14 +376,13 @@ def begin(config: MeasureConfig, known: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that handed out the work stops it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     use_one_thread()
-    infos = [find_metric(name) for name in config.metrics]
-    _measurer = Measurer(config, read_known(known, infos))
+    _measurer = Measurer(config, known)
 
 
-def work(pairs: Sequence[Pair]) -> tuple[list[Measured], dict[str, str]]:
-    """Measure pairs in a worker; also the metrics that cannot be loaded, and why."""
+def work(pairs: Sequence[Pair]) -> tuple[list[Measured], Availability]:
+    """Measure pairs in a worker; also which metrics it has."""
     assert _measurer is not None  # `begin` ran
-    return _measurer(pairs), _measurer.unavailable
+    return _measurer(pairs), _measurer.available
 
 
 def use_one_thread() -> None:

@@ -58,9 +58,10 @@ class StemRules:
 
     def stem(self, name: str) -> str:
         """The stem of a picture's path below its folder, `/` between folders."""
-        above, _, last = name.replace(os.sep, "/").rpartition("/")
         # the same letters may be written in two ways, by the system that made the files
-        last = unicodedata.normalize("NFC", Path(last).stem)
+        name = unicodedata.normalize("NFC", name.replace(os.sep, "/"))
+        above, _, last = name.rpartition("/")
+        last = Path(last).stem
         for pattern in self._patterns:
             last = pattern.sub("", last, count=1) or last
         return f"{above}/{last}" if above else last

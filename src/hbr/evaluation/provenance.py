@@ -10,7 +10,15 @@ from typing import Any
 
 from hbr.evaluation.workers import cores
 
-_LIBRARIES = ("torch", "numpy", "opencv-python-headless", "pillow", "torchmetrics", "pyiqa")
+_LIBRARIES = (
+    "torch",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "torchmetrics",
+    "pyiqa",
+    "torch-fidelity",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -17,11 +17,17 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from hbr.evaluation.measuring import MeasureConfig, Measured, Measurer, begin, read_known, work
+from hbr.evaluation.measuring import (
+    Availability,
+    MeasureConfig,
+    Measured,
+    Measurer,
+    begin,
+    work,
+)
 from hbr.evaluation.pairing import Pair
-from hbr.metrics import find_metric
 
-Result = tuple[list[Measured], dict[str, str]]
+Result = tuple[list[Measured], Availability]
 Chunk = tuple[Pair, ...]
 
 # libraries choose their number of threads when they are loaded
@@ -53,14 +59,13 @@ def measure_all(
         known: a file of values of an earlier run.
 
     Yields:
-        the pairs of a batch, and the metrics that could not be loaded with the reason.
+        the pairs of a batch, and which metrics could be loaded.
     """
     chunks = [tuple(pairs[i : i + batch]) for i in range(0, len(pairs), batch)]
     if workers == 0:
-        infos = [find_metric(name) for name in config.metrics]
-        measurer = Measurer(config, read_known(known, infos))
+        measurer = Measurer(config, known)
         for chunk in chunks:
-            yield measurer(chunk), measurer.unavailable
+            yield measurer(chunk), measurer.available
         return
     done = 0
     while done < len(chunks):
@@ -99,20 +104,20 @@ def _until_broken(
 def _one_by_one(chunk: Chunk, config: MeasureConfig, known: Path | None) -> Result:
     """Each pair in a process that nothing else is in, so that only a guilty one is lost."""
     found: list[Measured] = []
-    unavailable: dict[str, str] = {}
+    available = Availability()
     for pair in chunk:
         try:
             with _pool(1, config, known) as pool:
                 with _ctrl_c_waits():
                     future = pool.submit(work, (pair,))
-                measured, unavailable = future.result()
+                measured, available = future.result()
             found += measured
         except BrokenProcessPool:
             line = (
                 f"{pair.restored.name}: the process that measured it was ended, by want of memory?"
             )
             found.append(Measured(pair, error=line))
-    return found, unavailable
+    return found, available
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor
 from hbr.metrics.natural import fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
 from hbr.metrics.table import MetricError, MetricInfo, check_images
-from hbr.metrics.weights import find_weights
+from hbr.metrics.weights import find_weights, with_weights
 
 # Neighbours (down, across), in OpenCV's order
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (-1, 1))
@@ -141,7 +141,9 @@ def load_brisque(info: MetricInfo, device: str, weights: Path | None) -> Brisque
     path = find_weights("brisque", info.id, weights)
     if path.is_dir():
         path = path / "brisque_model_live.yml"
-    return Brisque(info, read_brisque(path, path.with_name(path.name.replace("model", "range"))))
+    ranges = path.with_name(path.name.replace("model", "range"))
+    model = read_brisque(path, ranges)
+    return Brisque(with_weights(info, path, ranges), model)
 
 
 def brisque_features(plane: Plane) -> np.ndarray:

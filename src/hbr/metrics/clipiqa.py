@@ -10,16 +10,14 @@ Shapes: b batch, d features, h w pixels. Images are RGB in [0, 1].
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hbr.files import sha256
 from hbr.metrics.table import Metric, MetricError, MetricInfo, NetworkMetric
-from hbr.metrics.weights import find_weights
+from hbr.metrics.weights import find_weights, with_weights
 
 PROMPTS = ("Good photo.", "Bad photo.")
 
@@ -102,7 +100,7 @@ def load_clipiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
         raise MetricError(f"{folder}: {info.id} takes the folder of a CLIP")
     model = ClipIQA(folder)
     files = sorted(folder.glob("*.safetensors")) or [folder / "config.json"]
-    return NetworkMetric(replace(info, version=f"1, {sha256(files[0])[:8]}"), model, device)
+    return NetworkMetric(with_weights(info, files[0]), model, device)
 
 
 def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from hbr.metrics.person import SEEN, PeopleLike, PersonMetric
 from hbr.metrics.planes import levels
 from hbr.metrics.table import MetricError, MetricInfo
-from hbr.metrics.weights import find_weights
+from hbr.metrics.weights import find_weights, with_weights
 
 _SIDE = 112
 # Nose, the eye on the left of the picture, the one on its right: where ArcFace's crops have them
@@ -104,14 +104,15 @@ def identity_distances(
 
 def load_identity(info: MetricInfo, device: str, weights: Path | None) -> PersonMetric:
     """The mean of `identity_distances` over the faces of a picture, NaN where there are none."""
-    network = FaceNetwork(find_weights("sface", info.id, weights), device)
+    path = find_weights("sface", info.id, weights)
+    network = FaceNetwork(path, device)
 
     def measure(x: Tensor, y: Tensor, people: PeopleLike, _: PeopleLike | None) -> float:
         distances = identity_distances(network, x, y, people)
         seen = distances[np.isfinite(distances)]
         return float(seen.mean()) if len(seen) else float("nan")
 
-    return PersonMetric(info, measure)
+    return PersonMetric(with_weights(info, path), measure)
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

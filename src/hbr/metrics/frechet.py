@@ -10,7 +10,8 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -152,6 +153,16 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return float(max(apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * common, 0.0))
 
 
+def few_pictures(a: Statistics, b: Statistics) -> str | None:
+    """A line that goes with their distance where it is biased: fewer pictures than features."""
+    if min(a.count, b.count) >= len(a.mean):
+        return None
+    return (
+        f"of {a.count} and {b.count} pictures: with fewer than {len(a.mean)} the value is biased "
+        "upwards, and compares only with values of as many pictures"
+    )
+
+
 class FrechetDistance:
     """The row `fid`: gathers pictures one batch at a time, then compares with a reference.
 
@@ -184,16 +195,8 @@ class FrechetDistance:
         With fewer pictures than features the value is biased upwards, which is logged.
         """
         found = self.statistics()
-        fewest = min(found.count, reference.count)
-        if fewest < len(found.mean):
-            _LOG.warning(
-                "%s of %d and %d pictures: with fewer than %d the value is biased upwards, and "
-                "compares only with values of as many pictures",
-                self.info.id,
-                found.count,
-                reference.count,
-                len(found.mean),
-            )
+        if line := few_pictures(found, reference):
+            _LOG.warning("%s %s", self.info.id, line)
         return frechet_distance(found, reference)
 
     def over_files(
@@ -222,10 +225,8 @@ class FrechetDistance:
         if cache is not None:
             name = hashlib.sha256(f"{self.extractor.id}\n{content}".encode()).hexdigest()[:32]
             kept = cache / f"{name}.npz"
-            if kept.is_file():
-                held = Statistics.load(kept)
-                if (held.extractor, held.content) != (self.extractor.id, content):
-                    raise MetricError(f"{kept} holds the statistics of other pictures; delete it")
+            held = _read_kept(kept, self.extractor.id, content)
+            if held is not None:
                 progress(len(files), len(files))
                 return held
         moments = Moments()
@@ -247,7 +248,10 @@ class FrechetDistance:
         self._add(moments, batch)
         found = moments.statistics(self.extractor.id, content)
         if kept is not None and not bad:
-            found.save(kept)
+            try:
+                found.save(kept)
+            except OSError as error:  # a full disk does not cost the number
+                _LOG.warning("%s: %s; the statistics are not kept", kept, error.strerror or error)
         return found
 
     def _add(self, moments: Moments, batch: list[Tensor]) -> None:
@@ -287,7 +291,8 @@ class InceptionFeatures:
             raise MetricError(f"{path} holds no weights of FID's Inception: {reason}") from None
         self._network = network.to(device)
         self._device = device
-        self.id = f"inception-v3-compat 2048, weights {sha256(path)[:16]}"
+        package = f"torch-fidelity {version('torch-fidelity')}"
+        self.id = f"{package} inception-v3-compat 2048, weights {sha256(path)[:16]}"
 
     def __call__(self, images: Tensor) -> Tensor:
         """RGB [b, 3, h, w] in [0, 1] → [b, 2048]."""
@@ -300,7 +305,20 @@ class InceptionFeatures:
 def load_fid(info: MetricInfo, device: str, weights: Path | None) -> FrechetDistance:
     """The row `fid`, ready to gather pictures; see `hbr.metrics.load_metric`."""
     path = find_weights(info.weights[0], info.id, weights)
-    return FrechetDistance(info, InceptionFeatures(path, device))
+    extractor = InceptionFeatures(path, device)
+    peer = replace(info, version=f"{info.version} {version('torch-fidelity')}")
+    return FrechetDistance(peer, extractor)
+
+
+def _read_kept(file: Path, extractor: str, content: str) -> Statistics | None:
+    """What `over_files` has kept; None if there is none, or if it is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        held = Statistics.load(file)
+    except MetricError:
+        return None
+    return held if (held.extractor, held.content) == (extractor, content) else None
 
 
 def statistics_folder() -> Path:

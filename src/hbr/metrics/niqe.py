@@ -27,7 +27,7 @@ from hbr.files import sha256, write_bytes
 from hbr.metrics.natural import NEIGHBOURS, fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
 from hbr.metrics.table import MetricError, MetricInfo, check_images
-from hbr.metrics.weights import find_weights
+from hbr.metrics.weights import find_weights, with_weights
 
 BLOCK = 96
 _VERSION = 1
@@ -158,7 +158,7 @@ def load_niqe(info: MetricInfo, device: str, weights: Path | None) -> Niqe:
     except MetricError as error:
         fitting = "or fit one: `hbr metrics fit-niqe SHARP_PHOTOS -o niqe.npz`"
         raise MetricError(f"{error}; {fitting}") from None
-    return Niqe(info, read_niqe(path))
+    return Niqe(with_weights(info, path), read_niqe(path))
 
 
 def _niqe(plane: Plane, model: NiqeModel) -> float:

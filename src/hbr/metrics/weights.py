@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +16,8 @@ import yaml
 
 from hbr.config import from_dict
 from hbr.download import DownloadError, KnownFile, check_file, weights_folder, weights_folders
-from hbr.metrics.table import MetricError
+from hbr.files import sha256
+from hbr.metrics.table import MetricError, MetricInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,6 +132,11 @@ def find_weights(name: str, metric: str, given: Path | None = None) -> Path:
     except DownloadError as error:
         raise MetricError(f"{error}; delete it, then {known.obtain}") from None
     return found
+
+
+def with_weights(info: MetricInfo, *files: Path) -> MetricInfo:
+    """The row with these files in its version, for numbers that depend on which they are."""
+    return replace(info, version=", ".join([info.version, *(sha256(f)[:8] for f in files)]))
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -108,8 +108,8 @@ def run(
 ) -> None:
     """Restore and measure, then write the tables and the page; their paths go to stdout.
 
-    A method that fails, or a picture, costs only itself. Exit code: 0 all done, 3 some methods or
-    pictures failed, 1 none is done; 2 wrong usage; 130 stopped, --resume goes on.
+    What fails costs only itself. Exit code: 0 all done, 3 some data sets, methods or pictures
+    failed, 1 none is done; 2 wrong usage; 130 stopped, --resume goes on.
     """
     from hbr.evaluation.benchmark import Resources, run_benchmark
     from hbr.evaluation.benchmark_config import load_benchmark
@@ -141,7 +141,9 @@ def run(
         for line in found.warnings:
             reporter.say("warning", line)
     typer.echo(out / "run.json")
-    raise typer.Exit(_exit_code(found))
+    code = _exit_code(found)
+    lost = len(benchmark.config.data_sets) - len(found.data_sets)  # by errors, which are told
+    raise typer.Exit(ExitCode.SOME if lost and code == ExitCode.OK else code)
 
 
 @app.command("compare")
@@ -231,13 +233,16 @@ def _load(run: Path, paper: str | None, tolerance: Sequence[str] | None) -> Benc
     from hbr.metrics import MetricError, find_metric
 
     found = BenchmarkRun.load(run)
-    allowed = {}
+    allowed = dict(found.settings.get("tolerance", {}))
     for name, text in _given(tolerance, "--tolerance").items():
         try:
-            allowed[find_metric(name).id] = float(text)
+            value = float(text)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} is {text}; it must be 0 or more")
+            allowed[find_metric(name).id] = value
         except (MetricError, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint="--tolerance") from None
-    if paper is None and not allowed:
+    if paper is None and not tolerance:
         return found
     return compare(found, found.paper_table if paper is None else paper, allowed)
 

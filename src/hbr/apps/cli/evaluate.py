@@ -141,9 +141,10 @@ def evaluate(
         about = _about(config, restored, reference, pairing)
         _write(found, about, json_file, csv_file, parquet_file)
     _tell(reporter, found, pairing)
-    if kept is not None and not found.failed:
+    code = _exit_code(found)
+    if kept is not None and code == ExitCode.OK:
         kept.unlink(missing_ok=True)
-    raise typer.Exit(_exit_code(found))
+    raise typer.Exit(code)
 
 
 def _check_outputs(outputs: list[Path], *, resume: bool, overwrite: bool) -> None:
@@ -151,6 +152,8 @@ def _check_outputs(outputs: list[Path], *, resume: bool, overwrite: bool) -> Non
         raise typer.BadParameter("needs --json, --csv or --parquet", param_hint="--resume")
     if len({str(file) for file in outputs}) < len(outputs):
         raise typer.BadParameter("two outputs have one name", param_hint=str(outputs[0]))
+    if folders := [file for file in outputs if file.is_dir()]:
+        raise typer.BadParameter(f"{folders[0]} is a folder; name a file")
     there = [file for file in outputs if file.exists()]
     if there and not (resume or overwrite):
         raise typer.BadParameter(
