@@ -117,3 +117,13 @@ def test_links_are_written_through_and_modes_are_usual(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     modes = {(tmp_path / name).stat().st_mode for name in ("real/file", "plain")}
     assert len(modes) == 1
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(OSError, match="is no file that could be replaced"):
+            write_text(tmp_path / name, "x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert names(tmp_path) == ["folder", "pipe"]

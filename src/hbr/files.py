@@ -25,9 +25,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     block raises, `path` is as it was.
 
     Raises:
-        OSError: no permission, a full disk.
+        OSError: no permission, a full disk, or `path` is a folder, a device or a pipe.
     """
     target = Path(os.path.realpath(path))  # through a link, not over it
+    if target.exists() and not target.is_file():  # who may would put a file in place of /dev/null
+        raise OSError(errno.EINVAL, "is no file that could be replaced", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     with _own_part(target) as part:
         try:

@@ -152,8 +152,8 @@ def _check_outputs(outputs: list[Path], *, resume: bool, overwrite: bool) -> Non
         raise typer.BadParameter("needs --json, --csv or --parquet", param_hint="--resume")
     if len({str(file) for file in outputs}) < len(outputs):
         raise typer.BadParameter("two outputs have one name", param_hint=str(outputs[0]))
-    if folders := [file for file in outputs if file.is_dir()]:
-        raise typer.BadParameter(f"{folders[0]} is a folder; name a file")
+    if strange := [file for file in outputs if file.exists() and not file.is_file()]:
+        raise typer.BadParameter(f"{strange[0]} is no file that could be replaced")
     there = [file for file in outputs if file.exists()]
     if there and not (resume or overwrite):
         raise typer.BadParameter(
