@@ -288,6 +288,18 @@ def test_without_the_extra_it_is_one_line(photos, settings, tmp_path, listed, mo
 
 
 @pytest.mark.parametrize(
+    ("address", "why"), [("127.0.0.1:1", "refused"), ("somewhere", "not of the form HOST:PORT")]
+)
+def test_where_no_cluster_answers_it_is_one_line(run_hbr, recipe, tmp_path, address, why) -> None:
+    options = ("--engine", "ray", "--ray-address", address)
+    done = run_hbr("curate", "run", recipe, "-o", tmp_path, *options)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"hbr: no cluster of Ray can be reached at {address} (")
+    assert why in line
+
+
+@pytest.mark.parametrize(
     "values", [{"address": "ray://head:10001"}, {"workers": 0}, {"gpus": 1.5}, {"memory": 0}]
 )
 def test_what_no_cluster_can_be(values) -> None:

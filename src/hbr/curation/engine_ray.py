@@ -12,7 +12,6 @@ with a machine is handed out again, and nothing but those few chunks ever lies i
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -22,8 +21,6 @@ import signal
 import socket
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +29,10 @@ from typing import Any
 from hbr.config import check
 from hbr.curation.chunk import Chunk, ChunkDone, ChunkWork
 from hbr.curation.config import CurationConfig
-from hbr.curation.engine_local import THREADS, portable
-from hbr.curation.record import ERRORS, count
-from hbr.curation.store import CurationError, Store, read_records, working
+from hbr.curation.ray_actors import Desk, Worker, hand_out
+from hbr.curation.store import CurationError
 
 _IN_FLIGHT = 2  # chunks an actor has: the one it does and the next
-_LIVES = 3  # how many workers may be lost over one chunk
-_ASK = 1.0  # seconds after which a worker asks again whether somebody waits
 _OBJECTS = 128 << 20  # bytes of a store of objects that is started here; chunks are small
 
 
@@ -65,9 +59,8 @@ class RayEngine:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        client = (self.address or "").startswith("ray://")
-        check(not client, "address", self.address, "auto, or HOST:PORT of the head, from a machine "
-              "of the cluster")  # fmt: skip
+        ok = not (self.address or "").startswith("ray://")
+        check(ok, "address", self.address, "auto or HOST:PORT, on a machine of the cluster")
         check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
         ok = self.gpus is None or 0 <= self.gpus < 1 or self.gpus == int(self.gpus)
         check(ok, "gpus", self.gpus, "a part of one, or whole ones")
@@ -78,7 +71,7 @@ class RayEngine:
 
         Raises:
             CurationError: Ray is not installed, no cluster answers, it has no room for one actor,
-                or one chunk after the other took its worker down.
+                or one chunk took one worker after the other down.
         """
         needs = self._needs(work.config)
         waiting = iter(chunks)
@@ -181,8 +174,9 @@ def _connected(engine: RayEngine) -> Iterator[Any]:
         options["num_cpus"] = engine.workers
     with _signals_kept():
         try:
+            _knock(address)
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             ray.shutdown()
             raise CurationError(
                 f"no cluster of Ray can be reached at {address} ({_last_line(error)})"
@@ -191,6 +185,21 @@ def _connected(engine: RayEngine) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Look for somebody at HOST:PORT; Ray itself would go on looking for minutes.
+
+    Raises:
+        OSError: nobody is there.
+        ValueError: it is no such address.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("it is not of the form HOST:PORT, nor auto")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager
@@ -208,7 +217,7 @@ def _signals_kept() -> Iterator[None]:
 
 def _open_desk(ray: Any) -> Any:
     """The desk, on the machine of the driver: they end together anyway."""
-    return ray.remote(_Desk).options(num_cpus=0, label_selector=_here(ray)).remote()
+    return ray.remote(Desk).options(num_cpus=0, label_selector=_here(ray)).remote()
 
 
 def _here(ray: Any) -> dict[str, str]:
@@ -226,14 +235,14 @@ def _results(
     context.execution_options.preserve_order = False
     with ray.data.DataContext.current(context):
         chunks = ray.data.from_items([0], override_num_blocks=1).map_batches(
-            _hand_out,
+            hand_out,
             fn_kwargs={"desk": desk},
             batch_size=None,
             num_cpus=0,
             label_selector=_here(ray),
         )
         answers = chunks.map_batches(
-            _Worker,
+            Worker,
             fn_constructor_args=(work, desk, Path.cwd(), sys.path),
             batch_size=1,
             batch_format="pyarrow",
@@ -252,138 +261,6 @@ def _results(
         for row in batch.to_pylist():
             if row["answer"]:
                 yield row["number"], pickle.loads(row["answer"])
-
-
-class _Desk:
-    """An actor beside the driver: the chunks that are not done yet, by number."""
-
-    def __init__(self) -> None:
-        self._chunks: dict[int, bytes] = {}
-        self._begun = Counter[int]()
-        self._done: set[int] = set()
-        self._end: int | None = None
-        self._news = asyncio.Condition()
-
-    async def put(self, number: int, chunk: bytes) -> None:
-        """Take in a chunk."""
-        async with self._news:
-            self._chunks[number] = chunk
-            self._news.notify_all()
-
-    async def end(self, number: int) -> None:
-        """There are no chunks from this number on."""
-        async with self._news:
-            self._end = number
-            self._news.notify_all()
-
-    async def done(self, number: int) -> None:
-        """Forget a chunk."""
-        self._done.add(number)
-        self._chunks.pop(number, None)
-
-    async def take(self, number: int) -> bytes | None:
-        """A chunk, once it is there; b"" if it is done already, None behind the last one."""
-
-        def known() -> bool:
-            return number in self._chunks or number in self._done or number == self._end
-
-        async with self._news:
-            await self._news.wait_for(known)
-            return None if number == self._end else self._chunks.get(number, b"")
-
-    async def begin(self, number: int) -> int:
-        """How many workers have begun with a chunk, this one included."""
-        self._begun[number] += 1
-        return self._begun[number]
-
-    async def here(self) -> bool:
-        """Whether somebody still waits: an answer says so."""
-        return True
-
-
-def _hand_out(_: Any, desk: Any) -> Iterator[Any]:
-    """Chunks as rows, as they come; begun anew after a loss, it gives the same numbers again."""
-    import pyarrow as pa
-    import ray
-
-    number = 0
-    while (chunk := ray.get(desk.take.remote(number))) is not None:
-        yield pa.table({"number": [number], "chunk": pa.array([chunk], pa.binary())})
-        number += 1
-
-
-class _Worker:
-    """An actor that does chunks; it has its own detector and metrics."""
-
-    def __init__(self, work: ChunkWork, desk: Any, folder: Path, modules: list[str]) -> None:
-        os.environ.update(dict.fromkeys(THREADS, "1"))
-        sys.path += [path for path in modules if path not in sys.path]  # a tagger's, say
-        with contextlib.suppress(OSError):
-            os.chdir(folder)  # paths of the configuration count from there
-        self._work = work
-        self._desk = desk
-        self._asked = time.monotonic()
-        self._lock = contextlib.ExitStack()
-        self._do: Any = None
-
-    def __call__(self, batch: Any) -> Any:
-        """A row with a chunk → a row with what came of it."""
-        import pyarrow as pa
-
-        number, chunk = (batch[name][0].as_py() for name in ("number", "chunk"))
-        answer = pickle.dumps(self._answer(number, pickle.loads(chunk))) if chunk else b""
-        return pa.table({"number": batch["number"], "answer": pa.array([answer], pa.binary())})
-
-    def _answer(self, number: int, chunk: Chunk) -> ChunkDone | Exception:
-        import ray
-
-        try:
-            if ray.get(self._desk.begin.remote(number)) > _LIVES:
-                raise CurationError(
-                    f"{_LIVES} workers were lost over the images from {chunk.tasks[0].image.id} to "
-                    f"{chunk.tasks[-1].image.id}; what is done is kept, and the same command goes "
-                    "on (fewer workers need less memory)"
-                )
-            if self._do is None:
-                self._check_folder()
-                self._lock.enter_context(working(self._work.out))
-                self._do = self._work.open()
-            return _read_done(self._work, chunk) or self._do(chunk, go_on=self._go_on)
-        except InterruptedError:
-            raise
-        except Exception as error:
-            return portable(error)
-
-    def _check_folder(self) -> None:
-        if not (Store(self._work.out, self._work.config).folder / "settings.json").exists():
-            raise CurationError(
-                f"{socket.gethostname()} does not see the run in {self._work.out}; the folder must "
-                "be shared, at the same path, by all machines of the cluster"
-            )
-
-    def _go_on(self) -> bool:
-        """Whether the driver is there; a machine that has lost it must not write."""
-        import ray
-
-        if time.monotonic() - self._asked > _ASK:
-            try:
-                ray.get(self._desk.here.remote(), timeout=60)
-            except ray.exceptions.RayError:
-                return False
-            self._asked = time.monotonic()
-        return True
-
-
-def _read_done(work: ChunkWork, chunk: Chunk) -> ChunkDone | None:
-    """What a chunk came to whose worker was lost between its part and the answer."""
-    import pyarrow.parquet as pq
-
-    part = Store(work.out, work.config).folder / "parts" / f"{chunk.id}.parquet"
-    if not part.exists():
-        return None
-    records = list(read_records(pq.read_table(part, memory_map=False)))
-    errors = sum(record.reason in ERRORS for record in records)
-    return ChunkDone(chunk.id, len(chunk.tasks), errors, count(records))
 
 
 def _last_line(error: BaseException) -> str:
