@@ -7,38 +7,30 @@ its detector and metrics; what it makes of a chunk depends on nothing but the ch
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig, OutputConfig
 from hbr.curation.decoding import Decoded, PhotoError, decode
+from hbr.curation.loading import Detect, load_models
 from hbr.curation.record import ERRORS, Counts, Record, content_id, count
 from hbr.curation.sources.base import SourceError, SourceImage
 from hbr.curation.stages.boxes import PlacedBox, candidates
 from hbr.curation.stages.duplicates import phash
 from hbr.curation.stages.overlap import resolve_overlaps
-from hbr.curation.stages.quality import judge_quality, load_scorers
+from hbr.curation.stages.quality import judge_quality
 from hbr.curation.stages.sharpness import judge_sharpness, judge_size
 from hbr.curation.stages.square import crop_pixels, cut_squares
 from hbr.curation.store import Store
-
-
-class Tagger(Protocol):
-    """Says what is to be seen in crops (Fig. 7)."""
-
-    def __call__(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
-        """Tags for each of [h, w, 3] uint8 RGB crops."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +135,8 @@ class ChunkWorker:
         cv2.setNumThreads(1)
         self._config = work.config
         self._store = Store(work.out, work.config)
-        self._scorers = load_scorers(work.config.quality)
-        self._detect = _load_detector(work.config)
-        self._tag = _load_tagger(work.config.tagger)
+        models = load_models(work.config)
+        self._scorers, self._detect, self._tag = models.scorers, models.detect, models.tag
         self._costs: dict[str, tuple[int, float]] = {}
 
     def __call__(self, chunk: Chunk, *, go_on: Callable[[], bool] = lambda: True) -> ChunkDone:
@@ -293,7 +284,7 @@ class ChunkWorker:
         Raises:
             Exception: whatever it raises, if no picture at all can be looked at.
         """
-        detect = cast("Callable[[Sequence[np.ndarray]], list]", self._detect)
+        detect = cast(Detect, self._detect)
         try:
             return detect([cast(Decoded, image.decoded).pixels for image in images])
         except Exception as error:
@@ -386,38 +377,6 @@ def _problem(task: Task) -> tuple[str, str] | None:
     if task.repeat:
         return "repeated", f"{task.image.source} names {task.image.key} again"
     return None
-
-
-def _load_detector(config: CurationConfig) -> Callable[[Sequence[np.ndarray]], list] | None:
-    detector = config.boxes.detector
-    if detector is None:
-        return None
-    from hbr.people.detectors import load_detector
-
-    return load_detector(
-        detector.name,
-        device=detector.device,
-        threshold=detector.score,
-        batch_size=detector.batch,
-    )
-
-
-def _load_tagger(place: str | None) -> Tagger | None:
-    """What `package.module:function` gives.
-
-    Raises:
-        ConfigError: it is not to be had.
-    """
-    if place is None:
-        return None
-    module, name = place.split(":")
-    try:
-        made = importlib.import_module(module)
-        for part in name.split("."):
-            made = getattr(made, part)
-        return cast("Callable[[], Tagger]", made)()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"tagger {place!r} cannot be loaded: {error}") from None
 
 
 def _line(told: object) -> str:

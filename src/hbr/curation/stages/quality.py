@@ -88,10 +88,17 @@ def load_scorers(config: QualityConfig) -> list[Scorer]:
     Raises:
         MetricError: a metric that is not known or whose weights are missing.
     """
-    return [
-        Scorer(metric.name, metric.threshold, better(metric.name), _load(metric.name, config))
-        for metric in cheapest_first(config.metrics)
-    ]
+    return [load_scorer(metric, config) for metric in cheapest_first(config.metrics)]
+
+
+def load_scorer(metric: MetricConfig, config: QualityConfig) -> Scorer:
+    """One metric of a configuration.
+
+    Raises:
+        MetricError: it is not known, or its weights are missing.
+    """
+    name = metric.name
+    return Scorer(name, metric.threshold, better(name), _load(name, config))
 
 
 def _load(name: str, config: QualityConfig) -> Callable[[Batch], list[float]]:
