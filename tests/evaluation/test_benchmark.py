@@ -208,6 +208,27 @@ def test_beside_one_paper_after_another(verdicts: Callable[..., list[str]], lq: 
     assert not any(line.startswith("of the paper: ") for line in compare(other, "").warnings)
 
 
+def test_a_table_of_data_sets_is_of_their_pictures_alone(runs: Runs, lq: Path) -> None:
+    source = {"kind": "folder", "folder": str(lq)}
+    run = runs(
+        data_sets={"VOC": {"lq": source, "metrics": ["brisque"]}},
+        methods={"pictures": INPUT, "median": MEDIAN},
+        paper="osdhuman.table1_datasets",
+    )
+    assert [(cell.method, cell.paper) for cell in run.cells] == [
+        ("pictures", 21.2764),
+        ("median", None),
+    ]
+
+
+def test_a_method_that_is_another_one_now(runs: Runs, tmp_path: Path) -> None:
+    runs(methods={"m": MEDIAN})
+    run = runs(methods={"m": {**MEDIAN, "baseline": "nlm"}}, resume=True)
+    assert "delete this one to have them made anew" in (run.cells[0].error or "")
+    shutil.rmtree(tmp_path / "run" / "restored" / "photos" / "m")
+    assert runs(methods={"m": {**MEDIAN, "baseline": "nlm"}}, resume=True).cells[0].n == 4
+
+
 def test_nothing_can_be_measured(
     runs: Runs, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

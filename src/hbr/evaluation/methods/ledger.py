@@ -95,7 +95,7 @@ class Ledger:
             what = ", ".join(_differences(found[0], method))
             raise MethodError(
                 f"{display_name(out)} holds the results of another method (other: {what}); "
-                "give another folder, or start anew without resuming"
+                "give another folder, or delete this one to have them made anew"
             )
         elif resume and found[1]:
             self._done, self._made_with = found[1:]
