@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hbr.curation.config import OutputConfig
@@ -20,8 +21,13 @@ from hbr.curation.manifest import Manifest
 from hbr.curation.record import Record, schema, to_row
 from hbr.curation.store import CropFiles, CurationError, naming
 
+_ROW_GROUP = 100
+
 FOLDERS = {"folder": "crops", "webdataset": "shards", "parquet": "data"}
 """Kind → the folder of a run that holds it."""
+
+Row = tuple[Record, bytes]
+"""A kept crop's row, and its file."""
 
 Progress = Callable[[int], None]
 """Told how many crops are written."""
@@ -82,13 +88,19 @@ def write_parquet(
     columns = schema(manifest.metrics, image=image)
     with _replacing_folder(target) as part:
         for split, number, rows in _shards(manifest, crops, shard, report):
-            values = [
-                {**to_row(record), "image": {"bytes": data, "path": record.id + suffix}}
-                for record, data in rows
-            ]
-            table = pa.Table.from_pylist(values, schema=columns)
-            # small row groups: a reader holds one of them
-            pq.write_table(table, part / f"{split}-{number:06d}.parquet", row_group_size=100)
+            with pq.ParquetWriter(part / f"{split}-{number:06d}.parquet", columns) as writer:
+                for group in _groups(rows):
+                    values = [
+                        {**to_row(record), "image": {"bytes": data, "path": record.id + suffix}}
+                        for record, data in group
+                    ]
+                    writer.write_table(pa.Table.from_pylist(values, schema=columns))
+
+
+def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Small row groups: who writes or reads them holds one."""
+    while group := list(itertools.islice(rows, _ROW_GROUP)):
+        yield group
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -108,16 +120,16 @@ def _read(crops: CropFiles, record: Record) -> bytes:
 
 def _shards(
     manifest: Manifest, crops: CropFiles, size: int, report: Progress
-) -> Iterator[tuple[str, int, Sequence[tuple[Record, bytes]]]]:
-    """Split, number, and up to `size` crops, in the order of their ids."""
+) -> Iterator[tuple[str, int, Iterator[Row]]]:
+    """Split, number, and up to `size` crops, read as they are asked for, in the order of ids."""
     waiting: dict[str, list[Record]] = {}
     numbers: dict[str, int] = {}
     written = 0
 
-    def close(split: str) -> tuple[str, int, list[tuple[Record, bytes]]]:
+    def close(split: str) -> tuple[str, int, Iterator[Row]]:
         number = numbers.get(split, 0)
         numbers[split] = number + 1
-        return split, number, [(record, _read(crops, record)) for record in waiting.pop(split)]
+        return split, number, ((record, _read(crops, record)) for record in waiting.pop(split))
 
     for record in manifest.kept():
         split = record.split or ""
