@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbr.curation.config import CropConfig, SplitsConfig
-from hbr.curation.stages import duplicates
+from hbr.curation.stages import duplicates, overlap
 from hbr.curation.stages import splits as stage_splits
 from hbr.curation.stages.duplicates import duplicate_of, near_blocks
 from hbr.curation.stages.overlap import crowding, square_iou, suppress
@@ -199,7 +199,9 @@ def test_crowds_and_overlaps_count_pixels(seed: int) -> None:
             sum(len(a & b) >= cover * len(a) for j, b in enumerate(cells) if j != i)
             for i, a in enumerate(cells)
         ]
-        assert crowding(boxes.astype(np.float64), cover).tolist() == expected
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(overlap, "_AT_ONCE", int(rng.choice([1, 2, 64])))
+            assert crowding(boxes.astype(np.float64), cover).tolist() == expected
         a, b = ((*low[i % n].tolist(), int(boxes[i % n, 2] - low[i % n, 0])) for i in (0, 1))
         assert square_iou(a, b) == float(pixels_iou(a, b))
 

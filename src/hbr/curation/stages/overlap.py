@@ -11,6 +11,8 @@ from hbr.curation.record import Record
 
 STAGE = "crop"
 
+_AT_ONCE = 64  # boxes that are compared with all: an image may have tens of thousands
+
 Square = tuple[int, int, int]
 
 
@@ -67,13 +69,16 @@ def crowding(boxes: np.ndarray, cover: float) -> np.ndarray:
     Returns:
         [n] int64.
     """
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)  # [n, n]
-    own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    covers = shared >= cover * own[:, None]
-    np.fill_diagonal(covers, False)
-    return covers.sum(axis=1)
+    counts = np.zeros(len(boxes), np.int64)
+    for start in range(0, len(boxes), _AT_ONCE):
+        some = boxes[start : start + _AT_ONCE]
+        low = np.maximum(some[:, None, :2], boxes[None, :, :2])
+        high = np.minimum(some[:, None, 2:], boxes[None, :, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=2)  # [some, n]
+        covers = shared >= cover * (some[:, 2:] - some[:, :2]).prod(axis=1)[:, None]
+        np.fill_diagonal(covers[:, start:], False)
+        counts[start : start + _AT_ONCE] = covers.sum(axis=1)
+    return counts
 
 
 def resolve_overlaps(rows: list[Record], config: CropConfig) -> list[Record]:
