@@ -73,6 +73,13 @@ def test_config_loads(path: Path) -> None:
     assert load_yaml(TrainConfig, path).steps > 0
 
 
+def test_what_curates_without_a_recipe_is_the_one_of_people_photos() -> None:
+    from hbr.curation.config import PEOPLE_PHOTOS, CurationConfig
+
+    file = ROOT / "configs" / "curation" / "people-photos.yaml"
+    assert load_yaml(CurationConfig, file) == PEOPLE_PHOTOS
+
+
 def test_number_of_configs() -> None:
     assert len(CONFIGS) == N_CONFIGS, "count the recipes under configs/ in N_CONFIGS"
 

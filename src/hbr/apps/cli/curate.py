@@ -33,7 +33,7 @@ Config = Annotated[
         metavar="[CONFIG.yaml]",
         exists=True,
         dir_okay=False,
-        help="The recipe, as in configs/curation; without one, the defaults.",
+        help="The recipe, as in configs/curation; without one, its people-photos.",
     ),
 ]
 Inputs = Annotated[
@@ -190,10 +190,10 @@ def _recipe(config: Path | None, inputs: list[str] | None, detector: str | None)
     import dataclasses
 
     from hbr.config import load_yaml
-    from hbr.curation.config import CurationConfig, DetectorConfig
+    from hbr.curation.config import PEOPLE_PHOTOS, CurationConfig, DetectorConfig
     from hbr.curation.sources.opening import guess_source
 
-    recipe = load_yaml(CurationConfig, config) if config else CurationConfig()
+    recipe = load_yaml(CurationConfig, config) if config else PEOPLE_PHOTOS
     if inputs:
         recipe = dataclasses.replace(recipe, sources=tuple(map(guess_source, inputs)))
     if not recipe.sources:
