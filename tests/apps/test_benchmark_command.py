@@ -1,6 +1,7 @@
 """`hbr benchmark` on real files: from photos to tables, failures of every kind, and going on."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -204,6 +205,26 @@ def test_a_table_of_a_paper_that_has_no_such_cell(run_hbr: Run, folder: Path) ->
     done = run_hbr("benchmark", "compare", out, "--tolerance", "psnr=-1")
     assert (done.returncode, done.stdout) == (2, "")
     assert "psnr is -1; it must be 0 or more" in done.stderr
+
+
+def test_names_on_a_terminal(hbr_command: list[str], run_hbr: Run, folder: Path) -> None:
+    methods = {"[bold] of [/us]": INPUT["input"]}
+    out = folder / "run"
+    data = ("--data", f"photos={folder / 'photos'}", "-o", out, *QUICK)
+    assert run_hbr("benchmark", "run", benchmark(folder, methods), *data).returncode == 0
+    arguments = ["benchmark", "compare", str(out), "--paper", "osdhuman.table2_methods"]
+    screen, terminal = os.openpty()
+    subprocess.run(
+        [*hbr_command, *arguments],
+        stdout=terminal,
+        check=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "160"},
+    )
+    os.close(terminal)
+    shown = os.read(screen, 65536).decode()
+    os.close(screen)
+    assert "[bold] of [/us]" in shown
 
 
 def test_what_is_refused_before_any_work(run_hbr: Run, folder: Path) -> None:

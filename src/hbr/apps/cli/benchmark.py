@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hbr.apps.cli import ExitCode
-from hbr.apps.cli.reporting import Reporter
+from hbr.apps.cli.reporting import Reporter, print_table
 
 if TYPE_CHECKING:
     from hbr.evaluation.results import BenchmarkRun, Cell
@@ -55,7 +54,7 @@ def list_benchmarks(as_json: _Json = False) -> None:
     columns = ("name", "title", "needs")
     needs = [" ".join(f"--data {parameter}=PATH" for parameter in b["data"]) for b in found]
     rows = [(b["name"], b["title"], need) for b, need in zip(found, needs, strict=True)]
-    _print_table(columns, rows)
+    print_table(columns, rows)
 
 
 @app.command("show")
@@ -173,7 +172,7 @@ def compare(
     for line in found.warnings:
         typer.echo(f"hbr: {line}", err=True)
     columns = ("data set", "method", "metric", "mean", "paper", "difference", "verdict")
-    _print_table(columns, [_compared(found, cell) for cell in found.cells])
+    print_table(columns, [_compared(found, cell) for cell in found.cells])
 
 
 @app.command("report")
@@ -263,20 +262,6 @@ def _compared(run: BenchmarkRun, cell: Cell) -> tuple[str, ...]:
     name = run.metric(cell.metric).name
     numbers = (number(cell.mean), number(cell.paper), number(cell.difference, "+"))
     return (cell.data_set, cell.method, name, *numbers, cell.verdict)
-
-
-def _print_table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            typer.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 def _exit_code(run: BenchmarkRun) -> ExitCode:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hbr.apps.cli import ExitCode
-from hbr.apps.cli.reporting import Reporter
+from hbr.apps.cli.reporting import Reporter, print_table
 
 if TYPE_CHECKING:
     from hbr.evaluation.evaluate import EvaluateConfig, Evaluation
@@ -242,17 +241,7 @@ def _tell(reporter: Reporter, found: Evaluation, pairing: Pairing) -> None:
         )
         for name, summary in found.summaries.items()
     ]
-    if not sys.stdout.isatty():
-        for cells in (columns, *lines):
-            typer.echo("\t".join(cells))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for cells in lines:
-        table.add_row(*cells)
-    Console().print(table)
+    print_table(columns, lines)
 
 
 def _number(value: float | None) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hbr.apps.cli import ExitCode
-from hbr.apps.cli.reporting import Reporter
+from hbr.apps.cli.reporting import Reporter, print_table
 
 if TYPE_CHECKING:
     from hbr.evaluation.methods import ProgramConfig, ProgramSpec
@@ -52,17 +51,7 @@ def list_methods(as_json: _Json = False) -> None:
         (name, "program", s.name, f"×{s.factor}" if s.factor else "as asked", s.licence)
         for name, s in programs.items()
     ]
-    if not sys.stdout.isatty():
-        for line in (columns, *lines):
-            typer.echo("\t".join(line))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for line in lines:
-        table.add_row(*line)
-    Console().print(table)
+    print_table(columns, lines)
 
 
 @app.command("show")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hbr.apps.cli import ExitCode
-from hbr.apps.cli.reporting import Reporter
+from hbr.apps.cli.reporting import Reporter, print_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,17 +52,7 @@ def list_metrics(
         )
         for info in METRICS.values()
     ]
-    if not sys.stdout.isatty():
-        for line in (columns, *lines):
-            typer.echo("\t".join(line))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for line in lines:
-        table.add_row(*line)
-    Console().print(table)
+    print_table(columns, lines)
 
 
 @app.command("show")

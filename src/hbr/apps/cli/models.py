@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hbr.apps.cli import ExitCode
+from hbr.apps.cli.reporting import print_table
 
 if TYPE_CHECKING:
     from hbr.models.inspection import Description
@@ -39,17 +39,7 @@ def list_models(as_json: _Json = False) -> None:
         (d.name, d.kind, "yes" if d.file else "no", _size(d.size), d.licence, d.source)
         for d in found
     ]
-    if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            typer.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    print_table(columns, rows)
 
 
 @app.command("show")

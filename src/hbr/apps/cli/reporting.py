@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,22 @@ class Reporter(logging.Handler):
     def _move(self, files: float) -> None:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=files)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table to stdout; lines with tabs between where it is no terminal."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            typer.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    # names may look like rich's markup
+    Console(markup=False, highlight=False).print(table)
 
 
 def as_number_or(word: str, text: str, option: str) -> Any:
