@@ -11,7 +11,7 @@ EXTRAS_STAMP := $(EXTRAS)/.installed
 EXTRAS_PIP   := $(BIN)/python -m pip --python $(EXTRAS)/bin/python --disable-pip-version-check -qq
 
 # one thread for each of the processes that share the tests
-PYTEST_ARGS   ?= -n 2
+PYTEST_ARGS   ?= -n 2 --dist loadgroup
 EXAMPLES      ?= examples/lq
 DEMO          ?= demo
 

@@ -28,6 +28,8 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
 
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster for all of them
+
 HERE = LocalEngine(workers=0)
 STORE = 128 << 20  # bytes of a node's store of objects
 
@@ -41,10 +43,14 @@ def cluster():
     patience = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     head = {"num_cpus": 1, "object_store_memory": STORE, "temp_dir": folder}
     head["_system_config"] = patience
-    nodes = Cluster(initialize_head=True, head_node_args=head)
-    nodes.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
-    yield nodes
-    nodes.shutdown()
+    # the address of the newest cluster goes into a folder that Ray takes to be there
+    (Path(folder) / "ray").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        nodes = Cluster(initialize_head=True, head_node_args=head)
+        nodes.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
+        yield nodes
+        nodes.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
 
 
