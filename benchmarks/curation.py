@@ -36,11 +36,12 @@ from hbr.curation.config import (
     SharpnessConfig,
     SizeConfig,
 )
-from hbr.curation.engine_local import LocalEngine, cores
+from hbr.curation.engine_local import LocalEngine
 from hbr.curation.run import curate
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
 from hbr.curation.stages.measures import MEASURES
 from hbr.curation.store import Store, add_costs
+from hbr.processes import cores
 
 SHARED = Path(__file__).parents[2] / "shared/photos/coco-cc"
 SIZE = (640, 480)

@@ -23,9 +23,10 @@ from curation import Repeated, photos
 from hbr.curation.chunk import Chunk, ChunkWork, Task
 from hbr.curation.config import CurationConfig, OutputConfig, SizeConfig
 from hbr.curation.engine import Engine
-from hbr.curation.engine_local import LocalEngine, cores
+from hbr.curation.engine_local import LocalEngine
 from hbr.curation.engine_ray import RayEngine
 from hbr.curation.store import Store
+from hbr.processes import cores
 
 
 def rate(engine: Engine, workers: int, count: int, source: Repeated, out: Path) -> dict[str, float]:

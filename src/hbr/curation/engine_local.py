@@ -14,14 +14,7 @@ from typing import Any
 from hbr.config import check
 from hbr.curation.chunk import Chunk, ChunkDone, ChunkWork
 from hbr.curation.store import CurationError, working
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Variables that set how many threads the libraries below use."""
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from hbr.processes import cores, one_thread_each
 
 
 @dataclass(frozen=True)
@@ -139,7 +132,7 @@ class _Process:
         self.end = context.Process(
             target=_serve, args=(work, theirs, os.getpid()), name="hbr-curate", daemon=True
         )
-        with _one_thread():
+        with one_thread_each():
             self.end.start()
         theirs.close()
 
@@ -148,21 +141,6 @@ class _Process:
         self.end.kill()
         self.end.join()
         self.pipe.close()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes that start in here use one thread each."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _serve(work: ChunkWork, pipe: Connection, parent: int) -> None:

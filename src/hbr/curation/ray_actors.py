@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from hbr.curation.chunk import Chunk, ChunkDone, ChunkWork
-from hbr.curation.engine_local import THREADS, portable
+from hbr.curation.engine_local import portable
 from hbr.curation.record import ERRORS, count
 from hbr.curation.store import CurationError, Store, read_records, working
+from hbr.processes import THREADS
 
 _LIVES = 3  # how many workers may be lost over one chunk
 _ASK = 1.0  # seconds after which a worker asks again whether somebody waits

@@ -42,6 +42,7 @@ from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.image.pixels import to_8_bits
 from hbr.image.reading import display_name
+from hbr.processes import ctrl_c_waits, end_with_parent
 
 # 10 % larger than level 6 on degraded photos, in a third of the time
 _PNG_COMPRESSION = 3
@@ -338,7 +339,7 @@ def _in_processes(
     try:
         for item in items:
             row = previous(item.name)
-            with _ctrl_c_waits():
+            with ctrl_c_waits():
                 waiting.append(pool.submit(_work_in_process, item, row))
             if len(waiting) == 4 * workers:
                 yield waiting.popleft().result()
@@ -351,19 +352,6 @@ def _in_processes(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Processes that are started meanwhile never see Ctrl-C; this one sees it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -388,7 +376,7 @@ def _start_worker(settings: DegradeSettings) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    end_with_parent(_writing)
 
 
 def _work_in_process(item: Item, previous: PairRow | None) -> Outcome:
@@ -406,13 +394,4 @@ def _leave(*_: object) -> None:
     """End this process now, or after what it is writing."""
     _leaving.set()
     if _writing.acquire(blocking=False):
-        os._exit(1)
-
-
-def _leave_with_parent() -> None:
-    """A killed parent tells its workers nothing; they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    with _writing:
         os._exit(1)

@@ -35,8 +35,8 @@ from hbr.evaluation.results import (
 )
 from hbr.evaluation.run_folder import below, folder_name, open_folder
 from hbr.evaluation.statistics import paired_difference
-from hbr.evaluation.workers import cores
 from hbr.metrics import MetricInfo, find_metric
+from hbr.processes import cores
 
 Report = Callable[[str], None]
 

@@ -12,8 +12,9 @@ from hbr.evaluation.folders import FolderMetrics
 from hbr.evaluation.measuring import MeasureConfig, Measured, SizePolicy, as_line
 from hbr.evaluation.pairing import Pair
 from hbr.evaluation.statistics import bootstrap_mean
-from hbr.evaluation.workers import cores, measure_all
+from hbr.evaluation.workers import measure_all
 from hbr.metrics import MetricError, MetricInfo, find_metric
+from hbr.processes import cores
 
 Progress = Callable[[int, int], None]
 

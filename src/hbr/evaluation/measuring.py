@@ -12,10 +12,7 @@ import hashlib
 import io
 import json
 import math
-import multiprocessing
-import os
 import signal
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +26,7 @@ from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
 from hbr.image.pixels import to_8_bits
 from hbr.image.reading import display_name
 from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
+from hbr.processes import end_with_parent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -374,7 +372,7 @@ def begin(config: MeasureConfig, known: Path | None) -> None:
     """Make this process a worker; called once in it."""
     global _measurer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that handed out the work stops it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     use_one_thread()
     _measurer = Measurer(config, known)
 
@@ -394,11 +392,3 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
     with contextlib.suppress(RuntimeError):  # may be set only before the first work
         torch.set_num_interop_threads(1)
-
-
-def _end_with_parent() -> None:
-    """A killed parent tells its workers nothing; they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hbr.evaluation.workers import cores
+from hbr.processes import cores
 
 _LIBRARIES = (
     "torch",

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -26,19 +24,10 @@ from hbr.evaluation.measuring import (
     work,
 )
 from hbr.evaluation.pairing import Pair
+from hbr.processes import ctrl_c_waits, one_thread_each
 
 Result = tuple[list[Measured], Availability]
 Chunk = tuple[Pair, ...]
-
-# libraries choose their number of threads when they are loaded
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def measure_all(
@@ -90,7 +79,7 @@ def _until_broken(
         try:
             while True:
                 while len(waiting) < 2 * workers and (chunk := next(rest, None)) is not None:
-                    with _ctrl_c_waits():
+                    with ctrl_c_waits():
                         waiting.append(pool.submit(work, chunk))
                 if not waiting:
                     return
@@ -108,7 +97,7 @@ def _one_by_one(chunk: Chunk, config: MeasureConfig, known: Path | None) -> Resu
     for pair in chunk:
         try:
             with _pool(1, config, known) as pool:
-                with _ctrl_c_waits():
+                with ctrl_c_waits():
                     future = pool.submit(work, (pair,))
                 measured, available = future.result()
             found += measured
@@ -122,7 +111,7 @@ def _one_by_one(chunk: Chunk, config: MeasureConfig, known: Path | None) -> Resu
 
 @contextlib.contextmanager
 def _pool(workers: int, config: MeasureConfig, known: Path | None) -> Iterator[ProcessPoolExecutor]:
-    with _one_thread_each():
+    with one_thread_each():
         pool = ProcessPoolExecutor(
             workers, mp_context=_context(), initializer=begin, initargs=(config, known)
         )
@@ -139,30 +128,3 @@ def _context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "cv2", "hbr.evaluation.measuring"])
     return context
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Processes that are started meanwhile never see Ctrl-C; this one sees it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -159,8 +159,8 @@ def plan(
     import dataclasses
     import json
 
-    from hbr.curation.engine_local import cores
     from hbr.curation.plan import lines, make_plan
+    from hbr.processes import cores
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
     recipe = _recipe(config, inputs, detector)
@@ -226,7 +226,8 @@ def _engine(
         from hbr.curation.engine_ray import RayEngine
 
         return RayEngine(address=address, workers=workers, gpus=gpus, memory=given)
-    from hbr.curation.engine_local import LocalEngine, cores
+    from hbr.curation.engine_local import LocalEngine
+    from hbr.processes import cores
 
     return LocalEngine(cores() if workers is None else workers, given)
 

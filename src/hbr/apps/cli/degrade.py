@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -222,11 +221,12 @@ def _run(
     """Do the work, and write the manifest."""
     from hbr.degradation.folder import degrade_files
     from hbr.degradation.pairs import Journal, write_manifest
+    from hbr.processes import cores
 
     if not items:  # all that was wrong has been told
         return
     if workers is None:
-        workers = min(_cores(), -(-len(items) // _FILES_A_WORKER))
+        workers = min(cores(), -(-len(items) // _FILES_A_WORKER))
     names = []
     with closing(Journal(folder, settings.shard)) as journal:
         previous = journal.find if resume else (lambda name: None)
@@ -251,12 +251,6 @@ def _run(
     if tally.done + tally.failed != 1:
         failed = f", {tally.failed} failed" if tally.failed else ""
         reporter.say("info", f"{tally.done} done{failed}")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what this process may use; Linux only
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _tell(outcome: Outcome, item: Item, reporter: Reporter, tally: _Tally) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import platform
 import shutil
 import sys
@@ -151,9 +150,9 @@ def _codecs(report: Report) -> dict[str, str | None]:
 
 
 def _cpu() -> dict[str, Any]:
-    facts: dict[str, Any] = {"cores": os.cpu_count()}
-    if hasattr(os, "sched_getaffinity"):
-        facts["cores"] = len(os.sched_getaffinity(0))
+    from hbr.processes import cores
+
+    facts: dict[str, Any] = {"cores": cores()}
     torch = sys.modules.get("torch")
     if torch is None:
         return facts
