@@ -12,39 +12,29 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hbr.config import ConfigError, to_dict
-from hbr.files import write_text
+from hbr.config import to_dict
 from hbr.image import Photo, write_photo
-from hbr.models.catalogue import find_model
-from hbr.models.checkpoint import build, read_checkpoint, save_checkpoint
-from hbr.models.config import RestorerConfig
-from hbr.models.identity import start_at_identity, whiten
+from hbr.models.checkpoint import save_checkpoint
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.adapters import add_adapters, released
-from hbr.training.config import (
-    AutoencodingConfig,
-    OptimConfig,
-    RestorationConfig,
-    TrainConfig,
-)
+from hbr.training.config import OptimConfig, RestorationConfig, TrainConfig
+from hbr.training.curves import Curves
 from hbr.training.data import (
     STOP_SIGNALS,
     Pair,
-    TrainingPairs,
     check_validation,
     seeded,
     training_loader,
     validation_pairs,
 )
 from hbr.training.objectives import build_objective
+from hbr.training.start import begin_at_identity, freeze, load_initial_weights
 from hbr.training.state import TrainState
 
 
@@ -79,14 +69,14 @@ class Trainer:
         model = OneStepRestorer(config.model)
         adapted = isinstance(config.objective, RestorationConfig) and config.objective.lora
         if config.init is not None and (adapted or not self.state_file.exists()):
-            _load_initial_weights(model, config.init, config.model)
+            load_initial_weights(model, config.init, config.model)
         elif config.start == "identity":
-            _start_at_identity(model, config)
+            begin_at_identity(model, config)
         self.objective = build_objective(config)
         add_adapters(model, config)
         untrained = {name for name, _ in model.named_children()} - {*self.objective.parts}
         for name in (*config.freeze, *sorted(untrained)):
-            _freeze(model, name)
+            freeze(model, name)
         # on CPUs and on tensor cores convolutions are fastest with the channels last
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = TrainState(self.model, config)
@@ -103,7 +93,7 @@ class Trainer:
         config, state = self.config, self.state
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "config.json").write_text(json.dumps(to_dict(config), indent=1))
-        with _Curves(config.out, state.step) as curves, _stoppable() as stopped:
+        with Curves(config.out, state.step) as curves, _stoppable() as stopped:
             started, first = time.monotonic(), state.step
             for pair in training_loader(config, state.step):
                 terms = self._step(self._placed(pair))
@@ -215,80 +205,6 @@ class Trainer:
         line = "  ".join(f"{name} {value:.4f}" for name, value in out.items())
         self.report(f"step {self.state.step}: {line}")
         return out
-
-
-def _load_initial_weights(
-    model: OneStepRestorer, name_or_path: Path, config: RestorerConfig
-) -> None:
-    """Load the weights to start from; where the prompts differ in kind, the model keeps its own."""
-    path = find_model(name_or_path)
-    checkpoint = read_checkpoint(path)
-    same_prompt = type(checkpoint.config.prompt) is type(config.prompt)
-    theirs = replace(checkpoint.config, name=config.name)
-    if (theirs if same_prompt else replace(theirs, prompt=config.prompt)) != config:
-        raise ConfigError(f"init: {path} is a model of another configuration")
-    given = build(checkpoint, path).state_dict()
-    own = model.state_dict()
-    model.load_state_dict(
-        {n: given[n] if same_prompt or not n.startswith("prompt.") else own[n] for n in own}
-    )
-
-
-def _start_at_identity(model: OneStepRestorer, config: TrainConfig) -> None:
-    alone = isinstance(config.objective, AutoencodingConfig)
-    start_at_identity(model, one_step=not alone)
-    if alone:
-        pairs = TrainingPairs(config, 0)
-        for_measure = min(8, config.steps)
-        whiten(model, torch.cat([pairs.batch(step).hq for step in range(for_measure)]))
-
-
-def _freeze(model: nn.Module, name: str) -> None:
-    try:
-        model.get_submodule(name).requires_grad_(False)
-    except AttributeError:
-        raise ConfigError(f"freeze: the model has no part {name!r}") from None
-
-
-class _Curves:
-    """Numbers by step: a line of JSON each, and TensorBoard where it is installed."""
-
-    def __init__(self, out: Path, step: int) -> None:
-        file = out / "curves.jsonl"
-        # what was written after the state that is gone on from will be written again
-        lines = file.read_text().splitlines() if file.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_text(file, "".join(line + "\n" for line in kept))
-        self._file = file.open("a")
-        self._board: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
-
-    def __enter__(self) -> _Curves:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of the curves; a line that a kill cut short belongs to none."""
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return math.inf
 
 
 @contextmanager

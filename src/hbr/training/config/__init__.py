@@ -1,0 +1,104 @@
+"""The configuration of a training, one to one with the YAML files under `configs/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hbr.config import check
+from hbr.models.config import RestorerConfig
+from hbr.training.config.data import DataConfig, SourceConfig, ValidationConfig
+from hbr.training.config.objective import (
+    AutoencodingConfig,
+    DiffusionConfig,
+    LossConfig,
+    RestorationConfig,
+    VSDConfig,
+)
+from hbr.training.config.optim import OptimConfig, PhaseConfig
+
+__all__ = [
+    "AutoencodingConfig",
+    "DataConfig",
+    "DiffusionConfig",
+    "LossConfig",
+    "OptimConfig",
+    "PhaseConfig",
+    "RestorationConfig",
+    "SourceConfig",
+    "TrainConfig",
+    "VSDConfig",
+    "ValidationConfig",
+]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training.
+
+    Attributes:
+        model: the network.
+        objective: what is minimised, and so which parts of the model are trained.
+        data, validation: the photos.
+        phases: in order; the steps of a training are the sum of theirs.
+        out: folder of checkpoints, curves and pictures.
+        start: "identity" sets random weights so that the model gives its input back
+            (`hbr.models.identity`); "random" leaves them.
+        init: weights to start from instead, as `hbr restore --model` takes them.
+        freeze: names of parts of the model that stay as they are, such as "autoencoder".
+        precision: of the forward pass; weights and optimizer stay float32.
+        seed: with the step, it alone decides every crop and degradation.
+        save_every: steps between checkpoints.
+        weights: precision of the weights in the model file.
+        card: what the model file says of itself, such as its licence and what it was trained on.
+    """
+
+    model: RestorerConfig
+    data: DataConfig
+    validation: ValidationConfig
+    phases: tuple[PhaseConfig, ...]
+    out: Path
+    objective: RestorationConfig | AutoencodingConfig | DiffusionConfig = field(
+        default_factory=RestorationConfig
+    )
+    start: Literal["random", "identity"] = "random"
+    init: Path | None = None
+    freeze: tuple[str, ...] = ()
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    seed: int = 0
+    save_every: int = 500
+    weights: Literal["float32", "float16", "bfloat16"] = "float32"
+    card: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check what must fit together."""
+        check(len(self.phases) >= 1, "phases", self.phases, "one phase or more")
+        multiple = self.model.multiple_of
+        for phase in self.phases:
+            check(phase.crop % multiple == 0, "crop", phase.crop, f"a multiple of {multiple}")
+        steps = self.model.schedule.steps
+        match self.objective:
+            case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
+                check(got[1] <= steps, "timesteps", got, f"at most the schedule's {steps}")
+        crop = self.validation.crop
+        check(crop % multiple == 0, "validation.crop", crop, f"a multiple of {multiple}")
+        ok = self.optim.warmup + self.optim.decay <= self.steps
+        check(ok, "optim.decay", self.optim.decay, f"with warmup at most the {self.steps} steps")
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check(self.save_every >= 1, "save_every", self.save_every, "1 or more")
+
+    @property
+    def steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> PhaseConfig:
+        """The phase that step (from 0) belongs to."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        return self.phases[-1]

@@ -1,0 +1,90 @@
+"""The photos that a training learns from, and those that it is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hbr.config import check
+from hbr.degradation import RECIPES
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """A folder of photos.
+
+    Attributes:
+        photos: the folder; relative paths start where the command is run.
+        weight: how often it is drawn from, beside the other sources.
+        boxes: a COCO file with person boxes; crops then fall on a person.
+        exclude: names of files that are left out.
+    """
+
+    photos: Path
+    weight: float = 1.0
+    boxes: Path | None = None
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.weight > 0, "weight", self.weight, "above 0")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where pairs come from.
+
+    Attributes:
+        sources: the photos.
+        degradations: name of a recipe → how often it is drawn.
+        shrink_prob, shrink: probability of making the HQ photo smaller first, and by what factors;
+            this hides the compression that the photo came with.
+        workers: processes that prepare pairs.
+    """
+
+    sources: tuple[SourceConfig, ...]
+    degradations: dict[str, float] = field(default_factory=lambda: {"real-esrgan": 1.0})
+    shrink_prob: float = 0.3
+    shrink: tuple[float, float] = (0.6, 1.0)
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(len(self.sources) >= 1, "sources", self.sources, "one source or more")
+        for name, weight in self.degradations.items():
+            check(name in RECIPES, "degradations", name, f"one of {', '.join(RECIPES)}")
+            check(weight >= 0, f"degradations.{name}", weight, "0 or more")
+        ok = sum(self.degradations.values()) > 0
+        check(ok, "degradations", self.degradations, "weights that are not all 0")
+        check(0 <= self.shrink_prob <= 1, "shrink_prob", self.shrink_prob, "in [0, 1]")
+        low, high = self.shrink
+        check(0 < low <= high <= 1, "shrink", self.shrink, "two factors in (0, 1]")
+        check(self.workers >= 0, "workers", self.workers, "0 or more")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Photos that are never trained on, degraded the same way every time.
+
+    Attributes:
+        photos: the folder; its first `count` files by name.
+        crop: edge of the centre crop, in pixels.
+        every: steps between validations.
+        pictures: how many go into the picture (LQ, restored, HQ side by side).
+    """
+
+    photos: Path
+    count: int = 100
+    crop: int = 512
+    recipe: str = "real-esrgan"
+    seed: int = 0
+    every: int = 500
+    pictures: int = 4
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
+        for name in ("count", "crop", "every"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check(self.pictures >= 0, "pictures", self.pictures, "0 or more")
+        check(self.seed >= 0, "seed", self.seed, "0 or more")

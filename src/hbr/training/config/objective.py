@@ -1,0 +1,125 @@
+"""What a training minimises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hbr.config import check
+from hbr.models.config import LoRAConfig
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms on pixels in [0, 1].
+
+    Attributes:
+        mse, l1: means over all pixels.
+        psnr: mean over the images of log10(MSE + 1e-4), which is −PSNR/10 for damaged images; it
+            weighs every image alike.
+        gradient: L1 between the differences of neighbouring pixels, for edges.
+    """
+
+    mse: float = 0.0
+    l1: float = 1.0
+    psnr: float = 0.0
+    gradient: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        weights = (self.mse, self.l1, self.psnr, self.gradient)
+        check(min(weights) >= 0 and sum(weights) > 0, "loss", weights, "weights, not all 0")
+
+
+@dataclass(frozen=True)
+class VSDConfig:
+    """Variational score distillation against the weights that the training starts from.
+
+    Attributes:
+        weight: of the loss, beside those on pixels.
+        space: "x0", as the published code runs it, or "epsilon", Eq. 6 to the letter
+            (`hbr.models.vsd.vsd_gradient`).
+        guidance: how far the prior is guided towards the prompt, away from a prompt of zeros.
+        timesteps: t is drawn from [low, high); the regularizer's own from the whole schedule.
+        lora: the regularizer's adapters, which sit on the U-Net beside the generator's.
+        lr: of the regularizer; None is the generator's.
+    """
+
+    weight: float = 1.0
+    space: Literal["x0", "epsilon"] = "x0"
+    guidance: float = 7.5
+    timesteps: tuple[int, int] = (20, 980)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.weight > 0, "weight", self.weight, "above 0")
+        check(self.guidance >= 0, "guidance", self.guidance, "0 or more")
+        low, high = self.timesteps
+        check(0 <= low < high, "timesteps", self.timesteps, "two numbers from 0, rising")
+        check(self.lr is None or self.lr > 0, "lr", self.lr, "above 0")
+
+
+@dataclass(frozen=True)
+class RestorationConfig:
+    """LQ in, HQ out, in one step (OSDHuman §3.1).
+
+    Attributes:
+        prompt_from: the image that the prompt is made of; "hq" is for comparisons only, as in
+            OSDHuman's table 4, since there is no HQ image to restore from. "none" is zeros.
+        lora: adapters on the encoder and the U-Net, whose own weights and the decoder's are frozen
+            then; None trains every weight.
+        vsd: the distillation, which needs `lora`: the frozen U-Net is its prior.
+    """
+
+    kind: Literal["restoration"] = "restoration"
+    prompt_from: Literal["lq", "hq", "none"] = "lq"
+    lora: LoRAConfig | None = None
+    vsd: VSDConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Check what must fit together."""
+        ok = self.vsd is None or self.lora is not None
+        check(ok, "lora", self.lora, "given, since `vsd` needs the frozen U-Net under it")
+
+
+@dataclass(frozen=True)
+class AutoencodingConfig:
+    """HQ in, HQ out, through the autoencoder alone, which is trained; LQ is not used.
+
+    Attributes:
+        noise: standard deviation of the noise on z, so that decoding bears what a U-Net misses.
+        latent: weight of the mean of z², without which z would grow out of the noise.
+    """
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    noise: float = 0.05
+    latent: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.noise >= 0, "noise", self.noise, "0 or more")
+        check(self.latent >= 0, "latent", self.latent, "0 or more")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """A diffusion prior of HQ latents: U-Net and prompt extractor are trained on ε-MSE.
+
+    Attributes:
+        prompt_from: the image that the prompt is made of.
+        prompt_drop: how often the prompt is all zeros, which teaches the unguided half of guidance.
+        timesteps: t is drawn from [low, high).
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    prompt_from: Literal["hq", "lq"] = "hq"
+    prompt_drop: float = 0.1
+    timesteps: tuple[int, int] = (0, 1000)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(0 <= self.prompt_drop <= 1, "prompt_drop", self.prompt_drop, "in [0, 1]")
+        low, high = self.timesteps
+        check(0 <= low < high, "timesteps", self.timesteps, "two numbers from 0, rising")
