@@ -77,6 +77,54 @@ def test_a_missing_file_is_one_line(tmp_path):
         load_yaml(Outer, tmp_path / "nowhere.yaml")
 
 
+def test_a_file_says_only_what_it_changes_of_its_base(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "first.yaml").write_text(
+        "rate: 1\ninner: {size: 3}\nnames: [a, b]\nweights: {x: 1, y: 2}\nfolder: some/where\n"
+    )
+    (tmp_path / "second.yaml").write_text("base: first.yaml\nweights: {y: 3}\nflag: true\n")
+    third = tmp_path / "sub/third.yaml"
+    third.write_text("base: ../second.yaml\nnames: [c]\nfolder: null\n")
+    wanted = Outer(1.0, Inner(3), ("c",), weights={"x": 1.0, "y": 3.0}, flag=True)
+    assert load_yaml(Outer, third) == wanted
+
+
+def test_a_mapping_of_another_kind_replaces_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("prompt: {kind: hfie, heads: 4, n_queries: 5}\n")
+    over = tmp_path / "over.yaml"
+    over.write_text("base: base.yaml\nprompt: {kind: hfie, heads: 2}\n")
+    assert load_yaml(RestorerConfig, over).prompt == HFIEConfig(n_queries=5, heads=2)
+    over.write_text("base: base.yaml\nprompt: {kind: fixed}\n")
+    assert load_yaml(RestorerConfig, over).prompt == FixedPromptConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: a.yaml", r"a\.yaml: base is 'a.yaml'; it must not lead back"),
+        ("base: b.yaml", r"b\.yaml: base is 'a.yaml'; it must not lead back"),
+        ("base: nowhere.yaml", r"nowhere\.yaml: No such file"),
+        ("base: [a.yaml]", r"a\.yaml: base is \['a.yaml'\]; it must be a path"),
+        ("base: list.yaml", r"list\.yaml: the configuration is \[1\]; it must be a mapping"),
+        ("base: whole.yaml\ninner: {sise: 1}", "inner.sise is not known"),
+        ("base: typo.yaml", "rat is not known"),
+    ],
+)
+def test_a_base_that_cannot_be_is_named(tmp_path, text, message):
+    for name, held in (
+        ("b", "base: a.yaml"),
+        ("list", "[1]"),
+        ("whole", "rate: 1"),
+        ("typo", "rat: 1"),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(held)
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_yaml(Outer, file)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_kind_decides_between_prompts():
     fixed = from_dict(RestorerConfig, {"prompt": {"kind": "fixed"}}).prompt
     hfie = from_dict(RestorerConfig, {"prompt": {"kind": "hfie", "n_queries": 5}}).prompt

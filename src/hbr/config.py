@@ -74,22 +74,57 @@ def to_dict(config: Any) -> dict[str, Any]:
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read the YAML file `path` into the dataclass `cls`.
 
-    Raises:
-        ConfigError: the file is missing, is not YAML, or does not fit `cls`; the file is named.
-    """
-    import yaml
+    A file may say `base: OTHER.yaml`, relative to itself, and then only what it changes of the
+    other: mappings are merged key by key, anything else is replaced, lists too; so is a mapping of
+    another `kind`.
 
+    Raises:
+        ConfigError: a file is missing, is not YAML, has itself as its base, or does not fit `cls`;
+            the file is named.
+    """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    values = _read_over_base(path, ())
     try:
         return from_dict(cls, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _read_over_base(path: Path, above: tuple[Path, ...]) -> Any:
+    """The values of a YAML file, put over those of its base; `above` are files that lead here."""
+    values = _read_yaml(path)
+    if not isinstance(values, dict) or "base" not in values:
+        return values
+    name = values.pop("base")
+    if not isinstance(name, str):
+        raise ConfigError(f"{path}: base is {name!r}; it must be a path")
+    above = (*above, path.resolve())
+    base = path.parent / name
+    if base.resolve() in above:
+        raise ConfigError(f"{path}: base is {name!r}; it must not lead back to the file itself")
+    under = _read_over_base(base, above)
+    if not isinstance(under, dict):
+        raise ConfigError(f"{base}: the configuration is {under!r}; it must be a mapping")
+    return _over(under, values)
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _over(base: Any, values: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(values, dict)):
+        return values
+    if "kind" in values and values["kind"] != base.get("kind"):
+        return values
+    return {**base, **{k: _over(base.get(k), v) for k, v in values.items()}}
 
 
 def _join(where: str, key: str) -> str:
