@@ -1,10 +1,14 @@
-"""How good nano is on photos that it never saw; prints JSON.
+"""How good nano and its kin are on photos that they never saw; prints JSON.
 
 Every photo of the folder gives its centre 512x512, degraded by the Real-ESRGAN recipe with a
 generator seeded with (0, number of the photo). Restored by `hbr.Restorer` as `hbr restore` runs
 it, from and to 8 bits. Beside it the input itself, and non-local means as OpenCV has them.
 
-Usage: python benchmarks/nano_quality.py [PHOTOS] [--pictures DIR]
+A model is a name or a file, "NAME=FILE" to call it so in the table, and "…@hq" to make its prompt
+of the undamaged photo, as no real restoration can (OSDHuman's table 4).
+
+Usage: python benchmarks/nano_quality.py [PHOTOS] [--model nano --model other=FILE …]
+       [--niqe niqe.npz] [--color wavelet] [--count 100] [--pictures DIR]
 """
 
 import argparse
@@ -19,74 +23,128 @@ from machine import machine
 
 import hbr
 from hbr.image import Photo, write_photo
-from hbr.metrics import psnr, ssim
+from hbr.metrics import Metric, load_metric
+from hbr.models import load_model
 from hbr.training.config import ValidationConfig
 from hbr.training.data import validation_pairs
 
 PHOTOS = Path("../shared/photos/clothing-co-parsing/val")
+METRICS = ("psnr-rgb", "ssim-rgb", "log-spectrum")
 
-
-def non_local_means(pixels: np.ndarray) -> np.ndarray:
-    """The baseline: strength 10 for luma and chroma, windows of 7 and 21 pixels."""
-    return cv2.fastNlMeansDenoisingColored(pixels, None, 10, 10, 7, 21)
+Restore = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Restored pixels of the damaged ones; the undamaged ones are for prompts alone."""
 
 
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("photos", type=Path, nargs="?", default=PHOTOS)
-    parser.add_argument("--model", default="nano")
+    parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--color", default="wavelet")
+    parser.add_argument("--niqe", type=Path, help="a model of sharp photos: hbr metrics fit-niqe")
     parser.add_argument("--pictures", type=Path, help="where to put side-by-side pictures")
     args = parser.parse_args()
-    restorer = hbr.Restorer.from_pretrained(args.model)
-
-    def restore(pixels: np.ndarray) -> np.ndarray:
-        return restorer(pixels, color=args.color).pixels
-
-    methods: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "input": lambda pixels: pixels,
-        "non_local_means": non_local_means,
-        "restored": restore,
+    metrics = [load_metric(name) for name in METRICS]
+    if args.niqe:
+        metrics.append(load_metric("niqe", weights=args.niqe))
+    models = dict(_model(spec, args.color) for spec in args.model or ["nano"])
+    methods: dict[str, Restore] = {
+        "input": lambda lq, _: lq,
+        "non_local_means": lambda lq, _: _non_local_means(lq),
+        **models,
     }
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in [*methods, "clean"]}
+    names = [*methods, *(f"{name} on undamaged photos" for name in models), "photos themselves"]
+    rows: dict[str, list[list[float]]] = {name: [] for name in names}
     for i, pair in enumerate(validation_pairs(ValidationConfig(args.photos, count=args.count))):
         hq, lq = (_pixels(x) for x in (pair.hq, pair.lq))
-        images = {name: method(lq) for name, method in methods.items()}
-        images["clean"] = restore(hq)
-        for name, image in images.items():
-            rows[name].append(_score(image, hq))
+        images = {name: method(lq, hq) for name, method in methods.items()}
         if args.pictures:
-            side_by_side = np.concatenate([lq, images["restored"], hq], axis=1)
-            write_photo(Photo.from_array(side_by_side), args.pictures / f"{i:03d}.jpg")
-    print(json.dumps(_summary(rows, args), indent=1))
+            shown = [lq, *(images[name] for name in models), hq]
+            write_photo(Photo.from_array(np.hstack(shown)), args.pictures / f"{i:03d}.jpg")
+        images |= {f"{name} on undamaged photos": models[name](hq, hq) for name in models}
+        images["photos themselves"] = hq
+        for name, image in images.items():
+            rows[name].append([_score(metric, image, hq) for metric in metrics])
+    ids = [metric.info.id for metric in metrics]
+    print(json.dumps(_summary(ids, rows, list(models), args), indent=1))
 
 
-def _summary(rows: dict[str, list[tuple[float, float]]], args: argparse.Namespace) -> dict:
-    table = {name: np.array(values) for name, values in rows.items()}
+def _model(spec: str, color: str) -> tuple[str, Restore]:
+    """The name of a model in the table, and how it restores."""
+    name, _, place = spec.rpartition("=")
+    path = place.removesuffix("@hq")
+    name = name or Path(path).stem
+    if place != path:
+        model = load_model(path)
+
+        @torch.inference_mode()
+        def with_hq_prompt(lq: np.ndarray, hq: np.ndarray) -> np.ndarray:
+            return _pixels(model(_tensor(lq), model.prompt(_tensor(hq))).clamp(0, 1))
+
+        return name, with_hq_prompt
+    restorer = hbr.Restorer.from_pretrained(path)
+    return name, lambda lq, _: restorer(lq, color=color).pixels
+
+
+def _non_local_means(pixels: np.ndarray) -> np.ndarray:
+    """The baseline: strength 10 for luma and chroma, windows of 7 and 21 pixels."""
+    return cv2.fastNlMeansDenoisingColored(pixels, None, 10, 10, 7, 21)
+
+
+def _score(metric: Metric, image: np.ndarray, reference: np.ndarray) -> float:
+    given = [_tensor(image)]
+    if metric.info.kind == "full-reference":
+        given.append(_tensor(reference))
+    return float(metric(*given))
+
+
+def _summary(
+    ids: list[str], rows: dict[str, list[list[float]]], models: list[str], args: argparse.Namespace
+) -> dict:
+    """Means; and differences to the input and to the first model, photo by photo."""
+    table = {name: np.array(values) for name, values in rows.items()}  # [photos, metrics]
     n = len(table["input"])
-    gain = table["restored"] - table["input"]
-    rng = np.random.default_rng(0)
-    means = gain[rng.integers(n, size=(10_000, n))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return {
+    compared = dict.fromkeys(["non_local_means", *models], "input")
+    out: dict[str, object] = {
         "benchmark": "nano_quality",
         "photos": n,
-        "model": args.model,
         "color": args.color,
-        "psnr": {name: round(float(v[:, 0].mean()), 3) for name, v in table.items()},
-        "ssim": {name: round(float(v[:, 1].mean()), 4) for name, v in table.items()},
-        "psnr_gain": round(float(gain[:, 0].mean()), 3),
-        "psnr_gain_95": [round(float(low[0]), 3), round(float(high[0]), 3)],
-        "psnr_gain_worst": round(float(gain[:, 0].min()), 3),
-        "psnr_gain_of_non_local_means": round(
-            float((table["non_local_means"] - table["input"])[:, 0].mean()), 3
-        ),
-        "ssim_gain": round(float(gain[:, 1].mean()), 4),
-        "clean_psnr_worst": round(float(table["clean"][:, 0].min()), 2),
-        **machine(),
+        "mean": {name: _by_id(ids, v.mean(axis=0)) for name, v in table.items()},
+        "beside the input": {
+            name: _difference(ids, table[name] - table[other]) for name, other in compared.items()
+        },
     }
+    if len(models) > 1:
+        first = table[models[0]]
+        key = f"beside {models[0]}"
+        out[key] = {name: _difference(ids, table[name] - first) for name in models[1:]}
+    worst = {name: table[f"{name} on undamaged photos"][:, 0].min() for name in models}
+    out["worst psnr-rgb on undamaged photos"] = {n: round(float(v), 2) for n, v in worst.items()}
+    return {**out, **machine()}
+
+
+def _difference(ids: list[str], difference: np.ndarray) -> dict[str, dict[str, object]]:
+    """Mean, its 95 % interval by bootstrap over photos, lowest and highest; [photos, metrics]."""
+    n = len(difference)
+    drawn = np.random.default_rng(0).integers(n, size=(10_000, n))
+    out = {}
+    for i, name in enumerate(ids):
+        values = difference[:, i]
+        low, high = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+        out[name] = {
+            "mean": round(float(values.mean()), 4),
+            "interval_95": [round(float(low), 4), round(float(high), 4)],
+            "lowest": round(float(values.min()), 4),
+            "highest": round(float(values.max()), 4),
+        }
+    return out
+
+
+def _by_id(ids: list[str], values: np.ndarray) -> dict[str, float | None]:
+    """Rounded; None where a metric is undefined, as PSNR of a photo beside itself."""
+    finite = (round(float(v), 4) if np.isfinite(v) else None for v in values)
+    return dict(zip(ids, finite, strict=True))
 
 
 def _pixels(image: torch.Tensor) -> np.ndarray:
@@ -94,10 +152,9 @@ def _pixels(image: torch.Tensor) -> np.ndarray:
     return (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
 
 
-def _score(image: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """PSNR and SSIM over R, G and B."""
-    a, b = (torch.from_numpy(x).permute(2, 0, 1)[None] / 255 for x in (image, reference))
-    return float(psnr(a, b)), float(ssim(a, b))
+def _tensor(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 [h, w, 3] → [1, 3, h, w] in [0, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
 
 
 if __name__ == "__main__":
