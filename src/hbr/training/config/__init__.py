@@ -9,6 +9,7 @@ from typing import Literal
 from hbr.config import check
 from hbr.models.config import RestorerConfig
 from hbr.training.config.data import DataConfig, SourceConfig, ValidationConfig
+from hbr.training.config.memory import MemoryConfig
 from hbr.training.config.objective import (
     AutoencodingConfig,
     DiffusionConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "DataConfig",
     "DiffusionConfig",
     "LossConfig",
+    "MemoryConfig",
     "OptimConfig",
     "PhaseConfig",
     "RestorationConfig",
@@ -47,6 +49,7 @@ class TrainConfig:
             (`hbr.models.identity`); "random" leaves them.
         init: weights to start from instead, as `hbr restore --model` takes them.
         freeze: names of parts of the model that stay as they are, such as "autoencoder".
+        memory: what is given for less of it.
         precision: of the forward pass; weights and optimizer stay float32.
         seed: with the step, it alone decides every crop and degradation.
         save_every: steps between checkpoints.
@@ -67,6 +70,7 @@ class TrainConfig:
     freeze: tuple[str, ...] = ()
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
     save_every: int = 500
@@ -79,6 +83,7 @@ class TrainConfig:
         multiple = self.model.multiple_of
         for phase in self.phases:
             check(phase.crop % multiple == 0, "crop", phase.crop, f"a multiple of {multiple}")
+        self._check_decode_crop()
         steps = self.model.schedule.steps
         match self.objective:
             case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
@@ -89,6 +94,17 @@ class TrainConfig:
         check(ok, "optim.decay", self.optim.decay, f"with warmup at most the {self.steps} steps")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
         check(self.save_every >= 1, "save_every", self.save_every, "1 or more")
+
+    def _check_decode_crop(self) -> None:
+        crop = self.memory.decode_crop
+        if crop is None:
+            return
+        name, factor = "memory.decode_crop", self.model.autoencoder.factor
+        decodes = not isinstance(self.objective, DiffusionConfig)
+        check(decodes, name, crop, "null, since a diffusion prior decodes nothing")
+        check(crop % factor == 0, name, crop, f"a multiple of {factor}")
+        smallest = min(phase.crop for phase in self.phases)
+        check(crop <= smallest, name, crop, f"at most the crop {smallest}")
 
     @property
     def steps(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from hbr.config import check
@@ -11,23 +12,42 @@ from hbr.models.config import LoRAConfig
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms on pixels in [0, 1].
+    """Weights of the terms between restored and HQ images in [0, 1].
+
+    OSEDiff's and OSDHuman's MSE + 2 LPIPS is `{l1: 0, mse: 4, lpips: 2}` here: their MSE is of
+    images in [-1, 1], which is 4 times that of the same images in [0, 1]. LPIPS and DISTS give the
+    numbers of their packages on the same images; their networks compute in float32, whatever the
+    training's precision.
 
     Attributes:
         mse, l1: means over all pixels.
         psnr: mean over the images of log10(MSE + 1e-4), which is −PSNR/10 for damaged images; it
             weighs every image alike.
         gradient: L1 between the differences of neighbouring pixels, for edges.
+        edge: L1 between Sobel's edge maps.
+        lpips: LPIPS 0.1 on VGG-16 (Zhang et al. 2018).
+        dists: DISTS (Ding et al. 2020).
+        edge_dists: DISTS of Sobel's edge maps. With the same weight as `dists` the two are the
+            edge-aware DISTS of D³SR and OSDFace (arXiv 2410.04224): DISTS(x̂, x) + DISTS(Sx̂, Sx).
+        lpips_weights, dists_weights: file of VGG-16, or a folder that is looked into first; None is
+            where `hbr metrics fetch vgg16` puts it.
     """
 
     mse: float = 0.0
     l1: float = 1.0
     psnr: float = 0.0
     gradient: float = 0.0
+    edge: float = 0.0
+    lpips: float = 0.0
+    dists: float = 0.0
+    edge_dists: float = 0.0
+    lpips_weights: Path | None = None
+    dists_weights: Path | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
-        weights = (self.mse, self.l1, self.psnr, self.gradient)
+        plain = (self.mse, self.l1, self.psnr, self.gradient, self.edge)
+        weights = (*plain, self.lpips, self.dists, self.edge_dists)
         check(min(weights) >= 0 and sum(weights) > 0, "loss", weights, "weights, not all 0")
 
 
