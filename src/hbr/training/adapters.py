@@ -6,11 +6,14 @@ regularizer's it follows what is restored, with none it is the prior.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from hbr.models import lora
+from hbr.models.exporting.adapters import adapter_of, write_lora
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import RestorationConfig, TrainConfig
 
@@ -57,6 +60,38 @@ def released(model: OneStepRestorer) -> dict[str, Tensor]:
         for part, module in model.named_children()
         for name, tensor in lora.merged_state(module, kept).items()
     }
+
+
+def write_generator(
+    path: Path, model: OneStepRestorer, config: TrainConfig, card: Mapping[str, str]
+) -> None:
+    """Write the generator's adapters as a LoRA file; none if the training has no adapters.
+
+    Args:
+        path: ends in `.safetensors`.
+        model: with the weights that are to be written.
+        config: of the training; rank, α and base go into the file's metadata.
+        card: further metadata.
+    """
+    objective = config.objective
+    if not isinstance(objective, RestorationConfig) or objective.lora is None:
+        return
+    parts = {
+        "unet": adapter_of(model.unet, generator_adapters(model.unet)),
+        "autoencoder": adapter_of(
+            model.autoencoder, tuple(lora.autoencoder_targets(model.autoencoder))
+        ),
+    }
+    settings = {"rank": str(objective.lora.rank), "alpha": str(objective.lora.alpha)}
+    write_lora(path, parts, {**card, **settings, "base": _base(config)})
+
+
+def _base(config: TrainConfig) -> str:
+    """What the training began with, without the folders of this machine."""
+    if config.init is None:
+        return f"none: {config.start} weights"
+    path = Path(str(getattr(config.init, "base", config.init)))
+    return path.name if path.is_absolute() else path.as_posix()
 
 
 def _of_regularizer(name: str) -> str:

@@ -22,7 +22,7 @@ from hbr.config import to_dict
 from hbr.image import Photo, write_photo
 from hbr.models.checkpoint import save_checkpoint
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.adapters import add_adapters, released
+from hbr.training.adapters import add_adapters, released, write_generator
 from hbr.training.config import OptimConfig, RestorationConfig, TrainConfig
 from hbr.training.curves import Curves
 from hbr.training.data import (
@@ -153,14 +153,16 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _save(self) -> None:
+        card = {**self.config.card, "steps": str(self.state.step)}
         with self._averaged():
             save_checkpoint(
                 self.config.out / "model.safetensors",
                 self.config.model,
                 released(self.model),
                 dtype=getattr(torch, self.config.weights),
-                card={**self.config.card, "steps": str(self.state.step)},
+                card=card,
             )
+            write_generator(self.config.out / "lora.safetensors", self.model, self.config, card)
         # last, so that no state speaks of a model that was never written
         self.state.save(self.state_file)
 

@@ -1,0 +1,1 @@
+"""Models of hbr in the formats that others read."""

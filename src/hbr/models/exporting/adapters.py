@@ -1,0 +1,95 @@
+"""LoRA files as diffusers and peft take them: `unet.LAYER.lora_A.weight` and so on, safetensors.
+
+α/r is multiplied into B, and α is written as r: programs that read α and programs that do not then
+compute the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hbr.models import lora
+from hbr.models.files import write_tensors
+
+PARTS = {"unet": "unet", "autoencoder": "vae"}
+"""A part of `OneStepRestorer` → what diffusers calls it."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The LoRA of one network.
+
+    Attributes:
+        a: layer → A, [r, in] or [r, in, k, k].
+        b: layer → B with the scale in it, [out, r] or [out, r, 1, 1].
+    """
+
+    a: Mapping[str, Tensor]
+    b: Mapping[str, Tensor]
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Layer → rank."""
+        return {layer: matrix.shape[0] for layer, matrix in self.a.items()}
+
+
+@torch.no_grad()
+def adapter_of(module: nn.Module, names: Collection[str]) -> Adapter:
+    """The adapters of these names on `module` as one; no layer may carry two of them.
+
+    Args:
+        module: with adapters (`hbr.models.lora.inject`).
+        names: of the adapters that are wanted.
+    """
+    a: dict[str, Tensor] = {}
+    b: dict[str, Tensor] = {}
+    for layer, found in lora.lora_layers(module).items():
+        here = [name for name in names if name in found.lora_A]
+        assert len(here) <= 1, f"{layer} carries {here}"
+        for name in here:
+            a[layer] = found.lora_A[name].weight.detach()
+            b[layer] = found.lora_B[name].weight.detach() * found.scaling[name]
+    return Adapter(a, b)
+
+
+def write_lora(
+    path: str | Path, parts: Mapping[str, Adapter], card: Mapping[str, str] | None = None
+) -> Path:
+    """Write a LoRA file that `load_lora_adapter` of diffusers takes, and `hbr models import`.
+
+    Args:
+        path: ends in `.safetensors`; replaced only by a whole new file.
+        parts: "unet", "autoencoder" or both.
+        card: further metadata.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    settings: dict[str, Any] = {}
+    for part, adapter in parts.items():
+        prefix = PARTS[part]
+        for layer in adapter.a:
+            tensors[f"{prefix}.{layer}.lora_A.weight"] = adapter.a[layer]
+            tensors[f"{prefix}.{layer}.lora_B.weight"] = adapter.b[layer]
+        ranks = adapter.ranks
+        rank = max(ranks.values())
+        other = {f"^{layer}$": r for layer, r in ranks.items() if r != rank}
+        values = {
+            "r": rank,
+            "lora_alpha": rank,
+            "rank_pattern": other,
+            "alpha_pattern": other,
+            "target_modules": sorted(ranks),
+        }
+        settings |= {f"{prefix}.{name}": value for name, value in values.items()}
+    metadata = {**(card or {}), "format": "pt", "lora_adapter_metadata": json.dumps(settings)}
+    plain = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
+    return write_tensors(path, plain, metadata)
