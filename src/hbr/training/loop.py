@@ -33,6 +33,7 @@ from hbr.training.data import (
     training_loader,
     validation_pairs,
 )
+from hbr.training.draws import Draws
 from hbr.training.objectives import build_objective
 from hbr.training.start import begin_at_identity, freeze, load_initial_weights
 from hbr.training.state import TrainState
@@ -124,9 +125,9 @@ class Trainer:
         state.set_learning_rate(rate)
         pixel_loss = config.phase_at(state.step).loss or config.loss
         # the data have (seed, step) to themselves
-        generator = seeded(config.seed, state.step, 1)
+        draws = Draws(seeded(config.seed, state.step, 1))
         with self._autocast():
-            losses = self.objective.losses(self.model, pair, pixel_loss, generator)
+            losses = self.objective.losses(self.model, pair, pixel_loss, draws)
         out = self._minimise(losses.terms)
         if losses.then is not None:
             with self._autocast():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from hbr.metrics import psnr, ssim
 from hbr.models import lora
@@ -30,6 +30,7 @@ from hbr.training.config import (
     VSDConfig,
 )
 from hbr.training.data import Pair, seeded
+from hbr.training.draws import Draws
 from hbr.training.losses import pixel_loss
 
 # timesteps at which a diffusion prior is validated
@@ -63,12 +64,12 @@ class Objective:
 
     Attributes:
         parts: the parts of the model that it trains.
-        losses: of (model, pair, weights of the pixel losses, generator).
+        losses: of (model, pair, weights of the pixel losses, random numbers).
         validate: (model, pair, number of the pair) → what is measured.
     """
 
     parts: tuple[str, ...]
-    losses: Callable[[OneStepRestorer, Pair, LossConfig, Generator], Losses]
+    losses: Callable[[OneStepRestorer, Pair, LossConfig, Draws], Losses]
     validate: Callable[[OneStepRestorer, Pair, int], Validation]
 
 
@@ -79,19 +80,21 @@ def build_objective(config: TrainConfig) -> Objective:
         case RestorationConfig():
             return Objective(
                 ("autoencoder", "unet", "prompt"),
-                lambda model, pair, loss, g: restoration(model, pair, loss, objective, g),
+                lambda model, pair, loss, draws: restoration(model, pair, loss, objective, draws),
                 validate_restoration,
             )
         case AutoencodingConfig():
             return Objective(
                 ("autoencoder",),
-                lambda model, pair, loss, g: Losses(autoencoding(model, pair, loss, objective, g)),
+                lambda model, pair, loss, draws: Losses(
+                    autoencoding(model, pair, loss, objective, draws)
+                ),
                 validate_autoencoding,
             )
         case DiffusionConfig():
             return Objective(
                 ("unet", "prompt"),
-                lambda model, pair, _, g: Losses(diffusion(model, pair, objective, g)),
+                lambda model, pair, _, draws: Losses(diffusion(model, pair, objective, draws)),
                 lambda model, pair, i: validate_diffusion(model, pair, objective, i),
             )
 
@@ -101,7 +104,7 @@ def restoration(
     pair: Pair,
     loss: LossConfig,
     config: RestorationConfig,
-    generator: Generator,
+    draws: Draws,
 ) -> Losses:
     """The pixel losses between the restored LQ and the HQ image, and VSD if it is asked for."""
     lora.activate(model.unet, generator_adapters(model.unet))
@@ -112,16 +115,16 @@ def restoration(
     if config.vsd is None:
         return Losses(terms)
     p = p.detach()
-    terms["vsd"] = config.vsd.weight * distillation(model, z_h, p, config.vsd, generator)
-    return Losses(terms, lambda: following(model, z_h.detach(), p, generator))
+    terms["vsd"] = config.vsd.weight * distillation(model, z_h, p, config.vsd, draws)
+    return Losses(terms, lambda: following(model, z_h.detach(), p, draws))
 
 
 def distillation(
-    model: OneStepRestorer, z_h: Tensor, p: Tensor, config: VSDConfig, generator: Generator
+    model: OneStepRestorer, z_h: Tensor, p: Tensor, config: VSDConfig, draws: Draws
 ) -> Tensor:
     """The VSD loss of restored latents [b, c, h, w] under their prompt [b, q, d]: a scalar."""
-    t = _timesteps(config.timesteps, z_h, generator)
-    noise = _noise(z_h, generator)
+    t = draws.timesteps(config.timesteps, z_h)
+    noise = draws.noise(z_h)
     frozen = guided(
         _network(model, (), p), _network(model, (), torch.zeros_like(p)), config.guidance
     )
@@ -139,12 +142,10 @@ def distillation(
     return vsd_loss(z_h, gradient)
 
 
-def following(
-    model: OneStepRestorer, z_h: Tensor, p: Tensor, generator: Generator
-) -> dict[str, Tensor]:
+def following(model: OneStepRestorer, z_h: Tensor, p: Tensor, draws: Draws) -> dict[str, Tensor]:
     """The regularizer's loss on latents that the generator has just restored."""
-    t = _timesteps((0, model.config.schedule.steps), z_h, generator)
-    noise = _noise(z_h, generator)
+    t = draws.timesteps((0, model.config.schedule.steps), z_h)
+    noise = draws.noise(z_h)
     network = _network(model, regularizer_adapters(model.unet), p)
     alpha_bar = alphas_cumprod(model.config.schedule)
     return {"regularizer": regularizer_loss(z_h, noise, t, alpha_bar, network)}
@@ -177,11 +178,11 @@ def autoencoding(
     pair: Pair,
     loss: LossConfig,
     config: AutoencodingConfig,
-    generator: Generator,
+    draws: Draws,
 ) -> dict[str, Tensor]:
     """The pixel losses of encoding and decoding the HQ image, and the size of its latent."""
     z = model.encode(pair.hq).float()
-    noise = _noise(z, generator)
+    noise = draws.noise(z)
     image = model.decode(z + config.noise * noise)
     return {**pixel_loss(image, pair.hq, loss), "latent": config.latent * (z**2).mean()}
 
@@ -199,19 +200,18 @@ def validate_autoencoding(model: OneStepRestorer, pair: Pair, _: int) -> Validat
 
 
 def diffusion(
-    model: OneStepRestorer, pair: Pair, config: DiffusionConfig, generator: Generator
+    model: OneStepRestorer, pair: Pair, config: DiffusionConfig, draws: Draws
 ) -> dict[str, Tensor]:
     """ε-MSE at a random t on the HQ latent, the prompt from HQ or LQ (DDPM, Ho et al. 2020)."""
     with torch.no_grad():
         z = model.encode(pair.hq).float()
-    b = len(z)
-    t = _timesteps(config.timesteps, z, generator)
-    noise = _noise(z, generator)
+    t = draws.timesteps(config.timesteps, z)
+    noise = draws.noise(z)
     alpha_bar = alphas_cumprod(model.config.schedule)
     z_t = add_noise(z, noise, alpha_bar[t.cpu()].to(z))
     p = model.prompt(pair.hq if config.prompt_from == "hq" else pair.lq)
-    kept = torch.rand(b, generator=generator).to(z.device) >= config.prompt_drop
-    epsilon = model.predict(z_t, p * kept.view(b, 1, 1), t)
+    kept = draws.uniform(z) >= config.prompt_drop
+    epsilon = model.predict(z_t, p * kept.view(-1, 1, 1), t)
     return {"epsilon": F.mse_loss(epsilon.float(), noise)}
 
 
@@ -221,7 +221,7 @@ def validate_diffusion(
     """ε-MSE at ten timesteps with the same noise every time; pictures of x̂0 at some of them."""
     z = model.encode(pair.hq).float()
     p = model.prompt(pair.hq if config.prompt_from == "hq" else pair.lq)
-    noise = _noise(z, seeded(0, number))
+    noise = Draws(seeded(0, number)).noise(z)
     alpha_bar = alphas_cumprod(model.config.schedule)
     errors, images = [], []
     for t in _VALIDATED_AT:
@@ -235,13 +235,3 @@ def validate_diffusion(
     numbers = {"epsilon": torch.stack(errors).mean(dim=0).double()}
     numbers |= {f"epsilon_{t}": e.double() for t, e in zip(_VALIDATED_AT, errors, strict=True)}
     return Validation(numbers, (*images, pair.hq))
-
-
-def _timesteps(between: tuple[int, int], like: Tensor, generator: Generator) -> Tensor:
-    """One t for each of the batch, from [low, high)."""
-    return torch.randint(*between, (len(like),), generator=generator).to(like.device)
-
-
-def _noise(like: Tensor, generator: Generator) -> Tensor:
-    """Gaussian noise that is the same on every device."""
-    return torch.randn(like.shape, generator=generator).to(like.device)

@@ -83,6 +83,9 @@ class TrainConfig:
         multiple = self.model.multiple_of
         for phase in self.phases:
             check(phase.crop % multiple == 0, "crop", phase.crop, f"a multiple of {multiple}")
+            parts = self.optim.accumulate
+            ok = phase.batch % parts == 0
+            check(ok, "batch", phase.batch, f"a multiple of optim.accumulate, {parts}")
         self._check_decode_crop()
         steps = self.model.schedule.steps
         match self.objective:

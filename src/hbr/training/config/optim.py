@@ -15,7 +15,7 @@ class PhaseConfig:
     Attributes:
         steps: how long it lasts.
         crop: edge of the crops, in pixels.
-        batch: crops a step.
+        batch: crops a step, over all processes and all parts that `optim.accumulate` makes.
         loss: another loss than the training's.
     """
 
@@ -39,6 +39,10 @@ class OptimConfig:
         warmup, decay: steps of linear rise at the start, and of cosine fall to 0 at the end.
         clip: largest norm of the gradient.
         ema: decay of the average that is validated and shipped.
+        accumulate: each process takes its crops in this many parts, one after the other, to need
+            less memory; the update is by the mean over all of them.
+        nonfinite: a step whose loss or gradient is not finite is left out; more than this many in
+            a row end the training.
     """
 
     lr: float = 5e-5
@@ -48,6 +52,8 @@ class OptimConfig:
     decay: int = 0
     clip: float = 1.0
     ema: float = 0.999
+    accumulate: int = 1
+    nonfinite: int = 10
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -58,3 +64,5 @@ class OptimConfig:
         check(self.decay >= 0, "decay", self.decay, "0 or more")
         check(self.clip > 0, "clip", self.clip, "above 0")
         check(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
+        check(self.accumulate >= 1, "accumulate", self.accumulate, "1 or more")
+        check(self.nonfinite >= 0, "nonfinite", self.nonfinite, "0 or more")

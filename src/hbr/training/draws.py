@@ -1,0 +1,49 @@
+"""Random numbers of a step, the same however its batch is split up.
+
+Shapes: b crops of a part, B of the whole batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws for a part of a batch what it gets where the whole batch is one.
+
+    The numbers of all B crops are drawn, and those of the part are given: processes that share a
+    batch out, or take it in parts one after the other, then add no noise but their own.
+
+    Attributes:
+        generator: the step's; every part has one of its own in the same state.
+        whole: B; None if the part is the whole.
+        first: number of the part's first crop in the whole.
+    """
+
+    generator: Generator
+    whole: int | None = None
+    first: int = 0
+
+    def timesteps(self, between: tuple[int, int], like: Tensor) -> Tensor:
+        """One t for each crop of `like`, from [low, high): int64 [b]."""
+        drawn = torch.randint(*between, (self._whole(like),), generator=self.generator)
+        return self._part(drawn, like)
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Gaussian noise, float32 in the shape of `like`; the same on every device."""
+        shape = (self._whole(like), *like.shape[1:])
+        return self._part(torch.randn(shape, generator=self.generator), like)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """A number for each crop of `like`, from [0, 1): float32 [b]."""
+        return self._part(torch.rand(self._whole(like), generator=self.generator), like)
+
+    def _whole(self, like: Tensor) -> int:
+        return len(like) if self.whole is None else self.whole
+
+    def _part(self, drawn: Tensor, like: Tensor) -> Tensor:
+        return drawn[self.first : self.first + len(like)].to(like.device)
