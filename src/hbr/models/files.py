@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT = "hbr one-step restorer"
 IMAGE_ENCODER_FORMAT = "hbr image encoder"
+PROMPT_FORMAT = "hbr prompt"
 
 _MAPPED_AT_ONCE = 32
 

@@ -25,7 +25,7 @@ Targets = Mapping[str, tuple[str, ...]]
 
 def unet_targets(unet: nn.Module) -> Targets:
     """Every convolution and linear layer of the U-Net save its time embeddings (DESIGN §3)."""
-    names = [name for name in _layers(unet) if "time_emb" not in name]
+    names = [name for name in layer_names(unet) if "time_emb" not in name]
     down = tuple(n for n in names if n.startswith(("conv_in", "down_blocks.")))
     up = tuple(n for n in names if n.startswith(("conv_out", "up_blocks.")))
     rest = tuple(n for n in names if n not in {*down, *up})
@@ -34,7 +34,7 @@ def unet_targets(unet: nn.Module) -> Targets:
 
 def autoencoder_targets(autoencoder: nn.Module) -> Targets:
     """Every convolution and linear layer of the encoder, and `quant_conv` behind it."""
-    names = _layers(autoencoder)
+    names = layer_names(autoencoder)
     inside = tuple(n for n in names if n.startswith("encoder.") or n == "quant_conv")
     return {"default_encoder": inside}
 
@@ -59,7 +59,7 @@ def inject(
     Raises:
         WeightsError: `module` has no such layer, or it is no convolution or linear layer.
     """
-    known = set(_layers(module))
+    known = set(layer_names(module))
     for adapter, names in targets.items():
         if unknown := [name for name in names if name not in known]:
             raise WeightsError(
@@ -153,7 +153,7 @@ def merge(module: nn.Module) -> None:
         setattr(module.get_submodule(parent), child, layer.get_base_layer())
 
 
-def _layers(module: nn.Module) -> list[str]:
+def layer_names(module: nn.Module) -> list[str]:
     """Names of the layers that an adapter can sit on, those that carry one included."""
     names = []
     for name, layer in module.named_modules():

@@ -121,12 +121,13 @@ def fetch(
 @app.command("import")
 def import_model(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The weights; a folder for --kind diffusers.")
-    ],
-    kind: Annotated[
-        Literal["osediff", "ram", "lora", "diffusers"], typer.Option(help="What FILE is.")
+        Path, typer.Argument(metavar="FILE", help="The weights; diffusers: a folder.")
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    kind: Annotated[
+        Literal["auto", "osediff", "ram", "lora", "diffusers", "unet", "vae"],
+        typer.Option(help="What FILE is; auto: by its names and shapes."),
+    ] = "auto",
     base: Annotated[
         Path | None,
         typer.Option(help="What FILE builds on: a diffusers folder, or a model file of hbr."),
@@ -134,6 +135,10 @@ def import_model(
     prompt: Annotated[
         str | None,
         typer.Option(help="Text behind the fixed prompt of a diffusers folder; else none."),
+    ] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(help="A prompt.safetensors that was exported, in place of the base's prompt."),
     ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights written.")
@@ -154,6 +159,7 @@ def import_model(
             out,
             base=base,
             prompt=prompt,
+            prompt_file=prompt_file,
             dtype=getattr(torch, dtype),
             report=_report,
         )

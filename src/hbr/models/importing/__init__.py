@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -16,6 +16,7 @@ from hbr.models.checkpoint import Checkpoint, save_checkpoint
 from hbr.models.files import WeightsError
 from hbr.models.importing.adapters import import_lora
 from hbr.models.importing.base import load_base, load_diffusers_base
+from hbr.models.importing.networks import import_network
 from hbr.models.importing.osediff import import_osediff
 from hbr.models.importing.ram import (
     import_ram,
@@ -24,8 +25,10 @@ from hbr.models.importing.ram import (
     save_image_encoder,
 )
 from hbr.models.importing.reading import describe_size
+from hbr.models.importing.recognition import must_be, recognise
+from hbr.models.prompt_files import with_prompt
 
-Kind = Literal["osediff", "ram", "lora", "diffusers"]
+Kind = Literal["osediff", "ram", "lora", "diffusers", "unet", "vae"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "load_base",
     "load_diffusers_base",
     "load_image_encoder",
+    "recognise",
 ]
 
 
@@ -45,11 +49,12 @@ class ArgumentError(ValueError):
 
 def import_weights(
     source: str | Path,
-    kind: Kind,
+    kind: Kind | Literal["auto"],
     out: str | Path,
     *,
     base: str | Path | None = None,
     prompt: str | None = None,
+    prompt_file: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -59,13 +64,16 @@ def import_weights(
         source: the file, or the folder for "diffusers".
         kind: "osediff": a published OSEDiff checkpoint, merged into `base`. "lora": a LoRA in
             safetensors, merged into `base`. "diffusers": a Stable Diffusion 2.1-base folder as it
-            is; its one step is untrained. "ram": a published RAM checkpoint; with `base` its image
-            encoder in a restorer, without `base` a file of the encoder alone.
+            is; its one step is untrained; one that `export` wrote comes back as it was. "ram": a
+            published RAM checkpoint; with `base` its image encoder in a restorer, without `base` a
+            file of the encoder alone. "unet", "vae": all weights of one network, in diffusers'
+            naming, in place of the base's. "auto": what `recognise` takes it for.
         out: ends in `.safetensors`; replaced only by a whole new file.
         base: a diffusers folder, or a model file of hbr.
         prompt: the text behind the fixed prompt of a base folder; empty when None. The published
             OSEDiff prompts with the tags that a tagger gives each image; one text for all images
             stands in their place, and the empty one is what a null prompt is.
+        prompt_file: a prompt extractor that `export` wrote beside a LoRA, in place of the base's.
         dtype: of the weights in the file.
         report: called with a line of progress at a time.
 
@@ -78,22 +86,23 @@ def import_weights(
     """
     source, out = Path(source), Path(out)
     base = None if base is None else Path(base)
-    _check_arguments(kind, out, base, prompt)
+    prompt_file = None if prompt_file is None else Path(prompt_file)
+    if kind == "auto":
+        kind = _recognised(source, report)
+    _check_arguments(kind, out, base, prompt, prompt_file)
     if not source.exists():
         raise WeightsError(f"{source}: there is no such file")
     report(f"reading {source} ({describe_size(source)})")
-    if kind == "ram":
-        if base is None:
-            return save_image_encoder(out, *import_ram(source, report), source=source, dtype=dtype)
-        checkpoint = _into_restorer(source, base, report)
-    elif kind == "diffusers":
-        checkpoint = load_base(source, prompt, report)
-    else:
-        assert base is not None
-        report(f"reading the base {base} ({describe_size(base)})")
-        merged_into = load_base(base, prompt, report)
-        importer = import_osediff if kind == "osediff" else import_lora
-        checkpoint = importer(source, merged_into, report)
+    try:
+        if kind == "ram" and base is None:
+            encoder = import_ram(source, report)
+            return save_image_encoder(out, *encoder, source=source, dtype=dtype)
+        checkpoint = _import(source, kind, base, prompt, report)
+    except WeightsError as error:
+        raise must_be(kind, source, error) from None
+    if prompt_file is not None:
+        report(f"taking the prompt from {prompt_file}")
+        checkpoint = with_prompt(checkpoint, prompt_file)
     report(f"writing {out}")
     path = save_checkpoint(
         out, checkpoint.config, checkpoint.tensors, dtype=dtype, card=checkpoint.card
@@ -102,12 +111,39 @@ def import_weights(
     return path
 
 
-def _check_arguments(kind: str, out: Path, base: Path | None, prompt: str | None) -> None:
+def _recognised(source: Path, report: Callable[[str], None]) -> Kind:
+    found = recognise(source)
+    if found.kind is None:
+        raise WeightsError(found.report)
+    report(found.report)
+    return cast(Kind, found.kind)
+
+
+def _import(
+    source: Path,
+    kind: Kind,
+    base: Path | None,
+    prompt: str | None,
+    report: Callable[[str], None],
+) -> Checkpoint:
+    if kind == "diffusers":
+        return load_base(source, prompt, report)
+    assert base is not None
+    if kind == "ram":
+        return _into_restorer(source, base, report)
+    report(f"reading the base {base} ({describe_size(base)})")
+    importer = {"osediff": import_osediff, "lora": import_lora}.get(kind, import_network)
+    return importer(source, load_base(base, prompt, report), report)
+
+
+def _check_arguments(
+    kind: str, out: Path, base: Path | None, prompt: str | None, prompt_file: Path | None
+) -> None:
     if kind not in KINDS:
         raise ArgumentError(f"the kind is {kind!r}; it may be one of {', '.join(KINDS)}")
     if out.suffix != ".safetensors":
         raise ArgumentError(f"the output is {out}; its name must end in .safetensors")
-    if kind in ("osediff", "lora") and base is None:
+    if kind in ("osediff", "lora", "unet", "vae") and base is None:
         raise ArgumentError(
             f"--kind {kind} needs --base: a diffusers folder or a model file of hbr"
         )
@@ -116,6 +152,8 @@ def _check_arguments(kind: str, out: Path, base: Path | None, prompt: str | None
     from_folder = kind == "diffusers" or (base is not None and base.is_dir())
     if prompt is not None and (kind == "ram" or not from_folder):
         raise ArgumentError("--prompt needs the text encoder of a diffusers folder")
+    if prompt_file is not None and (kind == "ram" or prompt is not None):
+        raise ArgumentError("--prompt-file is the whole prompt: leave --kind ram and --prompt out")
 
 
 def _into_restorer(source: Path, base: Path, report: Callable[[str], None]) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""LoRA files of diffusers and peft: safetensors with `unet.….lora_A.weight` and the like."""
+"""LoRA files of diffusers, peft and kohya: safetensors with `unet.….lora_A.weight` and the like."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
@@ -17,11 +17,26 @@ from hbr.models.config import LoRAConfig
 from hbr.models.files import WeightsError
 from hbr.models.importing.reading import load_json, load_pickle, load_safetensors, origin
 
+T = TypeVar("T")
+
 _ADAPTER = "default"
 _KEY = re.compile(
     r"(?P<module>.+?)\.(?:lora_(?P<ab>[AB])(?:\.(?!weight$)[^.]+)?|lora[._](?P<way>down|up))\.weight"
 )
-_PARTS = {"unet.": "unet", "vae.": "autoencoder", "autoencoder.": "autoencoder"}
+# kohya joins the names of modules with _
+_PARTS = {
+    "unet.": "unet",
+    "vae.": "autoencoder",
+    "autoencoder.": "autoencoder",
+    "lora_unet_": "unet",
+    "lora_vae_": "autoencoder",
+}
+_OTHER_NETWORKS = re.compile(
+    r"(lora_te\d?_|te\d?\.|text_encoder(_\d)?\.|text_model\.|transformer\.|controlnet\.)"
+)
+_OUT = {"to_out": "to_out.0"}
+# diffusers before 0.20 kept the layers of attention in its processors
+_PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.")
 
 
 @dataclass
@@ -38,9 +53,10 @@ def import_lora(source: Path, base: Checkpoint, report: Callable[[str], None]) -
 
     Args:
         source: `.safetensors` with keys `unet.LAYER.lora_A.weight` (or `lora.down`), `vae.LAYER…`
-            for the autoencoder; without a prefix the U-Net is meant. α comes from `LAYER.alpha`,
-            from the file's metadata as diffusers writes them, or from peft's `adapter_config.json`
-            beside it; where none says it, α is the rank, as diffusers takes it.
+            for the autoencoder; without a prefix the U-Net is meant; kohya's `lora_unet_LAYER…` by
+            diffusers' names of layers. α comes from `LAYER.alpha`, from the file's metadata as
+            diffusers writes them, or from peft's `adapter_config.json` beside it; where none says
+            it, α is the rank, as diffusers takes it.
         base: what the LoRA was trained over.
         report: called with a line of progress at a time.
 
@@ -56,6 +72,7 @@ def import_lora(source: Path, base: Checkpoint, report: Callable[[str], None]) -
     model = build(base, "the base")
     for name, part in parts.items():
         module = getattr(model, name)
+        part = _with_names_of(module, part, source)
         ranks = {layer: a.shape[0] for layer, a in part.a.items()}
         alphas = {
             layer: part.alpha.get(layer, _alpha(settings.get(name, {}), layer, rank))
@@ -75,6 +92,11 @@ def import_lora(source: Path, base: Checkpoint, report: Callable[[str], None]) -
 
 
 def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:
+    if others := [name for name in tensors if _OTHER_NETWORKS.match(name)]:
+        raise WeightsError(
+            f"{source}: {len(others)} of its {len(tensors)} keys are for another network than "
+            f"U-Net and autoencoder, as {others[0]}; a restorer of hbr has none of it"
+        )
     parts: dict[str, _Part] = {}
     for name, tensor in tensors.items():
         network, rest = _network(name)
@@ -94,8 +116,28 @@ def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:
     return parts
 
 
+def _with_names_of(module: nn.Module, part: _Part, source: Path) -> _Part:
+    """The part with its layers named as in `module`; every one of them must be there."""
+    known = set(lora.layer_names(module))
+    joined = {name.replace(".", "_"): name for name in known}
+
+    def renamed(values: dict[str, T]) -> dict[str, T]:
+        return {
+            layer if layer in known else joined.get(layer, layer): values[layer] for layer in values
+        }
+
+    part = _Part(renamed(part.a), renamed(part.b), renamed(part.alpha))
+    if others := [layer for layer in part.a if layer not in known]:
+        raise WeightsError(
+            f"{source}: {len(others)} of its {len(part.a)} layers are not in the base; the first "
+            f"layer that the model does not have: {others[0]}"
+        )
+    return part
+
+
 def _network(name: str) -> tuple[str, str]:
     name = name.removeprefix("base_model.model.")
+    name = _PROCESSOR.sub(lambda m: f".{_OUT.get(m[1], m[1])}.lora.{m[2]}.", name)
     for prefix, network in _PARTS.items():
         if name.startswith(prefix):
             return network, name.removeprefix(prefix)

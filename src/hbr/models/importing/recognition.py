@@ -1,0 +1,273 @@
+"""What weights in a file or folder are, from their names and shapes alone.
+
+Only names and shapes are looked at, so that files of gigabytes are recognised at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hbr.models.files import (
+    FORMAT,
+    IMAGE_ENCODER_FORMAT,
+    PROMPT_FORMAT,
+    WeightsError,
+    read_metadata,
+)
+from hbr.models.importing.osediff import KEYS as OSEDIFF_KEYS
+from hbr.models.importing.reading import load_pickle
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Family:
+    """Weights that go by such names.
+
+    Attributes:
+        what: for people, with its article.
+        keys: matches every name of such weights.
+        kind: what `import_weights` calls it; None where hbr cannot import it.
+        advice: what to do with it where hbr cannot import it.
+    """
+
+    what: str
+    keys: re.Pattern[str]
+    kind: str | None = None
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a file or folder was taken for.
+
+    Attributes:
+        kind: what `import_weights` calls it; None where it is nothing that hbr can import.
+        report: one line: what was recognised, what was not, and what to do.
+        sure: it is that, and not only like it.
+    """
+
+    kind: str | None
+    report: str
+    sure: bool = True
+
+
+_UNET = (
+    r"(?!.*lora)(unet\.)?(conv_(in|out|norm_out)|time_embedding\.linear_[12]|class_embedding"
+    r"|(down|up)_blocks\.\d+\.(resnets|attentions|downsamplers|upsamplers)\.\d+"
+    r"|mid_block\.(resnets|attentions)\.\d+)\..+"
+)
+_VAE = (
+    r"(?!.*lora)(vae\.)?((post_)?quant_conv|(encoder|decoder)\."
+    r"(conv_(in|out|norm_out)|(down|up)_blocks\.\d+|mid_block)\..+)(\..+)?"
+)
+_RAM = (
+    r"(visual_encoder|image_proj|tagging_head|text_decoder|tag_encoder|label_embed"
+    r"|wordvec_proj|fc|vision_multi|reweight_scale|itm_head)\b.*"
+)
+_ELSEWHERE = "hbr builds on Stable Diffusion 2.1-base alone"
+# the first that fits is taken: those that are variants of another come before it
+_FAMILIES = tuple(
+    Family(what, re.compile(keys), kind, advice)
+    for what, keys, kind, advice in (
+        (
+            "LyCORIS adapters (LoHa, LoKr, DoRA)",
+            r".+\.(hada_w[12]_[ab]|lokr_w[12](_[ab])?|dora_scale|lora_mid\.weight)",
+            None,
+            "hbr merges plain LoRA only",
+        ),
+        (
+            "the LoRA of SeeSR's DAPE over RAM",
+            r"(module\.)?(visual_encoder|image_proj)\..*lora.*",
+            None,
+            "a training takes it as init.dape, beside RAM as init.image_encoder",
+        ),
+        (
+            "a LoRA",
+            r".+[._](lora_[AB](\..+)?|lora[._](down|up)|lora_linear_layer\.(down|up))\.weight"
+            r"|.+\.alpha",
+            "lora",
+            "",
+        ),
+        ("an IP-Adapter", r"(ip_adapter|image_proj\.(proj|norm|latents|layers))\b.*", None, ""),
+        ("a RAM checkpoint", _RAM, "ram", ""),
+        (
+            "a ControlNet",
+            rf"controlnet_(cond_embedding|down_blocks|mid_block)\..+|{_UNET}",
+            None,
+            "",
+        ),
+        ("a U-Net of Stable Diffusion XL", rf"add_embedding\..+|{_UNET}", None, _ELSEWHERE),
+        ("a U-Net in diffusers' naming", _UNET, "unet", ""),
+        ("an autoencoder in diffusers' naming", _VAE, "vae", ""),
+        (
+            "a whole Stable Diffusion in one file, in the naming of its first code",
+            r"(model\.diffusion_model|model_ema|first_stage_model|cond_stage_model|conditioner)\..+"
+            r"|alphas_cumprod.*|betas|(sqrt|log|posterior)_.+|logvar",
+            None,
+            "give the folder in diffusers layout: `hbr models fetch sd-2.1-base`",
+        ),
+        ("a CLIP text encoder", r"(text_model|text_projection|logit_scale)\b.*", None, _ELSEWHERE),
+        (
+            "a diffusion transformer (Flux, SD 3)",
+            r"(model\.diffusion_model\.|transformer\.)?(double_blocks|single_blocks|joint_blocks"
+            r"|transformer_blocks|single_transformer_blocks|img_in|txt_in|x_embedder|pos_embed"
+            r"|context_embedder|time_in|vector_in|guidance_in|final_layer|norm_out|proj_out)\b.*",
+            None,
+            _ELSEWHERE,
+        ),
+        (
+            "a GAN or transformer of super-resolution",
+            r"(model\.)?(conv_(first|body|up\d?|hr|last|after_body|before_upsample)|body|layers"
+            r"|patch_embed|upsample|norm|RRDB_trunk|trunk_conv|upconv\d|HRconv)\b.*",
+            None,
+            "`hbr methods run` runs such files beside hbr's models",
+        ),
+    )
+)
+# keys without which weights that fit a family are not of it
+_MARKS = {
+    "a ControlNet": "controlnet_",
+    "a U-Net of Stable Diffusion XL": "add_embedding.",
+    "a RAM checkpoint": "visual_encoder.",
+    "a U-Net in diffusers' naming": "conv_in.",
+    "an autoencoder in diffusers' naming": "encoder.conv_in.",
+    "a GAN or transformer of super-resolution": "conv_",
+}
+
+
+def recognise(path: str | Path) -> Recognised:
+    """What the weights in a file or folder are.
+
+    Raises:
+        WeightsError: it is missing, damaged, or could run code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path)
+    if path.suffix == ".safetensors":
+        metadata, shapes = read_metadata(path)
+        return _own(path, metadata, shapes) or _by_names(path, shapes)
+    values = load_pickle(path)
+    if not isinstance(values, dict):
+        return _unknown(path, f"it holds {type(values).__name__}, no named weights")
+    found = OSEDIFF_KEYS & values.keys()
+    if len(found) > len(OSEDIFF_KEYS) / 2:
+        others = [str(key) for key in values if key not in OSEDIFF_KEYS]
+        return _sure("osediff", "an OSEDiff checkpoint", len(found), len(values), others)
+    for inside in ("model", "state_dict", "params_ema", "params", "params-ema"):
+        if isinstance(values.get(inside), dict):
+            return _by_names(path, _shapes(values[inside]))
+    return _by_names(path, _shapes(values))
+
+
+def _folder(folder: Path) -> Recognised:
+    for name in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
+        if (folder / name).is_file():
+            return Recognised(None, f"{folder} holds a LoRA: give {folder / name}")
+    if (folder / "state.safetensors").is_file() and (folder / "model.safetensors").is_file():
+        model = folder / "model.safetensors"
+        return Recognised(None, f"{folder} is a training of hbr: {model} is its model, as it is")
+    parts = [name for name in ("unet", "vae", "scheduler") if (folder / name).is_dir()]
+    pipeline = _pipeline(folder)
+    if {"unet", "vae"} <= set(parts) and pipeline in ("", "StableDiffusionPipeline"):
+        return Recognised("diffusers", f"recognised a diffusers folder: {', '.join(parts)}")
+    if pipeline or (folder / "transformer").is_dir():
+        what = pipeline or "a transformer"
+        return Recognised(None, f"{folder} is a diffusers folder of {what}; {_ELSEWHERE}")
+    there = sorted(p.name for p in folder.iterdir())
+    shown = ", ".join(there[:5]) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
+    lacks = [f"{name}/" for name in ("unet", "vae") if name not in parts]
+    text = f"it has {shown or 'nothing'}; a diffusers folder would have {' and '.join(lacks)} too"
+    return _unknown(folder, text)
+
+
+def _pipeline(folder: Path) -> str:
+    """The class that a diffusers folder says that it is of."""
+    try:
+        values = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        return str(values["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _own(path: Path, metadata: Mapping[str, str], shapes: Shapes) -> Recognised | None:
+    """What hbr itself has written."""
+    found = {
+        FORMAT: "is a model file of hbr already; `hbr restore --model` takes it as it is",
+        IMAGE_ENCODER_FORMAT: "is an image encoder of hbr; a training takes it as "
+        "init.image_encoder, `hbr models import RAM.pth --kind ram --base MODEL` makes a restorer",
+        PROMPT_FORMAT: "is a prompt extractor of hbr; --prompt-file puts it into a restorer",
+    }.get(metadata.get("format", ""))
+    if found is None and "step" in metadata and any(n.startswith("optimizer.") for n in shapes):
+        found = "is the state that a training of hbr goes on from; its model is model.safetensors "
+        found += "beside it"
+    return None if found is None else Recognised(None, f"{path} {found}")
+
+
+def _by_names(path: Path, shapes: Shapes) -> Recognised:
+    names = [name.removeprefix("module.") for name in shapes]
+    best, most = None, 0
+    for family in _FAMILIES:
+        if not any(_MARKS.get(family.what, "") in name for name in names):
+            continue
+        count = sum(family.keys.fullmatch(name) is not None for name in names)
+        if count > most:
+            best, most = family, count
+    if best is None:
+        return _unknown(path, f"none of its {len(names)} names is known{_first(shapes, None)}")
+    others = [name for name in names if not best.keys.fullmatch(name)]
+    if len(others) > 0.1 * len(names):
+        why = f"of its {len(names)} names, {most} are as in {best.what}, {len(others)} are not"
+        return _unknown(path, why + _first(shapes, best))
+    if best.kind is None:
+        advice = f"; {best.advice}" if best.advice else ""
+        return Recognised(None, f"{path} looks like {best.what}{advice}")
+    return _sure(best.kind, best.what, most, len(names), others)
+
+
+def _sure(kind: str, what: str, known: int, of: int, others: list[str]) -> Recognised:
+    rest = f"; not known: {', '.join(others[:_SHOWN])}" if others else ""
+    return Recognised(kind, f"recognised {what} by {known} of {of} names{rest}")
+
+
+def _unknown(path: Path, why: str) -> Recognised:
+    line = f"{path} is of an unknown layout, and hbr does not guess: {why}"
+    return Recognised(None, f"{line} (--kind says what it is)", sure=False)
+
+
+def _first(shapes: Shapes, family: Family | None) -> str:
+    """The first names that are not of the family, with their shapes."""
+    left = [
+        f"{name} {shape}"
+        for name, shape in shapes.items()
+        if family is None or not family.keys.fullmatch(name.removeprefix("module."))
+    ]
+    return f", as {', '.join(left[:_SHOWN])}" if left else ""
+
+
+def _shapes(values: Mapping[Any, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what is a tensor."""
+    return {str(k): tuple(v.shape) for k, v in values.items() if isinstance(v, Tensor)}
+
+
+def must_be(kind: str, path: Path, error: WeightsError) -> WeightsError:
+    """What to say where importing `path` as `kind` failed: that it is another kind, if it is."""
+    try:
+        found = recognise(path)
+    except WeightsError:
+        return error
+    if found.kind is None and found.sure:
+        return WeightsError(f"{found.report} (asked for: --kind {kind})")
+    if found.kind not in (None, kind):
+        return WeightsError(f"{path} is not of kind {kind}: {found.report}; --kind {found.kind}")
+    return error

@@ -1,0 +1,82 @@
+"""A prompt extractor in a file of its own, for where the rest of a restorer goes elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from torch import nn
+
+from hbr.config import ConfigError, from_dict, to_dict
+from hbr.models.checkpoint import Checkpoint, empty
+from hbr.models.config import RestorerConfig
+from hbr.models.files import (
+    PROMPT_FORMAT,
+    WeightsError,
+    read_metadata,
+    read_tensors,
+    write_tensors,
+)
+
+_PART = "prompt."
+
+
+def write_prompt(path: str | Path, checkpoint: Checkpoint) -> Path:
+    """Write the prompt extractor of a restorer; its prompt itself, `embedding`, if it is one text.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
+    tensors = {
+        name.removeprefix(_PART): tensor.contiguous()
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(_PART)
+    }
+    config = json.dumps(to_dict(checkpoint.config))
+    return write_tensors(path, tensors, {"format": PROMPT_FORMAT, "config": config})
+
+
+def load_prompt(path: str | Path) -> nn.Module:
+    """The prompt extractor of such a file: images [b, 3, h, w] in [0, 1] → p [b, q, d].
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind.
+    """
+    return _read(Path(path))[1]
+
+
+def with_prompt(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """The restorer with the prompt extractor of a file in place of its own.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another kind, or of another width than the
+            U-Net's cross-attention.
+    """
+    config, module = _read(path)
+    width = checkpoint.config.unet.cross_attention_dim
+    if config.prompt.width != width:
+        raise WeightsError(
+            f"{path}: its prompt has a width of {config.prompt.width}; the cross-attention of the "
+            f"base's U-Net takes {width}"
+        )
+    others = {n: t for n, t in checkpoint.tensors.items() if not n.startswith(_PART)}
+    named = {f"{_PART}{name}": tensor for name, tensor in module.state_dict().items()}
+    theirs = dataclasses.replace(checkpoint.config, prompt=config.prompt)
+    return Checkpoint(theirs, {**others, **named}, checkpoint.card)
+
+
+def _read(path: Path) -> tuple[RestorerConfig, nn.Module]:
+    """The configuration of the restorer that it comes from, and the extractor."""
+    metadata, shapes = read_metadata(path)
+    if metadata.get("format") != PROMPT_FORMAT:
+        raise WeightsError(f"{path} holds no prompt extractor of hbr")
+    try:
+        config = from_dict(RestorerConfig, json.loads(metadata["config"]))
+        module: nn.Module = empty(config).prompt
+        tensors = {name: tensor.clone() for name, tensor in read_tensors(path, shapes)}
+        module.load_state_dict(tensors, assign=True)
+    except (KeyError, json.JSONDecodeError, ConfigError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: its configuration or weights do not fit: {line}") from None
+    return config, module.eval()
