@@ -64,7 +64,7 @@ def test_lpips_equals_the_packages(
     name = "vgg16" if net == "vgg" else "alexnet"
     monkeypatch.setattr(torchvision.models, name, toy_classifier(net))
     features, linear = (folder / name for name in toy_weights.NAMES[net])
-    ours = LPIPS.from_files(net, features, linear)(*pair)
+    ours = LPIPS.from_files(net, features, linear)
     if package == "lpips":
         import lpips
 
@@ -76,7 +76,15 @@ def test_lpips_equals_the_packages(
     with torch.no_grad():
         expected = theirs(*pair, normalize=True).flatten()
     assert expected.min() > 0.01
-    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(ours(*pair), expected, rtol=1e-5, atol=1e-7)
+    # as a loss, too: the published training gives it images in [-1, 1], ours are in [0, 1]
+    image, reference = pair[0].clone().requires_grad_(), pair[1]
+    (slope,) = torch.autograd.grad(ours(image, reference).mean(), image)
+    (expected,) = torch.autograd.grad(
+        theirs(image * 2 - 1, reference * 2 - 1, normalize=False).mean(), image
+    )
+    assert expected.abs().max() > 1e-6
+    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-3 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("package", ["piq", "pyiqa"])

@@ -33,6 +33,10 @@ class Draws:
         drawn = torch.randint(*between, (self._whole(like),), generator=self.generator)
         return self._part(drawn, like)
 
+    def integers(self, below: int, like: Tensor) -> Tensor:
+        """A whole number for each crop of `like`, from [0, below): int64 [b]."""
+        return self.timesteps((0, below), like)
+
     def noise(self, like: Tensor) -> Tensor:
         """Gaussian noise, float32 in the shape of `like`; the same on every device."""
         shape = (self._whole(like), *like.shape[1:])

@@ -34,6 +34,8 @@ from hbr.training.data import (
     validation_pairs,
 )
 from hbr.training.draws import Draws
+from hbr.training.losses import load_networks
+from hbr.training.memory import checkpoint_blocks
 from hbr.training.objectives import build_objective
 from hbr.training.start import begin_at_identity, freeze, load_initial_weights
 from hbr.training.state import TrainState
@@ -65,6 +67,7 @@ class Trainer:
         self.device = torch.device(device)
         self.report = report
         check_validation(config.validation)
+        networks = load_networks(config, self.device)
         self.state_file = config.out / "state.safetensors"
         torch.manual_seed(config.seed)
         model = OneStepRestorer(config.model)
@@ -73,8 +76,10 @@ class Trainer:
             load_initial_weights(model, config.init, config.model)
         elif config.start == "identity":
             begin_at_identity(model, config)
-        self.objective = build_objective(config)
+        self.objective = build_objective(config, networks)
         add_adapters(model, config)
+        if config.memory.checkpointing:
+            checkpoint_blocks(model)
         untrained = {name for name, _ in model.named_children()} - {*self.objective.parts}
         for name in (*config.freeze, *sorted(untrained)):
             freeze(model, name)

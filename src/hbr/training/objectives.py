@@ -31,7 +31,7 @@ from hbr.training.config import (
 )
 from hbr.training.data import Pair, seeded
 from hbr.training.draws import Draws
-from hbr.training.losses import pixel_loss
+from hbr.training.losses import Networks, PixelTerms
 
 # timesteps at which a diffusion prior is validated
 _VALIDATED_AT = (50, 150, 250, 350, 450, 550, 650, 750, 850, 950)
@@ -73,21 +73,29 @@ class Objective:
     validate: Callable[[OneStepRestorer, Pair, int], Validation]
 
 
-def build_objective(config: TrainConfig) -> Objective:
-    """The objective that the training's configuration names."""
+def build_objective(config: TrainConfig, networks: Networks | None = None) -> Objective:
+    """The objective that the training's configuration names.
+
+    Args:
+        config: the training.
+        networks: that its losses need (`hbr.training.losses.load_networks`).
+    """
     objective = config.objective
+    pixels = PixelTerms(networks or {}, config.memory.decode_crop)
     match objective:
         case RestorationConfig():
             return Objective(
                 ("autoencoder", "unet", "prompt"),
-                lambda model, pair, loss, draws: restoration(model, pair, loss, objective, draws),
+                lambda model, pair, loss, draws: restoration(
+                    model, pair, loss, objective, draws, pixels
+                ),
                 validate_restoration,
             )
         case AutoencodingConfig():
             return Objective(
                 ("autoencoder",),
                 lambda model, pair, loss, draws: Losses(
-                    autoencoding(model, pair, loss, objective, draws)
+                    autoencoding(model, pair, loss, objective, draws, pixels)
                 ),
                 validate_autoencoding,
             )
@@ -105,13 +113,14 @@ def restoration(
     loss: LossConfig,
     config: RestorationConfig,
     draws: Draws,
+    pixels: PixelTerms,
 ) -> Losses:
     """The pixel losses between the restored LQ and the HQ image, and VSD if it is asked for."""
     lora.activate(model.unet, generator_adapters(model.unet))
     p = model.prompt(pair.lq if config.prompt_from == "lq" else pair.hq)
     z_l = model.encode(pair.lq)
     z_h = one_step(z_l, model.predict(z_l, p), model.alpha_bar)
-    terms = pixel_loss(model.decode(z_h).float(), pair.hq, loss)
+    terms = pixels(model, z_h, pair.hq, loss, draws)
     if config.vsd is None:
         return Losses(terms)
     p = p.detach()
@@ -179,12 +188,13 @@ def autoencoding(
     loss: LossConfig,
     config: AutoencodingConfig,
     draws: Draws,
+    pixels: PixelTerms,
 ) -> dict[str, Tensor]:
     """The pixel losses of encoding and decoding the HQ image, and the size of its latent."""
     z = model.encode(pair.hq).float()
     noise = draws.noise(z)
-    image = model.decode(z + config.noise * noise)
-    return {**pixel_loss(image, pair.hq, loss), "latent": config.latent * (z**2).mean()}
+    terms = pixels(model, z + config.noise * noise, pair.hq, loss, draws)
+    return {**terms, "latent": config.latent * (z**2).mean()}
 
 
 def validate_autoencoding(model: OneStepRestorer, pair: Pair, _: int) -> Validation:

@@ -1,0 +1,152 @@
+"""What is given for less memory changes no gradient; what is left undecoded is drawn, and fits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy_training import MODEL, settings, train
+
+from hbr.config import ConfigError, from_dict
+from hbr.models import lora, read_checkpoint
+from hbr.models.onestep import OneStepRestorer
+from hbr.training.adapters import add_adapters, regularizer_adapters
+from hbr.training.config import LossConfig, TrainConfig
+from hbr.training.data import Pair, seeded
+from hbr.training.draws import Draws
+from hbr.training.losses import PixelTerms
+from hbr.training.memory import checkpoint_blocks, random_squares
+from hbr.training.objectives import build_objective
+
+ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"lora": {"rank": 2}}}
+# with a level to halve in the autoencoder and attention in every place where diffusers has it
+AUTOENCODER = {**MODEL["autoencoder"], "block_out_channels": [8, 16], "mid_attention": True}
+BOTH = {**MODEL, "autoencoder": {**AUTOENCODER, "patch_size": 2}}
+
+Gradients = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+
+
+def gradients(checkpointed: bool, *, left_active: bool = False) -> tuple[Gradients, int]:
+    """Of both updates of a step with VSD; and how often the U-Net's first block was computed."""
+    config = from_dict(TrainConfig, settings(Path("out"), objective=ADAPTED, model=BOTH))
+    torch.manual_seed(0)
+    model = OneStepRestorer(config.model)
+    add_adapters(model, config)
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:  # zeros would make all adapters alike
+            torch.nn.init.normal_(parameter, std=0.1)
+    if checkpointed:
+        checkpoint_blocks(model)
+    model.train()
+    computed: list[int] = []
+    model.unet.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_: computed.append(1))
+    lq = torch.rand(2, 3, 32, 32, generator=seeded(0, 0))
+    losses = build_objective(config).losses(
+        model, Pair(lq.flip(-1), lq), config.loss, Draws(seeded(0, 0, 1))
+    )
+    if left_active:
+        lora.activate(model.unet, regularizer_adapters(model.unet))
+    found = []
+    assert losses.then is not None
+    for terms in (lambda: losses.terms, losses.then):
+        model.zero_grad()
+        torch.stack(list(terms().values())).sum().backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    return (found[0], found[1]), len(computed)
+
+
+def test_checkpointing_changes_no_gradient() -> None:
+    plain, once = gradients(checkpointed=False)
+    again, twice = gradients(checkpointed=True)
+    # the generator, three networks of the distillation, the regularizer; two have a way back
+    assert (once, twice) == (5, 7)
+    for before, after in zip(plain, again, strict=True):
+        assert before.keys() == after.keys()
+        for name, gradient in before.items():
+            torch.testing.assert_close(after[name], gradient, rtol=1e-6, atol=1e-8)
+    generator, regularizer = plain
+    assert not any(".regularizer_" in name for name in generator)
+    assert all(".regularizer_" in name for name in regularizer)
+    assert max(g.abs().max() for g in generator.values()) > 1e-3
+
+
+def test_checkpointing_needs_the_adapters_of_the_way_there() -> None:
+    """That the other ones act after the distillation would be noticed by the test above."""
+    plain, _ = gradients(checkpointed=True)
+    wrong, _ = gradients(checkpointed=True, left_active=True)
+    names = [name for name in plain[0] if name.startswith("unet.")]
+    same = [n for n in names if n in wrong[0] and torch.allclose(plain[0][n], wrong[0][n])]
+    assert len(same) < len(names) / 2
+
+
+def test_a_training_with_and_without_checkpointing_is_the_same(tmp_path: Path) -> None:
+    files = [
+        train(settings(tmp_path / str(on), memory={"checkpointing": on})) for on in (False, True)
+    ]
+    plain, again = (read_checkpoint(file).tensors for file in files)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_squares_of_latents_and_images_lie_at_the_same_place() -> None:
+    places = torch.arange(64.0).view(1, 1, 8, 8).expand(300, 1, 8, 8)
+    hq = torch.nn.functional.interpolate(places, scale_factor=4).expand(300, 3, 32, 32)
+    z, image = random_squares(places, hq, 20, Draws(seeded(0)))
+    assert (z.shape, image.shape) == ((300, 1, 5, 5), (300, 3, 20, 20))
+    assert torch.equal(torch.nn.functional.interpolate(z, scale_factor=4), image[:, :1])
+    # each of the 4 × 4 corners comes up
+    assert len(set(z[:, 0, 0, 0].tolist())) == 16
+    again, _ = random_squares(places, hq, 20, Draws(seeded(0)))
+    assert torch.equal(z, again)
+
+
+def test_only_the_square_is_decoded_and_only_then_is_anything_drawn() -> None:
+    config = from_dict(TrainConfig, settings(Path("out")))
+    model = OneStepRestorer(config.model)
+    decoded: list[torch.Size] = []
+    model.autoencoder.decoder.register_forward_hook(lambda _, x, y: decoded.append(x[0].shape))
+    hq = torch.rand(2, 3, 64, 64)
+    z = model.encode(hq)
+    for crop, cells in ((None, 16), (32, 8), (64, 16)):
+        generator = seeded(1)
+        before = generator.get_state()
+        terms = PixelTerms(decode_crop=crop)(model, z, hq, LossConfig(mse=1.0), Draws(generator))
+        assert decoded.pop()[-2:] == (cells, cells)
+        assert torch.equal(before, generator.get_state()) == (crop is None)
+        (slope,) = torch.autograd.grad(terms["mse"], z, retain_graph=True)
+        touched = (slope.abs().sum(dim=1) > 0).flatten(1).sum(dim=1)
+        assert touched.tolist() == [cells**2] * 2
+
+
+def test_a_training_that_decodes_squares_learns_from_them(tmp_path: Path) -> None:
+    phases = [{"steps": 8, "crop": 64, "batch": 1}]
+    values = settings(
+        tmp_path,
+        phases=phases,
+        objective=ADAPTED,
+        memory={"decode_crop": 32, "checkpointing": True},
+    )
+    lines = Path(train(values)).with_name("curves.jsonl").read_text().splitlines()
+    assert "loss/vsd" in lines[-2]
+    assert "loss/l1" in lines[-2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"memory": {"decode_crop": 30}}, "memory.decode_crop is 30; it must be a multiple of 4"),
+        (
+            {"memory": {"decode_crop": 64}},
+            "memory.decode_crop is 64; .* at most the crop 32",
+        ),
+        ({"memory": {"decode_crop": 0}}, "1 or more"),
+        (
+            {"memory": {"decode_crop": 32}, "objective": {"kind": "diffusion"}},
+            "a diffusion prior decodes nothing",
+        ),
+        ({"loss": {"lpips": -1.0}}, "weights, not all 0"),
+        ({"loss": {"lpips": 1.0, "net": "alex"}}, "loss.net is not known"),
+    ],
+)
+def test_what_cannot_be_is_told(change: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict(TrainConfig, settings(Path("out"), **change))
