@@ -174,6 +174,7 @@ FORBIDDEN = [
     ("restoration", "training"),
     ("training", "restoration"),
     ("people", "metrics"),
+    ("training", "curation"),
     ("curation", "degradation"),
     ("degradation", "curation"),
     ("restoration", "evaluation"),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.curation.card import card
-from hbr.curation.manifest import NAME, Manifest
-from hbr.curation.outputs import FOLDERS, write_output
+from hbr.curation.manifest import FOLDERS, NAME, Manifest
+from hbr.curation.outputs import write_output
 from hbr.curation.passes import Tally
 from hbr.curation.record import Record, funnel
 from hbr.curation.runfolder import RunFolder

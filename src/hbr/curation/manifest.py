@@ -16,9 +16,18 @@ from typing import TYPE_CHECKING, Any
 from hbr.curation.record import SCORE, Record, from_row, schema, to_row
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 NAME = "manifest.parquet"
+
+FOLDERS = {"folder": "crops", "webdataset": "shards", "parquet": "data"}
+"""Kind of output → the folder, beside the manifest, that holds it."""
+
+
+def crop_place(split: str | None, crop: str, suffix: str) -> str:
+    """Where the kept crop of an id lies below `crops`: `train/3f/3f09….png`."""
+    return f"{split}/{crop[:2]}/{crop}{suffix}"
 
 
 class ManifestWriter:
@@ -100,6 +109,20 @@ class Manifest:
     def kept(self) -> Iterator[Record]:
         """The records that no stage stopped."""
         return (record for record in self if record.alive)
+
+    def kept_ids(self, split: str) -> np.ndarray:
+        """[n] uint64: the ids of what is kept in a split, in their order."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        found = []
+        needed = ["id", "split", "reason"]
+        if not {*needed} <= {*self.names}:
+            raise ValueError(f"{self.path}: is no manifest of hbr curate (it has other columns)")
+        for batch in self._file().iter_batches(columns=needed):
+            wanted = pc.and_(pc.is_null(batch["reason"]), pc.equal(batch["split"], split))
+            found.append(bytes.fromhex("".join(batch.filter(wanted)["id"].to_pylist())))
+        return np.frombuffer(b"".join(found), ">u8").astype(np.uint64)
 
     def find(self, start: str) -> list[Record]:
         """The records whose id starts so; at most 10."""

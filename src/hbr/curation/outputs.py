@@ -17,25 +17,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hbr.curation.config import OutputConfig
-from hbr.curation.manifest import Manifest
+from hbr.curation.manifest import FOLDERS, Manifest, crop_place
 from hbr.curation.record import Record, schema, to_row
 from hbr.curation.store import CropFiles, CurationError, naming
 
 _ROW_GROUP = 100
-
-FOLDERS = {"folder": "crops", "webdataset": "shards", "parquet": "data"}
-"""Kind → the folder of a run that holds it."""
 
 Row = tuple[Record, bytes]
 """A kept crop's row, and its file."""
 
 Progress = Callable[[int], None]
 """Told how many crops are written."""
-
-
-def crop_place(record: Record, suffix: str) -> str:
-    """Where a kept crop lies below `crops`: `train/3f/3f09….png`."""
-    return f"{record.split}/{record.id[:2]}/{record.id}{suffix}"
 
 
 def write_folder(
@@ -48,7 +40,7 @@ def write_folder(
     """
     with _replacing_folder(target) as part:
         for n, record in enumerate(manifest.kept(), 1):
-            path = part / crop_place(record, suffix)
+            path = part / crop_place(record.split, record.id, suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_read(crops, record))
             report(n)

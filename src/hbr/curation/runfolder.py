@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from hbr.curation.config import CurationConfig
 from hbr.curation.journal import Entry, read_journal
-from hbr.curation.manifest import NAME, Manifest
-from hbr.curation.outputs import FOLDERS, crop_place
+from hbr.curation.manifest import FOLDERS, NAME, Manifest, crop_place
 from hbr.curation.record import SCORE, Counts, Record, from_row, schema
 from hbr.curation.run import about
 from hbr.curation.sorting import by_id
@@ -198,7 +197,8 @@ class RunFolder:
         for record in records:
             if record.alive and record.split and self.path.is_dir():
                 for suffix in (".png", ".jpg"):
-                    path = self.path / FOLDERS["folder"] / crop_place(record, suffix)
+                    place = crop_place(record.split, record.id, suffix)
+                    path = self.path / FOLDERS["folder"] / place
                     if path.is_file():
                         found[record.id] = path.read_bytes()
         left = [r.id for r in records if r.phash is not None and r.id not in found]

@@ -7,11 +7,10 @@ one would. Shapes: b batch, s edge of the crop.
 from __future__ import annotations
 
 import json
-import logging
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -23,37 +22,27 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hbr.config import ConfigError
 from hbr.degradation import RECIPES, Degradation, degrade, draw
-from hbr.image import PhotoError, is_photo_name, read_photo
-from hbr.image.pixels import to_8_bits
+from hbr.image import PhotoError
 from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
+from hbr.training.photos import FolderPhotos, Photos, open_photos, photo_files, read_pixels
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A batch: hq and lq, float32 [b, 3, s, s] in [0, 1]."""
+    """A batch.
+
+    Attributes:
+        hq, lq: float32 [b, 3, s, s] in [0, 1].
+        skipped: photos that could not be read, and one line of why; others took their places.
+    """
 
     hq: Tensor
     lq: Tensor
-
-
-def photo_files(folder: Path) -> list[Path]:
-    """The photos of a folder and its sub-folders, sorted by name.
-
-    Raises:
-        ConfigError: there is no such folder, or it holds no photo.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder of photos")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and is_photo_name(p))
-    if not files:
-        raise ConfigError(f"{folder} holds no photo")
-    return files
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def person_boxes(file: Path) -> dict[str, list[Box]]:
@@ -73,21 +62,53 @@ def person_boxes(file: Path) -> dict[str, list[Box]]:
 
 
 class Source:
-    """The crops of one folder."""
+    """The crops of some photos.
 
-    def __init__(self, config: SourceConfig) -> None:
+    Args:
+        config: where they are.
+        errors: the part of them that may be unreadable.
+    """
+
+    def __init__(self, config: SourceConfig, errors: float = 0.01) -> None:
         self.boxes = person_boxes(config.boxes) if config.boxes else None
-        self.files = [
+        self.photos = self._chosen(config)
+        self.allowed = allowed_errors(len(self.photos), errors)
+
+    def _chosen(self, config: SourceConfig) -> Photos:
+        if config.photos is None or (self.boxes is None and not config.exclude):
+            return open_photos(config)
+        files = [
             file
             for file in photo_files(config.photos)
             if file.name not in config.exclude and (self.boxes is None or file.name in self.boxes)
         ]
-        if not self.files:
+        if not files:
             raise ConfigError(f"{config.photos}: no photo is left of `boxes` and `exclude`")
+        return FolderPhotos(config.photos, files)
 
-    def crop(self, size: int, shrink: float, generator: Generator) -> Tensor:
-        """A random square of a random photo, mirrored half of the time: uint8 [3, s, s]."""
-        file, pixels = self._read(_integer(len(self.files), generator))
+    def crop(
+        self,
+        size: int,
+        shrink: float,
+        generator: Generator,
+        *,
+        mirror: bool = True,
+        skipped: dict[str, str] | None = None,
+    ) -> Tensor:
+        """A random square of a random photo: uint8 [3, s, s].
+
+        Args:
+            size: its edge in pixels.
+            shrink: factor by which the photo is made smaller first, if it is large enough.
+            generator: what is drawn from.
+            mirror: every other one is mirrored.
+            skipped: photos that cannot be read are added to it.
+
+        Raises:
+            ConfigError: one photo after the other cannot be read, more than are allowed.
+        """
+        drawn = _integer(len(self.photos), generator)
+        index, pixels = self._read(drawn, {} if skipped is None else skipped)
         h, w = pixels.shape[:2]
         # never below the crop, and never enlarged unless the photo is smaller than it
         factor = max(shrink, size / min(h, w))
@@ -96,29 +117,30 @@ class Source:
             method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
             pixels = cv2.resize(pixels, target, interpolation=method)
             h, w = pixels.shape[:2]
-        y, x = self._corner(file, (h, w), size, factor, generator)
+        y, x = self._corner(index, (h, w), size, factor, generator)
         square = pixels[y : y + size, x : x + size]
-        if _integer(2, generator):
+        if mirror and _integer(2, generator):
             square = square[:, ::-1]
         return rearrange(torch.from_numpy(np.ascontiguousarray(square)), "h w c -> c h w")
 
-    def _read(self, index: int) -> tuple[Path, np.ndarray]:
+    def _read(self, index: int, skipped: dict[str, str]) -> tuple[int, np.ndarray]:
         """Photo `index`, or the next one that can be read: the same at every try."""
-        for i in range(len(self.files)):
-            file = self.files[(index + i) % len(self.files)]
+        n = len(self.photos)
+        for i in range(min(self.allowed + 1, n)):
+            at = (index + i) % n
             try:
-                return file, to_8_bits(read_photo(file).pixels)
+                return at, read_pixels(self.photos, at)
             except PhotoError as error:
-                log.warning("%s; the next photo takes its place", error)
-        raise ConfigError(f"{self.files[0].parent}: none of the photos can be read")
+                skipped[self.photos.name(at)] = str(error)
+        raise _too_many(skipped, self.allowed, n)
 
     def _corner(
-        self, file: Path, hw: tuple[int, int], size: int, factor: float, generator: Generator
+        self, index: int, hw: tuple[int, int], size: int, factor: float, generator: Generator
     ) -> tuple[int, int]:
         free = (hw[0] - size + 1, hw[1] - size + 1)
         if self.boxes is None:
             return _integer(free[0], generator), _integer(free[1], generator)
-        boxes = self.boxes[file.name]
+        boxes = self.boxes[Path(self.photos.name(index)).name]
         x, y, w, h = (v * factor for v in boxes[_integer(len(boxes), generator)])
         # a point of the box becomes the middle of the crop
         middle = (y + h * _unit(generator), x + w * _unit(generator))
@@ -128,20 +150,71 @@ class Source:
         return row, column
 
 
-class TrainingPairs(IterableDataset[Pair]):
+def allowed_errors(photos: int, errors: float) -> int:
+    """How many of so many photos may be unreadable: a part of them, but always one."""
+    return max(1, int(photos * errors))
+
+
+def _too_many(skipped: dict[str, str], allowed: int, photos: int) -> ConfigError:
+    return ConfigError(
+        f"{len(skipped)} of {photos} photos could not be read, and data.errors lets {allowed} "
+        f"pass; the last: {list(skipped.values())[-1]}"
+    )
+
+
+class Skipped:
+    """The photos that a training could not read so far.
+
+    Args:
+        photos: how many there are in all.
+        errors: the part of them that may be unreadable.
+        lines: those of before, with why; new ones are added to it.
+    """
+
+    def __init__(self, photos: int, errors: float, lines: dict[str, str]) -> None:
+        self.photos = photos
+        self.allowed = allowed_errors(photos, errors)
+        self.lines = lines
+
+    def add(self, pair: Pair) -> list[str]:
+        """Count those of a batch; gives a line for each that is new.
+
+        Raises:
+            ConfigError: there are more now than may be.
+        """
+        new = {name: why for name, why in pair.skipped.items() if name not in self.lines}
+        self.lines.update(new)
+        if len(self.lines) > self.allowed:
+            raise _too_many(self.lines, self.allowed, self.photos)
+        return [f"left out: {why}; the next photo takes its place" for why in new.values()]
+
+
+class TrainingPairs(IterableDataset[Pair | ConfigError]):
     """The batches of a training from `start` on, in order."""
 
     def __init__(self, config: TrainConfig, start: int) -> None:
         self.config = config
         self.start = start
-        self.sources = [Source(s) for s in config.data.sources]
+        self.sources = [Source(s, config.data.errors) for s in config.data.sources]
 
-    def __iter__(self) -> Iterator[Pair]:
-        """Batches; with several workers each makes every so-manieth one."""
+    @property
+    def photos(self) -> int:
+        """How many photos there are to draw from."""
+        return sum(len(source.photos) for source in self.sources)
+
+    def __iter__(self) -> Iterator[Pair | ConfigError]:
+        """Batches; with several workers each makes every so-manieth one.
+
+        An error comes as the last thing: torch would make a traceback of what a worker raises.
+        """
         info = torch.utils.data.get_worker_info()
         first, every = (info.id, info.num_workers) if info else (0, 1)
         for step in range(self.start + first, self.config.steps, every):
-            yield self.batch(step)
+            try:
+                yield self.batch(step)
+            except ConfigError as error:
+                yield error
+                return
 
     def batch(self, step: int) -> Pair:
         """The pair of this step (from 0)."""
@@ -150,16 +223,19 @@ class TrainingPairs(IterableDataset[Pair]):
         generator = seeded(self.config.seed, step)
         weights = [s.weight for s in data.sources]
         crops, degradations = [], []
+        skipped: dict[str, str] = {}
         for _ in range(phase.batch):
             source = self.sources[_weighted(weights, generator)]
             shrink = 1.0
             if _unit(generator) < data.shrink_prob:
                 low, high = data.shrink
                 shrink = low + (high - low) * _unit(generator)
-            crops.append(source.crop(phase.crop, shrink, generator))
+            crops.append(
+                source.crop(phase.crop, shrink, generator, mirror=data.mirror, skipped=skipped)
+            )
             degradations.append(_draw_one(data, generator))
         hq = torch.stack(crops).float() / 255
-        return Pair(hq, degrade(hq, degradations))
+        return Pair(hq, degrade(hq, degradations), skipped)
 
 
 def _draw_one(data: DataConfig, generator: Generator) -> Degradation:
@@ -168,11 +244,15 @@ def _draw_one(data: DataConfig, generator: Generator) -> Degradation:
     return draw(RECIPES[name], 1, generator)[0]
 
 
-def training_loader(config: TrainConfig, start: int) -> DataLoader[Pair]:
-    """The batches from step `start` on, prepared in other processes."""
-    workers = config.data.workers
-    return DataLoader(
-        TrainingPairs(config, start),
+def prepared(pairs: TrainingPairs) -> Iterator[Pair]:
+    """The batches of a training, prepared in other processes.
+
+    Raises:
+        ConfigError: too many photos cannot be read.
+    """
+    workers = pairs.config.data.workers
+    loader = DataLoader(
+        pairs,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
@@ -181,6 +261,10 @@ def training_loader(config: TrainConfig, start: int) -> DataLoader[Pair]:
         # its own, so that starting anew draws nothing from the generator of the training
         generator=Generator(),
     )
+    for pair in loader:
+        if isinstance(pair, ConfigError):
+            raise pair
+        yield pair
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
@@ -196,10 +280,13 @@ def check_validation(config: ValidationConfig) -> None:
         ConfigError: there is none, or one is smaller than the crop.
         hbr.image.PhotoError: one cannot be read.
     """
-    for file in photo_files(config.photos)[: config.count]:
-        h, w = read_photo(file).size
+    photos = open_photos(config)
+    for i in range(min(config.count, len(photos))):
+        h, w = read_pixels(photos, i).shape[:2]
         if min(h, w) < config.crop:
-            raise ConfigError(f"{file} is {w}x{h}; validation crops are {config.crop} pixels")
+            raise ConfigError(
+                f"{photos.name(i)} is {w}x{h}; validation crops are {config.crop} pixels"
+            )
 
 
 def validation_pairs(config: ValidationConfig) -> Iterator[Pair]:
@@ -207,8 +294,9 @@ def validation_pairs(config: ValidationConfig) -> Iterator[Pair]:
 
     Photo i is degraded by what a generator seeded with (seed, i) draws.
     """
-    for i, file in enumerate(photo_files(config.photos)[: config.count]):
-        pixels = to_8_bits(read_photo(file).pixels)
+    photos = open_photos(config)
+    for i in range(min(config.count, len(photos))):
+        pixels = read_pixels(photos, i)
         h, w = pixels.shape[:2]
         s = config.crop
         y, x = (h - s) // 2, (w - s) // 2

@@ -28,9 +28,11 @@ from hbr.training.curves import Curves
 from hbr.training.data import (
     STOP_SIGNALS,
     Pair,
+    Skipped,
+    TrainingPairs,
     check_validation,
+    prepared,
     seeded,
-    training_loader,
     validation_pairs,
 )
 from hbr.training.draws import Draws
@@ -99,12 +101,17 @@ class Trainer:
         config, state = self.config, self.state
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "config.json").write_text(json.dumps(to_dict(config), indent=1))
+        pairs = TrainingPairs(config, state.step)
+        skipped = Skipped(pairs.photos, config.data.errors, state.skipped)
         with Curves(config.out, state.step) as curves, _stoppable() as stopped:
             started, first = time.monotonic(), state.step
-            for pair in training_loader(config, state.step):
+            for pair in prepared(pairs):
+                for line in skipped.add(pair):
+                    self.report(line)
                 terms = self._step(self._placed(pair))
                 if state.step % 20 == 0 or state.step == config.steps:
-                    curves.add(state.step, {f"loss/{k}": v for k, v in terms.items()})
+                    numbers = {f"loss/{k}": v for k, v in terms.items()}
+                    curves.add(state.step, {**numbers, "data/skipped": len(skipped.lines)})
                 if state.step % 100 == 0 or state.step == first + 5:
                     pace = (time.monotonic() - started) / (state.step - first)
                     self.report(self._line(terms, pace))
@@ -116,6 +123,8 @@ class Trainer:
                     self._save()
                 if stopped():
                     raise KeyboardInterrupt
+        if skipped.lines:
+            self.report(f"{len(skipped.lines)} of {pairs.photos} photos could not be read")
         return self.config.out / "model.safetensors"
 
     def _placed(self, pair: Pair) -> Pair:

@@ -18,7 +18,11 @@ from hbr.training.config import RestorationConfig, TrainConfig, VSDConfig
 
 
 class TrainState:
-    """The model, the average of its weights, the optimizer, and how many steps were made."""
+    """The model, the average of its weights, the optimizer, and how many steps were made.
+
+    Attributes:
+        skipped: photos that could not be read so far, and why.
+    """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         self.model = model
@@ -33,6 +37,7 @@ class TrainState:
         self.average = {n: p.detach().clone() for n, p in self.trained.items()}
         self.config = config
         self.step = 0
+        self.skipped: dict[str, str] = {}
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the generator's rate; the regularizer's keeps its proportion to it."""
@@ -59,6 +64,7 @@ class TrainState:
             tensors["rng_cuda"] = torch.cuda.get_rng_state()
         plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
         metadata = {"step": str(self.step), "config": json.dumps(to_dict(self.config))}
+        metadata["skipped"] = json.dumps(self.skipped)
         write_tensors(path, plain, metadata)
 
     def _keeps(self, name: str) -> bool:
@@ -101,6 +107,7 @@ class TrainState:
         if "rng_cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["rng_cuda"])
         self.step = int(metadata["step"])
+        self.skipped.update(json.loads(metadata.get("skipped", "{}")))
 
 
 def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:

@@ -11,23 +11,35 @@ from hbr.degradation import RECIPES
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A folder of photos.
+    """Photos to draw crops from: one of `photos`, `manifest`, `tars`.
+
+    Relative paths start where the command is run.
 
     Attributes:
-        photos: the folder; relative paths start where the command is run.
+        photos: a folder.
+        manifest: a data set of `hbr curate`: its folder, or the manifest in it.
+        split: the part of the manifest.
+        tars: WebDataset tars, as `data/train-*.tar`; they are read from where they lie.
         weight: how often it is drawn from, beside the other sources.
-        boxes: a COCO file with person boxes; crops then fall on a person.
-        exclude: names of files that are left out.
+        boxes: a COCO file with person boxes for `photos`; crops then fall on a person.
+        exclude: names of files of `photos` that are left out.
     """
 
-    photos: Path
+    photos: Path | None = None
     weight: float = 1.0
     boxes: Path | None = None
     exclude: tuple[str, ...] = ()
+    manifest: Path | None = None
+    split: str = "train"
+    tars: str | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
+        _check_one_place(self)
         check(self.weight > 0, "weight", self.weight, "above 0")
+        for name in ("boxes", "exclude"):
+            got = getattr(self, name)
+            check(not got or self.photos is not None, name, got, "left out without `photos`")
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,10 @@ class DataConfig:
         degradations: name of a recipe → how often it is drawn.
         shrink_prob, shrink: probability of making the HQ photo smaller first, and by what factors;
             this hides the compression that the photo came with.
+        mirror: every other crop is mirrored.
+        errors: the training stops when more than this part of all photos turned out to be
+            unreadable; until then, and for a single one in any case, the next photo takes the
+            place of each.
         workers: processes that prepare pairs.
     """
 
@@ -46,6 +62,8 @@ class DataConfig:
     degradations: dict[str, float] = field(default_factory=lambda: {"real-esrgan": 1.0})
     shrink_prob: float = 0.3
     shrink: tuple[float, float] = (0.6, 1.0)
+    mirror: bool = True
+    errors: float = 0.01
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -59,6 +77,7 @@ class DataConfig:
         check(0 <= self.shrink_prob <= 1, "shrink_prob", self.shrink_prob, "in [0, 1]")
         low, high = self.shrink
         check(0 < low <= high <= 1, "shrink", self.shrink, "two factors in (0, 1]")
+        check(0 <= self.errors < 1, "errors", self.errors, "in [0, 1)")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
 
 
@@ -67,24 +86,36 @@ class ValidationConfig:
     """Photos that are never trained on, degraded the same way every time.
 
     Attributes:
-        photos: the folder; its first `count` files by name.
+        photos, manifest, split, tars: where they are, as in `SourceConfig`.
+        count: as many of them, the first by name.
         crop: edge of the centre crop, in pixels.
         every: steps between validations.
         pictures: how many go into the picture (LQ, restored, HQ side by side).
     """
 
-    photos: Path
+    photos: Path | None = None
     count: int = 100
     crop: int = 512
     recipe: str = "real-esrgan"
     seed: int = 0
     every: int = 500
     pictures: int = 4
+    manifest: Path | None = None
+    split: str = "val"
+    tars: str | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
+        _check_one_place(self)
         check(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
         for name in ("count", "crop", "every"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         check(self.pictures >= 0, "pictures", self.pictures, "0 or more")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+def _check_one_place(config: SourceConfig | ValidationConfig) -> None:
+    given = [n for n in ("photos", "manifest", "tars") if getattr(config, n) is not None]
+    check(bool(given), "photos", None, "given, or else `manifest` or `tars`")
+    for name in given[1:]:
+        check(False, name, str(getattr(config, name)), f"left out beside `{given[0]}`")

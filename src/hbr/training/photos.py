@@ -1,0 +1,309 @@
+"""Photos by number, wherever they lie: a folder, a curated data set, WebDataset tars.
+
+What is remembered of a photo is a few bytes in an array, so that a set of millions fits into memory
+and into every process that prepares pairs.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import tarfile
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+
+from hbr.config import ConfigError
+from hbr.curation.manifest import FOLDERS, Manifest, crop_place
+from hbr.image import PhotoError, is_photo_name, read_photo
+from hbr.image.pixels import to_8_bits
+from hbr.training.config import SourceConfig, ValidationConfig
+
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
+
+
+class Photos(Protocol):
+    """Photos 0 to n - 1."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def name(self, index: int) -> str:
+        """What a photo is called in messages."""
+
+    def open(self, index: int) -> Path | IO[bytes]:
+        """Its file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+
+def open_photos(config: SourceConfig | ValidationConfig) -> Photos:
+    """The photos that a source names.
+
+    Raises:
+        ConfigError: they are not there, or not whole.
+    """
+    if config.photos is not None:
+        return FolderPhotos(config.photos, photo_files(config.photos))
+    if config.manifest is not None:
+        return curated(config.manifest, config.split)
+    assert config.tars is not None
+    # Path.glob takes no absolute patterns
+    files = sorted(Path(name) for name in glob.glob(config.tars, recursive=True))  # noqa: PTH207
+    if not files:
+        raise ConfigError(f"tars: there is no file {config.tars}")
+    return TarPhotos(files)
+
+
+def read_pixels(photos: Photos, index: int) -> np.ndarray:
+    """A photo, upright and in sRGB: uint8 [h, w, 3].
+
+    Raises:
+        PhotoError: it cannot be read.
+    """
+    try:
+        return to_8_bits(read_photo(photos.open(index)).pixels)
+    except OSError as error:
+        raise PhotoError(f"{photos.name(index)}: {error.strerror or error}") from None
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """The photos of a folder and its sub-folders, sorted by name.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds no photo.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder of photos")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and is_photo_name(p))
+    if not files:
+        raise ConfigError(f"{folder} holds no photo")
+    return files
+
+
+class FolderPhotos:
+    """Files below a folder.
+
+    Args:
+        folder: where they lie.
+        files: the files, in order.
+    """
+
+    def __init__(self, folder: Path, files: Iterable[Path]) -> None:
+        self.folder = folder
+        encoded = [os.fsencode(file.relative_to(folder)) for file in files]
+        self._names = b"".join(encoded)
+        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._ends)
+
+    def name(self, index: int) -> str:
+        """The path of the file."""
+        return str(self.open(index))
+
+    def open(self, index: int) -> Path:
+        """The path of the file."""
+        start = self._ends[index - 1] if index else 0
+        name = self._names[start : self._ends[index]]
+        return self.folder / os.fsdecode(name)
+
+
+class CropPhotos:
+    """The kept crops of a curated data set, a file each.
+
+    Args:
+        folder: `crops` of a run.
+        split: which of them.
+        ids: [n] uint64.
+    """
+
+    def __init__(self, folder: Path, split: str, ids: np.ndarray) -> None:
+        self.folder, self.split, self.ids = folder, split, ids
+        first = (folder / self._place(0, suffix) for suffix in (".png", ".jpg"))
+        self._suffix = next((path.suffix for path in first if path.exists()), ".png")
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.ids)
+
+    def name(self, index: int) -> str:
+        """The path of the file."""
+        return str(self.open(index))
+
+    def open(self, index: int) -> Path:
+        """The path of the file."""
+        return self.folder / self._place(index, self._suffix)
+
+    def _place(self, index: int, suffix: str) -> str:
+        return crop_place(self.split, f"{int(self.ids[index]):016x}", suffix)
+
+
+class TarPhotos:
+    """The photos in WebDataset tars, read from their places; other files in them are passed over.
+
+    The tars are gone through once, when this is made.
+
+    Args:
+        tars: uncompressed tars, in order.
+    """
+
+    def __init__(self, tars: Sequence[Path]) -> None:
+        self.tars = tuple(tars)
+        places = [_photos_in(tar) for tar in self.tars]
+        # the number of the tar, and where in it the file starts and how long it is
+        counts = [len(found) for found in places]
+        self._tar = np.repeat(np.arange(len(places), dtype=np.uint32), counts)
+        self._at = np.concatenate(places)
+        if not len(self._at):
+            raise ConfigError(f"tars: there is no photo in {self.tars[0]} and {len(tars) - 1} more")
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._at)
+
+    def name(self, index: int) -> str:
+        """The tar, and where in it the file starts."""
+        return f"{self.tars[self._tar[index]]} at byte {self._at[index, 0]}"
+
+    def open(self, index: int) -> IO[bytes]:
+        """Its bytes."""
+        start, size = self._at[index]
+        with self.tars[self._tar[index]].open("rb") as file:
+            file.seek(start)
+            return _Named(file.read(size), self.name(index))
+
+
+class TablePhotos:
+    """The column `image` of Parquet files, as `hbr curate` writes it.
+
+    A photo is read with the whole row group that it is in (100 crops), since Parquet has nothing
+    smaller: tars are faster.
+
+    Args:
+        files: in order.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.files = tuple(files)
+        groups = []
+        for number, path in enumerate(self.files):
+            try:
+                table = pq.ParquetFile(path)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise ConfigError(f"{path} is no Parquet file: {_line(error)}") from None
+            if "image.bytes" not in [c.path for c in table.schema]:
+                raise ConfigError(f"{path} has no column `image` with bytes")
+            meta = table.metadata
+            groups += [(number, g, meta.row_group(g).num_rows) for g in range(meta.num_row_groups)]
+        self._groups = np.array(groups, dtype=np.int64).reshape(-1, 3)
+        self._ends = np.cumsum(self._groups[:, 2])
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def name(self, index: int) -> str:
+        """The file, and the row group and row in it."""
+        number, group, row = self._place(index)
+        return f"{self.files[number]}, row {row} of row group {group}"
+
+    def open(self, index: int) -> IO[bytes]:
+        """Its bytes."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number, group, row = self._place(index)
+        try:
+            table = pq.ParquetFile(self.files[number]).read_row_group(group, ["image.bytes"])
+        except pa.ArrowException as error:
+            raise OSError(_line(error)) from None
+        data = table["image"][row].as_py()["bytes"]
+        return _Named(data or b"", self.name(index))
+
+    def _place(self, index: int) -> tuple[int, int, int]:
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        number, group, rows = (int(n) for n in self._groups[which])
+        return number, group, index - (int(self._ends[which]) - rows)
+
+
+def curated(path: Path, split: str) -> Photos:
+    """The kept crops of one split of a data set that `hbr curate run` or `export` wrote.
+
+    Args:
+        path: its folder, or the manifest in it.
+        split: such as "train".
+
+    Raises:
+        ConfigError: there is no such data set or split, or its crops are not all there.
+    """
+    manifest = Manifest(path)
+    try:
+        ids = manifest.kept_ids(split)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"manifest: {_line(error)}") from None
+    if not len(ids):
+        raise ConfigError(f"manifest: {manifest.path} keeps nothing in its split {split!r}")
+    folder = manifest.path.parent
+    photos: Photos
+    if (crops := folder / FOLDERS["folder"]).is_dir():
+        return CropPhotos(crops, split, ids)
+    if tars := sorted((folder / FOLDERS["webdataset"]).glob(f"{split}-*.tar")):
+        photos = TarPhotos(tars)
+    elif files := sorted((folder / FOLDERS["parquet"]).glob(f"{split}-*.parquet")):
+        photos = TablePhotos(files)
+    else:
+        places = ", ".join(FOLDERS.values())
+        raise ConfigError(
+            f"manifest: {folder} holds no crops of the split {split!r} (in {places}); "
+            "`hbr curate export` writes them"
+        )
+    if len(photos) != len(ids):
+        raise ConfigError(
+            f"manifest: {folder} holds {len(photos)} crops of the split {split!r}, its manifest "
+            f"names {len(ids)}; `hbr curate export` writes them anew"
+        )
+    return photos
+
+
+class _Named(io.BytesIO):
+    """Bytes that messages have a name for."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
+
+
+def _photos_in(tar: Path) -> np.ndarray:
+    """Where the photos of a tar lie: [n, 2] int64, first byte and size."""
+    if tar.name.lower().endswith(_COMPRESSED):
+        raise ConfigError(f"tars: {tar} is compressed; photos are read from their places in a tar")
+    found = array("q")
+    try:
+        size = tar.stat().st_size
+        with tarfile.open(tar, "r:") as file:
+            while (member := file.next()) is not None:
+                if member.offset_data + member.size > size:
+                    raise tarfile.ReadError("the last file goes on beyond its end")
+                if member.isreg() and is_photo_name(member.name):
+                    found.extend((member.offset_data, member.size))
+                file.members.clear()  # type: ignore[attr-defined]
+    except OSError as error:
+        raise ConfigError(f"tars: {tar}: {error.strerror or error}") from None
+    except (tarfile.TarError, EOFError) as error:
+        raise ConfigError(f"tars: {tar} is cut or no tar ({_line(error)}); get it anew") from None
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:150]

@@ -1,0 +1,221 @@
+"""Photos of a training: the same wherever they lie; broken ones are counted, and end nothing."""
+
+import json
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from curated_set import curated_set
+from toy_training import DATA, settings, train
+
+from hbr.config import ConfigError, from_dict
+from hbr.curation.manifest import FOLDERS, Manifest
+from hbr.image import PhotoError
+from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
+from hbr.training.data import Source, seeded, validation_pairs
+from hbr.training.loop import Trainer
+from hbr.training.photos import FolderPhotos, open_photos, read_pixels
+
+
+@pytest.fixture(scope="module")
+def people(shared, tmp_path_factory):
+    return curated_set(shared, tmp_path_factory.mktemp("curated") / "people")
+
+
+def with_only(kind: str, people: Path, out: Path) -> Path:
+    out.mkdir()
+    shutil.copy(people / "manifest.parquet", out)
+    shutil.copytree(people / FOLDERS[kind], out / FOLDERS[kind])
+    return out
+
+
+def pixels(source: SourceConfig | ValidationConfig) -> list[np.ndarray]:
+    photos = open_photos(source)
+    return [read_pixels(photos, i) for i in range(len(photos))]
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_curated_set_is_the_same_however_it_was_written(tmp_path, people, kind, split):
+    kept = sorted(r.id for r in Manifest(people).kept() if r.split == split)
+    wanted = pixels(SourceConfig(photos=people / "crops" / split))
+    assert len(wanted) == len(kept) >= 3
+    got = pixels(SourceConfig(manifest=with_only(kind, people, tmp_path / "set"), split=split))
+    assert len(got) == len(wanted)
+    assert all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def test_tars_by_a_pattern(people):
+    got = pixels(SourceConfig(tars=str(people / "shards/*.tar")))
+    wanted = pixels(SourceConfig(photos=people / "crops"))
+    assert sorted(a.tobytes() for a in got) == sorted(a.tobytes() for a in wanted)
+
+
+def test_a_crop_as_large_as_the_photo_is_the_photo(people):
+    source = Source(SourceConfig(manifest=people))
+    wanted = {a.tobytes() for a in pixels(SourceConfig(manifest=people))}
+    for step in range(8):
+        crop = source.crop(128, 0.7, seeded(0, step), mirror=False)
+        assert crop.permute(1, 2, 0).contiguous().numpy().tobytes() in wanted
+
+
+def test_half_of_the_crops_are_mirrored_or_none(people):
+    source = Source(SourceConfig(manifest=people))
+
+    def mirrored(*, mirror: bool) -> int:
+        def crop(i: int, *, mirror: bool) -> torch.Tensor:
+            return source.crop(128, 1.0, seeded(0, i), mirror=mirror)
+
+        same = (torch.equal(crop(i, mirror=mirror), crop(i, mirror=False)) for i in range(40))
+        return 40 - sum(same)
+
+    assert mirrored(mirror=False) == 0
+    assert 8 < mirrored(mirror=True) < 32
+
+
+def test_validation_on_the_first_of_a_split(people):
+    config = ValidationConfig(manifest=people, count=2, crop=128, recipe="none")
+    got = [
+        pair.hq[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+        for pair in validation_pairs(config)
+    ]
+    wanted = pixels(SourceConfig(manifest=people, split="val"))[:2]
+    assert all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+def test_a_million_photos_take_little_memory_in_each_process():
+    files = [Path(f"photos/{i // 1000:04d}/{i:08d}.jpg") for i in range(10_000)]
+    photos = FolderPhotos(Path("photos"), files)
+    assert len(pickle.dumps(photos)) < 30 * len(files)
+    assert [photos.open(i) for i in (0, 1, 9_999)] == [files[i] for i in (0, 1, 9_999)]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({}, "sources\\[0\\].photos is None; it must be given, or else `manifest` or `tars`"),
+        (
+            {"photos": "a", "tars": "b"},
+            "sources\\[0\\].tars is 'b'; it must be left out beside `photos`",
+        ),
+        ({"tars": "b", "exclude": ["c"]}, "sources\\[0\\].exclude .* left out without `photos`"),
+        ({"manifest": "m", "boxes": "c"}, "sources\\[0\\].boxes .* left out without `photos`"),
+    ],
+)
+def test_a_source_is_in_one_place(source, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(DataConfig, {"sources": [source]})
+
+
+def test_a_curated_set_that_is_not_whole_is_refused(tmp_path, people):
+    def opened(**source: object) -> None:
+        open_photos(SourceConfig(**source))
+
+    with pytest.raises(ConfigError, match="keeps nothing in its split 'trian'"):
+        opened(manifest=people, split="trian")
+    with pytest.raises(ConfigError, match="is no manifest of hbr curate"):
+        opened(manifest=people / "data/train-000000.parquet".replace("data", "nowhere"))
+    lacking = with_only("webdataset", people, tmp_path / "lacking")
+    (lacking / "shards/train-000001.tar").unlink()
+    with pytest.raises(ConfigError, match=r"holds 3 crops .* names 6; `hbr curate export`"):
+        opened(manifest=lacking)
+    shutil.rmtree(lacking / "shards")
+    with pytest.raises(ConfigError, match=r"holds no crops of the split 'train'"):
+        opened(manifest=lacking)
+
+
+def test_tars_that_cannot_be_read_are_named(tmp_path, people):
+    whole = (people / "shards/train-000000.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "packed.tar.gz").write_bytes(b"")
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    for name, message in (
+        ("cut.tar", "cut.tar is cut or no tar"),
+        ("packed.tar.gz", "is compressed"),
+        ("empty.tar", "no photo"),
+        ("none-*.tar", r"there is no file .*none-\*\.tar"),
+    ):
+        with pytest.raises(ConfigError, match=message) as caught:
+            open_photos(SourceConfig(tars=str(tmp_path / name)))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_was_damaged_later_is_a_photo_that_cannot_be_read(tmp_path, people):
+    tables = with_only("parquet", people, tmp_path / "set")
+    photos = open_photos(SourceConfig(manifest=tables))
+    file = tables / "data/train-000000.parquet"
+    data = bytearray(file.read_bytes())
+    data[64 : len(data) // 2] = bytes(len(data) // 2 - 64)
+    file.write_bytes(data)
+    with pytest.raises(PhotoError, match=r"train-000000\.parquet, row 0 of row group 0"):
+        read_pixels(photos, 0)
+    file.unlink()
+    with pytest.raises(PhotoError, match="No such file"):
+        read_pixels(photos, 0)
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    """1,000 photos, of which 3 are broken that seed 0 draws in steps 2 and 16, and never."""
+    folder = tmp_path_factory.mktemp("thousand")
+    good, bad = (DATA / "blue.png").read_bytes(), (825, 550, 1)
+    for i in range(1000):
+        (folder / f"{i:04d}.png").write_bytes(good[:500] if i in bad else good)
+    return folder
+
+
+def training(out: Path, photos: Path, *, steps: int = 20, **changes: object) -> dict:
+    phases = [{"steps": steps, "crop": 32, "batch": 16}]
+    data = {"sources": [{"photos": str(photos)}], "workers": 0, "degradations": {"none": 1.0}}
+    values = settings(out, phases=phases, data={**data, **changes}, save_every=10)
+    return {**values, "validation": {**values["validation"], "every": 20, "count": 1}}
+
+
+def skipped(out: Path) -> list[float]:
+    rows = [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
+    return [row["data/skipped"] for row in rows if "data/skipped" in row]
+
+
+def test_three_broken_photos_of_a_thousand_are_skipped_and_reported(tmp_path, thousand):
+    """320 crops are drawn; those that fall on a broken photo take the next one."""
+    values = training(tmp_path / "whole", thousand)
+    lines: list[str] = []
+    Trainer(from_dict(TrainConfig, values), report=lines.append).run()
+    told = [line for line in lines if line.startswith("left out: ")]
+    assert [Path(line.removeprefix("left out: ").split(":")[0]).name for line in told] == [
+        "0825.png",
+        "0550.png",
+    ]
+    assert skipped(tmp_path / "whole") == [2]
+    assert lines[-1] == "2 of 1000 photos could not be read"
+
+    # gone on with, it counts alike
+    again: list[str] = []
+    train(training(tmp_path / "parts", thousand, steps=10))
+    config = from_dict(TrainConfig, training(tmp_path / "parts", thousand))
+    Trainer(config, report=again.append).run()
+    assert skipped(tmp_path / "parts") == [1, 2]
+    assert again[-1] == lines[-1]
+    assert sum(line.startswith("left out: ") for line in again) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_broken_photos_stop_the_training_with_one_line(tmp_path, workers):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(9):
+        (photos / f"{i}.png").write_bytes(
+            b"no photo" if i % 3 else (DATA / "blue.png").read_bytes()
+        )
+    message = r"of 9 photos could not be read, and data.errors lets 1 pass; the last: .*photograph"
+    with pytest.raises(ConfigError, match=message) as caught:
+        train(training(tmp_path / "out", photos, workers=workers))
+    assert "\n" not in str(caught.value)
+    if not workers:
+        train(training(tmp_path / "out", photos, errors=0.7))
+        assert skipped(tmp_path / "out")[-1] == 6
