@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from hbr.config import ConfigError, check, from_dict, load_yaml, to_dict
-from hbr.models.config import FixedPromptConfig, HFIEConfig, RestorerConfig
+from hbr.models.config import HFIEConfig, RestorerConfig, TextPromptConfig
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def test_a_mapping_of_another_kind_replaces_its_base(tmp_path):
     over = tmp_path / "over.yaml"
     over.write_text("base: base.yaml\nprompt: {kind: hfie, heads: 2}\n")
     assert load_yaml(RestorerConfig, over).prompt == HFIEConfig(n_queries=5, heads=2)
-    over.write_text("base: base.yaml\nprompt: {kind: fixed}\n")
-    assert load_yaml(RestorerConfig, over).prompt == FixedPromptConfig()
+    over.write_text("base: base.yaml\nprompt: {kind: text}\n")
+    assert load_yaml(RestorerConfig, over).prompt == TextPromptConfig()
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_a_base_that_cannot_be_is_named(tmp_path, text, message):
 
 
 def test_the_kind_decides_between_prompts():
-    fixed = from_dict(RestorerConfig, {"prompt": {"kind": "fixed"}}).prompt
+    text = from_dict(RestorerConfig, {"prompt": {"kind": "text"}}).prompt
     hfie = from_dict(RestorerConfig, {"prompt": {"kind": "hfie", "n_queries": 5}}).prompt
-    assert isinstance(fixed, FixedPromptConfig)
+    assert isinstance(text, TextPromptConfig)
     assert isinstance(hfie, HFIEConfig)
-    with pytest.raises(ConfigError, match=r"prompt\.kind is 'dape'; it must be one of 'hfie'"):
-        from_dict(RestorerConfig, {"prompt": {"kind": "dape"}})
-    with pytest.raises(ConfigError, match=r"prompt\.kind is missing; it may be one of 'hfie', 'fi"):
+    with pytest.raises(ConfigError, match=r"prompt\.kind is 'tags'; it must be one of 'hfie'"):
+        from_dict(RestorerConfig, {"prompt": {"kind": "tags"}})
+    with pytest.raises(ConfigError, match=r"prompt\.kind is missing; it may be one of 'hfie', 'te"):
         from_dict(RestorerConfig, {"prompt": {"n_queries": 5}})
     with pytest.raises(ConfigError, match=r"prompt\.kind is \['hfie'\]; it must be one of"):
         from_dict(RestorerConfig, {"prompt": {"kind": ["hfie"]}})

@@ -173,9 +173,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    """The first option that fits; between dataclasses that have a `kind`, the mapping's decides."""
+    """The first option that fits; for a mapping the dataclass, of more than one by its `kind`."""
     if value is None and type(None) in options:
         return None
+    structured = [option for option in options if dataclasses.is_dataclass(option)]
+    if isinstance(value, dict) and len(structured) == 1:
+        return _convert(structured[0], value, where)
     kinds = {option.kind: option for option in options if hasattr(option, "kind")}
     if isinstance(value, dict) and len(kinds) > 1:
         if "kind" not in value:

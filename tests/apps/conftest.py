@@ -21,7 +21,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from hbr.models import OneStepRestorer, RestorerConfig, save_checkpoint
-    from hbr.models.config import AutoencoderConfig, FixedPromptConfig, UNetConfig
+    from hbr.models.config import AutoencoderConfig, TextPromptConfig, UNetConfig
     from hbr.models.identity import start_at_identity
 
     torch.manual_seed(0)
@@ -36,7 +36,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             scaling_factor=1.0,
         ),
         unet=UNetConfig((16,) * 4, (False,) * 4, (1,) * 4, 1, 16, 8),
-        prompt=FixedPromptConfig(n_queries=1, width=16),
+        prompt=TextPromptConfig(n_queries=1, width=16),
         timestep=199,
         native_size=64,
         name="toy",

@@ -186,7 +186,7 @@ model:
   unet:
     {block_out_channels: [8, 8], attention: [false, false], attention_head_dim: [1, 1],
      layers_per_block: 1, cross_attention_dim: 8, norm_num_groups: 4}
-  prompt: {kind: fixed, n_queries: 1, width: 8}
+  prompt: {kind: text, n_queries: 1, width: 8}
 data: {sources: [{photos: PHOTOS}], workers: WORKERS}
 validation: {photos: PHOTOS, count: 1, crop: 64, every: 1000000}
 optim: {warmup: 1}

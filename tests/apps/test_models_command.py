@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hbr.models import OneStepRestorer, RestorerConfig, save_checkpoint, sha256
-from hbr.models.config import AutoencoderConfig, FixedPromptConfig, UNetConfig
+from hbr.models.config import AutoencoderConfig, TextPromptConfig, UNetConfig
 
 GOLDENS = Path(__file__).parents[2].parent / "shared" / "goldens"
 
@@ -28,7 +28,7 @@ def model(tmp_path: Path) -> Path:
     config = RestorerConfig(
         autoencoder=AutoencoderConfig((8, 8), layers_per_block=1, norm_num_groups=4),
         unet=UNetConfig((8, 8), (True, True), (1, 1), 1, 8, 4),
-        prompt=FixedPromptConfig(n_queries=2, width=8),
+        prompt=TextPromptConfig(n_queries=2, width=8),
         native_size=64,
     )
     tensors = OneStepRestorer(config).state_dict()

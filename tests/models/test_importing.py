@@ -19,7 +19,7 @@ from hbr.models import (
     read_checkpoint,
     save_checkpoint,
 )
-from hbr.models.config import FixedPromptConfig, HFIEConfig, LoRAConfig
+from hbr.models.config import HFIEConfig, LoRAConfig, TextPromptConfig
 from hbr.models.importing import (
     ArgumentError,
     import_weights,
@@ -56,7 +56,7 @@ def test_a_base_folder_becomes_a_model_file(base: Path, tmp_path: Path) -> None:
     model = load_model(out)
     assert model.config.unet.block_out_channels == (16, 16, 32, 32)
     assert model.config.native_size == 64
-    assert model.config.prompt == FixedPromptConfig(n_queries=77, width=64, text="a person")
+    assert model.config.prompt == TextPromptConfig(n_queries=77, width=64, text="a person")
     assert torch.equal(model.prompt.embedding, embed_text(base, "a person"))
     assert "untrained" in read_checkpoint(out).card["trained"]
     assert any("MB" in line for line in lines)
@@ -195,7 +195,7 @@ def published(model: OneStepRestorer, rank: int, seed: int) -> dict[str, Any]:
 def test_osediff_of_another_size(
     toy: OneStepRestorer, tmp_path: Path, rank: int, seed: int
 ) -> None:
-    prompt = FixedPromptConfig(n_queries=5, width=32)
+    prompt = TextPromptConfig(n_queries=5, width=32)
     config = dataclasses.replace(toy.config, prompt=prompt)
     torch.manual_seed(seed)
     model = OneStepRestorer(config).eval()
@@ -458,7 +458,7 @@ def test_a_lora_file_over_a_diffusers_folder(goldens: Path, tmp_path: Path) -> N
     file = lora_file(tmp_path / "lora.safetensors", tensors)
     base = goldens / "osediff" / "base"
     out = import_weights(file, "lora", tmp_path / "o.safetensors", base=base, prompt="photo")
-    assert load_model(out).config.prompt == FixedPromptConfig(n_queries=77, width=64, text="photo")
+    assert load_model(out).config.prompt == TextPromptConfig(n_queries=77, width=64, text="photo")
     expected = load_diffusers_base(base).tensors[f"unet.{LAYER}.weight"] + b @ a
     got = load_model(out).state_dict()[f"unet.{LAYER}.weight"]
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)

@@ -12,9 +12,9 @@ from hbr.image import Photo, PhotoError, read_photo, write_photo
 from hbr.models import OneStepRestorer, RestorerConfig, WeightsError, save_checkpoint
 from hbr.models.config import (
     AutoencoderConfig,
-    FixedPromptConfig,
     HFIEConfig,
     ImageEncoderConfig,
+    TextPromptConfig,
     UNetConfig,
 )
 from hbr.restoration import Restored, Restorer
@@ -275,7 +275,7 @@ def test_a_fixed_prompt_serves_as_well(tmp_path):
     config = RestorerConfig(
         autoencoder=AutoencoderConfig((16, 16), layers_per_block=1, norm_num_groups=8),
         unet=UNetConfig((16, 32), (True, True), (1, 2), 1, 32, 8),
-        prompt=FixedPromptConfig(n_queries=4, width=32),
+        prompt=TextPromptConfig(n_queries=4, width=32),
         native_size=64,
     )
     path = tmp_path / "fixed.safetensors"

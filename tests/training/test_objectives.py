@@ -187,6 +187,6 @@ def test_vsd_needs_the_frozen_network_under_adapters(tmp_path):
 
 def test_a_prompt_of_another_kind_starts_anew(tmp_path, prior):
     """As for the null prompt of OSDHuman's table 4: the prior's U-Net under a fixed prompt."""
-    null = {**MODEL, "prompt": {"kind": "fixed", "n_queries": 4, "width": 16}}
+    null = {**MODEL, "prompt": {"kind": "text", "n_queries": 4, "width": 16}}
     file = train(settings(tmp_path / "null", model=null, objective=ADAPTED, init=str(prior)))
     assert "prompt.embedding" in read_checkpoint(file).tensors

@@ -10,7 +10,7 @@ from typing import Literal
 import yaml
 
 from hbr.config import from_dict
-from hbr.download import KnownFile
+from hbr.download import KnownFile, weights_folders
 from hbr.files import sha256
 from hbr.models.files import WeightsError
 
@@ -65,6 +65,29 @@ def entries() -> dict[str, Entry]:
 def available() -> list[str]:
     """Names that `load_model` takes on this machine."""
     return [e.name for e in entries().values() if e.kind == "restorer" and e.installed]
+
+
+def find_fetched(name: str, *, whole: bool = True) -> Path:
+    """The folder into which `hbr models fetch` has put the files of a catalogued name.
+
+    Args:
+        name: in the catalogue.
+        whole: every file must be there, not only the first.
+
+    Raises:
+        WeightsError: a file is missing; the message says how to get it.
+    """
+    files = entries()[name].files if whole else entries()[name].files[:1]
+    missing = files[0].path
+    for folder in (place / name for place in weights_folders()):
+        absent = [file.path for file in files if not (folder / file.path).is_file()]
+        if not absent:
+            return folder
+        missing = absent[0] if folder.is_dir() else missing
+    raise WeightsError(
+        f"the weights {name} are not on this machine ({missing}); `hbr models fetch {name}` gets "
+        f"them from {entries()[name].source}"
+    )
 
 
 def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:

@@ -23,6 +23,7 @@ from hbr.models.files import (
     read_tensors,
     write_tensors,
 )
+from hbr.models.kept_text import fit_texts
 from hbr.models.onestep import OneStepRestorer
 
 __all__ = [
@@ -138,6 +139,7 @@ def assemble(
         WeightsError: a weight is missing, left over or of another shape; the first is named.
     """
     model = empty(header.config)
+    fit_texts(model, header.shapes)
     check_weights(
         {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
         header.shapes,

@@ -161,18 +161,113 @@ class HFIEConfig:
 
 
 @dataclass(frozen=True)
-class FixedPromptConfig:
-    """One prompt for every image, kept in the checkpoint: what OSEDiff's null prompt comes to.
+class TextPromptConfig:
+    """The prompt of one text for every image, kept in the checkpoint; a space is the null prompt.
 
     Attributes:
         n_queries, width: shape of the prompt.
-        text: what was embedded, for people to read.
+        text: what is embedded. A training embeds it with the text encoder of its base; without one
+            only a blank text is possible, whose prompt is zeros then.
     """
 
-    kind: Literal["fixed"] = "fixed"
+    kind: Literal["text"] = "text"
     n_queries: int = 77
     width: int = 1024
-    text: str = ""
+    text: str = " "
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in ("n_queries", "width"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+
+
+@dataclass(frozen=True)
+class TaggerConfig:
+    """RAM's tagger; the defaults are the published RAM's.
+
+    Attributes:
+        encoder: the image encoder that it looks through.
+        n_tags: how many tags it knows.
+        width, mlp_width, heads, layers: of the layers in which the tags look at the image.
+    """
+
+    encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+    n_tags: int = 4585
+    width: int = 768
+    mlp_width: int = 3072
+    heads: int = 4
+    layers: int = 2
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in ("n_tags", "mlp_width", "layers"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        ok = self.heads >= 1 and self.width % self.heads == 0
+        check(ok, "heads", self.heads, f"a divisor of the width {self.width}")
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """A CLIP text encoder; the defaults are Stable Diffusion 2.1-base's.
+
+    Attributes:
+        vocabulary: how many tokens it knows.
+        length: tokens of every text; longer ones are cut.
+        width, mlp_width, heads, layers: of its transformer.
+        activation: between the two linear layers of each MLP, by transformers' name.
+    """
+
+    vocabulary: int = 49408
+    length: int = 77
+    width: int = 1024
+    mlp_width: int = 4096
+    heads: int = 16
+    layers: int = 23
+    activation: Literal["gelu", "quick_gelu"] = "gelu"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in ("vocabulary", "length", "mlp_width", "layers"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        ok = self.heads >= 1 and self.width % self.heads == 0
+        check(ok, "heads", self.heads, f"a divisor of the width {self.width}")
+
+
+@dataclass(frozen=True)
+class DAPEConfig:
+    """The tags of the image as a text, or a text that the user writes: OSEDiff's prompt.
+
+    All of it is frozen: a tagger (RAM, with SeeSR's DAPE merged in or without) and the text
+    encoder of Stable Diffusion.
+
+    Attributes:
+        tagger: what names the things in the image.
+        text: what embeds the names.
+        template: the text; `{tags}` stands for the tags, joined by ", ". OSEDiff was trained with
+            the tags alone; its published restoring code writes "{tags}, ,".
+    """
+
+    kind: Literal["dape"] = "dape"
+    tagger: TaggerConfig = field(default_factory=TaggerConfig)
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    template: str = "{tags}"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check("{tags}" in self.template, "template", self.template, "a text with {tags} in it")
+
+    @property
+    def n_queries(self) -> int:
+        """Tokens of the prompt."""
+        return self.text.length
+
+    @property
+    def width(self) -> int:
+        """Width of the prompt."""
+        return self.text.width
+
+
+PromptConfig = HFIEConfig | TextPromptConfig | DAPEConfig
 
 
 @dataclass(frozen=True)
@@ -218,6 +313,7 @@ class RestorerConfig:
     """A one-step restorer; `RestorerConfig()` is OSDHuman on Stable Diffusion 2.1-base.
 
     Attributes:
+        prompt: what tells the U-Net what to restore.
         timestep: T_L, where the one step starts.
         native_size: edge in pixels of the images that the model was trained on.
         name: for people.
@@ -225,7 +321,7 @@ class RestorerConfig:
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
-    prompt: HFIEConfig | FixedPromptConfig = field(default_factory=HFIEConfig)
+    prompt: PromptConfig = field(default_factory=HFIEConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     timestep: int = 999
     native_size: int = 512

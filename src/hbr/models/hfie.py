@@ -1,4 +1,4 @@
-"""Prompt extractors: HFIE, and one fixed prompt.
+"""HFIE: the image as a prompt.
 
 Shapes: b batch, n image tokens (the mean first), q queries, d widths.
 """
@@ -13,7 +13,7 @@ from einops import repeat
 from torch import Tensor, nn
 from transformers import SwinConfig, SwinModel
 
-from hbr.models.config import FixedPromptConfig, HFIEConfig, ImageEncoderConfig
+from hbr.models.config import HFIEConfig, ImageEncoderConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -87,22 +87,3 @@ class HFIE(nn.Module):
         query = repeat(self.query, "q d -> b q d", b=image.shape[0])
         p, _ = self.attention(query, tokens, tokens, need_weights=False)  # [b, q, width]
         return cast(Tensor, self.norm(p))
-
-
-class FixedPrompt(nn.Module):
-    """The same prompt for every image."""
-
-    embedding: Tensor
-
-    def __init__(self, config: FixedPromptConfig) -> None:
-        super().__init__()
-        self.register_buffer("embedding", torch.zeros(config.n_queries, config.width))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """The prompt: [b, 3, h, w] → [b, q, width], whatever the image is."""
-        return repeat(self.embedding, "q d -> b q d", b=image.shape[0])
-
-
-def build_prompt(config: HFIEConfig | FixedPromptConfig) -> HFIE | FixedPrompt:
-    """The module of a prompt configuration, with random weights."""
-    return HFIE(config) if isinstance(config, HFIEConfig) else FixedPrompt(config)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hbr.models.capabilities import Capabilities, capabilities_of
 from hbr.models.config import AutoencoderConfig, RestorerConfig, UNetConfig
-from hbr.models.hfie import build_prompt
+from hbr.models.prompts import build_prompt
 from hbr.models.schedule import alphas_cumprod, one_step
 
 

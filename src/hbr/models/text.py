@@ -1,30 +1,93 @@
-"""The fixed prompt of a text, by the text encoder of a diffusers folder.
+"""Texts as prompts: the CLIP text encoder of Stable Diffusion, and the prompt of one text.
 
-Shapes: q tokens (77), d width.
+Shapes: b batch, q tokens (77), d width.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from einops import repeat
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from hbr.config import ConfigError, from_dict
+from hbr.models.config import TextEncoderConfig, TextPromptConfig
 from hbr.models.files import WeightsError
+from hbr.models.kept_text import KeptText
+
+# settings of CLIP that change its numbers, and that the configuration does not have
+_FIXED = ("layer_norm_eps",)
 
 
-@torch.no_grad()
+class TextPrompt(nn.Module):
+    """The same prompt for every image."""
+
+    embedding: Tensor
+
+    def __init__(self, config: TextPromptConfig) -> None:
+        super().__init__()
+        self.register_buffer("embedding", torch.zeros(config.n_queries, config.width))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The prompt: [b, 3, h, w] → [b, q, d], whatever the image is."""
+        return repeat(self.embedding, "q d -> b q d", b=image.shape[0])
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text encoder, its tokenizer inside; frozen.
+
+    Source: Radford et al. 2021; Stable Diffusion 2 has the first 23 layers of OpenCLIP's ViT-H/14.
+    """
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.vocabulary = config.vocabulary
+        self.clip = CLIPTextModel(_clip_config(config))
+        self.tokenizer = KeptText()
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """The prompts of texts: [b, q, d]; what is longer than q tokens is cut.
+
+        Raises:
+            WeightsError: the tokenizer is missing or damaged.
+        """
+        tokenizer = self.tokenizer.parsed(_tokenizer)
+        device = self.clip.embeddings.token_embedding.weight.device
+        ids = torch.tensor([e.ids for e in tokenizer.encode_batch(list(texts))], device=device)
+        if int(ids.max()) >= self.vocabulary:
+            raise WeightsError("the tokenizer of the model file is of another text encoder")
+        return cast(Tensor, self.clip(ids).last_hidden_state)
+
+
 def embed_text(folder: str | Path, text: str) -> Tensor:
     """The prompt of a text: [q, d], float32.
 
     Args:
-        folder: in diffusers layout, with `tokenizer/` and `text_encoder/` (CLIP).
+        folder: as for `load_text_encoder`.
         text: cut at the number of tokens that the encoder takes.
+
+    Raises:
+        WeightsError: as for `load_text_encoder`.
+    """
+    return cast(Tensor, load_text_encoder(folder)[1]([text])[0])
+
+
+def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncoder]:
+    """The text encoder of a diffusers folder, in float32, and its configuration.
+
+    Args:
+        folder: in diffusers layout, with `tokenizer/` and `text_encoder/` (CLIP).
 
     Raises:
         WeightsError: one of the two is missing or damaged, or weights of the encoder are missing.
@@ -32,10 +95,10 @@ def embed_text(folder: str | Path, text: str) -> Tensor:
     folder = Path(folder)
     for part in ("tokenizer", "text_encoder"):
         if not (folder / part).is_dir():
-            raise WeightsError(f"{folder} has no {part}/; a fixed prompt needs it")
+            raise WeightsError(f"{folder} has no {part}/; the prompt of a text needs it")
     try:
         with _quiet():
-            tokenizer, encoder, loaded = _load(folder)
+            tokenizer, clip, loaded = _load(folder)
     except Exception as error:  # whatever a damaged folder makes of it
         line = " ".join(str(error).split())[:200]
         raise WeightsError(f"{folder}: its text encoder does not load: {line}") from None
@@ -47,20 +110,16 @@ def embed_text(folder: str | Path, text: str) -> Tensor:
             raise WeightsError(
                 f"{folder}/text_encoder: {state} weight {sorted(map(str, found))[0]}"
             )
-    ids = tokenizer(
-        text,
-        padding="max_length",
-        max_length=encoder.config.max_position_embeddings,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids  # [1, q]
-    embedding: Tensor = encoder.eval()(ids).last_hidden_state[0]  # [q, d]
-    return embedding.float()
+    config = _read_config(clip.config, folder / "text_encoder" / "config.json")
+    with torch.device("meta"):
+        encoder = TextEncoder(config)
+    encoder.clip = clip.requires_grad_(False)
+    encoder.tokenizer = KeptText()
+    encoder.tokenizer.put(_written(tokenizer, config.length))
+    return config, encoder.eval()
 
 
 def _load(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    from transformers import CLIPTextModel, CLIPTokenizer
-
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     encoder, loaded = CLIPTextModel.from_pretrained(
         folder / "text_encoder",
@@ -69,6 +128,62 @@ def _load(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
         dtype=torch.float32,
     )
     return tokenizer, encoder, loaded
+
+
+def _clip_config(config: TextEncoderConfig) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=config.vocabulary,
+        max_position_embeddings=config.length,
+        hidden_size=config.width,
+        intermediate_size=config.mlp_width,
+        num_attention_heads=config.heads,
+        num_hidden_layers=config.layers,
+        hidden_act=config.activation,
+        # where a text is pooled, which no prompt is; the published numbers are beyond a toy's
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+
+
+def _read_config(clip: CLIPTextConfig, path: Path) -> TextEncoderConfig:
+    fields = {
+        "vocabulary": clip.vocab_size,
+        "length": clip.max_position_embeddings,
+        "width": clip.hidden_size,
+        "mlp_width": clip.intermediate_size,
+        "heads": clip.num_attention_heads,
+        "layers": clip.num_hidden_layers,
+        "activation": clip.hidden_act,
+    }
+    try:
+        config = from_dict(TextEncoderConfig, fields)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    ours = _clip_config(config)
+    for name in _FIXED:
+        if (got := getattr(clip, name)) != getattr(ours, name):
+            raise WeightsError(f"{path}: {name} is {got!r}; hbr computes {getattr(ours, name)!r}")
+    return config
+
+
+def _written(tokenizer: CLIPTokenizer, length: int) -> str:
+    """The tokenizer as JSON that cuts and pads every text to `length` tokens."""
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.enable_truncation(length)
+    plain.enable_padding(
+        length=length, pad_id=tokenizer.pad_token_id, pad_token=str(tokenizer.pad_token)
+    )
+    return json.dumps(json.loads(plain.to_str()), ensure_ascii=False, separators=(",", ":"))
+
+
+def _tokenizer(text: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library has no type for it
+        line = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"the tokenizer of the model file is missing or damaged: {line}"
+        ) from None
 
 
 @contextmanager

@@ -39,7 +39,12 @@ from hbr.training.draws import Draws
 from hbr.training.losses import load_networks
 from hbr.training.memory import checkpoint_blocks
 from hbr.training.objectives import build_objective
-from hbr.training.start import begin_at_identity, freeze, load_initial_weights
+from hbr.training.start import (
+    begin_at_identity,
+    embed_negative,
+    freeze,
+    load_initial_weights,
+)
 from hbr.training.state import TrainState
 
 
@@ -75,10 +80,11 @@ class Trainer:
         model = OneStepRestorer(config.model)
         adapted = isinstance(config.objective, RestorationConfig) and config.objective.lora
         if config.init is not None and (adapted or not self.state_file.exists()):
-            load_initial_weights(model, config.init, config.model)
+            load_initial_weights(model, config, report)
         elif config.start == "identity":
             begin_at_identity(model, config)
-        self.objective = build_objective(config, networks)
+        negative = embed_negative(model, config)
+        self.objective = build_objective(config, networks, negative)
         add_adapters(model, config)
         if config.memory.checkpointing:
             checkpoint_blocks(model)

@@ -73,12 +73,15 @@ class Objective:
     validate: Callable[[OneStepRestorer, Pair, int], Validation]
 
 
-def build_objective(config: TrainConfig, networks: Networks | None = None) -> Objective:
+def build_objective(
+    config: TrainConfig, networks: Networks | None = None, negative: Tensor | None = None
+) -> Objective:
     """The objective that the training's configuration names.
 
     Args:
         config: the training.
         networks: that its losses need (`hbr.training.losses.load_networks`).
+        negative: what a distillation guides away from, [q, d]; None is a prompt of zeros.
     """
     objective = config.objective
     pixels = PixelTerms(networks or {}, config.memory.decode_crop)
@@ -87,9 +90,9 @@ def build_objective(config: TrainConfig, networks: Networks | None = None) -> Ob
             return Objective(
                 ("autoencoder", "unet", "prompt"),
                 lambda model, pair, loss, draws: restoration(
-                    model, pair, loss, objective, draws, pixels
+                    model, pair, loss, objective, draws, pixels, negative
                 ),
-                validate_restoration,
+                lambda model, pair, _: validate_restoration(model, pair, objective),
             )
         case AutoencodingConfig():
             return Objective(
@@ -114,29 +117,37 @@ def restoration(
     config: RestorationConfig,
     draws: Draws,
     pixels: PixelTerms,
+    negative: Tensor | None = None,
 ) -> Losses:
     """The pixel losses between the restored LQ and the HQ image, and VSD if it is asked for."""
     lora.activate(model.unet, generator_adapters(model.unet))
-    p = model.prompt(pair.lq if config.prompt_from == "lq" else pair.hq)
+    p = model.prompt(_prompted_by(pair, config))
     z_l = model.encode(pair.lq)
     z_h = one_step(z_l, model.predict(z_l, p), model.alpha_bar)
     terms = pixels(model, z_h, pair.hq, loss, draws)
     if config.vsd is None:
         return Losses(terms)
     p = p.detach()
-    terms["vsd"] = config.vsd.weight * distillation(model, z_h, p, config.vsd, draws)
+    terms["vsd"] = config.vsd.weight * distillation(model, z_h, p, config.vsd, draws, negative)
     return Losses(terms, lambda: following(model, z_h.detach(), p, draws))
 
 
 def distillation(
-    model: OneStepRestorer, z_h: Tensor, p: Tensor, config: VSDConfig, draws: Draws
+    model: OneStepRestorer,
+    z_h: Tensor,
+    p: Tensor,
+    config: VSDConfig,
+    draws: Draws,
+    negative: Tensor | None = None,
 ) -> Tensor:
-    """The VSD loss of restored latents [b, c, h, w] under their prompt [b, q, d]: a scalar."""
+    """The VSD loss of restored latents [b, c, h, w] under their prompt [b, q, d]: a scalar.
+
+    The prior is guided away from `negative` [q', d], or from a prompt of zeros.
+    """
     t = draws.timesteps(config.timesteps, z_h)
     noise = draws.noise(z_h)
-    frozen = guided(
-        _network(model, (), p), _network(model, (), torch.zeros_like(p)), config.guidance
-    )
+    away = torch.zeros_like(p) if negative is None else negative.to(p).expand(len(p), -1, -1)
+    frozen = guided(_network(model, (), p), _network(model, (), away), config.guidance)
     gradient = vsd_gradient(
         z_h,
         noise,
@@ -168,10 +179,12 @@ def _network(model: OneStepRestorer, adapters: tuple[str, ...], p: Tensor) -> Pr
     return predict
 
 
-def validate_restoration(model: OneStepRestorer, pair: Pair, _: int) -> Validation:
+def validate_restoration(
+    model: OneStepRestorer, pair: Pair, config: RestorationConfig
+) -> Validation:
     """PSNR and SSIM, and their gain over the input."""
     lora.activate(model.unet, generator_adapters(model.unet))
-    image = model(pair.lq).float().clamp(0, 1)
+    image = model(pair.lq, model.prompt(_prompted_by(pair, config))).float().clamp(0, 1)
     p, s = psnr(image, pair.hq), ssim(image, pair.hq)
     numbers = {
         "psnr": p,
@@ -180,6 +193,10 @@ def validate_restoration(model: OneStepRestorer, pair: Pair, _: int) -> Validati
         "ssim_gain": s - ssim(pair.lq, pair.hq),
     }
     return Validation(numbers, (pair.lq, image, pair.hq))
+
+
+def _prompted_by(pair: Pair, config: RestorationConfig | DiffusionConfig) -> Tensor:
+    return pair.lq if config.prompt_from == "lq" else pair.hq
 
 
 def autoencoding(
@@ -219,7 +236,7 @@ def diffusion(
     noise = draws.noise(z)
     alpha_bar = alphas_cumprod(model.config.schedule)
     z_t = add_noise(z, noise, alpha_bar[t.cpu()].to(z))
-    p = model.prompt(pair.hq if config.prompt_from == "hq" else pair.lq)
+    p = model.prompt(_prompted_by(pair, config))
     kept = draws.uniform(z) >= config.prompt_drop
     epsilon = model.predict(z_t, p * kept.view(-1, 1, 1), t)
     return {"epsilon": F.mse_loss(epsilon.float(), noise)}
@@ -230,7 +247,7 @@ def validate_diffusion(
 ) -> Validation:
     """ε-MSE at ten timesteps with the same noise every time; pictures of x̂0 at some of them."""
     z = model.encode(pair.hq).float()
-    p = model.prompt(pair.hq if config.prompt_from == "hq" else pair.lq)
+    p = model.prompt(_prompted_by(pair, config))
     noise = Draws(seeded(0, number)).noise(z)
     alpha_bar = alphas_cumprod(model.config.schedule)
     errors, images = [], []

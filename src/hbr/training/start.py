@@ -1,38 +1,82 @@
-"""What a training starts from: the weights of a model, or an identity."""
+"""What a training starts from: published weights, a model of hbr, or an identity."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hbr.config import ConfigError
-from hbr.models.catalogue import find_model
+from hbr.config import ConfigError, to_dict
+from hbr.models.catalogue import entries, find_fetched, find_model
 from hbr.models.checkpoint import build, read_checkpoint
-from hbr.models.config import RestorerConfig
+from hbr.models.config import DAPEConfig, HFIEConfig, ScheduleConfig, TextPromptConfig
+from hbr.models.dape import DAPE
+from hbr.models.hfie import HFIE
 from hbr.models.identity import start_at_identity, whiten
+from hbr.models.importing.base import load_diffusers_base
+from hbr.models.importing.ram import import_ram, read_image_encoder
+from hbr.models.importing.tagger import import_tagger
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.config import AutoencodingConfig, TrainConfig
+from hbr.models.text import TextEncoder, TextPrompt, load_text_encoder
+from hbr.training.config import (
+    AutoencodingConfig,
+    InitConfig,
+    RestorationConfig,
+    TrainConfig,
+    VSDConfig,
+)
 from hbr.training.data import TrainingPairs
+
+Report = Callable[[str], None]
 
 
 def load_initial_weights(
-    model: OneStepRestorer, name_or_path: Path, config: RestorerConfig
+    model: OneStepRestorer, config: TrainConfig, report: Report = lambda line: None
 ) -> None:
-    """Load the weights to start from; where the prompts differ in kind, the model keeps its own."""
-    path = find_model(name_or_path)
-    checkpoint = read_checkpoint(path)
-    same_prompt = type(checkpoint.config.prompt) is type(config.prompt)
-    theirs = replace(checkpoint.config, name=config.name)
-    if (theirs if same_prompt else replace(theirs, prompt=config.prompt)) != config:
-        raise ConfigError(f"init: {path} is a model of another configuration")
-    given = build(checkpoint, path).state_dict()
-    own = model.state_dict()
-    model.load_state_dict(
-        {n: given[n] if same_prompt or not n.startswith("prompt.") else own[n] for n in own}
-    )
+    """Load the weights of `config.init`; where the prompts differ in kind, the model keeps its own.
+
+    Args:
+        model: changed in place; on the CPU, in float32.
+        config: of the training.
+        report: told what of a file is left out.
+
+    Raises:
+        ConfigError: they are of other sizes than `config.model` says; the first is named.
+        WeightsError: they are missing, damaged or another model's; the message says what to do.
+    """
+    init = config.init
+    base = init.base if isinstance(init, InitConfig) else init
+    if base is not None:
+        place = _base(config)
+        if place.is_dir():
+            _load_folder(model, place)
+        else:
+            _load_model(model, place)
+        _load_text(model, config)
+    if isinstance(init, InitConfig) and init.image_encoder is not None:
+        _load_image_encoder(model, _file(init.image_encoder), init, report)
+    if isinstance(model.prompt, DAPE):
+        for part, kept in (
+            ("image_encoder: a RAM checkpoint", model.prompt.tagger.list),
+            ("base with a text encoder, as sd-2.1-base", model.prompt.text.tokenizer),
+        ):
+            if not kept.data.numel():
+                raise ConfigError(f"the prompt `dape` needs init.{part}")
+
+
+def embed_negative(model: OneStepRestorer, config: TrainConfig) -> Tensor | None:
+    """The negative prompt of the distillation, [q, d] in float32; None where none is asked for.
+
+    Raises:
+        ConfigError: nothing that the training starts from has a text encoder of this width.
+    """
+    match config.objective:
+        case RestorationConfig(vsd=VSDConfig(negative_prompt=str(text))):
+            return _embed(text, "objective.vsd.negative_prompt", model, config)
+    return None
 
 
 def begin_at_identity(model: OneStepRestorer, config: TrainConfig) -> None:
@@ -51,3 +95,150 @@ def freeze(model: nn.Module, name: str) -> None:
         model.get_submodule(name).requires_grad_(False)
     except AttributeError:
         raise ConfigError(f"freeze: the model has no part {name!r}") from None
+
+
+def _base(config: TrainConfig) -> Path:
+    """The folder in diffusers layout, or the model file of hbr, that `init` begins with."""
+    match config.init:
+        case InitConfig(base=Path() as base):
+            known = entries().get(str(base))
+            if known is not None and known.kind == "base":
+                return find_fetched(known.name)
+            return base if base.is_dir() else find_model(base)
+        case Path() as file:
+            return find_model(file)
+    raise ConfigError("init.base is missing")
+
+
+def _file(value: Path) -> Path:
+    """A path as it is; a catalogued name as the first of its files."""
+    known = entries().get(str(value))
+    if known is None:
+        return value
+    return find_fetched(known.name, whole=False) / known.files[0].path
+
+
+def _load_folder(model: OneStepRestorer, folder: Path) -> None:
+    base = load_diffusers_base(folder)
+    ours = model.config
+    for name, theirs, wanted in (
+        ("autoencoder", base.autoencoder, ours.autoencoder),
+        ("unet", base.unet, ours.unet),
+        ("schedule", ScheduleConfig(), ours.schedule),
+    ):
+        _must_agree(theirs, wanted, name, f"init: {folder} is a model of another configuration")
+    own = model.state_dict()
+    model.load_state_dict({**own, **base.tensors})
+
+
+def _load_model(model: OneStepRestorer, path: Path) -> None:
+    checkpoint = read_checkpoint(path)
+    theirs, ours = checkpoint.config, model.config
+    parts = ["autoencoder", "unet", "schedule", "timestep"]
+    same_prompt = type(theirs.prompt) is type(ours.prompt)
+    if same_prompt and not isinstance(ours.prompt, TextPromptConfig):
+        parts.append("prompt")
+    for part in parts:
+        what = f"init: {path} is a model of another configuration"
+        _must_agree(getattr(theirs, part), getattr(ours, part), part, what)
+    same_prompt = same_prompt and theirs.prompt == ours.prompt
+    given = build(checkpoint, path).state_dict()
+    own = {n: t for n, t in model.state_dict().items() if n.startswith("prompt.")}
+    rest = {n: t for n, t in given.items() if not n.startswith("prompt.")}
+    model.load_state_dict(given if same_prompt else {**rest, **own})
+
+
+def _load_text(model: OneStepRestorer, config: TrainConfig) -> None:
+    """What a prompt of texts takes from the base: its text encoder, or what that says."""
+    wanted, place = config.model.prompt, _base(config)
+    match wanted, model.prompt:
+        case TextPromptConfig(text=text), TextPrompt() as prompt:
+            if not place.is_dir() and read_checkpoint(place).config.prompt == wanted:
+                return  # it came with the model
+            if not text.strip() and _text_encoder(place) is None:
+                return  # zeros
+            p = _embed(text, "model.prompt.text", model, config)
+            if p.shape != prompt.embedding.shape:
+                ours, theirs = ("×".join(map(str, x.shape)) for x in (prompt.embedding, p))
+                raise ConfigError(
+                    f"model.prompt is {ours}; the text encoder of {place} gives {theirs}"
+                )
+            prompt.embedding.copy_(p)
+        case DAPEConfig(text=here), DAPE() as prompt if place.is_dir():
+            there, encoder = load_text_encoder(place)
+            what = f"init: {place} has another text encoder"
+            _must_agree(there, here, "prompt.text", what)
+            prompt.text.load_state_dict(encoder.state_dict())
+
+
+def _load_image_encoder(
+    model: OneStepRestorer, path: Path, init: InitConfig, report: Report
+) -> None:
+    what = f"init.image_encoder: {path} is another one"
+    match model.config.prompt, model.prompt:
+        case HFIEConfig(encoder=ours), HFIE() as hfie:
+            if path.suffix == ".safetensors":
+                theirs, tensors = read_image_encoder(path)
+            else:
+                theirs, tensors = import_ram(path, report)
+            _must_agree(theirs, ours, "prompt.encoder", what)
+            hfie.encoder.load_state_dict(tensors)
+        case DAPEConfig(tagger=wanted), DAPE() as dape:
+            found, tensors = import_tagger(
+                path,
+                dape=init.dape and _file(init.dape),
+                tags=init.tags,
+                thresholds=init.thresholds,
+                heads=wanted.heads,
+                report=report,
+            )
+            _must_agree(found, wanted, "prompt.tagger", what)
+            dape.tagger.load_state_dict(tensors)
+        case _:
+            raise ConfigError(f"init.image_encoder is {path}; the prompt of a text sees no image")
+
+
+def _embed(text: str, field: str, model: OneStepRestorer, config: TrainConfig) -> Tensor:
+    """The prompt of a text [q, d], by the text encoder of the model or of what it starts from."""
+    encoder = model.prompt.text if isinstance(model.prompt, DAPE) else _text_encoder(_base(config))
+    if encoder is None:
+        raise ConfigError(
+            f"{field} is {text!r}; it needs a text encoder, which {_base(config)} does not have"
+        )
+    p = encoder([text])[0].cpu()
+    if p.shape[1] != (width := model.config.unet.cross_attention_dim):
+        raise ConfigError(
+            f"{field}: the text encoder gives {p.shape[1]} channels, the U-Net takes {width}"
+        )
+    return p
+
+
+def _text_encoder(place: Path) -> TextEncoder | None:
+    """The text encoder of a folder, or of a model file that has one."""
+    if place.is_dir():
+        return load_text_encoder(place)[1]
+    checkpoint = read_checkpoint(place)
+    prompt = checkpoint.config.prompt
+    if not isinstance(prompt, DAPEConfig):
+        return None
+    encoder, head = TextEncoder(prompt.text), "prompt.text."
+    given = {n.removeprefix(head): t for n, t in checkpoint.tensors.items() if n.startswith(head)}
+    encoder.load_state_dict(given)
+    return encoder.eval()
+
+
+def _must_agree(theirs: Any, ours: Any, name: str, what: str) -> None:
+    """Raise `ConfigError` at the first field in which two configurations differ."""
+    if (found := _difference(to_dict(theirs), to_dict(ours), name)) is not None:
+        field, there, here = found
+        hint = ", the width of its prompt" if field == "unet.cross_attention_dim" else ""
+        raise ConfigError(f"{what}: {field} is {there!r} there{hint}, {here!r} in `model`")
+
+
+def _difference(theirs: Any, ours: Any, name: str) -> tuple[str, Any, Any] | None:
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return None if theirs == ours else (name, theirs, ours)
+    for key in {**theirs, **ours}:
+        if found := _difference(theirs.get(key), ours.get(key), f"{name}.{key}"):
+            return found
+    return None

@@ -15,9 +15,9 @@ from hbr.config import ConfigError, from_dict
 from hbr.models.checkpoint import Checkpoint, check_weights, read_checkpoint
 from hbr.models.config import (
     AutoencoderConfig,
-    FixedPromptConfig,
     RestorerConfig,
     ScheduleConfig,
+    TextPromptConfig,
     UNetConfig,
 )
 from hbr.models.files import WeightsError
@@ -96,7 +96,7 @@ def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> 
     config = RestorerConfig(
         autoencoder=base.autoencoder,
         unet=base.unet,
-        prompt=FixedPromptConfig(n_queries=n_queries, width=width, text=text),
+        prompt=TextPromptConfig(n_queries=n_queries, width=width, text=text),
         native_size=base.native_size,
         name=path.resolve().name,
     )

@@ -31,6 +31,7 @@ from hbr.models.importing.reading import load_pickle, origin, require_tensors
 
 # tables that follow from the sizes
 _DERIVED = re.compile(r"\.(attn_mask|relative_position_index)$")
+_ENCODER = ("visual_encoder.", "image_proj.")
 _BLOCK = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
@@ -62,17 +63,37 @@ def import_ram(
     Raises:
         WeightsError: the file is unsafe or damaged, or not a RAM with a Swin transformer.
     """
+    tensors = read_ram(source)
+    config, renamed = read_swin(tensors, source)
+    heads = sorted({name.partition(".")[0] for name in tensors if not name.startswith(_ENCODER)})
+    if heads:
+        report(f"left out, as HFIE does not need it: {', '.join(heads)}")
+    return config, renamed
+
+
+def read_ram(source: Path) -> dict[str, Tensor]:
+    """All weights of a published RAM checkpoint, as it names them.
+
+    Raises:
+        WeightsError: the file is missing, unsafe, damaged, or no RAM checkpoint.
+    """
     values = load_pickle(source)
     if not isinstance(values, dict) or "model" not in values:
         raise WeightsError(f"{source} is no RAM checkpoint: its 'model' is missing")
-    tensors = require_tensors(values["model"], f"{source}: model")
-    parts = ("visual_encoder.", "image_proj.")
-    ours = {name: t for name, t in tensors.items() if name.startswith(parts)}
-    heads = sorted({name.partition(".")[0] for name in tensors if name not in ours})
-    config = _read_config(ours, source)
-    if heads:
-        report(f"left out, as HFIE does not need it: {', '.join(heads)}")
-    renamed = rename_swin(ours, source)
+    return require_tensors(values["model"], f"{source}: model")
+
+
+def read_swin(
+    tensors: Mapping[str, Tensor], source: Path
+) -> tuple[ImageEncoderConfig, dict[str, Tensor]]:
+    """The image encoder among the weights of a RAM: its configuration, and its weights as ours.
+
+    Raises:
+        WeightsError: it lacks a weight, or has one that is not known.
+    """
+    found = {name: t for name, t in tensors.items() if name.startswith(_ENCODER)}
+    config = _read_config(found, source)
+    renamed = rename_swin(found, source)
     with torch.device("meta"):
         wanted = {name: tuple(t.shape) for name, t in ImageEncoder(config).state_dict().items()}
     check_weights(wanted, {name: tuple(t.shape) for name, t in renamed.items()}, source)
@@ -170,6 +191,19 @@ def load_image_encoder(path: str | Path) -> ImageEncoder:
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
     """
+    config, tensors = read_image_encoder(path)
+    with init_empty_weights(include_buffers=False):
+        encoder = ImageEncoder(config)
+    encoder.load_state_dict(tensors, assign=True)
+    return encoder.eval()
+
+
+def read_image_encoder(path: str | Path) -> tuple[ImageEncoderConfig, dict[str, Tensor]]:
+    """As `load_image_encoder`: the configuration, and the weights in float32.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind.
+    """
     path = Path(path)
     metadata, shapes = read_metadata(path)
     if metadata.get("format") != IMAGE_ENCODER_FORMAT:
@@ -178,13 +212,10 @@ def load_image_encoder(path: str | Path) -> ImageEncoder:
         config = from_dict(ImageEncoderConfig, json.loads(metadata["config"]))
     except (KeyError, json.JSONDecodeError, ConfigError) as error:
         raise WeightsError(f"{path}: its configuration does not fit: {error}") from None
-    with init_empty_weights(include_buffers=False):
-        encoder = ImageEncoder(config)
-    wanted = {name: tuple(t.shape) for name, t in encoder.state_dict().items()}
+    with torch.device("meta"):
+        wanted = {name: tuple(t.shape) for name, t in ImageEncoder(config).state_dict().items()}
     check_weights(wanted, shapes, path)
-    tensors = {name: t.float().clone() for name, t in read_tensors(path, shapes)}
-    encoder.load_state_dict(tensors, assign=True)
-    return encoder.eval()
+    return config, {name: t.float().clone() for name, t in read_tensors(path, shapes)}
 
 
 def put_into(

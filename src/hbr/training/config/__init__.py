@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.config import check
-from hbr.models.config import RestorerConfig
+from hbr.models.config import DAPEConfig, RestorerConfig, TextPromptConfig
 from hbr.training.config.data import DataConfig, SourceConfig, ValidationConfig
+from hbr.training.config.init import InitConfig
 from hbr.training.config.memory import MemoryConfig
 from hbr.training.config.objective import (
     AutoencodingConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "AutoencodingConfig",
     "DataConfig",
     "DiffusionConfig",
+    "InitConfig",
     "LossConfig",
     "MemoryConfig",
     "OptimConfig",
@@ -33,6 +35,8 @@ __all__ = [
     "VSDConfig",
     "ValidationConfig",
 ]
+
+_A_BASE = "an `init` with a text encoder, as sd-2.1-base has"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class TrainConfig:
         out: folder of checkpoints, curves and pictures.
         start: "identity" sets random weights so that the model gives its input back
             (`hbr.models.identity`); "random" leaves them.
-        init: weights to start from instead, as `hbr restore --model` takes them.
+        init: weights to start from instead: a model, as `hbr restore --model` takes it, or parts.
         freeze: names of parts of the model that stay as they are, such as "autoencoder".
         memory: what is given for less of it.
         precision: of the forward pass; weights and optimizer stay float32.
@@ -66,7 +70,7 @@ class TrainConfig:
         default_factory=RestorationConfig
     )
     start: Literal["random", "identity"] = "random"
-    init: Path | None = None
+    init: Path | InitConfig | None = None
     freeze: tuple[str, ...] = ()
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -87,6 +91,7 @@ class TrainConfig:
             ok = phase.batch % parts == 0
             check(ok, "batch", phase.batch, f"a multiple of optim.accumulate, {parts}")
         self._check_decode_crop()
+        self._check_prompt()
         steps = self.model.schedule.steps
         match self.objective:
             case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
@@ -108,6 +113,19 @@ class TrainConfig:
         check(crop % factor == 0, name, crop, f"a multiple of {factor}")
         smallest = min(phase.crop for phase in self.phases)
         check(crop <= smallest, name, crop, f"at most the crop {smallest}")
+
+    def _check_prompt(self) -> None:
+        if self.init is not None:
+            return
+        match self.model.prompt:
+            case TextPromptConfig(text=text):
+                check(not text.strip(), "model.prompt.text", text, f"blank without {_A_BASE}")
+            case DAPEConfig():
+                check(False, "init", None, f"given: the prompt `dape` needs {_A_BASE}")
+        match self.objective:
+            case RestorationConfig(vsd=VSDConfig(negative_prompt=str(text))):
+                name = "objective.vsd.negative_prompt"
+                check(False, name, text, f"null without {_A_BASE}")
 
     @property
     def steps(self) -> int:

@@ -59,7 +59,8 @@ class VSDConfig:
         weight: of the loss, beside those on pixels.
         space: "x0", as the published code runs it, or "epsilon", Eq. 6 to the letter
             (`hbr.models.vsd.vsd_gradient`).
-        guidance: how far the prior is guided towards the prompt, away from a prompt of zeros.
+        guidance: how far the prior is guided towards the prompt, away from the negative one.
+        negative_prompt: a text, embedded by the text encoder that `init` has; None is zeros.
         timesteps: t is drawn from [low, high); the regularizer's own from the whole schedule.
         lora: the regularizer's adapters, which sit on the U-Net beside the generator's.
         lr: of the regularizer; None is the generator's.
@@ -68,6 +69,7 @@ class VSDConfig:
     weight: float = 1.0
     space: Literal["x0", "epsilon"] = "x0"
     guidance: float = 7.5
+    negative_prompt: str | None = None
     timesteps: tuple[int, int] = (20, 980)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     lr: float | None = None
@@ -86,15 +88,17 @@ class RestorationConfig:
     """LQ in, HQ out, in one step (OSDHuman §3.1).
 
     Attributes:
-        prompt_from: the image that the prompt is made of; "hq" is for comparisons only, as in
-            OSDHuman's table 4, since there is no HQ image to restore from. "none" is zeros.
+        prompt_from: the image that the prompt is made of, in training and in validation. "hq" is
+            for comparisons, as in OSDHuman's table 4: it shows what a perfect prompt would be
+            worth. `hbr restore` has no HQ image, so it makes the prompt of the LQ one whatever
+            this says.
         lora: adapters on the encoder and the U-Net, whose own weights and the decoder's are frozen
             then; None trains every weight.
         vsd: the distillation, which needs `lora`: the frozen U-Net is its prior.
     """
 
     kind: Literal["restoration"] = "restoration"
-    prompt_from: Literal["lq", "hq", "none"] = "lq"
+    prompt_from: Literal["lq", "hq"] = "lq"
     lora: LoRAConfig | None = None
     vsd: VSDConfig | None = None
 

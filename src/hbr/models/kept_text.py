@@ -1,0 +1,65 @@
+"""A text among the weights, so that one file holds all that a model needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hbr.models.files import WeightsError
+
+T = TypeVar("T")
+
+
+class KeptText(nn.Module):
+    """A text of any length, as its UTF-8 bytes in a buffer; empty until it is put or loaded."""
+
+    data: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("data", torch.zeros(0, dtype=torch.uint8))
+        self._parsed: tuple[Tensor, Any] | None = None
+
+    def put(self, text: str) -> None:
+        """Keep this text."""
+        self.data = as_bytes(text).to(self.data.device)
+
+    def parsed(self, parse: Callable[[str], T]) -> T:
+        """What `parse` makes of the text; it is called once, as long as the text stays.
+
+        Raises:
+            WeightsError: the buffer holds no text.
+        """
+        if self._parsed is None or self._parsed[0] is not self.data:
+            try:
+                text = bytes(self.data.cpu().tolist()).decode()
+            except (UnicodeDecodeError, ValueError, TypeError):
+                raise WeightsError("a text that the model file should hold is damaged") from None
+            self._parsed = (self.data, parse(text))
+        result: T = self._parsed[1]
+        return result
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        given = state_dict.get(f"{prefix}data")
+        if isinstance(given, Tensor):
+            self.data = torch.empty_like(given, device=self.data.device)  # of the length that comes
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def as_bytes(text: str) -> Tensor:
+    """The buffer of a text: uint8 [bytes]."""
+    return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
+
+
+def fit_texts(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give every kept text of `model` the length that it has in a file of these shapes."""
+    for name, module in model.named_modules():
+        shape = shapes.get(f"{name}.data", ())
+        if isinstance(module, KeptText) and len(shape) == 1:
+            module.data = torch.zeros(shape, dtype=torch.uint8)

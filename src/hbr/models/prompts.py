@@ -1,0 +1,45 @@
+"""What a prompt extractor is, and the one that a configuration names.
+
+Shapes: b batch, q prompt tokens, d prompt width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from hbr.models.config import DAPEConfig, HFIEConfig, PromptConfig, TextPromptConfig
+from hbr.models.hfie import HFIE
+
+
+class Prompt(Protocol):
+    """Tells the U-Net what to restore."""
+
+    def __call__(self, image: Tensor, /) -> Tensor:
+        """The prompt: [b, 3, h, w] in [0, 1] → p [b, q, d]."""
+
+
+@runtime_checkable
+class TakesText(Protocol):
+    """A prompt extractor that also embeds what the user writes."""
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """The prompts of texts: [b, q, d]."""
+
+
+def build_prompt(config: PromptConfig) -> nn.Module:
+    """The extractor (`Prompt`) of a configuration, with random weights."""
+    match config:
+        case HFIEConfig():
+            return HFIE(config)
+        # most models need neither CLIP nor BERT, whose import takes its time
+        case TextPromptConfig():
+            from hbr.models.text import TextPrompt
+
+            return TextPrompt(config)
+        case DAPEConfig():
+            from hbr.models.dape import DAPE
+
+            return DAPE(config)

@@ -1,0 +1,111 @@
+"""RAM's tagger: which of its tags an image shows.
+
+Source: Recognize Anything (Zhang et al. 2023); its head is Query2Label's (Liu et al. 2021): every
+tag is a query that looks at the image by itself. Written on transformers' Swin and BERT parts.
+
+Shapes: b batch, k tags, n image tokens, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput, BertSelfOutput
+
+from hbr.models.config import TaggerConfig
+from hbr.models.files import WeightsError
+from hbr.models.hfie import ImageEncoder
+from hbr.models.kept_text import KeptText
+
+
+class Tagger(nn.Module):
+    """Names what is in an image, from a list of tags that it carries; frozen."""
+
+    def __init__(self, config: TaggerConfig) -> None:
+        super().__init__()
+        self.encoder = ImageEncoder(config.encoder)
+        label_width = config.encoder.proj_dim
+        self.label_embed = nn.Parameter(torch.randn(config.n_tags, label_width) * 0.02)
+        self.wordvec_proj = nn.Linear(label_width, config.width)
+        self.layers = nn.ModuleList(TaggingLayer(config) for _ in range(config.layers))
+        self.fc = nn.Linear(config.width, 1)
+        self.list = KeptText()
+        self.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """How likely each tag is: [b, 3, h, w] in [0, 1] → [b, k], float32 in (0, 1)."""
+        tokens = self.encoder(image)  # [b, n, proj_dim]
+        labels = F.relu(self.wordvec_proj(self.label_embed))  # [k, d]
+        x = repeat(labels, "k d -> b k d", b=image.shape[0])
+        for layer in self.layers:
+            x = layer(x, tokens)
+        return torch.sigmoid(self.fc(x).squeeze(-1).float())
+
+    @torch.no_grad()
+    def tags(self, image: Tensor) -> list[tuple[str, ...]]:
+        """The tags of each image [b, 3, h, w] in [0, 1] above their thresholds, as in the list.
+
+        Raises:
+            WeightsError: the list is missing, damaged, or of another length.
+        """
+        names, thresholds = self.list.parsed(_parse_list)
+        if len(names) != len(self.label_embed):
+            raise WeightsError(
+                f"the model's list has {len(names)} tags; its tagger knows {len(self.label_embed)}"
+            )
+        # in float32 whatever the model runs in: 0.65 has no exact place in bfloat16
+        shown = self(image).cpu() > torch.tensor(thresholds)
+        return [tuple(names[i] for i in row.nonzero().flatten().tolist()) for row in shown]
+
+    def put_list(self, names: Sequence[str], thresholds: Sequence[float]) -> None:
+        """Keep the names of the tags, and how likely each must be to count."""
+        self.list.put(write_list(names, thresholds))
+
+
+class TaggingLayer(nn.Module):
+    """A BERT layer without self-attention: the tags [b, k, d] look at the image tokens."""
+
+    def __init__(self, config: TaggerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(config.encoder.proj_dim, config.width)
+        self.value = nn.Linear(config.encoder.proj_dim, config.width)
+        bert = BertConfig(
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            hidden_dropout_prob=0.0,  # nothing here is ever trained
+        )
+        self.attended = BertSelfOutput(bert)
+        self.intermediate = BertIntermediate(bert)
+        self.output = BertOutput(bert)
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """[b, k, d] and tokens [b, n, proj_dim] → [b, k, d]."""
+        q, k, v = (
+            rearrange(y, "b l (h d) -> b h l d", h=self.heads)
+            for y in (self.query(x), self.key(tokens), self.value(tokens))
+        )
+        seen = rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> b l (h d)")
+        x = self.attended(seen, x)
+        return cast(Tensor, self.output(self.intermediate(x), x))
+
+
+def write_list(names: Sequence[str], thresholds: Sequence[float]) -> str:
+    """Names and thresholds as `Tagger.list` keeps them: a line a tag."""
+    pairs = zip(names, thresholds, strict=True)
+    return "\n".join(f"{threshold!r}\t{name}" for name, threshold in pairs)
+
+
+def _parse_list(text: str) -> tuple[list[str], list[float]]:
+    rows = [line.partition("\t") for line in text.split("\n")]
+    try:
+        return [name for _, _, name in rows], [float(threshold) for threshold, _, _ in rows]
+    except ValueError:
+        raise WeightsError("the model's list of tags is missing or damaged") from None

@@ -1,0 +1,43 @@
+"""The published weights that a training starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hbr.config import check
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Weights to start from, part by part; what no file gives keeps its random start.
+
+    A name of `hbr models list` stands for what `hbr models fetch` has put there.
+
+    Attributes:
+        base: autoencoder and U-Net, and the text encoder where the prompt needs one: a name
+            ("sd-2.1-base"), a diffusers folder, or a model file of hbr, of which a prompt of the
+            same kind is taken too.
+        image_encoder: what the prompt sees the image through: a name ("ram-swin-l"), a RAM
+            checkpoint, or a file of `hbr models import --kind ram`. HFIE takes the image encoder
+            of it; `dape` the whole tagger, which only a RAM checkpoint has.
+        dape: LoRA of SeeSR's DAPE, merged into the tagger; None leaves the tagger as RAM's.
+        tags: the names of the tags, a line each; None is `ram_tag_list.txt` beside the checkpoint.
+        thresholds: how likely each tag must be to count, a line each; None is
+            `ram_tag_list_threshold.txt` beside the checkpoint, or 0.68 for all if there is none.
+    """
+
+    base: Path | None = None
+    image_encoder: Path | None = None
+    dape: Path | None = None
+    tags: Path | None = None
+    thresholds: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check what must fit together."""
+        ok = self.base is not None or self.image_encoder is not None
+        check(ok, "base", self.base, "given, or `image_encoder`")
+        for name in ("dape", "tags", "thresholds"):
+            got = getattr(self, name)
+            ok = got is None or self.image_encoder is not None
+            check(ok, name, got, "left out, since no `image_encoder` is given")
