@@ -121,7 +121,7 @@ def test_frozen_parts_stay_as_they_are(tmp_path):
 
 def test_a_state_of_another_model_is_refused(tmp_path):
     train(settings(tmp_path))
-    with pytest.raises(ConfigError, match="another seed"):
+    with pytest.raises(ConfigError, match="with seed 0, and now it is 5"):
         train(settings(tmp_path, seed=5))
 
 

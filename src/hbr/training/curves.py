@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,16 @@ class Curves:
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Write the numbers of a step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        """Write the numbers of a step.
+
+        Raises:
+            OSError: the file cannot be written, as on a full disk; it is named.
+        """
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._file.name) from None
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -41,7 +49,8 @@ class Curves:
 
     def __exit__(self, *_: object) -> None:
         """Close the files."""
-        self._file.close()
+        with suppress(OSError):  # all that could be written is
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -123,6 +123,19 @@ class Source:
             square = square[:, ::-1]
         return rearrange(torch.from_numpy(np.ascontiguousarray(square)), "h w c -> c h w")
 
+    def skip(self, generator: Generator, *, mirror: bool = True) -> None:
+        """Draw as many numbers as `crop` does, without reading the photo.
+
+        How many that is depends on nothing that is in it, nor on what is drawn.
+        """
+        _integer(len(self.photos), generator)
+        if self.boxes is None:
+            _integer(2, generator), _integer(2, generator)
+        else:
+            _integer(2, generator), _unit(generator), _unit(generator)
+        if mirror:
+            _integer(2, generator)
+
     def _read(self, index: int, skipped: dict[str, str]) -> tuple[int, np.ndarray]:
         """Photo `index`, or the next one that can be read: the same at every try."""
         n = len(self.photos)
@@ -176,13 +189,13 @@ class Skipped:
         self.allowed = allowed_errors(photos, errors)
         self.lines = lines
 
-    def add(self, pair: Pair) -> list[str]:
-        """Count those of a batch; gives a line for each that is new.
+    def add(self, skipped: dict[str, str]) -> list[str]:
+        """Count those of a batch, name → why; gives a line for each that is new.
 
         Raises:
             ConfigError: there are more now than may be.
         """
-        new = {name: why for name, why in pair.skipped.items() if name not in self.lines}
+        new = {name: why for name, why in skipped.items() if name not in self.lines}
         self.lines.update(new)
         if len(self.lines) > self.allowed:
             raise _too_many(self.lines, self.allowed, self.photos)
@@ -190,11 +203,18 @@ class Skipped:
 
 
 class TrainingPairs(IterableDataset[Pair | ConfigError]):
-    """The batches of a training from `start` on, in order."""
+    """The batches of a training from `start` on, in order.
 
-    def __init__(self, config: TrainConfig, start: int) -> None:
+    Args:
+        config: the training.
+        start: the first step, from 0.
+        index, count: of each batch, only the share of this one of so many processes.
+    """
+
+    def __init__(self, config: TrainConfig, start: int, index: int = 0, count: int = 1) -> None:
         self.config = config
         self.start = start
+        self.index, self.count = index, count
         self.sources = [Source(s, config.data.errors) for s in config.data.sources]
 
     @property
@@ -217,25 +237,35 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
                 return
 
     def batch(self, step: int) -> Pair:
-        """The pair of this step (from 0)."""
+        """The pair of this step (from 0): the crops of the share, as they are in the whole."""
         phase = self.config.phase_at(step)
+        share = share_of(phase.batch, self.index, self.count)
         data = self.config.data
         generator = seeded(self.config.seed, step)
         weights = [s.weight for s in data.sources]
         crops, degradations = [], []
         skipped: dict[str, str] = {}
-        for _ in range(phase.batch):
+        for i in range(phase.batch):
             source = self.sources[_weighted(weights, generator)]
             shrink = 1.0
             if _unit(generator) < data.shrink_prob:
                 low, high = data.shrink
                 shrink = low + (high - low) * _unit(generator)
-            crops.append(
-                source.crop(phase.crop, shrink, generator, mirror=data.mirror, skipped=skipped)
-            )
+            if i in share:
+                crops.append(
+                    source.crop(phase.crop, shrink, generator, mirror=data.mirror, skipped=skipped)
+                )
+            else:
+                source.skip(generator, mirror=data.mirror)
             degradations.append(_draw_one(data, generator))
         hq = torch.stack(crops).float() / 255
-        return Pair(hq, degrade(hq, degradations), skipped)
+        return Pair(hq, degrade(hq, [degradations[i] for i in share]), skipped)
+
+
+def share_of(batch: int, index: int, count: int) -> range:
+    """The crops of a batch that belong to one of `count` processes, which divides it."""
+    size = batch // count
+    return range(index * size, (index + 1) * size)
 
 
 def _draw_one(data: DataConfig, generator: Generator) -> Degradation:
@@ -289,13 +319,15 @@ def check_validation(config: ValidationConfig) -> None:
             )
 
 
-def validation_pairs(config: ValidationConfig) -> Iterator[Pair]:
+def validation_pairs(config: ValidationConfig, numbers: range | None = None) -> Iterator[Pair]:
     """Centre crops and their degradations, one at a time; the same for ever.
 
-    Photo i is degraded by what a generator seeded with (seed, i) draws.
+    Photo i is degraded by what a generator seeded with (seed, i) draws; `numbers` chooses photos.
     """
     photos = open_photos(config)
     for i in range(min(config.count, len(photos))):
+        if numbers is not None and i not in numbers:
+            continue
         pixels = read_pixels(photos, i)
         h, w = pixels.shape[:2]
         s = config.crop

@@ -10,8 +10,9 @@ import math
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hbr.config import to_dict
-from hbr.image import Photo, write_photo
+from hbr.files import write_text
 from hbr.models.checkpoint import save_checkpoint
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.adapters import add_adapters, released, write_generator
@@ -37,15 +38,17 @@ from hbr.training.data import (
 )
 from hbr.training.draws import Draws
 from hbr.training.losses import load_networks
+from hbr.training.measuring import Measured, Seen, summary, write_picture
 from hbr.training.memory import checkpoint_blocks
 from hbr.training.objectives import build_objective
+from hbr.training.processes import Processes
 from hbr.training.start import (
     begin_at_identity,
     embed_negative,
     freeze,
     load_initial_weights,
 )
-from hbr.training.state import TrainState
+from hbr.training.state import TrainingError, TrainState
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
@@ -61,18 +64,21 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
 class Trainer:
     """A training that can be stopped and gone on with at any moment.
 
+    Under `torchrun` or `accelerate launch`, each process makes one, and they train together.
+
     Args:
         config: the training.
-        device: where it runs.
-        report: called with one line of progress at a time.
+        device: where it runs; the kind alone if there are several processes.
+        report: called with one line of progress at a time, in the first process.
     """
 
     def __init__(
         self, config: TrainConfig, device: str = "cpu", report: Callable[[str], None] = print
     ) -> None:
         self.config = config
-        self.device = torch.device(device)
-        self.report = report
+        self.processes = Processes(device, config)
+        self.device = self.processes.device
+        self.report = report if self.processes.first else _say_nothing
         check_validation(config.validation)
         networks = load_networks(config, self.device)
         self.state_file = config.out / "state.safetensors"
@@ -93,45 +99,65 @@ class Trainer:
             freeze(model, name)
         # on CPUs and on tensor cores convolutions are fastest with the channels last
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.processes.equal_weights(p for p in self.model.parameters() if p.requires_grad)
         self.state = TrainState(self.model, config)
         if self.state_file.exists():
             self.state.load(self.state_file)
-            report(f"going on at step {self.state.step} of {config.steps}")
+            self.report(f"going on at step {self.state.step} of {config.steps}")
+        self.processes.agree({"recipe": to_dict(config), "number of steps made": self.state.step})
 
     def run(self) -> Path:
         """Train to the end; returns the model file.
 
         Raises:
             KeyboardInterrupt: it was stopped; the state is saved.
+            TrainingError: it cannot go on; what was last saved is whole.
+            WeightsError, OSError: a file cannot be written; what was last saved is whole.
         """
-        config, state = self.config, self.state
-        config.out.mkdir(parents=True, exist_ok=True)
-        (config.out / "config.json").write_text(json.dumps(to_dict(config), indent=1))
-        pairs = TrainingPairs(config, state.step)
+        config, state, processes = self.config, self.state, self.processes
+        processes.begin()
+        pairs = TrainingPairs(config, state.step, processes.index, processes.count)
         skipped = Skipped(pairs.photos, config.data.errors, state.skipped)
-        with Curves(config.out, state.step) as curves, _stoppable() as stopped:
+        with self._curves() as curves, _stoppable() as stopped:
             started, first = time.monotonic(), state.step
             for pair in prepared(pairs):
-                for line in skipped.add(pair):
+                for line in skipped.add(processes.union(pair.skipped)):
                     self.report(line)
                 terms = self._step(self._placed(pair))
-                if state.step % 20 == 0 or state.step == config.steps:
+                last = state.step == config.steps
+                numbers = {}
+                if state.step % 20 == 0 or last:
                     numbers = {f"loss/{k}": v for k, v in terms.items()}
-                    curves.add(state.step, {**numbers, "data/skipped": len(skipped.lines)})
+                    numbers["data/skipped"] = len(skipped.lines)
                 if state.step % 100 == 0 or state.step == first + 5:
                     pace = (time.monotonic() - started) / (state.step - first)
                     self.report(self._line(terms, pace))
-                last = state.step == config.steps
-                # before the state is saved: what a kill takes away is then done again
+                measured = None
                 if last or state.step % config.validation.every == 0:
-                    curves.add(state.step, self._validate())
-                if stopped() or last or state.step % config.save_every == 0:
-                    self._save()
-                if stopped():
+                    measured = self._validate()
+                # all have to stop after the same step
+                stop = processes.any(stopped())
+                save = stop or last or state.step % config.save_every == 0
+                if numbers or measured or save:
+                    processes.by_first(partial(self._write, curves, numbers, measured, save=save))
+                if stop:
+                    processes.end()
                     raise KeyboardInterrupt
         if skipped.lines:
             self.report(f"{len(skipped.lines)} of {pairs.photos} photos could not be read")
+        processes.end()
         return self.config.out / "model.safetensors"
+
+    @contextmanager
+    def _curves(self) -> Iterator[Curves | None]:
+        """Those that the first process writes, beside the configuration."""
+        if not self.processes.first:
+            yield None
+            return
+        out = self.config.out
+        write_text(out / "config.json", json.dumps(to_dict(self.config), indent=1))
+        with Curves(out, self.state.step) as curves:
+            yield curves
 
     def _placed(self, pair: Pair) -> Pair:
         layout = torch.channels_last
@@ -139,41 +165,113 @@ class Trainer:
         return Pair(hq, lq)
 
     def _step(self, pair: Pair) -> dict[str, float]:
-        config, state = self.config, self.state
+        """The generator's update, then the regularizer's, by this process's share of the batch."""
+        config, state, processes = self.config, self.state, self.processes
         self.model.train()
         rate = learning_rate(state.step, config.steps, config.optim)
         state.set_learning_rate(rate)
-        pixel_loss = config.phase_at(state.step).loss or config.loss
-        # the data have (seed, step) to themselves
-        draws = Draws(seeded(config.seed, state.step, 1))
-        with self._autocast():
-            losses = self.objective.losses(self.model, pair, pixel_loss, draws)
-        out = self._minimise(losses.terms)
-        if losses.then is not None:
-            with self._autocast():
-                following = losses.then()
-            out |= {name: v for name, v in self._minimise(following).items() if name != "norm"}
-        state.step += 1
+        then: list[Callable[[], dict[str, Tensor]]] = []
+
+        def first() -> Iterator[dict[str, Tensor]]:
+            for draws, part in self._parts(pair):
+                with processes.autocast():
+                    pixel_loss = config.phase_at(state.step).loss or config.loss
+                    losses = self.objective.losses(self.model, part, pixel_loss, draws)
+                if losses.then is not None:
+                    then.append(losses.then)
+                yield losses.terms
+
+        def second() -> Iterator[dict[str, Tensor]]:
+            for following in then:
+                with processes.autocast():
+                    terms = following()
+                yield terms
+
+        out, finite = self._minimise(first())
+        if then:
+            followed, so_is_this = self._minimise(second())
+            out |= {name: value for name, value in followed.items() if name != "norm"}
+            finite = finite and so_is_this
+        self._count(finite)
         state.update_average()
         return {**out, "lr": rate}
 
-    def _minimise(self, terms: dict[str, Tensor]) -> dict[str, float]:
-        """One update by the sum of these terms, if its gradient is finite."""
-        config, state = self.config, self.state
-        state.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        norm = torch.nn.utils.clip_grad_norm_(list(state.trained.values()), config.optim.clip)
-        if not math.isfinite(float(norm)):
-            self.report(f"step {state.step}: the gradient is {float(norm)}; this batch is left out")
-        else:
-            state.optimizer.step()
-        return {**{name: float(term.detach()) for name, term in terms.items()}, "norm": float(norm)}
+    def _parts(self, pair: Pair) -> Iterator[tuple[Draws, Pair]]:
+        """This process's share of a batch, in parts, with the random numbers of each."""
+        seed, step = self.config.seed, self.state.step
+        batch = self.config.phase_at(step).batch
+        start = self.processes.share(batch).start
+        for part in self.processes.parts(batch):
+            # dropout draws from torch's own generator; the data have (seed, step) to themselves
+            torch.manual_seed(seeded(seed, step, 2, part.start).initial_seed())
+            draws = Draws(seeded(seed, step, 1), batch, part.start)
+            at = slice(part.start - start, part.stop - start)
+            yield draws, Pair(pair.hq[at], pair.lq[at])
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+    def _minimise(self, parts: Iterable[dict[str, Tensor]]) -> tuple[dict[str, float], bool]:
+        """One update by the mean over the parts of the batch; (what it was, whether finite)."""
+        state, processes = self.state, self.processes
+        state.optimizer.zero_grad(set_to_none=True)
+        seen: dict[str, list[float]] = defaultdict(list)
+        for terms in parts:
+            processes.backward(torch.stack(list(terms.values())).sum())
+            for name, term in terms.items():
+                seen[name].append(float(term.detach()))
+        out = processes.mean({name: sum(v) / len(v) for name, v in seen.items()})
+        out["norm"] = processes.clip(state.trained.values(), self.config.optim.clip)
+        finite = all(map(math.isfinite, out.values()))
+        if finite:
+            state.optimizer.step()
+        return out, finite
+
+    def _count(self, finite: bool) -> None:
+        """One step more; the end if too many in a row were left out."""
+        state, most = self.state, self.config.optim.nonfinite
+        state.count(finite=finite)
+        if finite:
+            return
+        row = state.left_out_in_a_row
+        self.report(
+            f"step {state.step}: the loss or its gradient is not finite; this batch is left out "
+            f"({row} in a row, {state.left_out} in all)"
+        )
+        if row > most:
+            raise TrainingError(
+                f"step {state.step}: the loss or its gradient was not finite {row} times in a row, "
+                f"and optim.nonfinite is {most}; {self.config.out} is as it was last saved; a "
+                "lower optim.lr, or precision float32, may help"
+            )
+
+    def _write(
+        self,
+        curves: Curves | None,
+        numbers: dict[str, float],
+        measured: Measured | None,
+        *,
+        save: bool,
+    ) -> None:
+        """What the first process leaves of a step."""
+        assert curves is not None
+        step = self.state.step
+        if numbers:
+            left_out = {"left_out": float(self.state.left_out)} if self.state.left_out else {}
+            curves.add(step, {**numbers, **left_out})
+        # before the state is saved: what a kill takes away is then done again
+        if measured is not None:
+            if measured.picture is not None:
+                write_picture(measured.picture, self.config.out / "pictures" / f"{step:06d}.png")
+            line = "  ".join(f"{name} {value:.4f}" for name, value in measured.means.items())
+            self.report(f"step {step}: {line}")
+            curves.add(step, measured.means)
+        if save:
+            self._save()
 
     def _save(self) -> None:
+        if not all(bool(t.isfinite().all()) for t in self.state.average.values()):
+            raise TrainingError(
+                f"step {self.state.step}: the averaged weights are not finite; "
+                f"{self.config.out} is as it was last saved"
+            )
         card = {**self.config.card, "steps": str(self.state.step)}
         with self._averaged():
             save_checkpoint(
@@ -204,30 +302,19 @@ class Trainer:
         return f"{where}  {values}  {pace:.2f} s/step  {left:.0f} min left"
 
     @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        """What the objective measures of the averaged weights, means over the photos; pictures."""
-        config = self.config.validation
-        measured: dict[str, list[Tensor]] = defaultdict(list)
-        pictures: list[Tensor] = []
+    def _validate(self) -> Measured:
+        """What the objective measures of the averaged weights; the photos are shared out."""
+        config, processes = self.config.validation, self.processes
+        numbers = range(processes.index, config.count, processes.count)
+        own = []
         self.model.eval()
         with self._averaged():
-            for i, pair in enumerate(validation_pairs(config)):
-                with self._autocast():
+            for i, pair in zip(numbers, validation_pairs(config, numbers), strict=False):
+                with processes.autocast():
                     seen = self.objective.validate(self.model, self._placed(pair), i)
-                for name, values in seen.numbers.items():
-                    measured[name].append(values)
-                if len(pictures) < config.pictures:
-                    pictures.append(torch.cat(seen.images, dim=-1))
-        out = {name: float(torch.cat(values).mean()) for name, values in measured.items()}
-        out = {f"validation/{name}": value for name, value in out.items()}
-        if pictures:
-            folder = self.config.out / "pictures"
-            folder.mkdir(exist_ok=True)
-            photo = Photo.from_tensor(torch.cat(pictures, dim=-2).cpu())
-            write_photo(photo, folder / f"{self.state.step:06d}.png")
-        line = "  ".join(f"{name} {value:.4f}" for name, value in out.items())
-        self.report(f"step {self.state.step}: {line}")
-        return out
+                picture = torch.cat(seen.images, dim=-1).cpu() if i < config.pictures else None
+                own.append(Seen(i, {n: v.cpu() for n, v in seen.numbers.items()}, picture))
+        return summary(processes.gather(own))
 
 
 @contextmanager
@@ -245,3 +332,7 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say_nothing(_: str) -> None:
+    pass

@@ -15,12 +15,25 @@ from hbr.models.config import LoRAConfig
 from hbr.models.files import write_tensors
 from hbr.training.adapters import is_of_regularizer
 from hbr.training.config import RestorationConfig, TrainConfig, VSDConfig
+from hbr.training.resuming import check_unchanged
+
+_COUNTS = ("step", "left_out", "left_out_in_a_row")
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; the message says why, and what to do."""
 
 
 class TrainState:
     """The model, the average of its weights, the optimizer, and how many steps were made.
 
+    There is no state of a random generator in it: whatever is drawn is a function of the seed and
+    of the number of the step.
+
     Attributes:
+        step: steps that were made.
+        left_out: steps among them whose loss or gradient was not finite.
+        left_out_in_a_row: of those, how many since the last good one.
         skipped: photos that could not be read so far, and why.
     """
 
@@ -37,7 +50,15 @@ class TrainState:
         self.average = {n: p.detach().clone() for n, p in self.trained.items()}
         self.config = config
         self.step = 0
+        self.left_out = 0
+        self.left_out_in_a_row = 0
         self.skipped: dict[str, str] = {}
+
+    def count(self, *, finite: bool) -> None:
+        """A step was made, or left out because its loss or gradient was not finite."""
+        self.step += 1
+        self.left_out += not finite
+        self.left_out_in_a_row = 0 if finite else self.left_out_in_a_row + 1
 
     def set_learning_rate(self, rate: float) -> None:
         """Set the generator's rate; the regularizer's keeps its proportion to it."""
@@ -59,12 +80,10 @@ class TrainState:
             for key in ("exp_avg", "exp_avg_sq", "step"):
                 if key in moments:
                     tensors[f"optimizer.{key}.{name}"] = moments[key]
-        tensors["rng"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["rng_cuda"] = torch.cuda.get_rng_state()
         plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-        metadata = {"step": str(self.step), "config": json.dumps(to_dict(self.config))}
+        metadata = {"config": json.dumps(to_dict(self.config))}
         metadata["skipped"] = json.dumps(self.skipped)
+        metadata |= {name: str(getattr(self, name)) for name in _COUNTS}
         write_tensors(path, plain, metadata)
 
     def _keeps(self, name: str) -> bool:
@@ -78,7 +97,7 @@ class TrainState:
         """Go on exactly where `save` was called.
 
         Raises:
-            ConfigError: the file is damaged, or belongs to another model or seed.
+            ConfigError: the file is damaged, or of a training by another configuration.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -88,12 +107,7 @@ class TrainState:
             raise ConfigError(f"{path} is no training state: {error}") from None
         if not {"config", "step"} <= metadata.keys():
             raise ConfigError(f"{path} is no training state")
-        before, now = json.loads(metadata["config"]), to_dict(self.config)
-        for key in ("model", "objective", "seed", "freeze"):
-            if before.get(key) != now[key]:
-                raise ConfigError(
-                    f"{path} was written with another {key}; give another `out`, or remove it"
-                )
+        check_unchanged(json.loads(metadata["config"]), self.config, path)
         self.model.load_state_dict(_under("model.", tensors), strict=False)
         for name, tensor in _under("average.", tensors).items():
             self.average[name].copy_(tensor)
@@ -103,10 +117,8 @@ class TrainState:
                 for key in ("exp_avg", "exp_avg_sq", "step")
                 if f"optimizer.{key}.{name}" in tensors
             }
-        torch.set_rng_state(tensors["rng"])
-        if "rng_cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["rng_cuda"])
-        self.step = int(metadata["step"])
+        for name in _COUNTS:
+            setattr(self, name, int(metadata.get(name, 0)))
         self.skipped.update(json.loads(metadata.get("skipped", "{}")))
 
 

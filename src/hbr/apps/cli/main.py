@@ -34,6 +34,7 @@ _ERRORS = (
     ("hbr.download", "DownloadError", ExitCode.WEIGHTS),
     ("hbr.image", "PhotoError", ExitCode.NOTHING),
     ("hbr.metrics", "MetricError", ExitCode.WEIGHTS),
+    ("hbr.training.state", "TrainingError", ExitCode.NOTHING),
     ("hbr.curation.sources.base", "SourceError", ExitCode.NOTHING),
     ("hbr.people.people", "DetectorError", ExitCode.WEIGHTS),
     ("hbr.curation.store", "CurationError", ExitCode.NOTHING),

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from hbr.apps.cli import ExitCode
+from hbr.distributed import rank, world_size
 
 
 def train(
@@ -31,7 +32,8 @@ def train(
 ) -> None:
     """Train a model by a recipe; the same command goes on where an earlier run stopped.
 
-    Progress goes to stderr; the last line, on stdout, is the model file.
+    Progress goes to stderr; the last line, on stdout, is the model file. Several GPUs, and several
+    machines, train together under torchrun: see docs/training-cluster.md.
     """
     from hbr.config import load_yaml
     from hbr.training.config import TrainConfig
@@ -51,9 +53,13 @@ def train(
         trainer = Trainer(recipe, device=chosen, report=_report)
         model = trainer.run()
     except KeyboardInterrupt:
-        _report(f"stopped; the same command goes on: {shlex.join(['hbr', *sys.argv[1:]])}")
+        launcher = "launched as before, " if world_size() > 1 else ""
+        command = shlex.join(["hbr", *sys.argv[1:]])
+        if rank() == 0:
+            _report(f"stopped; {launcher}the same command goes on: {command}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    typer.echo(model)
+    if rank() == 0:
+        typer.echo(model)
 
 
 _report = partial(typer.echo, err=True)

@@ -1,0 +1,62 @@
+"""What a validation has seen, photo by photo, as means and a picture.
+
+Shapes: s edge of the crop.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hbr.image import Photo, write_photo
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One photo of a validation, on the CPU.
+
+    Attributes:
+        number: of the photo.
+        numbers: name → what was measured, [1].
+        picture: [1, 3, s, n s], n crops side by side; None if it is not to be shown.
+    """
+
+    number: int
+    numbers: dict[str, Tensor]
+    picture: Tensor | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A whole validation.
+
+    Attributes:
+        means: name → mean over the photos; the names begin with "validation/".
+        picture: [1, 3, m s, n s], m photos below each other, or None.
+    """
+
+    means: dict[str, float]
+    picture: Tensor | None
+
+
+def summary(seen: list[Seen]) -> Measured:
+    """All photos together; the order in which they come makes no difference."""
+    values: dict[str, list[Tensor]] = defaultdict(list)
+    pictures = []
+    for one in sorted(seen, key=lambda one: one.number):
+        for name, value in one.numbers.items():
+            values[name].append(value)
+        if one.picture is not None:
+            pictures.append(one.picture)
+    means = {f"validation/{name}": float(torch.cat(v).mean()) for name, v in values.items()}
+    return Measured(means, torch.cat(pictures, dim=-2) if pictures else None)
+
+
+def write_picture(picture: Tensor, file: Path) -> None:
+    """Write a picture [1, 3, h, w] in [0, 1]; missing folders are made."""
+    file.parent.mkdir(exist_ok=True)
+    write_photo(Photo.from_tensor(picture), file)

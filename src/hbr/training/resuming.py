@@ -1,0 +1,77 @@
+"""What may change between a training and its going on, and what may not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hbr.config import ConfigError, from_dict, to_dict
+from hbr.training.config import TrainConfig
+
+FREE = (
+    "out",
+    "validation",
+    "save_every",
+    "weights",
+    "card",
+    "memory",
+    "data.workers",
+    "data.errors",
+    "optim.accumulate",
+    "optim.nonfinite",
+)
+"""Fields that decide neither what is learned nor from what. The last phase may also have more
+steps, or fewer."""
+
+
+def check_unchanged(before: dict[str, Any], now: TrainConfig, state: Path) -> None:
+    """Make sure that a training goes on as the one that it was.
+
+    Args:
+        before: the configuration that the state was written with, as `to_dict` gives it. Fields
+            that it lacks have their defaults.
+        now: the configuration to go on with.
+        state: the file, for messages.
+
+    Raises:
+        ConfigError: a field that is not `FREE` differs; the first is named.
+    """
+    try:
+        then = from_dict(TrainConfig, before)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{state} is of a training that this version of hbr does not know: {error}; "
+            "train into another folder (--out)"
+        ) from None
+    if len(then.phases) == len(now.phases):
+        last = replace(then.phases[-1], steps=now.phases[-1].steps)
+        phases = [*to_dict(then)["phases"][:-1], to_dict(last)]
+    else:
+        phases = to_dict(then)["phases"]
+    found = _difference({**to_dict(then), "phases": phases}, to_dict(now))
+    if found is not None:
+        where, old, new = found
+        raise ConfigError(
+            f"{state} was written with {where} {_short(old)}, and now it is {_short(new)}; "
+            "set it back, or train into another folder (--out)"
+        )
+
+
+def _difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """Where two plain values first differ, and how; None if they do not."""
+    if where in FREE:
+        return None
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        pairs = [(f"{where}.{key}" if where else key, before[key], now[key]) for key in now]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        both = enumerate(zip(before, now, strict=True))
+        pairs = [(f"{where}[{i}]", old, new) for i, (old, new) in both]
+    else:
+        return (where, before, now) if before != now else None
+    return next((d for w, old, new in pairs if (d := _difference(old, new, w))), None)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
