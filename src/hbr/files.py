@@ -7,6 +7,7 @@ import errno
 import hashlib
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,32 @@ def write_text(path: str | Path, text: str) -> None:
     Bytes of a file name that are not UTF-8 become `\udcxx`, which JSON reads as the same name.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+@contextlib.contextmanager
+def making_folder(path: str | Path) -> Iterator[Path]:
+    """Name a folder beside `path` to fill; it becomes `path` when the block ends well.
+
+    What a kill leaves is removed by the next making of the same folder. If the block raises,
+    nothing is left.
+
+    Raises:
+        OSError: no permission, a full disk, or `path` is there already and is no empty folder.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OSError(errno.EEXIST, "is there already; give a new or an empty folder", str(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        yield part
+        part.replace(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    _sync_folder(target.parent)
 
 
 def sha256(path: str | Path) -> str:

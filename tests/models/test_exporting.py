@@ -1,20 +1,36 @@
 """What is exported computes the same in the libraries that it is exported to."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from hbr.models import OneStepRestorer
+from hbr.models import OneStepRestorer, WeightsError, save_checkpoint
+from hbr.models.catalogue import find_model
+from hbr.models.checkpoint import Checkpoint, read_checkpoint
 from hbr.models.config import LoRAConfig
 from hbr.models.exporting.adapters import Adapter, adapter_of, write_lora
+from hbr.models.exporting.folder import export_folder
+from hbr.models.exporting.loras import export_lora
 from hbr.models.importing import import_weights
 from hbr.models.loading import load_model
-from hbr.models.lora import autoencoder_targets, inject, lora_state, unet_targets
+from hbr.models.lora import (
+    autoencoder_targets,
+    inject,
+    lora_state,
+    merged_state,
+    unet_targets,
+)
+from hbr.models.prompt_files import load_prompt, write_prompt
+from hbr.models.schedule import alphas_cumprod
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def adapted(toy: OneStepRestorer, config: LoRAConfig) -> dict[str, Adapter]:
@@ -79,3 +95,157 @@ def test_a_layer_of_another_rank_is_told_in_the_metadata(tmp_path: Path) -> None
     told = json.loads(metadata(file)["lora_adapter_metadata"])
     assert told["unet.r"] == told["unet.lora_alpha"] == 4
     assert told["unet.rank_pattern"] == told["unet.alpha_pattern"] == {"^y$": 2}
+
+
+def python_of(card: Path) -> str:
+    """The program in a card, as a reader would copy it."""
+    (program,) = re.findall(r"```python\n(.*?)```", card.read_text(), flags=re.DOTALL)
+    return program.replace('folder = "."', f"folder = {str(card.parent)!r}")
+
+
+def equal(a: Checkpoint, b: Checkpoint) -> bool:
+    same = a.config == b.config and dict(a.card) == dict(b.card)
+    return (
+        same
+        and a.tensors.keys() == b.tensors.keys()
+        and all(torch.equal(a.tensors[name].float(), b.tensors[name].float()) for name in a.tensors)
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["hfie", "text", "nano's"])
+def test_a_folder_is_diffusers_own_and_comes_back_as_it_was(
+    toy: OneStepRestorer, toy_file: Path, goldens: Path, tmp_path: Path, kind: str
+) -> None:
+    model = toy_file
+    if kind == "text":
+        model = tmp_path / "text.safetensors"
+        import_weights(goldens / "osediff" / "base", "diffusers", model, prompt="a person")
+    if kind == "nano's":  # pixels in squares, one level, half precision, another timestep
+        model = find_model("nano")
+    folder = export_folder(model, tmp_path / "folder")
+    scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+    restorer = load_model(model)
+    assert torch.allclose(
+        scheduler.alphas_cumprod, alphas_cumprod(restorer.config.schedule).float()
+    )
+    assert scheduler.config.prediction_type == "epsilon"
+    program: dict[str, Any] = {}
+    exec(python_of(folder / "README.md"), program)  # what the card tells its reader to do
+    image = torch.rand(1, 3, 128, 128)
+    torch.testing.assert_close(program["restore"](image), restorer(image), atol=3e-4, rtol=1e-4)
+
+    again = import_weights(folder, "auto", tmp_path / "again.safetensors")
+    assert equal(read_checkpoint(again), read_checkpoint(model))
+
+
+def test_a_folder_is_there_whole_or_not_at_all(toy_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("kept")
+    with pytest.raises(OSError, match="is there already"):
+        export_folder(toy_file, out)
+    assert [p.name for p in out.iterdir()] == ["mine.txt"]
+    left = tmp_path / ".new.part"  # by a kill
+    left.mkdir()
+    (left / "old").touch()
+    export_folder(toy_file, tmp_path / "new")
+    assert not left.exists()
+    assert not (tmp_path / "new" / "old").exists()
+
+
+def test_a_changed_folder_is_refused(toy_file: Path, tmp_path: Path) -> None:
+    folder = export_folder(toy_file, tmp_path / "folder")
+    out = tmp_path / "o.safetensors"
+    with pytest.raises(WeightsError, match="leave --prompt out"):
+        import_weights(folder, "diffusers", out, prompt="x")
+    settings = folder / "unet" / "config.json"
+    values = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**values, "act_fn": "gelu"}))
+    with pytest.raises(WeightsError, match="act_fn"):
+        import_weights(folder, "diffusers", out)
+    settings.write_text(json.dumps(values))
+    (folder / "prompt.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"prompt.safetensors: there is no such"):
+        import_weights(folder, "diffusers", out)
+    (folder / "hbr.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"hbr.json: it does not fit"):
+        import_weights(folder, "diffusers", out)
+
+
+@torch.no_grad()
+def test_osediff_as_a_lora_is_osediff(goldens: Path, tmp_path: Path) -> None:
+    source, base = goldens / "osediff" / "osediff.pkl", goldens / "osediff" / "base"
+    lines: list[str] = []
+    (lora,) = export_lora(source, tmp_path / "lora.safetensors", report=lines.append)
+    assert any("conv_in's own weights" in line for line in lines)
+    for kind, file in (("lora", lora), ("osediff", source)):
+        import_weights(file, kind, tmp_path / f"{kind}.safetensors", base=base)  # type: ignore[arg-type]
+    got, expected = (load_model(tmp_path / f"{k}.safetensors") for k in ("lora", "osediff"))
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(got.state_dict()[name], tensor, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_what_a_training_leaves_as_lora_and_prompt(
+    toy: OneStepRestorer, toy_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    parts = adapted(toy, LoRAConfig())
+    write_lora(run / "lora.safetensors", parts, {"rank": "4", "alpha": "8.0", "base": "toy"})
+    tuned = dict(read_checkpoint(toy_file).tensors)
+    for part in ("unet", "autoencoder"):
+        names = ("default_encoder", "default_decoder", "default_others")
+        merged = merged_state(getattr(toy, part), names)
+        tuned |= {f"{part}.{name}": tensor for name, tensor in merged.items()}
+    tuned["prompt.query"] = tuned["prompt.query"] + 1  # trained beside the adapters
+    model = save_checkpoint(run / "model.safetensors", toy.config, tuned)
+
+    out = tmp_path / "out" / "lora.safetensors"
+    assert export_lora(run, out, prompt=True) == [out, out.with_name("prompt.safetensors")]
+    assert metadata(out)["alpha"] == "8.0"
+    again = tmp_path / "again.safetensors"
+    prompt = out.with_name("prompt.safetensors")
+    import_weights(out, "auto", again, base=toy_file, prompt_file=prompt)
+    for name, tensor in read_checkpoint(again).tensors.items():
+        torch.testing.assert_close(tensor, tuned[name], atol=1e-6, rtol=1e-6, msg=name)
+
+    for source in (run, model, run / "lora.safetensors"):
+        lines: list[str] = []
+        (only,) = export_lora(source, tmp_path / "u.safetensors", vae=False, report=lines.append)
+        assert {name.partition(".")[0] for name in load_file(only)} == {"unet"}
+        assert "vae" not in metadata(only)["lora_adapter_metadata"]
+        assert "prompt extractor" in lines[-1]
+
+
+def test_what_has_no_adapters_says_so(toy_file: Path, goldens: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.safetensors"
+    for source, told in (
+        (toy_file, "adapters are merged"),
+        (tmp_path, "adapters are merged"),
+        (tmp_path / "none.safetensors", "there is no such"),
+        (goldens / "osediff" / "base" / "vae" / WEIGHTS, "neither a model nor a LoRA of hbr"),
+    ):
+        with pytest.raises(WeightsError, match=told):
+            export_lora(source, out)
+    torch.save({"a": torch.ones(1)}, tmp_path / "x.pkl")
+    with pytest.raises(WeightsError, match="no OSEDiff checkpoint"):
+        export_lora(tmp_path / "x.pkl", out)
+    assert not out.exists()
+
+
+def test_a_prompt_of_another_width_is_refused(
+    toy: OneStepRestorer, toy_file: Path, goldens: Path, tmp_path: Path
+) -> None:
+    prompt = write_prompt(tmp_path / "prompt.safetensors", read_checkpoint(toy_file))
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(load_prompt(prompt)(image), toy.prompt(image), atol=1e-5, rtol=0)
+    with pytest.raises(WeightsError, match=r"width of 32; the cross-attention .* takes 64"):
+        import_weights(
+            goldens / "osediff" / "base",
+            "diffusers",
+            tmp_path / "o.safetensors",
+            prompt_file=prompt,
+        )
+    with pytest.raises(WeightsError, match="no prompt extractor"):
+        load_prompt(toy_file)

@@ -168,7 +168,7 @@ def _with_insides(known: Description, path: Path) -> Description:
         return dataclasses.replace(
             known,
             kind="image encoder",
-            parameters=_count(shapes),
+            parameters=count_parameters(shapes),
             config=json.loads(metadata["config"]),
             card=card,
         )
@@ -176,14 +176,15 @@ def _with_insides(known: Description, path: Path) -> Description:
     return dataclasses.replace(
         known,
         licence=known.licence or header.card.get("licence", ""),
-        parameters=_count(shapes),
+        parameters=count_parameters(shapes),
         capabilities=dataclasses.asdict(capabilities_of(header.config)),
         config=to_dict(header.config),
         card=header.card,
     )
 
 
-def _count(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+def count_parameters(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Part of a model → number of its weights, and "all", from the shapes by name."""
     counts: dict[str, int] = {}
     for name, shape in shapes.items():
         part = name.partition(".")[0]

@@ -38,12 +38,12 @@ def write_prompt(path: str | Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_prompt(path: str | Path) -> nn.Module:
-    """The prompt extractor of such a file: images [b, 3, h, w] in [0, 1] → p [b, q, d].
+    """The prompt extractor of such a file, in float32: [b, 3, h, w] in [0, 1] → p [b, q, d].
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
     """
-    return _read(Path(path))[1]
+    return _read(Path(path))[1].float().requires_grad_(False)
 
 
 def with_prompt(checkpoint: Checkpoint, path: Path) -> Checkpoint:

@@ -15,7 +15,7 @@ from torch import Tensor
 from hbr.models import lora
 from hbr.models.exporting.adapters import adapter_of, write_lora
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.config import RestorationConfig, TrainConfig
+from hbr.training.config import InitConfig, RestorationConfig, TrainConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,10 +88,10 @@ def write_generator(
 
 def _base(config: TrainConfig) -> str:
     """What the training began with, without the folders of this machine."""
-    if config.init is None:
+    base = config.init.base if isinstance(config.init, InitConfig) else config.init
+    if base is None:
         return f"none: {config.start} weights"
-    path = Path(str(getattr(config.init, "base", config.init)))
-    return path.name if path.is_absolute() else path.as_posix()
+    return base.name if base.is_absolute() else base.as_posix()
 
 
 def _of_regularizer(name: str) -> str:

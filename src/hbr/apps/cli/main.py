@@ -31,6 +31,7 @@ from hbr.apps.cli import (
 _ERRORS = (
     ("hbr.config", "ConfigError", ExitCode.USAGE),
     ("hbr.models", "WeightsError", ExitCode.WEIGHTS),
+    ("hbr.models.exporting.hub", "HubError", ExitCode.NOTHING),
     ("hbr.download", "DownloadError", ExitCode.WEIGHTS),
     ("hbr.image", "PhotoError", ExitCode.NOTHING),
     ("hbr.metrics", "MetricError", ExitCode.WEIGHTS),

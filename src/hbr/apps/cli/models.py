@@ -1,4 +1,4 @@
-"""`hbr models list | show | verify | fetch | import`."""
+"""`hbr models list | show | verify | fetch | import | export | push`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hbr.apps.cli import ExitCode
+from hbr.apps.cli import ExitCode, model_exports
 from hbr.apps.cli.reporting import print_table
 
 if TYPE_CHECKING:
     from hbr.models.inspection import Description
 
 app = typer.Typer(
-    help="Known weights: what they are, whether they are whole, and how others come in.",
+    help="Known weights: what they are, whether they are whole, how others come in and go out.",
     no_args_is_help=True,
 )
 
@@ -166,6 +166,10 @@ def import_model(
     except ArgumentError as error:
         raise typer.BadParameter(str(error)) from None
     typer.echo(path)
+
+
+app.command("export")(model_exports.export_model)
+app.command("push")(model_exports.push)
 
 
 def _card(d: Description) -> list[tuple[str, Any]]:

@@ -27,7 +27,12 @@ KEYS = {*_UNET.values(), *_VAE.values(), "rank_unet", "rank_vae"} | {
 }
 # the published code saves everything that is called conv_in, the frozen convolution included
 _FROZEN = ("conv_in.base_layer.weight", "conv_in.base_layer.bias")
-_ALPHA = 8.0  # peft's default, which the published code runs with whatever the rank
+ALPHA = 8.0  # peft's default, which the published code runs with whatever the rank
+
+
+def is_osediff(values: Any) -> bool:
+    """Whether what a file holds has most of what an OSEDiff checkpoint has."""
+    return isinstance(values, dict) and len(KEYS & values.keys()) > len(KEYS) / 2
 
 
 def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]) -> Checkpoint:
@@ -59,7 +64,7 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
         targets = {
             adapter: _module_names(values[key], key, source) for adapter, key in names.items()
         }
-        lora.inject(module, targets, LoRAConfig(_rank(rank, source), _ALPHA))
+        lora.inject(module, targets, LoRAConfig(_rank(rank, source), ALPHA))
         lora.load_lora(module, tensors, source)
         count = sum(map(len, targets.values()))
         report(f"merging LoRA of rank {rank} on {count} layers of the {type(module).__name__}")

@@ -22,6 +22,7 @@ from hbr.models.files import (
     read_metadata,
 )
 from hbr.models.importing.osediff import KEYS as OSEDIFF_KEYS
+from hbr.models.importing.osediff import is_osediff
 from hbr.models.importing.reading import load_pickle
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -160,10 +161,10 @@ def recognise(path: str | Path) -> Recognised:
     values = load_pickle(path)
     if not isinstance(values, dict):
         return _unknown(path, f"it holds {type(values).__name__}, no named weights")
-    found = OSEDIFF_KEYS & values.keys()
-    if len(found) > len(OSEDIFF_KEYS) / 2:
+    if is_osediff(values):
         others = [str(key) for key in values if key not in OSEDIFF_KEYS]
-        return _sure("osediff", "an OSEDiff checkpoint", len(found), len(values), others)
+        known = len(values) - len(others)
+        return _sure("osediff", "an OSEDiff checkpoint", known, len(values), others)
     for inside in ("model", "state_dict", "params_ema", "params", "params-ema"):
         if isinstance(values.get(inside), dict):
             return _by_names(path, _shapes(values[inside]))

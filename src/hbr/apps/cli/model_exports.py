@@ -1,0 +1,176 @@
+"""`hbr models export | push`."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from hbr.models.exporting.card import Figures
+
+_report = partial(typer.echo, err=True)
+
+
+def export_model(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A known name, a model file, or the folder of a training."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="A .safetensors file for lora; else a new folder."),
+    ],
+    form: Annotated[
+        Literal["lora", "diffusers"],
+        typer.Option("--as", help="The adapters of a fine-tuning, or the whole, merged."),
+    ],
+    vae: Annotated[
+        bool, typer.Option("--vae/--no-vae", help="lora: with the autoencoder's adapters too.")
+    ] = True,
+    prompt: Annotated[
+        bool,
+        typer.Option("--prompt", help="lora: write the prompt extractor beside it as well."),
+    ] = False,
+) -> None:
+    """Write a model for diffusers and peft; `hbr models import` brings it back.
+
+    `lora` also takes a published OSEDiff checkpoint (.pkl). Progress goes to stderr, what was
+    written to stdout.
+    """
+    if form == "diffusers":
+        if prompt or not vae:
+            raise typer.BadParameter("--prompt and --no-vae are for --as lora")
+        from hbr.models.exporting.folder import export_folder
+
+        typer.echo(export_folder(_model_file(model), out))
+        return
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"the output is {out}; its name must end in .safetensors")
+    from hbr.models.exporting.loras import export_lora
+
+    for path in export_lora(_adapted(model), out, vae=vae, prompt=prompt, report=_report):
+        typer.echo(path)
+
+
+def push(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A known name, a model file, or the folder of a training."
+        ),
+    ],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="NAMESPACE/NAME on the hub.")],
+    licence: Annotated[
+        str | None,
+        typer.Option(help="That it is published under, as Apache-2.0; else the file's."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    base_model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REPO", help="What it was trained from, on the hub; repeatable."),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REPO", help="What it was trained on, on the hub; repeatable."),
+    ] = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="A run of `hbr benchmark`, whose figures the card shows."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="The model's name in RUN; else the one model of hbr there.")
+    ] = None,
+    dry_run: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the model folder here, and push nothing."),
+    ] = None,
+) -> None:
+    """Push a model with its card to the Hugging Face hub, in one commit.
+
+    The card says what the file and the training's folder know: licence, recipe, what it was
+    trained on, sizes. The last line, on stdout, is the commit, or the folder of --dry-run.
+    """
+    if method is not None and benchmark is None:
+        raise typer.BadParameter("--method needs the --benchmark that it is in")
+    from hbr.models.exporting.card import about
+    from hbr.models.exporting.hub import check_repository, push_folder, write_model_folder
+
+    if dry_run is None:
+        check_repository(repo)
+    file = _model_file(model)
+    known = about(file)
+    known = dataclasses.replace(
+        known,
+        name=repo.rpartition("/")[2],
+        licence=licence or known.licence,
+        base_models=tuple(base_model or ()),
+        datasets=tuple(dataset or ()),
+        figures=None if benchmark is None else _figures(benchmark, method),
+    )
+    if dry_run is not None:
+        typer.echo(write_model_folder(file, known, dry_run))
+        return
+    with tempfile.TemporaryDirectory(prefix="hbr-push-") as place:
+        folder = write_model_folder(file, known, Path(place) / "model")
+        for path in sorted(folder.iterdir()):
+            _report(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+        words = message or f"{known.name}, by hbr"
+        typer.echo(push_folder(folder, repo, private=private, message=words))
+
+
+def _model_file(model: str) -> Path:
+    from hbr.models.catalogue import find_model
+
+    inside = Path(model) / "model.safetensors"
+    return find_model(inside if inside.is_file() else model)
+
+
+def _adapted(model: str) -> Path:
+    """What `export_lora` takes: folders of trainings and `.pkl` too."""
+    path = Path(model)
+    if path.suffix == ".pkl" or (path / "lora.safetensors").is_file():
+        return path
+    return _model_file(model)
+
+
+def _figures(place: Path, method: str | None) -> Figures:
+    """A model's numbers in a run of a benchmark."""
+    from hbr.evaluation.report.tables import digits, number
+    from hbr.evaluation.results import BenchmarkRun
+    from hbr.models.exporting.card import Figures
+
+    run = BenchmarkRun.load(place)
+    ours = [m.name for m in run.methods if m.kind == "hbr"]
+    if method is None and len(ours) == 1:
+        method = ours[0]
+    names = [m.name for m in run.methods if m.run]
+    if method not in names:
+        raise typer.BadParameter(
+            f"{place} has the methods {', '.join(names)}; --method says which one is the model"
+        )
+    rows = []
+    for cell in run.cells:
+        if cell.method != method or cell.mean is None:
+            continue
+        info, places = run.metric(cell.metric), digits(run, cell.metric)
+        between = ""
+        if cell.low is not None and cell.high is not None:
+            between = f"{number(cell.low, places)} to {number(cell.high, places)}"
+        mean = number(cell.mean, places)
+        rows.append((cell.data_set, info.name, mean, between, info.better, str(cell.n)))
+    return Figures(
+        benchmark=run.title or run.name,
+        command=f"hbr benchmark run {run.name}",
+        metrics=tuple(info.id for info in run.metrics),
+        heads=("data", "metric", "mean", "95 % interval", "better is", "pictures"),
+        rows=tuple(rows),
+        notes=run.warnings,
+    )

@@ -1,0 +1,227 @@
+"""The model card: Markdown with the front matter that model hubs read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hbr.config import to_dict
+from hbr.models.config import RestorerConfig
+from hbr.models.files import Header, read_header
+from hbr.models.inspection import count_parameters
+
+# what hubs call licences, where it is not the SPDX name in small letters
+_LICENCES = {"creativeml open rail++-m": "openrail++"}
+_KNOWN_LICENCES = re.compile(
+    r"apache-2\.0|mit|openrail(\+\+)?|creativeml-openrail-m|cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[234]\.0"
+    r"|bsd-[23]-clause|a?gpl-3\.0|lgpl-3\.0|unlicense"
+)
+_SHOWN_ELSEWHERE = {"licence", "trained_on", "steps", "source_sha256"}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a benchmark measured of a model.
+
+    Attributes:
+        benchmark: its name and edition, for people.
+        command: that measures it again.
+        metrics: ids, for the front matter.
+        heads, rows: the table.
+        notes: lines below it.
+    """
+
+    benchmark: str
+    command: str
+    metrics: tuple[str, ...]
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class About:
+    """What a card is made of.
+
+    Attributes:
+        name: of the model.
+        header: of its file.
+        licence: as its publisher says it; empty where nobody has.
+        recipe: the training's configuration as plain values; None where it is not known.
+        base_models, datasets: names on the hub.
+        figures: of a benchmark.
+    """
+
+    name: str
+    header: Header
+    licence: str = ""
+    recipe: Mapping[str, Any] | None = None
+    base_models: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    figures: Figures | None = field(default=None)
+
+
+def about(model: Path) -> About:
+    """What a model file, and the training's folder that it may lie in, say of it.
+
+    Raises:
+        WeightsError: it is missing, damaged or of another kind.
+    """
+    header = read_header(model)
+    recipe = None
+    try:
+        found = json.loads((model.parent / "config.json").read_text(encoding="utf-8"))
+        # another file of that name, or another model's
+        if model.name == "model.safetensors" and found["model"] == to_dict(header.config):
+            recipe = _without_places(found)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return About(header.config.name, header, header.card.get("licence", ""), recipe)
+
+
+def model_card(about: About, *, usage: str) -> str:
+    """Markdown with YAML in front.
+
+    Args:
+        about: the model.
+        usage: how to run it, as Markdown.
+    """
+    card, config = about.header.card, about.header.config
+    parts = [
+        f"---\n{yaml.safe_dump(_front_matter(about), sort_keys=False, allow_unicode=True)}---",
+        f"# {about.name}",
+        "A one-step diffusion model that restores photographs of people: blur, noise, low "
+        "resolution and JPEG damage go in, a clean photograph comes out in one pass. What it adds "
+        "is likely, not certain: no restored face or text is evidence.",
+        usage,
+        "## Training",
+        _training(about),
+    ]
+    if about.figures is not None:
+        parts += ["## Figures", _figures(about.figures)]
+    parts += ["## Sizes", _sizes(config, about.header.shapes)]
+    if others := {k: v for k, v in card.items() if k not in _SHOWN_ELSEWHERE}:
+        parts += ["## What its file says", _table(("", ""), sorted(others.items()))]
+    return "\n\n".join(parts) + "\n"
+
+
+def usage_with_hbr(place: str) -> str:
+    """How to run a model file with hbr; `place` is its name where the card lies."""
+    return f"## Use\n\n```bash\nhbr restore -i old-photo.jpg -o restored.jpg --model {place}\n```"
+
+
+def usage_with_diffusers(config: RestorerConfig) -> str:
+    """The restorer in the few lines that it is, on the networks of diffusers."""
+    from hbr.models.schedule import alphas_cumprod  # torch, which a push does without
+
+    alpha_bar = float(alphas_cumprod(config.schedule)[config.timestep])
+    patch = config.autoencoder.patch_size
+    into = "x = image * 2 - 1" if patch == 1 else f"x = F.pixel_unshuffle(image * 2 - 1, {patch})"
+    back = "x" if patch == 1 else f"F.pixel_shuffle(x, {patch})"
+    return f"""## Use
+
+With hbr: `hbr models import FOLDER -o model.safetensors`, then
+`hbr restore --model model.safetensors`. With diffusers, one step from t = {config.timestep}:
+
+```python
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from hbr.models.prompt_files import load_prompt
+
+folder = "."
+vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
+unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+prompt = load_prompt(f"{{folder}}/prompt.safetensors")
+
+
+@torch.no_grad()
+def restore(image):  # [b, 3, H, W] in [0, 1], H and W multiples of {config.multiple_of}
+    {into}
+    z = vae.encode(x).latent_dist.mode() * {config.autoencoder.scaling_factor}
+    epsilon = unet(z, {config.timestep}, prompt(image)).sample
+    z = (z - {(1 - alpha_bar) ** 0.5!r} * epsilon) / {alpha_bar**0.5!r}
+    x = vae.decode(z / {config.autoencoder.scaling_factor}).sample
+    return {back} / 2 + 0.5
+```"""
+
+
+def _front_matter(about: About) -> dict[str, Any]:
+    name = about.licence.lower()
+    name = _LICENCES.get(name, name)
+    values: dict[str, Any] = {"license": name if _KNOWN_LICENCES.fullmatch(name) else "other"}
+    if values["license"] == "other":
+        values["license_name"] = re.sub(r"[^a-z0-9.+-]+", "-", name).strip("-") or "not-stated"
+    values |= {"library_name": "hbr", "pipeline_tag": "image-to-image"}
+    values["tags"] = ["image-restoration", "one-step-diffusion", "people", "hbr"]
+    if about.base_models:
+        values["base_model"] = list(about.base_models)
+    if about.datasets:
+        values["datasets"] = list(about.datasets)
+    if about.figures is not None:
+        values["metrics"] = list(about.figures.metrics)
+    return values
+
+
+def _training(about: About) -> str:
+    card = about.header.card
+    lines = []
+    if "trained_on" in card:
+        lines.append(f"Trained on {' '.join(card['trained_on'].split())}.")
+    if "steps" in card:
+        lines.append(f"{card['steps']} steps.")
+    if "base" in card or about.base_models:
+        lines.append(f"Built on {', '.join(about.base_models) or card['base']}.")
+    if about.recipe is None:
+        lines.append("The recipe of its training does not lie beside its file.")
+        return " ".join(lines)
+    lines.append("The whole recipe is `recipe.yaml` below; `hbr train recipe.yaml` runs it.")
+    text = recipe_text(about.recipe)
+    return f"{' '.join(lines)}\n\n```yaml\n{text}```"
+
+
+def recipe_text(recipe: Mapping[str, Any]) -> str:
+    """A training's configuration as YAML."""
+    return str(yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=100))
+
+
+def _figures(figures: Figures) -> str:
+    notes = [f"{figures.benchmark}; `{figures.command}` measures it again.", *figures.notes]
+    return f"{_table(figures.heads, figures.rows)}\n\n{' '.join(notes)}"
+
+
+def _sizes(config: RestorerConfig, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    rows = [(f"weights, {part}", f"{n:,}") for part, n in count_parameters(shapes).items()]
+    rows += [
+        ("made for", f"{config.native_size}×{config.native_size} pixels; larger photos by tiles"),
+        ("one step from", f"t = {config.timestep} of {config.schedule.steps}"),
+        ("prompt", f"{config.prompt.kind}, {config.prompt.n_queries}×{config.prompt.width}"),
+    ]
+    return _table(("", ""), rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _without_places(value: Any) -> Any:
+    """The values with absolute paths cut to their last part: whose disk it was is nobody's."""
+    if isinstance(value, dict):
+        return {key: _without_places(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_without_places(v) for v in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value

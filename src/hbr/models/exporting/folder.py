@@ -1,0 +1,87 @@
+"""A restorer as a folder in diffusers layout: vae/, unet/, scheduler/, and its prompt beside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from hbr.config import to_dict
+from hbr.files import making_folder, write_text
+from hbr.models.checkpoint import Checkpoint, read_checkpoint
+from hbr.models.config import RestorerConfig
+from hbr.models.exporting.card import about, model_card, usage_with_diffusers
+from hbr.models.files import FORMAT, write_tensors
+from hbr.models.importing.base import EXPORTED, PROMPT_FILE
+from hbr.models.onestep import build_autoencoder, build_unet
+from hbr.models.prompt_files import write_prompt
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def export_folder(model: Path, out: Path) -> Path:
+    """Write a restorer as a diffusers folder, which `hbr models import` brings back as it was.
+
+    `AutoencoderKL`, `UNet2DConditionModel` and `DDPMScheduler` of diffusers load their parts with
+    `from_pretrained(folder, subfolder=…)`; README.md there has the few lines that make a restorer
+    of them. Adapters are merged, averages are the weights, as in the model file.
+
+    Args:
+        model: a model file of hbr.
+        out: the folder; new or empty.
+
+    Raises:
+        WeightsError: `model` is missing, damaged or of another kind.
+        OSError: `out` has something in it, or cannot be written.
+    """
+    checkpoint = read_checkpoint(model)
+    config = checkpoint.config
+    with torch.device("meta"):
+        vae = build_autoencoder(config.autoencoder)
+        unet = build_unet(config.unet, config.autoencoder.latent_channels)
+    vae.register_to_config(sample_size=config.native_size // config.autoencoder.patch_size)
+    unet.register_to_config(sample_size=config.native_size // config.autoencoder.factor)
+    with making_folder(out) as folder:
+        for name, part, module in (("vae", "autoencoder", vae), ("unet", "unet", unet)):
+            _write_network(folder / name, module, checkpoint.tensors, f"{part}.")
+        _scheduler(config).save_config(folder / "scheduler")
+        write_prompt(folder / PROMPT_FILE, checkpoint)
+        write_text(folder / EXPORTED, json.dumps(_told(checkpoint), indent=1) + "\n")
+        card = model_card(about(model), usage=usage_with_diffusers(config))
+        write_text(folder / "README.md", card)
+    return out
+
+
+def _write_network(
+    folder: Path, module: nn.Module, tensors: Mapping[str, Tensor], prefix: str
+) -> None:
+    own = {
+        name.removeprefix(prefix): tensor.contiguous()
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    module.save_config(folder)  # type: ignore[operator]
+    write_tensors(folder / _WEIGHTS, own, {"format": "pt"})
+
+
+def _scheduler(config: RestorerConfig) -> DDPMScheduler:
+    schedule = config.schedule
+    return DDPMScheduler(
+        num_train_timesteps=schedule.steps,
+        beta_start=schedule.beta_start,
+        beta_end=schedule.beta_end,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        clip_sample=False,
+    )
+
+
+def _told(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What diffusers' own files have no place for."""
+    config = to_dict(checkpoint.config)
+    return {"format": FORMAT, "config": config, "card": dict(checkpoint.card)}

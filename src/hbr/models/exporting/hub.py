@@ -1,0 +1,100 @@
+"""A model as a folder with a card, and that folder on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from hbr.files import making_folder, write_text
+from hbr.models.exporting.card import About, model_card, recipe_text, usage_with_hbr
+from hbr.models.files import WeightsError
+
+MODEL_FILE = "model.safetensors"
+
+
+class HubError(ValueError):
+    """The hub cannot be reached, or does not take what is pushed; the message says what to do."""
+
+
+def write_model_folder(model: Path, about: About, out: Path) -> Path:
+    """Write `model.safetensors`, its card as README.md, and the recipe of its training if known.
+
+    Args:
+        model: a model file of hbr.
+        about: what the card is made of; it must name a licence.
+        out: the folder; new or empty.
+
+    Raises:
+        WeightsError: there is no licence.
+        OSError: `out` has something in it, or cannot be written; nothing is left then.
+    """
+    if not about.licence:
+        raise WeightsError(
+            f"{model} says no licence; --licence names the one that it is published under"
+        )
+    card = model_card(about, usage=usage_with_hbr(MODEL_FILE))
+    with making_folder(out) as folder:
+        shutil.copyfile(model, folder / MODEL_FILE)
+        write_text(folder / "README.md", card)
+        if about.recipe is not None:
+            write_text(folder / "recipe.yaml", recipe_text(about.recipe))
+    return out
+
+
+def check_repository(repo: str) -> None:
+    """Raise `HubError` unless `repo` is a name on the hub and there is a token for it."""
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise HubError(f"{repo!r} is no repository; it must be NAMESPACE/NAME") from None
+    if get_token() is None:
+        raise HubError("there is no token for the hub; `hf auth login`, or HF_TOKEN, gives one")
+
+
+def push_folder(folder: Path, repo: str, *, private: bool = False, message: str) -> str:
+    """Put a folder's files into a model repository, in one commit.
+
+    Args:
+        folder: all of its files are pushed.
+        repo: `NAMESPACE/NAME`; made if it is not there.
+        private: whether a new repository is.
+        message: of the commit.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        HubError: there is no token or no network, or the hub refuses; the repository then has
+            what it had before.
+    """
+    check_repository(repo)
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=private, repo_type="model", exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo, folder_path=folder, repo_type="model", commit_message=message
+        )
+    except OfflineModeIsEnabled:
+        raise HubError(f"{repo}: HF_HUB_OFFLINE is set; nothing was pushed") from None
+    except RepositoryNotFoundError:
+        raise HubError(f"{repo}: there is none that this token may write to") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        reason = error.server_message or " ".join(str(error).split())[:200]
+        raise HubError(f"{repo}: the hub answers {status}: {reason}; nothing was pushed") from None
+    except Exception as error:  # which classes a broken connection raises is the library's affair
+        line = " ".join(str(error).split())[:200] or type(error).__name__
+        raise HubError(
+            f"{repo}: the hub cannot be reached: {line}; nothing was pushed, the same command "
+            "tries again"
+        ) from None
+    return str(commit.commit_url)

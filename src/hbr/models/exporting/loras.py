@@ -1,0 +1,129 @@
+"""The LoRA of a fine-tuning, or of a published OSEDiff checkpoint, for diffusers and peft."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from hbr.models.checkpoint import read_checkpoint
+from hbr.models.exporting.adapters import Adapter, write_lora
+from hbr.models.files import FORMAT, WeightsError, read_metadata
+from hbr.models.importing.base import PROMPT_FILE
+from hbr.models.importing.osediff import ALPHA, is_osediff
+from hbr.models.importing.reading import load_pickle, load_safetensors, require_tensors
+from hbr.models.prompt_files import write_prompt
+
+LORA_FILE = "lora.safetensors"
+"""What a training by adapters writes beside its model file."""
+
+_KEY = re.compile(r"(?P<layer>.+)\.lora_(?P<matrix>[AB])\.[^.]+\.weight")
+_OURS = re.compile(r"(?P<part>unet|vae)\.(?P<layer>.+)\.lora_(?P<matrix>[AB])\.weight")
+
+
+def export_lora(
+    source: Path,
+    out: Path,
+    *,
+    vae: bool = True,
+    prompt: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write a LoRA file that diffusers, peft and `hbr models import` take.
+
+    Args:
+        source: the folder of a training by adapters, its `lora.safetensors`, or the model file
+            beside that; or a published OSEDiff checkpoint (`.pkl`).
+        out: ends in `.safetensors`; replaced only by a whole new file.
+        vae: the adapters of the autoencoder's encoder are written too.
+        prompt: the prompt extractor is written beside, as `prompt.safetensors`: no LoRA holds it.
+        report: called with a line of progress at a time.
+
+    Returns:
+        what was written.
+
+    Raises:
+        WeightsError: there are no adapters, or the prompt is wanted and there is none.
+    """
+    if source.suffix == ".pkl":
+        file, parts, card = source, _of_osediff(source, report), {"base": "sd-2.1-base"}
+        model = None
+    else:
+        file, model = _find(source)
+        parts, card = _of_training(file)
+    if out.resolve() == file.resolve():
+        raise WeightsError(f"{out} is what is exported; name another file")
+    if not vae:
+        parts.pop("autoencoder", None)
+    if prompt:
+        if model is None or not model.is_file():
+            raise WeightsError(f"{source} has no model file beside it that a prompt could be from")
+        checkpoint = read_checkpoint(model)
+    written = [write_lora(out, parts, card)]
+    for part, adapter in parts.items():
+        report(f"{part}: {len(adapter.a)} layers")
+    if prompt:
+        written.append(write_prompt(out.with_name(PROMPT_FILE), checkpoint))
+    elif model is not None:
+        report("the prompt extractor is no part of a LoRA and was left out; --prompt writes it too")
+    return written
+
+
+def _find(source: Path) -> tuple[Path, Path]:
+    """The LoRA file, and the model file beside it, of any of what a training leaves."""
+    if source.is_dir():
+        file = source / LORA_FILE
+    else:
+        metadata, _ = read_metadata(source)
+        if "lora_adapter_metadata" in metadata:
+            return source, source.with_name("model.safetensors")
+        if metadata.get("format") != FORMAT:
+            raise WeightsError(f"{source} is neither a model nor a LoRA of hbr")
+        file = source.with_name(LORA_FILE)
+    if not file.is_file():
+        raise WeightsError(
+            f"{source} has no {LORA_FILE} beside it: in a model file adapters are merged. "
+            "`hbr train` writes it where the objective has `lora`; --as diffusers takes the model"
+        )
+    return file, source / "model.safetensors" if source.is_dir() else source
+
+
+def _of_training(file: Path) -> tuple[dict[str, Adapter], dict[str, str]]:
+    tensors, metadata = load_safetensors(file)
+    if unknown := [name for name in tensors if not _OURS.fullmatch(name)]:
+        raise WeightsError(f"{file}: {unknown[0]} is not known in a LoRA of hbr")
+    parts = {}
+    for part, prefix in (("unet", "unet."), ("autoencoder", "vae.")):
+        own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        matrices = {
+            m: {n.removesuffix(end): t for n, t in own.items() if n.endswith(end)}
+            for m, end in (("A", ".lora_A.weight"), ("B", ".lora_B.weight"))
+        }
+        if own:
+            parts[part] = Adapter(matrices["A"], matrices["B"])
+    card = {n: v for n, v in metadata.items() if n not in ("format", "lora_adapter_metadata")}
+    return parts, card
+
+
+def _of_osediff(source: Path, report: Callable[[str], None]) -> dict[str, Adapter]:
+    values = load_pickle(source)
+    if not is_osediff(values):
+        raise WeightsError(f"{source} is no OSEDiff checkpoint")
+    parts = {}
+    for part, key in (("unet", "state_dict_unet"), ("autoencoder", "state_dict_vae")):
+        parts[part] = _scaled(require_tensors(values[key], f"{source}: {key}"), source)
+    report("conv_in's own weights, which are the base's, are no part of a LoRA and were left out")
+    return parts
+
+
+def _scaled(tensors: Mapping[str, Tensor], source: Path) -> Adapter:
+    matrices: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
+    for name, tensor in tensors.items():
+        if found := _KEY.fullmatch(name):
+            matrices[found["matrix"]][found["layer"]] = tensor
+    a, b = matrices["A"], matrices["B"]
+    if lonely := sorted(a.keys() ^ b.keys()):
+        raise WeightsError(f"{source}: {lonely[0]} lacks a matrix of its LoRA")
+    return Adapter(a, {layer: b[layer] * (ALPHA / a[layer].shape[0]) for layer in a})
