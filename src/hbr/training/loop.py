@@ -23,7 +23,7 @@ from hbr.config import to_dict
 from hbr.files import write_text
 from hbr.models.checkpoint import save_checkpoint
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.adapters import add_adapters, released, write_generator
+from hbr.training.adapters import released, write_generator
 from hbr.training.config import OptimConfig, RestorationConfig, TrainConfig
 from hbr.training.curves import Curves
 from hbr.training.data import (
@@ -39,14 +39,13 @@ from hbr.training.data import (
 from hbr.training.draws import Draws
 from hbr.training.losses import load_networks
 from hbr.training.measuring import Measured, Seen, summary, write_picture
-from hbr.training.memory import checkpoint_blocks
 from hbr.training.objectives import build_objective
 from hbr.training.processes import Processes
 from hbr.training.start import (
     begin_at_identity,
     embed_negative,
-    freeze,
     load_initial_weights,
+    prepare,
 )
 from hbr.training.state import TrainingError, TrainState
 
@@ -91,12 +90,7 @@ class Trainer:
             begin_at_identity(model, config)
         negative = embed_negative(model, config)
         self.objective = build_objective(config, networks, negative)
-        add_adapters(model, config)
-        if config.memory.checkpointing:
-            checkpoint_blocks(model)
-        untrained = {name for name, _ in model.named_children()} - {*self.objective.parts}
-        for name in (*config.freeze, *sorted(untrained)):
-            freeze(model, name)
+        prepare(model, config, self.objective.parts)
         # on CPUs and on tensor cores convolutions are fastest with the channels last
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.processes.equal_weights(p for p in self.model.parameters() if p.requires_grad)

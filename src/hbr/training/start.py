@@ -21,6 +21,7 @@ from hbr.models.importing.ram import import_ram, read_image_encoder
 from hbr.models.importing.tagger import import_tagger
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.text import TextEncoder, TextPrompt, load_text_encoder
+from hbr.training.adapters import add_adapters
 from hbr.training.config import (
     AutoencodingConfig,
     InitConfig,
@@ -29,6 +30,7 @@ from hbr.training.config import (
     VSDConfig,
 )
 from hbr.training.data import TrainingPairs
+from hbr.training.memory import checkpoint_blocks
 
 Report = Callable[[str], None]
 
@@ -87,6 +89,25 @@ def begin_at_identity(model: OneStepRestorer, config: TrainConfig) -> None:
         pairs = TrainingPairs(config, 0)
         for_measure = min(8, config.steps)
         whiten(model, torch.cat([pairs.batch(step).hq for step in range(for_measure)]))
+
+
+def prepare(model: OneStepRestorer, config: TrainConfig, parts: tuple[str, ...]) -> None:
+    """Make a model with its weights ready for training: adapters, checkpoints, what is frozen.
+
+    Args:
+        model: changed in place.
+        config: the training.
+        parts: of the model, that its objective trains.
+
+    Raises:
+        ConfigError: `freeze` names a part that the model does not have.
+    """
+    add_adapters(model, config)
+    if config.memory.checkpointing:
+        checkpoint_blocks(model)
+    untrained = {name for name, _ in model.named_children()} - {*parts}
+    for name in (*config.freeze, *sorted(untrained)):
+        freeze(model, name)
 
 
 def freeze(model: nn.Module, name: str) -> None:
