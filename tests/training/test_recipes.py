@@ -1,0 +1,165 @@
+"""Every training recipe, from its YAML to a restored picture, at toy size.
+
+What makes a recipe is left as it is: objective, losses, kind of prompt, what it starts from, what
+it freezes. Of full-size models the widths become those of the goldens, published files become toy
+ones of the same layout, the photos become a few; nano is a toy already.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy_ram
+import yaml
+from curated_set import curated_set
+from PIL import Image
+from toy_training import DATA
+
+import toy_weights
+from hbr.config import load_yaml, to_dict
+from hbr.models.config import RestorerConfig
+from hbr.models.importing.base import load_diffusers_base
+from hbr.models.text import load_text_encoder
+from hbr.training.config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "curation")
+PAPER = ROOT / "configs/osdhuman/persona.yaml"
+EDGE = 64
+
+
+def name_of(recipe: Path) -> str:
+    return "-".join(recipe.relative_to(ROOT / "configs").with_suffix("").parts)
+
+
+class Toys:
+    """The toy runs of recipes; a recipe that starts from another's model has that one run first."""
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        self.folder, self.shared = folder, shared
+        goldens = shared / "goldens"
+        self.base = goldens / "osediff/base"
+        ram = toy_ram.write(folder / "ram", goldens / "ram/ram.pth")
+        self.places = {
+            "data/persona": curated_set(shared, folder / "persona"),
+            "data/lsdir": shared / "photos/clothing-co-parsing/val",
+            "sd-2.1-base": self.base,
+            "ram-swin-l": ram / "ram.pth",
+        }
+        self.places |= {f"data/ram/{p.name}": p for p in ram.iterdir()}
+        self.vgg = toy_weights.write(folder / "weights") / "vgg16.tv_in1k.safetensors"
+        self.outs = {to_dict(load_yaml(TrainConfig, p))["out"]: p for p in RECIPES}
+        self.made: dict[Path, Path] = {}
+
+    def config(self, recipe: Path) -> Path:
+        """The toy of a recipe, as a YAML file."""
+        values = to_dict(load_yaml(TrainConfig, recipe))
+        if values["model"]["unet"] == to_dict(RestorerConfig())["unet"]:
+            self._shrink(values["model"])
+        self._replace(values)
+        for phase in values["phases"]:
+            phase |= {"steps": 1, "crop": EDGE, "batch": 2}
+            self._give_weights(phase["loss"])
+        self._give_weights(values["loss"])
+        values["optim"] |= {"warmup": 0, "decay": 0, "accumulate": 1}
+        values["data"]["workers"] = 0
+        values["validation"] |= {"count": 1, "crop": EDGE, "every": 100}
+        values["out"] = str(self.folder / name_of(recipe))
+        file = self.folder / f"{name_of(recipe)}.yaml"
+        file.write_text(yaml.safe_dump(values))
+        return file
+
+    def _shrink(self, model: dict[str, Any]) -> None:
+        base = load_diffusers_base(self.base)
+        model |= {"autoencoder": to_dict(base.autoencoder), "unet": to_dict(base.unet)}
+        model["native_size"] = EDGE
+        prompt = model["prompt"]
+        match prompt["kind"]:
+            case "hfie":
+                prompt |= {"width": 64, "heads": 2, "encoder": RAM}
+            case "text":
+                prompt |= {"width": 64}
+            case "dape":
+                text, _ = load_text_encoder(self.base)
+                prompt |= {"text": to_dict(text), "tagger": {**TAGGER, "encoder": RAM}}
+
+    def _replace(self, values: Any) -> None:
+        """Put toy files in the places of published ones, wherever they are named."""
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            if isinstance(value, (dict, list)):
+                self._replace(value)
+            elif isinstance(value, str) and value in self.places:
+                values[key] = str(self.places[value])
+            elif key == "init" and value is not None:  # a model that another recipe trains
+                values[key] = str(self.model(self.outs[str(Path(value).parent)]))
+
+    def _give_weights(self, loss: dict[str, Any] | None) -> None:
+        if loss is not None:
+            loss |= {"lpips_weights": str(self.vgg), "dists_weights": str(self.vgg)}
+
+    def model(self, recipe: Path) -> Path:
+        """The model file that the toy of a recipe trains."""
+        from hbr.training.loop import Trainer
+
+        if recipe not in self.made:
+            config = load_yaml(TrainConfig, self.config(recipe))
+            self.made[recipe] = Trainer(config, report=lambda line: None).run()
+        return self.made[recipe]
+
+
+RAM = {
+    "image_size": 96,
+    "embed_dim": 16,
+    "depths": [2, 2, 2, 2],
+    "num_heads": [2, 2, 4, 4],
+    "window_size": 3,
+    "proj_dim": 32,
+}
+TAGGER = {
+    "n_tags": len(toy_ram.TAGS),
+    "width": toy_ram.WIDTH,
+    "mlp_width": toy_ram.MLP_WIDTH,
+    "heads": toy_ram.HEADS,
+    "layers": toy_ram.LAYERS,
+}
+
+
+@pytest.fixture(scope="module")
+def toys(shared, tmp_path_factory):
+    return Toys(tmp_path_factory.mktemp("toys"), shared)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    with Image.open(DATA / "tie.png") as image:
+        image.crop((32, 32, 32 + EDGE, 32 + EDGE)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def is_restored(picture: Path, photo: Path) -> bool:
+    """Whether a picture opens, has the size of the photo, and is not the photo."""
+    with Image.open(picture) as restored, Image.open(photo) as before:
+        a, b = (np.asarray(image.convert("RGB"), dtype=float) for image in (restored, before))
+    return a.shape == b.shape and float(np.abs(a - b).mean()) > 0.1
+
+
+@pytest.mark.parametrize("recipe", sorted({*RECIPES} - {PAPER}), ids=name_of)
+def test_a_recipe_comes_to_a_restored_picture(recipe, toys, photo, monkeypatch):
+    from hbr.restoration import Restorer
+
+    monkeypatch.chdir(ROOT)
+    out = photo.with_name("restored.png")
+    Restorer.from_pretrained(toys.model(recipe))(photo).save(out)
+    assert is_restored(out, photo)
+
+
+def test_the_recipe_of_the_paper_by_the_real_commands(toys, photo, run_hbr):
+    config, out = toys.config(PAPER), photo.with_name("restored.png")
+    done = run_hbr("train", config, "--out", photo.with_name("run"), "--device", "cpu", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    model = Path(done.stdout.strip())
+    assert model == photo.with_name("run") / "model.safetensors"
+    done = run_hbr("restore", "-i", photo, "-o", out, "--model", model, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert is_restored(out, photo)
