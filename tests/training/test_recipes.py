@@ -5,6 +5,7 @@ it freezes. Of full-size models the widths become those of the goldens, publishe
 ones of the same layout, the photos become a few; nano is a toy already.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,16 @@ def test_the_recipe_of_the_paper_by_the_real_commands(toys, photo, run_hbr):
     done = run_hbr("restore", "-i", photo, "-o", out, "--model", model, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert is_restored(out, photo)
+
+
+def test_the_recipes_of_the_page_on_training_load(tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        (tmp_path / "mine.yaml").write_text(block)
+        assert load_yaml(TrainConfig, tmp_path / "mine.yaml").steps > 0
+    recipes = {f"{p.parent.name}/{p.stem}" for p in RECIPES if p.parent.name != "nano"}
+    named = set(re.findall(r"^\| `(os[a-z]+/[a-z-]+)`", page, flags=re.MULTILINE))
+    assert named | {"osdhuman/prompt-hfie-lq"} == recipes
