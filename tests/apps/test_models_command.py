@@ -43,7 +43,8 @@ def test_list_is_tab_separated_when_piped() -> None:
     assert result.stderr == ""
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert rows[0] == ["name", "kind", "here", "size", "licence", "source"]
-    assert [row[0] for row in rows[1:]] == ["nano", "sd-2.1-base", "osediff", "ram-swin-l"]
+    names = ["nano", "sd-2.1-base", "osediff", "ram-swin-l", "ram-tags", "dape"]
+    assert [row[0] for row in rows[1:]] == names
     assert len({len(row) for row in rows}) == 1
 
 

@@ -9,7 +9,8 @@ from hbr.models.catalogue import Entry, KnownFile, available, entries, find_mode
 
 
 def test_every_entry_says_where_it_is_from_and_under_which_licence() -> None:
-    assert list(entries()) == ["nano", "sd-2.1-base", "osediff", "ram-swin-l"]
+    names = ["nano", "sd-2.1-base", "osediff", "ram-swin-l", "ram-tags", "dape"]
+    assert list(entries()) == names
     for entry in entries().values():
         assert entry.source
         assert entry.licence

@@ -349,7 +349,7 @@ def test_ram_does_not_go_elsewhere(goldens: Path, toy_file: Path, tmp_path: Path
     with pytest.raises(WeightsError, match="ImageEncoderConfig"):
         import_weights(ram, "ram", out, base=toy_file)
     import_weights(goldens / "osediff" / "base", "diffusers", tmp_path / "fixed.safetensors")
-    with pytest.raises(WeightsError, match="has a fixed prompt"):
+    with pytest.raises(WeightsError, match="has another prompt"):
         import_weights(ram, "ram", out, base=tmp_path / "fixed.safetensors")
 
 

@@ -196,6 +196,7 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "scale": 1.5,
         "color": "adain",
         "seed": 7,
+        "prompt": None,
     }
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hbr.models.config import RestorerConfig
+from hbr.models.config import DAPEConfig, RestorerConfig
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Capabilities:
         scale: output edge over input edge.
         dtypes: precisions that the model runs in, best first.
         deterministic: the same input always gives the same output.
+        takes_prompt: a text may be given in place of the prompt that the image makes.
     """
 
     multiple_of: int
@@ -24,8 +25,11 @@ class Capabilities:
     scale: int = 1
     dtypes: tuple[str, ...] = ("bfloat16", "float32")
     deterministic: bool = True
+    takes_prompt: bool = False
 
 
 def capabilities_of(config: RestorerConfig) -> Capabilities:
     """Sizes and precisions that a model of this configuration takes."""
-    return Capabilities(config.multiple_of, config.multiple_of, config.native_size)
+    multiple = config.multiple_of
+    takes_prompt = isinstance(config.prompt, DAPEConfig)
+    return Capabilities(multiple, multiple, config.native_size, takes_prompt=takes_prompt)

@@ -35,7 +35,7 @@ class Entry:
     """
 
     name: str
-    kind: Literal["restorer", "base", "lora", "image encoder"]
+    kind: Literal["restorer", "base", "lora", "image encoder", "tag list"]
     summary: str
     source: str
     licence: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,21 +14,27 @@ from hbr.models.files import WeightsError
 T = TypeVar("T")
 
 
-class KeptText(nn.Module):
-    """A text of any length, as its UTF-8 bytes in a buffer; empty until it is put or loaded."""
+class KeptText(nn.Module, Generic[T]):
+    """A text of any length, as its UTF-8 bytes in a buffer; empty until it is put or loaded.
+
+    Args:
+        parse: what the text is read by.
+    """
 
     data: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, parse: Callable[[str], T]) -> None:
         super().__init__()
         self.register_buffer("data", torch.zeros(0, dtype=torch.uint8))
-        self._parsed: tuple[Tensor, Any] | None = None
+        self._parse = parse
+        self._parsed: tuple[Tensor, T] | None = None
 
     def put(self, text: str) -> None:
         """Keep this text."""
         self.data = as_bytes(text).to(self.data.device)
 
-    def parsed(self, parse: Callable[[str], T]) -> T:
+    @property
+    def value(self) -> T:
         """What `parse` makes of the text; it is called once, as long as the text stays.
 
         Raises:
@@ -39,9 +45,8 @@ class KeptText(nn.Module):
                 text = bytes(self.data.cpu().tolist()).decode()
             except (UnicodeDecodeError, ValueError, TypeError):
                 raise WeightsError("a text that the model file should hold is damaged") from None
-            self._parsed = (self.data, parse(text))
-        result: T = self._parsed[1]
-        return result
+            self._parsed = (self.data, self._parse(text))
+        return self._parsed[1]
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any

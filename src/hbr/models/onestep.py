@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hbr.models.capabilities import Capabilities, capabilities_of
 from hbr.models.config import AutoencoderConfig, RestorerConfig, UNetConfig
-from hbr.models.prompts import build_prompt
+from hbr.models.prompts import TakesText, build_prompt
 from hbr.models.schedule import alphas_cumprod, one_step
 
 
@@ -38,6 +38,16 @@ class OneStepRestorer(nn.Module):
         """Sizes and precisions that the model takes."""
         return capabilities_of(self.config)
 
+    def embed(self, text: str) -> Tensor:
+        """The prompt of a text, [1, q, d], for `forward`.
+
+        Raises:
+            ValueError: the model has no text encoder (`capabilities.takes_prompt`).
+        """
+        if not isinstance(self.prompt, TakesText):
+            raise ValueError(f"{self.config.name} takes no prompt: it has no text encoder")
+        return self.prompt.embed([text])
+
     def encode(self, image: Tensor) -> Tensor:
         """z of an image: [b, 3, H, W] in [0, 1] → [b, c, h, w], the scaled posterior mode."""
         config = self.config.autoencoder
@@ -60,10 +70,10 @@ class OneStepRestorer(nn.Module):
     def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
         """Restore [b, 3, H, W] in [0, 1] → [b, 3, H, W], about [0, 1], not clamped.
 
-        H and W must be multiples of `capabilities.multiple_of`. The prompt p [b, q, d] comes from
-        the image unless it is given.
+        H and W must be multiples of `capabilities.multiple_of`. The prompt p, [b, q, d] or
+        [1, q, d], comes from the image unless it is given.
         """
-        p = self.prompt(lq) if p is None else p
+        p = self.prompt(lq) if p is None else p.expand(len(lq), -1, -1)
         z_l = self.encode(lq)
         z_h = one_step(z_l, self.predict(z_l, p), self.alpha_bar)
         return self.decode(z_h)

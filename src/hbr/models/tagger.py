@@ -35,7 +35,7 @@ class Tagger(nn.Module):
         self.wordvec_proj = nn.Linear(label_width, config.width)
         self.layers = nn.ModuleList(TaggingLayer(config) for _ in range(config.layers))
         self.fc = nn.Linear(config.width, 1)
-        self.list = KeptText()
+        self.list = KeptText(_parse_list)
         self.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Tagger(nn.Module):
         Raises:
             WeightsError: the list is missing, damaged, or of another length.
         """
-        names, thresholds = self.list.parsed(_parse_list)
+        names, thresholds = self.list.value
         if len(names) != len(self.label_embed):
             raise WeightsError(
                 f"the model's list has {len(names)} tags; its tagger knows {len(self.label_embed)}"

@@ -52,7 +52,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.vocabulary = config.vocabulary
         self.clip = CLIPTextModel(_clip_config(config))
-        self.tokenizer = KeptText()
+        self.tokenizer = KeptText(_tokenizer)
         self.requires_grad_(False)
 
     @torch.no_grad()
@@ -62,7 +62,7 @@ class TextEncoder(nn.Module):
         Raises:
             WeightsError: the tokenizer is missing or damaged.
         """
-        tokenizer = self.tokenizer.parsed(_tokenizer)
+        tokenizer = self.tokenizer.value
         device = self.clip.embeddings.token_embedding.weight.device
         ids = torch.tensor([e.ids for e in tokenizer.encode_batch(list(texts))], device=device)
         if int(ids.max()) >= self.vocabulary:
@@ -114,7 +114,7 @@ def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncode
     with torch.device("meta"):
         encoder = TextEncoder(config)
     encoder.clip = clip.requires_grad_(False)
-    encoder.tokenizer = KeptText()
+    encoder.tokenizer = KeptText(_tokenizer)
     encoder.tokenizer.put(_written(tokenizer, config.length))
     return config, encoder.eval()
 
@@ -181,9 +181,7 @@ def _tokenizer(text: str) -> Tokenizer:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library has no type for it
         line = " ".join(str(error).split())[:200]
-        raise WeightsError(
-            f"the tokenizer of the model file is missing or damaged: {line}"
-        ) from None
+        raise WeightsError(f"the model's tokenizer is missing or damaged: {line}") from None
 
 
 @contextmanager

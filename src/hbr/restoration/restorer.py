@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -28,7 +29,7 @@ from hbr.restoration.devices import (
     reproducible,
 )
 from hbr.restoration.inputs import PhotoLike, as_photo, resized_pixels
-from hbr.restoration.running import Progress, Run, run_within_memory
+from hbr.restoration.running import Network, Progress, Run, run_within_memory
 from hbr.restoration.tiling import SizeRequirements, TileChoice, plan_tiles
 
 
@@ -153,6 +154,7 @@ class Restorer:
         color: ColorFix = "wavelet",
         batch: int | Literal["auto"] = "auto",
         seed: int = 0,
+        prompt: str | None = None,
         progress: Progress | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Restored:
@@ -170,6 +172,8 @@ class Restorer:
                 "adain" its mean and deviation of each channel, "none" leaves the model's.
             batch: tiles at a time, or "auto": 1 on the CPU, more on CUDA.
             seed: for models that draw random numbers.
+            prompt: a text in place of the prompt that the model makes of the image, for models
+                that take one (`hbr.models.Capabilities.takes_prompt`).
             progress: called as `progress(done, total)`, counting tiles.
             max_pixels: larger files, and larger results of enlarging, are refused.
 
@@ -185,13 +189,14 @@ class Restorer:
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ValueError(f"seed is {seed!r}; it must be a whole number")
         size = self._batch(batch)
+        network = self.network(prompt)
         given = as_photo(photo, max_pixels=max_pixels)
         pixels = resized_pixels(given, scale, max_pixels=max_pixels)
         plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.needs, tile)
         read = time.perf_counter()
         with reproducible(seed, self.device):
             run = run_within_memory(
-                self.model,
+                network,
                 pixels,
                 plan,
                 self.needs,
@@ -210,8 +215,21 @@ class Restorer:
                 "color": done - restored,
                 "total": done - began,
             },
-            self._provenance(run, scale=scale, color=color, seed=seed),
+            self._provenance(run, scale=scale, color=color, seed=seed, prompt=prompt),
         )
+
+    def network(self, prompt: str | None) -> Network:
+        """The model, under the prompt of a text if there is one.
+
+        Raises:
+            ValueError: the model takes no text.
+        """
+        if prompt is None:
+            return self.model
+        embed = cast(Any, getattr(self.model, "embed", None))
+        if embed is None:
+            raise ValueError(f"{self.name} takes no prompt")
+        return partial(self.model, p=embed(prompt))
 
     def _batch(self, batch: int | Literal["auto"]) -> int:
         if batch == "auto":

@@ -125,7 +125,7 @@ def import_model(
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
     kind: Annotated[
-        Literal["auto", "osediff", "ram", "lora", "diffusers", "unet", "vae"],
+        Literal["auto", "osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"],
         typer.Option(help="What FILE is; auto: by its names and shapes."),
     ] = "auto",
     base: Annotated[
@@ -134,11 +134,14 @@ def import_model(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Text behind the fixed prompt of a diffusers folder; else none."),
+        typer.Option(help="Text behind the one prompt of a diffusers folder; else none."),
     ] = None,
     prompt_file: Annotated[
         Path | None,
         typer.Option(help="A prompt.safetensors that was exported, in place of the base's prompt."),
+    ] = None,
+    dape: Annotated[
+        Path | None, typer.Option(help="LoRA of SeeSR's DAPE, merged into the tagger.")
     ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights written.")
@@ -160,6 +163,7 @@ def import_model(
             base=base,
             prompt=prompt,
             prompt_file=prompt_file,
+            dape=dape,
             dtype=getattr(torch, dtype),
             report=_report,
         )

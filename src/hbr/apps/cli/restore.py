@@ -75,6 +75,10 @@ def restore(
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="For models that draw random numbers.")
     ] = 0,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Text in place of the image's tags, for models with a text encoder."),
+    ] = None,
     file_format: Annotated[
         str, typer.Option("--format", help="keep, or jpg, png, tif, webp, avif, bmp.")
     ] = "keep",
@@ -137,7 +141,13 @@ def restore(
                 inputs, out, format=file_format, recursive=recursive, existing=existing
             )
             total = plan.total
-            settings = {"scale": scale, "tile": edge, "color": color.value, "seed": seed}
+            settings = {
+                "scale": scale,
+                "tile": edge,
+                "color": color.value,
+                "seed": seed,
+                "prompt": prompt,
+            }
             load = partial(_load, model, device, dtype.value, settings, max_pixels, reporter.tiles)
             files = Files(quality, png_compression, max_pixels)
             batch = run_batch(plan, load, files, strict=strict, stop=stop)
@@ -180,6 +190,8 @@ def _load(
         restorer = Restorer.from_pretrained(model, device=device, dtype=dtype)
         option = "--tile"
         plan_tiles(1, 1, restorer.needs, settings["tile"])
+        option = "--prompt"
+        restorer.network(settings["prompt"])
     except (WeightsError, ConfigError):
         raise
     except ValueError as error:

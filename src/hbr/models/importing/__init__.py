@@ -26,9 +26,10 @@ from hbr.models.importing.ram import (
 )
 from hbr.models.importing.reading import describe_size
 from hbr.models.importing.recognition import must_be, recognise
+from hbr.models.importing.tagger import put_into_base
 from hbr.models.prompt_files import with_prompt
 
-Kind = Literal["osediff", "ram", "lora", "diffusers", "unet", "vae"]
+Kind = Literal["osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 __all__ = [
@@ -55,6 +56,7 @@ def import_weights(
     base: str | Path | None = None,
     prompt: str | None = None,
     prompt_file: str | Path | None = None,
+    dape: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -66,14 +68,17 @@ def import_weights(
             safetensors, merged into `base`. "diffusers": a Stable Diffusion 2.1-base folder as it
             is; its one step is untrained; one that `export` wrote comes back as it was. "ram": a
             published RAM checkpoint; with `base` its image encoder in a restorer, without `base` a
-            file of the encoder alone. "unet", "vae": all weights of one network, in diffusers'
-            naming, in place of the base's. "auto": what `recognise` takes it for.
+            file of the encoder alone. "tagger": the same file, whose tagger prompts the U-Net of
+            the folder `base` then; an OSEDiff goes over what comes of it. "unet", "vae": all
+            weights of one network, in diffusers' naming, in place of the base's. "auto": what
+            `recognise` takes it for.
         out: ends in `.safetensors`; replaced only by a whole new file.
         base: a diffusers folder, or a model file of hbr.
-        prompt: the text behind the fixed prompt of a base folder; empty when None. The published
-            OSEDiff prompts with the tags that a tagger gives each image; one text for all images
-            stands in their place, and the empty one is what a null prompt is.
+        prompt: the text behind the one prompt of a base folder; empty when None, which is what a
+            null prompt is. The published OSEDiff prompts with the tags of each image: for that,
+            `base` is a model file that "tagger" has made.
         prompt_file: a prompt extractor that `export` wrote beside a LoRA, in place of the base's.
+        dape: LoRA of SeeSR's DAPE, merged into a tagger.
         dtype: of the weights in the file.
         report: called with a line of progress at a time.
 
@@ -89,7 +94,10 @@ def import_weights(
     prompt_file = None if prompt_file is None else Path(prompt_file)
     if kind == "auto":
         kind = _recognised(source, report)
+    dape = None if dape is None else Path(dape)
     _check_arguments(kind, out, base, prompt, prompt_file)
+    if dape is not None and kind != "tagger":
+        raise ArgumentError("--dape is a LoRA over a tagger: it needs --kind tagger")
     if not source.exists():
         raise WeightsError(f"{source}: there is no such file")
     report(f"reading {source} ({describe_size(source)})")
@@ -97,7 +105,7 @@ def import_weights(
         if kind == "ram" and base is None:
             encoder = import_ram(source, report)
             return save_image_encoder(out, *encoder, source=source, dtype=dtype)
-        checkpoint = _import(source, kind, base, prompt, report)
+        checkpoint = _import(source, kind, base, prompt, dape, report)
     except WeightsError as error:
         raise must_be(kind, source, error) from None
     if prompt_file is not None:
@@ -124,11 +132,14 @@ def _import(
     kind: Kind,
     base: Path | None,
     prompt: str | None,
+    dape: Path | None,
     report: Callable[[str], None],
 ) -> Checkpoint:
     if kind == "diffusers":
         return load_base(source, prompt, report)
     assert base is not None
+    if kind == "tagger":
+        return put_into_base(base, source, dape, report)
     if kind == "ram":
         return _into_restorer(source, base, report)
     report(f"reading the base {base} ({describe_size(base)})")
@@ -147,13 +158,17 @@ def _check_arguments(
         raise ArgumentError(
             f"--kind {kind} needs --base: a diffusers folder or a model file of hbr"
         )
+    if kind == "tagger" and (base is None or not base.is_dir()):
+        raise ArgumentError("--kind tagger needs --base: a diffusers folder, with a text encoder")
     if kind == "diffusers" and base is not None:
         raise ArgumentError("--kind diffusers takes no --base: the folder is the base")
     from_folder = kind == "diffusers" or (base is not None and base.is_dir())
-    if prompt is not None and (kind == "ram" or not from_folder):
+    if prompt is not None and (kind in ("ram", "tagger") or not from_folder):
         raise ArgumentError("--prompt needs the text encoder of a diffusers folder")
-    if prompt_file is not None and (kind == "ram" or prompt is not None):
-        raise ArgumentError("--prompt-file is the whole prompt: leave --kind ram and --prompt out")
+    if prompt_file is not None and (kind in ("ram", "tagger") or prompt is not None):
+        raise ArgumentError(
+            f"--prompt-file is the whole prompt: it goes with no --prompt and no --kind {kind}"
+        )
 
 
 def _into_restorer(source: Path, base: Path, report: Callable[[str], None]) -> Checkpoint:

@@ -73,7 +73,7 @@ def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> 
 
     Args:
         path: of either; a folder that `hbr models export` wrote keeps its own prompt.
-        prompt: text behind the fixed prompt of a folder; empty when None.
+        prompt: text behind the one prompt of a folder; empty when None.
         report: called with a line of progress at a time.
 
     Raises:

@@ -244,7 +244,7 @@ def put_into(
     checkpoint = read_checkpoint(base)
     prompt = checkpoint.config.prompt
     if not isinstance(prompt, HFIEConfig):
-        raise WeightsError(f"{base} has a fixed prompt, no HFIE that takes an image encoder")
+        raise WeightsError(f"{base} has another prompt, no HFIE that takes an image encoder")
     if prompt.encoder != config:
         raise WeightsError(f"{source} is {config}; {base} has {prompt.encoder}")
     card = {**checkpoint.card, "image_encoder": source.name}

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hbr.config import ConfigError
-from hbr.models.checkpoint import check_weights
-from hbr.models.config import ImageEncoderConfig, TaggerConfig
+from hbr.models.catalogue import find_fetched
+from hbr.models.checkpoint import Checkpoint, check_weights
+from hbr.models.config import DAPEConfig, ImageEncoderConfig, RestorerConfig, TaggerConfig
 from hbr.models.files import WeightsError
+from hbr.models.importing.base import load_diffusers_base
 from hbr.models.importing.ram import read_ram, read_swin
-from hbr.models.importing.reading import load_pickle, require_tensors
+from hbr.models.importing.reading import describe_size, load_pickle, origin, require_tensors
 from hbr.models.kept_text import as_bytes
 from hbr.models.tagger import Tagger, write_list
+from hbr.models.text import load_text_encoder
 
+# lists that the publisher keeps with the code
 TAG_LIST = "ram_tag_list.txt"
 THRESHOLDS = "ram_tag_list_threshold.txt"
 THRESHOLD = 0.68
@@ -60,9 +65,10 @@ def import_tagger(
     Args:
         source: the `.pth`.
         dape: the `.pth` of SeeSR's DAPE, merged into it.
-        tags: names, a line each; None is `ram_tag_list.txt` beside `source`.
-        thresholds: numbers in [0, 1], a line each; None is `ram_tag_list_threshold.txt` beside
-            `source`, or 0.68 for all if there is none.
+        tags: names, a line each; None is `ram_tag_list.txt` beside `source`, or where
+            `hbr models fetch ram-tags` puts it.
+        thresholds: numbers in [0, 1], a line each; None is `ram_tag_list_threshold.txt` in the
+            same places, or 0.68 for all if it is in neither.
         heads: of the layers in which the tags look at the image, which the file does not say.
         report: called with a line of progress at a time.
 
@@ -87,6 +93,40 @@ def import_tagger(
         _merge(found, dape, report)
     found["list.data"] = as_bytes(_read_list(source, tags, thresholds, config.n_tags, report))
     return config, found
+
+
+def put_into_base(
+    folder: Path, source: Path, dape: Path | None, report: Callable[[str], None]
+) -> Checkpoint:
+    """A diffusers folder as a restorer whose prompt is the tags of the image.
+
+    Args:
+        folder: Stable Diffusion 2.1-base.
+        source, dape, report: as for `import_tagger`.
+
+    Raises:
+        WeightsError: as for `import_tagger`; or the folder is incomplete or of another model.
+    """
+    tagger, tensors = import_tagger(source, dape=dape, report=report)
+    report(f"reading the base {folder} ({describe_size(folder)})")
+    base = load_diffusers_base(folder)
+    text, encoder = load_text_encoder(folder)
+    try:
+        config = RestorerConfig(
+            autoencoder=base.autoencoder,
+            unet=base.unet,
+            prompt=DAPEConfig(tagger=tagger, text=text),
+            native_size=base.native_size,
+            name=folder.resolve().name,
+        )
+    except ConfigError as error:
+        raise WeightsError(f"{folder}: {error}") from None
+    named = {f"prompt.tagger.{name}": tensor for name, tensor in tensors.items()}
+    named |= {f"prompt.text.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    card = origin(folder.resolve(), base.weights_file, kind="tagger")
+    card |= {"tagger": " with ".join(file.name for file in (source, dape) if file is not None)}
+    card["trained"] = "no: the one step of a base is untrained; it restores nothing yet"
+    return Checkpoint(config, {**base.tensors, **named}, card)
 
 
 def _read_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,9 +165,8 @@ def _merge(tensors: dict[str, Tensor], dape: Path, report: Callable[[str], None]
     layers = {name.rpartition(".lora_")[0] for name in ours}
     if not layers or "" in layers:
         name = next((n for n in ours if ".lora_" not in n), "")
-        raise WeightsError(
-            f"{dape} is no LoRA of DAPE" + (f": {name} is not known" if name else "")
-        )
+        detail = f": {name} is not known" if name else ""
+        raise WeightsError(f"{dape} is no LoRA of DAPE{detail}")
     for layer in sorted(layers):
         try:
             a, b = (ours.pop(f"{layer}.lora_{matrix}").float() for matrix in "AB")
@@ -136,9 +175,7 @@ def _merge(tensors: dict[str, Tensor], dape: Path, report: Callable[[str], None]
         for name, down, up in _parts(layer, a, b, dape):
             weight = tensors.get(name)
             if weight is None:
-                raise WeightsError(
-                    f"{dape}: the LoRA is for a layer that RAM does not have: {layer}"
-                )
+                raise WeightsError(f"{dape}: the LoRA is for {layer}, which RAM does not have")
             if (len(up), down.shape[1]) != tuple(weight.shape):
                 sizes = f"{tuple(a.shape)} and {tuple(b.shape)}"
                 raise WeightsError(f"{dape}: {layer} has {sizes}; RAM has {tuple(weight.shape)}")
@@ -169,16 +206,24 @@ def _read_list(
     count: int,
     report: Callable[[str], None],
 ) -> str:
-    beside = source.with_name(THRESHOLDS)
-    names = _read_lines(tags or source.with_name(TAG_LIST), count)
-    if thresholds is None and not beside.is_file():
+    names = _read_lines(tags or _found(source, TAG_LIST), count)
+    file = thresholds or _found(source, THRESHOLDS)
+    if thresholds is None and not file.is_file():
         report(f"no {THRESHOLDS}: every tag counts above {THRESHOLD}")
         return write_list(names, [THRESHOLD] * count)
-    file = thresholds or beside
     try:
         return write_list(names, [float(line) for line in _read_lines(file, count)])
     except ValueError as error:
         raise WeightsError(f"{file}: {error}") from None
+
+
+def _found(source: Path, name: str) -> Path:
+    """A list beside the checkpoint, or where it was fetched to."""
+    beside = source.with_name(name)
+    if not beside.is_file():
+        with suppress(WeightsError):
+            return find_fetched("ram-tags") / name
+    return beside
 
 
 def _read_lines(file: Path, count: int) -> list[str]:
@@ -186,8 +231,8 @@ def _read_lines(file: Path, count: int) -> list[str]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(
-            f"{file}: {getattr(error, 'strerror', None) or error}; it comes with RAM "
-            "(`hbr models fetch ram-swin-l`)"
+            f"{file}: {getattr(error, 'strerror', None) or error}; the tagger needs it "
+            "(`hbr models fetch ram-tags`)"
         ) from None
     if len(lines) != count:
         raise WeightsError(f"{file} has {len(lines)} lines; the tagger knows {count} tags")

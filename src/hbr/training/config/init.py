@@ -22,9 +22,10 @@ class InitConfig:
             checkpoint, or a file of `hbr models import --kind ram`. HFIE takes the image encoder
             of it; `dape` the whole tagger, which only a RAM checkpoint has.
         dape: LoRA of SeeSR's DAPE, merged into the tagger; None leaves the tagger as RAM's.
-        tags: the names of the tags, a line each; None is `ram_tag_list.txt` beside the checkpoint.
+        tags: the names of the tags, a line each; None is `ram_tag_list.txt` beside the checkpoint,
+            or where `hbr models fetch ram-tags` puts it.
         thresholds: how likely each tag must be to count, a line each; None is
-            `ram_tag_list_threshold.txt` beside the checkpoint, or 0.68 for all if there is none.
+            `ram_tag_list_threshold.txt` in the same places, or 0.68 for all if it is in neither.
     """
 
     base: Path | None = None
