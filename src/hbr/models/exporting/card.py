@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from hbr.config import to_dict
+from hbr.models.catalogue import entries
 from hbr.models.config import RestorerConfig
 from hbr.models.files import Header, read_header
 from hbr.models.inspection import count_parameters
@@ -82,7 +83,8 @@ def about(model: Path) -> About:
             recipe = _without_places(found)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return About(header.config.name, header, header.card.get("licence", ""), recipe)
+    licence = header.card.get("licence", "")
+    return About(header.config.name, header, licence, recipe, _known_base(recipe))
 
 
 def model_card(about: About, *, usage: str) -> str:
@@ -122,6 +124,7 @@ def usage_with_diffusers(config: RestorerConfig) -> str:
 
     alpha_bar = float(alphas_cumprod(config.schedule)[config.timestep])
     patch = config.autoencoder.patch_size
+    functional = "" if patch == 1 else "import torch.nn.functional as F\n"
     into = "x = image * 2 - 1" if patch == 1 else f"x = F.pixel_unshuffle(image * 2 - 1, {patch})"
     back = "x" if patch == 1 else f"F.pixel_shuffle(x, {patch})"
     return f"""## Use
@@ -131,8 +134,7 @@ With hbr: `hbr models import FOLDER -o model.safetensors`, then
 
 ```python
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+{functional}from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from hbr.models.prompt_files import load_prompt
 
@@ -151,6 +153,14 @@ def restore(image):  # [b, 3, H, W] in [0, 1], H and W multiples of {config.mult
     x = vae.decode(z / {config.autoencoder.scaling_factor}).sample
     return {back} / 2 + 0.5
 ```"""
+
+
+def _known_base(recipe: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The hub's name of the catalogued weights that a training began with."""
+    init = (recipe or {}).get("init")
+    entry = entries().get(str(init.get("base") if isinstance(init, dict) else init))
+    found = re.search(r"Hugging Face hub, ([\w.-]+/[\w.-]+)", entry.source) if entry else None
+    return (found[1],) if found else ()
 
 
 def _front_matter(about: About) -> dict[str, Any]:

@@ -175,9 +175,9 @@ def _folder(folder: Path) -> Recognised:
     for name in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
         if (folder / name).is_file():
             return Recognised(None, f"{folder} holds a LoRA: give {folder / name}")
-    if (folder / "state.safetensors").is_file() and (folder / "model.safetensors").is_file():
-        model = folder / "model.safetensors"
-        return Recognised(None, f"{folder} is a training of hbr: {model} is its model, as it is")
+    model = folder / "model.safetensors"
+    if model.is_file() and read_metadata(model)[0].get("format") == FORMAT:
+        return Recognised(None, f"{folder} holds a model of hbr: {model}, as it is")
     parts = [name for name in ("unet", "vae", "scheduler") if (folder / name).is_dir()]
     pipeline = _pipeline(folder)
     if {"unet", "vae"} <= set(parts) and pipeline in ("", "StableDiffusionPipeline"):
