@@ -1,5 +1,6 @@
 """What is exported computes the same in the libraries that it is exported to."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from hbr.models import OneStepRestorer, WeightsError, save_checkpoint
 from hbr.models.catalogue import find_model
 from hbr.models.checkpoint import Checkpoint, read_checkpoint
-from hbr.models.config import LoRAConfig
+from hbr.models.config import DAPEConfig, HFIEConfig, LoRAConfig, TaggerConfig
 from hbr.models.exporting.adapters import Adapter, adapter_of, write_lora
 from hbr.models.exporting.folder import export_folder
 from hbr.models.exporting.loras import export_lora
@@ -29,6 +30,7 @@ from hbr.models.lora import (
 )
 from hbr.models.prompt_files import load_prompt, write_prompt
 from hbr.models.schedule import alphas_cumprod
+from hbr.models.text import load_text_encoder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -103,6 +105,19 @@ def python_of(card: Path) -> str:
     return program.replace('folder = "."', f"folder = {str(card.parent)!r}")
 
 
+def tags_as_prompt(toy: OneStepRestorer, folder: Path, path: Path) -> Path:
+    """A model file with a toy tagger and a folder's text encoder, both inside."""
+    assert isinstance(toy.config.prompt, HFIEConfig)
+    text, encoder = load_text_encoder(folder)
+    tagger = TaggerConfig(toy.config.prompt.encoder, 3, width=16, mlp_width=16, heads=2, layers=1)
+    unet = dataclasses.replace(toy.config.unet, cross_attention_dim=text.width)
+    config = dataclasses.replace(toy.config, prompt=DAPEConfig(tagger=tagger, text=text), unet=unet)
+    model = OneStepRestorer(config)
+    model.prompt.text.load_state_dict(encoder.state_dict())
+    model.prompt.tagger.list.put("0.1\tman\n0.2\ttree\n0.3\thouse")
+    return save_checkpoint(path, config, model.state_dict())
+
+
 def equal(a: Checkpoint, b: Checkpoint) -> bool:
     same = a.config == b.config and dict(a.card) == dict(b.card)
     return (
@@ -113,7 +128,7 @@ def equal(a: Checkpoint, b: Checkpoint) -> bool:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["hfie", "text", "nano's"])
+@pytest.mark.parametrize("kind", ["hfie", "text", "dape", "nano's"])
 def test_a_folder_is_diffusers_own_and_comes_back_as_it_was(
     toy: OneStepRestorer, toy_file: Path, goldens: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -121,6 +136,8 @@ def test_a_folder_is_diffusers_own_and_comes_back_as_it_was(
     if kind == "text":
         model = tmp_path / "text.safetensors"
         import_weights(goldens / "osediff" / "base", "diffusers", model, prompt="a person")
+    if kind == "dape":
+        model = tags_as_prompt(toy, goldens / "osediff" / "base", tmp_path / "dape.safetensors")
     if kind == "nano's":  # pixels in squares, one level, half precision, another timestep
         model = find_model("nano")
     folder = export_folder(model, tmp_path / "folder")
