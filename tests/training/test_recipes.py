@@ -47,8 +47,8 @@ class Toys:
             "data/lsdir": shared / "photos/clothing-co-parsing/val",
             "sd-2.1-base": self.base,
             "ram-swin-l": ram / "ram.pth",
+            "dape": ram / "DAPE.pth",
         }
-        self.places |= {f"data/ram/{p.name}": p for p in ram.iterdir()}
         self.vgg = toy_weights.write(folder / "weights") / "vgg16.tv_in1k.safetensors"
         self.outs = {to_dict(load_yaml(TrainConfig, p))["out"]: p for p in RECIPES}
         self.made: dict[Path, Path] = {}
@@ -90,7 +90,7 @@ class Toys:
         for key, value in values.items() if isinstance(values, dict) else enumerate(values):
             if isinstance(value, (dict, list)):
                 self._replace(value)
-            elif isinstance(value, str) and value in self.places:
+            elif isinstance(value, str) and key != "kind" and value in self.places:
                 values[key] = str(self.places[value])
             elif key == "init" and value is not None:  # a model that another recipe trains
                 values[key] = str(self.model(self.outs[str(Path(value).parent)]))

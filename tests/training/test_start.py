@@ -172,9 +172,28 @@ def test_names_stand_for_what_was_fetched(base, ram, tmp_path, monkeypatch):
         shutil.copy(ram.with_name(name), weights / "ram-tags")
     model = started(config_of(tmp_path, DAPE, init))
     assert model.prompt.tagger.list.value[1] == list(toy_tagger.THRESHOLDS)
+    with pytest.raises(WeightsError, match=r"put them into .*dape, from GitHub, cswry/SeeSR"):
+        started(config_of(tmp_path, DAPE, {**init, "dape": "dape"}))
+    (weights / "dape").mkdir()
+    toy_tagger.write_dape(weights / "dape" / "DAPE.pth")
+    merged = started(config_of(tmp_path, DAPE, {**init, "dape": "dape"}))
+    layer = model.prompt.tagger.layers[0].query.weight
+    assert not torch.equal(merged.prompt.tagger.layers[0].query.weight, layer)
     (weights / "sd-2.1-base" / "unet" / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"unet/config.json.*`hbr models fetch sd-2.1-base`"):
         started(config_of(tmp_path, DAPE, init))
+
+
+def test_a_training_of_every_weight_goes_on_with_its_tags(base, ram, tmp_path):
+    """Without adapters `init` is not read again: tokenizer and tags come out of the state."""
+    init = {"base": str(base), "image_encoder": str(ram)}
+    config = config_of(tmp_path, DAPE, init, save_every=1)
+    first = Trainer(config, report=lambda line: None)
+    first.run()
+    second = Trainer(config, report=lambda line: None)
+    image = torch.rand(1, 3, 64, 64)
+    assert second.state.step == 2
+    assert torch.equal(second.model.prompt(image), first.model.prompt(image))
 
 
 # --- what does not fit

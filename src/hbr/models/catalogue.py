@@ -10,7 +10,7 @@ from typing import Literal
 import yaml
 
 from hbr.config import from_dict
-from hbr.download import KnownFile, weights_folders
+from hbr.download import KnownFile, weights_folder, weights_folders
 from hbr.files import sha256
 from hbr.models.files import WeightsError
 
@@ -84,10 +84,10 @@ def find_fetched(name: str, *, whole: bool = True) -> Path:
         if not absent:
             return folder
         missing = absent[0] if folder.is_dir() else missing
-    raise WeightsError(
-        f"the weights {name} are not on this machine ({missing}); `hbr models fetch {name}` gets "
-        f"them from {entries()[name].source}"
-    )
+    how = f"`hbr models fetch {name}` gets them from {entries()[name].source}"
+    if any(file.url is None for file in files):
+        how = f"put them into {weights_folder() / name}, from {entries()[name].source}"
+    raise WeightsError(f"the weights {name} are not on this machine ({missing}); {how}")
 
 
 def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
