@@ -20,7 +20,7 @@ LORA_FILE = "lora.safetensors"
 """What a training by adapters writes beside its model file."""
 
 _KEY = re.compile(r"(?P<layer>.+)\.lora_(?P<matrix>[AB])\.[^.]+\.weight")
-_OURS = re.compile(r"(?P<part>unet|vae)\.(?P<layer>.+)\.lora_(?P<matrix>[AB])\.weight")
+_OURS = re.compile(r"(unet|vae)\..+\.lora_[AB]\.weight")
 
 
 def export_lora(

@@ -81,16 +81,16 @@ _FAMILIES = tuple(
     Family(what, re.compile(keys), kind, advice)
     for what, keys, kind, advice in (
         (
-            "LyCORIS adapters (LoHa, LoKr, DoRA)",
-            r".+\.(hada_w[12]_[ab]|lokr_w[12](_[ab])?|dora_scale|lora_mid\.weight)",
+            "LyCORIS adapters (LoHa, LoKr)",
+            r".+\.(hada_w[12]_[ab]|lokr_w[12](_[ab])?|alpha)",
             None,
             "hbr merges plain LoRA only",
         ),
         (
             "the LoRA of SeeSR's DAPE over RAM",
-            r"(module\.)?(visual_encoder|image_proj)\..*lora.*",
+            rf"{_RAM}lora.*|(tag_encoder|text_decoder)\..+",
             None,
-            "a training takes it as init.dape, beside RAM as init.image_encoder",
+            "`hbr models import RAM.pth --kind tagger --dape` takes it, a training as init.dape",
         ),
         (
             "a LoRA",
@@ -137,6 +137,8 @@ _FAMILIES = tuple(
 )
 # keys without which weights that fit a family are not of it
 _MARKS = {
+    "the LoRA of SeeSR's DAPE over RAM": ".lora_",
+    "LyCORIS adapters (LoHa, LoKr)": "_w1",
     "a ControlNet": "controlnet_",
     "a U-Net of Stable Diffusion XL": "add_embedding.",
     "a RAM checkpoint": "visual_encoder.",
