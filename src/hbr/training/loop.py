@@ -85,7 +85,7 @@ class Trainer:
         model = OneStepRestorer(config.model)
         adapted = isinstance(config.objective, RestorationConfig) and config.objective.lora
         if config.init is not None and (adapted or not self.state_file.exists()):
-            load_initial_weights(model, config, report)
+            load_initial_weights(model, config, self.report)
         elif config.start == "identity":
             begin_at_identity(model, config)
         negative = embed_negative(model, config)

@@ -79,11 +79,6 @@ class Processes:
         except ValueError as error:  # such as a device without bfloat16
             raise ConfigError(f"precision, or the launcher: {error}") from None
         self.count, self.index = self._accelerator.num_processes, self._accelerator.process_index
-        if self.count != world_size():
-            raise ConfigError(
-                f"WORLD_SIZE is {world_size()}, but there is no LOCAL_RANK; "
-                "start several processes by `torchrun` or `accelerate launch`"
-            )
         if self.device.type != self._wanted.type:
             raise ConfigError(
                 f"the launcher chose {self.device}, not {self._wanted}; give --device as well"
@@ -198,8 +193,13 @@ def _check_launcher(device: torch.device) -> None:
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
             raise ConfigError(
                 f"the launcher asks for {other}; hbr trains with a whole model in every process, "
-                "so launch it with --multi_gpu (docs/training-cluster.md)"
+                "so launch it without (docs/training-cluster.md)"
             )
+    if world_size() > 1 and "LOCAL_RANK" not in os.environ:
+        raise ConfigError(
+            f"WORLD_SIZE is {world_size()}, but there is no LOCAL_RANK; "
+            "start several processes by torchrun or accelerate launch"
+        )
     if world_size() > 1 and device.index is not None:
         raise ConfigError(
             f"device is {device}, but there are {world_size()} processes, each with a device of "
