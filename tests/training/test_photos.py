@@ -117,8 +117,10 @@ def test_a_curated_set_that_is_not_whole_is_refused(tmp_path, people):
 
     with pytest.raises(ConfigError, match="keeps nothing in its split 'trian'"):
         opened(manifest=people, split="trian")
-    with pytest.raises(ConfigError, match="is no manifest of hbr curate"):
-        opened(manifest=people / "data/train-000000.parquet".replace("data", "nowhere"))
+    with pytest.raises(ConfigError, match=r"there is no .*nowhere; `hbr curate run`"):
+        opened(manifest=people / "nowhere")
+    with pytest.raises(ConfigError, match=r"summary\.json: is no manifest of hbr curate"):
+        opened(manifest=people / "summary.json")
     lacking = with_only("webdataset", people, tmp_path / "lacking")
     (lacking / "shards/train-000001.tar").unlink()
     with pytest.raises(ConfigError, match=r"holds 3 crops .* names 6; `hbr curate export`"):

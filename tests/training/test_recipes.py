@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy_ram
 import yaml
 from curated_set import curated_set
 from PIL import Image
 from toy_training import DATA
 
+import toy_tagger
 import toy_weights
 from hbr.config import load_yaml, to_dict
 from hbr.models.config import RestorerConfig
 from hbr.models.importing.base import load_diffusers_base
-from hbr.models.text import load_text_encoder
 from hbr.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +40,13 @@ class Toys:
         self.folder, self.shared = folder, shared
         goldens = shared / "goldens"
         self.base = goldens / "osediff/base"
-        ram = toy_ram.write(folder / "ram", goldens / "ram/ram.pth")
+        ram = toy_tagger.write_ram(folder / "ram", goldens)
         self.places = {
             "data/persona": curated_set(shared, folder / "persona"),
             "data/lsdir": shared / "photos/clothing-co-parsing/val",
             "sd-2.1-base": self.base,
-            "ram-swin-l": ram / "ram.pth",
-            "dape": ram / "DAPE.pth",
+            "ram-swin-l": ram,
+            "dape": toy_tagger.write_dape(folder / "DAPE.pth"),
         }
         self.vgg = toy_weights.write(folder / "weights") / "vgg16.tv_in1k.safetensors"
         self.outs = {to_dict(load_yaml(TrainConfig, p))["out"]: p for p in RECIPES}
@@ -78,12 +77,11 @@ class Toys:
         prompt = model["prompt"]
         match prompt["kind"]:
             case "hfie":
-                prompt |= {"width": 64, "heads": 2, "encoder": RAM}
+                prompt |= {"width": 64, "heads": 2, "encoder": toy_tagger.ENCODER}
             case "text":
                 prompt |= {"width": 64}
             case "dape":
-                text, _ = load_text_encoder(self.base)
-                prompt |= {"text": to_dict(text), "tagger": {**TAGGER, "encoder": RAM}}
+                prompt |= {"text": toy_tagger.TEXT, "tagger": toy_tagger.TAGGER}
 
     def _replace(self, values: Any) -> None:
         """Put toy files in the places of published ones, wherever they are named."""
@@ -107,23 +105,6 @@ class Toys:
             config = load_yaml(TrainConfig, self.config(recipe))
             self.made[recipe] = Trainer(config, report=lambda line: None).run()
         return self.made[recipe]
-
-
-RAM = {
-    "image_size": 96,
-    "embed_dim": 16,
-    "depths": [2, 2, 2, 2],
-    "num_heads": [2, 2, 4, 4],
-    "window_size": 3,
-    "proj_dim": 32,
-}
-TAGGER = {
-    "n_tags": len(toy_ram.TAGS),
-    "width": toy_ram.WIDTH,
-    "mlp_width": toy_ram.MLP_WIDTH,
-    "heads": toy_ram.HEADS,
-    "layers": toy_ram.LAYERS,
-}
 
 
 @pytest.fixture(scope="module")

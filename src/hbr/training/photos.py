@@ -248,6 +248,8 @@ def curated(path: Path, split: str) -> Photos:
         ConfigError: there is no such data set or split, or its crops are not all there.
     """
     manifest = Manifest(path)
+    if not manifest.path.is_file():
+        raise ConfigError(f"manifest: there is no {manifest.path}; `hbr curate run` makes one")
     try:
         ids = manifest.kept_ids(split)
     except (OSError, ValueError) as error:
