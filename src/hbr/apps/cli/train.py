@@ -29,12 +29,23 @@ def train(
         Path | None,
         typer.Option(help="Folder of checkpoints, curves and pictures; else the recipe's."),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it will take (memory, hours), and end.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="With --plan: how many devices share each batch.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: as JSON.")] = False,
 ) -> None:
     """Train a model by a recipe; the same command goes on where an earlier run stopped.
 
     Progress goes to stderr; the last line, on stdout, is the model file. Several GPUs, and several
-    machines, train together under torchrun: see docs/training-cluster.md.
+    machines, train together under torchrun: see docs/training-cluster.md. --plan looks for no photo
+    and no weights; without --device it is for a CUDA device.
     """
+    if not plan and (as_json or processes != 1):
+        raise typer.BadParameter("belongs to --plan", param_hint="--json, --processes")
+
     from hbr.config import load_yaml
     from hbr.training.config import TrainConfig
 
@@ -42,6 +53,11 @@ def train(
     if out is not None:
         recipe = dataclasses.replace(recipe, out=out)
 
+    if plan:
+        from hbr.apps.cli.train_plan import show_plan
+
+        show_plan(recipe, processes, "cuda" if device == "auto" else device, as_json=as_json)
+        return
     from hbr.restoration.devices import choose_device
     from hbr.training.loop import Trainer
 

@@ -1,0 +1,169 @@
+"""What a training will take, from its configuration alone: parameters, memory, work, hours.
+
+Memory and work come from a step without numbers (`hbr.training.simulation`); what is kept between
+steps is counted from the parameters. No photo and no weights are looked for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from hbr.config import ConfigError
+from hbr.models.checkpoint import empty
+from hbr.training.adapters import is_of_regularizer
+from hbr.training.config import TrainConfig
+from hbr.training.objectives import build_objective
+from hbr.training.simulation import Device, simulate
+from hbr.training.start import prepare
+
+# AdamW's two moments and the average of the weights, each in float32 as the weights are
+_KEPT = 3
+_FLOAT32 = 4
+
+UTILISATION = 0.35
+"""Share of a device's dense bf16 rate that a training reaches: an assumption, not measured."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device as its maker describes it.
+
+    Attributes:
+        tflops: dense bf16 multiplications and additions a second, in 10^12.
+        memory: in 10^9 bytes.
+    """
+
+    tflops: float
+    memory: float
+
+
+HARDWARE = {
+    "RTX 4090": Hardware(165, 24),
+    "A100 80 GB": Hardware(312, 80),
+    "H100 SXM": Hardware(989, 80),
+}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters of a part of the model."""
+
+    trained: int = 0
+    frozen: int = 0
+
+
+@dataclass(frozen=True)
+class PhaseCost:
+    """What a step of one phase takes; bytes are those of one process.
+
+    Attributes:
+        steps, crop, batch: of the phase.
+        at_once: crops that pass at once in a process.
+        weights: the model's and those of the losses' networks.
+        kept: AdamW's moments and the average of the weights.
+        passing: gradients and activations where, together, they are most.
+        peak: all of these. The libraries' own workspaces come on top.
+        flops: multiplications and additions of a step, over all processes.
+    """
+
+    steps: int
+    crop: int
+    batch: int
+    at_once: int
+    weights: int
+    kept: int
+    passing: int
+    peak: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will take.
+
+    Attributes:
+        parameters: by part of the model; adapters by whose they are.
+        phases: in order.
+        processes: that share each batch.
+        unet_bytes: one copy of the U-Net's own weights. Variational score distillation with a
+            U-Net each for generator, prior and regularizer would need two copies more.
+        flops: of the whole training, validation left out.
+        hours: by hardware, at `UTILISATION`; none unless the precision is bfloat16.
+    """
+
+    parameters: dict[str, Parameters]
+    phases: tuple[PhaseCost, ...]
+    processes: int
+    unet_bytes: int
+    flops: int
+    hours: dict[str, float]
+
+    @property
+    def peak(self) -> int:
+        """Bytes that a process needs at most."""
+        return max(phase.peak for phase in self.phases)
+
+
+def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Plan:
+    """Plan a training.
+
+    Args:
+        config: the training.
+        processes: that share each batch, one a device.
+        device: of which kind; norms take more memory on CUDA under autocast.
+
+    Raises:
+        ConfigError: a batch cannot be shared out to so many, or `freeze` names no part.
+    """
+    parameters = count_parameters(config)
+    kept = _KEPT * _FLOAT32 * sum(part.trained for part in parameters.values())
+    phases = tuple(_phase(config, i, processes, device, kept) for i in range(len(config.phases)))
+    flops = sum(phase.flops * phase.steps for phase in phases)
+    hours = {
+        name: flops / (processes * each.tflops * 1e12 * UTILISATION) / 3600
+        for name, each in HARDWARE.items()
+        if config.precision == "bfloat16"
+    }
+    unet = parameters["unet"]
+    unet_bytes = _FLOAT32 * (unet.trained + unet.frozen)
+    return Plan(parameters, phases, processes, unet_bytes, flops, hours)
+
+
+def count_parameters(config: TrainConfig) -> dict[str, Parameters]:
+    """Trained and frozen parameters by part of the model, adapters apart."""
+    model = empty(config.model)
+    prepare(model, config, build_objective(config).parts)
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for name, parameter in model.named_parameters():
+        part = name.partition(".")[0]
+        if ".lora_" in name:
+            part = "regularizer's adapters" if is_of_regularizer(name) else "generator's adapters"
+        counts[part][not parameter.requires_grad] += parameter.numel()
+    return {part: Parameters(*both) for part, both in counts.items()}
+
+
+def _phase(config: TrainConfig, i: int, processes: int, device: Device, kept: int) -> PhaseCost:
+    phase, parts = config.phases[i], config.optim.accumulate
+    at_once, rest = divmod(phase.batch, processes * parts)
+    if rest:
+        raise ConfigError(
+            f"phases[{i}].batch is {phase.batch}; with {processes} processes and optim.accumulate "
+            f"{parts} it must be a multiple of {processes * parts}"
+        )
+    found = simulate(config, phase, at_once, device)
+    gradients = kept // _KEPT
+    passing = found.passing + (gradients if parts > 1 else 0)  # those of the parts before
+    # AdamW makes one tensor more of each weight's size while it updates
+    passing = max(passing, 2 * gradients)
+    return PhaseCost(
+        steps=phase.steps,
+        crop=phase.crop,
+        batch=phase.batch,
+        at_once=at_once,
+        weights=found.weights,
+        kept=kept,
+        passing=passing,
+        peak=found.weights + kept + passing,
+        flops=found.flops * processes * parts,
+    )
