@@ -151,10 +151,12 @@ def test_a_wrong_kind_is_told_what_the_file_is(
 ) -> None:
     osediff, ram = goldens / "osediff" / "osediff.pkl", goldens / "ram" / "ram.pth"
     lora = saved(tmp_path / "l.safetensors", f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight")
+    vae = goldens / "osediff" / "base" / "vae" / "diffusion_pytorch_model.safetensors"
     cases: list[tuple[Path, Any, str]] = [
         (osediff, "ram", "not of kind ram: recognised an OSEDiff checkpoint.*--kind osediff"),
         (osediff, "lora", "--kind osediff"),
         (ram, "osediff", "recognised a RAM checkpoint by .* names"),
+        (vae, "unet", "recognised an autoencoder .*; --kind vae"),
         (lora, "unet", "recognised a LoRA by 2 of 2 names; --kind lora"),
         (lora, "ram", "--kind lora"),
         (toy_file, "lora", "a model file of hbr already"),

@@ -143,8 +143,13 @@ def _import(
     if kind == "ram":
         return _into_restorer(source, base, report)
     report(f"reading the base {base} ({describe_size(base)})")
-    importer = {"osediff": import_osediff, "lora": import_lora}.get(kind, import_network)
-    return importer(source, load_base(base, prompt, report), report)
+    onto = load_base(base, prompt, report)
+    match kind:
+        case "osediff":
+            return import_osediff(source, onto, report)
+        case "lora":
+            return import_lora(source, onto, report)
+    return import_network(source, onto, "unet" if kind == "unet" else "autoencoder", report)
 
 
 def _check_arguments(

@@ -63,12 +63,12 @@ class Recognised:
 
 
 _UNET = (
-    r"(?!.*lora)(unet\.)?(conv_(in|out|norm_out)|time_embedding\.linear_[12]|class_embedding"
+    r"(?!.*lora)(conv_(in|out|norm_out)|time_embedding\.linear_[12]|class_embedding"
     r"|(down|up)_blocks\.\d+\.(resnets|attentions|downsamplers|upsamplers)\.\d+"
     r"|mid_block\.(resnets|attentions)\.\d+)\..+"
 )
 _VAE = (
-    r"(?!.*lora)(vae\.)?((post_)?quant_conv|(encoder|decoder)\."
+    r"(?!.*lora)((post_)?quant_conv|(encoder|decoder)\."
     r"(conv_(in|out|norm_out)|(down|up)_blocks\.\d+|mid_block)\..+)(\..+)?"
 )
 _RAM = (
