@@ -124,7 +124,9 @@ def test_a_text_comes_with_a_model_of_the_same(base, tmp_path):
     for init in (str(file), {"base": str(file)}):
         model = started(config_of(tmp_path, TEXT, init))
         assert torch.equal(model.prompt.embedding, embed_text(base, "a person"))
-    with pytest.raises(ConfigError, match=r"'a cat'; it needs a text encoder, which .*b.safete"):
+    with pytest.raises(
+        ConfigError, match=r"'a cat'; it needs a text encoder, which .*b.safetensors lacks"
+    ):
         started(config_of(tmp_path, {**TEXT, "text": "a cat"}, str(file)))
     null = started(config_of(tmp_path, {**TEXT, "text": " "}, str(file)))
     assert not null.prompt.embedding.any()  # a base without a text encoder: zeros

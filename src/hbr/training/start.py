@@ -14,6 +14,7 @@ from hbr.models.catalogue import entries, find_fetched, find_model
 from hbr.models.checkpoint import build, read_checkpoint
 from hbr.models.config import DAPEConfig, HFIEConfig, ScheduleConfig, TextPromptConfig
 from hbr.models.dape import DAPE
+from hbr.models.files import read_header, read_tensors
 from hbr.models.hfie import HFIE
 from hbr.models.identity import start_at_identity, whiten
 from hbr.models.importing.base import load_diffusers_base
@@ -77,7 +78,10 @@ def embed_negative(model: OneStepRestorer, config: TrainConfig) -> Tensor | None
     """
     match config.objective:
         case RestorationConfig(vsd=VSDConfig(negative_prompt=str(text))):
-            return _embed(text, "objective.vsd.negative_prompt", model, config)
+            place = _base(config)
+            inside = model.prompt.text if isinstance(model.prompt, DAPE) else None
+            encoder = inside or _text_encoder(place)
+            return _embed(text, "objective.vsd.negative_prompt", model, encoder, place)
     return None
 
 
@@ -174,11 +178,12 @@ def _load_text(model: OneStepRestorer, config: TrainConfig) -> None:
     wanted, place = config.model.prompt, _base(config)
     match wanted, model.prompt:
         case TextPromptConfig(text=text), TextPrompt() as prompt:
-            if not place.is_dir() and read_checkpoint(place).config.prompt == wanted:
+            if not place.is_dir() and read_header(place).config.prompt == wanted:
                 return  # it came with the model
-            if not text.strip() and _text_encoder(place) is None:
+            encoder = _text_encoder(place)
+            if encoder is None and not text.strip():
                 return  # zeros
-            p = _embed(text, "model.prompt.text", model, config)
+            p = _embed(text, "model.prompt.text", model, encoder, place)
             if p.shape != prompt.embedding.shape:
                 ours, theirs = ("×".join(map(str, x.shape)) for x in (prompt.embedding, p))
                 raise ConfigError(
@@ -219,14 +224,13 @@ def _load_image_encoder(
             raise ConfigError(f"init.image_encoder is {path}; the prompt of a text sees no image")
 
 
-def _embed(text: str, field: str, model: OneStepRestorer, config: TrainConfig) -> Tensor:
-    """The prompt of a text [q, d], by the text encoder of the model or of what it starts from."""
-    encoder = model.prompt.text if isinstance(model.prompt, DAPE) else _text_encoder(_base(config))
+def _embed(
+    text: str, field: str, model: OneStepRestorer, encoder: TextEncoder | None, place: Path
+) -> Tensor:
+    """The prompt of a text [q, d], by the text encoder of what the training starts from."""
     if encoder is None:
-        raise ConfigError(
-            f"{field} is {text!r}; it needs a text encoder, which {_base(config)} does not have"
-        )
-    p = encoder([text])[0].cpu()
+        raise ConfigError(f"{field} is {text!r}; it needs a text encoder, which {place} lacks")
+    p: Tensor = encoder([text])[0].cpu()
     if p.shape[1] != (width := model.config.unet.cross_attention_dim):
         raise ConfigError(
             f"{field}: the text encoder gives {p.shape[1]} channels, the U-Net takes {width}"
@@ -238,13 +242,12 @@ def _text_encoder(place: Path) -> TextEncoder | None:
     """The text encoder of a folder, or of a model file that has one."""
     if place.is_dir():
         return load_text_encoder(place)[1]
-    checkpoint = read_checkpoint(place)
-    prompt = checkpoint.config.prompt
-    if not isinstance(prompt, DAPEConfig):
+    header = read_header(place)
+    if not isinstance(header.config.prompt, DAPEConfig):
         return None
-    encoder, head = TextEncoder(prompt.text), "prompt.text."
-    given = {n.removeprefix(head): t for n, t in checkpoint.tensors.items() if n.startswith(head)}
-    encoder.load_state_dict(given)
+    encoder, head = TextEncoder(header.config.prompt.text), "prompt.text."
+    names = [name for name in header.shapes if name.startswith(head)]
+    encoder.load_state_dict({n.removeprefix(head): t for n, t in read_tensors(place, names)})
     return encoder.eval()
 
 
