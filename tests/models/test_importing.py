@@ -296,7 +296,7 @@ def test_arguments_that_do_not_go_together(goldens: Path, tmp_path: Path) -> Non
         ({"kind": "lora"}, "needs --base"),
         ({"kind": "diffusers", "base": base}, "takes no --base"),
         ({"kind": "ram", "prompt": "x"}, "--prompt"),
-        ({"kind": "none"}, "one of osediff, ram, lora, diffusers"),
+        ({"kind": "none"}, "one of osediff, ram, tagger, lora, diffusers, unet, vae"),
         ({"kind": "ram", "out": tmp_path / "o.pth"}, "must end in .safetensors"),
     ):
         arguments: Any = {"out": out, **more}
