@@ -16,7 +16,7 @@ from hbr.config import ConfigError, from_dict
 from hbr.curation.manifest import FOLDERS, Manifest
 from hbr.image import PhotoError
 from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
-from hbr.training.data import Source, seeded, validation_pairs
+from hbr.training.data import Source, TrainingPairs, seeded, validation_pairs
 from hbr.training.loop import Trainer
 from hbr.training.photos import FolderPhotos, open_photos, read_pixels
 
@@ -204,6 +204,18 @@ def test_three_broken_photos_of_a_thousand_are_skipped_and_reported(tmp_path, th
     assert skipped(tmp_path / "parts") == [1, 2]
     assert again[-1] == lines[-1]
     assert sum(line.startswith("left out: ") for line in again) == 1
+
+
+def test_a_small_source_may_have_more_broken_photos_than_its_own_part(tmp_path, thousand):
+    """Of 1,003 photos in all, 10 may be broken."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, data in (("a", b""), ("b", b""), ("c", (DATA / "blue.png").read_bytes())):
+        (photos / f"{name}.png").write_bytes(data)
+    sources = [{"photos": str(p), "weight": w} for p, w in ((thousand, 1e-9), (photos, 1.0))]
+    values = training(tmp_path / "out", photos, sources=sources)
+    pair = TrainingPairs(from_dict(TrainConfig, values), 0).batch(0)
+    assert {Path(name).name for name in pair.skipped} == {"a.png", "b.png"}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

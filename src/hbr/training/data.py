@@ -64,15 +64,14 @@ def person_boxes(file: Path) -> dict[str, list[Box]]:
 class Source:
     """The crops of some photos.
 
-    Args:
-        config: where they are.
-        errors: the part of them that may be unreadable.
+    Attributes:
+        allowed: how many of them may be unreadable one after the other.
     """
 
-    def __init__(self, config: SourceConfig, errors: float = 0.01) -> None:
+    def __init__(self, config: SourceConfig) -> None:
         self.boxes = person_boxes(config.boxes) if config.boxes else None
         self.photos = self._chosen(config)
-        self.allowed = allowed_errors(len(self.photos), errors)
+        self.allowed = len(self.photos) - 1
 
     def _chosen(self, config: SourceConfig) -> Photos:
         if config.photos is None or (self.boxes is None and not config.exclude):
@@ -215,7 +214,9 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         self.config = config
         self.start = start
         self.index, self.count = index, count
-        self.sources = [Source(s, config.data.errors) for s in config.data.sources]
+        self.sources = [Source(s) for s in config.data.sources]
+        for source in self.sources:
+            source.allowed = allowed_errors(self.photos, config.data.errors)
 
     @property
     def photos(self) -> int:
