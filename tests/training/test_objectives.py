@@ -55,6 +55,11 @@ def test_an_autoencoder_learns_the_detail_that_its_latent_leaves_out(tmp_path):
     assert {"validation/psnr", "validation/latent_std"} <= rows(tmp_path)[-1].keys()
 
 
+def test_an_autoencoder_may_be_trained_on_crops_of_two_sizes(tmp_path):
+    train(settings(tmp_path, objective={"kind": "autoencoder"}))
+    assert rows(tmp_path)[-2]["step"] == 8
+
+
 def test_a_diffusion_prior_learns_to_tell_noise(tmp_path):
     values = settings(
         tmp_path,

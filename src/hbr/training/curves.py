@@ -49,10 +49,11 @@ class Curves:
 
     def __exit__(self, *_: object) -> None:
         """Close the files."""
-        with suppress(OSError):  # all that could be written is
+        with suppress(OSError):  # on a full disk; `add` has said so
             self._file.close()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
 
 
 def _step_of(line: str) -> float:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from hbr.config import ConfigError
 from hbr.degradation import RECIPES, Degradation, degrade, draw
 from hbr.image import PhotoError
+from hbr.processes import ctrl_c_waits
 from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
 from hbr.training.photos import FolderPhotos, Photos, open_photos, photo_files, read_pixels
 
@@ -292,7 +293,9 @@ def prepared(pairs: TrainingPairs) -> Iterator[Pair]:
         # its own, so that starting anew draws nothing from the generator of the training
         generator=Generator(),
     )
-    for pair in loader:
+    with ctrl_c_waits():  # from their first moment on
+        batches = iter(loader)
+    for pair in batches:
         if isinstance(pair, ConfigError):
             raise pair
         yield pair

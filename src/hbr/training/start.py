@@ -91,7 +91,7 @@ def begin_at_identity(model: OneStepRestorer, config: TrainConfig) -> None:
     start_at_identity(model, one_step=not alone)
     if alone:
         pairs = TrainingPairs(config, 0)
-        for_measure = min(8, config.steps)
+        for_measure = min(8, config.phases[0].steps)  # crops of one size
         whiten(model, torch.cat([pairs.batch(step).hq for step in range(for_measure)]))
 
 
