@@ -53,6 +53,7 @@ def test_what_does_not_decide_what_is_learned_may_change(change):
         ({"freeze": ["unet"]}, r"freeze \[\], and now it is \['unet'\]"),
         ({"precision": "bfloat16"}, "precision 'float32', and now it is 'bfloat16'"),
         ({"init": "nano"}, "init None, and now it is 'nano'"),
+        ({"memory": {"decode_crop": 16}}, "memory.decode_crop None, and now it is 16"),
         (
             {
                 "phases": [

@@ -15,7 +15,7 @@ FREE = (
     "save_every",
     "weights",
     "card",
-    "memory",
+    "memory.checkpointing",
     "data.workers",
     "data.errors",
     "optim.accumulate",
