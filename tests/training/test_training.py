@@ -12,7 +12,7 @@ from hbr.models.identity import start_at_identity
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import LossConfig, OptimConfig, TrainConfig
 from hbr.training.data import Source, TrainingPairs, validation_pairs
-from hbr.training.loop import learning_rate
+from hbr.training.loop import Trainer, learning_rate
 from hbr.training.losses import gradient_l1, negative_psnr, pixel_loss
 
 
@@ -91,6 +91,18 @@ def test_validation_pairs_are_the_same_for_ever(tmp_path):
     first, again = list(validation_pairs(config)), list(validation_pairs(config))
     assert len(first) == 3
     assert all(torch.equal(a.lq, b.lq) for a, b in zip(first, again, strict=True))
+
+
+def test_a_training_validates_by_the_photos_that_it_began_with(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "b.png").write_bytes((DATA / "blue.png").read_bytes())
+    values = settings(tmp_path / "out")
+    values["validation"] |= {"photos": str(photos), "every": 1}
+    trainer = Trainer(from_dict(TrainConfig, values))
+    (photos / "a.png").write_bytes(b"no photo")
+    trainer.run()
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 8
 
 
 def test_a_bad_photo_costs_only_itself(tmp_path):

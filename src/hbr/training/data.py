@@ -307,8 +307,12 @@ def _leave_signals_to_the_trainer(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def check_validation(config: ValidationConfig) -> None:
+def check_validation(config: ValidationConfig) -> Photos:
     """Read the validation photos once, so that no training ends at a bad one hours later.
+
+    Returns:
+        The photos, for `validation_pairs`: looking for them again would take long where they are
+        many, and might find others.
 
     Raises:
         ConfigError: there is none, or one is smaller than the crop.
@@ -321,14 +325,18 @@ def check_validation(config: ValidationConfig) -> None:
             raise ConfigError(
                 f"{photos.name(i)} is {w}x{h}; validation crops are {config.crop} pixels"
             )
+    return photos
 
 
-def validation_pairs(config: ValidationConfig, numbers: range | None = None) -> Iterator[Pair]:
+def validation_pairs(
+    config: ValidationConfig, numbers: range | None = None, photos: Photos | None = None
+) -> Iterator[Pair]:
     """Centre crops and their degradations, one at a time; the same for ever.
 
-    Photo i is degraded by what a generator seeded with (seed, i) draws; `numbers` chooses photos.
+    Photo i is degraded by what a generator seeded with (seed, i) draws; `numbers` chooses photos,
+    of `photos` if they are open already.
     """
-    photos = open_photos(config)
+    photos = open_photos(config) if photos is None else photos
     for i in range(min(config.count, len(photos))):
         if numbers is not None and i not in numbers:
             continue

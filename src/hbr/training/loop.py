@@ -78,7 +78,7 @@ class Trainer:
         self.processes = Processes(device, config)
         self.device = self.processes.device
         self.report = report if self.processes.first else _say_nothing
-        check_validation(config.validation)
+        self.validation_photos = check_validation(config.validation)
         networks = load_networks(config, self.device)
         self.state_file = config.out / "state.safetensors"
         torch.manual_seed(config.seed)
@@ -303,7 +303,8 @@ class Trainer:
         own = []
         self.model.eval()
         with self._averaged():
-            for i, pair in zip(numbers, validation_pairs(config, numbers), strict=False):
+            pairs = validation_pairs(config, numbers, self.validation_photos)
+            for i, pair in zip(numbers, pairs, strict=False):
                 with processes.autocast():
                     seen = self.objective.validate(self.model, self._placed(pair), i)
                 picture = torch.cat(seen.images, dim=-1).cpu() if i < config.pictures else None
