@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+import yaml
 from toy_training import DATA, MODEL, settings, train
 
+from hbr.apps.cli.train import train as train_command
 from hbr.config import ConfigError, from_dict
 from hbr.models import build, read_checkpoint
 from hbr.models.identity import start_at_identity
 from hbr.models.onestep import OneStepRestorer
+from hbr.restoration import OutOfMemoryError
 from hbr.training.config import LossConfig, OptimConfig, TrainConfig
 from hbr.training.data import Source, TrainingPairs, validation_pairs
 from hbr.training.loop import Trainer, learning_rate
@@ -207,3 +210,14 @@ def test_a_start_at_the_identity_gives_the_input_back():
 def test_a_training_that_cannot_be_says_why(tmp_path, change, message):
     with pytest.raises(ConfigError, match=message):
         train(settings(tmp_path, **change))
+
+
+def test_too_little_memory_names_what_needs_less(tmp_path, monkeypatch):
+    def full(self):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Trainer, "run", full)
+    recipe = tmp_path / "toy.yaml"
+    recipe.write_text(yaml.safe_dump(settings(tmp_path / "out")))
+    with pytest.raises(OutOfMemoryError, match=r"on cpu; a larger optim.accumulate"):
+        train_command(recipe, device="cpu")

@@ -59,6 +59,7 @@ def train(
         show_plan(recipe, processes, "cuda" if device == "auto" else device, as_json=as_json)
         return
     from hbr.restoration.devices import choose_device
+    from hbr.restoration.running import OutOfMemoryError, is_out_of_memory
     from hbr.training.loop import Trainer
 
     try:
@@ -74,6 +75,13 @@ def train(
         if rank() == 0:
             _report(f"stopped; {launcher}the same command goes on: {command}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"out of memory on {chosen}; a larger optim.accumulate, memory.checkpointing, "
+            "memory.decode_crop or smaller batches need less: --plan says how much"
+        ) from error
     if rank() == 0:
         typer.echo(model)
 
