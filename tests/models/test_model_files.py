@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hbr.models import (
 )
 from hbr.models.checkpoint import empty
 from hbr.models.division import One, skip_divisions_by_one
+from hbr.models.files import write_tensors
 
 
 def test_a_file_gives_the_same_model_back(toy: OneStepRestorer, toy_file: Path) -> None:
@@ -109,3 +111,10 @@ def test_damaged_and_foreign_files_are_errors(toy_file: Path, tmp_path: Path) ->
         load_model(tmp_path / "empty.safetensors")
     with pytest.raises(WeightsError, match="there is no such model file"):
         load_model(tmp_path / "none.safetensors")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
+def test_a_file_of_weights_may_be_read_by_whom_other_files_may(tmp_path):
+    (tmp_path / "other").write_text("x")
+    file = write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
+    assert file.stat().st_mode == (tmp_path / "other").stat().st_mode

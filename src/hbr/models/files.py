@@ -116,7 +116,10 @@ def write_tensors(
     path = Path(path)
     try:
         with replacing(path) as part:
+            part.touch()
+            mode = part.stat().st_mode
             save_file(dict(tensors), part, metadata=metadata)
+            part.chmod(mode)  # safetensors puts a file in its place that only its owner may read
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be written: {error}") from None
     return path
