@@ -131,7 +131,9 @@ class Trainer:
                     measured = self._validate()
                 # all have to stop after the same step
                 stop = processes.any(stopped())
-                save = stop or last or state.step % config.save_every == 0
+                # what led to steps that are not finite must not replace what was good
+                due = state.step % config.save_every == 0 and not state.left_out_in_a_row
+                save = stop or last or due
                 if numbers or measured or save:
                     processes.by_first(partial(self._write, curves, numbers, measured, save=save))
                 if stop:
