@@ -263,11 +263,7 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
-        if not all(bool(t.isfinite().all()) for t in self.state.average.values()):
-            raise TrainingError(
-                f"step {self.state.step}: the averaged weights are not finite; "
-                f"{self.config.out} is as it was last saved"
-            )
+        self._check_average()
         card = {**self.config.card, "steps": str(self.state.step)}
         with self._averaged():
             save_checkpoint(
@@ -280,6 +276,13 @@ class Trainer:
             write_generator(self.config.out / "lora.safetensors", self.model, self.config, card)
         # last, so that no state speaks of a model that was never written
         self.state.save(self.state_file)
+
+    def _check_average(self) -> None:
+        if not all(bool(t.isfinite().all()) for t in self.state.average.values()):
+            raise TrainingError(
+                f"step {self.state.step}: the averaged weights are not finite; "
+                f"{self.config.out} is as it was last saved"
+            )
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -300,6 +303,7 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> Measured:
         """What the objective measures of the averaged weights; the photos are shared out."""
+        self._check_average()
         config, processes = self.config.validation, self.processes
         numbers = range(processes.index, config.count, processes.count)
         own = []
