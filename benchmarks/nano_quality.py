@@ -7,6 +7,9 @@ it, from and to 8 bits. Beside it the input itself, and non-local means as OpenC
 A model is a name or a file, "NAME=FILE" to call it so in the table, and "…@hq" to make its prompt
 of the undamaged photo, as no real restoration can (OSDHuman's table 4).
 
+"grid-8" is how much larger neighbouring pixels differ across the borders of 8x8 squares than
+inside them (grey, mean of both axes): 1 without a grid.
+
 Usage: python benchmarks/nano_quality.py [PHOTOS] [--model nano --model other=FILE …]
        [--niqe niqe.npz] [--color wavelet] [--count 100] [--pictures DIR]
 """
@@ -65,8 +68,9 @@ def main() -> None:
         images |= {f"{name} on undamaged photos": models[name](hq, hq) for name in models}
         images["photos themselves"] = hq
         for name, image in images.items():
-            rows[name].append([_score(metric, image, hq) for metric in metrics])
-    ids = [metric.info.id for metric in metrics]
+            scores = [_score(metric, image, hq) for metric in metrics]
+            rows[name].append([*scores, _grid(image)])
+    ids = [*(metric.info.id for metric in metrics), "grid-8"]
     print(json.dumps(_summary(ids, rows, list(models), args), indent=1))
 
 
@@ -97,6 +101,16 @@ def _score(metric: Metric, image: np.ndarray, reference: np.ndarray) -> float:
     if metric.info.kind == "full-reference":
         given.append(_tensor(reference))
     return float(metric(*given))
+
+
+def _grid(image: np.ndarray, edge: int = 8) -> float:
+    grey = image.mean(axis=2)
+    ratios = []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis)
+        border = np.arange(1, len(steps) + 1) % edge == 0
+        ratios.append(steps[border].mean() / steps[~border].mean())
+    return float(np.mean(ratios))
 
 
 def _summary(

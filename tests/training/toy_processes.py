@@ -9,6 +9,8 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
+
 from hbr.apps.cli.main import main
 from hbr.config import from_dict
 from hbr.training.config import TrainConfig
@@ -60,4 +62,6 @@ def record(values: dict[str, object], file: Path) -> None:
 
 def _call(rank: dict[str, str], work: Callable[..., None], arguments: tuple[object, ...]) -> None:
     os.environ.update(rank)
+    if rank:
+        torch.set_num_threads(1)  # as torchrun has it: several of them share the cores
     work(*arguments)
