@@ -1,4 +1,9 @@
-"""JSON files of gigabytes, one element at a time, in a few megabytes of memory."""
+"""JSON files of gigabytes, one element at a time, in a few megabytes of memory.
+
+Annotation files need what ijson 3.6 (its backend yajl2_c) refuses: NaN and Infinity, integers over
+64 bits, a byte order mark, and file names that are not UTF-8. It is not faster either: on an 80 MB
+COCO file it takes as long for one of the arrays as this does for all of them.
+"""
 
 from __future__ import annotations
 

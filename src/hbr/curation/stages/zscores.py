@@ -2,26 +2,26 @@
 
     z̄_i = 1/M Σ_m s_m (x_im − μ_m) / σ_m,   s_m = −1 for metrics that are better lower (NIQE)
 
-Mean and deviation are over all crops, and exact: sums of whole numbers, rounded once at the end, so
-that they depend neither on the order of the crops nor on how the work was divided.
+Mean and deviation are over all crops, and exact: sums of integers, rounded once at the end, so that
+they depend neither on the order of the crops nor on how the work was divided.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Literal
 
 import numpy as np
 
-# A float is a whole number of 53 bits times 2^(exponent − 53); the least exponent is −1073.
-_BITS = 53
-_LEAST = 1073
-
 
 class ExactMoments:
-    """Mean and population deviation of numbers that come in parts, without any rounding on the way.
+    """Mean and population deviation of numbers that come in parts, without intermediate rounding.
+
+    A float is an integer over a power of two: the numerators are summed as integers, for each
+    denominator. (`math.fsum` rounds once for each call, so its results would depend on the parts.)
 
     Attributes:
         n: how many numbers there were.
@@ -29,8 +29,8 @@ class ExactMoments:
 
     def __init__(self) -> None:
         self.n = 0
-        self._sum = 0  # in units of 2^-(53 + 1073)
-        self._squares = 0  # in units of that, squared
+        self._sums: Counter[int] = Counter()  # denominator → sum of the numerators
+        self._squares: Counter[int] = Counter()  # denominator → sum of their squares
 
     def add(self, values: np.ndarray) -> None:
         """Add [n] finite float64.
@@ -42,49 +42,24 @@ class ExactMoments:
         if not np.isfinite(values).all():
             raise ValueError("moments are of finite numbers only")
         self.n += values.size
-        mantissas, exponents = np.frexp(values)
-        whole = np.ldexp(mantissas, _BITS).astype(np.int64)
-        for exponent in np.unique(exponents).tolist():
-            part = whole[exponents == exponent]
-            total, squares = _sums(part)
-            shift = exponent + _LEAST
-            self._sum += total << shift
-            self._squares += squares << (2 * shift)
-
-    def merge(self, other: ExactMoments) -> None:
-        """Add the numbers of another one."""
-        self.n += other.n
-        self._sum += other._sum
-        self._squares += other._squares
+        for value in values.tolist():
+            numerator, denominator = value.as_integer_ratio()
+            self._sums[denominator] += numerator
+            self._squares[denominator] += numerator * numerator
 
     @property
     def mean(self) -> float:
         """The mean, rounded once; 0 of no numbers."""
-        return float(self._mean()) if self.n else 0.0
+        return float(self._mean())
 
     @property
     def deviation(self) -> float:
         """The population standard deviation; 0 of no numbers."""
-        if not self.n:
-            return 0.0
-        variance = Fraction(self._squares, self.n << (2 * (_BITS + _LEAST))) - self._mean() ** 2
-        return math.sqrt(variance)
+        squares = sum(Fraction(total, d * d) for d, total in self._squares.items())
+        return math.sqrt(squares / max(self.n, 1) - self._mean() ** 2)
 
     def _mean(self) -> Fraction:
-        return Fraction(self._sum, self.n << (_BITS + _LEAST))
-
-
-def _sums(whole: np.ndarray) -> tuple[int, int]:
-    """The sum and the sum of squares of int64 below 2^53, in halves that cannot overflow."""
-    high, low = whole >> 27, whole & ((1 << 27) - 1)  # 27 signed bits, 27 bits
-    total = (int(high.sum()) << 27) + int(low.sum())
-    squares = (_wide_sum(high * high) << 54) + (_wide_sum(high * low) << 28) + _wide_sum(low * low)
-    return total, squares
-
-
-def _wide_sum(values: np.ndarray) -> int:
-    """The sum of int64 of up to 54 bits."""
-    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
+        return Fraction(sum(Fraction(total, d) for d, total in self._sums.items())) / max(self.n, 1)
 
 
 def z_means(
