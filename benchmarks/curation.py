@@ -26,7 +26,6 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from hbr.curation.chunk import Chunk, ChunkWork, Task
 from hbr.curation.config import (
     CropConfig,
     CurationConfig,
@@ -36,11 +35,12 @@ from hbr.curation.config import (
     SharpnessConfig,
     SizeConfig,
 )
-from hbr.curation.engine_local import LocalEngine
-from hbr.curation.run import curate
+from hbr.curation.engines.local import LocalEngine
+from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
+from hbr.curation.pipeline.stages.measures import MEASURES
+from hbr.curation.pipeline.store import Store, add_costs
+from hbr.curation.runs.run import curate
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
-from hbr.curation.stages.measures import MEASURES
-from hbr.curation.store import Store, add_costs
 from hbr.processes import cores
 
 SHARED = Path(__file__).parents[2] / "shared/photos/coco-cc"

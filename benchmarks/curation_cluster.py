@@ -26,10 +26,10 @@ from hbr.curation.config import (
     SharpnessConfig,
     SizeConfig,
 )
-from hbr.curation.engine_local import LocalEngine
-from hbr.curation.plan import make_plan
-from hbr.curation.run import curate
-from hbr.curation.simulation import Cluster, Costs, simulate
+from hbr.curation.engines.local import LocalEngine
+from hbr.curation.runs.plan import make_plan
+from hbr.curation.runs.run import curate
+from hbr.curation.runs.simulation import Cluster, Costs, simulate
 from hbr.curation.sources.configs import CocoConfig
 
 PERSONA = Path(__file__).parents[1] / "configs/curation/persona.yaml"

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from curation import Repeated, photos
-from hbr.curation.chunk import Chunk, ChunkWork, Task
 from hbr.curation.config import CurationConfig, OutputConfig, SizeConfig
-from hbr.curation.engine import Engine
-from hbr.curation.engine_local import LocalEngine
-from hbr.curation.engine_ray import RayEngine
-from hbr.curation.store import Store
+from hbr.curation.engines.base import Engine
+from hbr.curation.engines.local import LocalEngine
+from hbr.curation.engines.ray import RayEngine
+from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
+from hbr.curation.pipeline.store import Store
 from hbr.processes import cores
 
 

@@ -19,12 +19,12 @@ from hbr.curation.config import (
     OutputConfig,
     SizeConfig,
 )
-from hbr.curation.engine_local import LocalEngine
+from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.run import curate
+from hbr.curation.record import CurationError
+from hbr.curation.runs.run import curate
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
 from hbr.curation.sources.opening import guess_source, open_source
-from hbr.curation.store import CurationError
 
 HERE = LocalEngine(workers=0)
 PERSON = Box(10, 10, 290, 230, "person")
@@ -221,7 +221,7 @@ def test_what_no_stage_foresaw_is_a_row(image, run, photo_file, monkeypatch) -> 
     """A library's error, or no memory, over one image: the others go on."""
     import cv2
 
-    from hbr.curation import chunk
+    from hbr.curation.pipeline import chunk
 
     real_decode, real_cut = chunk.decode, chunk.crop_pixels
 
@@ -310,7 +310,7 @@ def test_a_full_disk_stops_with_its_name_and_can_go_on(
     images = [image(f"{i}.jpg", photo_file(i)) for i in range(4)]
     source, out = [listed("s", images)], tmp_path / "full"
     config = dataclasses.replace(SETTINGS, chunk=2)
-    from hbr.curation import store
+    from hbr.curation.pipeline import store
 
     real, calls = store.replacing, []
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from hbr.config import ConfigError
-from hbr.curation.engine_local import LocalEngine
+from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.report import write_report
-from hbr.curation.report.contents import BINS, Histogram, collect
-from hbr.curation.report.figures import histogram_svg
-from hbr.curation.run import curate
-from hbr.curation.runfolder import RunFolder
+from hbr.curation.runs.report import write_report
+from hbr.curation.runs.report.contents import BINS, Histogram, collect
+from hbr.curation.runs.report.figures import histogram_svg
+from hbr.curation.runs.run import curate
+from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
 
 HOSTILE = '</style><img src=x onerror=alert(1)>"&'

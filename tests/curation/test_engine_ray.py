@@ -16,13 +16,14 @@ import psutil
 import pytest
 
 from hbr.config import ConfigError
-from hbr.curation.chunk import Chunk, ChunkWork, Task
 from hbr.curation.config import MetricConfig, QualityConfig
-from hbr.curation.engine_local import LocalEngine
-from hbr.curation.engine_ray import RayEngine
+from hbr.curation.engines.local import LocalEngine
+from hbr.curation.engines.ray import RayEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.run import curate
-from hbr.curation.store import CurationError, Store
+from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
+from hbr.curation.pipeline.store import Store
+from hbr.curation.record import CurationError
+from hbr.curation.runs.run import curate
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")

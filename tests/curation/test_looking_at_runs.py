@@ -13,20 +13,19 @@ import yaml
 from PIL import Image
 
 from hbr.config import from_dict, to_dict
-from hbr.curation import fragment
 from hbr.curation.config import CurationConfig, MetricConfig, QualityConfig
-from hbr.curation.difference import Totals, compare_rows, compare_settings
-from hbr.curation.engine_local import LocalEngine
-from hbr.curation.exporting import card_of, export
-from hbr.curation.journal import Journal, read_journal
+from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.photos import Found, photos_of
-from hbr.curation.record import REASONS, Record
-from hbr.curation.run import Progress, curate
-from hbr.curation.runfolder import RunFolder
+from hbr.curation.record import REASONS, CurationError, Record
+from hbr.curation.runs import fragment
+from hbr.curation.runs.difference import Totals, compare_rows, compare_settings
+from hbr.curation.runs.explanation import draw, find_rows, tell
+from hbr.curation.runs.exporting import card_of, export
+from hbr.curation.runs.photos import Found, photos_of
+from hbr.curation.runs.run import Progress, curate
+from hbr.curation.runs.run_folder import RunFolder
+from hbr.curation.runs.status import Journal, read_journal
 from hbr.curation.sources.configs import CocoConfig
-from hbr.curation.store import CurationError
-from hbr.curation.story import draw, find_rows, tell
 
 HERE = LocalEngine(workers=0)
 

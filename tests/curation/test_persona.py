@@ -10,11 +10,11 @@ import pytest
 
 from hbr.config import load_yaml
 from hbr.curation.config import CurationConfig, MetricConfig
-from hbr.curation.engine_local import LocalEngine
+from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.run import curate
+from hbr.curation.pipeline.stages.quality import better, cheapest_first
+from hbr.curation.runs.run import curate
 from hbr.curation.sources.configs import CocoConfig, FolderConfig, VocConfig
-from hbr.curation.stages.quality import better, cheapest_first
 
 RECIPE = Path(__file__).parents[2] / "configs/curation/persona.yaml"
 SMALL_BACKBONE = {

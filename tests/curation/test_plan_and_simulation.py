@@ -4,8 +4,8 @@ import pytest
 
 from hbr.config import ConfigError
 from hbr.curation.config import BoxesConfig, CurationConfig, MetricConfig, QualityConfig, SizeConfig
-from hbr.curation.plan import lines, make_plan
-from hbr.curation.simulation import Cluster, Costs, simulate
+from hbr.curation.runs.plan import lines, make_plan
+from hbr.curation.runs.simulation import Cluster, Costs, simulate
 from hbr.curation.sources.configs import CocoConfig, FolderConfig
 
 

@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hbr.curation.chunk import Chunk, ChunkWork, Task
 from hbr.curation.config import BoxesConfig, CurationConfig, DetectorConfig, SplitsConfig
-from hbr.curation.engine_local import LocalEngine
+from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.run import curate
-from hbr.curation.store import CurationError, Store, latest_config
+from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
+from hbr.curation.pipeline.store import Store, latest_config
+from hbr.curation.record import CurationError
+from hbr.curation.runs.run import curate
 from hbr.image import read_photo
 
 HERE = LocalEngine(workers=0)
@@ -147,7 +148,7 @@ def test_a_finished_run_only_passes_over_the_set_again(
     def refuse(self, chunk, **_):
         raise AssertionError("done before")
 
-    monkeypatch.setattr("hbr.curation.chunk.ChunkWorker.__call__", refuse)
+    monkeypatch.setattr("hbr.curation.pipeline.chunk.ChunkWorker.__call__", refuse)
     again = curate(settings, tmp_path, engine=HERE, sources=few)
     assert digests(tmp_path) == before
     assert (again.rows, dict(again.costs)) == (first.rows, {})

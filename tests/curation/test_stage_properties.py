@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbr.curation.config import CropConfig, SplitsConfig
-from hbr.curation.stages import duplicates, overlap
-from hbr.curation.stages import splits as stage_splits
-from hbr.curation.stages.duplicates import duplicate_of, near_blocks
-from hbr.curation.stages.overlap import crowding, square_iou, suppress
-from hbr.curation.stages.splits import assign, share_group, split_of
-from hbr.curation.stages.square import square
-from hbr.curation.stages.zscores import ExactMoments, best, quota, z_means
+from hbr.curation.pipeline.stages import duplicates, overlap
+from hbr.curation.pipeline.stages import splits as stage_splits
+from hbr.curation.pipeline.stages.duplicates import duplicate_of, near_blocks
+from hbr.curation.pipeline.stages.overlap import crowding, square_iou, suppress
+from hbr.curation.pipeline.stages.splits import assign, share_group, split_of
+from hbr.curation.pipeline.stages.square import square
+from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_means
 
 EXAMPLES, CASES = 200, 50
 seeds = given(seed=st.integers(0, 2**32 - 1))

@@ -19,7 +19,14 @@ from hbr.curation.config import (
     SizeConfig,
     SplitsConfig,
 )
-from hbr.curation.decoding import decode, turn_box
+from hbr.curation.pipeline.decoding import decode, turn_box
+from hbr.curation.pipeline.stages.boxes import PlacedBox, candidates
+from hbr.curation.pipeline.stages.duplicates import phash
+from hbr.curation.pipeline.stages.measures import MEASURES, clipping, contrast, detail, noise
+from hbr.curation.pipeline.stages.overlap import resolve_overlaps
+from hbr.curation.pipeline.stages.quality import cheapest_first, judge_quality, load_scorers
+from hbr.curation.pipeline.stages.sharpness import judge_sharpness, judge_size, laplacian_variance
+from hbr.curation.pipeline.stages.square import crop_pixels, cut_squares
 from hbr.curation.record import (
     REASONS,
     STAGES,
@@ -31,13 +38,6 @@ from hbr.curation.record import (
     to_row,
 )
 from hbr.curation.sources.base import Box
-from hbr.curation.stages.boxes import PlacedBox, candidates
-from hbr.curation.stages.duplicates import phash
-from hbr.curation.stages.measures import MEASURES, clipping, contrast, detail, noise
-from hbr.curation.stages.overlap import resolve_overlaps
-from hbr.curation.stages.quality import cheapest_first, judge_quality, load_scorers
-from hbr.curation.stages.sharpness import judge_sharpness, judge_size, laplacian_variance
-from hbr.curation.stages.square import crop_pixels, cut_squares
 from hbr.image import read_photo
 from hbr.image.pixels import turn_upright
 

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbr.curation import sorting
 from hbr.curation.config import MetricConfig, QualityConfig
-from hbr.curation.engine_local import LocalEngine
+from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.run import curate
-from hbr.curation.stages.zscores import ExactMoments, best, quota, z_means
-from hbr.curation.store import CurationError, TaskSet
-from hbr.curation.thresholds import (
+from hbr.curation.pipeline import sorting
+from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_means
+from hbr.curation.pipeline.store import TaskSet
+from hbr.curation.record import CurationError
+from hbr.curation.runs.run import curate
+from hbr.curation.runs.thresholds import (
     distribution,
     for_count,
     for_mean,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hbr.config import from_dict
 from hbr.curation.config import CurationConfig
-from hbr.curation.engine_local import LocalEngine
-from hbr.curation.run import curate
+from hbr.curation.engines.local import LocalEngine
+from hbr.curation.runs.run import curate
 
 
 def curated_set(shared: Path, out: Path, edge: int = 128) -> Path:

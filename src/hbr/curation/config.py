@@ -139,7 +139,7 @@ class MetricConfig:
     """One metric of stage f.
 
     Attributes:
-        name: of `hbr.curation.stages.measures` (no weights), or any no-reference metric of
+        name: of `hbr.curation.pipeline.stages.measures` (no weights), or any no-reference metric of
             `hbr.metrics`.
         threshold: a crop on the wrong side of it stops; None sets none.
     """

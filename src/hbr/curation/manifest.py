@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hbr.curation.record import SCORE, Record, from_row, schema, to_row
+from hbr.curation.record import SCORE, CurationError, Record, from_row, schema, to_row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,8 +141,6 @@ class Manifest:
     def _file(self) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
-
-        from hbr.curation.store import CurationError
 
         try:
             return pq.ParquetFile(self.path)

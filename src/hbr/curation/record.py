@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+
+class CurationError(ValueError):
+    """A run that cannot go on; one line says why, and what to do."""
+
+
 STAGES = (
     "read",
     "boxes",

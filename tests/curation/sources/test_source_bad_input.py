@@ -449,7 +449,7 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         database.execute("PRAGMA max_page_count=20")
         return database
 
-    monkeypatch.setattr("hbr.curation.sources.spill.sqlite3.connect", small)
+    monkeypatch.setattr("hbr.curation.sources.disk_tables.sqlite3.connect", small)
     config = coco(folder, images=[image(n, f"{n:099d}.jpg") for n in range(2000)], annotations=[])
     with pytest.raises(SourceError, match=r"tables on disk .*: database or disk is full"):
         read(config)

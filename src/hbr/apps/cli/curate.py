@@ -16,8 +16,8 @@ from hbr.apps.cli import ExitCode, curate_results
 
 if TYPE_CHECKING:
     from hbr.curation.config import CurationConfig
-    from hbr.curation.engine import Engine
-    from hbr.curation.run import Progress, Summary
+    from hbr.curation.engines.base import Engine
+    from hbr.curation.runs.run import Progress, Summary
 
 app = typer.Typer(help="Make a data set of people from photographs (HQ-ACF).", no_args_is_help=True)
 app.command("status")(curate_results.status)
@@ -110,8 +110,8 @@ def run(
     """
     import dataclasses
 
-    from hbr.curation.journal import Journal
-    from hbr.curation.run import curate
+    from hbr.curation.runs.run import curate
+    from hbr.curation.runs.status import Journal
 
     recipe = _recipe(config, inputs, detector)
     if max_errors is not None:
@@ -159,7 +159,7 @@ def plan(
     import dataclasses
     import json
 
-    from hbr.curation.plan import lines, make_plan
+    from hbr.curation.runs.plan import lines, make_plan
     from hbr.processes import cores
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
@@ -223,10 +223,10 @@ def _engine(
 ) -> Engine:
     given = None if memory is None else int(memory * 1e9)
     if name == "ray":
-        from hbr.curation.engine_ray import RayEngine
+        from hbr.curation.engines.ray import RayEngine
 
         return RayEngine(address=address, workers=workers, gpus=gpus, memory=given)
-    from hbr.curation.engine_local import LocalEngine
+    from hbr.curation.engines.local import LocalEngine
     from hbr.processes import cores
 
     return LocalEngine(cores() if workers is None else workers, given)

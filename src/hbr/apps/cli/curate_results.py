@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from hbr.curation.record import Counts
-    from hbr.curation.runfolder import RunFolder
+    from hbr.curation.runs.run_folder import RunFolder
 
 Run = Annotated[
     Path, typer.Argument(metavar="[RUN]", help="What `hbr curate run -o` made; finished or not.")
@@ -92,8 +92,8 @@ def explain(
     The picture shows the photo with boxes and square, the crop, and the scores; its path is the
     last line. Where several rows are meant, they are listed.
     """
-    from hbr.curation.photos import photos_of
-    from hbr.curation.story import draw, find_rows, tell, verdict
+    from hbr.curation.runs.explanation import draw, find_rows, tell, verdict
+    from hbr.curation.runs.photos import photos_of
 
     opened = _open(run)
     found = find_rows(opened, asked)
@@ -131,7 +131,7 @@ def diff(
     import dataclasses
     from collections import Counter
 
-    from hbr.curation.difference import Totals, compare_rows, compare_settings
+    from hbr.curation.runs.difference import Totals, compare_rows, compare_settings
 
     a, b = _open(one), _open(other)
     for opened in (a, b):
@@ -185,7 +185,7 @@ def report(
     ] = True,
 ) -> None:
     """Write one HTML page: funnel, histograms, kept and rejected crops, licences, errors."""
-    from hbr.curation.report import write_report
+    from hbr.curation.runs.report import write_report
 
     opened = _open(run)
     if out is None:
@@ -218,7 +218,7 @@ def export(
     ] = False,
 ) -> None:
     """Write what a finished run kept as a data set: crops, manifest and card."""
-    from hbr.curation.exporting import export as write
+    from hbr.curation.runs.exporting import export as write
 
     last = 0
 
@@ -261,8 +261,8 @@ def thresholds(
     What is found is part of a recipe, on stdout or in FILE.yaml. It is found over the crops that
     have all the scores: a run with `all_scores: true` and no thresholds gives the whole picture.
     """
-    from hbr.curation import fragment
-    from hbr.curation.thresholds import distribution
+    from hbr.curation.runs import fragment
+    from hbr.curation.runs.thresholds import distribution
     from hbr.files import write_text
 
     if sum(given is not None for given in (count, reference, means or None)) > 1:
@@ -317,6 +317,6 @@ def _plain(value: Any) -> str:
 
 
 def _open(path: Path) -> RunFolder:
-    from hbr.curation.runfolder import RunFolder
+    from hbr.curation.runs.run_folder import RunFolder
 
     return RunFolder(path)

@@ -38,7 +38,7 @@ _ERRORS = (
     ("hbr.training.state", "TrainingError", ExitCode.NOTHING),
     ("hbr.curation.sources.base", "SourceError", ExitCode.NOTHING),
     ("hbr.people.people", "DetectorError", ExitCode.WEIGHTS),
-    ("hbr.curation.store", "CurationError", ExitCode.NOTHING),
+    ("hbr.curation.record", "CurationError", ExitCode.NOTHING),
     ("hbr.evaluation.pairing", "PairingError", ExitCode.NOTHING),
     ("hbr.evaluation.methods.base", "MethodError", ExitCode.NOTHING),
     ("hbr.evaluation.study.store", "StudyError", ExitCode.NOTHING),

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hbr.curation.sources.base import Box, BoxKind, SourceError, SourceImage
+from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage
 from hbr.curation.sources.json_stream import JsonCutError, top_level
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import at, broken, number, pixels, text
-from hbr.curation.sources.spill import BoxIndex, IndexedImage
 
 FLICKR = "https://www.flickr.com/"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.config import check
-from hbr.curation.sources.told import BoxForm
+from hbr.curation.sources.row_reader import BoxForm
 from hbr.curation.sources.wider import WiderLayout
 
 

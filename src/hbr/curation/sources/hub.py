@@ -14,7 +14,7 @@ from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.parquet import bytes_of, class_names
-from hbr.curation.sources.told import COLUMNS, Told
+from hbr.curation.sources.row_reader import COLUMNS, Told
 
 ROWS_AT_ONCE = 1000
 

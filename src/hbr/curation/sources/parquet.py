@@ -13,7 +13,7 @@ from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.paths import broken
-from hbr.curation.sources.told import COLUMNS, Told
+from hbr.curation.sources.row_reader import COLUMNS, Told
 
 ROWS_AT_ONCE = 1000
 # Image bytes are read this many rows at a time: 64 photos of 500 kB are 32 MB.

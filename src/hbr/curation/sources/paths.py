@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
-from hbr.curation.sources.spill import in_order
+from hbr.curation.sources.disk_tables import in_order
 
 
 def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:

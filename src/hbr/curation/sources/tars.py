@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
+from hbr.curation.sources.disk_tables import Seen
 from hbr.curation.sources.paths import badly_named, broken
-from hbr.curation.sources.spill import Seen
-from hbr.curation.sources.told import Told
+from hbr.curation.sources.row_reader import Told
 from hbr.image import is_photo_name
 
 # More is no description of one image.

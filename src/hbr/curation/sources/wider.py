@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.curation.sources.base import SourceError, SourceImage
+from hbr.curation.sources.disk_tables import Seen
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import at, badly_named, broken, number, walk
-from hbr.curation.sources.spill import Seen
 from hbr.image import is_photo_name
 
 WiderLayout = Literal["face", "pedestrian", "person"]

@@ -1,0 +1,1 @@
+"""Who works on the chunks of a run: this machine, or a cluster."""

@@ -1,0 +1,305 @@
+"""The passes over the whole set: Eq. 1, near-duplicates, splits; then the manifest.
+
+They stream over the parts. Of each row only what the decisions need stays in memory: some 50 bytes
+of those that came to a crop. What they decide depends on the set alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hbr.curation.config import CurationConfig
+from hbr.curation.manifest import ManifestWriter
+from hbr.curation.pipeline.sorting import by_id
+from hbr.curation.pipeline.stages import duplicates, splits, zscores
+from hbr.curation.pipeline.stages.quality import better
+from hbr.curation.pipeline.store import Store, TaskSet, naming
+from hbr.curation.record import ERRORS, SCORE, Counts, Record, count, from_row
+from hbr.files import replacing
+
+_ROWS = 8192  # in a row group of the manifest
+_COLUMNS = ("id", "task", "source", "image_sha256", "phash", "reason", "sharpness")
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What the passes know of the rows that came to stage f.
+
+    Attributes:
+        ids: [n] uint64, sorted.
+        alive: [n] bool, no stage has stopped it.
+        scores: metric → [n] float64, NaN where it has none.
+        sharpness: [n] float64.
+        hashes: [n] uint64, perceptual.
+        images: [n] uint64, the first digits of the image's SHA-256.
+        sources: [n] index into `names`.
+        names: the sources, sorted.
+    """
+
+    ids: np.ndarray
+    alive: np.ndarray
+    scores: Mapping[str, np.ndarray]
+    sharpness: np.ndarray
+    hashes: np.ndarray
+    images: np.ndarray
+    sources: np.ndarray
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the passes found, for the rows of `Crops`.
+
+    Attributes:
+        ids: [n] uint64, sorted.
+        z_mean: [n] Eq. 1; NaN where a score is missing.
+        in_top: [n] bool.
+        place: [n] int64, by `z_mean` from 1; 0 where there is none.
+        duplicate_of: [n] uint64, 0 where it is none.
+        group: [n] uint64.
+        split: [n] index into `splits`, of what no stage has stopped; else 0.
+        splits: their names.
+        kept_places: how many places Eq. 1 gave.
+    """
+
+    ids: np.ndarray
+    z_mean: np.ndarray
+    in_top: np.ndarray
+    place: np.ndarray
+    duplicate_of: np.ndarray
+    group: np.ndarray
+    split: np.ndarray
+    splits: tuple[str, ...]
+    kept_places: int
+
+
+def gather(store: Store, wanted: TaskSet) -> Crops:
+    """Read what the passes need of all rows of the wanted tasks that came to a crop."""
+    columns = [*_COLUMNS, *[SCORE + name for name in store.metrics]]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
+    names: dict[str, int] = {}
+    for _, table in store.tables(columns):
+        table = table.filter(table["phash"].is_valid())
+        table = table.filter(wanted.holds(_hex(table["task"])))
+        for name in ("id", "phash"):
+            parts[name].append(_hex(table[name]))
+        parts["image_sha256"].append(_hex(table["image_sha256"]))
+        parts["reason"].append(~np.asarray(table["reason"].is_valid()))
+        codes = [names.setdefault(name, len(names)) for name in table["source"].to_pylist()]
+        parts["source"].append(np.array(codes, np.int32))
+        for name in ("sharpness", *[SCORE + metric for metric in store.metrics]):
+            values = table[name].to_numpy().astype(np.float64)
+            parts[name].append(values)
+    joined = {k: np.concatenate(v) if v else np.empty(0) for k, v in parts.items()}
+    order = np.argsort(joined["id"], kind="stable")
+    ordered = sorted(names)
+    code = np.array([ordered.index(name) for name in names], np.int32)
+    sources = joined["source"].astype(np.int32)[order]
+    return Crops(
+        joined["id"].astype(np.uint64)[order],
+        joined["reason"].astype(bool)[order],
+        {metric: joined[SCORE + metric][order] for metric in store.metrics},
+        joined["sharpness"][order],
+        joined["phash"].astype(np.uint64)[order],
+        joined["image_sha256"].astype(np.uint64)[order],
+        code[sources] if len(code) else sources,
+        tuple(ordered),
+    )
+
+
+def count_errors(store: Store, wanted: TaskSet) -> int:
+    """Images of the wanted tasks that could not be used."""
+    errors = 0
+    for _, table in store.tables(["task", "reason"]):
+        table = table.filter(wanted.holds(_hex(table["task"])))
+        errors += sum(reason in ERRORS for reason in table["reason"].to_pylist())
+    return errors
+
+
+def _hex(column: Any) -> np.ndarray:
+    """[n] uint64 of the first 16 hexadecimal digits of texts."""
+    return np.array([int(text[:16], 16) for text in column.to_pylist()], np.uint64)
+
+
+def decide(crops: Crops, config: CurationConfig) -> Decisions:
+    """Stages g, h and i."""
+    z_mean, in_top, places = _eq1(crops, config)
+    n = len(crops.ids)
+    ranked = np.lexsort((crops.ids, -np.nan_to_num(z_mean, nan=-np.inf)))
+    place = np.zeros(n, np.int64)
+    place[ranked] = np.arange(1, n + 1)
+    place[np.isnan(z_mean)] = 0
+    left = np.flatnonzero(crops.alive & in_top)
+    lost_to = _duplicates(crops, z_mean, left, config)
+    group, split = np.zeros(n, np.uint64), np.zeros(n, np.int64)
+    different = np.unique(crops.hashes[left])
+    near = (different[at] for at in duplicates.near_blocks(different, config.duplicates.radius))
+    group[left] = splits.share_group(crops.images[left], crops.hashes[left], near)
+    split[left], names = splits.assign(group[left], crops.sources[left], crops.names, config.splits)
+    duplicate_of = np.where(lost_to >= 0, crops.ids[lost_to], 0).astype(np.uint64)
+    return Decisions(
+        crops.ids,
+        z_mean,
+        in_top,
+        place,
+        duplicate_of,
+        group,
+        split,
+        names,
+        places,
+    )
+
+
+def _eq1(crops: Crops, config: CurationConfig) -> tuple[np.ndarray, np.ndarray, int]:
+    """z̄, who is in the top, and how many places there were."""
+    n = len(crops.ids)
+    if not crops.scores:
+        return np.full(n, np.nan), np.ones(n, bool), n
+    moments = {name: zscores.ExactMoments() for name in crops.scores}
+    for name, values in crops.scores.items():
+        moments[name].add(values[~np.isnan(values)])
+    sides = {name: better(name) for name in crops.scores}
+    z_mean = zscores.z_means(crops.scores, moments, sides)
+    entered = ~np.isnan(z_mean)
+    if not config.quality.all_scores:
+        entered &= crops.alive
+    places = zscores.quota(config.quality.top, n)
+    in_top = np.zeros(n, bool)
+    in_top[entered] = zscores.best(crops.ids[entered], z_mean[entered], places)
+    return z_mean, in_top, places
+
+
+def _duplicates(
+    crops: Crops, z_mean: np.ndarray, left: np.ndarray, config: CurationConfig
+) -> np.ndarray:
+    """[n] the better crop that each nearly repeats, or -1."""
+    lost_to = np.full(len(crops.ids), -1, np.int64)
+    quality = np.where(np.isnan(z_mean), 0, z_mean)
+    order = np.lexsort((crops.ids[left], -crops.sharpness[left], -quality[left]))
+    rank = np.empty(len(left), np.int64)
+    rank[order] = np.arange(len(left))
+    apart = [left] if config.duplicates.across else _by_source(crops, left)
+    for members in apart:
+        inside = np.searchsorted(left, members)
+        lost = duplicates.duplicate_of(
+            crops.hashes[members], rank[inside], config.duplicates.radius
+        )
+        lost_to[members] = np.where(lost >= 0, members[lost], -1)
+    return lost_to
+
+
+def _by_source(crops: Crops, left: np.ndarray) -> list[np.ndarray]:
+    return [left[crops.sources[left] == source] for source in range(len(crops.names))]
+
+
+def settle(record: Record, decisions: Decisions) -> Record:
+    """A row after stages g, h and i."""
+    if record.phash is None:
+        return record
+    i = int(np.searchsorted(decisions.ids, np.uint64(int(record.id, 16))))
+    z_mean = float(decisions.z_mean[i])
+    if np.isfinite(z_mean):
+        record = dataclasses.replace(record, z_mean=z_mean)
+    if not record.alive:
+        return record
+    if not decisions.in_top[i]:
+        detail = f"mean z-score {z_mean:.4f} is place {decisions.place[i]}; "
+        detail += f"{decisions.kept_places} of {len(decisions.ids)} are kept"
+        return record.stopped("eq1", "not-in-top", detail)
+    record = record.passed("eq1", group=f"{int(decisions.group[i]):016x}")
+    if other := int(decisions.duplicate_of[i]):
+        detail = f"looks nearly like {other:016x}"
+        return record.stopped("duplicates", "near-duplicate", detail, duplicate_of=f"{other:016x}")
+    return record.passed("splits", split=decisions.splits[decisions.split[i]])
+
+
+@dataclass
+class Tally:
+    """What the last pass counted.
+
+    Attributes:
+        counts: (stage, reason) → rows.
+        rows: source → rows.
+        kept: (source, split) → crops.
+        licences: licence → kept crops; an empty one where none is stated.
+        scores: metric → moments over the kept crops.
+        persons: people in the image, over the kept crops.
+        tags: tag → kept crops that have it.
+    """
+
+    counts: Counts = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    kept: Counter[tuple[str, str]] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    scores: dict[str, zscores.ExactMoments] = field(default_factory=dict)
+    persons: zscores.ExactMoments = field(default_factory=zscores.ExactMoments)
+    tags: Counter[str] = field(default_factory=Counter)
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Count some final rows."""
+        self.counts += count(records)
+        kept = [record for record in records if record.alive]
+        self.rows.update(record.source for record in records)
+        self.kept.update((record.source, record.split or "") for record in kept)
+        self.licences.update(record.licence or "" for record in kept)
+        self.tags.update(tag for record in kept for tag in record.tags or ())
+        self.persons.add(np.array([record.persons or 0 for record in kept], np.float64))
+        for name in sorted({name for record in kept for name in record.scores}):
+            values = [record.scores[name] for record in kept if name in record.scores]
+            self.scores.setdefault(name, zscores.ExactMoments()).add(np.array(values))
+
+
+def write_manifest(
+    store: Store,
+    wanted: TaskSet,
+    decisions: Decisions,
+    path: Path,
+    about: dict[str, Any],
+    report: Callable[[int], None],
+) -> Tally:
+    """Write all rows of the wanted tasks, with their decisions, in the order of their ids.
+
+    Args:
+        store: the parts.
+        wanted: the tasks of this run; parts may hold those of another set of sources too.
+        decisions: what `decide` gave.
+        path: the manifest; it is there whole or not at all.
+        about: goes into its metadata.
+        report: told how many rows are written.
+    """
+    tally, written = Tally(), 0
+    parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())
+    ordered = by_id(parts, store.folder / "sort")
+    with (
+        naming(path),
+        replacing(path) as part,
+        ManifestWriter(part, store.metrics, about) as writer,
+    ):
+        for rows in _groups(ordered):
+            records = [settle(from_row(row), decisions) for row in rows]
+            writer.write(records)
+            tally.add(records)
+            written += len(records)
+            report(written)
+    return tally
+
+
+def _groups(tables: Iterator[pa.Table]) -> Iterator[list[dict[str, Any]]]:
+    """Rows in groups of one size, wherever the tables end: the file must not tell how it came."""
+    held: list[dict[str, Any]] = []
+    for table in tables:
+        for batch in table.to_batches(max_chunksize=_ROWS):
+            held += batch.to_pylist()
+            while len(held) >= _ROWS:
+                yield held[:_ROWS]
+                held = held[_ROWS:]
+    if held:
+        yield held

@@ -1,0 +1,163 @@
+"""Stage f: metrics of the crops, cheapest first."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hbr.curation.config import MetricConfig, QualityConfig
+from hbr.curation.pipeline.stages.measures import MEASURES
+from hbr.curation.record import Record
+
+STAGE = "quality"
+
+Batch = Sequence[np.ndarray]
+"""Crops [h, w, 3] uint8 of one size."""
+
+# Milliseconds of one CPU core for a crop of 512x512, as benchmarks/curation.py finds them, to two
+# digits at most: only their order matters. What is not here counts as dear.
+COSTS: Mapping[str, float] = {
+    "clipping": 0.1,
+    "contrast": 0.2,
+    "detail": 0.3,
+    "noise": 1.0,
+    "brisque": 10.0,
+    "niqe": 20.0,
+    "clipiqa": 200.0,
+    "nima": 300.0,
+    "musiq": 500.0,
+    "maniqa": 3000.0,
+}
+_DEAR = 1e6
+
+
+def better(name: str) -> Literal["higher", "lower"]:
+    """Which end of a metric's scale is the good one.
+
+    Raises:
+        MetricError: no metric is called so.
+    """
+    if name in MEASURES:
+        return MEASURES[name].better
+    from hbr.metrics.table import find_metric
+
+    return find_metric(name).better
+
+
+def cheapest_first(metrics: Sequence[MetricConfig]) -> list[MetricConfig]:
+    """The metrics in the order that they run in."""
+
+    def cost(metric: MetricConfig) -> tuple[float, str]:
+        known = [c for name, c in COSTS.items() if metric.name.split("-")[0] == name]
+        return (known or [_DEAR])[0], metric.name
+
+    return sorted(metrics, key=cost)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A metric, ready to run.
+
+    Attributes:
+        name: its name.
+        threshold: crops on the wrong side stop; None stops none.
+        better: which end of its scale is the good one.
+        score: crops → their scores.
+    """
+
+    name: str
+    threshold: float | None
+    better: Literal["higher", "lower"]
+    score: Callable[[Batch], list[float]]
+
+    def fails(self, value: float) -> bool:
+        """Whether a score is on the wrong side of the threshold."""
+        if self.threshold is None:
+            return False
+        return value < self.threshold if self.better == "higher" else value > self.threshold
+
+
+def load_scorers(config: QualityConfig) -> list[Scorer]:
+    """The metrics of a configuration, cheapest first.
+
+    Raises:
+        MetricError: a metric that is not known or whose weights are missing.
+    """
+    return [load_scorer(metric, config) for metric in cheapest_first(config.metrics)]
+
+
+def load_scorer(metric: MetricConfig, config: QualityConfig) -> Scorer:
+    """One metric of a configuration.
+
+    Raises:
+        MetricError: it is not known, or its weights are missing.
+    """
+    name = metric.name
+    return Scorer(name, metric.threshold, better(name), _load(name, config))
+
+
+def _load(name: str, config: QualityConfig) -> Callable[[Batch], list[float]]:
+    if measure := MEASURES.get(name):
+        return lambda crops: [measure.of(crop) for crop in crops]
+    import torch
+
+    from hbr.metrics import load_metric
+
+    metric = load_metric(name, device=config.device)
+
+    def score(crops: Batch) -> list[float]:
+        # filled up to the batch's size: a kernel chosen by size must not change a score
+        filled = [*crops, *[crops[-1]] * (config.batch - len(crops))]
+        images = torch.from_numpy(np.stack(filled))
+        with torch.inference_mode():
+            scores = metric(images.permute(0, 3, 1, 2).float() / 255)
+        return scores.double().cpu().tolist()[: len(crops)]
+
+    return score
+
+
+def judge_quality(
+    rows: Sequence[Record],
+    crops: Sequence[np.ndarray],
+    scorers: Sequence[Scorer],
+    config: QualityConfig,
+    costs: Callable[[str, int, float], None],
+) -> list[Record]:
+    """Score crops, and stop those on the wrong side of a threshold.
+
+    Args:
+        rows: candidates that no stage has stopped.
+        crops: the crop of each, [edge, edge, 3] uint8.
+        scorers: cheapest first.
+        config: whether stopped crops get the other scores too, and the batch.
+        costs: told a metric's name, how many crops it saw, and the CPU seconds.
+    """
+    out = [row.passed(STAGE) for row in rows]
+    for scorer in scorers:
+        wanted = [i for i, row in enumerate(out) if row.alive or config.all_scores]
+        began = time.process_time()
+        for start in range(0, len(wanted), config.batch):
+            part = wanted[start : start + config.batch]
+            values = scorer.score([crops[i] for i in part])
+            for i, value in zip(part, values, strict=True):
+                out[i] = _judge(out[i], scorer, value)
+        costs(scorer.name, len(wanted), time.process_time() - began)
+    return out
+
+
+def _judge(row: Record, scorer: Scorer, value: float) -> Record:
+    """A second failure leaves the reason of the first."""
+    if not math.isfinite(value):
+        detail = f"{scorer.name} gave no number"
+        return row.stopped(STAGE, "below-threshold", detail) if row.alive else row
+    scores = {**row.scores, scorer.name: value}
+    if row.alive and scorer.fails(value):
+        side = "below" if scorer.better == "higher" else "above"
+        detail = f"{scorer.name} {value:.4g} {side} {scorer.threshold:g}"
+        return row.stopped(STAGE, "below-threshold", detail, scores=scores)
+    return row.passed(row.stage, scores=scores)

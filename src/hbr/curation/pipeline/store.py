@@ -1,0 +1,328 @@
+"""What a run has done so far, on disk: a part for each chunk of images, whole or not there.
+
+    OUT/work/config.json                     the configuration of the latest run
+    OUT/work/SETTINGS/parts/CHUNK.parquet    the chunk's rows; its being there means done
+    OUT/work/SETTINGS/crops/CHUNK.bin        the files of its crops, one after the other
+    OUT/work/SETTINGS/costs.jsonl            what each chunk cost, by stage
+    OUT/work/SETTINGS/settings.json          the settings that the rows depend on
+
+`SETTINGS` is a hash: other thresholds for the passes over the whole set take the parts over, other
+settings of the stages before start their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hbr.config import from_dict
+from hbr.curation.config import CurationConfig, per_image_settings, plain
+from hbr.curation.record import CurationError, Record, from_row, schema, to_row
+from hbr.files import replacing, write_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+VERSION = 1
+"""Raised whenever the same settings would give other rows."""
+
+
+def latest_config(out: Path) -> CurationConfig:
+    """The configuration of the latest run in a folder, begun or finished.
+
+    Raises:
+        CurationError: there is none.
+    """
+    path = Path(out) / "work" / "config.json"
+    try:
+        return from_dict(CurationConfig, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CurationError(f"{out} holds no run of hbr curate ({why})") from None
+
+
+class Store:
+    """The work of a run.
+
+    Attributes:
+        folder: `OUT/work/SETTINGS`.
+        metrics: those that have a column.
+    """
+
+    def __init__(self, out: Path, config: CurationConfig) -> None:
+        self._config = config
+        settings = {"version": VERSION, **per_image_settings(config)}
+        self._settings = json.dumps(settings, sort_keys=True, indent=1)
+        name = hashlib.sha256(self._settings.encode()).hexdigest()[:16]
+        self.folder = Path(out) / "work" / name
+        self.metrics = sorted(metric.name for metric in config.quality.metrics)
+
+    @classmethod
+    def latest(cls, out: Path) -> Store:
+        """The work of the latest run in a folder, begun or finished.
+
+        Raises:
+            CurationError: there is none.
+        """
+        return cls(out, latest_config(out))
+
+    @property
+    def _schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return schema(self.metrics, task=pa.string(), crop_at=pa.int64())
+
+    def create(self) -> None:
+        """Make the folders, and remove what a killed run left half done.
+
+        To be called by one process, while no other works here (`alone`).
+        """
+        for name in ("parts", "crops"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            for part in (self.folder / name).glob(".*.part*"):
+                part.unlink()
+        done = {path.stem for path in self.parts()}
+        for path in (self.folder / "crops").glob("*.bin"):
+            if path.stem not in done:
+                path.unlink()
+        write_text(self.folder / "settings.json", self._settings + "\n")
+        told = json.dumps(plain(self._config), indent=1, ensure_ascii=False)
+        write_text(self.folder.parent / "config.json", told + "\n")
+
+    def parts(self) -> list[Path]:
+        """The parts that are done, sorted by name."""
+        return sorted((self.folder / "parts").glob("[0-9a-f]*.parquet"))
+
+    def write_part(self, chunk: str, rows: Sequence[tuple[Record, str, bytes | None]]) -> None:
+        """Record a chunk as done.
+
+        Args:
+            chunk: its id.
+            rows: record, id of the task that it comes from, and the file of its crop.
+
+        Raises:
+            OSError: no space, no permission; the chunk is then not done.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        at, values, crops = 0, [], []
+        for record, task, crop in sorted(rows, key=lambda row: row[0].id):
+            where = None
+            if crop is not None:
+                where, at = at, at + len(crop)
+                crops.append(crop)
+            values.append({**to_row(record), "task": task, "crop_at": where})
+        table = pa.Table.from_pylist(values, schema=self._schema)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        with naming(self.folder):
+            if crops:
+                crops_file = self.folder / "crops" / f"{chunk}.bin"
+                with replacing(crops_file) as part, part.open("wb") as file:
+                    file.writelines(crops)
+            with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
+                part.write_bytes(buffer.getbuffer())
+
+    def forget(self, reasons: Collection[str]) -> None:
+        """Remove the rows that stopped for these reasons, so that their images are done again."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for path in self.parts():
+            told = pq.read_table(path, columns=["reason"], memory_map=False)["reason"].to_pylist()
+            stays = [reason not in reasons for reason in told]
+            if not any(stays):
+                path.unlink()
+            elif not all(stays):
+                table = pq.read_table(path, memory_map=False).filter(pa.array(stays))
+                with replacing(path) as part:
+                    pq.write_table(table, part)
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+        """The parts that are done: their chunk's id, and their rows."""
+        import pyarrow.parquet as pq
+
+        wanted = None if columns is None else list(columns)
+        for path in self.parts():
+            yield path.stem, pq.read_table(path, columns=wanted, memory_map=False)
+
+    def tasks(self) -> TaskSet:
+        """The tasks that are done."""
+        done = TaskSet()
+        for _, table in self.tables(["task"]):
+            for task in table["task"].unique().to_pylist():
+                done.add(int(task, 16))
+        return done
+
+    def crops(self) -> CropFiles:
+        """The crops of everything that is done."""
+        return CropFiles(self)
+
+    def log_costs(self, costs: Mapping[str, tuple[int, float]]) -> None:
+        """Append what a chunk cost: stage → (things, CPU seconds)."""
+        line = json.dumps({stage: [n, round(s, 6)] for stage, (n, s) in sorted(costs.items())})
+        with (self.folder / "costs.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def costs(self) -> dict[str, tuple[int, float]]:
+        """What all chunks cost: stage → (things, CPU seconds)."""
+        path = self.folder / "costs.jsonl"
+        total: dict[str, tuple[int, float]] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError):  # a kill can leave half a line
+                add_costs(total, json.loads(line))
+        return total
+
+
+def add_costs(total: dict[str, tuple[int, float]], more: Mapping[str, Sequence[float]]) -> None:
+    """Add costs, stage by stage."""
+    for stage, (n, seconds) in more.items():
+        before = total.get(stage, (0, 0.0))
+        total[stage] = (before[0] + int(n), before[1] + float(seconds))
+
+
+class TaskSet:
+    """A set of 64-bit numbers in 8 bytes each: millions of tasks fit."""
+
+    _FRESH = 1 << 16
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, np.uint64)
+        self._fresh: set[int] = set()
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._sorted) + len(self._fresh)
+
+    def __contains__(self, number: int) -> bool:
+        """Whether it is in the set."""
+        if number in self._fresh:
+            return True
+        key = np.uint64(number)
+        at = int(np.searchsorted(self._sorted, key))
+        return at < len(self._sorted) and bool(self._sorted[at] == key)
+
+    def add(self, number: int) -> None:
+        """Add one."""
+        if number in self:
+            return
+        self._fresh.add(number)
+        if len(self._fresh) >= self._FRESH:
+            self._settle()
+
+    def holds(self, numbers: np.ndarray) -> np.ndarray:
+        """[n] bool: which of [n] uint64 are in the set."""
+        self._settle()
+        if not len(self._sorted):
+            return np.zeros(len(numbers), bool)
+        at = np.searchsorted(self._sorted, numbers)
+        return self._sorted[np.minimum(at, len(self._sorted) - 1)] == numbers
+
+    def _settle(self) -> None:
+        fresh = np.fromiter(self._fresh, np.uint64, len(self._fresh))
+        self._sorted = np.union1d(self._sorted, fresh)
+        self._fresh.clear()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system, as of a full disk, name the place where it happened."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+class CropFiles:
+    """The files of crops by id, read where they lie; 24 bytes of memory for each."""
+
+    def __init__(self, store: Store) -> None:
+        self._folder = store.folder / "crops"
+        self._chunks: list[str] = []
+        places = []
+        for chunk, table in store.tables(["id", "crop_at", "crop_size"]):
+            table = table.filter(table["crop_at"].is_valid())
+            ids = np.array([int(i, 16) for i in table["id"].to_pylist()], np.uint64)
+            numbers = np.full(len(ids), len(self._chunks), np.uint64)
+            at, size = (table[name].to_numpy() for name in ("crop_at", "crop_size"))
+            places.append(np.stack([ids, numbers, at.astype(np.uint64), size.astype(np.uint64)]))
+            self._chunks.append(chunk)
+        joined = np.concatenate(places, axis=1) if places else np.empty((4, 0), np.uint64)
+        self._places = joined[:, np.argsort(joined[0], kind="stable")]
+
+    def read(self, crop: str) -> bytes | None:
+        """The file of a crop, PNG or JPEG; None if the row with this id came to no crop."""
+        key = np.uint64(int(crop, 16))
+        at = int(np.searchsorted(self._places[0], key))
+        if at == self._places.shape[1] or self._places[0, at] != key:
+            return None
+        chunk, start, size = (int(n) for n in self._places[1:, at])
+        with (self._folder / f"{self._chunks[chunk]}.bin").open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the folder for one run, once the workers of a killed one have left.
+
+    Raises:
+        CurationError: another run works in it.
+    """
+    work = Path(out) / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    with _locked(work / "run.lock", wait=False):
+        with _locked(work / "workers.lock", wait=True):
+            pass
+        yield
+
+
+@contextlib.contextmanager
+def working(out: Path) -> Iterator[None]:
+    """Tell, from a worker's process, that somebody still works in the folder."""
+    with _locked(Path(out) / "work" / "workers.lock", wait=True, shared=True):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool, shared: bool = False) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        yield
+        return
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                where = path.parent.parent
+                raise CurationError(
+                    f"{where}: another run works in it; wait for it, or take another folder"
+                ) from None
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network folders have none
+                raise
+        yield
+    finally:
+        os.close(handle)
+
+
+def read_records(table: Any) -> Iterator[Record]:
+    """The records of a table of parts or of a manifest."""
+    for batch in table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            yield from_row(row)

@@ -1,0 +1,141 @@
+"""The data set card: what is in it, under which licences, and the paper's Table 1 for this set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hbr.curation.pipeline.stages.zscores import ExactMoments
+from hbr.curation.record import REASONS, FunnelStep
+
+# Table 1 of OSDHuman: heading → what our metric is called.
+TABLE_1 = {
+    "BRISQUE": ("brisque",),
+    "NIQE": ("niqe",),
+    "CLIPIQA": ("clipiqa",),
+    "MANIQA": ("maniqa", "maniqa-pipal"),
+    "MUSIQ": ("musiq", "musiq-koniq"),
+}
+# Its row of PERSONA, to compare with.
+PERSONA = {
+    "BRISQUE": 10.3758,
+    "NIQE": 2.8659,
+    "CLIPIQA": 0.7632,
+    "MANIQA": 0.7198,
+    "MUSIQ": 74.7808,
+}
+
+
+def card(
+    name: str,
+    *,
+    funnel: Sequence[FunnelStep],
+    splits: Mapping[str, int],
+    sources: Mapping[str, Mapping[str, int]],
+    licences: Mapping[str, int],
+    scores: Mapping[str, ExactMoments],
+    persons: ExactMoments,
+    tags: Mapping[str, int],
+    edge: int,
+) -> str:
+    """Markdown, with the front matter that dataset hubs read.
+
+    Args:
+        name: of the data set.
+        funnel: what each stage did.
+        splits: split → crops.
+        sources: source → counts by name (images, rows, kept).
+        licences: licence → kept crops; an empty one where none is stated.
+        scores: metric → moments over the kept crops.
+        persons: people in the image, over the kept crops.
+        tags: tag → kept crops that have it.
+        edge: side of a crop in pixels.
+    """
+    kept = funnel[-1].passed
+    parts = [
+        "---\n"
+        f"pretty_name: {name}\n"
+        "task_categories: [image-to-image]\n"
+        "tags: [image-restoration, people]\n"
+        f"size_categories: [{_size(kept)}]\n"
+        "---",
+        f"# {name}",
+        f"{kept:,} square crops of people, {edge}x{edge} pixels, "
+        "cut from photographs and filtered by `hbr curate` (HQ-ACF). "
+        "`manifest.parquet` has a row for every candidate, with what decided it.",
+        "## Splits",
+        _table(["split", "crops"], [[s, f"{n:,}"] for s, n in splits.items()]),
+        "No image and no near-duplicate is shared between splits.",
+        "## Quality",
+        _quality(name, scores),
+        "Means over all splits, in the columns of Table 1 of arXiv 2502.01411. "
+        "A dash says that the metric was not run.",
+        "## People" + (" and tags" if tags else ""),
+        f"{persons.mean:.2f} people in an image on average."
+        + (f" {_tags(tags, kept)}" if tags else ""),
+        "## From photos to crops",
+        _funnel(funnel),
+        "## Sources",
+        _table(
+            ["source", "images", "candidates", "kept"],
+            [[s, *(f"{c[k]:,}" for k in ("images", "rows", "kept"))] for s, c in sources.items()],
+        ),
+        "## Licences",
+        _table(
+            ["licence", "crops"],
+            [[licence or "not stated", f"{n:,}"] for licence, n in licences.items()],
+        ),
+        "Each crop is under the licence of its photo; the manifest names it, with the attribution.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _quality(name: str, scores: Mapping[str, ExactMoments]) -> str:
+    shown = {
+        heading: next((scores[n].mean for n in names if n in scores), None)
+        for heading, names in TABLE_1.items()
+    }
+    known = {n for names in TABLE_1.values() for n in names}
+    others = [n for n in sorted(scores) if n not in known]
+    ours = [name, *map(_number, shown.values()), *(_number(scores[n].mean) for n in others)]
+    theirs = ["PERSONA, as published", *map(_number, PERSONA.values()), *["–"] * len(others)]
+    return _table(["set", *shown, *others], [ours, theirs])
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _tags(tags: Mapping[str, int], kept: int) -> str:
+    total = sum(tags.values())
+    most = ", ".join(sorted(tags, key=lambda tag: (-tags[tag], tag))[:20])
+    return (
+        f"{len(tags):,} different tags, {total:,} in all, {total / max(kept, 1):.2f} a crop; "
+        f"the most frequent: {most}."
+    )
+
+
+def _funnel(funnel: Sequence[FunnelStep]) -> str:
+    rows: list[list[Any]] = []
+    for step in funnel:
+        rows.append([f"**{step.stage}**", f"{step.entered:,}", f"{step.passed:,}", ""])
+        for reason, n in step.stopped.items():
+            rows.append(["", "", f"−{n:,}", REASONS[step.stage][reason]])
+    return _table(["stage", "came", "went on", "why not"], rows)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _size(n: int) -> str:
+    """The size category that dataset hubs know."""
+    for limit, name in ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M")):
+        if n < limit:
+            return name
+    return "1M<n<10M"

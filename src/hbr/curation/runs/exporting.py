@@ -1,0 +1,103 @@
+"""What a run kept, once more and elsewhere: as files, tars or tables, with manifest and card."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from hbr.curation.manifest import FOLDERS, NAME, Manifest
+from hbr.curation.pipeline.passes import Tally
+from hbr.curation.pipeline.store import TaskSet
+from hbr.curation.record import CurationError, Record, funnel
+from hbr.curation.runs.card import card
+from hbr.curation.runs.outputs import write_output
+from hbr.curation.runs.run_folder import RunFolder
+from hbr.files import replacing, write_text
+
+Kind = Literal["folder", "webdataset", "parquet"]
+
+
+def export(
+    run: RunFolder,
+    out: str | Path,
+    kind: Kind,
+    *,
+    shard: int = 1000,
+    overwrite: bool = False,
+    report: Callable[[int], None] = lambda _: None,
+) -> Path:
+    """Write the kept crops of a finished run, its manifest and its card into a folder.
+
+    Args:
+        run: the run; its work is still there.
+        out: the folder.
+        kind: how the crops are written.
+        shard: crops in a tar or a Parquet file.
+        overwrite: what an earlier export left there is replaced.
+        report: told how many crops are written.
+
+    Returns:
+        the folder of the crops.
+
+    Raises:
+        CurationError: the run is not finished, its crops are gone, or something is there already.
+        OSError: no space, no permission; what was there before is untouched then.
+    """
+    out = Path(out)
+    if run.manifest is None:
+        raise CurationError(f"{run.path} has not finished; the command that began it goes on")
+    if run.config is None or run.store is None:
+        raise CurationError(f"{run.path} has no work folder, where the crops are taken from")
+    target = out / FOLDERS[kind]
+    there = [p for p in (target, out / NAME, out / "README.md") if p.exists()]
+    if there and not overwrite:
+        raise CurationError(f"{there[0]} is there already; --overwrite replaces it")
+    if out.resolve() == run.path.resolve():
+        raise CurationError(f"{out} is the run's own folder; name another one")
+    config = dataclasses.replace(run.config.output, shard=shard)
+    write_output(config, kind, run.manifest, run.store.crops(), out, report)
+    with replacing(out / NAME) as part:
+        shutil.copyfile(run.manifest.path, part)
+    write_text(out / "README.md", card_of(run.name, run.manifest, run.config.crop.edge))
+    return target
+
+
+def card_of(name: str, manifest: Manifest, edge: int) -> str:
+    """The data set card of a manifest, from its rows alone."""
+    tally, images = Tally(), dict[str, TaskSet]()
+    rows: list[Record] = []
+
+    def settle() -> None:
+        tally.add(rows)
+        rows.clear()
+
+    for record in manifest:
+        rows.append(record)
+        images.setdefault(record.source, TaskSet()).add(int(record.image_id, 16))
+        if len(rows) == 4096:
+            settle()
+    settle()
+    splits, kept = Counter[str](), Counter[str]()
+    for (source, split), n in tally.kept.items():
+        splits[split] += n
+        kept[source] += n
+    told = manifest.about.get("splits", {})
+    order = dict.fromkeys([*told.get("parts", {}), *told.get("fixed", {}).values()])
+    return card(
+        name,
+        funnel=funnel(tally.counts),
+        splits={split: splits[split] for split in [*order, *sorted(set(splits) - set(order))]},
+        sources={
+            source: {"images": len(images[source]), "rows": n, "kept": kept[source]}
+            for source, n in sorted(tally.rows.items())
+        },
+        licences=dict(sorted(tally.licences.items())),
+        scores=tally.scores,
+        persons=tally.persons,
+        tags=tally.tags,
+        edge=edge,
+    )

@@ -1,0 +1,329 @@
+"""A whole curation: sources → chunks → parts → passes over the set → manifest and data set."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hbr.config import to_dict
+from hbr.curation.config import CurationConfig, per_image_settings, plain
+from hbr.curation.engines.base import Engine
+from hbr.curation.engines.local import LocalEngine
+from hbr.curation.manifest import NAME as MANIFEST
+from hbr.curation.manifest import Manifest
+from hbr.curation.pipeline import passes
+from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork, Task
+from hbr.curation.pipeline.stages.quality import better
+from hbr.curation.pipeline.store import Store, TaskSet, add_costs, alone
+from hbr.curation.record import (
+    ERRORS,
+    PASSING,
+    Counts,
+    CurationError,
+    FunnelStep,
+    content_id,
+    funnel,
+)
+from hbr.curation.runs import outputs
+from hbr.curation.runs.card import card
+from hbr.curation.sources.base import Source, SourceImage
+from hbr.curation.sources.opening import open_sources
+from hbr.files import write_text
+
+_FIRST = 1000  # images before which the share of errors is not judged
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        doing: `crops`, `set` (the passes over the whole set), `manifest`, or a kind of output.
+        done: images, rows or crops of it.
+        total: how many there will be; None where nobody knows yet.
+        images: images that this run has worked on.
+        earlier: images that an earlier run had done.
+        errors: images that could not be used.
+        counts: (stage, reason) → rows of this run so far.
+    """
+
+    doing: str
+    done: int
+    total: int | None = None
+    images: int = 0
+    earlier: int = 0
+    errors: int = 0
+    counts: Counts = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to.
+
+    Attributes:
+        name: of the data set.
+        images: how many the sources named.
+        rows: rows of the manifest.
+        kept: crops of the data set.
+        errors: images that could not be used.
+        funnel: what each stage did; what enters it is what the one before let through.
+        splits: split → kept crops.
+        sources: source → `images`, `rows`, `kept`.
+        licences: licence → kept crops.
+        means: metric → mean over the kept crops.
+        costs: stage → (things, CPU seconds) of what this run did, not of what it took over.
+    """
+
+    name: str
+    images: int
+    rows: int
+    kept: int
+    errors: int
+    funnel: tuple[FunnelStep, ...]
+    splits: Mapping[str, int]
+    sources: Mapping[str, Mapping[str, int]]
+    licences: Mapping[str, int]
+    means: Mapping[str, float]
+    costs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        """The summary without `costs`, which no two runs share."""
+        values = to_dict(self)
+        del values["costs"]
+        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+Report = Callable[[Progress], None]
+
+
+def curate(
+    config: CurationConfig,
+    out: str | Path,
+    *,
+    engine: Engine | None = None,
+    report: Report = lambda _: None,
+    sources: Sequence[Source] | None = None,
+) -> Summary:
+    """Run a curation, or go on with one that stopped.
+
+    The folder holds, at the end, `manifest.parquet`, `summary.json`, `README.md` (the card) and the
+    outputs that the configuration names; their bytes depend on the photos and the settings alone.
+    `work` beside them holds what makes the run resumable, and the rejected crops. What is done is
+    not looked at again, but for images that could not be used: each run tries those once more.
+
+    Args:
+        config: what to do.
+        out: the folder.
+        engine: who does it; by default processes on this machine, one for each core.
+        report: told where the run is.
+        sources: in place of `config.sources`.
+
+    Raises:
+        ConfigError, SourceError, MetricError: something cannot be set up.
+        CurationError: too many errors, a lost worker, or another run in the folder.
+        OSError: no space, no permission.
+        KeyboardInterrupt: what is done is kept.
+    """
+    out = Path(out)
+    photos = list(sources) if sources is not None else list(open_sources(config.sources))
+    _check_names(photos)
+    for metric in config.quality.metrics:
+        better(metric.name)  # one that is not known shows before anything is done
+    with alone(out):
+        store = Store(out, config)
+        store.create()
+        store.forget(PASSING)
+        walk = _Walk(config, store, photos, report)
+        costs = walk.work(engine or LocalEngine(), out)
+        report(walk.progress("set", 0))
+        decisions = passes.decide(passes.gather(store, walk.seen), config)
+        tally = passes.write_manifest(
+            store,
+            walk.seen,
+            decisions,
+            out / MANIFEST,
+            about(config),
+            lambda n: report(walk.progress("manifest", n)),
+        )
+        summary = _summary(config, walk, tally, costs)
+        manifest, crops = Manifest(out), store.crops()
+        for kind in config.output.kinds:
+
+            def tell(n: int, kind: str = kind) -> None:
+                report(walk.progress(kind, n, summary.kept))
+
+            outputs.write_output(config.output, kind, manifest, crops, out, tell)
+        write_text(out / "README.md", _card(config, summary, tally))
+        write_text(out / "summary.json", summary.as_json())
+    return summary
+
+
+class _Walk:
+    """Through all sources: what is left becomes chunks, what comes back is counted."""
+
+    def __init__(
+        self, config: CurationConfig, store: Store, photos: Sequence[Source], report: Report
+    ) -> None:
+        self.seen = TaskSet()  # every task of this run, done now or before
+        self.images: Counter[str] = Counter()
+        self._config = config
+        self._store = store
+        self._photos = photos
+        self._report = report
+        self._keys = TaskSet()
+        self._done = store.tasks()
+        self._worked = self._errors = self._earlier = 0
+        self._trouble = ""
+        self._counts: Counts = Counter()
+
+    def work(self, engine: Engine, out: Path) -> dict[str, tuple[int, float]]:
+        """Get done what is not done yet; CPU seconds by stage."""
+        costs: dict[str, tuple[int, float]] = {}
+        results = engine.run(ChunkWork(self._config, out), self._chunks())
+        try:
+            for done in results:
+                self._take(done)
+                add_costs(costs, done.costs)
+                self._store.log_costs(done.costs)
+                self._report(self.progress("crops", self._worked + self._earlier))
+                self._judge_errors(_FIRST)
+        finally:
+            close = getattr(results, "close", None)
+            if close is not None:
+                close()
+        self._count_earlier_errors()
+        self._judge_errors(1)
+        return costs
+
+    def progress(self, doing: str, done: int, total: int | None = None) -> Progress:
+        """Where the run is."""
+        return Progress(
+            doing, done, total, self._worked, self._earlier, self._errors, self._counts.copy()
+        )
+
+    @property
+    def errors(self) -> int:
+        """Images that could not be used."""
+        return self._errors
+
+    def _chunks(self) -> Iterator[Chunk]:
+        waiting: list[Task] = []
+        for image in _all(self._photos):
+            task = self._task(image)
+            self.images[image.source] += 1
+            self.seen.add(int(task.id, 16))
+            if int(task.id, 16) in self._done:
+                self._earlier += 1
+                continue
+            waiting.append(task)
+            if len(waiting) == self._config.chunk:
+                yield Chunk.of(waiting)
+                waiting = []
+        if waiting:
+            yield Chunk.of(waiting)
+
+    def _task(self, image: SourceImage) -> Task:
+        repeat = 0
+        while (key := int(content_id(image.source, image.key, repeat), 16)) in self._keys:
+            repeat += 1
+        self._keys.add(key)
+        return Task.of(image, repeat)
+
+    def _take(self, done: ChunkDone) -> None:
+        self._worked += done.images
+        self._errors += done.errors
+        self._trouble = done.trouble or self._trouble
+        self._counts += done.counts
+
+    def _count_earlier_errors(self) -> None:
+        """The errors of all tasks of this run, from the parts."""
+        self._errors = passes.count_errors(self._store, self.seen)
+
+    def _judge_errors(self, least: int) -> None:
+        """Stop once the allowed share is passed.
+
+        Raises:
+            CurationError: it is.
+        """
+        allowed = self._config.errors
+        of = self._worked + self._earlier
+        if self._errors > allowed * max(of, least):
+            one = f", such as {self._trouble}" if self._trouble else ""
+            raise CurationError(
+                f"{self._errors} of {of} images cannot be used{one}: more than the {allowed:.1%} "
+                "that `errors` allows; what is done is kept, and a run that allows more goes on"
+            )
+
+
+def _all(photos: Iterable[Source]) -> Iterator[SourceImage]:
+    for source in photos:
+        yield from source
+
+
+def _check_names(photos: Sequence[Source]) -> None:
+    if not photos:
+        raise CurationError("there are no sources; name photos or annotations to start from")
+    names = Counter(source.name for source in photos)
+    for name, n in names.items():
+        if n > 1:
+            raise CurationError(f"two sources are called {name}; `name` tells them apart")
+
+
+def about(config: CurationConfig) -> dict[str, Any]:
+    """The settings that the manifest depends on."""
+    values = plain(config)
+    return {
+        "name": config.name,
+        "stages": per_image_settings(config),
+        **{key: values[key] for key in ("duplicates", "splits")},
+        "quality": {key: values["quality"][key] for key in ("metrics", "all_scores", "top")},
+    }
+
+
+def _summary(
+    config: CurationConfig,
+    walk: _Walk,
+    tally: passes.Tally,
+    costs: Mapping[str, tuple[int, float]],
+) -> Summary:
+    steps = funnel(tally.counts)
+    order = [*config.splits.parts, *config.splits.fixed.values()]
+    by_split = Counter[str]()
+    by_source = Counter[str]()
+    for (source, split), n in tally.kept.items():
+        by_split[split] += n
+        by_source[source] += n
+    return Summary(
+        name=config.name,
+        images=sum(walk.images.values()),
+        rows=sum(tally.rows.values()),
+        kept=steps[-1].passed,
+        errors=sum(n for (_, reason), n in tally.counts.items() if reason in ERRORS),
+        funnel=steps,
+        splits={name: by_split[name] for name in dict.fromkeys(order)},
+        sources={
+            name: {"images": walk.images[name], "rows": tally.rows[name], "kept": by_source[name]}
+            for name in sorted(walk.images)
+        },
+        licences=dict(sorted(tally.licences.items())),
+        means={name: moments.mean for name, moments in sorted(tally.scores.items())},
+        costs=dict(costs),
+    )
+
+
+def _card(config: CurationConfig, summary: Summary, tally: passes.Tally) -> str:
+    return card(
+        config.name,
+        funnel=summary.funnel,
+        splits=summary.splits,
+        sources=summary.sources,
+        licences=summary.licences,
+        scores=tally.scores,
+        persons=tally.persons,
+        tags=tally.tags,
+        edge=config.crop.edge,
+    )

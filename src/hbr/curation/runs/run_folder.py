@@ -1,0 +1,231 @@
+"""A run as it lies on disk: finished, stopped on its way, still at work, or a bare manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hbr.curation.config import CurationConfig
+from hbr.curation.manifest import FOLDERS, NAME, Manifest, crop_place
+from hbr.curation.pipeline.sorting import by_id
+from hbr.curation.pipeline.store import Store, latest_config
+from hbr.curation.record import SCORE, Counts, CurationError, Record, from_row, schema
+from hbr.curation.runs.run import about
+from hbr.curation.runs.status import Entry, read_journal
+from hbr.curation.sources.base import SourceError
+from hbr.curation.sources.opening import open_sources
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH = 8192
+
+
+class RunFolder:
+    """What `hbr curate run -o OUT` left, read a few thousand rows at a time.
+
+    A finished run is read from its manifest; one that has not come so far, from its parts, whose
+    rows then lack what the passes over the whole set decide.
+
+    Attributes:
+        path: OUT, or the file of a manifest.
+        config: of the latest run; None where there is only a manifest.
+        manifest: of the latest run, or None while it has not finished.
+        about: the settings that the rows depend on, as `hbr.curation.runs.run.about` gives them.
+
+    Raises:
+        CurationError: nothing of the kind is there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config: CurationConfig | None = None
+        self.manifest: Manifest | None = None
+        if not self.path.exists():
+            raise CurationError(f"{self.path}: no such file or folder")
+        if self.path.is_dir() and (self.path / "work" / "config.json").exists():
+            self.config = latest_config(self.path)
+        if self._finished():
+            self.manifest = Manifest(self.path)
+            self.about = self.manifest.about
+        elif self.config is not None:
+            self.about = about(self.config)
+        else:
+            raise CurationError(f"{self.path} holds no run of hbr curate, nor a manifest of one")
+
+    def _finished(self) -> bool:
+        if self.path.is_file():
+            return True
+        manifest = self.path / NAME
+        if not manifest.exists():
+            return False
+        if self.config is None:
+            return True
+        if (entry := self.journal()) is not None:
+            return entry.state == "done"
+        # each run writes its configuration first and the manifest towards its end
+        told = self.path / "work" / "config.json"
+        return manifest.stat().st_mtime_ns >= told.stat().st_mtime_ns
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return str(self.about.get("name") or self.path.resolve().name)
+
+    @property
+    def store(self) -> Store | None:
+        """The work of the latest run; None where there is only a manifest."""
+        return None if self.config is None else Store(self.path, self.config)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that have a column."""
+        if self.manifest is not None:
+            return self.manifest.metrics
+        assert self.config is not None
+        return Store(self.path, self.config).metrics
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Column (`sharpness`, `box_edge`, a metric) → where its line is drawn."""
+        stages = self.about.get("stages", {})
+        lines = {
+            "sharpness": stages.get("sharpness", {}).get("threshold"),
+            "box_edge": stages.get("size", {}).get("longer"),
+        }
+        for metric in stages.get("metrics", ()):
+            lines[metric["name"]] = metric.get("threshold")
+        return {name: float(value) for name, value in lines.items() if value is not None}
+
+    @property
+    def top(self) -> float:
+        """The part that Eq. 1 keeps."""
+        return float(self.about.get("quality", {}).get("top", 1.0))
+
+    def journal(self) -> Entry | None:
+        """Where the latest run is, as it told; None if it told nothing."""
+        return read_journal(self.path) if self.path.is_dir() else None
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of all rows, in tables of some thousand rows.
+
+        Args:
+            columns: of `record.schema`; those that are not there are left out.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self.manifest is not None:
+            there = [name for name in columns if name in self.manifest.names]
+            with pq.ParquetFile(self.manifest.path) as file:
+                for batch in file.iter_batches(batch_size=_BATCH, columns=there):
+                    yield pa.Table.from_batches([batch])
+            return
+        assert self.config is not None
+        store, named = Store(self.path, self.config), self._source_names()
+        known = schema(store.metrics).names
+        there = [name for name in columns if name in known]
+        for _, table in store.tables([*dict.fromkeys([*there, "source"])]):
+            if named is not None:
+                import pyarrow.compute as pc
+
+                table = table.filter(pc.is_in(table["source"], pa.array(sorted(named))))
+            yield table.select(there)
+
+    def _source_names(self) -> set[str] | None:
+        """Those of the run: parts may hold rows of other sources too, of earlier runs."""
+        assert self.config is not None
+        try:
+            return {source.name for source in open_sources(self.config.sources)} or None
+        except (SourceError, ValueError):
+            return None
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns of a row."""
+        return list(schema(self.metrics).names)
+
+    def rows(self) -> Iterator[Record]:
+        """All rows, in the order of their ids."""
+        with contextlib.ExitStack() as stack:
+            tables = self.tables(self.columns)
+            if self.manifest is None:
+                scratch = stack.enter_context(tempfile.TemporaryDirectory())
+                tables = by_id(tables, Path(scratch) / "sort")
+            for table in tables:
+                for batch in table.to_batches(max_chunksize=_BATCH):
+                    yield from map(from_row, batch.to_pylist())
+
+    def chosen(self, column: str, values: Collection[str]) -> list[Record]:
+        """The rows whose column has one of these values; they should be few."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted, found = pa.array(sorted(values), pa.string()), []
+        for table in self.tables(self.columns):
+            for row in table.filter(pc.is_in(table[column], wanted)).to_pylist():
+                found.append(from_row(row))
+        return sorted(found, key=lambda record: record.id)
+
+    def starting(self, prefix: str, most: int = 10) -> list[Record]:
+        """The rows whose id starts so; some of them where there are more than `most`."""
+        import pyarrow.compute as pc
+
+        found: list[Record] = []
+        for table in self.tables(self.columns):
+            found += map(from_row, table.filter(pc.starts_with(table["id"], prefix)).to_pylist())
+            if len(found) >= most:
+                break
+        return sorted(found, key=lambda record: record.id)[:most]
+
+    def counts(self) -> Counts:
+        """(stage, reason) → rows."""
+        counts: Counts = Counter()
+        for table in self.tables(["stage", "reason"]):
+            grouped = table.group_by(["stage", "reason"]).aggregate([([], "count_all")])
+            for row in grouped.to_pylist():
+                counts[row["stage"], row["reason"]] += row["count_all"]
+        return counts
+
+    def crop_files(self, records: Sequence[Record]) -> dict[str, bytes]:
+        """id → file of the crop, of those that came to one and where it is still there."""
+        found = {}
+        for record in records:
+            if record.alive and record.split and self.path.is_dir():
+                for suffix in (".png", ".jpg"):
+                    place = crop_place(record.split, record.id, suffix)
+                    path = self.path / FOLDERS["folder"] / place
+                    if path.is_file():
+                        found[record.id] = path.read_bytes()
+        left = [r.id for r in records if r.phash is not None and r.id not in found]
+        return {**found, **self._crops_of_work(left)}
+
+    def _crops_of_work(self, ids: Sequence[str]) -> Mapping[str, bytes]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        store, found = self.store, {}
+        if store is None or not ids:
+            return {}
+        wanted = pa.array(sorted(ids))
+        for chunk, table in store.tables(["id", "crop_at", "crop_size"]):
+            table = table.filter(pc.is_in(table["id"], wanted))
+            table = table.filter(table["crop_at"].is_valid())
+            if not len(table):
+                continue
+            with (store.folder / "crops" / f"{chunk}.bin").open("rb") as file:
+                for row in table.to_pylist():
+                    file.seek(row["crop_at"])
+                    found[row["id"]] = file.read(row["crop_size"])
+            if len(found) == len(ids):
+                break
+        return found
+
+
+def score_column(name: str) -> str:
+    """The column of a metric, or the column itself."""
+    return name if name in ("sharpness", "box_edge", "z_mean") else SCORE + name
