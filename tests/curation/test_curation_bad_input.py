@@ -257,7 +257,7 @@ def test_a_detector_that_cannot_look_at_an_image(
     image, run, photo_file, monkeypatch, batch: int
 ) -> None:
     from hbr.people import detectors
-    from hbr.people.people import People
+    from hbr.people.types import People
 
     broken = False
 

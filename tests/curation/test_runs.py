@@ -428,7 +428,7 @@ def test_a_folder_without_a_run_is_a_clear_line(tmp_path) -> None:
 def test_a_detector_looks_where_nobody_did(photos, settings, tmp_path, listed, monkeypatch) -> None:
     """One that finds what the labels say, where images without boxes stand among others."""
     from hbr.people import detectors
-    from hbr.people.people import People
+    from hbr.people.types import People
 
     pixels = {}
     for image in photos[:8]:

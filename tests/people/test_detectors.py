@@ -170,7 +170,7 @@ def test_transformers_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mo
     config = json.loads((folder / "config.json").read_text())
     config["id2label"] = {"0": "dog", "1": "cat", "2": "tree"}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DetectorError, match="knows no class of people, only dog, cat, tree"):
+    with pytest.raises(DetectorError, match="has no person class; its classes are dog, cat, tree"):
         load_detector(folder)
     edge = PROCESSOR | {"size": {"shortest_edge": 800}}
     (folder / "preprocessor_config.json").write_text(json.dumps(edge))

@@ -7,13 +7,13 @@ from hbr.lazy import lazy
 if TYPE_CHECKING:
     from hbr.people.annotations import people_from_coco
     from hbr.people.detectors import DEFAULT_DETECTOR, Detector, load_detector
-    from hbr.people.people import DetectorError, People
+    from hbr.people.types import DetectorError, People
 
 _HOMES = {
     "DEFAULT_DETECTOR": "hbr.people.detectors",
     "Detector": "hbr.people.detectors",
-    "DetectorError": "hbr.people.people",
-    "People": "hbr.people.people",
+    "DetectorError": "hbr.people.types",
+    "People": "hbr.people.types",
     "load_detector": "hbr.people.detectors",
     "people_from_coco": "hbr.people.annotations",
 }

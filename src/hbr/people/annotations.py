@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hbr.people.people import N_KEYPOINTS, DetectorError, People
+from hbr.people.types import N_KEYPOINTS, DetectorError, People
 
 
 def people_from_coco(

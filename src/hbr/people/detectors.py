@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from hbr.people.people import DetectorError, People
+from hbr.people.types import DetectorError, People
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,6 @@ ON_THE_HUB = {
     "dfine": "ustc-community/dfine-large-coco",
     "rfdetr": "Roboflow/rf-detr-base",
 }
-# What the classes of people are called by the vocabularies that detectors are trained on.
-PERSON_LABELS = frozenset(
-    {"person", "people", "human", "pedestrian", "man", "woman", "boy", "girl"}
-)
 
 
 class Detector(Protocol):
@@ -66,7 +62,7 @@ def load_detector(
         classes: of an ONNX file that does not name them; None means COCO's.
 
     Raises:
-        DetectorError: it is not there, needs an extra, or knows no class of people.
+        DetectorError: it is not there, needs an extra, or has no person class.
     """
     if not 0 <= threshold <= 1:
         raise DetectorError(f"threshold is {threshold}; it must be in [0, 1]")
@@ -92,19 +88,6 @@ def load_detector(
 
     where = ON_THE_HUB.get(text, text)
     return DetrDetector(where, device=device, threshold=threshold, batch_size=batch_size)
-
-
-def person_classes(names: dict[int, str]) -> list[int]:
-    """The numbers of the classes that are people.
-
-    Raises:
-        DetectorError: there are none.
-    """
-    numbers = [n for n, name in sorted(names.items()) if name.strip().lower() in PERSON_LABELS]
-    if not numbers:
-        known = ", ".join(list(names.values())[:8])
-        raise DetectorError(f"the detector knows no class of people, only {known} …")
-    return numbers
 
 
 def in_batches(

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hbr.people.detectors import in_batches, person_classes
-from hbr.people.people import DetectorError, People
+from hbr.people.detectors import in_batches
+from hbr.people.labels import person_classes
+from hbr.people.types import DetectorError, People
 
 MODEL_TYPES = ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr")
 
@@ -32,7 +33,7 @@ class DetrDetector:
         """Load from a folder, the cache of the hub, or the hub.
 
         Raises:
-            DetectorError: it is not there, of another family, or knows no class of people.
+            DetectorError: it is not there, of another family, or has no person class.
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForObjectDetection

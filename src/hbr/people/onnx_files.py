@@ -26,8 +26,9 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from hbr.people.detectors import in_batches, person_classes
-from hbr.people.people import DetectorError, People
+from hbr.people.detectors import in_batches
+from hbr.people.labels import person_classes
+from hbr.people.types import DetectorError, People
 
 DEFAULT_SIZE = 640
 NMS_IOU = 0.7

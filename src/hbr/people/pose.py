@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hbr.people.onnx_files import open_session
-from hbr.people.people import N_KEYPOINTS, DetectorError, People
+from hbr.people.types import N_KEYPOINTS, DetectorError, People
 
 
 class RtmPose:

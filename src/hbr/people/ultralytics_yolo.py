@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hbr.people.detectors import in_batches, person_classes
-from hbr.people.people import DetectorError, People
+from hbr.people.detectors import in_batches
+from hbr.people.labels import person_classes
+from hbr.people.types import DetectorError, People
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class UltralyticsDetector:
         A `.pt` file runs code when it is loaded: take it only from where you would take a program.
 
         Raises:
-            DetectorError: the extra or the file is missing, or it knows no class of people.
+            DetectorError: the extra or the file is missing, or it has no person class.
         """
         try:
             from ultralytics import YOLO

@@ -37,7 +37,7 @@ _ERRORS = (
     ("hbr.metrics", "MetricError", ExitCode.WEIGHTS),
     ("hbr.training.state", "TrainingError", ExitCode.NOTHING),
     ("hbr.curation.sources.base", "SourceError", ExitCode.NOTHING),
-    ("hbr.people.people", "DetectorError", ExitCode.WEIGHTS),
+    ("hbr.people.types", "DetectorError", ExitCode.WEIGHTS),
     ("hbr.curation.record", "CurationError", ExitCode.NOTHING),
     ("hbr.evaluation.pairing", "PairingError", ExitCode.NOTHING),
     ("hbr.evaluation.methods.base", "MethodError", ExitCode.NOTHING),

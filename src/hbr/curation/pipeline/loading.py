@@ -14,7 +14,7 @@ from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig, DetectorConfig
 from hbr.curation.pipeline.stages.quality import Scorer, cheapest_first, load_scorer
 from hbr.metrics.table import MetricError
-from hbr.people.people import DetectorError
+from hbr.people.types import DetectorError
 
 Detect = Callable[[Sequence[np.ndarray]], list[Any]]
 """[h, w, 3] uint8 RGB images → the `hbr.people.People` of each."""

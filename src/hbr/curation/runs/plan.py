@@ -204,7 +204,7 @@ def _without_missing(config: CurationConfig) -> tuple[CurationConfig, dict[str, 
     lacks = {}
     if (detector := config.boxes.detector) is not None:
         from hbr.people.detectors import load_detector
-        from hbr.people.people import DetectorError
+        from hbr.people.types import DetectorError
 
         try:
             load_detector(detector.name, device=detector.device)
