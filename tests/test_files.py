@@ -1,5 +1,6 @@
 """Files are there whole or not at all, whoever else writes them and whoever is killed."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hbr.files import replacing, write_bytes, write_text
+from hbr.files import file_lock, making_folder, replacing, write_bytes, write_text
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -123,7 +124,60 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("pipe", "folder"):
-        with pytest.raises(OSError, match="is no file that could be replaced"):
+        with pytest.raises(OSError, match="is not a regular file"):
             write_text(tmp_path / name, "x")
     assert (tmp_path / "pipe").is_fifo()
     assert names(tmp_path) == ["folder", "pipe"]
+
+
+def test_names_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    target = tmp_path / ("ä" * 125 + ".json")  # 255 bytes
+    process, _ = writer(target, b"a")
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(30)
+    write_text(target, "x")
+    assert names(tmp_path) == [target.name]
+
+
+def test_an_error_without_a_name_gets_one(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "file")
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path, replace: bool) -> None:
+    target = tmp_path / "folder"
+    for content in ("one", "two") if replace else ("one",):
+        with making_folder(target, replace=replace) as part:
+            (part / "file").write_text(content)
+            assert (target / "file").exists() == (content == "two")
+        assert (target / "file").read_text() == content
+    with pytest.raises(OSError) as caught, making_folder(target, replace=replace) as part:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.errno == (errno.ENOSPC if replace else errno.EEXIST)
+    assert (target / "file").read_text() == content
+    assert names(tmp_path) == ["folder"]
+
+
+def hold(path: Path, shared: bool, begun, go_on) -> None:
+    with file_lock(path, shared=shared):
+        begun.set()
+        go_on.wait(30)
+
+
+def test_locks_are_shared_or_not_and_end_with_their_process(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / "lock"
+    begun, go_on = SPAWN.Event(), SPAWN.Event()
+    process = SPAWN.Process(target=hold, args=(lock, True, begun, go_on))
+    process.start()
+    assert begun.wait(30)
+    with file_lock(lock, ValueError("busy"), shared=True):
+        pass
+    with pytest.raises(ValueError, match="busy"), file_lock(lock, ValueError("busy")):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    with file_lock(lock, remove=True):  # waits for the end
+        assert lock.exists()
+    process.join(30)
+    assert not lock.exists()

@@ -5,19 +5,18 @@ Nothing is downloaded unless a command that says so is given.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hbr.config import check
-from hbr.files import replacing, sha256, write_text
+from hbr.files import file_lock, replacing, sha256, write_text
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes that are here and, where the server says it, the bytes of the whole."""
@@ -118,7 +117,8 @@ def fetch(
         raise DownloadError(f"{known.path} has no address that it could be fetched from")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.fetching")
-    with _alone(part):
+    busy = DownloadError(f"{part.parent}: another process is fetching {part.name}")
+    with file_lock(part.with_name(part.name + ".lock"), busy, remove=True):
         for attempt in range(tries):
             try:
                 _go_on(known.url, part, progress, timeout)
@@ -175,26 +175,6 @@ def _go_on(url: str, part: Path, progress: Progress, timeout: float) -> None:
                 progress(have, total)
     if total is not None and have < total:
         raise http.client.IncompleteRead(b"", total - have)
-
-
-@contextlib.contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Hold the part file against another process that fetches the same, where there are locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    lock = part.with_name(part.name + ".lock")
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DownloadError(f"{part.parent}: another process is fetching {part.name}") from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def _note_of(part: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are written whole or not at all, and locks between processes."""
 
 from __future__ import annotations
 
@@ -13,104 +13,135 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+# `.NAME.part.lock` must be a file name too, and those have at most 255 bytes.
+_LONGEST_NAME = 200
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Name a file beside `path` to write to; it becomes `path` when the block ends well.
+    """Give a part file beside `path` to write to; it replaces `path` when the block succeeds.
 
-    The part file is nobody else's: of several that write `path` at once, the last to end wins,
-    whole. What a kill leaves is removed by the next writing. Missing folders are made. If the
-    block raises, `path` is as it was.
+    Each writer has a part file of its own: of several that write `path` at once, the last to
+    finish wins, whole. What a killed writer leaves is removed by the next one. Missing folders are
+    made. If the block raises, `path` is unchanged.
 
     Raises:
         OSError: no permission, a full disk, or `path` is a folder, a device or a pipe.
     """
     target = Path(os.path.realpath(path))  # through a link, not over it
-    if target.exists() and not target.is_file():  # who may would put a file in place of /dev/null
-        raise OSError(errno.EINVAL, "is no file that could be replaced", str(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _own_part(target) as part:
-        try:
-            yield part
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
+    if target.exists() and not target.is_file():  # root could replace /dev/null
+        number = errno.EISDIR if target.is_dir() else errno.EINVAL
+        raise OSError(number, "is not a regular file", str(target))
+    with os_error_context(target), _own_part(target) as part:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
     _sync_folder(target.parent)
 
 
 @contextlib.contextmanager
 def _own_part(target: Path) -> Iterator[Path]:
-    """`.NAME.part`, or `.NAME.1.part` and so on where others are writing.
-
-    Whoever holds the lock on `.NAME.part.lock` writes; the system lets go of it when a process
-    ends, however it ends. The part itself has no lock: some libraries put another file in its
-    place.
-    """
-    if fcntl is None:  # no such locks on Windows
-        yield target.with_name(f".{target.name}.part")
-        return
+    """`.NAME.part`, or `.NAME.1.part` and so on where others are writing; gone at the end."""
     numbers = (f".{n}" if n else "" for n in itertools.count())
-    parts = (target.with_name(f".{target.name}{number}.part") for number in numbers)
-    part, handle = next((p, h) for p in parts if (h := _claim(p)) is not None)
-    try:
-        for other in parts:  # of several writers that were killed
+    parts = (_part_of(target, number) for number in numbers)
+    with contextlib.ExitStack() as held:
+        for part in parts:
+            with contextlib.suppress(BlockingIOError):
+                held.enter_context(_locked_part(part))
+                break
+        for other in parts:  # left by several writers that were killed at once
             if not _lock_of(other).exists():
                 break
-            if (left := _claim(other)) is not None:
-                _release(other, left)
+            with contextlib.suppress(BlockingIOError), _locked_part(other):
+                pass
         yield part
-    finally:
-        _release(part, handle)
 
 
-def _claim(part: Path) -> int | None:
-    """A handle that holds the lock of a part file, which is not there; None if another has it."""
-    while True:
-        handle = os.open(_lock_of(part), os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _lock(handle):
-                os.close(handle)
-                return None
-            with contextlib.suppress(FileNotFoundError):
-                # whoever had it may have removed it since it was opened
-                if os.path.samestat(os.fstat(handle), _lock_of(part).stat()):
-                    part.unlink(missing_ok=True)
-                    return handle
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.close(handle)
-            raise
-        os.close(handle)
+@contextlib.contextmanager
+def _locked_part(part: Path) -> Iterator[None]:
+    """Own a part file, which exists neither before nor after; BlockingIOError if another does.
 
-
-def _release(part: Path, handle: int) -> None:
-    with contextlib.suppress(OSError):
+    The part itself cannot be locked: some libraries put another file in its place.
+    """
+    with file_lock(_lock_of(part), BlockingIOError(), remove=True):
         part.unlink(missing_ok=True)
-        _lock_of(part).unlink()
-    os.close(handle)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _part_of(target: Path, number: str = "", kind: str = "part") -> Path:
+    name = target.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return target.with_name(f".{name}{number}.{kind}")
 
 
 def _lock_of(part: Path) -> Path:
     return part.with_name(part.name + ".lock")
 
 
-def _lock(handle: int) -> bool:
-    """Lock an open file; False if another has."""
+def remove_parts(folder: Path) -> None:
+    """Remove the part files in a folder that nobody writes to now."""
+    for part in folder.glob(".*.part*"):
+        part.unlink()
+
+
+@contextlib.contextmanager
+def file_lock(
+    path: str | Path, busy: Exception | None = None, *, shared: bool = False, remove: bool = False
+) -> Iterator[None]:
+    """Hold the lock on a file; the system releases it however the process ends.
+
+    Where there are no locks (on Windows and some network folders), everyone gets it.
+
+    Args:
+        path: made if it is missing, with its folders.
+        busy: raised if another process holds the lock; None waits until it is free.
+        shared: others may hold it too, if they share it.
+        remove: delete the file at the end.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = _locked(path, busy, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network folders have none
+        yield
+    finally:
+        if remove:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        os.close(handle)
+
+
+def _locked(path: Path, busy: Exception | None, how: int) -> int:
+    """A handle of the locked file."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(handle, how | (fcntl.LOCK_NB if busy else 0))
+            except OSError as error:
+                if busy and error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise busy from None
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                    raise
+            # whoever held it may have removed the file since it was opened
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    return handle
+        except BaseException:
+            os.close(handle)
             raise
-    return True
+        os.close(handle)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -128,29 +159,50 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def making_folder(path: str | Path) -> Iterator[Path]:
-    """Name a folder beside `path` to fill; it becomes `path` when the block ends well.
+def making_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a folder beside `path` to fill; it becomes `path` when the block succeeds.
 
-    What a kill leaves is removed by the next making of the same folder. If the block raises,
-    nothing is left.
+    What a killed process leaves is removed the next time. If the block raises, nothing is left.
+
+    Args:
+        path: the folder.
+        replace: put it in the place of a folder that is there, once it is filled.
 
     Raises:
-        OSError: no permission, a full disk, or `path` is there already and is no empty folder.
+        OSError: no permission, a full disk, or `path` exists and is not an empty folder.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if occupied and not replace:
         raise OSError(errno.EEXIST, "is there already; give a new or an empty folder", str(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part, old = _part_of(target), _part_of(target, kind="old")
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
     try:
-        part.mkdir()
-        yield part
+        part.mkdir(parents=True)
+        with os_error_context(target):
+            yield part
+        if hasattr(os, "sync"):
+            os.sync()
+        if occupied:
+            target.replace(old)
         part.replace(target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+    shutil.rmtree(old, ignore_errors=True)
     _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def os_error_context(path: str | Path) -> Iterator[None]:
+    """Let an error of the system that names no file, as of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def sha256(path: str | Path) -> str:

@@ -196,7 +196,7 @@ def test_what_is_refused_before_any_work(
         (("-g", hq, "--strip", "re:("), 2, "a regular expression"),
         (("-g", hq, "--resume"), 2, "needs --json, --csv or --parquet"),
         (("-g", hq, "--json", hq / "p0.png"), 2, "--overwrite replaces it"),
-        (("-g", hq, "--json", hq, "--overwrite"), 2, "is no file that could be"),
+        (("-g", hq, "--json", hq, "--overwrite"), 2, "is not a regular file"),
     ]
     for arguments, code, said in cases:
         done = run_hbr(*command, *arguments)

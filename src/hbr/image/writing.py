@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from hbr.files import write_bytes
 from hbr.image import png, tiff
 from hbr.image.metadata import EXIF_PREFIX
 from hbr.image.photo import Photo, PhotoError, log
@@ -96,7 +94,7 @@ def write_photo(
     except (OSError, ValueError) as error:
         raise PhotoError(f"{name}: cannot be encoded ({error}); try another format") from error
     try:
-        _replace(path, data)
+        write_bytes(path, data)
     except (OSError, ValueError) as error:
         raise PhotoError(f"{name}: {_why_not_written(error)}") from error
     return path
@@ -165,37 +163,6 @@ def _encode_with_pillow(
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put `data` at `path` by way of a file beside it."""
-    target = Path(os.path.realpath(path))  # through a link, not over it
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".hbr-{secrets.token_hex(8)}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    try:
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename last through a power cut, where the system lets folders be synced."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _why_not_written(error: Exception) -> str:

@@ -152,7 +152,7 @@ def _check_outputs(outputs: list[Path], *, resume: bool, overwrite: bool) -> Non
     if len({str(file) for file in outputs}) < len(outputs):
         raise typer.BadParameter("two outputs have one name", param_hint=str(outputs[0]))
     if strange := [file for file in outputs if file.exists() and not file.is_file()]:
-        raise typer.BadParameter(f"{strange[0]} is no file that could be replaced")
+        raise typer.BadParameter(f"{strange[0]} is not a regular file, and cannot be replaced")
     there = [file for file in outputs if file.exists()]
     if there and not (resume or overwrite):
         raise typer.BadParameter(

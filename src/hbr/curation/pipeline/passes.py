@@ -21,7 +21,7 @@ from hbr.curation.manifest import ManifestWriter
 from hbr.curation.pipeline.sorting import by_id
 from hbr.curation.pipeline.stages import duplicates, splits, zscores
 from hbr.curation.pipeline.stages.quality import better
-from hbr.curation.pipeline.store import Store, TaskSet, naming
+from hbr.curation.pipeline.store import Store, TaskSet
 from hbr.curation.record import ERRORS, SCORE, Counts, Record, count, from_row
 from hbr.files import replacing
 
@@ -278,11 +278,7 @@ def write_manifest(
     tally, written = Tally(), 0
     parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())
     ordered = by_id(parts, store.folder / "sort")
-    with (
-        naming(path),
-        replacing(path) as part,
-        ManifestWriter(part, store.metrics, about) as writer,
-    ):
+    with replacing(path) as part, ManifestWriter(part, store.metrics, about) as writer:
         for rows in _groups(ordered):
             records = [settle(from_row(row), decisions) for row in rows]
             writer.write(records)

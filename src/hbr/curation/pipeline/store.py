@@ -13,11 +13,9 @@ settings of the stages before start their own.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +25,7 @@ import numpy as np
 from hbr.config import from_dict
 from hbr.curation.config import CurationConfig, per_image_settings, plain
 from hbr.curation.record import CurationError, Record, from_row, schema, to_row
-from hbr.files import replacing, write_text
+from hbr.files import file_lock, remove_parts, replacing, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,8 +86,7 @@ class Store:
         """
         for name in ("parts", "crops"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-            for part in (self.folder / name).glob(".*.part*"):
-                part.unlink()
+            remove_parts(self.folder / name)
         done = {path.stem for path in self.parts()}
         for path in (self.folder / "crops").glob("*.bin"):
             if path.stem not in done:
@@ -125,13 +122,12 @@ class Store:
         table = pa.Table.from_pylist(values, schema=self._schema)
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        with naming(self.folder):
-            if crops:
-                crops_file = self.folder / "crops" / f"{chunk}.bin"
-                with replacing(crops_file) as part, part.open("wb") as file:
-                    file.writelines(crops)
-            with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
-                part.write_bytes(buffer.getbuffer())
+        if crops:
+            crops_file = self.folder / "crops" / f"{chunk}.bin"
+            with replacing(crops_file) as part, part.open("wb") as file:
+                file.writelines(crops)
+        with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
+            part.write_bytes(buffer.getbuffer())
 
     def forget(self, reasons: Collection[str]) -> None:
         """Remove the rows that stopped for these reasons, so that their images are done again."""
@@ -234,17 +230,6 @@ class TaskSet:
         self._fresh.clear()
 
 
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let an error of the system, as of a full disk, name the place where it happened."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-
-
 class CropFiles:
     """The files of crops by id, read where they lie; 24 bytes of memory for each."""
 
@@ -281,44 +266,16 @@ def alone(out: Path) -> Iterator[None]:
     Raises:
         CurationError: another run works in it.
     """
-    work = Path(out) / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    with _locked(work / "run.lock", wait=False):
-        with _locked(work / "workers.lock", wait=True):
+    busy = CurationError(f"{out}: another run works in it; wait for it, or take another folder")
+    with file_lock(Path(out) / "work" / "run.lock", busy):
+        with working(out, shared=False):
             pass
         yield
 
 
-@contextlib.contextmanager
-def working(out: Path) -> Iterator[None]:
+def working(out: Path, *, shared: bool = True) -> contextlib.AbstractContextManager[None]:
     """Tell, from a worker's process, that somebody still works in the folder."""
-    with _locked(Path(out) / "work" / "workers.lock", wait=True, shared=True):
-        yield
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool, shared: bool = False) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        yield
-        return
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                where = path.parent.parent
-                raise CurationError(
-                    f"{where}: another run works in it; wait for it, or take another folder"
-                ) from None
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network folders have none
-                raise
-        yield
-    finally:
-        os.close(handle)
+    return file_lock(Path(out) / "work" / "workers.lock", shared=shared)
 
 
 def read_records(table: Any) -> Iterator[Record]:

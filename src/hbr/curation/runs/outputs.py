@@ -6,20 +6,18 @@ manifest gives the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import itertools
 import json
-import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hbr.curation.config import OutputConfig
 from hbr.curation.manifest import FOLDERS, Manifest, crop_place
-from hbr.curation.pipeline.store import CropFiles, naming
+from hbr.curation.pipeline.store import CropFiles
 from hbr.curation.record import CurationError, Record, schema, to_row
+from hbr.files import making_folder
 
 _ROW_GROUP = 100
 
@@ -38,7 +36,7 @@ def write_folder(
     Raises:
         OSError: no space, no permission; what was there before is untouched then.
     """
-    with _replacing_folder(target) as part:
+    with making_folder(target, replace=True) as part:
         for n, record in enumerate(manifest.kept(), 1):
             path = part / crop_place(record.split, record.id, suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +52,7 @@ def write_webdataset(
     Raises:
         OSError: as in `write_folder`.
     """
-    with _replacing_folder(target) as part:
+    with making_folder(target, replace=True) as part:
         for split, number, rows in _shards(manifest, crops, shard, report):
             with tarfile.open(
                 part / f"{split}-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT
@@ -78,7 +76,7 @@ def write_parquet(
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = schema(manifest.metrics, image=image)
-    with _replacing_folder(target) as part:
+    with making_folder(target, replace=True) as part:
         for split, number, rows in _shards(manifest, crops, shard, report):
             with pq.ParquetWriter(part / f"{split}-{number:06d}.parquet", columns) as writer:
                 for group in _groups(rows):
@@ -134,28 +132,6 @@ def _shards(
         written += len(waiting[split])
         yield close(split)
         report(written)
-
-
-@contextlib.contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to fill; it becomes `target` when the block ends well."""
-    part = target.with_name(f".{target.name}.part")
-    old = target.with_name(f".{target.name}.old")
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        with naming(target):
-            yield part
-        if hasattr(os, "sync"):
-            os.sync()
-        if target.exists():
-            target.replace(old)
-        part.replace(target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_output(

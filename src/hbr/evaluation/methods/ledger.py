@@ -8,20 +8,15 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import hbr
 from hbr.config import to_dict
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.feeding import Pixels, read_pixels, write_pixels
-from hbr.files import sha256, write_text
+from hbr.files import file_lock, sha256, write_text
 from hbr.image import PhotoError
 from hbr.image.reading import display_name
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LEDGER = "ledger.jsonl"
 WORK = ".work"
@@ -61,12 +56,11 @@ class Ledger:
                 would be overwritten, a stem leaves the folder, or another run is at work in it.
         """
         self.out = out
-        self._lock = _locked(out)
-        try:
+        busy = MethodError(f"another run is at work in {display_name(out)}")
+        with contextlib.ExitStack() as held:
+            held.enter_context(file_lock(out / WORK / "lock", busy))
             self._open(method, inputs, resume)
-        except BaseException:
-            self._lock.close()
-            raise
+            self._lock = held.pop_all()
 
     def __enter__(self) -> Ledger:
         """The ledger itself."""
@@ -249,22 +243,6 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MemoryError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _locked(out: Path) -> IO[bytes]:
-    """A file that is locked until it is closed, by whatever end of this process."""
-    lock = out / WORK / "lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    file = lock.open("ab")
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise MethodError(f"another run is at work in {display_name(out)}") from None
-        except OSError:  # a file system without locks
-            pass
-    return file
 
 
 def _check_stems(inputs: Mapping[str, Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from hbr.evaluation.study.store import (
     StudyError,
     write_database,
 )
-from hbr.files import sha256
+from hbr.files import making_folder, sha256
 from hbr.image import PhotoError, read_photo
 from hbr.image.pixels import on_white, to_8_bits
 
@@ -73,11 +72,8 @@ def create(
     found = {k: find_pictures(p, rules, recursive=recursive) for k, p in folders.items()}
     found = _paired(found, folders, in_common)
     stems = tuple(sorted(next(iter(found.values()))))
-    # Beside its place and renamed; what a kill leaves is taken by the next try.
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    (part / IMAGES).mkdir(parents=True)
-    try:
+    with making_folder(folder) as part:
+        (part / IMAGES).mkdir()
         images: list[StoredImage] = []
         for stem in stems:
             images += _take_in(stem, found, part / IMAGES)
@@ -85,10 +81,6 @@ def create(
         sources = {name: str(path) for name, path in {**methods, **references}.items()}
         facts = {"sources": sources, "hbr": __version__}
         write_database(part / DATABASE, config, tuple(methods), stems, facts, images)
-        part.replace(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return Study.open(folder)
 
 
