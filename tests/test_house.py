@@ -31,7 +31,13 @@ def run(*command: str | Path, cwd: Path = ROOT) -> "subprocess.CompletedProcess[
 
 @pytest.mark.parametrize(
     "statement",
-    ["import hbr", "import hbr; dir(hbr)", "import hbr.apps.cli.main", "import hbr.config"],
+    [
+        "import hbr",
+        "import hbr; dir(hbr)",
+        "import hbr.apps.cli.main",
+        "import hbr.config",
+        "import hbr.errors",
+    ],
 )
 def test_import_is_light(statement: str) -> None:
     code = f"{statement}; import sys; print(*set({HEAVY}) & set(sys.modules))"

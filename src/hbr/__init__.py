@@ -8,14 +8,15 @@ those who build on it. Importing `hbr` loads no torch: names are resolved on fir
 from typing import TYPE_CHECKING
 
 from hbr.lazy import lazy
-
-__version__ = "0.1.0"
+from hbr.version import __version__
 
 if TYPE_CHECKING:
+    from hbr.errors import HbrError
     from hbr.image import Photo, PhotoError, read_photo, write_photo
     from hbr.restoration import Restored, Restorer
 
 _HOMES = {
+    "HbrError": "hbr.errors",
     "Photo": "hbr.image",
     "PhotoError": "hbr.image",
     "Restored": "hbr.restoration",
@@ -25,6 +26,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "HbrError",
     "Photo",
     "PhotoError",
     "Restored",

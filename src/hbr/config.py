@@ -8,11 +8,16 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hbr.errors import ExitCode, HbrError, one_line
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class ConfigError(HbrError, ValueError):
     """A configuration that cannot be used; the message names the field and what it may be."""
+
+    exit_code = ExitCode.USAGE
+    http_status = 422
 
 
 def check(ok: bool, field: str, got: object, expected: str) -> None:
@@ -116,7 +121,7 @@ def _read_yaml(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
 
 
 def _over(base: Any, values: Any) -> Any:

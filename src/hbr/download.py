@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbr.config import check
+from hbr.errors import ExitCode, HbrError
 from hbr.files import file_lock, replacing, sha256, write_text
 
 Progress = Callable[[int, "int | None"], None]
@@ -24,8 +25,11 @@ Progress = Callable[[int, "int | None"], None]
 _BLOCK = 1 << 20
 
 
-class DownloadError(ValueError):
+class DownloadError(HbrError, ValueError):
     """A file that could not be fetched, or is not the one that it should be."""
+
+    exit_code = ExitCode.WEIGHTS
+    http_status = 503
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from hbr.apps.cli import ExitCode
 from hbr.apps.cli.main import _describe, app
 from hbr.config import ConfigError, from_dict
 from hbr.degradation import Degradation, degrade
 from hbr.degradation.folder import longest_mask
+from hbr.errors import ExitCode
 from hbr.image import read_photo
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hbr.apps.cli import ExitCode
 from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS, Color, Dtype, _exit_code
+from hbr.errors import ExitCode
 from hbr.restoration.batch import FileRecord, Tally
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hbr.curation.record import SCORE, CurationError, Record, from_row, schema, to_row
+from hbr.errors import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,5 +147,5 @@ class Manifest:
             return pq.ParquetFile(self.path)
         except (OSError, pa.ArrowInvalid) as error:
             raise CurationError(
-                f"{self.path}: is no manifest of hbr curate ({' '.join(str(error).split())[:150]})"
+                f"{self.path}: is no manifest of hbr curate ({one_line(error, 150)})"
             ) from None

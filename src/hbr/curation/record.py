@@ -15,11 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hbr.errors import HbrError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class CurationError(ValueError):
+class CurationError(HbrError, ValueError):
     """A run that cannot go on; one line says why, and what to do."""
 
 

@@ -31,18 +31,18 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-import hbr
 from hbr.config import ConfigError, check, to_dict
 from hbr.degradation.pairs import PairRow
 from hbr.degradation.pipeline import Degradation, degrade, draw
 from hbr.degradation.recipe import Recipe, weakened
 from hbr.degradation.regions import Person, Regions
 from hbr.distributed import Shard
+from hbr.errors import OutOfMemoryError, display_name, one_line, with_type
 from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.image.pixels import to_8_bits
-from hbr.image.reading import display_name
 from hbr.processes import ctrl_c_waits, end_with_parent
+from hbr.version import __version__
 
 # 10 % larger than level 6 on degraded photos, in a third of the time
 _PNG_COMPRESSION = 3
@@ -51,7 +51,7 @@ _LONGEST_MASK = 1024
 _PEOPLE_AT_THAT = 20
 
 
-class WorkerKilledError(MemoryError):
+class WorkerKilledError(OutOfMemoryError):
     """A process of the run was killed from outside, most likely for want of memory."""
 
 
@@ -283,7 +283,7 @@ class _Work:
             people=len(people),
             people_sha256=_sha256_of_json(people) if people else None,
             degradation=None,
-            hbr=hbr.__version__,
+            hbr=__version__,
         )
 
 
@@ -311,16 +311,16 @@ def _sha256_of_json(values: Any) -> str:
 def _describe(error: Exception, item: Item) -> str:
     """One line that names the file."""
     name = display_name(item.hq)
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, PhotoError):
         return text
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return f"{name}: out of memory; fewer --workers need less"
-    if isinstance(error, ValueError) and text:
+    if isinstance(error, ValueError):
         return f"{name}: {text}"
     if isinstance(error, OSError) and error.strerror:
         return f"{name}: {error.strerror.lower()}"
-    return f"{name}: unexpected error: {type(error).__name__}: {text}"
+    return f"{name}: unexpected error: {with_type(error)}"
 
 
 def _in_processes(

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hbr
 from hbr.config import ConfigError, to_dict
+from hbr.errors import one_line, with_type
 from hbr.evaluation.benchmark_config import Benchmark, DataSetConfig
 from hbr.evaluation.comparison import compare
 from hbr.evaluation.datasets import DataSetFiles, find_data_set
@@ -37,6 +37,7 @@ from hbr.evaluation.run_folder import below, folder_name, open_folder
 from hbr.evaluation.statistics import paired_difference
 from hbr.metrics import MetricInfo, find_metric
 from hbr.processes import cores
+from hbr.version import __version__
 
 Report = Callable[[str], None]
 
@@ -170,10 +171,9 @@ class _Work:
                     report=lambda line: self._report(f"{data_set}: {method}: {line}"),
                 )
             except (MethodError, ValueError, OSError, ImportError) as failure:
-                error = " ".join(str(failure).split()) or type(failure).__name__
+                error = one_line(failure)
             except Exception as failure:  # a peer's own code may raise anything
-                error = f"unexpected error: {type(failure).__name__}: {failure}"
-                error = " ".join(error.split())
+                error = f"unexpected error: {with_type(failure)}"
         self._report(f"{data_set}: {method} cannot run: {error}")
         self._warnings.append(f"{data_set}: {method} cannot run: {error}")
         info = self._methods[method]
@@ -338,7 +338,7 @@ class _Work:
             cells=tuple(self._cells),
             differences=tuple(self._differences),
             warnings=tuple(dict.fromkeys([*warnings, *self._warnings])),
-            version=hbr.__version__,
+            version=__version__,
             commit=commit(),
             machine=machine(),
             settings={

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from hbr.config import ConfigError, check, from_dict, to_dict
+from hbr.errors import one_line
 from hbr.evaluation.methods import MethodConfig, read_method
 from hbr.evaluation.papers import Axis, paper_table
 from hbr.metrics import MetricError, find_metric
@@ -289,7 +290,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: is not a mapping")
     return values

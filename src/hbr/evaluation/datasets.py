@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hbr.config import ConfigError
+from hbr.errors import display_name
 from hbr.evaluation.benchmark_config import DataSetConfig, LqFolder, LqRecipe
 from hbr.evaluation.editions import hash_files, identify, read_checksums
 from hbr.evaluation.pairing import StemRules, find_pictures
 from hbr.evaluation.results import DataSetInfo
-from hbr.image.reading import display_name
 
 Report = Callable[[str], None]
 

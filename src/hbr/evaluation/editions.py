@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbr.config import ConfigError
+from hbr.errors import display_name
 from hbr.files import sha256, write_text
-from hbr.image.reading import display_name
 
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 

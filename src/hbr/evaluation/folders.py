@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hbr.evaluation.measuring import Measured, one_line, why_not
+from hbr.evaluation.measuring import Measured, why_failed, why_not
 from hbr.metrics import MetricInfo, load_metric
 
 
@@ -60,7 +60,7 @@ class FolderMetrics:
                 of_restored = metric.over_files(restored, cache=statistics, progress=progress)
                 found[name] = frechet_distance(of_restored, of_references)
             except (ValueError, OSError, RuntimeError) as error:
-                found[name] = one_line(error)
+                found[name] = why_failed(error)
             else:
                 if line := few_pictures(of_restored, of_references):
                     self.warnings.append(f"{name} {line}")

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hbr.config import check
+from hbr.errors import display_name, reason
 from hbr.evaluation.pairing import Pair
 from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
 from hbr.image.pixels import to_8_bits
-from hbr.image.reading import display_name
 from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
 from hbr.processes import end_with_parent
 
@@ -182,7 +182,7 @@ class Measurer:
             try:
                 pictures = self._read(measured)
             except Exception as error:
-                measured.error = one_line(error)
+                measured.error = why_failed(error)
                 continue
             if pictures is not None:
                 loaded.append(pictures)
@@ -278,7 +278,7 @@ class Measurer:
                 for half in (todo[:middle], todo[middle:]):
                     self._apply(metric, batch, restored, reference, half)
                 return
-            batch[todo[0]].measured.errors[name] = one_line(error)
+            batch[todo[0]].measured.errors[name] = why_failed(error)
             return
         for i, score in zip(todo, scores, strict=True):
             if math.isfinite(score):
@@ -349,19 +349,16 @@ def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
     return Photo(np.array(image), mode=photo.mode)
 
 
-def one_line(error: BaseException) -> str:
+def why_failed(error: BaseException) -> str:
     """What went wrong with a pair or a metric, for a row."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "out of memory; fewer --workers, a smaller --batch or --device cpu need less"
-    if isinstance(error, ValueError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return reason(error)
 
 
 def why_not(name: str, error: BaseException) -> str:
     """Why a metric cannot be loaded, with its name."""
-    line = one_line(error)
+    line = why_failed(error)
     return line if line.startswith(name) else f"{name}: {line}"
 
 

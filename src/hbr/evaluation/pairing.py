@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.config import check
+from hbr.errors import HbrError, display_name
 from hbr.image import is_photo_name
-from hbr.image.reading import display_name
 
 Policy = Literal["error", "skip"]
 
@@ -21,8 +21,10 @@ Policy = Literal["error", "skip"]
 _UNREADABLE = {".gif", ".heic", ".heif", ".jp2", ".jxl"}
 
 
-class PairingError(ValueError):
+class PairingError(HbrError, ValueError):
     """Files that cannot be paired; the message names some and says what to do."""
+
+    http_status = 422
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ The choices made here, in one place:
 * Gamma and cICP chunks, IPTC blocks, and HDR gain maps are not read.
 """
 
-from hbr.image.photo import Photo, PhotoError
+from hbr.errors import PhotoError
+from hbr.image.photo import Photo
 from hbr.image.reading import DEFAULT_MAX_PIXELS, READ_SUFFIXES, is_photo_name, read_photo
 from hbr.image.writing import WRITE_SUFFIXES, output_suffix, write_photo
 

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from hbr.errors import HbrError
+
 LEVELS = 65536
 # One step of 8 bits: below it a profile can hardly be told from sRGB, and no conversion is exact.
 NEAR_SRGB = 1.0 / 255
@@ -26,8 +28,10 @@ SRGB_TO_XYZ = np.array(
 )
 
 
-class ProfileError(ValueError):
+class ProfileError(HbrError, ValueError):
     """A profile that cannot be used for these pixels; the message says why."""
+
+    http_status = 422
 
 
 def srgb_to_linear(v: np.ndarray) -> np.ndarray:

@@ -23,10 +23,6 @@ log = logging.getLogger("hbr.image")
 MODES = ("rgb", "grey", "palette", "cmyk")
 
 
-class PhotoError(ValueError):
-    """A photograph that cannot be read or written: "PATH: what is wrong; what to do"."""
-
-
 @dataclass(frozen=True, eq=False)
 class Photo:
     """A photograph, upright, in sRGB, at the depth of its file.

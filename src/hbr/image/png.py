@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hbr.errors import HbrError
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -19,8 +21,10 @@ LARGEST_SIDE = 1_000_000
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
 
 
-class PngError(ValueError):
+class PngError(HbrError, ValueError):
     """A file that is not what its header promises."""
+
+    http_status = 422
 
 
 def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:

@@ -15,6 +15,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 from PIL import Image, ImageFile, features
 
+from hbr.errors import PhotoError, display_name, one_line, with_type
 from hbr.image import png, tiff
 from hbr.image.metadata import (
     bare_exif,
@@ -24,7 +25,7 @@ from hbr.image.metadata import (
     usable_dpi,
     xmp_orientation,
 )
-from hbr.image.photo import Photo, PhotoError, assemble, log
+from hbr.image.photo import Photo, assemble, log
 from hbr.image.pixels import strips, turn_upright
 
 # A 100-megapixel photo passes, a file of 20000 x 20000 that wants gigabytes does not.
@@ -82,16 +83,9 @@ def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_
     return dataclasses.replace(photo, path=path)
 
 
-def display_name(source: Any) -> str:
-    """The name of a path or file for a message: one line, printable in any terminal."""
-    name = str(source) if isinstance(source, (str, Path)) else str(getattr(source, "name", "input"))
-    name = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
-
-
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".")[:200]
-    return text if " " in text else f"{type(error).__name__} {text}".strip()
+    text = one_line(error, 200).rstrip(".")
+    return text if " " in text else with_type(error, 200)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from hbr.errors import HbrError
 from hbr.image.metadata import ByteOrder, byte_order, entries
 from hbr.image.pixels import strips
 
@@ -29,8 +30,10 @@ LAYOUT = {254, 255, *range(256, 267), 273, *range(277, 285), 288, 289, 290, 291,
 LAYOUT |= {319, 320, *range(322, 326), 330, *range(338, 343), 347, *range(512, 533), ICC, XMP}
 
 
-class TiffError(ValueError):
+class TiffError(HbrError, ValueError):
     """A TIFF that cannot be used; the message says what is wrong, then what to do."""
+
+    http_status = 422
 
 
 def open_tiff(file: BinaryIO) -> tifffile.TiffFile:

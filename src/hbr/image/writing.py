@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from hbr.errors import PhotoError, display_name
 from hbr.files import write_bytes
 from hbr.image import png, tiff
 from hbr.image.metadata import EXIF_PREFIX
-from hbr.image.photo import Photo, PhotoError, log
+from hbr.image.photo import Photo, log
 from hbr.image.pixels import on_white, to_8_bits
-from hbr.image.reading import HAS_AVIF, display_name
+from hbr.image.reading import HAS_AVIF
 
 _SUFFIXES = {
     ".jpg": "jpeg",

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hbr.errors import one_line
 from hbr.metrics.table import Metric, MetricError, MetricInfo, NetworkMetric
 from hbr.metrics.weights import find_weights, with_weights
 
@@ -53,7 +54,7 @@ class ClipIQA(nn.Module):
                 folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
             )
         except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error, 200)
             raise MetricError(f"{folder} holds no CLIP of transformers: {reason}") from None
         if missing := sorted(loaded["missing_keys"]):
             raise MetricError(f"{folder} holds no whole CLIP: it has no {missing[0]}")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from hbr.errors import one_line
 from hbr.metrics.person import SEEN, PeopleLike, PersonMetric
 from hbr.metrics.planes import levels
 from hbr.metrics.table import MetricError, MetricInfo
@@ -53,7 +54,7 @@ class FaceNetwork:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime has a class for each kind of broken file
-            reason = str(error).splitlines()[0]
+            reason = one_line(error, 200)
             raise MetricError(f"{path} is no ONNX file that runs here: {reason}") from None
         self._input = self._session.get_inputs()[0]
         if list(self._input.shape[1:]) != [3, _SIDE, _SIDE]:

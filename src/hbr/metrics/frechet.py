@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbr.errors import one_line
 from hbr.files import replacing, sha256
 from hbr.image import PhotoError, read_photo
 from hbr.metrics.table import MetricError, MetricInfo, check_images
@@ -287,7 +288,7 @@ class InceptionFeatures:
                 "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
             )
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error, 200)
             raise MetricError(f"{path} holds no weights of FID's Inception: {reason}") from None
         self._network = network.to(device)
         self._device = device

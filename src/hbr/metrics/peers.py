@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hbr.errors import one_line
 from hbr.metrics.table import Metric, MetricError, MetricInfo, NetworkMetric
 from hbr.metrics.weights import find_weights
 
@@ -79,7 +80,7 @@ def load_pyiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
                 info.version, device=torch.device(device), **_OPTIONS.get(info.id, {})
             )
     except (RuntimeError, OSError, KeyError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = one_line(error, 200)
         raise MetricError(f"{info.id}: pyiqa cannot load it: {reason}") from None
     versioned = replace(info, version=f"{info.version} {pyiqa.__version__}")
     return NetworkMetric(versioned, OneByOne(network), device)

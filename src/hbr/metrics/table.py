@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from hbr.config import check
+from hbr.errors import ExitCode, HbrError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +22,11 @@ Y = "Y of BT.601, 16–235"
 GREY = "grey of BT.601, 0–255"
 
 
-class MetricError(ValueError):
+class MetricError(HbrError, ValueError):
     """A metric that is not known, cannot be loaded, or does not fit the pictures given to it."""
+
+    exit_code = ExitCode.WEIGHTS
+    http_status = 503
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import yaml
 
 from hbr.config import from_dict
 from hbr.download import DownloadError, KnownFile, check_file, weights_folder, weights_folders
+from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.metrics.table import MetricError, MetricInfo
 
@@ -154,7 +155,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = one_line(error, 200)
         raise MetricError(f"{path} cannot be read as weights: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise MetricError(f"{path} holds no state dict of tensors")

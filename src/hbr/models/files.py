@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from hbr.config import ConfigError, from_dict
+from hbr.errors import ExitCode, HbrError
 from hbr.files import replacing
 from hbr.models.config import RestorerConfig
 
@@ -27,8 +28,11 @@ PROMPT_FORMAT = "hbr prompt"
 _MAPPED_AT_ONCE = 32
 
 
-class WeightsError(ValueError):
+class WeightsError(HbrError, ValueError):
     """Weights that are missing, of another kind, or damaged; the message says what to do."""
+
+    exit_code = ExitCode.WEIGHTS
+    http_status = 503
 
 
 @dataclass(frozen=True)

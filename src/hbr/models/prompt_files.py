@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from hbr.config import ConfigError, from_dict, to_dict
+from hbr.errors import one_line
 from hbr.models.checkpoint import Checkpoint, empty
 from hbr.models.config import RestorerConfig
 from hbr.models.files import (
@@ -77,6 +78,6 @@ def _read(path: Path) -> tuple[RestorerConfig, nn.Module]:
         tensors = {name: tensor.clone() for name, tensor in read_tensors(path, shapes)}
         module.load_state_dict(tensors, assign=True)
     except (KeyError, json.JSONDecodeError, ConfigError, RuntimeError) as error:
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error, 200)
         raise WeightsError(f"{path}: its configuration or weights do not fit: {line}") from None
     return config, module.eval()

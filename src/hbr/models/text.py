@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from hbr.config import ConfigError, from_dict
+from hbr.errors import one_line
 from hbr.models.config import TextEncoderConfig, TextPromptConfig
 from hbr.models.files import WeightsError
 from hbr.models.kept_text import KeptText
@@ -100,7 +101,7 @@ def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncode
         with _quiet():
             tokenizer, clip, loaded = _load(folder)
     except Exception as error:  # whatever a damaged folder makes of it
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error, 200)
         raise WeightsError(f"{folder}: its text encoder does not load: {line}") from None
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         # a buffer that older versions saved
@@ -180,7 +181,7 @@ def _tokenizer(text: str) -> Tokenizer:
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library has no type for it
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error, 200)
         raise WeightsError(f"the model's tokenizer is missing or damaged: {line}") from None
 
 

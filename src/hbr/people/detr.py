@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hbr.errors import one_line
 from hbr.people.detectors import in_batches
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
@@ -142,5 +143,5 @@ def _configuration(name: str) -> tuple[Any, Preparation]:
 
 
 def _one_line(name: str, error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return f"{name}: the detector cannot be loaded: {text[:300]}"

@@ -26,6 +26,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from hbr.errors import one_line
 from hbr.people.detectors import in_batches
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
@@ -222,7 +223,7 @@ def open_session(path: Path, device: str) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # its errors have no common ancestor
-        raise DetectorError(f"{path}: {' '.join(str(error).split())[:300]}") from None
+        raise DetectorError(f"{path}: {one_line(error, 300)}") from None
 
 
 def place(image: np.ndarray, layout: Layout, size: tuple[int, int]) -> tuple[np.ndarray, Placement]:

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hbr.errors import ExitCode, HbrError
+
 N_KEYPOINTS = 17
 
 
-class DetectorError(ValueError):
+class DetectorError(HbrError, ValueError):
     """A detector, or annotations of people, that cannot be used; one line says why."""
+
+    exit_code = ExitCode.WEIGHTS
+    http_status = 503
 
 
 @dataclass(frozen=True)

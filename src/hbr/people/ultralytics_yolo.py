@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hbr.errors import one_line
 from hbr.people.detectors import in_batches
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
@@ -42,7 +43,7 @@ class UltralyticsDetector:
         try:
             self._model = YOLO(name if name.endswith(".pt") else f"{name}.pt")
         except Exception as error:  # its errors have no common ancestor
-            raise DetectorError(f"{name}: {' '.join(str(error).split())[:300]}") from None
+            raise DetectorError(f"{name}: {one_line(error, 300)}") from None
         names = {int(number): str(label) for number, label in self._model.names.items()}
         self._people = person_classes(names)
         self._device = device

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from hbr.lazy import lazy
 
 if TYPE_CHECKING:
+    from hbr.errors import OutOfMemoryError
     from hbr.restoration.restorer import Restored, Restorer
-    from hbr.restoration.running import OutOfMemoryError
 
 _HOMES = {
-    "OutOfMemoryError": "hbr.restoration.running",
+    "OutOfMemoryError": "hbr.errors",
     "Restored": "hbr.restoration.restorer",
     "Restorer": "hbr.restoration.restorer",
 }

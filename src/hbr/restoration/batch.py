@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
+from hbr.errors import display_name, one_line, with_type
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
-from hbr.image.reading import display_name
 from hbr.restoration.jobs import BatchPlan, Job
 
 log = logging.getLogger(__name__)
@@ -243,12 +243,13 @@ def _failed(job: Job, error: Exception) -> FileRecord:
 def _describe(error: Exception, source: Path) -> tuple[str, bool]:
     """One line that names the file, and whether memory ran out."""
     name = display_name(source)
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, PhotoError):
         return text, isinstance(error.__cause__, MemoryError)
     if isinstance(error, MemoryError):
-        return f"{name}: {text or 'out of memory; use smaller tiles (--tile)'}", True
-    if isinstance(error, ValueError | FloatingPointError) and text:
+        words = text if str(error) else "out of memory; use smaller tiles (--tile)"
+        return f"{name}: {words}", True
+    if isinstance(error, ValueError | FloatingPointError):
         return f"{name}: {text}", False
     if isinstance(error, OSError) and error.strerror:
         return f"{name}: {error.strerror}", False
@@ -256,8 +257,7 @@ def _describe(error: Exception, source: Path) -> tuple[str, bool]:
 
     if is_out_of_memory(error):
         return f"{name}: out of memory; use smaller tiles (--tile) or --device cpu", True
-    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{name}: unexpected error: {what} (HBR_DEBUG=1 shows where)", False
+    return f"{name}: unexpected error: {with_type(error)} (HBR_DEBUG=1 shows where)", False
 
 
 class StopSignals:

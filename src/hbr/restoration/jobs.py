@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.config import ConfigError
+from hbr.errors import display_name
 from hbr.image import READ_SUFFIXES, WRITE_SUFFIXES, PhotoError, is_photo_name, output_suffix
-from hbr.image.reading import display_name, sniff
+from hbr.image.reading import sniff
 
 Existing = Literal["refuse", "overwrite", "resume"]
 

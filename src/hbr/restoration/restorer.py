@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import hbr
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, write_photo
 from hbr.restoration.color import COLOR_FIXES, ColorFix, fix_color
 from hbr.restoration.devices import (
@@ -31,6 +30,7 @@ from hbr.restoration.devices import (
 from hbr.restoration.inputs import PhotoLike, as_photo, resized_pixels
 from hbr.restoration.running import Network, Progress, Run, run_within_memory
 from hbr.restoration.tiling import SizeRequirements, TileChoice, plan_tiles
+from hbr.version import __version__
 
 
 class Needs(SizeRequirements, Protocol):
@@ -241,7 +241,7 @@ class Restorer:
     def _provenance(self, run: Run, **settings: Any) -> dict[str, Any]:
         rows, columns = run.plan.rows, run.plan.columns
         return {
-            "hbr": hbr.__version__,
+            "hbr": __version__,
             "torch": torch.__version__,
             "model": self.name,
             "sha256": self.sha256,

@@ -20,6 +20,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hbr.errors import OutOfMemoryError
 from hbr.restoration.color import to_unit
 from hbr.restoration.tiling import (
     SizeRequirements,
@@ -33,10 +34,6 @@ Network = Callable[[Tensor], Tensor]
 _WHITE = np.iinfo(np.uint16).max
 
 logger = logging.getLogger(__name__)
-
-
-class OutOfMemoryError(MemoryError):
-    """Neither smaller tiles nor a smaller batch fit; the message names the flag to use."""
 
 
 class Progress(Protocol):

@@ -19,6 +19,7 @@ import numpy as np
 
 from hbr.config import ConfigError
 from hbr.curation.manifest import FOLDERS, Manifest, crop_place
+from hbr.errors import one_line
 from hbr.image import PhotoError, is_photo_name, read_photo
 from hbr.image.pixels import to_8_bits
 from hbr.training.config import SourceConfig, ValidationConfig
@@ -201,7 +202,7 @@ class TablePhotos:
             try:
                 table = pq.ParquetFile(path)
             except (OSError, pa.ArrowInvalid) as error:
-                raise ConfigError(f"{path} is no Parquet file: {_line(error)}") from None
+                raise ConfigError(f"{path} is no Parquet file: {one_line(error, 150)}") from None
             if "image.bytes" not in [c.path for c in table.schema]:
                 raise ConfigError(f"{path} has no column `image` with bytes")
             meta = table.metadata
@@ -227,7 +228,7 @@ class TablePhotos:
         try:
             table = pq.ParquetFile(self.files[number]).read_row_group(group, ["image.bytes"])
         except pa.ArrowException as error:
-            raise OSError(_line(error)) from None
+            raise OSError(one_line(error, 150)) from None
         data = table["image"][row].as_py()["bytes"]
         return _Named(data or b"", self.name(index))
 
@@ -253,7 +254,7 @@ def curated(path: Path, split: str) -> Photos:
     try:
         ids = manifest.kept_ids(split)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"manifest: {_line(error)}") from None
+        raise ConfigError(f"manifest: {one_line(error, 150)}") from None
     if not len(ids):
         raise ConfigError(f"manifest: {manifest.path} keeps nothing in its split {split!r}")
     folder = manifest.path.parent
@@ -303,9 +304,7 @@ def _photos_in(tar: Path) -> np.ndarray:
     except OSError as error:
         raise ConfigError(f"tars: {tar}: {error.strerror or error}") from None
     except (tarfile.TarError, EOFError) as error:
-        raise ConfigError(f"tars: {tar} is cut or no tar ({_line(error)}); get it anew") from None
+        raise ConfigError(
+            f"tars: {tar} is cut or no tar ({one_line(error, 150)}); get it anew"
+        ) from None
     return np.array(found, dtype=np.int64).reshape(-1, 2)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:150]

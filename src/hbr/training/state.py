@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hbr.config import ConfigError, to_dict
+from hbr.errors import HbrError
 from hbr.models.config import LoRAConfig
 from hbr.models.files import write_tensors
 from hbr.training.adapters import is_of_regularizer
@@ -20,7 +21,7 @@ from hbr.training.resuming import check_unchanged
 _COUNTS = ("step", "left_out", "left_out_in_a_row")
 
 
-class TrainingError(RuntimeError):
+class TrainingError(HbrError, RuntimeError):
     """A training that cannot go on; the message says why, and what to do."""
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hbr.apps.cli import ExitCode, curate_results
+from hbr.apps.cli import curate_results
+from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from hbr.curation.config import CurationConfig

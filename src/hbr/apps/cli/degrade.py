@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli import ExitCode
 from hbr.apps.cli.reporting import Reporter
+from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from hbr.degradation.folder import DegradeSettings, Item, Outcome

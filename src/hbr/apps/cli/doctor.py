@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hbr.apps.cli import ExitCode
+from hbr.errors import ExitCode
 
 # package → the name it is imported by
 REQUIRED = {
@@ -82,11 +82,11 @@ def doctor(
 
 def examine() -> Report:
     """Look at everything."""
-    import hbr
+    from hbr.version import __version__
 
     report = Report()
     facts = report.facts
-    facts["hbr"] = {"version": hbr.__version__, "folder": str(Path(hbr.__file__).parent)}
+    facts["hbr"] = {"version": __version__, "folder": str(Path(__file__).parents[2])}
     facts["python"] = {
         "version": platform.python_version(),
         "executable": sys.executable,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hbr.apps.cli import ExitCode
 from hbr.apps.cli.reporting import Reporter, print_table
+from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from hbr.evaluation.evaluate import EvaluateConfig, Evaluation
@@ -181,14 +181,14 @@ def _about(
     config: EvaluateConfig, restored: Path, reference: Path | None, pairing: Pairing
 ) -> dict[str, Any]:
     """What the numbers depend on, as plain data."""
-    import hbr
     from hbr.config import to_dict
     from hbr.evaluation.provenance import machine
+    from hbr.version import __version__
 
     settings = to_dict(config)
     settings["metrics"] = list(config.ids)
     return {
-        "hbr": hbr.__version__,
+        "hbr": __version__,
         "restored": str(restored),
         "reference": None if reference is None else str(reference),
         "pairs": len(pairing.pairs),

@@ -10,9 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-import hbr
 from hbr.apps.cli import (
-    ExitCode,
     benchmark,
     curate,
     degrade,
@@ -25,24 +23,8 @@ from hbr.apps.cli import (
     study,
     train,
 )
-
-# (where it is to be had, its name, the exit code). A class whose module was never loaded cannot
-# have been raised, so that looking for it loads nothing.
-_ERRORS = (
-    ("hbr.config", "ConfigError", ExitCode.USAGE),
-    ("hbr.models", "WeightsError", ExitCode.WEIGHTS),
-    ("hbr.models.exporting.hub", "HubError", ExitCode.NOTHING),
-    ("hbr.download", "DownloadError", ExitCode.WEIGHTS),
-    ("hbr.image", "PhotoError", ExitCode.NOTHING),
-    ("hbr.metrics", "MetricError", ExitCode.WEIGHTS),
-    ("hbr.training.state", "TrainingError", ExitCode.NOTHING),
-    ("hbr.curation.sources.base", "SourceError", ExitCode.NOTHING),
-    ("hbr.people.types", "DetectorError", ExitCode.WEIGHTS),
-    ("hbr.curation.record", "CurationError", ExitCode.NOTHING),
-    ("hbr.evaluation.pairing", "PairingError", ExitCode.NOTHING),
-    ("hbr.evaluation.methods.base", "MethodError", ExitCode.NOTHING),
-    ("hbr.evaluation.study.store", "StudyError", ExitCode.NOTHING),
-)
+from hbr.errors import ExitCode, HbrError, reason, with_type
+from hbr.version import __version__
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -81,7 +63,7 @@ app.command("doctor")(doctor.doctor)
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"hbr {hbr.__version__}")
+        typer.echo(f"hbr {__version__}")
         raise typer.Exit
 
 
@@ -130,17 +112,16 @@ def _give_up(error: Exception) -> int:
 def _describe(error: Exception) -> tuple[str, int]:
     if hasattr(error, "format_message"):  # typer's usage errors
         return _usage(error), int(getattr(error, "exit_code", ExitCode.USAGE))
-    for module, name, code in _ERRORS:
-        kind = getattr(sys.modules.get(module), name, None)
-        if isinstance(kind, type) and isinstance(error, kind):
-            return str(error), code
+    if isinstance(error, HbrError):
+        return error.line, error.exit_code
     if _is_out_of_memory(error):
-        return _out_of_memory(error), ExitCode.MEMORY
+        return (
+            "out of memory; smaller tiles (--tile), crops or batches, or --device cpu, need less",
+            ExitCode.MEMORY,
+        )
     if isinstance(error, OSError) and error.strerror:
-        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        return ": ".join([*names, error.strerror]), ExitCode.NOTHING
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"unexpected error: {what} (HBR_DEBUG=1 shows where)", ExitCode.NOTHING
+        return reason(error), ExitCode.NOTHING
+    return f"unexpected error: {with_type(error)} (HBR_DEBUG=1 shows where)", ExitCode.NOTHING
 
 
 def _usage(error: Any) -> str:
@@ -159,12 +140,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     from hbr.restoration.running import is_out_of_memory
 
     return is_out_of_memory(error)
-
-
-def _out_of_memory(error: Exception) -> str:
-    if type(error).__module__.startswith("hbr.") and str(error):
-        return str(error)  # says itself which flag helps
-    return "out of memory; smaller tiles (--tile), crops or batches, or --device cpu, need less"
 
 
 def _drop_unwritable_output() -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli import ExitCode
 from hbr.apps.cli.reporting import Reporter, print_table
+from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hbr.apps.cli import ExitCode, model_exports
+from hbr.apps.cli import model_exports
 from hbr.apps.cli.reporting import print_table
+from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from hbr.models.inspection import Description

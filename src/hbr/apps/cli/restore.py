@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hbr.apps.cli import ExitCode
 from hbr.apps.cli.reporting import Reporter, as_number_or
+from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from hbr.restoration.batch import FileRecord, Restore, Tally

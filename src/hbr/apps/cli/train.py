@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from hbr.apps.cli import ExitCode
 from hbr.distributed import rank, world_size
+from hbr.errors import ExitCode, OutOfMemoryError
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
         show_plan(recipe, processes, "cuda" if device == "auto" else device, as_json=as_json)
         return
     from hbr.restoration.devices import choose_device
-    from hbr.restoration.running import OutOfMemoryError, is_out_of_memory
+    from hbr.restoration.running import is_out_of_memory
     from hbr.training.loop import Trainer
 
     try:

@@ -15,6 +15,7 @@ from hbr.config import check
 from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork
 from hbr.curation.pipeline.store import working
 from hbr.curation.record import CurationError
+from hbr.errors import with_type
 from hbr.processes import cores, one_thread_each
 
 
@@ -178,7 +179,7 @@ def portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError(with_type(error))
     return error
 
 

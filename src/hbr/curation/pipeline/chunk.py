@@ -31,6 +31,7 @@ from hbr.curation.pipeline.stages.square import crop_pixels, cut_squares
 from hbr.curation.pipeline.store import Store
 from hbr.curation.record import ERRORS, Counts, Record, content_id, count
 from hbr.curation.sources.base import SourceError, SourceImage
+from hbr.errors import one_line, with_type
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,7 @@ class _Image:
 
     def fail(self, error: Exception) -> None:
         """End it with what no stage foresaw: memory for this one image, a bug in a library."""
-        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        self.rows = [self.rows[0].stopped("read", "failed", _line(told)[:200])]
+        self.rows = [self.rows[0].stopped("read", "failed", with_type(error, 200))]
         self.decoded = None
 
 
@@ -225,10 +225,10 @@ class ChunkWorker:
             self._lay_boxes(out, row, decoded)
         except SourceError as error:
             # a manifest that is published tells no folders of this machine
-            told = _line(error).replace(image.ref.path, image.key)
+            told = one_line(error).replace(image.ref.path, image.key)
             out.rows = [row.stopped("read", "missing", told)]
         except PhotoError as error:
-            out.rows = [row.stopped("read", "unreadable", _line(error))]
+            out.rows = [row.stopped("read", "unreadable", one_line(error))]
         except Exception as error:
             out.fail(error)
         self._spend("read", 1, began)
@@ -379,5 +379,5 @@ def _problem(task: Task) -> tuple[str, str] | None:
     return None
 
 
-def _line(told: object) -> str:
+def _gone(told: object) -> str:
     return " ".join(str(told).split()) or type(told).__name__

@@ -25,6 +25,7 @@ import numpy as np
 from hbr.config import from_dict
 from hbr.curation.config import CurationConfig, per_image_settings, plain
 from hbr.curation.record import CurationError, Record, from_row, schema, to_row
+from hbr.errors import one_line
 from hbr.files import file_lock, remove_parts, replacing, write_text
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def latest_config(out: Path) -> CurationConfig:
     try:
         return from_dict(CurationConfig, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        why = getattr(error, "strerror", None) or one_line(error)
         raise CurationError(f"{out} holds no run of hbr curate ({why})") from None
 
 

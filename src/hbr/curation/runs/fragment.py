@@ -18,6 +18,7 @@ from hbr.curation.pipeline.stages.sharpness import laplacian_variance
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder, score_column
 from hbr.curation.runs.thresholds import Better, for_count, for_mean, for_reference, together
+from hbr.errors import one_line
 from hbr.image import is_photo_name
 
 _BOXES = ("sharpness", "box_edge")
@@ -161,7 +162,7 @@ def read_reference(
         try:
             pixels = decode(file.read_bytes(), file.name, rotation=0, max_pixels=_MAX_PIXELS).pixels
         except (PhotoError, OSError) as error:
-            tell(f"{file}: left out: {' '.join(str(error).split())}")
+            tell(f"{file}: left out: {one_line(error)}")
             continue
         for scorer in scorers:
             values[scorer.name] += scorer.score([pixels])

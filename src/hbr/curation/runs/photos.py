@@ -13,6 +13,7 @@ from hbr.curation.pipeline.decoding import PhotoError, decode
 from hbr.curation.record import Record
 from hbr.curation.sources.base import SourceError, SourceImage
 from hbr.curation.sources.opening import open_sources
+from hbr.errors import one_line
 
 Key = tuple[str, str]
 """(source, key)."""
@@ -62,7 +63,7 @@ def read_pixels(image: SourceImage, max_pixels: int) -> Found:
         digest = hashlib.sha256(data).hexdigest()
         decoded = decode(data, image.key, rotation=image.rotation, max_pixels=max_pixels)
     except (SourceError, PhotoError, MemoryError) as error:
-        return Found(None, why=" ".join(str(error).split()) or "out of memory")
+        return Found(None, why=one_line(error) or "out of memory")
     return Found(decoded.pixels, digest)
 
 
@@ -90,7 +91,7 @@ def photos_of(
                     else:
                         yield record, found
         except SourceError as error:
-            why = " ".join(str(error).split())
+            why = one_line(error)
     for records_left in by_key.values():
         for record in records_left:
             yield record, Found(None, why=why)

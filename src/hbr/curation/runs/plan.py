@@ -19,6 +19,7 @@ from hbr.curation.pipeline.store import Store
 from hbr.curation.record import Counts
 from hbr.curation.sources.base import Source, SourceError, SourceImage
 from hbr.curation.sources.opening import open_source
+from hbr.errors import one_line
 
 WHOLE_SET_MS = 0.2
 """CPU milliseconds of a row in the passes over the whole set, the manifest and the outputs, as
@@ -224,7 +225,7 @@ def _without_missing(config: CurationConfig) -> tuple[CurationConfig, dict[str, 
 
 
 def _detector_lacks(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if "cached files" in text or "offline" in text.lower():  # transformers, without a network
         name = text.partition(":")[0]
         return f"{name} is not on this machine; `hf download {name}` gets it, or the run's start"
@@ -240,7 +241,7 @@ def _lacks(metric: str, device: str) -> str | None:
     try:
         load_metric(metric, device=device)
     except (MetricError, RuntimeError, AssertionError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return None
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.curation.runs.run import Progress
+from hbr.errors import one_line
 from hbr.files import write_text
 
 State = Literal["running", "done", "stopped", "failed"]
@@ -103,7 +104,7 @@ class Journal:
             self._end("stopped")
             raise
         except Exception as error:
-            self._end("failed", " ".join(str(error).split()) or type(error).__name__)
+            self._end("failed", one_line(error))
             raise
         self._end("done")
 

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from hbr.errors import HbrError
+
 BoxKind = Literal["full", "visible", "head"]
 
 
-class SourceError(ValueError):
+class SourceError(HbrError, ValueError):
     """A source that cannot be opened, or bytes that are not there; one line says what and why."""
+
+    http_status = 422
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.parquet import bytes_of, class_names
 from hbr.curation.sources.row_reader import COLUMNS, Told
+from hbr.errors import one_line
 
 ROWS_AT_ONCE = 1000
 
@@ -94,7 +95,7 @@ def _load(dataset: str, hub: tuple[str, str, str]) -> Any:
             dataset, config or None, split=split, revision=revision or None
         )
     except Exception as error:  # the library's errors have no common ancestor
-        raise SourceError(f"{dataset}: {' '.join(str(error).split())}") from None
+        raise SourceError(f"{dataset}: {one_line(error)}") from None
     for name, feature in data.features.items():
         if isinstance(feature, datasets.Image):
             data = data.cast_column(name, datasets.Image(decode=False))

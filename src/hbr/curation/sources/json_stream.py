@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from hbr.errors import HbrError
+
 CHUNK = 1 << 20
 # An annotation with the outline of a crowd takes some 100 kB.
 MAX_ELEMENT = 64 << 20
@@ -20,8 +22,10 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 _decoder = json.JSONDecoder()
 
 
-class JsonCutError(ValueError):
+class JsonCutError(HbrError, ValueError):
     """The file ends, or stops being JSON, in the middle; what came before was whole."""
+
+    http_status = 422
 
 
 def top_level(path: str | Path) -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from hbr.config import ConfigError
 from hbr.curation.sources.base import Box, BoxKind
+from hbr.errors import one_line
 
 Role = Literal["person", "head", "crowd", "ignore"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -95,7 +96,7 @@ def _read(text: str) -> dict[str, dict[Role, list[str]]]:
     try:
         table: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"not YAML: {one_line(error)}") from None
     if not isinstance(table, dict):
         raise ConfigError("it must be a mapping of vocabularies")
     for name, entry in table.items():

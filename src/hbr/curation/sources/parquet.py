@@ -14,6 +14,7 @@ from typing import Any
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.paths import broken
 from hbr.curation.sources.row_reader import COLUMNS, Told
+from hbr.errors import one_line
 
 ROWS_AT_ONCE = 1000
 # Image bytes are read this many rows at a time: 64 photos of 500 kB are 32 MB.
@@ -46,7 +47,7 @@ class ParquetSource:
             except FileNotFoundError:
                 raise SourceError(f"{path}: no such file") from None
             except (OSError, pyarrow.ArrowException) as error:
-                said = " ".join(str(error).split())
+                said = one_line(error)
                 yield broken(self.name, path.name, f"{path.name} is cut or no Parquet: {said}")
 
     def _file(self, path: Path) -> Iterator[SourceImage]:
@@ -167,7 +168,7 @@ def read_cell(ref: ImageRef) -> bytes:
         value = _reader.cell(ref.path, ref.column, ref.row)
     except (pyarrow.ArrowException, StopIteration) as error:
         _reader.place = None
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise SourceError(f"{ref.path}, row {ref.row}: {said}") from None
     return bytes_of(value, ref, Path(ref.path).parent)
 

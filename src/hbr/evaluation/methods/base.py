@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hbr.errors import HbrError
+
 Report = Callable[[str], None]
 
 
-class MethodError(ValueError):
+class MethodError(HbrError, ValueError):
     """A method that cannot run at all; the message says what is missing and what to do."""
+
+    http_status = 503
 
 
 @dataclass(frozen=True)

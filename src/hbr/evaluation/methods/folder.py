@@ -7,13 +7,13 @@ import glob
 from collections.abc import Mapping
 from pathlib import Path
 
+from hbr.errors import display_name
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.config import FolderConfig
 from hbr.evaluation.methods.feeding import Pixels, fitted, read_pixels, wanted_size
 from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
 from hbr.files import sha256
 from hbr.image import is_photo_name
-from hbr.image.reading import display_name
 
 
 class FolderMethod:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import hbr
 from hbr.config import to_dict
+from hbr.errors import display_name, reason
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.feeding import Pixels, read_pixels, write_pixels
 from hbr.files import file_lock, sha256, write_text
-from hbr.image import PhotoError
-from hbr.image.reading import display_name
+from hbr.version import __version__
 
 LEDGER = "ledger.jsonl"
 WORK = ".work"
@@ -125,7 +124,7 @@ class Ledger:
                 failed[stem] = f"{display_name(path)}: {error.strerror or error}"
                 continue
             except ValueError as error:
-                failed[stem] = one_line(error)
+                failed[stem] = reason(error)
                 continue
             done = self._done.get(stem)
             if done and done["key"] == self._keys[stem] and self.target(stem).is_file():
@@ -152,7 +151,7 @@ class Ledger:
 
     def note(self, made_with: Mapping[str, Any]) -> None:
         """Say in what environment the results that follow are made: versions, device, commit."""
-        told: dict[str, Any] = json.loads(json.dumps({"hbr": hbr.__version__, **made_with}))
+        told: dict[str, Any] = json.loads(json.dumps({"hbr": __version__, **made_with}))
         if told not in self._made_with:
             self._append({"made_with": told})
             self._made_with.append(told)
@@ -220,7 +219,7 @@ def run_each(
             result = restore(read(stem, path))
             ledger.add(stem, result, time.perf_counter() - began)
         except Exception as error:
-            failed[stem] = one_line(error)
+            failed[stem] = reason(error)
         report(f"{number} of {len(todo)}: {failed.get(stem, stem)}")
     return failed
 
@@ -230,19 +229,6 @@ def identity(config: Any, **more: Any) -> dict[str, Any]:
     kept = {k: v for k, v in to_dict(config).items() if k not in _IMMATERIAL}
     plain: dict[str, Any] = json.loads(json.dumps({**kept, **more}))
     return plain
-
-
-def one_line(error: BaseException) -> str:
-    """An error as one line for people."""
-    text = " ".join(str(error).split())
-    if isinstance(error, PhotoError | ValueError) and text:
-        return text
-    if isinstance(error, OSError) and error.strerror:
-        name = f"{display_name(str(error.filename))}: " if error.filename else ""
-        return name + error.strerror
-    if isinstance(error, MemoryError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _check_stems(inputs: Mapping[str, Path]) -> None:

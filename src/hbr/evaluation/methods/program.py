@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hbr.config import to_dict
+from hbr.errors import display_name, reason
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.config import ProgramConfig
 from hbr.evaluation.methods.feeding import (
@@ -31,7 +32,7 @@ from hbr.evaluation.methods.feeding import (
     write_pixels,
 )
 from hbr.evaluation.methods.folder import find_result
-from hbr.evaluation.methods.ledger import WORK, Ledger, identity, one_line
+from hbr.evaluation.methods.ledger import WORK, Ledger, identity
 from hbr.evaluation.methods.processes import (
     end_orphan,
     environment,
@@ -49,7 +50,6 @@ from hbr.evaluation.methods.programs import (
 )
 from hbr.files import sha256
 from hbr.image import is_photo_name
-from hbr.image.reading import display_name
 
 # Starts in a row that bring nothing: the program is broken, not an image.
 _HOPELESS = 3
@@ -179,7 +179,7 @@ class ProgramMethod:
                 name = _name(stem, ledger)
                 write_pixels(resized(pixels, size), run / "input" / f"{name}.png")
             except (OSError, ValueError) as error:
-                failed[stem] = one_line(error)
+                failed[stem] = reason(error)
             else:
                 staged[stem] = path
         return staged, failed
@@ -198,7 +198,7 @@ class ProgramMethod:
                 missing[stem] = "no result"
                 continue
             except (OSError, ValueError) as error:
-                missing[stem] = one_line(error).replace(f"{display_name(run)}/", "")
+                missing[stem] = reason(error).replace(f"{display_name(run)}/", "")
                 continue
             try:
                 size = _size(read_pixels(path))
@@ -209,7 +209,7 @@ class ProgramMethod:
                 ledger.add(stem, final, seconds)
                 made += 1
             except (OSError, ValueError) as error:
-                wrong[stem] = one_line(error)
+                wrong[stem] = reason(error)
         return made, missing, wrong
 
     def _take_over(

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbr.errors import display_name, one_line
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.config import SpandrelConfig, Tile
 from hbr.evaluation.methods.feeding import Pixels, fed_size, resized, wanted_size
 from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
 from hbr.files import sha256
 from hbr.image.pixels import to_8_bits
-from hbr.image.reading import display_name
 from hbr.restoration.devices import DTYPES, choose_device, reproducible
 from hbr.restoration.running import run_within_memory
 from hbr.restoration.tiling import least_tile, plan_tiles
@@ -180,7 +180,7 @@ def load_network(file: Path, device: str = "auto", dtype: str = "auto") -> Netwo
             f"{name} is of no architecture that spandrel {spandrel.__version__} knows"
         ) from None
     except Exception as error:  # a damaged state dict can fail anywhere in an architecture
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error, 200)
         raise MethodError(f"{name} cannot be made a network of: {line}") from error
     what = found.architecture.name
     channels = (found.input_channels, found.output_channels)
@@ -204,7 +204,7 @@ def _import_spandrel() -> ModuleType:
             "pip install 'hbr[spandrel]'"
         ) from None
     except (ImportError, RuntimeError, OSError) as error:
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error, 200)
         raise MethodError(
             f"spandrel cannot be imported ({line}); it needs a torchvision of the same build as "
             f"torch {torch.__version__}"
@@ -225,7 +225,7 @@ def _read_weights(file: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise MethodError(f"{name} does not exist") from None
     except Exception as error:  # pickle, zip and header errors of every kind
-        line = " ".join(str(error).split())[:160]
+        line = one_line(error, 160)
         raise MethodError(
             f"{name} cannot be read as weights alone, and nothing else in it is run ({line})"
         ) from None

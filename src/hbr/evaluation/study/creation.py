@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hbr import __version__
 from hbr.evaluation.pairing import StemRules, find_pictures
 from hbr.evaluation.study.design import StudyConfig, treatments
 from hbr.evaluation.study.store import (
@@ -21,6 +20,7 @@ from hbr.evaluation.study.store import (
 from hbr.files import making_folder, sha256
 from hbr.image import PhotoError, read_photo
 from hbr.image.pixels import on_white, to_8_bits
+from hbr.version import __version__
 
 Source = tuple[str, str]
 """A folder's role (`method`, `lq` or `hq`), and the method."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hbr.config import ConfigError, from_dict, to_dict
+from hbr.errors import HbrError
 from hbr.evaluation.study.design import SCORES, StudyConfig, assign
 
 VERSION = 1
@@ -51,7 +52,7 @@ CREATE TABLE answers (
 """
 
 
-class StudyError(ValueError):
+class StudyError(HbrError, ValueError):
     """A study that cannot be made, opened or gone on with; the message says what to do."""
 
 

@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from hbr.errors import HbrError, one_line
 from hbr.files import making_folder, write_text
 from hbr.models.exporting.card import About, model_card, recipe_text, usage_with_hbr
 from hbr.models.files import WeightsError
@@ -21,8 +22,10 @@ from hbr.models.files import WeightsError
 MODEL_FILE = "model.safetensors"
 
 
-class HubError(ValueError):
+class HubError(HbrError, ValueError):
     """The hub cannot be reached, or does not take what is pushed; the message says what to do."""
+
+    http_status = 502
 
 
 def write_model_folder(model: Path, about: About, out: Path) -> Path:
@@ -89,10 +92,10 @@ def push_folder(folder: Path, repo: str, *, private: bool = False, message: str)
         raise HubError(f"{repo}: there is none that this token may write to") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        reason = error.server_message or " ".join(str(error).split())[:200]
+        reason = error.server_message or one_line(error, 200)
         raise HubError(f"{repo}: the hub answers {status}: {reason}; nothing was pushed") from None
     except Exception as error:  # which classes a broken connection raises is the library's affair
-        line = " ".join(str(error).split())[:200] or type(error).__name__
+        line = one_line(error, 200)
         raise HubError(
             f"{repo}: the hub cannot be reached: {line}; nothing was pushed, the same command "
             "tries again"

@@ -12,6 +12,7 @@ from typing import Literal, cast, get_args
 
 import torch
 
+from hbr.errors import ExitCode, HbrError
 from hbr.models.checkpoint import Checkpoint, save_checkpoint
 from hbr.models.files import WeightsError
 from hbr.models.importing.adapters import import_lora
@@ -44,8 +45,11 @@ __all__ = [
 ]
 
 
-class ArgumentError(ValueError):
+class ArgumentError(HbrError, ValueError):
     """Arguments that do not go together; the message says what the kind takes."""
+
+    exit_code = ExitCode.USAGE
+    http_status = 422
 
 
 def import_weights(

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.models.files import WeightsError
 
@@ -39,7 +40,7 @@ def load_pickle(path: Path) -> Any:
             "get these weights as safetensors, or from their publisher"
         ) from None
     except Exception as error:  # what a damaged file can raise here has no end
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise WeightsError(f"{path} is damaged or no torch file: {text}") from None
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import hbr
 from hbr.curation.record import REASONS, Record
 from hbr.curation.runs.report.contents import Contents, Histogram, Sheet
 from hbr.curation.runs.report.figures import histogram_svg
 from hbr.pages import environment
+from hbr.version import __version__
 
 STAGE_NAMES: Mapping[str, str] = {
     "read": "images read",
@@ -68,7 +68,7 @@ def as_html(contents: Contents, pictures: Mapping[str, str]) -> str:
         .get_template("report.html")
         .render(
             c=contents,
-            version=hbr.__version__,
+            version=__version__,
             steps=list(_steps(contents)),
             histograms=histograms,
             quality=list(_quality(contents)),
