@@ -154,7 +154,7 @@ def test_a_table_that_was_damaged_later_is_a_photo_that_cannot_be_read(tmp_path,
     data = bytearray(file.read_bytes())
     data[64 : len(data) // 2] = bytes(len(data) // 2 - 64)
     file.write_bytes(data)
-    with pytest.raises(PhotoError, match=r"train-000000\.parquet, row 0 of row group 0"):
+    with pytest.raises(PhotoError, match=r"train-000000\.parquet, row 0: "):
         read_pixels(photos, 0)
     file.unlink()
     with pytest.raises(PhotoError, match="No such file"):

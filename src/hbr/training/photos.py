@@ -17,14 +17,13 @@ from typing import IO, Protocol
 
 import numpy as np
 
+from hbr.archives import COMPRESSED, image_bytes, read_cell, read_part, tar_members
 from hbr.config import ConfigError
 from hbr.curation.manifest import FOLDERS, Manifest, crop_place
 from hbr.errors import one_line
 from hbr.image import PhotoError, is_photo_name, read_photo
 from hbr.image.pixels import to_8_bits
 from hbr.training.config import SourceConfig, ValidationConfig
-
-_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 
 
 class Photos(Protocol):
@@ -176,17 +175,15 @@ class TarPhotos:
 
     def open(self, index: int) -> IO[bytes]:
         """Its bytes."""
-        start, size = self._at[index]
-        with self.tars[self._tar[index]].open("rb") as file:
-            file.seek(start)
-            return _Named(file.read(size), self.name(index))
+        start, size = map(int, self._at[index])
+        return _Named(read_part(self.tars[self._tar[index]], start, size), self.name(index))
 
 
 class TablePhotos:
     """The column `image` of Parquet files, as `hbr curate` writes it.
 
-    A photo is read with the whole row group that it is in (100 crops), since Parquet has nothing
-    smaller: tars are faster.
+    A photo is read with those before it in its row group (of 100), since Parquet has no index of
+    rows: tars are faster.
 
     Args:
         files: in order.
@@ -197,45 +194,35 @@ class TablePhotos:
         import pyarrow.parquet as pq
 
         self.files = tuple(files)
-        groups = []
-        for number, path in enumerate(self.files):
+        counts = []
+        for path in self.files:
             try:
                 table = pq.ParquetFile(path)
             except (OSError, pa.ArrowInvalid) as error:
                 raise ConfigError(f"{path} is no Parquet file: {one_line(error, 150)}") from None
             if "image.bytes" not in [c.path for c in table.schema]:
                 raise ConfigError(f"{path} has no column `image` with bytes")
-            meta = table.metadata
-            groups += [(number, g, meta.row_group(g).num_rows) for g in range(meta.num_row_groups)]
-        self._groups = np.array(groups, dtype=np.int64).reshape(-1, 3)
-        self._ends = np.cumsum(self._groups[:, 2])
+            counts.append(table.metadata.num_rows)
+        self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:
         """How many there are."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def name(self, index: int) -> str:
-        """The file, and the row group and row in it."""
-        number, group, row = self._place(index)
-        return f"{self.files[number]}, row {row} of row group {group}"
+        """The file, and the row in it."""
+        file, row = self._place(index)
+        return f"{file}, row {row}"
 
     def open(self, index: int) -> IO[bytes]:
         """Its bytes."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        number, group, row = self._place(index)
-        try:
-            table = pq.ParquetFile(self.files[number]).read_row_group(group, ["image.bytes"])
-        except pa.ArrowException as error:
-            raise OSError(one_line(error, 150)) from None
-        data = table["image"][row].as_py()["bytes"]
+        file, row = self._place(index)
+        data = image_bytes(read_cell(file, "image", row), file.parent)
         return _Named(data or b"", self.name(index))
 
-    def _place(self, index: int) -> tuple[int, int, int]:
-        which = int(np.searchsorted(self._ends, index, side="right"))
-        number, group, rows = (int(n) for n in self._groups[which])
-        return number, group, index - (int(self._ends[which]) - rows)
+    def _place(self, index: int) -> tuple[Path, int]:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self.files[number], index - (int(self._ends[number - 1]) if number else 0)
 
 
 def curated(path: Path, split: str) -> Photos:
@@ -289,21 +276,16 @@ class _Named(io.BytesIO):
 
 def _photos_in(tar: Path) -> np.ndarray:
     """Where the photos of a tar lie: [n, 2] int64, first byte and size."""
-    if tar.name.lower().endswith(_COMPRESSED):
+    if tar.name.lower().endswith(COMPRESSED):
         raise ConfigError(f"tars: {tar} is compressed; photos are read from their places in a tar")
     found = array("q")
     try:
-        size = tar.stat().st_size
-        with tarfile.open(tar, "r:") as file:
-            while (member := file.next()) is not None:
-                if member.offset_data + member.size > size:
-                    raise tarfile.ReadError("the last file goes on beyond its end")
-                if member.isreg() and is_photo_name(member.name):
-                    found.extend((member.offset_data, member.size))
-                file.members.clear()  # type: ignore[attr-defined]
+        for member in tar_members(tar):
+            if is_photo_name(member.name):
+                found.extend((member.offset_data, member.size))
     except OSError as error:
         raise ConfigError(f"tars: {tar}: {error.strerror or error}") from None
-    except (tarfile.TarError, EOFError) as error:
+    except tarfile.TarError as error:
         raise ConfigError(
             f"tars: {tar} is cut or no tar ({one_line(error, 150)}); get it anew"
         ) from None

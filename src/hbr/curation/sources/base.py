@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from hbr.archives import image_bytes, read_cell, read_part
 from hbr.errors import HbrError
 
 BoxKind = Literal["full", "visible", "head"]
@@ -85,25 +86,23 @@ class ImageRef:
             SourceError: they cannot be read; the message names them.
         """
         try:
-            if self.hub is not None:
-                from hbr.curation.sources.hub import read_cell as read_hub_cell
-
-                return read_hub_cell(self)
-            if self.column is not None:
-                from hbr.curation.sources.parquet import read_cell
-
-                return read_cell(self)
-            with Path(self.path).open("rb") as file:
-                if self.offset is None:
-                    return file.read()
-                file.seek(self.offset)
-                data = file.read(self.size)
+            if self.column is not None and self.row is not None:
+                return self._read_cell(self.column, self.row)
+            if self.offset is not None and self.size is not None:
+                return read_part(self.path, self.offset, self.size)
+            return Path(self.path).read_bytes()
         except OSError as error:
             raise SourceError(f"{self.path}: {error.strerror or error}") from None
-        if len(data) != self.size:
-            raise SourceError(
-                f"{self.path}: {self.size} bytes at {self.offset} were expected, {len(data)} came"
-            )
+
+    def _read_cell(self, column: str, row: int) -> bytes:
+        if self.hub is not None:
+            from hbr.curation.sources.hub import read_cell as read_hub_cell
+
+            data = image_bytes(read_hub_cell(self.path, self.hub, column, row), Path(self.path))
+        else:
+            data = image_bytes(read_cell(self.path, column, row), Path(self.path).parent)
+        if data is None:
+            raise SourceError(f"{self.path}, row {row}: no image bytes in {column}")
         return data
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
-from hbr.curation.sources.parquet import bytes_of, class_names
+from hbr.curation.sources.parquet import class_names
 from hbr.curation.sources.row_reader import COLUMNS, Told
 from hbr.errors import one_line
 
@@ -60,19 +59,16 @@ class HubSource:
             yield SourceImage(self.name, f"{self.split}/{row:08d}", ref, **told.read(values))
 
 
-def read_cell(ref: ImageRef) -> bytes:
-    """The image bytes of a cell.
+def read_cell(dataset: str, hub: tuple[str, str, str], column: str, row: int) -> Any:
+    """The value of a column in a row.
 
     Raises:
-        SourceError: they are not there.
+        SourceError: it is not there.
     """
-    assert ref.column is not None
-    assert ref.row is not None
-    assert ref.hub is not None
-    data = _column(ref.path, ref.hub, ref.column)
-    if not 0 <= ref.row < len(data):
-        raise SourceError(f"{ref.path}: no row {ref.row}")
-    return bytes_of(data[ref.row][ref.column], ref, Path(ref.path))
+    data = _column(dataset, hub, column)
+    if not 0 <= row < len(data):
+        raise SourceError(f"{dataset}: no row {row}")
+    return data[row][column]
 
 
 @functools.lru_cache(maxsize=8)

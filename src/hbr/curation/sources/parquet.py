@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +14,6 @@ from hbr.curation.sources.row_reader import COLUMNS, Told
 from hbr.errors import one_line
 
 ROWS_AT_ONCE = 1000
-# Image bytes are read this many rows at a time: 64 photos of 500 kB are 32 MB.
-IMAGES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -109,77 +104,3 @@ def class_names(features: Any) -> tuple[str, ...]:
             if key in features and (names := class_names(features[key])):
                 return names
     return class_names(features[0]) if isinstance(features, list) and features else ()
-
-
-class _Reader(threading.local):
-    """The file that this thread reads from, and the rows that it has read last.
-
-    Rows are mostly asked for one after the other; going back starts the row group again.
-    """
-
-    def __init__(self) -> None:
-        self.place: tuple[str, str] | None = None
-        self.batch: Any = None
-
-    def cell(self, path: str, column: str, row: int) -> Any:
-        """The value in this row."""
-        from pyarrow import parquet
-
-        if self.place != (path, column):
-            self.place = None
-            self.file = parquet.ParquetFile(path, pre_buffer=False)
-            told = self.file.metadata
-            counts = (told.row_group(g).num_rows for g in range(told.num_row_groups))
-            self.starts = list(itertools.accumulate(counts, initial=0))
-            self.place, self.first, self.batch = (path, column), 0, None
-            self.group = -1
-        if not 0 <= row < self.starts[-1]:
-            raise SourceError(f"{path}: no row {row}")
-        group = bisect.bisect_right(self.starts, row) - 1
-        if group != self.group or self.batch is None or row < self.first:
-            self._open(group, column)
-        while row >= self.first + len(self.batch):
-            self.first += len(self.batch)
-            self.batch = next(self.batches)
-        return self.batch.column(0)[row - self.first].as_py()
-
-    def _open(self, group: int, column: str) -> None:
-        self.batches = self.file.iter_batches(
-            batch_size=IMAGES_AT_ONCE, row_groups=[group], columns=[column]
-        )
-        self.batch = next(self.batches)
-        self.group, self.first = group, self.starts[group]
-
-
-_reader = _Reader()
-
-
-def read_cell(ref: ImageRef) -> bytes:
-    """The image bytes of a cell.
-
-    Raises:
-        SourceError: they are not there.
-    """
-    import pyarrow
-
-    assert ref.column is not None
-    assert ref.row is not None
-    try:
-        value = _reader.cell(ref.path, ref.column, ref.row)
-    except (pyarrow.ArrowException, StopIteration) as error:
-        _reader.place = None
-        said = one_line(error)
-        raise SourceError(f"{ref.path}, row {ref.row}: {said}") from None
-    return bytes_of(value, ref, Path(ref.path).parent)
-
-
-def bytes_of(value: Any, ref: ImageRef, folder: Path) -> bytes:
-    """The bytes of a value as the hub writes them: bytes, or {bytes, path}."""
-    if isinstance(value, dict):
-        data, path = value.get("bytes"), value.get("path")
-        if data is None and path:
-            return (folder / path).read_bytes()
-        value = data
-    if not isinstance(value, bytes):
-        raise SourceError(f"{ref.path}, row {ref.row}: no image bytes in {ref.column}")
-    return value

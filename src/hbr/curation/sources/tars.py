@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hbr.archives import COMPRESSED, read_part, tar_members
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import Seen
 from hbr.curation.sources.paths import badly_named, broken
@@ -17,7 +18,6 @@ from hbr.image import is_photo_name
 
 # More is no description of one image.
 MAX_JSON = 16 << 20
-COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -44,33 +44,29 @@ class TarSource:
             try:
                 with Seen() as seen:
                     yield from self._tar(path, seen)
-            except (tarfile.TarError, EOFError) as error:
+            except tarfile.TarError as error:
                 said = f"{path.name} is cut or no tar: {error}"
                 yield broken(self.name, f"{path.name}:end", said)
             except OSError as error:
                 raise SourceError(f"{path}: {error.strerror or error}") from None
 
     def _tar(self, path: Path, seen: Seen) -> Iterator[SourceImage]:
-        size = path.stat().st_size
         image: tarfile.TarInfo | None = None
         told: dict[str, Any] = {}
         stem = None
-        with tarfile.open(path, "r:") as tar:
-            for member in _members(tar):
-                if (new := _stem(member.name)) != stem:
-                    if image is not None:
-                        yield self._image(path, image, told, seen)
-                    stem, image, told = new, None, {}
-                if member.offset_data + member.size > size:
-                    raise tarfile.ReadError(f"{member.name} goes on beyond the end")
-                if is_photo_name(member.name):
-                    if image is not None:
-                        yield self._image(path, image, told, seen)
-                    image = member
-                elif member.name.lower().endswith(".json"):
-                    told = _sidecar(tar, member)
-            if image is not None:
-                yield self._image(path, image, told, seen)
+        for member in tar_members(path):
+            if (new := _stem(member.name)) != stem:
+                if image is not None:
+                    yield self._image(path, image, told, seen)
+                stem, image, told = new, None, {}
+            if is_photo_name(member.name):
+                if image is not None:
+                    yield self._image(path, image, told, seen)
+                image = member
+            elif member.name.lower().endswith(".json"):
+                told = _sidecar(path, member)
+        if image is not None:
+            yield self._image(path, image, told, seen)
 
     def _image(
         self, path: Path, member: tarfile.TarInfo, told: dict[str, Any], seen: Seen
@@ -86,25 +82,15 @@ class TarSource:
         return SourceImage(self.name, key, ref, **self.told.read(told), error=error)
 
 
-def _members(tar: tarfile.TarFile) -> Iterable[tarfile.TarInfo]:
-    """The files of a tar; the list that tarfile keeps of them is not let grow."""
-    while (member := tar.next()) is not None:
-        if member.isreg():
-            yield member
-        tar.members.clear()  # type: ignore[attr-defined]
-
-
 def _stem(name: str) -> str:
     folder, _, file = name.rpartition("/")
     return f"{folder}/{file.split('.')[0]}"
 
 
-def _sidecar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+def _sidecar(path: Path, member: tarfile.TarInfo) -> dict[str, Any]:
     """What the JSON tells; `_error` says what is wrong with it."""
-    file = tar.extractfile(member)
-    assert file is not None
     try:
-        data = json.loads(file.read(MAX_JSON))
-    except (ValueError, RecursionError):
+        data = json.loads(read_part(path, member.offset_data, min(member.size, MAX_JSON)))
+    except (OSError, ValueError, RecursionError):
         return {"_error": f"{member.name} is no JSON"}
     return data if isinstance(data, dict) else {"_error": f"{member.name} is no JSON object"}
