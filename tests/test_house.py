@@ -1,5 +1,6 @@
 """What holds for the project as a whole: light imports, configs that load, rules that bite."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -235,6 +236,44 @@ def test_the_import_rules_break_on_what_is_forbidden(
     told = lint_imports_with([broken], tmp_path)
     assert "hbr." + importer in told
     assert f"-> hbr.{imported}" in told
+
+
+# Modules that import each other in a circle, also within functions or for type checkers only.
+KNOWN_CYCLES = {
+    "hbr.curation.sources.base hbr.curation.sources.disk_tables hbr.curation.sources.hub "
+    "hbr.curation.sources.labels hbr.curation.sources.parquet hbr.curation.sources.paths "
+    "hbr.curation.sources.row_reader",
+    "hbr.people.detectors hbr.people.detr hbr.people.onnx_files hbr.people.ultralytics_yolo",
+}
+
+
+def import_cycles(folder: Path) -> set[str]:
+    """Each set of modules of the package `hbr` in `folder` that reach each other by imports."""
+    code = (
+        "import json, grimp\n"
+        "graph = grimp.build_graph('hbr', cache_dir=None)\n"
+        "above, below = graph.find_upstream_modules, graph.find_downstream_modules\n"
+        "cycles = {m: sorted(above(m) & below(m)) for m in graph.modules}\n"
+        "print(json.dumps([[m, *cycle] for m, cycle in cycles.items() if cycle]))\n"
+    )
+    done = run(sys.executable, "-c", code, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return {" ".join(sorted(cycle)) for cycle in json.loads(done.stdout)}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    assert import_cycles(SOURCE.parent) == KNOWN_CYCLES
+
+
+@pytest.mark.parametrize("where", ["", "if TYPE_CHECKING:\n    ", "def f() -> None:\n    "])
+def test_the_search_for_cycles_finds_them(where: str, tmp_path: Path) -> None:
+    for name, imported in (("a", "hbr.b"), ("b", "hbr.c"), ("c", "hbr.a"), ("d", "hbr.c")):
+        file = tmp_path / "hbr" / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        line = f"import {imported}\n"
+        file.write_text(f"from typing import TYPE_CHECKING\n{where if name == 'a' else ''}{line}")
+    (tmp_path / "hbr" / "__init__.py").touch()
+    assert import_cycles(tmp_path) == {"hbr.a hbr.b hbr.c"}
 
 
 def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hbr.image.colour import Profile, ProfileError, load_profile
-from hbr.image.metadata import resized_exif
-from hbr.image.pixels import fill_hidden, luma, peak, quantize, resize, strips
+from hbr.image.metadata import (
+    bare_exif,
+    exif_orientation,
+    resized_exif,
+    upright_exif,
+    upright_xmp,
+    usable_dpi,
+    xmp_orientation,
+)
+from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
+from hbr.image.pixels import (
+    fill_hidden,
+    luma,
+    peak,
+    quantize,
+    resize,
+    strips,
+    to_8_bits,
+    turn_upright,
+)
 
 if TYPE_CHECKING:
     import PIL.Image
     import torch
-
-log = logging.getLogger("hbr.image")
 
 MODES = ("rgb", "grey", "palette", "cmyk")
 
@@ -91,8 +106,6 @@ class Photo:
     def pil(self) -> PIL.Image.Image:
         """An 8-bit PIL image in sRGB, `RGB` or `RGBA`."""
         from PIL import Image
-
-        from hbr.image.pixels import to_8_bits
 
         if self.alpha is None:
             return Image.fromarray(to_8_bits(self.pixels))
@@ -190,8 +203,6 @@ class Photo:
         Raises:
             PhotoError: a mode that holds no photograph (LAB, 32-bit).
         """
-        from hbr.image.reading import photo_from_pil
-
         return photo_from_pil(image, "the PIL image")
 
     @classmethod
@@ -261,6 +272,66 @@ def assemble(
     for rows in strips(*own.shape[:2]):
         pixels[rows] = quantize(profile.to_srgb(own[rows]), own.dtype)
     return Photo(pixels, alpha, mode, icc, _own=(pixels, own), **kept)
+
+
+def photo_from_pil(image: PIL.Image.Image, name: str) -> Photo:
+    """A `Photo` of an open or loaded PIL image: pixels, EXIF, XMP, profile and resolution."""
+    with no_pillow_limit(image):
+        channels, mode, keep_icc = pil_channels(image, name)
+    info = image.info  # only now: PNG allows EXIF and more after the pixels
+    return upright_photo(
+        channels,
+        mode,
+        name,
+        exif=info.get("exif"),
+        xmp=xmp_packet(info),
+        dpi=info.get("dpi"),
+        icc=info.get("icc_profile") if keep_icc else None,
+    )
+
+
+def upright_photo(
+    channels: np.ndarray,
+    mode: str,
+    name: str,
+    *,
+    exif: bytes | None,
+    xmp: bytes | None,
+    dpi: Any,
+    icc: bytes | None,
+    orientation: int | None = None,
+    **kept: Any,
+) -> Photo:
+    """Build a `Photo` from channels as they were stored: turned upright, with their metadata.
+
+    Args:
+        channels: [h, w, c] as for `assemble`.
+        mode: one of `MODES`.
+        name: the file, for warnings.
+        exif: EXIF as it was in the file; dropped with a warning if it is broken.
+        xmp: the XMP packet.
+        dpi: (x, y) in dots per inch, in whatever form the file has it.
+        icc: the embedded profile.
+        orientation: 1 to 8 as in EXIF, if it is known from elsewhere.
+        **kept: further fields of `Photo`.
+    """
+    bare = bare_exif(exif)
+    if exif and bare is None:
+        log.warning("%s: its EXIF is broken and dropped", name)
+    said = orientation or (bare and exif_orientation(bare)) or (xmp and xmp_orientation(xmp)) or 1
+    dpi = usable_dpi(dpi)
+    if dpi and said > 4:
+        dpi = dpi[::-1]
+    return assemble(
+        turn_upright(channels, said),
+        mode,
+        icc=icc,
+        name=name,
+        exif=upright_exif(bare) if bare else None,
+        xmp=upright_xmp(xmp) if xmp else None,
+        dpi=dpi,
+        **kept,
+    )
 
 
 def _to_profile(profile: Profile, srgb: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -6,27 +6,17 @@ import contextlib
 import dataclasses
 import io
 import stat
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
-import numpy as np
-from PIL import Image, ImageFile, features
+from PIL import ImageFile, features
 
 from hbr.errors import PhotoError, display_name, one_line, with_type
 from hbr.image import png, tiff
-from hbr.image.metadata import (
-    bare_exif,
-    exif_orientation,
-    upright_exif,
-    upright_xmp,
-    usable_dpi,
-    xmp_orientation,
-)
-from hbr.image.photo import Photo, assemble, log
-from hbr.image.pixels import strips, turn_upright
+from hbr.image.photo import Photo, photo_from_pil, upright_photo
+from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
 
 # A 100-megapixel photo passes, a file of 20000 x 20000 that wants gigabytes does not.
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -192,125 +182,6 @@ def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
         )
 
 
-def photo_from_pil(image: Image.Image, name: str) -> Photo:
-    """A `Photo` of an open or loaded PIL image: pixels, EXIF, XMP, profile and resolution."""
-    with _no_pillow_limit(image):
-        channels, mode, keep_icc = _channels(image, name)
-    info = image.info  # only now: PNG allows EXIF and more after the pixels
-    return _finish(
-        channels,
-        mode,
-        name,
-        exif=info.get("exif"),
-        xmp=_xmp(info),
-        dpi=info.get("dpi"),
-        icc=info.get("icc_profile") if keep_icc else None,
-    )
-
-
-def _xmp(info: dict[Any, Any]) -> bytes | None:
-    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
-    return xmp.encode() if isinstance(xmp, str) else xmp
-
-
-def _finish(
-    channels: np.ndarray,
-    mode: str,
-    name: str,
-    *,
-    exif: bytes | None,
-    xmp: bytes | None,
-    dpi: Any,
-    icc: bytes | None,
-    orientation: int | None = None,
-    **kept: Any,
-) -> Photo:
-    """Turn the channels upright, and put everything into a `Photo`."""
-    bare = bare_exif(exif)
-    if exif and bare is None:
-        log.warning("%s: its EXIF is broken and dropped", name)
-    said = orientation or (bare and exif_orientation(bare)) or (xmp and xmp_orientation(xmp)) or 1
-    dpi = usable_dpi(dpi)
-    if dpi and said > 4:
-        dpi = dpi[::-1]
-    return assemble(
-        turn_upright(channels, said),
-        mode,
-        icc=icc,
-        name=name,
-        exif=upright_exif(bare) if bare else None,
-        xmp=upright_xmp(xmp) if xmp else None,
-        dpi=dpi,
-        **kept,
-    )
-
-
-def _channels(image: Image.Image, name: str) -> tuple[np.ndarray, str, bool]:
-    """[h, w, c] of a PIL image, what it was, and whether its profile still speaks of it."""
-    hidden = "transparency" in image.info
-    mode = image.mode
-    if mode in ("1", "L", "LA", "La"):
-        target = "LA" if hidden or mode in ("LA", "La") else "L"
-        return _array(_convert(image, target)), "grey", True
-    if mode.startswith("I;16"):
-        array = np.asarray(image).astype(np.uint16)
-        return array[..., None], "grey", True
-    if mode in ("P", "PA"):
-        target = "RGBA" if hidden or mode == "PA" else "RGB"
-        return _array(_convert(image, target)), "palette", True
-    if mode in ("RGB", "RGBA", "RGBa", "RGBX"):
-        target = "RGBA" if hidden or mode in ("RGBA", "RGBa") else "RGB"
-        return _array(_convert(image, target)), "rgb", True
-    if mode == "YCbCr":
-        return _array(_convert(image, "RGB")), "rgb", True
-    if mode == "CMYK":
-        return _array(_cmyk_to_srgb(image, name)), "cmyk", False
-    raise PhotoError(f"{name}: holds {mode} pixels, which are not read; save it as RGB")
-
-
-def _convert(image: Image.Image, target: str) -> Image.Image:
-    if image.mode == target:
-        image.load()
-        return image
-    if image.mode == "La":
-        # Pillow has the way back from premultiplied colour only in RGB.
-        image = Image.merge("RGBa", [*[image.getchannel(0)] * 3, image.getchannel(1)])
-        return image.convert("RGBA").convert("LA")
-    return image.convert(target)
-
-
-def _cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
-    from PIL import ImageCms
-
-    image.load()
-    if icc := image.info.get("icc_profile"):
-        try:
-            return cast(
-                Image.Image,
-                ImageCms.profileToProfile(
-                    image,
-                    ImageCms.ImageCmsProfile(io.BytesIO(icc)),
-                    ImageCms.createProfile("sRGB"),
-                    renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                    outputMode="RGB",
-                    flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-                ),
-            )
-        except (ImageCms.PyCMSError, OSError, ValueError) as error:
-            log.warning("%s: its colour profile is dropped: %s", name, _one_line(error))
-    return image.convert("RGB")
-
-
-def _array(image: Image.Image) -> np.ndarray:
-    """[h, w, c] uint8 of a loaded image, by strips: Pillow's own way holds it three times."""
-    width, height = image.size
-    out = np.empty((height, width, len(image.getbands())), np.uint8)
-    for rows in strips(height, width):
-        part = image.crop((0, rows.start, width, rows.stop))
-        out[rows] = np.asarray(part).reshape(-1, width, out.shape[2])
-    return out
-
-
 def _read_deep_png(file: BinaryIO, name: str, max_pixels: int) -> Photo:
     # Pillow reads what is around the pixels, and notices animations; OpenCV keeps the 16 bits.
     with _plugin("png")(file) as image:
@@ -325,12 +196,12 @@ def _read_deep_png(file: BinaryIO, name: str, max_pixels: int) -> Photo:
         if kind == b"eXIf" and exif is None:  # it may stand after the pixels
             exif = bytes(content)
     channels = png.decode_deep(data)
-    return _finish(
+    return upright_photo(
         channels,
         "grey" if channels.shape[2] < 3 else "rgb",
         name,
         exif=exif,
-        xmp=_xmp(info),
+        xmp=xmp_packet(info),
         dpi=info.get("dpi"),
         icc=info.get("icc_profile"),
         format="png",
@@ -357,29 +228,11 @@ def _read_tiff(file: BinaryIO, name: str, max_pixels: int) -> Photo:
             file.seek(0)
             with _plugin("tiff")(file) as image:
                 # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
-                with _no_pillow_limit(image):
-                    channels, mode, keep_icc = _channels(image, name)
+                with no_pillow_limit(image):
+                    channels, mode, keep_icc = pil_channels(image, name)
                 around["orientation"] = 1
                 around["icc"] = around["icc"] if keep_icc else None
-        return _finish(channels, mode, name, format="tiff", **around)
-
-
-_LIMIT_LOCK = threading.Lock()
-
-
-@contextlib.contextmanager
-def _no_pillow_limit(image: Image.Image) -> Iterator[None]:
-    """Lift Pillow's limit, which is one for the process, where ours allowed a larger picture."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is None or image.width * image.height <= limit:
-        yield
-        return
-    with _LIMIT_LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+        return upright_photo(channels, mode, name, format="tiff", **around)
 
 
 def _tiff_exif(file: BinaryIO, name: str) -> bytes | None:

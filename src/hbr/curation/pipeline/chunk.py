@@ -377,7 +377,3 @@ def _problem(task: Task) -> tuple[str, str] | None:
     if task.repeat:
         return "repeated", f"{task.image.source} names {task.image.key} again"
     return None
-
-
-def _gone(told: object) -> str:
-    return " ".join(str(told).split()) or type(told).__name__

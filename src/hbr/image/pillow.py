@@ -1,0 +1,111 @@
+"""Pillow images as arrays: the channels of every mode that holds a photograph.
+
+Shapes: h w an image, c its channels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from hbr.errors import PhotoError, one_line
+from hbr.image.pixels import strips
+
+log = logging.getLogger("hbr.image")
+
+
+def pil_channels(image: Image.Image, name: str) -> tuple[np.ndarray, str, bool]:
+    """[h, w, c] of a PIL image, what it was, and whether its profile still speaks of it."""
+    hidden = "transparency" in image.info
+    mode = image.mode
+    if mode in ("1", "L", "LA", "La"):
+        target = "LA" if hidden or mode in ("LA", "La") else "L"
+        return _array(_convert(image, target)), "grey", True
+    if mode.startswith("I;16"):
+        array = np.asarray(image).astype(np.uint16)
+        return array[..., None], "grey", True
+    if mode in ("P", "PA"):
+        target = "RGBA" if hidden or mode == "PA" else "RGB"
+        return _array(_convert(image, target)), "palette", True
+    if mode in ("RGB", "RGBA", "RGBa", "RGBX"):
+        target = "RGBA" if hidden or mode in ("RGBA", "RGBa") else "RGB"
+        return _array(_convert(image, target)), "rgb", True
+    if mode == "YCbCr":
+        return _array(_convert(image, "RGB")), "rgb", True
+    if mode == "CMYK":
+        return _array(_cmyk_to_srgb(image, name)), "cmyk", False
+    raise PhotoError(f"{name}: holds {mode} pixels, which are not read; save it as RGB")
+
+
+def _convert(image: Image.Image, target: str) -> Image.Image:
+    if image.mode == target:
+        image.load()
+        return image
+    if image.mode == "La":
+        # Pillow has the way back from premultiplied colour only in RGB.
+        image = Image.merge("RGBa", [*[image.getchannel(0)] * 3, image.getchannel(1)])
+        return image.convert("RGBA").convert("LA")
+    return image.convert(target)
+
+
+def _cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
+    from PIL import ImageCms
+
+    image.load()
+    if icc := image.info.get("icc_profile"):
+        try:
+            return cast(
+                Image.Image,
+                ImageCms.profileToProfile(
+                    image,
+                    ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+                    ImageCms.createProfile("sRGB"),
+                    renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                    outputMode="RGB",
+                    flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+                ),
+            )
+        except (ImageCms.PyCMSError, OSError, ValueError) as error:
+            log.warning("%s: its colour profile is dropped: %s", name, one_line(error, 200))
+    return image.convert("RGB")
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """[h, w, c] uint8 of a loaded image, by strips: Pillow's own way holds it three times."""
+    width, height = image.size
+    out = np.empty((height, width, len(image.getbands())), np.uint8)
+    for rows in strips(height, width):
+        part = image.crop((0, rows.start, width, rows.stop))
+        out[rows] = np.asarray(part).reshape(-1, width, out.shape[2])
+    return out
+
+
+def xmp_packet(info: dict[Any, Any]) -> bytes | None:
+    """The XMP packet in the `info` of a PIL image, under either of Pillow's keys."""
+    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
+    return xmp.encode() if isinstance(xmp, str) else xmp
+
+
+_LIMIT_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def no_pillow_limit(image: Image.Image) -> Iterator[None]:
+    """Lift Pillow's limit, which is one for the process, where ours allowed a larger picture."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is None or image.width * image.height <= limit:
+        yield
+        return
+    with _LIMIT_LOCK:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
