@@ -190,8 +190,8 @@ def test_finished_work_needs_no_model(run_hbr: Run, photo: Write, tmp_path: Path
 
 def test_the_choices_are_those_of_the_rooms_below() -> None:
     from hbr import image
+    from hbr.devices import DTYPES
     from hbr.restoration.color import COLOR_FIXES
-    from hbr.restoration.devices import DTYPES
     from hbr.restoration.inputs import SCALES
 
     assert [c.value for c in Color] == list(COLOR_FIXES)

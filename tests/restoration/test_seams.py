@@ -15,7 +15,7 @@ import torch
 import hbr
 from hbr.image import read_photo
 from hbr.restoration import Restorer
-from hbr.restoration.running import run_tiles
+from hbr.restoration.inference import run_tiles
 from hbr.restoration.tiling import Axis, TilePlan, plan_tiles
 
 NANO = Path(hbr.__file__).parent / "weights" / "nano.safetensors"

@@ -36,6 +36,7 @@ from hbr.degradation.pairs import PairRow
 from hbr.degradation.pipeline import Degradation, degrade, draw
 from hbr.degradation.recipe import Recipe, weakened
 from hbr.degradation.regions import Person, Regions
+from hbr.devices import is_out_of_memory
 from hbr.distributed import Shard
 from hbr.errors import OutOfMemoryError, display_name, one_line, with_type
 from hbr.files import sha256
@@ -314,7 +315,7 @@ def _describe(error: Exception, item: Item) -> str:
     text = one_line(error)
     if isinstance(error, PhotoError):
         return text
-    if isinstance(error, MemoryError) or "allocate memory" in text:
+    if is_out_of_memory(error):
         return f"{name}: out of memory; fewer --workers need less"
     if isinstance(error, ValueError):
         return f"{name}: {text}"

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hbr.config import check
+from hbr.devices import is_out_of_memory
 from hbr.errors import display_name, reason
 from hbr.evaluation.pairing import Pair
 from hbr.files import sha256
@@ -351,7 +352,7 @@ def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
 
 def why_failed(error: BaseException) -> str:
     """What went wrong with a pair or a metric, for a row."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if is_out_of_memory(error):
         return "out of memory; fewer --workers, a smaller --batch or --device cpu need less"
     return reason(error)
 

@@ -15,6 +15,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from hbr.devices import fit_in_memory
+from hbr.errors import OutOfMemoryError
 from hbr.people.types import DetectorError, People
 
 log = logging.getLogger(__name__)
@@ -99,34 +101,21 @@ def in_batches(
         what came for each image, and the batch size that fits.
 
     Raises:
-        MemoryError: one image does not fit.
+        OutOfMemoryError: one image does not fit.
     """
     found: list[T] = []
+
+    def next_batch(size: int) -> list[T]:
+        return run(images[len(found) : len(found) + size])
+
+    def halved(size: int) -> int:
+        size = min(size, len(images) - len(found)) // 2
+        if size == 0:
+            raise OutOfMemoryError("out of memory on one image; use --device cpu")
+        log.warning("out of memory: looking for people in %d images at a time", size)
+        return size
+
     while len(found) < len(images):
-        batch = images[len(found) : len(found) + batch_size]
-        try:
-            found += run(batch)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            if len(batch) == 1:
-                raise MemoryError("out of memory on one image; use --device cpu") from None
-            batch_size = len(batch) // 2
-        else:
-            continue
-        # here, outside of the handler, nothing holds the tensors of the failed batch
-        _free()
-        log.warning("out of memory: looking for people in %d images at a time", batch_size)
+        batch, batch_size = fit_in_memory(next_batch, batch_size, halved)
+        found += batch
     return found, batch_size
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate" in text
-
-
-def _free() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
 """A photo in, the restored photo out: any size, any depth, on any device.
 
 `Restorer` is all that most need. Under it lie the plan of tiles (`tiling`), the run of a network
-over them (`running`), and the colour fixes (`color`); around it many photos in turn (`jobs` says
+over them (`inference`), and the colour fixes (`color`); around it many photos in turn (`jobs` says
 what goes where, `batch` does it). Names are resolved on first use: what only plans loads no torch.
 """
 

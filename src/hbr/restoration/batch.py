@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
+from hbr.devices import is_out_of_memory
 from hbr.errors import display_name, one_line, with_type
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.restoration.jobs import BatchPlan, Job
@@ -253,8 +254,6 @@ def _describe(error: Exception, source: Path) -> tuple[str, bool]:
         return f"{name}: {text}", False
     if isinstance(error, OSError) and error.strerror:
         return f"{name}: {error.strerror}", False
-    from hbr.restoration.running import is_out_of_memory
-
     if is_out_of_memory(error):
         return f"{name}: out of memory; use smaller tiles (--tile) or --device cpu", True
     return f"{name}: unexpected error: {with_type(error)} (HBR_DEBUG=1 shows where)", False

@@ -18,17 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hbr.devices import choose_batch, choose_device, choose_dtype, reproducible, torch_dtype
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, write_photo
 from hbr.restoration.color import COLOR_FIXES, ColorFix, fix_color
-from hbr.restoration.devices import (
-    DTYPES,
-    choose_batch,
-    choose_device,
-    choose_dtype,
-    reproducible,
-)
+from hbr.restoration.inference import Network, Progress, Run, run_within_memory
 from hbr.restoration.inputs import PhotoLike, as_photo, resized_pixels
-from hbr.restoration.running import Network, Progress, Run, run_within_memory
 from hbr.restoration.tiling import SizeRequirements, TileChoice, plan_tiles
 from hbr.version import __version__
 
@@ -133,15 +127,15 @@ class Restorer:
         """
         from hbr.models import load_model
         from hbr.models import sha256 as hash_of
+        from hbr.models.capabilities import capabilities_of
         from hbr.models.catalogue import find_model
+        from hbr.models.files import read_header
 
         place = choose_device(device)
-        wanted = choose_dtype(dtype, place, ())
         path = find_model(name_or_path)
-        model = load_model(path, device=place, dtype=DTYPES[wanted])
-        allowed = choose_dtype(dtype, place, model.capabilities.dtypes)
-        if allowed != wanted:
-            model = load_model(path, device=place, dtype=DTYPES[allowed])
+        supported = capabilities_of(read_header(path).config).dtypes
+        precision = torch_dtype(choose_dtype(dtype, place, supported))
+        model = load_model(path, device=place, dtype=precision)
         name = name_or_path if isinstance(name_or_path, str) else name_or_path.stem
         return cls(model, name=name, sha256=hash_of(path))
 

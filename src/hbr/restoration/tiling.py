@@ -1,6 +1,6 @@
 """Plans of overlapping tiles: where they lie, and how they blend without seams.
 
-A plan is data; `hbr.restoration.running` takes a network over it. The two axes of a photo are
+A plan is data; `hbr.restoration.inference` takes a network over it. The two axes of a photo are
 worked out alone, and the window of a tile is the outer product of its windows along them.
 
 Shapes: h w the photo, t_h t_w a tile, all in pixels.
@@ -139,7 +139,7 @@ def plan_tiles(
             that the model was trained on, at most a quarter above it, on every device: it takes
             the number of tiles that covers the photo with the least computed twice. A photo up to
             1.25 times the native size is one tile. Memory does not enter: where it runs out,
-            `hbr.restoration.running` takes smaller tiles.
+            `hbr.restoration.inference` takes smaller tiles.
 
     Raises:
         ValueError: `tile` is below the smallest size that the model can be tiled with.

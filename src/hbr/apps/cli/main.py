@@ -23,6 +23,7 @@ from hbr.apps.cli import (
     study,
     train,
 )
+from hbr.devices import is_out_of_memory
 from hbr.errors import ExitCode, HbrError, reason, with_type
 from hbr.version import __version__
 
@@ -114,7 +115,7 @@ def _describe(error: Exception) -> tuple[str, int]:
         return _usage(error), int(getattr(error, "exit_code", ExitCode.USAGE))
     if isinstance(error, HbrError):
         return error.line, error.exit_code
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return (
             "out of memory; smaller tiles (--tile), crops or batches, or --device cpu, need less",
             ExitCode.MEMORY,
@@ -130,16 +131,6 @@ def _usage(error: Any) -> str:
     if type(error).__name__ == "NoArgsIsHelpError":
         return f"a command is missing; {path} --help lists them"
     return f"{error.format_message().rstrip('.')}; {path} --help tells more"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    if not isinstance(error, RuntimeError) or "torch" not in sys.modules:
-        return False
-    from hbr.restoration.running import is_out_of_memory
-
-    return is_out_of_memory(error)
 
 
 def _drop_unwritable_output() -> None:

@@ -13,8 +13,8 @@ from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from hbr.restoration.batch import FileRecord, Restore, Tally
+    from hbr.restoration.inference import Progress
     from hbr.restoration.jobs import Existing
-    from hbr.restoration.running import Progress
 
 DEFAULT_MAX_PIXELS = 200_000_000  # hbr.image's, which --help need not load
 
@@ -178,9 +178,9 @@ def _load(
 ) -> Restore:
     """The model with its settings; what is wrong with them shows before the first photo."""
     from hbr.config import ConfigError
+    from hbr.devices import choose_device
     from hbr.models import WeightsError
     from hbr.restoration import Restorer
-    from hbr.restoration.devices import choose_device
     from hbr.restoration.tiling import plan_tiles
 
     option = "--device"

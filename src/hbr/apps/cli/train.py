@@ -58,8 +58,7 @@ def train(
 
         show_plan(recipe, processes, "cuda" if device == "auto" else device, as_json=as_json)
         return
-    from hbr.restoration.devices import choose_device
-    from hbr.restoration.running import is_out_of_memory
+    from hbr.devices import choose_device, is_out_of_memory
     from hbr.training.loop import Trainer
 
     try:

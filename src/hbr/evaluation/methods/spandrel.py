@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbr.devices import choose_device, reproducible, torch_dtype
 from hbr.errors import display_name, one_line
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.config import SpandrelConfig, Tile
@@ -24,8 +25,7 @@ from hbr.evaluation.methods.feeding import Pixels, fed_size, resized, wanted_siz
 from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
 from hbr.files import sha256
 from hbr.image.pixels import to_8_bits
-from hbr.restoration.devices import DTYPES, choose_device, reproducible
-from hbr.restoration.running import run_within_memory
+from hbr.restoration.inference import run_within_memory
 from hbr.restoration.tiling import least_tile, plan_tiles
 
 # Such networks are convolutions or windows and take any size; tiles are for memory only.
@@ -113,7 +113,7 @@ class Network:
             "device": str(device),
             "dtype": dtype,
         }
-        self._dtype = DTYPES[dtype]
+        self._dtype = torch_dtype(dtype)
         self._device = device
         self._model = descriptor.to(device=device, dtype=self._dtype).eval()
         self._whole = descriptor.tiling.name != "SUPPORTED"

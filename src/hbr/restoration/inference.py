@@ -8,7 +8,6 @@ Shapes: b tiles of a batch, t_h t_w a tile, h w the photo, n rows.
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hbr.devices import fit_in_memory
 from hbr.errors import OutOfMemoryError
 from hbr.restoration.color import to_unit
 from hbr.restoration.tiling import (
@@ -117,15 +117,13 @@ def run_within_memory(
     Raises:
         OutOfMemoryError: the smallest tiles, one at a time, do not fit.
     """
-    while True:
-        try:
-            done = run_tiles(network, pixels, plan, batch=batch, device=device, progress=progress)
-            return Run(done, plan, batch)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside of `except`, where the traceback no longer holds the tensors of the failed run.
-        _free_memory()
+
+    def run(size: tuple[TilePlan, int]) -> NDArray[np.uint16]:
+        plan, batch = size
+        return run_tiles(network, pixels, plan, batch=batch, device=device, progress=progress)
+
+    def smaller(size: tuple[TilePlan, int]) -> tuple[TilePlan, int]:
+        plan, batch = size
         at_once = min(batch, len(plan))
         used = f"tiles of {plan.columns.tile}×{plan.rows.tile} pixels, {at_once} at a time"
         if smaller := smaller_tiles(plan, needs):
@@ -143,15 +141,10 @@ def run_within_memory(
             "out of memory on %s with %s: trying tiles of %d×%d, %d at a time",
             *(device, used, plan.columns.tile, plan.rows.tile, batch),
         )
+        return plan, batch
 
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device; torch has no one type for it."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # The CPU's allocator, MPS, and cuDNN or cuBLAS when they cannot allocate their workspace.
-    signs = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    done, (plan, batch) = fit_in_memory(run, (plan, batch), smaller)
+    return Run(done, plan, batch)
 
 
 class _Blend:
@@ -193,11 +186,3 @@ class _Blend:
         self._rows[:, : kept.shape[1]] = kept
         self._rows[:, kept.shape[1] :] = 0
         self._top = start
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():
-        torch.mps.empty_cache()

@@ -2,12 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from hbr.restoration.running import (
-    OutOfMemoryError,
-    is_out_of_memory,
-    run_tiles,
-    run_within_memory,
-)
+from hbr.devices import is_out_of_memory
+from hbr.errors import OutOfMemoryError
+from hbr.restoration.inference import run_tiles, run_within_memory
 from hbr.restoration.tiling import plan_tiles
 
 

@@ -1,0 +1,179 @@
+"""Where networks run: device, precision, batch size, reproducibility, and running out of memory.
+
+torch is imported inside the functions only, so that importing this module stays cheap.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+Size = TypeVar("Size")
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""Names of the precisions that networks run in."""
+
+_GIB = 2**30
+# A generous estimate for one 512×512 tile in a network the size of Stable Diffusion.
+_CUDA_MEMORY_PER_TILE = 8 * _GIB
+_LARGEST_BATCH = 8
+# The CPU allocator, CUDA and MPS, and cuDNN or cuBLAS failing to allocate their workspace.
+_OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_failed")
+
+
+def choose_device(name: str | torch.device = "auto") -> torch.device:
+    """The device of that name; "auto" is the first available of CUDA, MPS and the CPU.
+
+    Raises:
+        ValueError: there is no such device, or this machine does not have it.
+    """
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    expected = "it must be auto, cpu, cuda, cuda:N or mps"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device is {str(name)!r}; {expected}") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device is {str(name)!r}; {expected}")
+    available = {"cpu": True, "cuda": cuda, "mps": mps}[device.type]
+    if not available or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise ValueError(f"device is {str(name)!r}, which this machine does not have; {expected}")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device, supported: tuple[str, ...] = DTYPES) -> str:
+    """The precision of that name; "auto" is bfloat16 where the hardware computes in it.
+
+    Args:
+        name: "auto" or one of `supported`.
+        device: where the network runs.
+        supported: the precisions that the model supports.
+
+    Raises:
+        ValueError: the model does not support it.
+    """
+    if name == "auto":
+        fast = "bfloat16" if has_fast_bfloat16(device) else "float32"
+        return fast if fast in supported else "float32"
+    if name not in supported:
+        raise ValueError(f"dtype is {name!r}; it must be one of auto, {', '.join(supported)}")
+    return name
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype of one of `DTYPES`."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16 rather than emulating it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        # Older versions of torch have only these private names, and either may be removed.
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, check, bool)() for check in checks)
+    return False
+
+
+def choose_batch(device: torch.device) -> int:
+    """Tiles per batch: 1 on the CPU and MPS; on CUDA more, depending on the device's memory.
+
+    This uses the total memory, not what is free at the moment: the batch size can change the last
+    bit of a result, and the same input must give the same bytes.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return 1
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(1, min(_LARGEST_BATCH, memory // _CUDA_MEMORY_PER_TILE))
+
+
+@contextmanager
+def reproducible(seed: int, device: torch.device) -> Iterator[None]:
+    """Inference mode with a fixed seed and deterministic algorithms.
+
+    The caller's RNG state is restored afterwards.
+    """
+    import torch
+
+    cuda = [device] if device.type == "cuda" else []
+    cudnn = torch.backends.cudnn.flags(
+        enabled=True,
+        benchmark=False,
+        deterministic=True,
+        allow_tf32=torch.backends.cudnn.allow_tf32,
+    )
+    with torch.inference_mode(), torch.random.fork_rng(devices=cuda), cudnn:
+        torch.manual_seed(seed)
+        yield
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on any device; torch has no single type for it.
+
+    It loads no torch: where torch is not loaded, no error can be torch's.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+def fit_in_memory(
+    run: Callable[[Size], T], size: Size, smaller: Callable[[Size], Size]
+) -> tuple[T, Size]:
+    """Call `run(size)`; each time memory runs out, free it and try again with a smaller size.
+
+    Args:
+        run: the work.
+        size: to start with.
+        smaller: gives the next size to try, or raises if there is none.
+
+    Returns:
+        what `run` returned, and the size that fitted into memory.
+    """
+    while True:
+        try:
+            return run(size), size
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of `except`, where the traceback no longer holds the tensors of the failed run.
+        _free_memory()
+        size = smaller(size)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if (torch := sys.modules.get("torch")) is None:
+        return
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
