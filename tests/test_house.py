@@ -174,6 +174,8 @@ FORBIDDEN = [
     ("metrics", "models"),
     ("degradation", "metrics"),
     ("degradation", "models"),
+    ("degradation", "people"),
+    ("models", "people"),
     ("models", "degradation"),
     ("models", "metrics"),
     ("restoration", "degradation"),
@@ -192,6 +194,8 @@ FORBIDDEN = [
 ]
 ALLOWED = [
     ("metrics", "image"),
+    ("degradation", "people.types"),
+    ("models", "people.types"),
     ("models", "config"),
     ("training", "degradation"),
     ("training", "metrics"),
@@ -213,7 +217,7 @@ def lint_imports_with(planted: list[tuple[str, str]], folder: Path) -> str:
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
     for importer, imported in planted:
         home = copy / importer if (copy / importer).is_dir() else copy / f"{importer}.py"
-        file = home / f"planted_{imported}.py" if home.is_dir() else home
+        file = home / f"planted_{imported.replace('.', '_')}.py" if home.is_dir() else home
         with file.open("a") as out:
             out.write(f"\nimport hbr.{imported}\n")
     shutil.copy(ROOT / "pyproject.toml", folder)

@@ -359,9 +359,9 @@ def test_motion_blur_falls_on_people(run_hbr: Run, photo: Write, tmp_path: Path)
         (("--pairs-out", "pairs.csv"), ".parquet"),
         (("--resume", "--overwrite"), "choose one"),
         (("--people", "people.json"), "no motion blur"),
-        (("--people", "people.json", "--recipe", "motion-blur"), "knows nobody"),
+        (("--people", "people.json", "--recipe", "motion-blur"), "has no people in these photos"),
         (("--people", "gone.json", "--recipe", "motion-blur"), "gone.json: No such file"),
-        (("--people", "hq/a.png", "--recipe", "motion-blur"), "no COCO file of people"),
+        (("--people", "hq/a.png", "--recipe", "motion-blur"), "is not a COCO file"),
     ],
 )
 def test_wrong_usage_does_nothing(

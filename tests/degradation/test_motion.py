@@ -13,16 +13,14 @@ from hbr.degradation import (
     RECIPES,
     Degradation,
     MotionConfig,
-    Person,
     Recipe,
     Regions,
     degrade,
     draw,
     kernels,
-    read_people,
 )
 from hbr.degradation.motion import move, moved_mask, path_kernel
-from hbr.degradation.regions import Rle, _uncompressed, people_of
+from hbr.people.types import Person, Rle
 
 MOTION_BLUR = RECIPES["motion-blur"]
 STANDING = tuple(
@@ -184,15 +182,6 @@ def test_a_polygon_or_a_mask_is_the_outline():
     assert float((same.parts.any(dim=0) & same.outlines[0]).sum()) > 0.85 * mask.sum()
 
 
-def test_compressed_runs():
-    """Made by hand: 5 → "5"; 100 = 4 + 32·3 → "T3"; −3 → "M" (29 = −3 mod 32, sign bit set)."""
-    assert _uncompressed("5T3") == (5, 100)
-    # from the fourth run on: differences to the last but one
-    assert _uncompressed("5T34M") == (5, 100, 4, 97)
-    with pytest.raises(ConfigError, match="counts"):
-        _uncompressed("\n")
-
-
 def test_a_resized_photo_scales_its_people_and_a_cropped_one_is_refused():
     person = Person((100, 180), (20, 5, 60, 170))
     twice = Regions.of([person], (360, 200)).outlines[0]
@@ -200,58 +189,12 @@ def test_a_resized_photo_scales_its_people_and_a_cropped_one_is_refused():
     assert float(twice.sum()) == pytest.approx(4 * float(once.sum()), rel=0.02)
     with pytest.raises(ValueError, match="annotated for 100x180, but it is 180x100"):
         Regions.of([person], (100, 180))
+    unknown = dataclasses.replace(person, image_size=None)
+    assert torch.equal(Regions.of([unknown], (180, 100)).outlines[0], once)
     half = Regions.of([person], (360, 200), longest=180)
     assert torch.equal(half.outlines[0], once)
     outside = Person((100, 180), (200.0, 10.0, 20.0, 20.0))
     assert len(Regions.of([outside, person], (180, 100)).outlines) == 1
-
-
-def test_people_of_the_shared_photos(shared):
-    people = read_people(shared / "photos/coco-cc/instances.json")
-    assert len(people) == 276
-    assert sum(map(len, people.values())) == 276
-    name, (person,) = next((n, p) for n, p in people.items() if len(p) == 1)
-    assert people_of(people, name) == people_of(people, f"sub/{name}") == (person,)
-    assert people_of(people, "nobody.jpg") == ()
-    w, h = person.image_size
-    assert Regions.of([person], (h, w)).outlines.any()
-    assert from_dict(Person, json.loads(json.dumps(to_dict(person)))) == person
-
-
-COCO = {
-    "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 180}],
-    "annotations": [{"id": 7, "image_id": 1, "category_id": 1, "bbox": [20, 5, 60, 170]}],
-    "categories": [{"id": 1, "name": "person"}],
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda c: c.pop("categories"), "no 'categories'"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "unpack"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 4]), "annotation 7: box"),
-        (lambda c: c["annotations"][0].update(keypoints=[1, 2, 2]), "annotation 7: keypoints"),
-        (
-            lambda c: c["annotations"][0].update(
-                segmentation={"size": [180, 100], "counts": [5, 6]}
-            ),
-            "annotation 7: counts",
-        ),
-        (lambda c: c["images"].clear(), "no 1"),
-        (lambda c: c["images"][0].update(width=math.inf), "no COCO file"),
-    ],
-)
-def test_a_broken_people_file_is_named(tmp_path, change, told):
-    file = tmp_path / "people.json"
-    coco = json.loads(json.dumps(COCO))
-    file.write_text(json.dumps(coco))
-    assert len(read_people(file)["a.jpg"]) == 1
-    change(coco)
-    file.write_text(json.dumps(coco))
-    with pytest.raises(ConfigError, match=told) as raised:
-        read_people(file)
-    assert str(file) in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_people_are_found_by_name(pairs: list[Pair], tmp_path: Path) -> None:
         evaluate(pairs, EvaluateConfig(("person-keypoints",), people=file))
     (tmp_path / "none.json").write_text("[")
     broken = EvaluateConfig(("person-colour",), people=tmp_path / "none.json", workers=0)
-    with pytest.raises(MetricError, match=r"none\.json is no JSON"):
+    with pytest.raises(MetricError, match=r"none\.json is not a COCO file"):
         evaluate(pairs, broken)
 
 

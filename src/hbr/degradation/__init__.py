@@ -12,7 +12,7 @@ from hbr.degradation.recipe import (
     find_recipe,
     weakened,
 )
-from hbr.degradation.regions import Person, Regions, read_people
+from hbr.degradation.regions import Regions
 
 __all__ = [
     "RECIPES",
@@ -20,7 +20,6 @@ __all__ = [
     "Degradation",
     "Motion",
     "MotionConfig",
-    "Person",
     "Recipe",
     "Regions",
     "StageConfig",
@@ -29,6 +28,5 @@ __all__ = [
     "find_recipe",
     "jpeg",
     "libjpeg",
-    "read_people",
     "weakened",
 ]

@@ -35,13 +35,14 @@ from hbr.config import ConfigError, check, to_dict
 from hbr.degradation.pairs import PairRow
 from hbr.degradation.pipeline import Degradation, degrade, draw
 from hbr.degradation.recipe import Recipe, weakened
-from hbr.degradation.regions import Person, Regions
+from hbr.degradation.regions import Regions
 from hbr.devices import is_out_of_memory
 from hbr.distributed import Shard
 from hbr.errors import OutOfMemoryError, display_name, one_line, with_type
 from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.image.pixels import to_8_bits
+from hbr.people.types import Person
 from hbr.processes import ctrl_c_waits, end_with_parent
 from hbr.version import __version__
 

@@ -8,11 +8,8 @@ Shapes: n parts, h w pixels. Coordinates are in pixels, y downwards, (0, 0) the 
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -20,13 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbr.config import ConfigError, check
-
-Point = tuple[float, float]
-Keypoint = tuple[float, float, int]
+from hbr.people.types import SEEN, Person, Point, Rle
 
 # COCO: 0–4 face, 5 6 shoulders, 7 8 elbows, 9 10 wrists, 11 12 hips, 13 14 knees, 15 16 ankles
-_N_KEYPOINTS = 17
 _FACE = range(5)
 _TRUNK = (5, 6, 12, 11)
 # joints, and how far beyond the last of them the hand or foot reaches
@@ -49,56 +42,6 @@ _CELLS = (
     (0.0, 0.55, 0.5, 1.0),
     (0.5, 0.55, 1.0, 1.0),
 )
-
-
-@dataclass(frozen=True)
-class Rle:
-    """A mask as COCO writes crowds and machine-made masks: column by column, 0s first.
-
-    Attributes:
-        size: (h, w).
-        counts: lengths of the runs, which add up to h·w.
-    """
-
-    size: tuple[int, int]
-    counts: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        """Check that the runs fill the mask."""
-        ok = min(self.counts, default=0) >= 0 and sum(self.counts) == self.size[0] * self.size[1]
-        check(ok, "counts", sum(self.counts), f"runs that fill {self.size[0]}x{self.size[1]}")
-
-    def mask(self) -> np.ndarray:
-        """Bool [h, w]."""
-        values = np.arange(len(self.counts)) % 2 == 1
-        return np.repeat(values, self.counts).reshape(self.size, order="F")
-
-
-@dataclass(frozen=True)
-class Person:
-    """An annotated person; what is not known is None.
-
-    Attributes:
-        image_size: (w, h) of the image that the coordinates belong to.
-        box: x, y, width, height.
-        keypoints: 17 in COCO's order: x, y, and 0 for those that are not annotated.
-        outline: polygons, each of three points or more, or a mask.
-    """
-
-    image_size: tuple[int, int]
-    box: tuple[float, float, float, float]
-    keypoints: tuple[Keypoint, ...] | None = None
-    outline: tuple[tuple[Point, ...], ...] | Rle | None = None
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        check(min(self.image_size) >= 1, "image_size", self.image_size, "1 pixel or more")
-        numbers = [*self.box, *(v for p in self.keypoints or () for v in p)]
-        check(bool(np.isfinite(numbers).all()), "box", self.box, "finite, keypoints too")
-        check(min(self.box[2:]) > 0, "box", self.box, "of some width and height")
-        if self.keypoints is not None:
-            n = len(self.keypoints)
-            check(n == _N_KEYPOINTS, "keypoints", n, f"{_N_KEYPOINTS} keypoints, as in COCO")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +86,7 @@ class Regions:
         Raises:
             ValueError: the annotated image is of another shape.
         """
-        for person in people:
-            _check_shape(person, size)
+        people = [_with_size(person, size) for person in people]
         if longest is not None and max(size) > longest:
             h, w = (max(round(edge * longest / max(size)), 1) for edge in size)
             size = (h, w)
@@ -164,105 +106,25 @@ def _stacked(masks: list[np.ndarray], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), bool))
 
 
-def read_people(path: str | Path) -> dict[str, tuple[Person, ...]]:
-    """The people of a COCO file (instances or person keypoints), by the file name of the image.
+def _with_size(person: Person, size: tuple[int, int]) -> Person:
+    """A person whose image size is known, and fits an image of (h, w).
 
-    Crowds are left out. Images without people are there, with none.
-
-    Raises:
-        ConfigError: the file cannot be read, or is no COCO file.
+    A resized copy has the same shape, up to a pixel; a turned or cropped one has not.
     """
-    try:
-        coco = json.loads(Path(path).read_text(encoding="utf-8"))
-        wanted = {c["id"] for c in coco["categories"] if c["name"] == "person"}
-        images = {image["id"]: image for image in coco["images"]}
-        found: dict[str, list[Person]] = defaultdict(list)
-        for entry in coco["annotations"]:
-            if entry["category_id"] in wanted and not entry.get("iscrowd"):
-                image = images[entry["image_id"]]
-                found[image["file_name"]].append(_person(entry, image))
-        return {image["file_name"]: tuple(found[image["file_name"]]) for image in images.values()}
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except ConfigError as error:
-        number = entry.get("id")
-        raise ConfigError(f"{path}: annotation {number}: {error}") from None
-    except (
-        *(ValueError, KeyError, TypeError, AttributeError, IndexError),
-        *(OverflowError, RecursionError),
-    ) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise ConfigError(f"{path} is no COCO file of people: {what}") from None
-
-
-def people_of(people: Mapping[str, tuple[Person, ...]], place: str) -> tuple[Person, ...]:
-    """Those of the image at this place in its folder ("sub/a.jpg"), else of its name alone."""
-    return people.get(place) or people.get(Path(place).name) or ()
-
-
-def _person(entry: Mapping[str, Any], image: Mapping[str, Any]) -> Person:
-    flat = entry.get("keypoints")
-    keypoints = None
-    if flat:
-        keypoints = tuple(
-            (float(x), float(y), int(v))
-            for x, y, v in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        )
-    x, y, w, h = map(float, entry["bbox"])
-    size = (int(image["width"]), int(image["height"]))
-    return Person(size, (x, y, w, h), keypoints, _outline(entry.get("segmentation")))
-
-
-def _outline(value: Any) -> tuple[tuple[Point, ...], ...] | Rle | None:
-    if not value:
-        return None
-    if isinstance(value, dict):
-        counts = value["counts"]
-        runs = _uncompressed(counts) if isinstance(counts, str) else tuple(map(int, counts))
-        h, w = value["size"]
-        return Rle((int(h), int(w)), runs)
-    polygons = (
-        tuple(zip(map(float, flat[::2]), map(float, flat[1::2]), strict=True)) for flat in value
-    )
-    return tuple(polygon for polygon in polygons if len(polygon) >= 3) or None
-
-
-def _uncompressed(text: str) -> tuple[int, ...]:
-    """COCO's compressed runs: signed numbers in base 32, differences to the last but one run.
-
-    A character less 48 holds five bits, low ones first, and a sixth that says that more follow;
-    the fifth of the last one is the sign.
-    """
-    runs: list[int] = []
-    number = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        check(0 <= bits < 64, "counts", character, "a character of COCO's compressed runs")
-        number |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            number -= 1 << shift
-        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-        number = shift = 0
-    return tuple(runs)
-
-
-def _check_shape(person: Person, size: tuple[int, int]) -> None:
-    """A resized copy has the same shape, up to a pixel; a turned or cropped one has not."""
     h, w = size
-    width, height = person.image_size
+    width, height = person.image_size or (w, h)
     if abs(width * h - height * w) > max(width, height, w, h):
         raise ValueError(
             f"its people are annotated for {width}x{height}, but it is {w}x{h}; "
             "take the photo that was annotated"
         )
+    return replace(person, image_size=(width, height))
 
 
 def _parts(person: Person, size: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray]]:
     """The outline of a person and its parts, none of them empty: bool [h, w] each."""
-    scale = (size[1] / person.image_size[0], size[0] / person.image_size[1])
+    width, height = person.image_size or size[::-1]
+    scale = (size[1] / width, size[0] / height)
     outline = _outline_mask(person, size, scale)
     shapes = _limbs(person, size, scale) or _cells(person, size, scale)
     return outline, [part for shape in shapes if (part := shape & outline).any()]
@@ -299,7 +161,7 @@ def _limbs(person: Person, size: tuple[int, int], scale: Point) -> list[np.ndarr
     seen = {
         i: np.array([x * scale[0], y * scale[1]])
         for i, (x, y, visible) in enumerate(person.keypoints)
-        if visible
+        if visible >= SEEN
     }
     half = _half_width(person, seen, scale)
     out = []

@@ -194,6 +194,7 @@ def evaluate(
         if not resume:
             kept.unlink(missing_ok=True)
     rows: list[Measured] = []
+    noted: dict[str, None] = {}
     found = measure_all(
         pairs, config.measuring, workers=config.processes, batch=config.at_once, known=kept
     )
@@ -201,6 +202,7 @@ def evaluate(
         for measured, available in found:
             infos |= available.infos
             unavailable |= available.unavailable
+            noted |= dict.fromkeys(available.warnings)
             _check_some(unavailable, infos)
             append("".join(filter(None, (as_line(m, infos) for m in measured))))
             rows += measured
@@ -213,7 +215,7 @@ def evaluate(
             summaries[name] = _of_folder(name, numbers[name], rows)
         else:
             summaries[name] = _over_rows(name, rows, config, error)
-    warnings = (*_warnings(rows, summaries), *folders.warnings)
+    warnings = (*noted, *_warnings(rows, summaries), *folders.warnings)
     return Evaluation(infos, rows, summaries, warnings, unavailable)
 
 

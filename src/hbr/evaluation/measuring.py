@@ -104,10 +104,12 @@ class Availability:
         infos: id → its row as it was loaded: the version then names the package and the weights
             that its numbers depend on.
         unavailable: id → one line that says why not.
+        warnings: lines about the annotations of people.
     """
 
     infos: Mapping[str, MetricInfo] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def read_known(file: Path | None, metrics: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
@@ -169,7 +171,8 @@ class Measurer:
             except Exception as error:  # of a device that is not there, torch raises anything
                 unavailable[name] = why_not(name, error)
         infos = {name: metric.info for name, metric in self.metrics.items()}
-        self.available = Availability(infos, unavailable)
+        warning = None if self._people is None else self._people.annotated.warning
+        self.available = Availability(infos, unavailable, (warning,) if warning else ())
         self.known = read_known(known, infos.values())
         self._how = f"size {config.size}, {self._people.digest if self._people else 'no people'}"
 
@@ -298,15 +301,13 @@ class _People:
 
         Raises:
             MetricError: no file of people was given.
-            hbr.people.DetectorError: a file cannot be used.
+            ConfigError, hbr.people.DetectorError: a file cannot be used.
         """
-        from hbr.people import people_from_coco
+        from hbr.people import read_people
 
         if config.people is None:
             raise MetricError("the people in the pictures are not known; give them by --people")
-        self._file = config.people
-        self._people = people_from_coco(config.people)
-        self._names = {str(Path(name).with_suffix("")): name for name in self._people}
+        self.annotated = read_people(config.people)
         self._pose: Callable[..., Any] | None = None
         self.digest = f"people {sha256(config.people)}"
         if config.pose is not None:
@@ -326,11 +327,15 @@ class _People:
         return {"people": people, "restored_people": self._pose(pixels, people)}
 
     def _of(self, pair: Pair) -> Any:
+        from hbr.people import People
+
         file = pair.reference or pair.restored
-        for stem in (pair.stem, file.stem):
-            if stem in self._names:
-                return self._people[self._names[stem]]
-        raise MetricError(f"{display_name(self._file)} has no picture called {file.name}")
+        for place in (pair.stem + file.suffix, file.name):
+            people = self.annotated.find(place, any_suffix=True)
+            if people is not None:
+                return People.of(people)
+        path = display_name(self.annotated.path)
+        raise MetricError(f"{path} has no picture called {file.name}")
 
 
 def _content(file: Path) -> bytes:

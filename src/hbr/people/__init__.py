@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hbr.lazy import lazy
 
 if TYPE_CHECKING:
-    from hbr.people.annotations import people_from_coco
+    from hbr.people.coco import read_people
     from hbr.people.detectors import DEFAULT_DETECTOR, Detector, load_detector
     from hbr.people.types import DetectorError, People
 
@@ -15,7 +15,7 @@ _HOMES = {
     "DetectorError": "hbr.people.types",
     "People": "hbr.people.types",
     "load_detector": "hbr.people.detectors",
-    "people_from_coco": "hbr.people.annotations",
+    "read_people": "hbr.people.coco",
 }
 __all__ = [
     "DEFAULT_DETECTOR",
@@ -23,6 +23,6 @@ __all__ = [
     "DetectorError",
     "People",
     "load_detector",
-    "people_from_coco",
+    "read_people",
 ]
 __getattr__, __dir__ = lazy(__name__, _HOMES)

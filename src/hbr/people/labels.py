@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hbr.people.types import DetectorError
 
 PERSON_LABELS = frozenset(
@@ -10,13 +12,18 @@ PERSON_LABELS = frozenset(
 """Labels of persons in the vocabularies that detectors are trained on, in lower case."""
 
 
+def normalised(label: str) -> str:
+    """A label as labels are compared: lower case, words separated by one space."""
+    return re.sub(r"[\s_-]+", " ", label).strip().casefold()
+
+
 def person_classes(names: dict[int, str]) -> list[int]:
     """The indices of the person classes of a detector.
 
     Raises:
         DetectorError: there is none.
     """
-    numbers = [n for n, name in sorted(names.items()) if name.strip().lower() in PERSON_LABELS]
+    numbers = [n for n, name in sorted(names.items()) if normalised(name) in PERSON_LABELS]
     if not numbers:
         known = ", ".join(list(names.values())[:8])
         raise DetectorError(f"the detector has no person class; its classes are {known} …")

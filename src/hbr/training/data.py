@@ -6,12 +6,9 @@ one would. Shapes: b batch, s edge of the crop.
 
 from __future__ import annotations
 
-import json
 import signal
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +20,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from hbr.config import ConfigError
 from hbr.degradation import RECIPES, Degradation, degrade, draw
 from hbr.image import PhotoError
+from hbr.people.coco import AnnotatedPeople, read_people
+from hbr.people.types import Person
 from hbr.processes import ctrl_c_waits
 from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
 from hbr.training.photos import FolderPhotos, Photos, open_photos, photo_files, read_pixels
@@ -46,45 +45,38 @@ class Pair:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def person_boxes(file: Path) -> dict[str, list[Box]]:
-    """File name → person boxes (x, y, width, height in pixels) of a COCO file, crowds left out."""
-    try:
-        coco = json.loads(file.read_text())
-        people = {c["id"] for c in coco["categories"] if c["name"] == "person"}
-        names = {image["id"]: image["file_name"] for image in coco["images"]}
-        boxes: dict[str, list[Box]] = defaultdict(list)
-        for a in coco["annotations"]:
-            if a["category_id"] in people and not a.get("iscrowd"):
-                x, y, w, h = a["bbox"]
-                boxes[names[a["image_id"]]].append((x, y, w, h))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} is no COCO file: {error!r}") from None
-    return dict(boxes)
-
-
 class Source:
     """The crops of some photos.
 
     Attributes:
-        allowed: how many of them may be unreadable one after the other.
+        photos: those that crops are drawn from.
+        boxes: the person boxes of each photo; None if crops fall anywhere.
+        warning: one line about annotations that were skipped.
+        allowed: how many photos may be unreadable one after the other.
     """
 
     def __init__(self, config: SourceConfig) -> None:
-        self.boxes = person_boxes(config.boxes) if config.boxes else None
-        self.photos = self._chosen(config)
+        annotated = read_people(config.boxes) if config.boxes else None
+        self.warning = annotated.warning if annotated is not None else None
+        self.photos, self.boxes = self._chosen(config, annotated)
         self.allowed = len(self.photos) - 1
 
-    def _chosen(self, config: SourceConfig) -> Photos:
-        if config.photos is None or (self.boxes is None and not config.exclude):
-            return open_photos(config)
-        files = [
-            file
-            for file in photo_files(config.photos)
-            if file.name not in config.exclude and (self.boxes is None or file.name in self.boxes)
-        ]
+    def _chosen(
+        self, config: SourceConfig, annotated: AnnotatedPeople | None
+    ) -> tuple[Photos, list[list[Box]] | None]:
+        if config.photos is None or (annotated is None and not config.exclude):
+            return open_photos(config), None
+        files, boxes = [], []
+        for file in photo_files(config.photos):
+            people: Sequence[Person] = ()
+            if annotated is not None:
+                people = annotated.find(file.relative_to(config.photos).as_posix()) or ()
+            if file.name not in config.exclude and (annotated is None or people):
+                files.append(file)
+                boxes.append([person.box for person in people])
         if not files:
             raise ConfigError(f"{config.photos}: no photo is left of `boxes` and `exclude`")
-        return FolderPhotos(config.photos, files)
+        return FolderPhotos(config.photos, files), None if annotated is None else boxes
 
     def crop(
         self,
@@ -153,7 +145,7 @@ class Source:
         free = (hw[0] - size + 1, hw[1] - size + 1)
         if self.boxes is None:
             return _integer(free[0], generator), _integer(free[1], generator)
-        boxes = self.boxes[Path(self.photos.name(index)).name]
+        boxes = self.boxes[index]
         x, y, w, h = (v * factor for v in boxes[_integer(len(boxes), generator)])
         # a point of the box becomes the middle of the crop
         middle = (y + h * _unit(generator), x + w * _unit(generator))

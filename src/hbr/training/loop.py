@@ -111,6 +111,8 @@ class Trainer:
         config, state, processes = self.config, self.state, self.processes
         processes.begin()
         pairs = TrainingPairs(config, state.step, processes.index, processes.count)
+        for warning in filter(None, (source.warning for source in pairs.sources)):
+            self.report(warning)
         skipped = Skipped(pairs.photos, config.data.errors, state.skipped)
         with self._curves() as curves, _stoppable() as stopped:
             started, first = time.monotonic(), state.step

@@ -31,7 +31,7 @@ from hbr.curation.sources.configs import (
     WiderConfig,
     YoloConfig,
 )
-from hbr.curation.sources.json_stream import JsonCutError, top_level
+from hbr.people.json_stream import JsonCutError, top_level
 
 JPEG = (Path(__file__).parents[2] / "data" / "purple.jpg").read_bytes()
 PERSON = {"id": 1, "name": "person"}
@@ -156,7 +156,7 @@ def test_json_across_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path.write_text(json.dumps(data, indent=3))
     expected = [("a", element) for element in data["a"]] + [("d", 12345.678), ("e", {"f": []})]  # type: ignore[attr-defined]
     for chunk in (1, 2, 3, 7, 1000):
-        monkeypatch.setattr("hbr.curation.sources.json_stream.CHUNK", chunk)
+        monkeypatch.setattr("hbr.people.json_stream.CHUNK", chunk)
         assert list(top_level(path)) == expected
     path.write_text('{"a": [1, 2')
     seen = top_level(path)

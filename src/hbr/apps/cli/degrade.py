@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +17,7 @@ from hbr.errors import ExitCode
 if TYPE_CHECKING:
     from hbr.degradation.folder import DegradeSettings, Item, Outcome
     from hbr.degradation.recipe import Recipe
-    from hbr.degradation.regions import Person
+    from hbr.people.coco import AnnotatedPeople
     from hbr.restoration.jobs import BatchPlan
 
 DEFAULT_MAX_PIXELS = 200_000_000  # hbr.image's, which --help need not load
@@ -135,7 +135,10 @@ def degrade(
             plan = plan_batch(
                 [source], out, format=file_format.value, recursive=recursive, existing="resume"
             )
-            items = _items(plan, Path(out), _people(people, chosen))
+            annotated = _people(people, chosen)
+            if annotated is not None and annotated.warning:
+                reporter.say("warning", annotated.warning)
+            items = _items(plan, Path(out), annotated)
             if not overwrite and not resume:
                 refuse_existing(items, part)
             for bad in plan.bad:
@@ -181,30 +184,30 @@ def _check_manifest(path: Path | None, *, may_exist: bool) -> None:
         raise ConfigError(f"{path} exists; --resume and --overwrite make it again")
 
 
-def _people(path: Path | None, recipe: Recipe) -> Mapping[str, tuple[Person, ...]]:
-    """The annotated people, by file name; what is asked for and not used is an error."""
+def _people(path: Path | None, recipe: Recipe) -> AnnotatedPeople | None:
+    """The annotated people; what is asked for and not used is an error."""
     if path is None:
-        return {}
+        return None
     if recipe.motion is None:
         raise typer.BadParameter("the recipe has no motion blur.", param_hint="--people")
-    from hbr.degradation.regions import read_people
+    from hbr.people.coco import read_people
 
     return read_people(path)
 
 
-def _items(plan: BatchPlan, out: Path, people: Mapping[str, tuple[Person, ...]]) -> list[Item]:
+def _items(plan: BatchPlan, out: Path, people: AnnotatedPeople | None) -> list[Item]:
     """What is planned, sorted by name, each with its people."""
     from hbr.config import ConfigError
     from hbr.degradation.folder import Item
-    from hbr.degradation.regions import people_of
 
     items = []
     for job in (*plan.jobs, *plan.finished):
         place = Path(job.target.name) if job.target == out else job.target.relative_to(out)
         hq = place.with_name(job.source.name).as_posix()
-        items.append(Item(job.source, job.target, place.as_posix(), hq, people_of(people, hq)))
-    if people and items and not any(item.people for item in items):
-        raise ConfigError(f"people: the file knows nobody in these photos, such as {items[0].hq}")
+        found = people.find(hq) if people is not None else None
+        items.append(Item(job.source, job.target, place.as_posix(), hq, found or ()))
+    if people is not None and items and not any(item.people for item in items):
+        raise ConfigError(f"{people.path} has no people in these photos, such as {items[0].hq}")
     return sorted(items, key=lambda item: item.name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -12,14 +11,10 @@ from typing import Any, Literal, get_args
 from hbr.config import ConfigError
 from hbr.curation.sources.base import Box, BoxKind
 from hbr.errors import one_line
+from hbr.people.labels import normalised
 
 Role = Literal["person", "head", "crowd", "ignore"]
 ROLES: tuple[Role, ...] = get_args(Role)
-
-
-def normal(label: str) -> str:
-    """The label as it is compared: lower case, one space between words."""
-    return re.sub(r"[\s_-]+", " ", label).strip().casefold()
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Vocabulary:
 
     def role(self, label: str) -> Role | None:
         """What this label names; None for all that has nothing to do with people."""
-        return self.roles.get(normal(label))
+        return self.roles.get(normalised(label))
 
     def box(
         self,
@@ -85,8 +80,8 @@ def load_vocabulary(name: str, extra: Path | None = None, people: Iterable[str] 
     roles: dict[str, Role] = {}
     for table in tables:
         for role, labels in table.get(name, {}).items():
-            roles.update({normal(label): role for label in labels})
-    roles.update({normal(label): "person" for label in people})
+            roles.update({normalised(label): role for label in labels})
+    roles.update({normalised(label): "person" for label in people})
     return Vocabulary(roles)
 
 

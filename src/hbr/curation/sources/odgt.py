@@ -11,7 +11,8 @@ from typing import Any
 from hbr.curation.sources.base import Box, BoxKind, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import Seen
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import at, broken, number, pixels, text
+from hbr.curation.sources.paths import at, broken
+from hbr.people.values import number, pixels, text
 
 # A line of 300 people is 60 kB; what is longer is no line of this format.
 MAX_LINE = 16 << 20

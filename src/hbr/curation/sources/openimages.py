@@ -25,7 +25,8 @@ from typing import Any
 from hbr.curation.sources.base import Box, BoxKind, ImageRef, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage
 from hbr.curation.sources.labels import Role, Vocabulary
-from hbr.curation.sources.paths import broken, number, text
+from hbr.curation.sources.paths import broken
+from hbr.people.values import number, text
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SUBSETS = ("", "train", "validation", "test")

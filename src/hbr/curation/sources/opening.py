@@ -30,13 +30,13 @@ from hbr.curation.sources.labels import load_vocabulary
 from hbr.curation.sources.odgt import OdgtSource
 from hbr.curation.sources.openimages import OpenImagesSource
 from hbr.curation.sources.parquet import ParquetSource
-from hbr.curation.sources.paths import clean
 from hbr.curation.sources.row_reader import Told
 from hbr.curation.sources.tars import TarSource
 from hbr.curation.sources.voc import VocSource
 from hbr.curation.sources.wider import WiderSource
 from hbr.curation.sources.yolo import YoloSource, read_classes
 from hbr.image import is_photo_name
+from hbr.people.values import clean
 
 HUB = "hf://"
 _IMAGES = ("images", "Images", "JPEGImages", "img")

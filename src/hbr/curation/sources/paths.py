@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import in_order
+from hbr.people.values import clean
 
 
 def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:
@@ -61,11 +62,6 @@ def locate(folder: Path, name: str) -> tuple[str | None, str | None]:
     return f"{folder}/{'/'.join(parts)}", f"{name}: named by the annotations, but not in {folder}"
 
 
-def clean(words: str) -> str:
-    """Text that can be written as UTF-8: what cannot becomes an escape."""
-    return words.encode("utf-8", "backslashreplace").decode()
-
-
 def broken(source: str, key: str, error: str) -> SourceImage:
     """The record of something that is no image: a bad line, a cut file."""
     return SourceImage(source, clean(key), None, error=clean(error))
@@ -82,24 +78,3 @@ def at(folder: Path, name: str) -> tuple[ImageRef | None, str | None]:
     """`locate`, as a reference."""
     path, error = locate(folder.absolute(), name)
     return (None if path is None else ImageRef(path)), error
-
-
-def number(value: object) -> float:
-    """A number as annotations write it; NaN for what is none, so that the box gets its reason."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return float("nan")
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return float("nan")
-
-
-def pixels(value: object) -> int | None:
-    """A width or height as annotations state it; None for what is none."""
-    size = number(value)
-    return int(size) if 0 < size < 1 << 31 else None
-
-
-def text(value: object) -> str | None:
-    """Text that is not empty and can be written, else None."""
-    return clean(value).strip() or None if isinstance(value, str) else None

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from hbr.curation.sources.base import Box, BoxKind
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import number, pixels, text
+from hbr.people.values import number, pixels, text
 
 BoxForm = Literal["xywh", "xyxy", "cxcywh"]
 COLUMNS = (

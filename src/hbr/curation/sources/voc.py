@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from hbr.curation.sources.base import Box, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import Seen
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import at, badly_named, broken, number, pixels, text, walk
+from hbr.curation.sources.paths import at, badly_named, broken, walk
+from hbr.people.values import number, pixels, text
 
 # An image of thousands of objects takes a megabyte.
 MAX_BYTES = 32 << 20

@@ -16,8 +16,9 @@ from typing import Literal
 from hbr.curation.sources.base import SourceError, SourceImage
 from hbr.curation.sources.disk_tables import Seen
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import at, badly_named, broken, number, walk
+from hbr.curation.sources.paths import at, badly_named, broken, walk
 from hbr.image import is_photo_name
+from hbr.people.values import number
 
 WiderLayout = Literal["face", "pedestrian", "person"]
 PERSON_CLASSES = {

@@ -9,8 +9,9 @@ from typing import Any
 
 from hbr.curation.sources.base import Box, ImageRef, SourceError, SourceImage
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import badly_named, number, walk
+from hbr.curation.sources.paths import badly_named, walk
 from hbr.image import is_photo_name
+from hbr.people.values import number
 
 MAX_CLASSES = 100_000
 
