@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,9 @@ from typing import Literal
 
 from hbr.config import check
 from hbr.errors import HbrError, display_name
-from hbr.image import is_photo_name
+from hbr.image.paths import is_picture_name, walk_files
 
 Policy = Literal["error", "skip"]
-
-# Pictures that cannot be read. They count: to pass them over in silence would make them missing.
-_UNREADABLE = {".gif", ".heic", ".heif", ".jp2", ".jxl"}
 
 
 class PairingError(HbrError, ValueError):
@@ -117,7 +114,14 @@ def find_pictures(
         what = "is not a folder" if folder.exists() else "does not exist"
         raise PairingError(f"{name}: {what}; name a folder of pictures")
     found: dict[str, Path] = {}
-    for path in sorted(_pictures_below(folder, recursive)):
+    try:
+        names = list(walk_files(folder, is_picture_name, enter=lambda _: recursive))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise PairingError(
+            f"{display_name(error.filename or folder)}: cannot be read ({reason})"
+        ) from None
+    for path in sorted(folder / name for name in names):
         stem = rules.stem(str(path.relative_to(folder)))
         if stem in found:
             raise PairingError(
@@ -129,19 +133,6 @@ def find_pictures(
         hint = "" if recursive else "; --recursive looks into its folders"
         raise PairingError(f"{name}: holds no pictures{hint}")
     return dict(sorted(found.items()))
-
-
-def _pictures_below(folder: Path, recursive: bool) -> Iterable[Path]:
-    def fail(error: OSError) -> None:
-        reason = (error.strerror or str(error)).lower()
-        raise PairingError(f"{display_name(error.filename or folder)}: cannot be read ({reason})")
-
-    for root, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [n for n in folders if recursive and not n.startswith(".")]
-        for file in files:
-            unreadable = Path(file).suffix.lower() in _UNREADABLE and not file.startswith(".")
-            if unreadable or is_photo_name(file):
-                yield Path(root, file)
 
 
 def pair(

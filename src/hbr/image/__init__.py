@@ -24,8 +24,9 @@ The choices made here, in one place:
 """
 
 from hbr.errors import PhotoError
+from hbr.image.paths import READ_SUFFIXES, is_photo_name
 from hbr.image.photo import Photo
-from hbr.image.reading import DEFAULT_MAX_PIXELS, READ_SUFFIXES, is_photo_name, read_photo
+from hbr.image.reading import DEFAULT_MAX_PIXELS, read_photo
 from hbr.image.writing import WRITE_SUFFIXES, output_suffix, write_photo
 
 __all__ = [

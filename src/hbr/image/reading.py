@@ -11,32 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from PIL import ImageFile, features
+from PIL import ImageFile
 
 from hbr.errors import PhotoError, display_name, one_line, with_type
 from hbr.image import png, tiff
+from hbr.image.paths import HAS_AVIF
 from hbr.image.photo import Photo, photo_from_pil, upright_photo
 from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
 
 # A 100-megapixel photo passes, a file of 20000 x 20000 that wants gigabytes does not.
 DEFAULT_MAX_PIXELS = 200_000_000
 
-HAS_AVIF = features.check_module("avif")
-READ_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"]
-    + ([".avif"] if HAS_AVIF else [])
-)
 READABLE = "JPEG, PNG, TIFF, WebP, BMP" + (" and AVIF" if HAS_AVIF else "")
 _NAMES = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WebP", "avif": "AVIF"}
-
-
-def is_photo_name(path: str | Path) -> bool:
-    """Whether the name ends like a photograph's that can be read here; hidden files do not count.
-
-    Only the name is looked at.
-    """
-    path = Path(path)
-    return path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
 
 
 def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:

@@ -15,9 +15,9 @@ from hbr.errors import PhotoError, display_name
 from hbr.files import write_bytes
 from hbr.image import png, tiff
 from hbr.image.metadata import EXIF_PREFIX
+from hbr.image.paths import HAS_AVIF
 from hbr.image.photo import Photo, log
 from hbr.image.pixels import on_white, to_8_bits
-from hbr.image.reading import HAS_AVIF
 
 _SUFFIXES = {
     ".jpg": "jpeg",

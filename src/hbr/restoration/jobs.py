@@ -12,14 +12,11 @@ from typing import Literal
 
 from hbr.config import ConfigError
 from hbr.errors import display_name
-from hbr.image import READ_SUFFIXES, WRITE_SUFFIXES, PhotoError, is_photo_name, output_suffix
+from hbr.image import READ_SUFFIXES, WRITE_SUFFIXES, PhotoError, output_suffix
+from hbr.image.paths import UNREADABLE_SUFFIXES, is_picture_name, match_files, walk_files
 from hbr.image.reading import sniff
 
 Existing = Literal["refuse", "overwrite", "resume"]
-
-# Pictures that cannot be read. In a folder they count as photographs that failed: to pass them over
-# in silence would look as if they had been restored.
-_UNREADABLE = {".gif", ".heic", ".heif", ".jp2", ".jxl"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def _is_output_file(given: str, out: str, suffix: str | None) -> bool:
         return False
     if _is_folder(Path(out)) or out.endswith(("/", os.sep)):
         return False
-    if ending in _UNREADABLE or ending in READ_SUFFIXES - WRITE_SUFFIXES:
+    if ending in UNREADABLE_SUFFIXES or ending in READ_SUFFIXES - WRITE_SUFFIXES:
         known = ", ".join(sorted(WRITE_SUFFIXES))
         raise ConfigError(f"{out}: {ending} files are not written; choose one of {known}")
     if ending in WRITE_SUFFIXES and suffix and output_suffix(ending[1:]) != suffix:
@@ -187,20 +184,21 @@ def _photos_below(
     """The photos in a folder, each with its place below `base`."""
     is_output = _output_below(base, out)
     broken: list[OSError] = []
-    found = passed_over = False
-    for root, folders, files in os.walk(folder, onerror=broken.append):
-        inner = [name for name in folders if not name.startswith(".")]
-        passed_over |= not recursive and bool(inner)
-        # os.walk goes on with what is left in its list, in this order
-        folders[:] = sorted(n for n in inner if recursive and not is_output(Path(root, n)))
-        for name in sorted(filter(_is_picture, files)):
-            found = True
-            yield Path(root, name), Path(root, name).relative_to(base)
+    passed_over = False
+
+    def enter(inner: Path) -> bool:
+        nonlocal passed_over
+        passed_over |= not recursive
+        return recursive and not is_output(inner)
+
+    names = list(walk_files(folder, is_picture_name, enter=enter, on_error=broken.append))
+    for name in sorted(names, key=_files_first):
+        yield folder / name, (folder / name).relative_to(base)
     for error in broken:
         reason = (error.strerror or str(error)).lower()
         name = error.filename or str(folder)
         yield _bad(name, f"cannot be read ({reason}); change its permissions")
-    if not found and not broken:
+    if not names and not broken:
         hint = "--recursive looks into its folders" if passed_over else "check the name"
         yield _bad(str(folder), f"holds no photographs; {hint}")
 
@@ -212,24 +210,24 @@ def _photos_like(pattern: str, out: Path, recursive: bool) -> Iterator[_Found | 
     base = Path(*parts[:fixed])
     is_output = _output_below(base, out)
     found = False
-    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (takes absolute ones)
-        path = Path(match)
+    for path in match_files(pattern):
         if any(is_output(above) for above in (path, *path.parents)):
             continue
         if _is_folder(path):
             if recursive and not path.is_symlink():
                 found = True
                 yield from _photos_below(path, base, out, recursive)
-        elif _is_picture(path):
+        elif is_picture_name(path):
             found = True
             yield path, path.relative_to(base)
     if not found:
         yield _bad(pattern, "matches no photographs; check the name")
 
 
-def _is_picture(path: str | Path) -> bool:
-    unreadable = Path(path).suffix.lower() in _UNREADABLE and not Path(path).name.startswith(".")
-    return unreadable or is_photo_name(path)
+def _files_first(name: str) -> list[tuple[bool, str]]:
+    """Sorts the files in a folder by name, before those in its sub-folders."""
+    *folders, file = name.split("/")
+    return [*((True, folder) for folder in folders), (False, file)]
 
 
 def _output_below(base: Path, out: Path) -> Callable[[Path], bool]:

@@ -6,7 +6,6 @@ and into every process that prepares pairs.
 
 from __future__ import annotations
 
-import glob
 import io
 import os
 import tarfile
@@ -22,6 +21,7 @@ from hbr.config import ConfigError
 from hbr.curation.manifest import FOLDERS, Manifest, crop_place
 from hbr.errors import one_line
 from hbr.image import PhotoError, is_photo_name, read_photo
+from hbr.image.paths import find_photos, match_files
 from hbr.image.pixels import to_8_bits
 from hbr.training.config import SourceConfig, ValidationConfig
 
@@ -54,8 +54,7 @@ def open_photos(config: SourceConfig | ValidationConfig) -> Photos:
     if config.manifest is not None:
         return curated(config.manifest, config.split)
     assert config.tars is not None
-    # Path.glob takes no absolute patterns
-    files = sorted(Path(name) for name in glob.glob(config.tars, recursive=True))  # noqa: PTH207
+    files = sorted(match_files(config.tars))
     if not files:
         raise ConfigError(f"tars: there is no file {config.tars}")
     return TarPhotos(files)
@@ -77,11 +76,14 @@ def photo_files(folder: Path) -> list[Path]:
     """The photos of a folder and its sub-folders, sorted by name.
 
     Raises:
-        ConfigError: there is no such folder, or it holds no photo.
+        ConfigError: there is no such folder, it cannot be read, or it holds no photo.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder of photos")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and is_photo_name(p))
+    try:
+        files = find_photos(folder)
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from None
     if not files:
         raise ConfigError(f"{folder} holds no photo")
     return files

@@ -148,12 +148,13 @@ def fit_niqe(
     if out.exists() and not overwrite:
         raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
     from hbr.files import sha256
-    from hbr.image import PhotoError, is_photo_name, read_photo
+    from hbr.image import PhotoError, read_photo
+    from hbr.image.paths import find_photos
     from hbr.metrics import MetricError
     from hbr.metrics.niqe import BLOCK
     from hbr.metrics.niqe import fit_niqe as fit
 
-    files = sorted(path for path in photos.rglob("*") if is_photo_name(path.name))
+    files = find_photos(photos)
     reporter = Reporter(as_json=False)
     left_out: list[Path] = []
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import in_order
+from hbr.image.paths import walk_files
 from hbr.people.values import clean
 
 
@@ -22,23 +23,8 @@ def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:
     root = folder.absolute()
     if not root.is_dir():
         raise SourceError(f"{folder}: no such folder")
-
-    def names() -> Iterator[str]:
-        waiting = [""]
-        while waiting:
-            prefix = waiting.pop()
-            # not os.walk, which holds all names of a folder
-            with os.scandir(root / prefix) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{prefix}{entry.name}/")
-                    elif accept(entry.name) and not entry.is_dir():
-                        yield prefix + entry.name
-
     try:
-        yield from in_order(names())
+        yield from in_order(walk_files(root, accept))
     except OSError as error:
         raise SourceError(f"{error.filename}: {error.strerror}") from None
 
