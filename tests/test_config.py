@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from hbr.config import ConfigError, check, from_dict, load_yaml, to_dict
+from hbr.config import ConfigError, check, first_difference, from_dict, load_yaml, to_dict
 from hbr.models.config import HFIEConfig, RestorerConfig, TextPromptConfig
 
 
@@ -145,3 +145,20 @@ def test_the_default_model_is_stable_diffusion_at_full_size():
     assert (config.autoencoder.factor, config.multiple_of) == (8, 64)
     assert config.prompt.encoder.n_tokens == 145
     assert from_dict(RestorerConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ({"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "c": 2}, None),
+        ({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 4}, ("a.b", 1, 3)),
+        ({"a": {"b": 1}}, {"a": {"b": 1, "d": 5}}, ("a.d", None, 5)),
+        ({"a": [1, 2]}, {"a": [1, 3]}, ("a", [1, 2], [1, 3])),
+        ({"a": [{"b": 1}, {"b": 2}]}, {"a": [{"b": 1}, {"b": 3}]}, ("a[1].b", 2, 3)),
+        ({"a": [{"b": 1}]}, {"a": []}, ("a", [{"b": 1}], [])),
+        ({"a": {"kind": "x"}}, {"a": {"kind": "y"}}, ("a", {"kind": "x"}, {"kind": "y"})),
+        ({"a": {"free": 1}, "c": 2}, {"a": {"free": 2}, "c": 3}, ("c", 2, 3)),
+    ],
+)
+def test_the_first_difference_is_named(old, new, found):
+    assert first_difference(old, new, free={"a.free"}) == found

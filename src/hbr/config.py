@@ -76,6 +76,35 @@ def to_dict(config: Any) -> dict[str, Any]:
     return typing.cast(dict[str, Any], plain(config))
 
 
+def first_difference(
+    old: Any, new: Any, where: str = "", free: typing.Collection[str] = ()
+) -> tuple[str, Any, Any] | None:
+    """Where two plain values, as `to_dict` gives them, first differ; None if they do not.
+
+    Lists of mappings are compared one by one; mappings of another `kind`, and other lists, as one
+    value.
+
+    Args:
+        old, new: what is compared.
+        where: the dotted path of both.
+        free: paths that may differ.
+
+    Returns:
+        the dotted path, and the value of each there.
+    """
+    if where in free:
+        return None
+    both = (old, new)
+    if all(isinstance(v, dict) for v in both) and old.get("kind") == new.get("kind"):
+        parts = [(_join(where, key), old.get(key), new.get(key)) for key in {**old, **new}]
+    elif all(isinstance(v, list) for v in both) and [*map(type, old)] == [dict] * len(new):
+        parts = [(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(old, new, strict=True))]
+    else:
+        return None if old == new else (where, old, new)
+    found = (first_difference(a, b, path, free) for path, a, b in parts)
+    return next((difference for difference in found if difference), None)
+
+
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read the YAML file `path` into the dataclass `cls`.
 

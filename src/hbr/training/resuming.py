@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hbr.config import ConfigError, from_dict, to_dict
+from hbr.config import ConfigError, first_difference, from_dict, to_dict
 from hbr.training.config import TrainConfig
 
 FREE = (
@@ -49,27 +49,13 @@ def check_unchanged(before: dict[str, Any], now: TrainConfig, state: Path) -> No
         phases = [*to_dict(then)["phases"][:-1], to_dict(last)]
     else:
         phases = to_dict(then)["phases"]
-    found = _difference({**to_dict(then), "phases": phases}, to_dict(now))
+    found = first_difference({**to_dict(then), "phases": phases}, to_dict(now), free=FREE)
     if found is not None:
         where, old, new = found
         raise ConfigError(
             f"{state} was written with {where} {_short(old)}, and now it is {_short(new)}; "
             "set it back, or train into another folder (--out)"
         )
-
-
-def _difference(before: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
-    """Where two plain values first differ, and how; None if they do not."""
-    if where in FREE:
-        return None
-    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
-        pairs = [(f"{where}.{key}" if where else key, before[key], now[key]) for key in now]
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        both = enumerate(zip(before, now, strict=True))
-        pairs = [(f"{where}[{i}]", old, new) for i, (old, new) in both]
-    else:
-        return (where, before, now) if before != now else None
-    return next((d for w, old, new in pairs if (d := _difference(old, new, w))), None)
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hbr.config import ConfigError, to_dict
+from hbr.config import ConfigError, first_difference, to_dict
 from hbr.models.catalogue import entries, find_fetched, find_model
 from hbr.models.checkpoint import build, read_checkpoint
 from hbr.models.config import DAPEConfig, HFIEConfig, ScheduleConfig, TextPromptConfig
@@ -253,16 +253,7 @@ def _text_encoder(place: Path) -> TextEncoder | None:
 
 def _must_agree(theirs: Any, ours: Any, name: str, what: str) -> None:
     """Raise `ConfigError` at the first field in which two configurations differ."""
-    if (found := _difference(to_dict(theirs), to_dict(ours), name)) is not None:
+    if (found := first_difference(to_dict(theirs), to_dict(ours), name)) is not None:
         field, there, here = found
         hint = ", the width of its prompt" if field == "unet.cross_attention_dim" else ""
         raise ConfigError(f"{what}: {field} is {there!r} there{hint}, {here!r} in `model`")
-
-
-def _difference(theirs: Any, ours: Any, name: str) -> tuple[str, Any, Any] | None:
-    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
-        return None if theirs == ours else (name, theirs, ours)
-    for key in {**theirs, **ours}:
-        if found := _difference(theirs.get(key), ours.get(key), f"{name}.{key}"):
-            return found
-    return None
