@@ -247,7 +247,6 @@ KNOWN_CYCLES = {
     "hbr.curation.sources.base hbr.curation.sources.disk_tables hbr.curation.sources.hub "
     "hbr.curation.sources.labels hbr.curation.sources.parquet hbr.curation.sources.paths "
     "hbr.curation.sources.row_reader",
-    "hbr.people.detectors hbr.people.detr hbr.people.onnx_files hbr.people.ultralytics_yolo",
 }
 
 

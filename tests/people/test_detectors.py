@@ -15,7 +15,7 @@ from PIL import Image
 
 from hbr.image import read_photo
 from hbr.people import DetectorError, load_detector
-from hbr.people.detectors import in_batches
+from hbr.people.batches import in_batches
 from hbr.people.detr import DetrDetector, select_people
 from hbr.people.onnx_files import LAYOUTS, non_maximum_suppression, place
 

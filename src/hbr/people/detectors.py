@@ -8,20 +8,13 @@ yolo11n … yolo11x, *.pt   ultralytics (extra `ultralytics`, AGPL-3.0); the pap
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
-from hbr.devices import fit_in_memory
-from hbr.errors import OutOfMemoryError
 from hbr.people.types import DetectorError, People
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 DEFAULT_DETECTOR = "rtdetr"
 # Apache-2.0, as their cards say; trained on COCO (and Objects365)
@@ -90,32 +83,3 @@ def load_detector(
 
     where = ON_THE_HUB.get(text, text)
     return DetrDetector(where, device=device, threshold=threshold, batch_size=batch_size)
-
-
-def in_batches(
-    images: Sequence[np.ndarray], run: Callable[[Sequence[np.ndarray]], list[T]], batch_size: int
-) -> tuple[list[T], int]:
-    """Run on batches, halving them when memory runs out.
-
-    Returns:
-        what came for each image, and the batch size that fits.
-
-    Raises:
-        OutOfMemoryError: one image does not fit.
-    """
-    found: list[T] = []
-
-    def next_batch(size: int) -> list[T]:
-        return run(images[len(found) : len(found) + size])
-
-    def halved(size: int) -> int:
-        size = min(size, len(images) - len(found)) // 2
-        if size == 0:
-            raise OutOfMemoryError("out of memory on one image; use --device cpu")
-        log.warning("out of memory: looking for people in %d images at a time", size)
-        return size
-
-    while len(found) < len(images):
-        batch, batch_size = fit_in_memory(next_batch, batch_size, halved)
-        found += batch
-    return found, batch_size

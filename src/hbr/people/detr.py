@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from hbr.errors import one_line
-from hbr.people.detectors import in_batches
+from hbr.people.batches import in_batches
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
 

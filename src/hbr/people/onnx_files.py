@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 from hbr.errors import one_line
-from hbr.people.detectors import in_batches
+from hbr.people.batches import in_batches
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
 
