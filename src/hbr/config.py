@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,12 +174,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         check(value in args, where, value, _one_of(args))
         return value
     if origin is tuple:
-        check(isinstance(value, (list, tuple)), where, value, "a list")
-        if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-        check(len(value) == len(args), where, value, f"a list of {len(args)}")
-        pairs = enumerate(zip(args, value, strict=True))
-        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in pairs)
+        return _convert_tuple(args, value, where)
     if origin is dict:
         check(isinstance(value, dict), where, value, "a mapping")
         return {
@@ -187,23 +183,20 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         }
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
-    if hint is float:
-        check(_is_number(value), where, value, "a number")
-        return float(value)
-    if hint is int:
-        ok = isinstance(value, int) and not isinstance(value, bool)
-        check(ok, where, value, "a whole number")
-        return value
-    if hint is bool:
-        check(isinstance(value, bool), where, value, "true or false")
-        return value
-    if hint is str:
-        check(isinstance(value, str), where, value, "text")
-        return value
-    if hint is Path:
-        check(isinstance(value, str), where, value, "a path")
-        return Path(value)
+    if hint in _SCALARS:
+        fits, expected = _SCALARS[hint]
+        check(fits(value), where, value, expected)
+        return hint(value)
     return value
+
+
+def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    check(isinstance(value, (list, tuple)), where, value, "a list")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    check(len(value) == len(args), where, value, f"a list of {len(args)}")
+    pairs = enumerate(zip(args, value, strict=True))
+    return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in pairs)
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
@@ -235,6 +228,10 @@ def _one_of(names: typing.Iterable[Any]) -> str:
     return "one of " + ", ".join(map(repr, names))
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         try:
@@ -243,3 +240,17 @@ def _is_number(value: Any) -> bool:
             return False
         return True
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# scalar type → whether a value of YAML or JSON fits, and what is expected
+_SCALARS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    bool: (lambda value: isinstance(value, bool), "true or false"),
+    float: (_is_number, "a number"),
+    int: (_is_int, "a whole number"),
+    str: (_is_text, "text"),
+    Path: (_is_text, "a path"),
+}

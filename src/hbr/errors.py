@@ -6,6 +6,7 @@ exception that a caller may expect (`ValueError`, `MemoryError`, …).
 
 HTTP statuses:
 
+* 409: the request does not fit the state of a study.
 * 422: the input or the settings cannot be processed (photos, configurations, annotations).
 * 500: the work failed for a reason that the request does not decide.
 * 502: another service, as a model hub, cannot be reached or refuses.

@@ -12,7 +12,15 @@ from PIL import Image
 from study_fixtures import CODE, METHODS, fill, make_folders, methods_of
 
 from hbr.evaluation.pairing import PairingError, StemRules
-from hbr.evaluation.study import Study, StudyConfig, StudyError, create, summarise, write_report
+from hbr.evaluation.study import (
+    Study,
+    StudyConfig,
+    StudyError,
+    StudyPhotos,
+    create,
+    summarise,
+    write_report,
+)
 from hbr.evaluation.study.store import PATIENCE_S, new_code
 from hbr.image import PhotoError
 
@@ -22,10 +30,14 @@ def folders(tmp_path_factory):
     return make_folders(tmp_path_factory.mktemp("photos"))
 
 
+def make(out: Path, methods: dict[str, Path], config: StudyConfig, **photos) -> Study:
+    return create(out, StudyPhotos(methods=methods, **photos), config)
+
+
 def new(out: Path, folders: dict[str, Path], **settings) -> Study:
     lq, hq = settings.pop("lq", None), settings.pop("hq", None)
     methods = {name: folders[name] for name in METHODS}
-    return create(out, methods, StudyConfig(**settings), lq=lq, hq=hq)
+    return make(out, methods, StudyConfig(**settings), lq=lq, hq=hq)
 
 
 def test_photos_are_taken_in_without_metadata_under_random_ids(tmp_path, folders):
@@ -226,7 +238,7 @@ def test_one_rater_is_warned_of(tmp_path, folders):
 
 def test_names_in_any_letters_are_drawn_without_a_word(tmp_path, folders, recwarn):
     odd = "日本 $x_1$"
-    study = create(tmp_path / "s", {odd: folders["sharpnet"]}, StudyConfig(per_rater=1))
+    study = make(tmp_path / "s", {odd: folders["sharpnet"]}, StudyConfig(per_rater=1))
     study.join(CODE)
     study.answer(CODE, study.place(CODE).trial.id, 3)
     write_report(summarise(study, resamples=20), tmp_path / "r")
@@ -239,27 +251,27 @@ def test_bad_folders_make_no_study(tmp_path, folders):
     methods = {name: folders[name] for name in METHODS}
     extra = make_folders(tmp_path / "more", stems=5)
     with pytest.raises(StudyError, match=r"lacks stem4; --common"):
-        create(out, {**methods, "more": extra["hq"]}, StudyConfig())
+        make(out, {**methods, "more": extra["hq"]}, StudyConfig())
     more = {**methods, "m": extra["hq"]}
-    assert len(create(tmp_path / "c", more, StudyConfig(), in_common=True).stems) == 4
+    assert len(make(tmp_path / "c", more, StudyConfig(), in_common=True).stems) == 4
     with pytest.raises(StudyError, match="32x32, the first method's is 64x64"):
-        create(out, {**methods, "small": folders["lq"]}, StudyConfig())
+        make(out, {**methods, "small": folders["lq"]}, StudyConfig())
     with pytest.raises(StudyError, match="2 methods or more"):
-        create(out, {"a": folders["hq"]}, StudyConfig(kind="choice"))
+        make(out, {"a": folders["hq"]}, StudyConfig(kind="choice"))
     with pytest.raises(PairingError, match="does not exist"):
-        create(out, {"a": tmp_path / "nowhere"}, StudyConfig())
+        make(out, {"a": tmp_path / "nowhere"}, StudyConfig())
     broken = extra["lq"] / "stem0.png"
     broken.write_bytes(broken.read_bytes()[:200])
     with pytest.raises(PhotoError, match="no study was made"):
-        create(out, methods, StudyConfig(), lq=extra["lq"])
+        make(out, methods, StudyConfig(), lq=extra["lq"])
     for path in extra["hq"].iterdir():
         path.rename(path.with_name(f"{path.stem}_out.png"))
     with pytest.raises(StudyError, match="--strip"):
-        create(out, {**methods, "more": extra["hq"]}, StudyConfig())
+        make(out, {**methods, "more": extra["hq"]}, StudyConfig())
     rules = StemRules(("_out",))
-    assert create(out, {"m": extra["hq"]}, StudyConfig(), rules=rules).stems[0] == "stem0"
+    assert make(out, {"m": extra["hq"]}, StudyConfig(), rules=rules).stems[0] == "stem0"
     with pytest.raises(StudyError, match="not empty"):
-        create(out, methods, StudyConfig())
+        make(out, methods, StudyConfig())
     assert {p.name for p in tmp_path.iterdir()} == {"s", "c", "more"}
 
 

@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 from study_fixtures import CODE, METHODS, SECRETS, make_folders, post, served
 
-from hbr.evaluation.study import Study, StudyConfig, create
+from hbr.evaluation.study import Study, StudyConfig, StudyPhotos, create
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,8 @@ def folders(tmp_path_factory):
 
 def new(out, folders, **settings):
     references = {"lq": folders["lq"], "hq": folders["hq"]} if settings.pop("both", None) else {}
-    return create(out, {n: folders[n] for n in METHODS}, StudyConfig(**settings), **references)
+    photos = StudyPhotos(methods={n: folders[n] for n in METHODS}, **references)
+    return create(out, photos, StudyConfig(**settings))
 
 
 def test_answers_survive_a_kill_and_the_rater_goes_on(tmp_path, folders, hbr_command):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from hbr.metrics import METRICS, MetricError, find_metric, load_metric
+from hbr.metrics.base import FunctionMetric
 from hbr.metrics.fidelity import psnr_y
-from hbr.metrics.table import ALIASES, FunctionMetric, table_as_markdown
+from hbr.metrics.table import ALIASES, table_as_markdown
 
 ROOT = Path(__file__).parents[2]
 PLAIN = [info for info in METRICS.values() if info.function]

@@ -18,7 +18,7 @@ from typing import Any
 from hbr.config import ConfigError, to_dict
 from hbr.errors import one_line, with_type
 from hbr.evaluation.benchmark_config import Benchmark, DataSetConfig
-from hbr.evaluation.comparison import compare
+from hbr.evaluation.comparison import compare, differences_from
 from hbr.evaluation.datasets import DataSetFiles, find_data_set
 from hbr.evaluation.evaluate import EvaluateConfig, Evaluation, Summary, UnavailableError, evaluate
 from hbr.evaluation.methods import MethodConfig, MethodError, Outcome, build_method
@@ -34,7 +34,6 @@ from hbr.evaluation.results import (
     TableLayout,
 )
 from hbr.evaluation.run_folder import below, folder_name, open_folder
-from hbr.evaluation.statistics import paired_difference
 from hbr.metrics import MetricInfo, find_metric
 from hbr.processes import cores
 from hbr.version import __version__
@@ -287,33 +286,15 @@ class _Work:
         other = self._config.against or next(iter(values))
         if other not in values:
             self._warnings.append(f"{data_set}: no differences, as {other} was not run")
-        for method in values:
-            for name in config.ids:
-                if method == other or other not in values:
-                    continue
-                found = paired_difference(
-                    values[method][name],
-                    values[other][name],
-                    resamples=self._config.resamples,
-                    seed=self._config.seed,
-                )
-                if found is None or found.low is None or found.high is None:
-                    continue
-                sure = found.low > 0 or found.high < 0
-                higher = (found.mean > 0) == (find_metric(name).better == "higher")
-                self._differences.append(
-                    Difference(
-                        method,
-                        other,
-                        data_set,
-                        name,
-                        found.mean,
-                        found.low,
-                        found.high,
-                        found.n,
-                        higher if sure else None,
-                    )
-                )
+            return
+        self._differences += differences_from(
+            other,
+            data_set,
+            config.ids,
+            values,
+            resamples=self._config.resamples,
+            seed=self._config.seed,
+        )
 
     def finish(self, started: str, warnings: list[str]) -> BenchmarkRun:
         """All of it, with the paper's numbers beside."""

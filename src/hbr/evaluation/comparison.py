@@ -15,8 +15,11 @@ from hbr.evaluation.results import (
     BenchmarkRun,
     Cell,
     DataSetInfo,
+    Difference,
     MethodInfo,
 )
+from hbr.evaluation.statistics import paired_difference
+from hbr.metrics import find_metric
 
 
 def compare(
@@ -77,6 +80,50 @@ def compare(
         cells=tuple(cells),
         warnings=tuple(warnings),
     )
+
+
+def differences_from(
+    other: str,
+    data_set: str,
+    metrics: Sequence[str],
+    values: Mapping[str, Mapping[str, Mapping[str, float]]],
+    *,
+    resamples: int,
+    seed: int,
+) -> list[Difference]:
+    """Every method's mean difference from one of them, over the pictures that both have.
+
+    Args:
+        other: the method that the others are compared with.
+        data_set: which the values are of.
+        metrics: ids.
+        values: method → metric → stem → value.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    differences = []
+    for method in values:
+        for metric in metrics if method != other else ():
+            ours, theirs = values[method][metric], values[other][metric]
+            found = paired_difference(ours, theirs, resamples=resamples, seed=seed)
+            if found is None or found.low is None or found.high is None:
+                continue
+            sure = found.low > 0 or found.high < 0
+            better = (found.mean > 0) == (find_metric(metric).better == "higher")
+            differences.append(
+                Difference(
+                    method,
+                    other,
+                    data_set,
+                    metric,
+                    found.mean,
+                    found.low,
+                    found.high,
+                    found.n,
+                    better if sure else None,
+                )
+            )
+    return differences
 
 
 def _has_any(table: PaperTable, method: str, columns: Mapping[str, Sequence[str]]) -> bool:

@@ -9,6 +9,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 EXIF_PREFIX = b"Exif\x00\x00"
@@ -101,6 +102,25 @@ def xmp_orientation(xmp: bytes) -> int | None:
 def upright_xmp(xmp: bytes) -> bytes:
     """The same XMP with orientation 1."""
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMetadata:
+    """What a file holds beside its pixels, as it is stored there.
+
+    Attributes:
+        exif: EXIF, also with its prefix.
+        xmp: the XMP packet.
+        dpi: (x, y) in dots per inch, in whatever form the file has it.
+        icc: the embedded profile.
+        orientation: 1 to 8 as in EXIF, where it stands elsewhere than in EXIF or XMP.
+    """
+
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: Any = None
+    icc: bytes | None = None
+    orientation: int | None = None
 
 
 def usable_dpi(dpi: Any) -> tuple[float, float] | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from hbr.image.colour import Profile, ProfileError, load_profile
 from hbr.image.metadata import (
+    StoredMetadata,
     bare_exif,
     exif_orientation,
     resized_exif,
@@ -279,28 +280,17 @@ def photo_from_pil(image: PIL.Image.Image, name: str) -> Photo:
     with no_pillow_limit(image):
         channels, mode, keep_icc = pil_channels(image, name)
     info = image.info  # only now: PNG allows EXIF and more after the pixels
-    return upright_photo(
-        channels,
-        mode,
-        name,
+    stored = StoredMetadata(
         exif=info.get("exif"),
         xmp=xmp_packet(info),
         dpi=info.get("dpi"),
         icc=info.get("icc_profile") if keep_icc else None,
     )
+    return upright_photo(channels, mode, name, stored)
 
 
 def upright_photo(
-    channels: np.ndarray,
-    mode: str,
-    name: str,
-    *,
-    exif: bytes | None,
-    xmp: bytes | None,
-    dpi: Any,
-    icc: bytes | None,
-    orientation: int | None = None,
-    **kept: Any,
+    channels: np.ndarray, mode: str, name: str, stored: StoredMetadata, **kept: Any
 ) -> Photo:
     """Build a `Photo` from channels as they were stored: turned upright, with their metadata.
 
@@ -308,26 +298,23 @@ def upright_photo(
         channels: [h, w, c] as for `assemble`.
         mode: one of `MODES`.
         name: the file, for warnings.
-        exif: EXIF as it was in the file; dropped with a warning if it is broken.
-        xmp: the XMP packet.
-        dpi: (x, y) in dots per inch, in whatever form the file has it.
-        icc: the embedded profile.
-        orientation: 1 to 8 as in EXIF, if it is known from elsewhere.
+        stored: the metadata; EXIF that is broken is dropped with a warning.
         **kept: further fields of `Photo`.
     """
-    bare = bare_exif(exif)
-    if exif and bare is None:
+    exif, xmp = bare_exif(stored.exif), stored.xmp
+    if stored.exif and exif is None:
         log.warning("%s: its EXIF is broken and dropped", name)
-    said = orientation or (bare and exif_orientation(bare)) or (xmp and xmp_orientation(xmp)) or 1
-    dpi = usable_dpi(dpi)
-    if dpi and said > 4:
+    orientation = stored.orientation or (exif and exif_orientation(exif))
+    orientation = orientation or (xmp and xmp_orientation(xmp)) or 1
+    dpi = usable_dpi(stored.dpi)
+    if dpi and orientation > 4:
         dpi = dpi[::-1]
     return assemble(
-        turn_upright(channels, said),
+        turn_upright(channels, orientation),
         mode,
-        icc=icc,
+        icc=stored.icc,
         name=name,
-        exif=upright_exif(bare) if bare else None,
+        exif=upright_exif(exif) if exif else None,
         xmp=upright_xmp(xmp) if xmp else None,
         dpi=dpi,
         **kept,

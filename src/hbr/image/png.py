@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,34 +58,51 @@ def decode_deep(data: bytes) -> np.ndarray:
     """
     import cv2
 
+    header, key = _check_content(data)
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != np.uint16 or found.shape[:2] != header.size:
+        raise PngError("it cannot be decoded")
+    found = found.reshape(*header.size, -1)  # blue, green, red, alpha, or grey alone
+    order = {0: (0,), 2: (2, 1, 0), 4: (0, 3), 6: (2, 1, 0, 3)}[header.colour]
+    parts = [found[..., i] for i in order]
+    if key is not None and len(key) == len(parts):
+        hidden = np.all([part == k for part, k in zip(parts, key, strict=True)], axis=0)
+        parts.append(np.where(hidden, 0, 65535).astype(np.uint16))
+    return np.stack(parts, axis=-1)
+
+
+class _Header(NamedTuple):
+    """What IHDR says; size is (height, width)."""
+
+    size: tuple[int, int]
+    colour: int
+    interlaced: bool
+
+
+def _check_content(data: bytes) -> tuple[_Header, np.ndarray | None]:
+    """The header and the colour that counts as transparent, if there is one.
+
+    Raises:
+        PngError: a chunk is damaged, or the pixels are fewer than the header promises.
+    """
     key = None
     unpacked = 0
     inflate = zlib.decompressobj()
     for kind, content in chunks(memoryview(data)):
         if kind == b"IHDR":
             width, height, _, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content)
-        elif kind == b"tRNS" and colour in (0, 2):
+            header = _Header((height, width), colour, bool(interlaced))
+        elif kind == b"tRNS" and header.colour in (0, 2):
             key = np.frombuffer(content, ">u2").astype(np.uint16)
         elif kind == b"IDAT":
             rest = bytes(content)
             while rest:
                 unpacked += len(inflate.decompress(rest, 1 << 20))
                 rest = inflate.unconsumed_tail
-    if unpacked < _raw_size(width, height, CHANNELS[colour] * 2, bool(interlaced)):
+    height, width = header.size
+    if unpacked < _raw_size(width, height, CHANNELS[header.colour] * 2, header.interlaced):
         raise PngError("it holds less than its header promises")
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint16 or found.shape[:2] != (height, width):
-        raise PngError("it cannot be decoded")
-    if colour in (0, 4):
-        parts = [found if found.ndim == 2 else found[..., 0]]
-        if colour == 4:
-            parts.append(found[..., 3])
-    else:
-        parts = [found[..., i] for i in (2, 1, 0, 3)[: 4 if colour == 6 else 3]]
-    if key is not None and len(key) == len(parts):
-        hidden = np.all([part == k for part, k in zip(parts, key, strict=True)], axis=0)
-        parts.append(np.where(hidden, 0, 65535).astype(np.uint16))
-    return np.stack(parts, axis=-1)
+    return header, key
 
 
 def _raw_size(width: int, height: int, pixel: int, interlaced: bool) -> int:

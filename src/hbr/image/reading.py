@@ -15,6 +15,7 @@ from PIL import ImageFile
 
 from hbr.errors import PhotoError, display_name, one_line, with_type
 from hbr.image import png, tiff
+from hbr.image.metadata import StoredMetadata
 from hbr.image.paths import HAS_AVIF
 from hbr.image.photo import Photo, photo_from_pil, upright_photo
 from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
@@ -92,29 +93,31 @@ def _opened(source: str | Path | IO[bytes], name: str) -> Iterator[BinaryIO]:
         yield file
 
 
+# the first byte that is looked at, what may stand there, and the format
+_SIGNATURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
+    (0, (b"\xff\xd8\xff",), "jpeg"),
+    (0, (png.SIGNATURE,), "png"),
+    (0, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff"),
+    (0, (b"BM",), "bmp"),
+    (0, (b"GIF87a", b"GIF89a"), "GIF"),
+    (0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "JPEG 2000"),
+    (0, (b"\xff\x0a", b"\0\0\0\x0cJXL "), "JPEG XL"),
+    (0, (b"8BPS",), "Photoshop"),
+    (8, (b"heic", b"heix", b"mif1", b"hevc", b"msf1"), "HEIC"),
+)
+
+
 def sniff(head: bytes) -> str | None:
     """The format by the first bytes of a file, whatever its name: lower case, None if unknown."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if head.startswith(png.SIGNATURE):
-        return "png"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "tiff"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
-    if head[4:8] == b"ftyp":
-        if b"avif" in head[8:64] or b"avis" in head[8:64]:
-            return "avif"
-        return "HEIC" if head[8:12] in (b"heic", b"heix", b"mif1", b"hevc", b"msf1") else None
-    if head[:2] == b"BM":
-        return "bmp"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
-        return "JPEG 2000"
-    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-        return "JPEG XL"
-    return "Photoshop" if head[:4] == b"8BPS" else None
+    base_media = head[4:8] == b"ftyp"
+    if base_media and (b"avif" in head[8:64] or b"avis" in head[8:64]):
+        return "avif"
+    for start, signatures, kind in _SIGNATURES:
+        if head.startswith(signatures, start) and (start == 0 or base_media):
+            return kind
+    return None
 
 
 def _read(file: BinaryIO, name: str, max_pixels: int) -> Photo:
@@ -183,16 +186,11 @@ def _read_deep_png(file: BinaryIO, name: str, max_pixels: int) -> Photo:
         if kind == b"eXIf" and exif is None:  # it may stand after the pixels
             exif = bytes(content)
     channels = png.decode_deep(data)
-    return upright_photo(
-        channels,
-        "grey" if channels.shape[2] < 3 else "rgb",
-        name,
-        exif=exif,
-        xmp=xmp_packet(info),
-        dpi=info.get("dpi"),
-        icc=info.get("icc_profile"),
-        format="png",
+    mode = "grey" if channels.shape[2] < 3 else "rgb"
+    stored = StoredMetadata(
+        exif=exif, xmp=xmp_packet(info), dpi=info.get("dpi"), icc=info.get("icc_profile")
     )
+    return upright_photo(channels, mode, name, stored, format="png")
 
 
 def _read_tiff(file: BinaryIO, name: str, max_pixels: int) -> Photo:
@@ -201,13 +199,13 @@ def _read_tiff(file: BinaryIO, name: str, max_pixels: int) -> Photo:
         page = tiff.check_page(structure, size)
         _check_size(page.imagewidth, page.imagelength, max_pixels, name)
         tags = page.tags
-        around = {
-            "icc": tags.valueof(tiff.ICC),
-            "xmp": tags.valueof(tiff.XMP),
-            "orientation": int(tags.valueof(tiff.ORIENTATION, 1)),
-            "dpi": tiff.page_dpi(page),
-            "exif": _tiff_exif(file, name),
-        }
+        stored = StoredMetadata(
+            exif=_tiff_exif(file, name),
+            xmp=tags.valueof(tiff.XMP),
+            dpi=tiff.page_dpi(page),
+            icc=tags.valueof(tiff.ICC),
+            orientation=int(tags.valueof(tiff.ORIENTATION, 1)),
+        )
         if tiff.is_deep(page):
             channels = tiff.decode_deep(page, file)
             mode = "grey" if channels.shape[2] < 3 else "rgb"
@@ -217,9 +215,9 @@ def _read_tiff(file: BinaryIO, name: str, max_pixels: int) -> Photo:
                 # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
                 with no_pillow_limit(image):
                     channels, mode, keep_icc = pil_channels(image, name)
-                around["orientation"] = 1
-                around["icc"] = around["icc"] if keep_icc else None
-        return upright_photo(channels, mode, name, format="tiff", **around)
+                icc = stored.icc if keep_icc else None
+                stored = dataclasses.replace(stored, orientation=1, icc=icc)
+        return upright_photo(channels, mode, name, stored, format="tiff")
 
 
 def _tiff_exif(file: BinaryIO, name: str) -> bytes | None:

@@ -7,7 +7,8 @@ Importing this loads no torch.
 from typing import TYPE_CHECKING
 
 from hbr.lazy import lazy
-from hbr.metrics.table import METRICS, Metric, MetricError, MetricInfo, find_metric, load_metric
+from hbr.metrics.base import Metric, MetricError, MetricInfo
+from hbr.metrics.table import METRICS, find_metric, load_metric
 
 if TYPE_CHECKING:
     from hbr.metrics.fidelity import psnr, ssim

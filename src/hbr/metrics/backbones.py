@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hbr.metrics.table import MetricError
+from hbr.metrics.base import MetricError
 
 Net = Literal["vgg", "alex"]
 

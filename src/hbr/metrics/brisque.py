@@ -17,9 +17,9 @@ import torch
 from scipy.special import gamma
 from torch import Tensor
 
+from hbr.metrics.base import MetricError, MetricInfo, check_images
 from hbr.metrics.natural import fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
-from hbr.metrics.table import MetricError, MetricInfo, check_images
 from hbr.metrics.weights import find_weights, with_weights
 
 # Neighbours (down, across), in OpenCV's order

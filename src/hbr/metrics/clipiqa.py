@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbr.errors import one_line
-from hbr.metrics.table import Metric, MetricError, MetricInfo, NetworkMetric
+from hbr.metrics.base import Metric, MetricError, MetricInfo, NetworkMetric
 from hbr.metrics.weights import find_weights, with_weights
 
 PROMPTS = ("Good photo.", "Bad photo.")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbr.metrics.backbones import Backbone, load_exactly
-from hbr.metrics.table import Metric, MetricInfo, NetworkMetric
+from hbr.metrics.base import Metric, MetricInfo, NetworkMetric
 from hbr.metrics.weights import find_weights, read_state
 
 # c1 = c2 of eqs. 2 and 3

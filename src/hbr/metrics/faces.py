@@ -16,9 +16,9 @@ import numpy as np
 from torch import Tensor
 
 from hbr.errors import one_line
+from hbr.metrics.base import MetricError, MetricInfo
 from hbr.metrics.person import SEEN, PeopleLike, PersonMetric
 from hbr.metrics.planes import levels
-from hbr.metrics.table import MetricError, MetricInfo
 from hbr.metrics.weights import find_weights, with_weights
 
 _SIDE = 112

@@ -22,7 +22,7 @@ from torch import Tensor
 from hbr.errors import one_line
 from hbr.files import replacing, sha256
 from hbr.image import PhotoError, read_photo
-from hbr.metrics.table import MetricError, MetricInfo, check_images
+from hbr.metrics.base import MetricError, MetricInfo, check_images
 from hbr.metrics.weights import find_weights, read_state
 
 _LOG = logging.getLogger("hbr.metrics")

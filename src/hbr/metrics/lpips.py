@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hbr.metrics.backbones import Backbone, Net, load_exactly
-from hbr.metrics.table import Metric, MetricInfo, NetworkMetric
+from hbr.metrics.base import Metric, MetricInfo, NetworkMetric
 from hbr.metrics.weights import find_weights, read_state
 
 

@@ -24,9 +24,9 @@ from scipy.special import gamma
 from torch import Tensor
 
 from hbr.files import sha256, write_bytes
+from hbr.metrics.base import MetricError, MetricInfo, check_images
 from hbr.metrics.natural import NEIGHBOURS, fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
-from hbr.metrics.table import MetricError, MetricInfo, check_images
 from hbr.metrics.weights import find_weights, with_weights
 
 BLOCK = 96

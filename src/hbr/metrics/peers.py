@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from hbr.errors import one_line
-from hbr.metrics.table import Metric, MetricError, MetricInfo, NetworkMetric
+from hbr.metrics.base import Metric, MetricError, MetricInfo, NetworkMetric
 from hbr.metrics.weights import find_weights
 
 if TYPE_CHECKING:

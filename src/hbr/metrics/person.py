@@ -17,9 +17,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from hbr.metrics.base import MetricError, MetricInfo, check_images
 from hbr.metrics.ciede import ciede2000, lab
 from hbr.metrics.planes import Plane, grey, levels
-from hbr.metrics.table import MetricError, MetricInfo, check_images
 
 # A key point counts as seen from this visibility on: COCO's 1 and 2, and what detectors are sure of
 SEEN = 0.3

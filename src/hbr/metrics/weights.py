@@ -18,7 +18,7 @@ from hbr.config import from_dict
 from hbr.download import DownloadError, KnownFile, check_file, weights_folder, weights_folders
 from hbr.errors import one_line
 from hbr.files import sha256
-from hbr.metrics.table import MetricError, MetricInfo
+from hbr.metrics.base import MetricError, MetricInfo
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -220,19 +220,9 @@ def read_people(path: str | Path, *, labels: Sequence[str] = ("person",)) -> Ann
     """
     wanted = set(map(normalised, labels))
     file = CocoFile(Path(path), lambda label: normalised(label) in wanted)
-    images: dict[str, CocoImage] = {}
-    annotations: list[CocoAnnotation] = []
     skipped: dict[str, list[str]] = defaultdict(list)
     try:
-        for entry in file.entries():
-            if isinstance(entry, CocoProblem):
-                skipped[entry.reason].append(entry.place)
-            elif isinstance(entry, CocoAnnotation):
-                annotations.append(entry)
-            elif entry.id in images:
-                skipped["has the id of another image"].append(entry.place)
-            else:
-                images[entry.id] = entry
+        images, annotations = _images_and_annotations(file, skipped)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except JsonCutError as error:
@@ -257,6 +247,24 @@ def read_people(path: str | Path, *, labels: Sequence[str] = ("person",)) -> Ann
     return AnnotatedPeople(
         Path(path), {name: tuple(found) for name, found in people.items()}, skipped
     )
+
+
+def _images_and_annotations(
+    file: CocoFile, skipped: dict[str, list[str]]
+) -> tuple[dict[str, CocoImage], list[CocoAnnotation]]:
+    """The images by id, and the annotations; `skipped` gets what can be neither."""
+    images: dict[str, CocoImage] = {}
+    annotations: list[CocoAnnotation] = []
+    for entry in file.entries():
+        if isinstance(entry, CocoProblem):
+            skipped[entry.reason].append(entry.place)
+        elif isinstance(entry, CocoAnnotation):
+            annotations.append(entry)
+        elif entry.id in images:
+            skipped["has the id of another image"].append(entry.place)
+        else:
+            images[entry.id] = entry
+    return images, annotations
 
 
 def _person(entry: CocoAnnotation, image: CocoImage) -> tuple[Person | None, list[str]]:

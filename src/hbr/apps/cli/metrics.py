@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,7 +106,8 @@ def fetch(
     Progress goes to stderr; the last line, on stdout, is the folder.
     """
     from hbr.apps.cli.fetching import fetch_files
-    from hbr.metrics.table import METRICS, MetricError, find_metric
+    from hbr.metrics.base import MetricError
+    from hbr.metrics.table import METRICS, find_metric
     from hbr.metrics.weights import known_weights
 
     # some weights have the name of their metric: what that needs is then these
@@ -148,32 +149,17 @@ def fit_niqe(
     if out.exists() and not overwrite:
         raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
     from hbr.files import sha256
-    from hbr.image import PhotoError, read_photo
     from hbr.image.paths import find_photos
     from hbr.metrics import MetricError
-    from hbr.metrics.niqe import BLOCK
     from hbr.metrics.niqe import fit_niqe as fit
 
     files = find_photos(photos)
     reporter = Reporter(as_json=False)
     left_out: list[Path] = []
-
-    def read() -> Iterator[Tensor]:
-        for number, file in enumerate(files, 1):
-            try:
-                photo = read_photo(file)
-                if min(photo.size) < BLOCK:
-                    raise PhotoError(f"{file} is smaller than a block of {BLOCK}x{BLOCK}")
-                yield photo.tensor()
-            except PhotoError as error:
-                left_out.append(file)
-                reporter.say("error", str(error))
-            reporter.moved(number, len(files))
-
     name = photos.resolve().name
     with reporter.listening(), reporter.bar(len(files)):
         try:
-            model = fit(read(), name)
+            model = fit(_readable(files, left_out, reporter), name)
         except MetricError as error:
             raise typer.BadParameter(str(error), param_hint="FOLDER") from None
     fitted_on = f"{len(files) - len(left_out)} photos of {name}"
@@ -182,3 +168,20 @@ def fit_niqe(
     typer.echo(out)
     if left_out:
         raise typer.Exit(ExitCode.SOME)
+
+
+def _readable(files: Sequence[Path], left_out: list[Path], reporter: Reporter) -> Iterator[Tensor]:
+    """The photos [1, 3, h, w] that NIQE can be fitted to; the others are reported and listed."""
+    from hbr.image import PhotoError, read_photo
+    from hbr.metrics.niqe import BLOCK
+
+    for number, file in enumerate(files, 1):
+        try:
+            photo = read_photo(file)
+            if min(photo.size) < BLOCK:
+                raise PhotoError(f"{file} is smaller than a block of {BLOCK}x{BLOCK}")
+            yield photo.tensor()
+        except PhotoError as error:
+            left_out.append(file)
+            reporter.say("error", str(error))
+        reporter.moved(number, len(files))

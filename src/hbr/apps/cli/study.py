@@ -61,9 +61,16 @@ def new(
     names a method. The last line, on stdout, is the folder.
     """
     from hbr.evaluation.pairing import StemRules
-    from hbr.evaluation.study import StudyConfig, create
+    from hbr.evaluation.study import StudyConfig, StudyPhotos, create
 
-    named = _named(methods)
+    photos = StudyPhotos(
+        methods=_named(methods),
+        lq=lq,
+        hq=hq,
+        in_common=common,
+        rules=StemRules(tuple(strip or ())),
+        recursive=recursive,
+    )
     config = StudyConfig(kind, seed, per_rater, repeats, title, question)
     with typer.progressbar(length=1, file=sys.stderr) as bar:
 
@@ -71,17 +78,7 @@ def new(
             bar.length = total
             bar.update(done - bar.pos)
 
-        study = create(
-            folder,
-            named,
-            config,
-            lq=lq,
-            hq=hq,
-            in_common=common,
-            rules=StemRules(tuple(strip or ())),
-            recursive=recursive,
-            report=move,
-        )
+        study = create(folder, photos, config, report=move)
     _report(f"{len(study.stems)} photos of {len(study.methods)} methods; next: hbr study serve")
     typer.echo(folder)
 

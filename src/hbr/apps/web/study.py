@@ -45,9 +45,6 @@ class _Answer(BaseModel):
 def create_app(study: Study) -> FastAPI:
     """The application that serves this study."""
     app = FastAPI(title=study.config.title, docs_url=None, redoc_url=None, openapi_url=None)
-    page = environment(__package__).get_template("study.html").render(config=study.config)
-    style = text("hbr", "style.css") + text(__package__, "study.css")
-    script = text(__package__, "study.js")
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Any) -> Response:
@@ -58,7 +55,18 @@ def create_app(study: Study) -> FastAPI:
 
     @app.exception_handler(StudyError)
     async def refuse(_: Request, error: StudyError) -> Response:
-        return JSONResponse({"detail": str(error)}, status_code=409)
+        return JSONResponse({"detail": str(error)}, status_code=error.http_status)
+
+    _add_pages(app, study)
+    _add_answers(app, study)
+    return app
+
+
+def _add_pages(app: FastAPI, study: Study) -> None:
+    """The page, its style and script, and the images."""
+    page = environment(__package__).get_template("study.html").render(config=study.config)
+    style = text("hbr", "style.css") + text(__package__, "study.css")
+    script = text(__package__, "study.js")
 
     @app.get("/")
     def show() -> Response:
@@ -82,6 +90,10 @@ def create_app(study: Study) -> FastAPI:
             path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"}
         )
 
+
+def _add_answers(app: FastAPI, study: Study) -> None:
+    """What raters send: who they are, where they are, and their answers."""
+
     @app.post("/api/join")
     def join(body: _Join) -> Any:
         study.join(body.code)
@@ -95,8 +107,6 @@ def create_app(study: Study) -> FastAPI:
     def answer(body: _Answer) -> Any:
         study.answer(body.code, body.trial, body.value, body.ms)
         return _place(study, body.code, body.position + 1)
-
-    return app
 
 
 def _place(study: Study, code: str, position: int | None = None) -> dict[str, Any]:

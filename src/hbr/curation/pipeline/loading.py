@@ -13,7 +13,7 @@ import numpy as np
 from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig, DetectorConfig
 from hbr.curation.pipeline.stages.quality import Scorer, cheapest_first, load_scorer
-from hbr.metrics.table import MetricError
+from hbr.metrics.base import MetricError
 from hbr.people.types import DetectorError
 
 Detect = Callable[[Sequence[np.ndarray]], list[Any]]

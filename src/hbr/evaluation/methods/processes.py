@@ -52,14 +52,26 @@ class Ended:
         return f"the program ended with exit code {self.code}"
 
 
+@dataclass(frozen=True)
+class Limits:
+    """When a program, and all that it started, is killed.
+
+    Attributes:
+        total: after that many seconds.
+        quiet: after that many seconds without a sign of work.
+    """
+
+    total: float
+    quiet: float
+
+
 def run_program(
     command: Sequence[str],
     *,
     workdir: Path,
     env: Mapping[str, str],
     log: Path,
-    limit: float,
-    quiet: float,
+    limits: Limits,
     record: Path,
     look: Callable[[], object] = lambda: None,
 ) -> Ended:
@@ -70,9 +82,8 @@ def run_program(
         workdir: the folder that it runs in.
         env: all its environment variables.
         log: stdout and stderr go to the end of this file.
-        limit: seconds; then it and all that it started are killed.
-        quiet: the same, when for that many seconds it has written nothing to the log, and what
-            `look` gives has not changed.
+        limits: when it is killed. Signs of work are what it writes to the log, and another value
+            of `look`.
         record: a file that says which process it is, for `end_orphan`; removed at the end.
         look: called now and then while it runs; gives what changes while the program works.
 
@@ -95,29 +106,34 @@ def run_program(
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise MethodError(f"{command[0]} cannot be started: {reason}") from error
-        killed_for = ""
         try:
             _write_record(record, process.pid)
-            seen: object = None
-            seen_at = looked_at = began
-            while process.poll() is None and not killed_for:
-                time.sleep(_POLL_EVERY)
-                now = time.monotonic()
-                if now - looked_at > min(quiet, _LOOK_EVERY):
-                    looked_at = now
-                    sees = (look(), log.stat().st_size)
-                    if sees != seen:
-                        seen, seen_at = sees, now
-                if now - began > limit:
-                    killed_for = "its limit"
-                elif now - seen_at > quiet:
-                    killed_for = f"of which it wrote nothing for {quiet:.0f} s"
+            killed_for = _watch(process, limits, lambda: (look(), log.stat().st_size))
         finally:
             seconds = time.monotonic() - began
             _end(process.pid, process.poll)
             code = _exit_code(process)
             record.unlink(missing_ok=True)
     return Ended(code, killed_for, seconds)
+
+
+def _watch(process: subprocess.Popen[bytes], limits: Limits, look: Callable[[], object]) -> str:
+    """Wait until the program ends or reaches a limit; what it is to be killed for, or nothing."""
+    began = seen_at = looked_at = time.monotonic()
+    seen: object = None
+    while process.poll() is None:
+        time.sleep(_POLL_EVERY)
+        now = time.monotonic()
+        if now - looked_at > min(limits.quiet, _LOOK_EVERY):
+            looked_at = now
+            sees = look()
+            if sees != seen:
+                seen, seen_at = sees, now
+        if now - began > limits.total:
+            return "its limit"
+        if now - seen_at > limits.quiet:
+            return f"of which it wrote nothing for {limits.quiet:.0f} s"
+    return ""
 
 
 def end_orphan(record: Path) -> bool:

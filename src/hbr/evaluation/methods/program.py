@@ -34,6 +34,7 @@ from hbr.evaluation.methods.feeding import (
 from hbr.evaluation.methods.folder import find_result
 from hbr.evaluation.methods.ledger import WORK, Ledger, identity
 from hbr.evaluation.methods.processes import (
+    Limits,
     end_orphan,
     environment,
     find_python,
@@ -151,8 +152,10 @@ class ProgramMethod:
             workdir=self._repo if self.spec.workdir == "repo" else run,
             env=environment(find_python(self.config.python), self.config.env),
             log=log,
-            limit=self.config.start_seconds + len(staged) * self.config.image_seconds,
-            quiet=self.config.quiet_seconds,
+            limits=Limits(
+                self.config.start_seconds + len(staged) * self.config.image_seconds,
+                self.config.quiet_seconds,
+            ),
             record=run / _RECORD,
             look=lambda: _count(run, staged, report),
         )

@@ -10,7 +10,7 @@ from hbr.lazy import lazy
 
 if TYPE_CHECKING:
     from hbr.evaluation.study.analysis import StudyReport, summarise
-    from hbr.evaluation.study.creation import create
+    from hbr.evaluation.study.creation import StudyPhotos, create
     from hbr.evaluation.study.design import StudyConfig
     from hbr.evaluation.study.store import Study, StudyError
     from hbr.evaluation.study.writing import write_report
@@ -19,6 +19,7 @@ __all__ = [
     "Study",
     "StudyConfig",
     "StudyError",
+    "StudyPhotos",
     "StudyReport",
     "create",
     "summarise",
@@ -31,6 +32,7 @@ __getattr__, __dir__ = lazy(
         "Study": "hbr.evaluation.study.store",
         "StudyConfig": "hbr.evaluation.study.design",
         "StudyError": "hbr.evaluation.study.store",
+        "StudyPhotos": "hbr.evaluation.study.creation",
         "StudyReport": "hbr.evaluation.study.analysis",
         "create": "hbr.evaluation.study.creation",
         "summarise": "hbr.evaluation.study.analysis",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from hbr.evaluation.pairing import StemRules, find_pictures
@@ -22,20 +23,48 @@ from hbr.image import PhotoError, read_photo
 from hbr.image.pixels import on_white, to_8_bits
 from hbr.version import __version__
 
-Source = tuple[str, str]
+PhotoRole = tuple[str, str]
 """A folder's role (`method`, `lq` or `hq`), and the method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPhotos:
+    """The photos of a study: folders whose files are paired by stem.
+
+    Attributes:
+        methods: name → folder of restored photos.
+        lq: degraded photos to be shown beside; scaled (bicubic) to the size of the restored ones.
+        hq: undamaged photos to be shown beside.
+        in_common: take only the stems that every folder has, instead of refusing.
+        rules: what is taken off the names; nothing, by default.
+        recursive: take the photos in sub-folders too.
+    """
+
+    methods: Mapping[str, Path]
+    lq: Path | None = None
+    hq: Path | None = None
+    in_common: bool = False
+    rules: StemRules | None = None
+    recursive: bool = False
+
+    @property
+    def references(self) -> dict[str, Path]:
+        """`lq` and `hq`, where they are given."""
+        given = {"lq": self.lq, "hq": self.hq}
+        return {role: path for role, path in given.items() if path is not None}
+
+    @property
+    def folders(self) -> dict[PhotoRole, Path]:
+        """Every folder; those of the methods come first."""
+        methods = {("method", name): path for name, path in self.methods.items()}
+        return methods | {(role, ""): path for role, path in self.references.items()}
 
 
 def create(
     folder: str | Path,
-    methods: Mapping[str, Path],
+    photos: StudyPhotos,
     config: StudyConfig,
     *,
-    lq: Path | None = None,
-    hq: Path | None = None,
-    in_common: bool = False,
-    rules: StemRules | None = None,
-    recursive: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Study:
     """Make the study `folder`, whole or not at all.
@@ -45,13 +74,8 @@ def create(
 
     Args:
         folder: to be made; it may be there, empty.
-        methods: name → folder of restored photos, paired by stem.
+        photos: the folders that the photos are in.
         config: what is asked.
-        lq: degraded photos to be shown beside; scaled (bicubic) to the size of the restored ones.
-        hq: undamaged photos to be shown beside.
-        in_common: take only the stems that every folder has, instead of refusing.
-        rules: what is taken off the names; nothing, by default.
-        recursive: take the photos in sub-folders too.
         report: called with (photos done, photos in all).
 
     Raises:
@@ -63,14 +87,15 @@ def create(
     folder = Path(os.path.realpath(folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StudyError(f"{folder} is there and not empty; choose another folder")
+    methods = photos.methods
     if not treatments(config.kind, list(methods)):
         needed = "2 methods or more" if config.kind == "choice" else "a method"
         raise StudyError(f"a study of {config.kind} needs {needed}, there are {len(methods)}")
-    references = {role: path for role, path in (("lq", lq), ("hq", hq)) if path is not None}
-    folders = {("method", name): path for name, path in methods.items()}
-    folders |= {(role, ""): path for role, path in references.items()}
-    found = {k: find_pictures(p, rules, recursive=recursive) for k, p in folders.items()}
-    found = _paired(found, folders, in_common)
+    found = {
+        role: find_pictures(path, photos.rules, recursive=photos.recursive)
+        for role, path in photos.folders.items()
+    }
+    found = _paired(found, photos.folders, photos.in_common)
     stems = tuple(sorted(next(iter(found.values()))))
     with making_folder(folder) as part:
         (part / IMAGES).mkdir()
@@ -78,15 +103,15 @@ def create(
         for stem in stems:
             images += _take_in(stem, found, part / IMAGES)
             report(len(images), len(stems) * len(found))
-        sources = {name: str(path) for name, path in {**methods, **references}.items()}
+        sources = {name: str(path) for name, path in {**methods, **photos.references}.items()}
         facts = {"sources": sources, "hbr": __version__}
         write_database(part / DATABASE, config, tuple(methods), stems, facts, images)
     return Study.open(folder)
 
 
 def _paired(
-    found: dict[Source, dict[str, Path]], folders: Mapping[Source, Path], in_common: bool
-) -> dict[Source, dict[str, Path]]:
+    found: dict[PhotoRole, dict[str, Path]], folders: Mapping[PhotoRole, Path], in_common: bool
+) -> dict[PhotoRole, dict[str, Path]]:
     """The same, all of the same stems."""
     common = set.intersection(*(set(files) for files in found.values()))
     if not common:
@@ -110,7 +135,9 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _take_in(stem: str, found: Mapping[Source, Mapping[str, Path]], out: Path) -> list[StoredImage]:
+def _take_in(
+    stem: str, found: Mapping[PhotoRole, Mapping[str, Path]], out: Path
+) -> list[StoredImage]:
     """Every picture of one stem; methods come first, and set the size."""
     from PIL import Image
 

@@ -55,6 +55,8 @@ CREATE TABLE answers (
 class StudyError(HbrError, ValueError):
     """A study that cannot be made, opened or gone on with; the message says what to do."""
 
+    http_status = 409
+
 
 @dataclass(frozen=True)
 class StoredImage:
