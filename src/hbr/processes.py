@@ -1,16 +1,38 @@
-"""Processes that share a machine: how many, with how many threads, and how they end."""
+"""Processes that share a machine: how many, the pool of workers, and the signals that stop them.
+
+`pool_map` is the only pool of processes. It is built on `multiprocessing` rather than on
+`concurrent.futures`, whose pool breaks as a whole when one worker dies, and tells neither which
+item it was working on nor how it ended.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from types import FrameType
+from typing import Any, Generic, TypeVar
+
+from hbr.errors import with_type
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables by which libraries choose, when they are loaded, how many threads they use."""
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_AHEAD = 4  # results a worker may be ahead of the one whose turn it is
+_GRACE = 10.0  # seconds that a worker has to finish what it is writing
 
 
 def cores() -> int:
@@ -22,7 +44,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Processes that start in here use one thread each."""
+    """Processes that are started in this block use one thread each."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -36,8 +58,8 @@ def one_thread_each() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ctrl_c_waits() -> Iterator[None]:
-    """Processes that are started meanwhile never see Ctrl-C; this one sees it afterwards."""
+def block_sigint() -> Iterator[None]:
+    """Block Ctrl-C in this block: child processes never get it, this process gets it afterwards."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -48,17 +70,273 @@ def ctrl_c_waits() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent(held: threading.Lock | None = None) -> None:
-    """End this worker when its parent has ended; from now on, and not while `held` is held.
+class StopSignals:
+    """Turns Ctrl-C and SIGTERM into one `KeyboardInterrupt` while the context is active.
 
-    A killed parent tells its workers nothing; they would wait for work for ever.
+    The first signal raises; later ones are ignored, so that an impatient second Ctrl-C does not
+    interrupt the clean-up. If a library swallows the exception (as Python itself does in a
+    destructor), `check` raises it again.
+
+    Args:
+        raises: raise at the first signal; if false, only `received` and `check` report it.
     """
 
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        with held or contextlib.nullcontext():
-            os._exit(1)
+    def __init__(self, *, raises: bool = True) -> None:
+        self.received: int | None = None
+        self._raises = raises
+        self._before: dict[int, Any] = {}
 
-    threading.Thread(target=wait, daemon=True).start()
+    def __enter__(self) -> StopSignals:
+        """Install the handlers."""
+        for number in STOP_SIGNALS:
+            # a background job of a shell ignores Ctrl-C, and continues to do so
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Restore the previous handlers."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise if a signal was received.
+
+        Raises:
+            KeyboardInterrupt: one was.
+        """
+        if self.received is not None:
+            raise KeyboardInterrupt
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if self.received is None:
+            self.received = number
+            if self._raises:
+                raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class WorkerDied(Generic[Item]):
+    """What `pool_map` yields in place of a result if the worker process died.
+
+    Attributes:
+        item: what the worker was working on.
+        ending: how the process ended: `was killed (SIGKILL)`, `ended with code 1`.
+    """
+
+    item: Item
+    ending: str
+
+
+def pool_map(
+    open_worker: Callable[[], Callable[[Item], Result]],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    ordered: bool = True,
+    memory: int | None = None,
+    preload: Sequence[str] = (),
+) -> Generator[Result | WorkerDied[Item], None, None]:
+    """Map a function over items in worker processes of one thread each.
+
+    Items are taken from the iterable as workers become free, so that it may be long. A worker that
+    dies costs its item, whose result is a `WorkerDied`, and is replaced. Ctrl-C is for this process
+    alone: closing the generator, by an exception or before its end, stops all workers at once,
+    except for what is in a `finishing` block. Workers also stop when this process dies.
+
+    Args:
+        open_worker: called once in each worker; returns the function. Must be picklable.
+        items: arguments of the function, picklable.
+        workers: number of processes, 1 or more.
+        ordered: yield results in the order of the items; otherwise as they are ready.
+        memory: bytes that this process and its workers should stay below. Above it, no worker gets
+            a new item while another is busy, and idle ones are replaced. None sets no limit.
+        preload: modules to load once and share between the workers, where the system can.
+
+    Raises:
+        Exception: what the function, or `open_worker`, raised.
+    """
+    pool = _Pool(open_worker, workers, memory, preload)
+    waiting = enumerate(items)
+    finished: dict[int, Any] = {}
+    turn = 0
+    try:
+        upcoming = next(waiting, None)
+        while upcoming is not None or pool.busy:
+            while upcoming is not None and upcoming[0] < turn + _AHEAD * workers:
+                if not pool.give(*upcoming):
+                    break
+                upcoming = next(waiting, None)  # read one item ahead while they work
+            finished.update(pool.collect())
+            while finished and (turn in finished or not ordered):
+                result = finished.pop(turn if ordered else next(iter(finished)))
+                turn += 1
+                if isinstance(result, _Raised):
+                    raise result.error
+                yield result
+    finally:
+        pool.stop()
+
+
+@contextlib.contextmanager
+def finishing() -> Iterator[None]:
+    """In a worker of a pool, protect the block, such as the writing of a file, from its end."""
+    if not _is_worker:
+        yield
+        return
+    asked: list[int] = []
+    with _finishing:
+        signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if asked:
+                os._exit(1)
+
+
+def portable(error: Exception) -> Exception:
+    """The exception, or a plain one with its message if it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(with_type(error))
+    return error
+
+
+@dataclass(frozen=True)
+class _Raised:
+    error: Exception
+
+
+class _Pool:
+    """The worker processes of one `pool_map`."""
+
+    def __init__(
+        self, open_worker: Callable[[], Any], workers: int, memory: int | None, preload: Any
+    ) -> None:
+        self.busy: dict[Connection, tuple[_Process, int, Any]] = {}
+        self._idle: list[_Process] = []
+        self._open_worker, self._workers, self._memory = open_worker, workers, memory
+        self._context = _context(preload)
+
+    def give(self, number: int, item: Any) -> bool:
+        """Hand an item to a worker; False if none is free, or there is too little memory."""
+        if self._memory is not None and self._in_use() > self._memory:
+            self._stop(self._idle)
+            if self.busy:
+                return False
+        while self._idle or len(self.busy) < self._workers:
+            process = self._idle.pop() if self._idle else _Process(self._context, self._open_worker)
+            self.busy[process.pipe] = process, number, item
+            try:
+                process.pipe.send(item)
+                return True
+            except ConnectionError:  # it died while it was idle
+                del self.busy[process.pipe]
+                self._stop([process])
+        return False
+
+    def collect(self) -> Iterator[tuple[int, Any]]:
+        """Wait for results: number of the item, and what came of it."""
+        for pipe in wait(list(self.busy)):
+            assert isinstance(pipe, Connection)
+            process, number, item = self.busy[pipe]
+            try:
+                result = pipe.recv()
+                self._idle.append(process)
+            except (EOFError, ConnectionError):
+                process.end.join()
+                result = WorkerDied(item, _ending(process.end.exitcode))
+                pipe.close()
+            del self.busy[pipe]
+            yield number, result
+
+    def stop(self) -> None:
+        """End all workers."""
+        self._stop([*self._idle, *(process for process, _, _ in self.busy.values())])
+
+    @staticmethod
+    def _stop(processes: list[_Process]) -> None:
+        for process in processes:
+            process.end.terminate()
+        for process in processes:
+            process.end.join(_GRACE)
+            if process.end.is_alive():
+                process.end.kill()
+                process.end.join()
+            process.pipe.close()
+        processes.clear()
+
+    def _in_use(self) -> int:
+        import psutil
+
+        processes = [*self._idle, *(process for process, _, _ in self.busy.values())]
+        total = 0
+        for pid in (os.getpid(), *(process.end.pid for process in processes)):
+            with contextlib.suppress(psutil.Error):
+                total += psutil.Process(pid).memory_info().rss
+        return total
+
+
+class _Process:
+    """A worker's process and the pipe to it."""
+
+    def __init__(self, context: Any, open_worker: Callable[[], Any]) -> None:
+        self.pipe, theirs = context.Pipe()
+        self.end = context.Process(target=_serve, args=(open_worker, theirs), daemon=True)
+        with one_thread_each(), block_sigint():
+            self.end.start()
+        theirs.close()
+
+
+def _context(preload: Sequence[str]) -> BaseContext:
+    """Fresh interpreters: threads and locks of this process cannot be inherited half way."""
+    if not preload or sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    return context
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed ({signal.Signals(-code).name})"
+    return f"ended with code {code}"
+
+
+# of a worker process: whether it is one, and what it must finish before it ends
+_is_worker = False
+_finishing = threading.Lock()
+
+
+def _serve(open_worker: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:
+    """The life of a worker: items come in, results go out, until the pipe ends."""
+    global _is_worker
+    _is_worker = True
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work: Callable[[Any], Any] | None = None
+    while True:
+        try:
+            item = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            work = work or open_worker()
+            result = work(item)
+        except Exception as error:
+            result = _Raised(portable(error))
+        with contextlib.suppress(OSError):  # nobody is there any more: the pipe has ended
+            pipe.send(result)
+
+
+def _end_with_parent() -> None:
+    """A killed parent tells its workers nothing; they would wait for items for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    with _finishing:
+        os._exit(1)

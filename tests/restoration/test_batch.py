@@ -13,7 +13,8 @@ import pytest
 
 from hbr.config import ConfigError
 from hbr.image import Photo, PhotoError, read_photo, write_photo
-from hbr.restoration.batch import FileRecord, Files, StopSignals, look_at, run_batch
+from hbr.processes import StopSignals
+from hbr.restoration.batch import FileRecord, Files, look_at, run_batch
 from hbr.restoration.jobs import BatchPlan, Job, plan_batch
 
 PIXELS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)

@@ -13,16 +13,11 @@ import contextlib
 import hashlib
 import io
 import json
-import multiprocessing
 import os
-import signal
 import stat
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +38,7 @@ from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.image.pixels import to_8_bits
 from hbr.people.types import Person
-from hbr.processes import ctrl_c_waits, end_with_parent
+from hbr.processes import WorkerDied, finishing, pool_map
 from hbr.version import __version__
 
 # 10 % larger than level 6 on degraded photos, in a third of the time
@@ -250,7 +245,8 @@ class _Work:
             regions = Regions.of(item.people, (h, w), longest=longest_mask(len(item.people)))
         hq = rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w").float() / 255
         lq = degrade(hq, [drawn], regions=[regions], resize_back=settings.resize_back)
-        _write(_to_photo(lq), item.target)
+        with finishing():
+            write_photo(_to_photo(lq), item.target, png_compression=_PNG_COMPRESSION)
         return replace(
             row,
             width=w,
@@ -331,29 +327,20 @@ def _in_processes(
     previous: Callable[[str], PairRow | None],
     workers: int,
 ) -> Iterator[Outcome]:
-    pool = ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(settings,),
-    )
-    waiting: deque[Future[Outcome]] = deque()
-    try:
-        for item in items:
-            row = previous(item.name)
-            with ctrl_c_waits():
-                waiting.append(pool.submit(_work_in_process, item, row))
-            if len(waiting) == 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise WorkerKilledError(
-            "a process of the run was killed, most likely for want of memory; "
-            "fewer --workers need less, --resume goes on"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    jobs = ((item, previous(item.name)) for item in items)
+    for outcome in pool_map(partial(_open_worker, settings), jobs, workers=workers):
+        if isinstance(outcome, WorkerDied):
+            raise WorkerKilledError(
+                "a process of the run was killed, most likely for want of memory; "
+                "fewer --workers need less, --resume goes on"
+            )
+        yield outcome
+
+
+def _open_worker(settings: DegradeSettings) -> Callable[[tuple[Item, PairRow | None]], Outcome]:
+    torch.set_num_threads(1)
+    work = _Work(settings)
+    return lambda job: work(*job)
 
 
 @contextlib.contextmanager
@@ -364,36 +351,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# Of a worker process: its work, whether it is writing, and whether it is to end after that.
-_worker: _Work
-_writing = threading.Lock()
-_leaving = threading.Event()
-
-
-def _start_worker(settings: DegradeSettings) -> None:
-    global _worker
-    _worker = _Work(settings)
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    end_with_parent(_writing)
-
-
-def _work_in_process(item: Item, previous: PairRow | None) -> Outcome:
-    return _worker(item, previous)
-
-
-def _write(photo: Photo, target: Path) -> None:
-    with _writing:
-        write_photo(photo, target, png_compression=_PNG_COMPRESSION)
-    if _leaving.is_set():
-        os._exit(1)
-
-
-def _leave(*_: object) -> None:
-    """End this process now, or after what it is writing."""
-    _leaving.set()
-    if _writing.acquire(blocking=False):
-        os._exit(1)

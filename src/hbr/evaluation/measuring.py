@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
 from hbr.image.pixels import to_8_bits
 from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
-from hbr.processes import end_with_parent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -368,22 +366,13 @@ def why_not(name: str, error: BaseException) -> str:
     return line if line.startswith(name) else f"{name}: {line}"
 
 
-_measurer: Measurer | None = None
-
-
-def begin(config: MeasureConfig, known: Path | None) -> None:
-    """Make this process a worker; called once in it."""
-    global _measurer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that handed out the work stops it
-    end_with_parent()
+def open_measurer(
+    config: MeasureConfig, known: Path | None
+) -> Callable[[Sequence[Pair]], tuple[list[Measured], Availability]]:
+    """In a worker, what measures pairs; with them it returns which metrics could be loaded."""
     use_one_thread()
-    _measurer = Measurer(config, known)
-
-
-def work(pairs: Sequence[Pair]) -> tuple[list[Measured], Availability]:
-    """Measure pairs in a worker; also which metrics it has."""
-    assert _measurer is not None  # `begin` ran
-    return _measurer(pairs), _measurer.available
+    measurer = Measurer(config, known)
+    return lambda pairs: (measurer(pairs), measurer.available)
 
 
 def use_one_thread() -> None:

@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 from hbr.devices import is_out_of_memory
 from hbr.errors import display_name, one_line, with_type
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
+from hbr.processes import StopSignals
 from hbr.restoration.jobs import BatchPlan, Job
 
 log = logging.getLogger(__name__)
@@ -257,43 +256,3 @@ def _describe(error: Exception, source: Path) -> tuple[str, bool]:
     if is_out_of_memory(error):
         return f"{name}: out of memory; use smaller tiles (--tile) or --device cpu", True
     return f"{name}: unexpected error: {with_type(error)} (HBR_DEBUG=1 shows where)", False
-
-
-class StopSignals:
-    """Ctrl-C and SIGTERM as one `KeyboardInterrupt`, while this is entered.
-
-    The first one raises; what is being written is removed by whoever writes it. Those after it are
-    ignored, so that an impatient second Ctrl-C does not cut that short. Should a library swallow
-    the exception (as Python itself does in a destructor), `check` raises it again.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        """Take the signals over."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # a shell's background job ignores Ctrl-C, and goes on doing so
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise if a signal has come.
-
-        Raises:
-            KeyboardInterrupt: one has.
-        """
-        if self.received is not None:
-            raise KeyboardInterrupt
-
-    def _stop(self, number: int, _: FrameType | None) -> None:
-        if self.received is None:
-            self.received = number
-            raise KeyboardInterrupt

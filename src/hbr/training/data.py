@@ -22,11 +22,9 @@ from hbr.degradation import RECIPES, Degradation, degrade, draw
 from hbr.image import PhotoError
 from hbr.people.coco import AnnotatedPeople, read_people
 from hbr.people.types import Person
-from hbr.processes import ctrl_c_waits
+from hbr.processes import STOP_SIGNALS, block_sigint
 from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
 from hbr.training.photos import FolderPhotos, Photos, open_photos, photo_files, read_pixels
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Box = tuple[float, float, float, float]
 
@@ -285,7 +283,7 @@ def prepared(pairs: TrainingPairs) -> Iterator[Pair]:
         # its own, so that starting anew draws nothing from the generator of the training
         generator=Generator(),
     )
-    with ctrl_c_waits():  # from their first moment on
+    with block_sigint():  # from their first moment on
         batches = iter(loader)
     for pair in batches:
         if isinstance(pair, ConfigError):

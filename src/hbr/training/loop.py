@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -23,11 +21,11 @@ from hbr.config import to_dict
 from hbr.files import write_text
 from hbr.models.checkpoint import save_checkpoint
 from hbr.models.onestep import OneStepRestorer
+from hbr.processes import StopSignals
 from hbr.training.adapters import released, write_generator
 from hbr.training.config import OptimConfig, RestorationConfig, TrainConfig
 from hbr.training.curves import Curves
 from hbr.training.data import (
-    STOP_SIGNALS,
     Pair,
     Skipped,
     TrainingPairs,
@@ -114,7 +112,7 @@ class Trainer:
         for warning in filter(None, (source.warning for source in pairs.sources)):
             self.report(warning)
         skipped = Skipped(pairs.photos, config.data.errors, state.skipped)
-        with self._curves() as curves, _stoppable() as stopped:
+        with self._curves() as curves, StopSignals(raises=False) as signals:
             started, first = time.monotonic(), state.step
             for pair in prepared(pairs):
                 for line in skipped.add(processes.union(pair.skipped)):
@@ -132,7 +130,7 @@ class Trainer:
                 if last or state.step % config.validation.every == 0:
                     measured = self._validate()
                 # all have to stop after the same step
-                stop = processes.any(stopped())
+                stop = processes.any(signals.received is not None)
                 # what led to steps that are not finite must not replace what was good
                 due = state.step % config.save_every == 0 and not state.left_out_in_a_row
                 save = stop or last or due
@@ -318,23 +316,6 @@ class Trainer:
                 picture = torch.cat(seen.images, dim=-1).cpu() if i < config.pictures else None
                 own.append(Seen(i, {n: v.cpu() for n, v in seen.numbers.items()}, picture))
         return summary(processes.gather(own))
-
-
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask for a stop after the step under way."""
-    asked: list[int] = []
-
-    def ask(number: int, _: FrameType | None) -> None:
-        asked.append(number)
-
-    heeded = (s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN)
-    before = {s: signal.signal(s, ask) for s in heeded}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say_nothing(_: str) -> None:

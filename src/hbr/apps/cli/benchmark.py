@@ -112,7 +112,7 @@ def run(
     """
     from hbr.evaluation.benchmark import Resources, run_benchmark
     from hbr.evaluation.benchmark_config import load_benchmark
-    from hbr.restoration.batch import StopSignals
+    from hbr.processes import StopSignals
 
     benchmark = load_benchmark(name, _given(data, "--data"), _given(method, "--method"))
     reporter = Reporter(as_json=False)

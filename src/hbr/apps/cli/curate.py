@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -113,6 +112,7 @@ def run(
 
     from hbr.curation.runs.run import curate
     from hbr.curation.runs.status import Journal
+    from hbr.processes import StopSignals
 
     recipe = _recipe(config, inputs, detector)
     if max_errors is not None:
@@ -121,11 +121,10 @@ def run(
         if value is not None and engine != "ray":
             raise typer.BadParameter("it is for --engine ray.", param_hint=option)
     machine = _engine(engine, address, gpus, workers, memory)
-    signal.signal(signal.SIGTERM, _interrupt)
     journal = Journal(out, _Line())
     try:
         # Ray tells of lost machines on stdout
-        with journal.kept(), contextlib.redirect_stdout(sys.stderr):
+        with StopSignals(), journal.kept(), contextlib.redirect_stdout(sys.stderr):
             summary = curate(recipe, out, engine=machine, report=journal)
     except KeyboardInterrupt:
         again = shlex.join(["hbr", *sys.argv[1:]])
@@ -231,10 +230,6 @@ def _engine(
     from hbr.processes import cores
 
     return LocalEngine(cores() if workers is None else workers, given)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 class _Line:

@@ -117,7 +117,7 @@ def degrade(
     reporter = Reporter(as_json=False)
     tally = _Tally()
 
-    from hbr.restoration.batch import StopSignals
+    from hbr.processes import StopSignals
 
     with StopSignals() as stop, reporter.listening():
         try:

@@ -100,7 +100,7 @@ def evaluate(
     _check_outputs(outputs, resume=resume, overwrite=overwrite)
     from hbr.evaluation.evaluate import EvaluateConfig, evaluate
     from hbr.metrics import MetricError
-    from hbr.restoration.batch import StopSignals
+    from hbr.processes import StopSignals
 
     try:
         config = EvaluateConfig(

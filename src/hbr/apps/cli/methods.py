@@ -114,7 +114,7 @@ def run(
     """
     from hbr.evaluation.methods import build_method, read_method
     from hbr.evaluation.pairing import find_pictures
-    from hbr.restoration.batch import StopSignals
+    from hbr.processes import StopSignals
 
     if out.resolve() == lq.resolve() or (recursive and lq.resolve() in out.resolve().parents):
         raise typer.BadParameter(

@@ -130,7 +130,8 @@ def restore(
     existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
     reporter = Reporter(as_json=log_format is LogFormat.json)
 
-    from hbr.restoration.batch import Files, StopSignals, Tally, look_at, run_batch
+    from hbr.processes import StopSignals
+    from hbr.restoration.batch import Files, Tally, look_at, run_batch
     from hbr.restoration.jobs import plan_batch
 
     with StopSignals() as stop, reporter.listening():

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hbr.curation.engines.local import portable
 from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork
 from hbr.curation.pipeline.store import Store, read_records, working
 from hbr.curation.record import ERRORS, CurationError, count
-from hbr.processes import THREADS
+from hbr.processes import THREADS, portable
 
 _LIVES = 3  # how many workers may be lost over one chunk
 _ASK = 1.0  # seconds after which a worker asks again whether somebody waits

@@ -27,6 +27,7 @@ from hbr.curation.config import CurationConfig, per_image_settings, plain
 from hbr.curation.record import CurationError, Record, from_row, schema, to_row
 from hbr.errors import one_line
 from hbr.files import file_lock, remove_parts, replacing, write_text
+from hbr.processes import finishing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,12 +124,13 @@ class Store:
         table = pa.Table.from_pylist(values, schema=self._schema)
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        if crops:
-            crops_file = self.folder / "crops" / f"{chunk}.bin"
-            with replacing(crops_file) as part, part.open("wb") as file:
-                file.writelines(crops)
-        with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
-            part.write_bytes(buffer.getbuffer())
+        with finishing():
+            if crops:
+                crops_file = self.folder / "crops" / f"{chunk}.bin"
+                with replacing(crops_file) as part, part.open("wb") as file:
+                    file.writelines(crops)
+            with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
+                part.write_bytes(buffer.getbuffer())
 
     def forget(self, reasons: Collection[str]) -> None:
         """Remove the rows that stopped for these reasons, so that their images are done again."""
