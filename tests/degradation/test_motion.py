@@ -197,6 +197,29 @@ def test_a_resized_photo_scales_its_people_and_a_cropped_one_is_refused():
     assert len(Regions.of([outside, person], (180, 100)).outlines) == 1
 
 
+@pytest.mark.parametrize("outline", ["box", "polygon", "mask"])
+def test_a_window_shows_its_part_of_the_regions(outline):
+    polygon = ((30.0, 20.0), (61.3, 22.0), (60.0, 120.0), (30.0, 120.0))
+    mask = np.zeros((180, 100), bool)
+    mask[20:120, 30:60] = True
+    edges = np.flatnonzero(np.diff(mask.T.reshape(-1), prepend=False, append=False))
+    runs = np.diff([0, *edges, mask.size]).tolist()
+    outlines = {"box": None, "polygon": (polygon,), "mask": Rle((180, 100), tuple(runs))}
+    person = Person((100, 180), (20.5, 5, 60, 170), STANDING, outlines[outline])
+    outside = Person((100, 180), (0.0, 0.0, 5.0, 5.0))
+    whole = Regions.of([outside, person], (270, 150))
+    part = Regions.of([outside, person], (270, 150), window=(40, 30, 90, 70))
+    assert (len(whole.outlines), len(part.outlines)) == (2, 1)
+    # OpenCV rasterises polygons and lines anew, which may move the pixels of their borders
+    off = part.outlines[0] ^ whole.outlines[1, 40:130, 30:100]
+    assert off.float().mean() < (0.01 if outline == "polygon" else 1e-9)
+    shown = [m[40:130, 30:100] for m in whole.parts[torch.tensor(whole.owners) == 1]]
+    shown = [m for m in shown if m.sum() > 8]
+    assert len(shown) == len(part.parts) > 1
+    assert all((a ^ b).float().mean() < 0.01 for a, b in zip(part.parts, shown, strict=True))
+    assert torch.equal(part.mirrored().outlines[0], part.outlines[0].flip(-1))
+
+
 @pytest.mark.parametrize(
     ("make", "field"),
     [

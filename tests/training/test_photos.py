@@ -1,5 +1,6 @@
 """Photos of a training: the same wherever they lie; broken ones are counted, and end nothing."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from curated_set import curated_set
+from PIL import Image
 from toy_training import DATA, settings, train
 
-from hbr.config import ConfigError, from_dict
+from hbr.config import ConfigError, from_dict, to_dict
 from hbr.curation.manifest import FOLDERS, Manifest
 from hbr.image import PhotoError
 from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
-from hbr.training.data import Source, TrainingPairs, seeded, validation_pairs
+from hbr.training.data import Crop, Source, TrainingPairs, seeded, validation_pairs
 from hbr.training.loop import Trainer
 from hbr.training.photos import FolderPhotos, open_photos, read_pixels
 
@@ -59,7 +61,7 @@ def test_a_crop_as_large_as_the_photo_is_the_photo(people):
     source = Source(SourceConfig(manifest=people))
     wanted = {a.tobytes() for a in pixels(SourceConfig(manifest=people))}
     for step in range(8):
-        crop = source.crop(128, 0.7, seeded(0, step), mirror=False)
+        crop = source.crop(128, 0.7, seeded(0, step), mirror=False).pixels
         assert crop.permute(1, 2, 0).contiguous().numpy().tobytes() in wanted
 
 
@@ -68,7 +70,7 @@ def test_half_of_the_crops_are_mirrored_or_none(people):
 
     def mirrored(*, mirror: bool) -> int:
         def crop(i: int, *, mirror: bool) -> torch.Tensor:
-            return source.crop(128, 1.0, seeded(0, i), mirror=mirror)
+            return source.crop(128, 1.0, seeded(0, i), mirror=mirror).pixels
 
         same = (torch.equal(crop(i, mirror=mirror), crop(i, mirror=False)) for i in range(40))
         return 40 - sum(same)
@@ -233,3 +235,85 @@ def test_too_many_broken_photos_stop_the_training_with_one_line(tmp_path, worker
     if not workers:
         train(training(tmp_path / "out", photos, errors=0.7))
         assert skipped(tmp_path / "out")[-1] == 6
+
+
+def a_person(folder: Path, size: tuple[int, int] = (160, 120)) -> SourceConfig:
+    """A black photo with a person in white, and its outline in COCO's format."""
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    pixels[30:100, 50:90] = 255
+    folder.mkdir()
+    Image.fromarray(pixels).save(folder / "a.png")
+    outline = [50, 30, 90, 30, 90, 100, 50, 100]
+    entry = {"image_id": 1, "category_id": 1, "bbox": [50, 30, 40, 70], "segmentation": [outline]}
+    coco = {
+        "categories": [{"id": 1, "name": "person"}],
+        "images": [{"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]}],
+        "annotations": [entry],
+    }
+    (folder / "people.json").write_text(json.dumps(coco))
+    return SourceConfig(photos=folder, boxes=folder / "people.json")
+
+
+def test_the_regions_of_a_crop_are_where_its_people_are(tmp_path):
+    source = Source(a_person(tmp_path / "photos"), with_people=True)
+    seen = set()
+    for step in range(30):
+        crop = source.crop(64, (1.0, 0.75)[step % 2], seeded(1, step))
+        regions = source.regions(crop)
+        assert regions is not None
+        (outline,) = regions.outlines
+        shown = crop.pixels[0] > 127
+        assert 0.1 < shown.float().mean() < 0.95
+        # no more than the pixels along its borders
+        assert (outline ^ shown).sum() <= 64 * 4
+        assert not (regions.parts & ~outline).any()
+        seen.add(crop.mirrored)
+    assert seen == {False, True}
+
+
+def test_motion_blur_falls_on_the_people_of_the_photos(tmp_path, caplog):
+    source = a_person(tmp_path / "photos")
+    values = settings(tmp_path / "out", phases=[{"steps": 8, "crop": 64, "batch": 2}])
+    values["data"] |= {"sources": [to_dict(source)], "degradations": {"motion-blur": 1.0}}
+    pairs = TrainingPairs(from_dict(TrainConfig, values), 0)
+    blurred = [pairs.batch(step) for step in range(3)]
+    pairs.sources[0].people = None
+    made_up = [pairs.batch(step) for step in range(3)]
+    assert all(torch.equal(a.hq, b.hq) for a, b in zip(blurred, made_up, strict=True))
+    assert not any(torch.equal(a.lq, b.lq) for a, b in zip(blurred, made_up, strict=True))
+    # people that were annotated in another photo are left out, and that is said once
+    turned = TrainingPairs(
+        dataclasses.replace(
+            pairs.config,
+            data=dataclasses.replace(
+                pairs.config.data, sources=(a_person(tmp_path / "turned", (120, 160)),)
+            ),
+        ),
+        0,
+    )
+    assert torch.equal(turned.batch(0).lq, made_up[0].lq)
+    assert torch.equal(turned.batch(1).lq, made_up[1].lq)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith("take the photo that was annotated; its motion blur is in random places")
+    # what no recipe asks for is not held in memory
+    values["data"]["degradations"] = {"real-esrgan": 1.0, "motion-blur": 0.0}
+    assert TrainingPairs(from_dict(TrainConfig, values), 0).sources[0].people is None
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_people_of_a_curated_set(tmp_path, people, kind):
+    kept = [r for r in Manifest(people).kept() if r.split == "train"]
+    source = Source(
+        SourceConfig(manifest=with_only(kind, people, tmp_path / "set")), with_people=True
+    )
+    for i, record in enumerate(sorted(kept, key=lambda r: r.id)):
+        x, y, side = record.square
+        (person,) = source.people[i]
+        assert person.image_size == (side, side)
+        assert person.box == pytest.approx(
+            (record.x0 - x, record.y0 - y, record.x1 - record.x0, record.y1 - record.y0)
+        )
+        crop = Crop(torch.zeros(3, 128, 128), i, (128, 128), (0, 0), False)
+        (outline,) = source.regions(crop).outlines
+        rows = outline.any(dim=1).nonzero()
+        assert float(rows.min()) == pytest.approx(max(person.box[1] * 128 / side, 0), abs=2)

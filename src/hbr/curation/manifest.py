@@ -114,16 +114,20 @@ class Manifest:
     def kept_ids(self, split: str) -> np.ndarray:
         """[n] uint64: the ids of what is kept in a split, in their order."""
         import numpy as np
+
+        found = [bytes.fromhex("".join(b["id"].to_pylist())) for b in self.kept_rows(split, "id")]
+        return np.frombuffer(b"".join(found), ">u8").astype(np.uint64)
+
+    def kept_rows(self, split: str, *names: str) -> Iterator[pa.RecordBatch]:
+        """These columns of what is kept in a split, in the order of the ids."""
         import pyarrow.compute as pc
 
-        found = []
-        needed = ["id", "split", "reason"]
-        if not {*needed} <= {*self.names}:
+        needed = {"split", "reason", *names}
+        if not needed <= {*self.names}:
             raise ValueError(f"{self.path}: is no manifest of hbr curate (it has other columns)")
-        for batch in self._file().iter_batches(columns=needed):
+        for batch in self._file().iter_batches(columns=sorted(needed)):
             wanted = pc.and_(pc.is_null(batch["reason"]), pc.equal(batch["split"], split))
-            found.append(bytes.fromhex("".join(batch.filter(wanted)["id"].to_pylist())))
-        return np.frombuffer(b"".join(found), ">u8").astype(np.uint64)
+            yield batch.filter(wanted)
 
     def find(self, start: str) -> list[Record]:
         """The records whose id starts so; at most 10."""

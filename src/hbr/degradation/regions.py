@@ -72,16 +72,22 @@ class Regions:
 
     @classmethod
     def of(
-        cls, people: Sequence[Person], size: tuple[int, int], *, longest: int | None = None
+        cls,
+        people: Sequence[Person],
+        size: tuple[int, int],
+        *,
+        longest: int | None = None,
+        window: tuple[int, int, int, int] | None = None,
     ) -> Regions:
         """These people in an image of (h, w), to which they are scaled.
 
-        Whoever lies outside of the image is left out.
+        Whoever lies outside of the image, or of the window, is left out.
 
         Args:
             people: with the size of the image that they were annotated in.
             size: of the image.
             longest: the masks are made smaller, so that their longer edge is at most this.
+            window: (y, x, h, w) of the part of the image that the masks show; excludes `longest`.
 
         Raises:
             ValueError: the annotated image is of another shape.
@@ -90,16 +96,42 @@ class Regions:
         if longest is not None and max(size) > longest:
             h, w = (max(round(edge * longest / max(size)), 1) for edge in size)
             size = (h, w)
+        y, x, h, w = window or (0, 0, *size)
         outlines: list[np.ndarray] = []
         parts: list[np.ndarray] = []
         owners: list[int] = []
         for person in people:
-            outline, found = _parts(person, size)
+            width, height = person.image_size or size[::-1]
+            frame = _Frame((size[1] / width, size[0] / height), (x, y), (h, w))
+            outline, found = _parts(person, frame)
             if outline.any():
                 owners += [len(outlines)] * len(found)
                 outlines.append(outline)
                 parts += found
-        return cls(_stacked(outlines, size), _stacked(parts, size), tuple(owners))
+        return cls(_stacked(outlines, (h, w)), _stacked(parts, (h, w)), tuple(owners))
+
+    def mirrored(self) -> Regions:
+        """The regions of the image mirrored left to right."""
+        return Regions(self.outlines.flip(-1), self.parts.flip(-1), self.owners)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where masks lie: mask = annotated image × scale − corner, (x, y); masks are [h, w]."""
+
+    scale: Point
+    corner: tuple[int, int]
+    size: tuple[int, int]
+
+    def axes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pixel centres of a mask in the annotated image: x [w] and y [h]."""
+        h, w = self.size
+        x = (np.arange(w) + 0.5 + self.corner[0]) / self.scale[0]
+        return x, (np.arange(h) + 0.5 + self.corner[1]) / self.scale[1]
+
+    def pixels(self, points: Sequence[Any]) -> np.ndarray:
+        """Points of the annotated image as whole pixels, int32 [n, 2], in OpenCV's range."""
+        return _whole(np.array(points, np.float64) * self.scale - self.corner)
 
 
 def _stacked(masks: list[np.ndarray], size: tuple[int, int]) -> Tensor:
@@ -121,61 +153,61 @@ def _with_size(person: Person, size: tuple[int, int]) -> Person:
     return replace(person, image_size=(width, height))
 
 
-def _parts(person: Person, size: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray]]:
+def _parts(person: Person, frame: _Frame) -> tuple[np.ndarray, list[np.ndarray]]:
     """The outline of a person and its parts, none of them empty: bool [h, w] each."""
-    width, height = person.image_size or size[::-1]
-    scale = (size[1] / width, size[0] / height)
-    outline = _outline_mask(person, size, scale)
-    shapes = _limbs(person, size, scale) or _cells(person, size, scale)
+    outline = _outline_mask(person, frame)
+    shapes = _limbs(person, frame) or _cells(person, frame)
     return outline, [part for shape in shapes if (part := shape & outline).any()]
 
 
-def _outline_mask(person: Person, size: tuple[int, int], scale: Point) -> np.ndarray:
-    h, w = size
+def _outline_mask(person: Person, frame: _Frame) -> np.ndarray:
     if isinstance(person.outline, Rle):
         mask = person.outline.mask().astype(np.uint8)
-        return cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST) > 0
+        assert person.image_size is not None  # Regions.of has filled it in
+        full = [round(n * s) for n, s in zip(person.image_size, frame.scale, strict=True)]
+        (left, top), (h, w) = frame.corner, frame.size
+        mask = cv2.resize(mask, full, interpolation=cv2.INTER_NEAREST)
+        return mask[top : top + h, left : left + w] > 0
     if person.outline is not None:
-        mask = np.zeros(size, np.uint8)
-        cv2.fillPoly(mask, [_pixels(polygon, scale) for polygon in person.outline], (1,))
+        mask = np.zeros(frame.size, np.uint8)
+        cv2.fillPoly(mask, [frame.pixels(polygon) for polygon in person.outline], (1,))
         return mask > 0
-    left, top, wide, high = person.box
-    x = ((np.arange(w) + 0.5) / scale[0] - left) / wide * 2 - 1
-    y = ((np.arange(h) + 0.5) / scale[1] - top) / high * 2 - 1
+    x0, y0, wide, high = person.box
+    x, y = frame.axes()
+    x, y = (x - x0) / wide * 2 - 1, (y - y0) / high * 2 - 1
     return np.abs(x[None]) ** 3 + np.abs(y[:, None]) ** 3 <= 1
 
 
-def _cells(person: Person, size: tuple[int, int], scale: Point) -> list[np.ndarray]:
-    """The box in proportions of somebody who stands."""
-    h, w = size
+def _cells(person: Person, frame: _Frame) -> list[np.ndarray]:
+    """The box, divided by the proportions of a standing person."""
     left, top, wide, high = person.box
-    x = (((np.arange(w) + 0.5) / scale[0] - left) / wide)[None]
-    y = (((np.arange(h) + 0.5) / scale[1] - top) / high)[:, None]
+    x, y = frame.axes()
+    x, y = ((x - left) / wide)[None], ((y - top) / high)[:, None]
     return [(x0 <= x) & (x < x1) & (y0 <= y) & (y < y1) for x0, y0, x1, y1 in _CELLS]
 
 
-def _limbs(person: Person, size: tuple[int, int], scale: Point) -> list[np.ndarray]:
-    """Strokes along the bones that are annotated, a disc for the head, the trunk."""
+def _limbs(person: Person, frame: _Frame) -> list[np.ndarray]:
+    """Strokes along the annotated bones, a disc for the head, and the trunk."""
     if person.keypoints is None:
         return []
     seen = {
-        i: np.array([x * scale[0], y * scale[1]])
+        i: np.array([x, y]) * frame.scale - frame.corner
         for i, (x, y, visible) in enumerate(person.keypoints)
         if visible >= SEEN
     }
-    half = _half_width(person, seen, scale)
+    half = _half_width(person, seen, frame.scale)
     out = []
     face = [seen[i] for i in _FACE if i in seen]
     if face:
-        out.append(_stroke([np.mean(face, axis=0)], 2.6 * half, size))
+        out.append(_stroke([np.mean(face, axis=0)], 2.6 * half, frame.size))
     if all(i in seen for i in _TRUNK):
         trunk = [seen[i] for i in _TRUNK]
-        out.append(_stroke([*trunk, trunk[0]], 1.2 * half, size, filled=True))
+        out.append(_stroke([*trunk, trunk[0]], 1.2 * half, frame.size, filled=True))
     for joints, beyond in _LIMBS:
         if all(i in seen for i in joints):
             bones = [seen[i] for i in joints]
             tip = bones[-1] + beyond * (bones[-1] - bones[-2])
-            out.append(_stroke([*bones, tip], half, size))
+            out.append(_stroke([*bones, tip], half, frame.size))
     return out
 
 
@@ -192,7 +224,7 @@ def _stroke(
     points: Sequence[np.ndarray], half: float, size: tuple[int, int], *, filled: bool = False
 ) -> np.ndarray:
     mask = np.zeros(size, np.uint8)
-    path = _pixels([tuple(p) for p in points], (1.0, 1.0))
+    path = _whole(np.array(points))
     thickness = min(max(round(2 * half), 1), 32767)
     if len(path) == 1:
         cv2.circle(mask, [int(v) for v in path[0]], max(round(half), 1), (1,), -1)
@@ -203,7 +235,6 @@ def _stroke(
     return mask > 0
 
 
-def _pixels(points: Sequence[Any], scale: Point) -> np.ndarray:
-    """Whole pixel positions, int32 [n, 2], kept to what OpenCV can draw."""
-    where = np.array(points, np.float64) * scale - 0.5
-    return np.rint(where).clip(-16000, 16000).astype(np.int32)
+def _whole(points: np.ndarray) -> np.ndarray:
+    """Coordinates [n, 2] as the pixels that they lie in, int32, in OpenCV's range."""
+    return np.rint(points - 0.5).clip(-16000, 16000).astype(np.int32)

@@ -6,8 +6,9 @@ one would. Shapes: b batch, s edge of the crop.
 
 from __future__ import annotations
 
+import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -18,13 +19,22 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from hbr.config import ConfigError
-from hbr.degradation import RECIPES, Degradation, degrade, draw
+from hbr.degradation import RECIPES, Degradation, Regions, degrade, draw
 from hbr.image import PhotoError
 from hbr.people.coco import AnnotatedPeople, read_people
 from hbr.people.types import Person
 from hbr.processes import STOP_SIGNALS, block_sigint
 from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
-from hbr.training.photos import FolderPhotos, Photos, open_photos, photo_files, read_pixels
+from hbr.training.photos import (
+    CuratedPeople,
+    FolderPhotos,
+    Photos,
+    open_photos,
+    photo_files,
+    read_pixels,
+)
+
+log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 
@@ -43,38 +53,58 @@ class Pair:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A square of a photo.
+
+    Attributes:
+        pixels: uint8 [3, s, s].
+        photo: the number of the photo.
+        size: (h, w) of the photo when it was cut out.
+        corner: (y, x) of the square in it.
+        mirrored: left to right, after it was cut out.
+    """
+
+    pixels: Tensor
+    photo: int
+    size: tuple[int, int]
+    corner: tuple[int, int]
+    mirrored: bool
+
+
 class Source:
     """The crops of some photos.
 
     Attributes:
         photos: those that crops are drawn from.
         boxes: the person boxes of each photo; None if crops fall anywhere.
+        people: the people of each photo; None if they are not known, or not asked for.
         warning: one line about annotations that were skipped.
         allowed: how many photos may be unreadable one after the other.
     """
 
-    def __init__(self, config: SourceConfig) -> None:
-        annotated = read_people(config.boxes) if config.boxes else None
-        self.warning = annotated.warning if annotated is not None else None
-        self.photos, self.boxes = self._chosen(config, annotated)
-        self.allowed = len(self.photos) - 1
+    def __init__(self, config: SourceConfig, *, with_people: bool = False) -> None:
+        """Look for the photos.
 
-    def _chosen(
-        self, config: SourceConfig, annotated: AnnotatedPeople | None
-    ) -> tuple[Photos, list[list[Box]] | None]:
-        if config.photos is None or (annotated is None and not config.exclude):
-            return open_photos(config), None
-        files, boxes = [], []
-        for file in photo_files(config.photos):
-            people: Sequence[Person] = ()
-            if annotated is not None:
-                people = annotated.find(file.relative_to(config.photos).as_posix()) or ()
-            if file.name not in config.exclude and (annotated is None or people):
-                files.append(file)
-                boxes.append([person.box for person in people])
-        if not files:
-            raise ConfigError(f"{config.photos}: no photo is left of `boxes` and `exclude`")
-        return FolderPhotos(config.photos, files), None if annotated is None else boxes
+        Args:
+            config: where they are.
+            with_people: also hold their people, for `regions`.
+        """
+        self.people: list[tuple[Person, ...]] | CuratedPeople | None = None
+        self.boxes: list[list[Box]] | None = None
+        self.warning: str | None = None
+        if config.boxes is not None:
+            annotated = read_people(config.boxes)
+            self.warning = annotated.warning
+            self.photos, people = _with_people(config, annotated)
+            self.boxes = [[person.box for person in found] for found in people]
+            self.people = people if with_people else None
+        else:
+            self.photos = _without_excluded(config)
+            if with_people and config.manifest is not None:
+                self.people = CuratedPeople(config.manifest, config.split)
+        self.allowed = len(self.photos) - 1
+        self._unfit: set[int] = set()
 
     def crop(
         self,
@@ -84,8 +114,8 @@ class Source:
         *,
         mirror: bool = True,
         skipped: dict[str, str] | None = None,
-    ) -> Tensor:
-        """A random square of a random photo: uint8 [3, s, s].
+    ) -> Crop:
+        """A random square of a random photo.
 
         Args:
             size: its edge in pixels.
@@ -109,9 +139,26 @@ class Source:
             h, w = pixels.shape[:2]
         y, x = self._corner(index, (h, w), size, factor, generator)
         square = pixels[y : y + size, x : x + size]
-        if mirror and _integer(2, generator):
+        mirrored = mirror and bool(_integer(2, generator))
+        if mirrored:
             square = square[:, ::-1]
-        return rearrange(torch.from_numpy(np.ascontiguousarray(square)), "h w c -> c h w")
+        square = np.ascontiguousarray(rearrange(square, "h w c -> c h w"))
+        return Crop(torch.from_numpy(square), index, (h, w), (y, x), mirrored)
+
+    def regions(self, crop: Crop) -> Regions | None:
+        """Where the people of a crop are; None if that is not known."""
+        people = None if self.people is None else self.people[crop.photo]
+        if not people:
+            return None
+        try:
+            found = Regions.of(people, crop.size, window=(*crop.corner, *crop.pixels.shape[1:]))
+        except ValueError as error:
+            if crop.photo not in self._unfit:
+                self._unfit.add(crop.photo)
+                name = self.photos.name(crop.photo)
+                log.warning("%s: %s; its motion blur is in random places", name, error)
+            return None
+        return found.mirrored() if crop.mirrored else found
 
     def skip(self, generator: Generator, *, mirror: bool = True) -> None:
         """Draw as many numbers as `crop` does, without reading the photo.
@@ -151,6 +198,31 @@ class Source:
             int(min(max(m - size / 2, 0), f - 1)) for m, f in zip(middle, free, strict=True)
         )
         return row, column
+
+
+def _with_people(
+    config: SourceConfig, annotated: AnnotatedPeople
+) -> tuple[Photos, list[tuple[Person, ...]]]:
+    """The photos of a folder that show annotated people, and these."""
+    assert config.photos is not None  # as SourceConfig checks
+    files, people = [], []
+    for file in photo_files(config.photos):
+        found = annotated.find(file.relative_to(config.photos).as_posix())
+        if found and file.name not in config.exclude:
+            files.append(file)
+            people.append(found)
+    if not files:
+        raise ConfigError(f"{config.photos}: no photo is left of `boxes` and `exclude`")
+    return FolderPhotos(config.photos, files), people
+
+
+def _without_excluded(config: SourceConfig) -> Photos:
+    if config.photos is None or not config.exclude:
+        return open_photos(config)
+    files = [file for file in photo_files(config.photos) if file.name not in config.exclude]
+    if not files:
+        raise ConfigError(f"{config.photos}: no photo is left of `exclude`")
+    return FolderPhotos(config.photos, files)
 
 
 def allowed_errors(photos: int, errors: float) -> int:
@@ -205,7 +277,9 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         self.config = config
         self.start = start
         self.index, self.count = index, count
-        self.sources = [Source(s) for s in config.data.sources]
+        recipes = (RECIPES[name] for name, weight in config.data.degradations.items() if weight)
+        moving = any(recipe.motion is not None for recipe in recipes)
+        self.sources = [Source(s, with_people=moving) for s in config.data.sources]
         for source in self.sources:
             source.allowed = allowed_errors(self.photos, config.data.errors)
 
@@ -235,7 +309,7 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         data = self.config.data
         generator = seeded(self.config.seed, step)
         weights = [s.weight for s in data.sources]
-        crops, degradations = [], []
+        crops, degradations, regions = [], [], []
         skipped: dict[str, str] = {}
         for i in range(phase.batch):
             source = self.sources[_weighted(weights, generator)]
@@ -243,15 +317,20 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
             if _unit(generator) < data.shrink_prob:
                 low, high = data.shrink
                 shrink = low + (high - low) * _unit(generator)
+            crop = None
             if i in share:
-                crops.append(
-                    source.crop(phase.crop, shrink, generator, mirror=data.mirror, skipped=skipped)
+                crop = source.crop(
+                    phase.crop, shrink, generator, mirror=data.mirror, skipped=skipped
                 )
             else:
                 source.skip(generator, mirror=data.mirror)
-            degradations.append(_draw_one(data, generator))
+            degradation = _draw_one(data, generator)
+            if crop is not None:
+                crops.append(crop.pixels)
+                degradations.append(degradation)
+                regions.append(source.regions(crop) if degradation.motions else None)
         hq = torch.stack(crops).float() / 255
-        return Pair(hq, degrade(hq, [degradations[i] for i in share]), skipped)
+        return Pair(hq, degrade(hq, degradations, regions=regions), skipped)
 
 
 def share_of(batch: int, index: int, count: int) -> range:

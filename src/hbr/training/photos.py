@@ -23,6 +23,7 @@ from hbr.errors import one_line
 from hbr.image import PhotoError, is_photo_name, read_photo
 from hbr.image.paths import find_photos, match_files
 from hbr.image.pixels import to_8_bits
+from hbr.people.types import Person
 from hbr.training.config import SourceConfig, ValidationConfig
 
 
@@ -225,6 +226,27 @@ class TablePhotos:
     def _place(self, index: int) -> tuple[Path, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
         return self.files[number], index - (int(self._ends[number - 1]) if number else 0)
+
+
+class CuratedPeople:
+    """The person of each kept crop of a split, by the crop's number: its box in the manifest.
+
+    Args:
+        path: a data set of `hbr curate`, or the manifest in it.
+        split: such as "train".
+    """
+
+    _COLUMNS = ("x0", "y0", "x1", "y1", "square_x", "square_y", "square_side")
+
+    def __init__(self, path: Path, split: str) -> None:
+        rows = Manifest(path).kept_rows(split, *self._COLUMNS)
+        found = [np.stack([row[n].to_numpy() for n in self._COLUMNS], axis=1) for row in rows]
+        self._places = np.concatenate([np.zeros((0, 7)), *found])  # [n, 7]
+
+    def __getitem__(self, index: int) -> tuple[Person, ...]:
+        """The people of a crop, in pixels of the square that was cut out."""
+        x0, y0, x1, y1, x, y, side = self._places[index].tolist()
+        return (Person((int(side), int(side)), (x0 - x, y0 - y, x1 - x0, y1 - y0)),)
 
 
 def curated(path: Path, split: str) -> Photos:
