@@ -143,8 +143,12 @@ def test_the_default_is_the_published_size():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_thresholds_stay_exact_in_half_precision(ram, images, dtype):
     tagger = build(ram).to(dtype)
-    likely = tagger(images)
+    likely = tagger.probabilities(images)
     assert likely.dtype == torch.float32
+    assert tagger(images).dtype == torch.float32
+    assert torch.equal(tagger.probabilities(images[:1]), likely[:1])
+    rounded = build(ram).to(dtype).float()
+    assert torch.equal(rounded(images[:1]), likely[:1])
     least = likely[0].tolist()
     tagger.put_list(toy_tagger.TAGS, [p - 1e-6 for p in least])
     assert tagger.tags(images[:1]) == [toy_tagger.TAGS]

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput, BertSelfOutput
 
@@ -47,6 +48,18 @@ class Tagger(nn.Module):
             x = layer(x, tokens)
         return torch.sigmoid(self.fc(x).squeeze(-1).float())
 
+    def probabilities(self, image: Tensor) -> Tensor:
+        """`forward` in float32 and one image at a time, whatever precision the weights are kept in.
+
+        In 16 bits, which kernel a processor picks, and how many images share a batch, moves a
+        probability by more than 0.001: near a threshold, tags would come and go with them.
+        """
+        tensors = [*self.named_parameters(), *self.named_buffers()]
+        weights = {name: t.float() for name, t in tensors if t.is_floating_point()}
+        with torch.autocast(image.device.type, enabled=False):
+            rows = [functional_call(self, weights, one) for one in image.float().split(1)]
+        return torch.cat(rows)
+
     @torch.no_grad()
     def tags(self, image: Tensor) -> list[tuple[str, ...]]:
         """The tags of each image [b, 3, h, w] in [0, 1] above their thresholds, as in the list.
@@ -59,8 +72,8 @@ class Tagger(nn.Module):
             raise WeightsError(
                 f"the model's list has {len(names)} tags; its tagger knows {len(self.label_embed)}"
             )
-        # in float32 whatever the model runs in: 0.65 has no exact place in bfloat16
-        shown = self(image).cpu() > torch.tensor(thresholds)
+        # thresholds are float32 too: bfloat16 cannot represent 0.65 exactly
+        shown = self.probabilities(image).cpu() > torch.tensor(thresholds)
         return [tuple(names[i] for i in row.nonzero().flatten().tolist()) for row in shown]
 
     def put_list(self, names: Sequence[str], thresholds: Sequence[float]) -> None:
