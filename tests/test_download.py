@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hbr.config import ConfigError
-from hbr.download import DownloadError, KnownFile, fetch, weights_folder, weights_folders
+from hbr.weights import DownloadError, KnownFile, fetch, weights_folder, weights_folders
 
 
 @dataclass
@@ -177,7 +177,7 @@ def test_two_processes_do_not_write_one_file(
     with (tmp_path / "net" / ".w.bin.fetching.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         code = (
-            "import sys; from hbr.download import *\n"
+            "import sys; from hbr.weights import *\n"
             f"fetch(KnownFile('net/w.bin', {known.url!r}), {str(tmp_path)!r})"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -291,8 +291,7 @@ def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
     needed = (
         "py.typed",
         "style.css",
-        "models/catalogue.yaml",
-        "metrics/weights.yaml",
+        "weights/catalogue.yaml",
         "curation/sources/labels.yaml",
         "evaluation/paper_tables.json",
         "evaluation/benchmarks/nano.yaml",

@@ -205,10 +205,11 @@ class TestWeights:
     def test_a_wrong_hash_is_4(self, run_hbr: Run, photo: Write, toy: Path, tmp_path: Path) -> None:
         source = Path(hbr.__file__).parent
         package = tmp_path / "installed" / "hbr"
-        shutil.copytree(source, package, ignore=shutil.ignore_patterns("weights", "__pycache__"))
-        (package / "weights").mkdir()
+        shutil.copytree(
+            source, package, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__")
+        )
         shutil.copy(toy, package / "weights" / "nano.safetensors")
-        (package / "models" / "catalogue.yaml").write_text(
+        (package / "weights" / "catalogue.yaml").write_text(
             "- name: nano\n  kind: restorer\n  summary: toy\n  source: here\n  licence: none\n"
             "  embedded: true\n  files:\n"
             f'    - {{path: weights/nano.safetensors, size: null, sha256: "{"0" * 64}"}}\n'

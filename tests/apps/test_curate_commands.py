@@ -125,7 +125,7 @@ def test_plan_lists_what_is_missing(home, run_hbr):
                    env={**os.environ, "HBR_WEIGHTS": str(home / "none")})  # fmt: skip
     assert done.returncode == 4
     assert "source voc (voc): 26 images, 100% with boxes" in done.stdout
-    assert "hbr metrics fetch niqe" in done.stdout
+    assert "hbr fetch niqe" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_a_metric_without_its_weights(
     assert (tmp_path / ".out.json.hbr-kept").read_text().count("\n") == 6
     done = run_hbr(*command, "-m", "dists", "--overwrite", env=nowhere)
     assert (done.returncode, done.stdout) == (4, "")
-    assert "`hbr metrics fetch vgg16` gets them" in done.stderr
+    assert "`hbr fetch vgg16` gets them" in done.stderr
 
 
 def test_a_disk_that_is_full(

@@ -1,4 +1,4 @@
-"""`hbr metrics show | fetch` and `hbr models fetch`: real commands, a server on this machine."""
+"""`hbr metrics show | fetch` and `hbr fetch`: real commands, a server on this machine."""
 
 import functools
 import http.server
@@ -43,15 +43,18 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def with_addresses(site: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `hbr` with every address of the catalogues on this machine's server."""
+    """Run `hbr` with every address of the catalogue on this machine's server, without packages."""
     code = (
-        "import sys, hbr.download as d\n"
-        "real = d.fetch\n"
-        "def local(known, *a, **k):\n"
-        "    import dataclasses\n"
-        f"    url = {site!r} + '/' + known.url.rsplit('/', 1)[1]\n"
-        "    return real(dataclasses.replace(known, url=url), *a, **k)\n"
-        "d.fetch = local\n"
+        "import dataclasses, sys\n"
+        "from hbr.weights import entries\n"
+        "def local(file):\n"
+        "    urls = [s for s in file.all_sources if isinstance(s, str)]\n"
+        f"    url = {site!r} + '/' + urls[0].rsplit('/', 1)[1] if urls else None\n"
+        "    return dataclasses.replace(file, url=url, sources=())\n"
+        "for name, entry in entries().items():\n"
+        "    also = tuple(tuple(map(local, files)) for files in entry.also)\n"
+        "    files = tuple(map(local, entry.files))\n"
+        "    entries()[name] = dataclasses.replace(entry, files=files, also=also)\n"
         "from hbr.apps.cli.main import main\n"
         f"sys.argv[1:] = {list(arguments)}\n"
         "main()\n"
@@ -66,8 +69,8 @@ def test_fetched_weights_of_a_metric_are_found(
     for name in ("brisque_model_live.yml", "brisque_range_live.yml"):
         (folder / name).write_text(name)
     missing = run_hbr("metrics", "show", "brisque")
-    assert "not on this machine; `hbr metrics fetch brisque` gets them" in missing.stdout
-    done = with_addresses(address, "metrics", "fetch", "brisque")
+    assert "not on this machine; `hbr fetch brisque` gets them" in missing.stdout
+    done = with_addresses(address, "fetch", "brisque")
     assert (done.returncode, done.stdout.strip()) == (0, str(places)), done.stderr
     assert "Apache-2.0" in done.stderr
     assert (places / "brisque_range_live.yml").read_text() == "brisque_range_live.yml"
@@ -105,8 +108,12 @@ def test_what_came_is_another_file(site: tuple[Path, str], places: Path) -> None
         (("metrics", "fetch", "psnr"), "needs no weights"),
         (("metrics", "fetch", "lpisp"), "did you mean"),
         (("metrics", "show", "nothing-like-it"), "no metric is called"),
-        (("metrics", "fetch", "alexnet"), "get alexnet-owt-7be5be79.pth"),
-        (("models", "fetch", "nanno"), "no model is called 'nanno'"),
+        (("metrics", "fetch", "torch-alexnet"), "get checkpoints/alexnet-owt-7be5be79.pth"),
+        (("fetch", "torch-vgg16"), "get checkpoints/vgg16-397923af.pth"),
+        (
+            ("models", "fetch", "nanno"),
+            "are called 'nanno'; did you mean nano",
+        ),
         (("models", "fetch", "nano"), "comes with hbr"),
     ],
 )
@@ -121,12 +128,18 @@ def test_what_cannot_be_fetched_is_one_line(
 
 def test_every_weight_of_every_metric_is_in_the_catalogue() -> None:
     from hbr.metrics import METRICS
-    from hbr.metrics.weights import known_weights
+    from hbr.weights import entries
 
     needed = {name for info in METRICS.values() for name in info.weights}
-    assert needed == set(known_weights())
-    for known in known_weights().values():
+    assert needed == {entry.name for entry in entries().values() if entry.kind == "metric"}
+    for known in entries().values():
         assert known.source
         assert known.licence
         assert known.files
-        assert all(f.url is None or f.url.startswith("https://") for f in known.files)
+        assert set(known.assembled_from) <= set(entries())
+        for file in (f for files in (known.files, *known.also) for f in files):
+            urls = [source for source in file.all_sources if isinstance(source, str)]
+            assert all(url.startswith("https://") for url in urls)
+            if len(urls) < len(file.all_sources):  # what is made of a package is pinned
+                assert file.sha256 is not None
+                assert len(file.sha256) == 64

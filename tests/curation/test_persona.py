@@ -206,7 +206,7 @@ def test_all_that_is_missing_is_told_at_once(run_hbr, shared: Path, tmp_path: Pa
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
-    assert "`hbr metrics fetch niqe`" in line
+    assert "`hbr fetch niqe`" in line
     assert nowhere in line
     for name in ("clipiqa", "maniqa", "musiq"):
         assert name in line

@@ -27,7 +27,7 @@ def test_a_plan_of_photos(shared, tmp_path, monkeypatch):
     assert stages["detail"].per_image == stages["encode"].per_image == plan.crops / 8
     assert stages["detail"].measured
     assert not stages["niqe"].measured
-    assert "hbr metrics fetch niqe" in stages["niqe"].missing
+    assert "hbr fetch niqe" in stages["niqe"].missing
     assert stages["niqe"].per_image == plan.passed / 8
     assert [s.name for s in plan.stages].index("niqe") < [s.name for s in plan.stages].index(
         "write"

@@ -242,7 +242,7 @@ def test_nothing_can_be_measured(
     gone = {"kind": "folder", "folder": str(tmp_path / "gone")}
     run = runs(data_sets={"photos": data_set}, methods={"input": INPUT, "gone": gone})
     why = {(cell.method, cell.metric): cell.error or "" for cell in run.cells}
-    assert "`hbr metrics fetch vgg16` gets them" in why["input", "dists"]
+    assert "`hbr fetch vgg16` gets them" in why["input", "dists"]
     assert why["input", "lpips-vgg"].startswith("lpips-vgg needs the weights")
     assert "gone" in why["gone", "dists"]
     assert sum("dists needs" in line for line in run.warnings) == 1

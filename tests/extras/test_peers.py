@@ -12,7 +12,7 @@ from torch import Tensor
 
 import toy_weights
 from hbr.metrics import METRICS, MetricError, load_metric, peers
-from hbr.metrics.weights import known_weights
+from hbr.weights import entries
 
 PYIQA = [info.id for info in METRICS.values() if info.implementation == "pyiqa"]
 
@@ -32,14 +32,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path(os.environ["TORCH_HOME"]) / "hub"
     # read once on import
     monkeypatch.setattr("pyiqa.utils.download_util.DEFAULT_CACHE_DIR", str(folder / "pyiqa"))
-    for name, known in known_weights().items():
+    for name, known in entries().items():
         files = tuple(dataclasses.replace(f, sha256=None) for f in known.files)
-        monkeypatch.setitem(known_weights(), name, dataclasses.replace(known, files=files))
+        monkeypatch.setitem(entries(), name, dataclasses.replace(known, files=files))
     return folder
 
 
 def place(hub: Path, name: str, state: object) -> None:
-    path = hub / known_weights()[name].files[0].path
+    path = hub / entries()[name].files[0].path
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, path)
 
@@ -71,16 +71,14 @@ def test_pyiqa_knows_each_row_and_its_direction(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in PYIQA if METRICS[n].weights])
 def test_missing_weights_are_named_with_what_gets_them(name: str, hub: Path) -> None:
     wanted = METRICS[name].weights[0]
-    with pytest.raises(
-        MetricError, match=f"{name} needs the weights {wanted}, .*hbr metrics fetch"
-    ):
+    with pytest.raises(MetricError, match=f"{name} needs the weights {wanted}, .*hbr fetch"):
         load_metric(name)
 
 
 def test_where_pyiqa_looks_is_where_weights_are_put(hub: Path) -> None:
     import pyiqa.archs.arch_util as theirs
 
-    known = known_weights()["pyiqa-musiq"]
+    known = entries()["pyiqa-musiq"]
     assert known.folder == hub
     assert theirs.get_url_from_name("musiq_koniq_ckpt-e95806b9.pth") == known.files[0].url
 

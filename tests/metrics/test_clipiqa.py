@@ -100,7 +100,7 @@ def test_no_clip_is_one_clear_line(
     told = "holds no CLIP of transformers"
     if case == "none":
         given.mkdir()
-        told = "`hbr metrics fetch clip-vit-large-patch14`"
+        told = "`hbr fetch clip-vit-large-patch14`"
     elif case == "file":
         given.write_text("x")
         told = "takes the folder of a CLIP"

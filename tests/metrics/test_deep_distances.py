@@ -76,9 +76,9 @@ def test_loading_by_name(
 ) -> None:
     monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    with pytest.raises(MetricError, match=r"needs the weights vgg16.*`hbr metrics fetch vgg16`"):
+    with pytest.raises(MetricError, match=r"needs the weights vgg16.*`hbr fetch vgg16`"):
         load_metric("lpips-vgg")
-    with pytest.raises(MetricError, match=r"alexnet.*get alexnet-owt-7be5be79.pth .* put it into"):
+    with pytest.raises(MetricError, match=r"needs the weights alexnet.*`hbr fetch alexnet`"):
         load_metric("lpips")
     # a file of the user's own is taken as it is; the linear layers come with torchmetrics
     lpips = load_metric("lpips", weights=folder / "alexnet.safetensors")
@@ -103,7 +103,7 @@ def test_wrong_weights_are_one_clear_line(case: str, tmp_path: Path) -> None:
         "code": "cannot be read as weights",
         "other": "has no features.8.weight; these are other weights",
         "shape": r"features.0.weight is \[64, 3, 3, 3\]; it should be",
-        "hash": "its SHA-256 is .* it should be 7be5be79; delete it, then get",
+        "hash": "its SHA-256 is .* it should be 7be5be79; delete it, then `hbr fetch alexnet`",
         "missing": "there is no such file",
     }
     if case == "code":

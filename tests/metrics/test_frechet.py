@@ -179,5 +179,5 @@ def test_fid_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("TORCH_HOME", raising=False)
-    with pytest.raises(MetricError, match="`hbr metrics fetch inception-fid` gets them"):
+    with pytest.raises(MetricError, match="`hbr fetch inception-fid` gets them"):
         load_metric("fid")

@@ -96,7 +96,7 @@ def test_missing_weights_are_named_with_how_to_get_them(name, tmp_path, monkeypa
         monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
     (weights,) = find_metric(name).weights
     for given in (None, tmp_path):
-        with pytest.raises(MetricError, match=f"hbr metrics fetch {weights}"):
+        with pytest.raises(MetricError, match=f"hbr fetch {weights}"):
             load_metric(name, weights=given)
     with pytest.raises(MetricError, match=rf"gone\.file: there is no such file for {name}"):
         load_metric(name, weights=tmp_path / "gone.file")

@@ -5,18 +5,18 @@ import pytest
 
 from hbr.config import ConfigError
 from hbr.models import WeightsError, load_model, sha256
-from hbr.models.catalogue import Entry, KnownFile, available, entries, find_model
+from hbr.weights import Entry, KnownFile, available, entries, find_model
 
 
 def test_every_entry_says_where_it_is_from_and_under_which_licence() -> None:
     names = ["nano", "sd-2.1-base", "osediff", "ram-swin-l", "ram-tags", "dape"]
-    assert list(entries()) == names
+    assert list(entries())[: len(names)] == names
     for entry in entries().values():
         assert entry.source
         assert entry.licence
         assert entry.summary
         assert entry.files
-        assert entry.embedded or entry.import_with
+        assert entry.embedded or entry.import_with or entry.kind == "metric"
 
 
 def test_nano_in_the_package_is_the_one_of_the_catalogue() -> None:

@@ -13,7 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from hbr.models import OneStepRestorer, WeightsError, save_checkpoint
-from hbr.models.catalogue import find_model
 from hbr.models.checkpoint import Checkpoint, read_checkpoint
 from hbr.models.config import DAPEConfig, HFIEConfig, LoRAConfig, TaggerConfig
 from hbr.models.exporting.adapters import Adapter, adapter_of, write_lora
@@ -31,6 +30,7 @@ from hbr.models.lora import (
 from hbr.models.prompt_files import load_prompt, write_prompt
 from hbr.models.schedule import alphas_cumprod
 from hbr.models.text import load_text_encoder
+from hbr.weights import find_model
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

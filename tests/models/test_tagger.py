@@ -202,7 +202,7 @@ def test_a_ram_with_a_wrong_key_names_it(ram, tmp_path, change, message):
         ("ram_tag_list.txt", "one\ntwo\n", "has 2 lines; the tagger knows 5 tags"),
         ("ram_tag_list_threshold.txt", "0.5\n" * 4 + "high\n", "'high'"),
         ("ram_tag_list_threshold.txt", "0.5\n" * 6, "has 6 lines"),
-        ("ram_tag_list.txt", None, "hbr models fetch ram-tags"),
+        ("ram_tag_list.txt", None, "hbr fetch ram-tags"),
     ],
 )
 def test_lists_that_do_not_fit(ram, tmp_path, name, text, message):

@@ -17,9 +17,9 @@ from hbr.config import from_dict
 from hbr.metrics import MetricError
 from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
-from hbr.metrics.weights import find_weights
 from hbr.training.config import LossConfig, TrainConfig
 from hbr.training.losses import Networks, edge_l1, load_networks, pixel_loss, sobel
+from hbr.weights import find_weights
 
 DEEP = {"l1": 0.0, "mse": 4.0, "lpips": 2.0, "dists": 0.5, "edge_dists": 0.25}
 
@@ -109,7 +109,7 @@ def test_missing_weights_are_told_before_anything_is_written(
     assert (done.returncode, done.stdout) == (4, "")
     (line,) = done.stderr.splitlines()
     assert "loss.lpips needs the weights vgg16" in line
-    assert "`hbr metrics fetch vgg16`" in line
+    assert "`hbr fetch vgg16`" in line
     assert not (tmp_path / "out").exists()
 
 

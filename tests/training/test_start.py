@@ -160,14 +160,14 @@ def test_names_stand_for_what_was_fetched(base, ram, tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     monkeypatch.setenv("HBR_WEIGHTS", str(weights))
     init = {"base": "sd-2.1-base", "image_encoder": "ram-swin-l"}
-    with pytest.raises(WeightsError, match=r"`hbr models fetch sd-2.1-base`"):
+    with pytest.raises(WeightsError, match=r"`hbr fetch sd-2.1-base`"):
         started(config_of(tmp_path, DAPE, init))
     shutil.copytree(base, weights / "sd-2.1-base")
-    with pytest.raises(WeightsError, match="`hbr models fetch ram-swin-l`"):
+    with pytest.raises(WeightsError, match="`hbr fetch ram-swin-l`"):
         started(config_of(tmp_path, DAPE, init))
     (weights / "ram-swin-l").mkdir()
     shutil.copy(ram, weights / "ram-swin-l" / "ram_swin_large_14m.pth")
-    with pytest.raises(WeightsError, match="`hbr models fetch ram-tags`"):
+    with pytest.raises(WeightsError, match="`hbr fetch ram-tags`"):
         started(config_of(tmp_path, DAPE, init))
     (weights / "ram-tags").mkdir()
     for name in ("ram_tag_list.txt", "ram_tag_list_threshold.txt"):
@@ -182,7 +182,7 @@ def test_names_stand_for_what_was_fetched(base, ram, tmp_path, monkeypatch):
     layer = model.prompt.tagger.layers[0].query.weight
     assert not torch.equal(merged.prompt.tagger.layers[0].query.weight, layer)
     (weights / "sd-2.1-base" / "unet" / "config.json").unlink()
-    with pytest.raises(WeightsError, match=r"unet/config.json.*`hbr models fetch sd-2.1-base`"):
+    with pytest.raises(WeightsError, match=r"unet/config.json.*`hbr fetch sd-2.1-base`"):
         started(config_of(tmp_path, DAPE, init))
 
 

@@ -44,7 +44,7 @@ class MetricInfo:
         licence: of that code and of its weights.
         crop: pixels cut from each side before it is computed.
         min_size: the shortest side that it can be computed on, in pixels, after the crop.
-        weights: names in `weights.yaml` that it needs.
+        weights: names in the catalogue of `hbr.weights` that it needs.
         extra: the optional dependency that it needs.
         needs: what a `person` metric reads of the people: masks, keypoints, restored keypoints.
         function: `module:name` of a plain function (image, reference) → [b]; or

@@ -1,9 +1,9 @@
-"""BRISQUE (Mittal et al. 2012), with the files that OpenCV publishes: a regression from statistics.
+"""BRISQUE (Mittal et al. 2012): a regression from statistics.
 
-Colour: grey (0.299, 0.587, 0.114) in whole levels. The files are `brisque_model_live.yml` (an
-epsilon support vector regression) and, beside it, `brisque_range_live.yml` (the ranges of the
-features); the second scale and the borders are as in OpenCV's `quality` module, which they were
-fitted with.
+Colour: grey (0.299, 0.587, 0.114) in whole levels. The regression is a file: `brisque.safetensors`,
+converted from the PyPI package brisque; or OpenCV's `brisque_model_live.yml` (an epsilon support
+vector regression) and, beside it, `brisque_range_live.yml` (the ranges of the features). The second
+scale and the borders are as in OpenCV's `quality` module. Values compare only under one regression.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from scipy.special import gamma
 from torch import Tensor
 
 from hbr.metrics.base import MetricError, MetricInfo, check_images
+from hbr.metrics.files import read_state, with_weights
 from hbr.metrics.natural import fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
-from hbr.metrics.weights import find_weights, with_weights
+from hbr.weights import find_weights
 
 # Neighbours (down, across), in OpenCV's order
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (-1, 1))
@@ -133,17 +134,31 @@ class Brisque:
 def load_brisque(info: MetricInfo, device: str, weights: Path | None) -> Brisque:
     """BRISQUE with the model file `weights`, or the folder it is in.
 
-    The range file lies beside it, with `range` for `model` in its name.
+    OpenCV's range file lies beside it, with `range` for `model` in its name.
 
     Raises:
         MetricError: one of them is missing.
     """
     path = find_weights("brisque", info.id, weights)
+    if path.suffix == ".safetensors":
+        return Brisque(with_weights(info, path), _read_converted(path))
     if path.is_dir():
         path = path / "brisque_model_live.yml"
     ranges = path.with_name(path.name.replace("model", "range"))
     model = read_brisque(path, ranges)
     return Brisque(with_weights(info, path, ranges), model)
+
+
+def _read_converted(path: Path) -> BrisqueModel:
+    """Read what `hbr.weights.conversion.brisque` has made."""
+    state = {name: tensor.double().numpy() for name, tensor in read_state(path).items()}
+    shapes = {name: value.shape[-1:] for name, value in state.items()}
+    n = len(state.get("support", ()))
+    wanted = {"low": 36, "high": 36, "support": 36, "alpha": n, "rho": 1, "gamma": 1}
+    if shapes != {name: (size,) for name, size in wanted.items()}:
+        raise MetricError(f"{path} is not a regression of BRISQUE")
+    rho, gamma = float(state.pop("rho")[0]), float(state.pop("gamma")[0])
+    return BrisqueModel(**state, rho=rho, gamma=gamma)
 
 
 def brisque_features(plane: Plane) -> np.ndarray:

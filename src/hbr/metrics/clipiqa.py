@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from hbr.errors import one_line
 from hbr.metrics.base import Metric, MetricError, MetricInfo, NetworkMetric
-from hbr.metrics.weights import find_weights, with_weights
+from hbr.metrics.files import with_weights
+from hbr.weights import find_weights
 
 PROMPTS = ("Good photo.", "Bad photo.")
 

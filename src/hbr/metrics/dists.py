@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hbr.metrics.backbones import Backbone, load_exactly
 from hbr.metrics.base import Metric, MetricInfo, NetworkMetric
-from hbr.metrics.weights import find_weights, read_state
+from hbr.metrics.files import read_state
+from hbr.weights import find_weights
 
 # c1 = c2 of eqs. 2 and 3
 _STABLE = 1e-6

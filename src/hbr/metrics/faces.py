@@ -17,9 +17,10 @@ from torch import Tensor
 
 from hbr.errors import one_line
 from hbr.metrics.base import MetricError, MetricInfo
+from hbr.metrics.files import with_weights
 from hbr.metrics.person import SEEN, PeopleLike, PersonMetric
 from hbr.metrics.planes import levels
-from hbr.metrics.weights import find_weights, with_weights
+from hbr.weights import find_weights
 
 _SIDE = 112
 # Nose, the eye on the left of the picture, the one on its right: where ArcFace's crops have them

@@ -23,7 +23,8 @@ from hbr.errors import one_line
 from hbr.files import replacing, sha256
 from hbr.image import PhotoError, read_photo
 from hbr.metrics.base import MetricError, MetricInfo, check_images
-from hbr.metrics.weights import find_weights, read_state
+from hbr.metrics.files import read_state
+from hbr.weights import find_weights
 
 _LOG = logging.getLogger("hbr.metrics")
 _BATCH = 16

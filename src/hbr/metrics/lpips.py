@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hbr.metrics.backbones import Backbone, Net, load_exactly
 from hbr.metrics.base import Metric, MetricInfo, NetworkMetric
-from hbr.metrics.weights import find_weights, read_state
+from hbr.metrics.files import read_state
+from hbr.weights import find_weights
 
 
 class LPIPS(nn.Module):

@@ -25,9 +25,10 @@ from torch import Tensor
 
 from hbr.files import sha256, write_bytes
 from hbr.metrics.base import MetricError, MetricInfo, check_images
+from hbr.metrics.files import with_weights
 from hbr.metrics.natural import NEIGHBOURS, fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
-from hbr.metrics.weights import find_weights, with_weights
+from hbr.weights import WeightsError, find_weights
 
 BLOCK = 96
 _VERSION = 1
@@ -155,7 +156,7 @@ def load_niqe(info: MetricInfo, device: str, weights: Path | None) -> Niqe:
     """NIQE with the model that is, or lies in, `weights`; `MetricError` where there is none."""
     try:
         path = find_weights("niqe", info.id, weights)
-    except MetricError as error:
+    except WeightsError as error:
         fitting = "or fit one: `hbr metrics fit-niqe SHARP_PHOTOS -o niqe.npz`"
         raise MetricError(f"{error}; {fitting}") from None
     return Niqe(with_weights(info, path), read_niqe(path))

@@ -20,7 +20,7 @@ import torch
 
 from hbr.errors import one_line
 from hbr.metrics.base import Metric, MetricError, MetricInfo, NetworkMetric
-from hbr.metrics.weights import find_weights
+from hbr.weights import find_weights
 
 if TYPE_CHECKING:
     from torch import Tensor

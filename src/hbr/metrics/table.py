@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hbr.metrics.base import Better, FunctionMetric, Metric, MetricError, MetricInfo
+from hbr.weights import WeightsError
 
 Y = "Y of BT.601, 16–235"
 GREY = "grey of BT.601, 0–255"
@@ -264,7 +265,10 @@ def load_metric(name: str, *, device: str = "cpu", weights: Path | None = None) 
     if info.function is not None:
         return FunctionMetric(info, _resolve(info.function))
     assert info.factory is not None  # by MetricInfo's own check
-    return cast(Metric, _resolve(info.factory)(info, device, weights))
+    try:
+        return cast(Metric, _resolve(info.factory)(info, device, weights))
+    except WeightsError as error:
+        raise MetricError(str(error)) from None
 
 
 def table_as_markdown() -> str:

@@ -10,12 +10,12 @@ from hbr.lazy import lazy
 if TYPE_CHECKING:
     from hbr.files import sha256
     from hbr.models.capabilities import Capabilities
-    from hbr.models.catalogue import available
     from hbr.models.checkpoint import Checkpoint, build, read_checkpoint, save_checkpoint
     from hbr.models.config import RestorerConfig
     from hbr.models.files import WeightsError
     from hbr.models.loading import load_model
     from hbr.models.onestep import OneStepRestorer
+    from hbr.weights import available
 
 _HOMES = {
     "Capabilities": "hbr.models.capabilities",
@@ -23,7 +23,7 @@ _HOMES = {
     "OneStepRestorer": "hbr.models.onestep",
     "RestorerConfig": "hbr.models.config",
     "WeightsError": "hbr.models.files",
-    "available": "hbr.models.catalogue",
+    "available": "hbr.weights",
     "build": "hbr.models.checkpoint",
     "load_model": "hbr.models.loading",
     "read_checkpoint": "hbr.models.checkpoint",

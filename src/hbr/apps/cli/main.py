@@ -16,6 +16,7 @@ from hbr.apps.cli import (
     degrade,
     doctor,
     evaluate,
+    fetching,
     methods,
     metrics,
     models,
@@ -50,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("restore")(restore.restore)
+app.command("fetch")(fetching.fetch)
 app.add_typer(models.app, name="models")
 app.add_typer(methods.app, name="methods")
 app.add_typer(metrics.app, name="metrics")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hbr.apps.cli import fetching
 from hbr.apps.cli.reporting import Reporter, print_table
 from hbr.errors import ExitCode
 
@@ -62,7 +63,7 @@ def show(
 ) -> None:
     """Show how a metric comes about, and whether its weights are on this machine."""
     from hbr.metrics.table import find_metric
-    from hbr.metrics.weights import known_weights
+    from hbr.weights import entries
 
     info = find_metric(name)
     told = {
@@ -79,7 +80,7 @@ def show(
             "file": str(file) if (file := known.find()) else None,
             "obtain": known.obtain,
         }
-        for known in map(known_weights().__getitem__, info.weights)
+        for known in map(entries().__getitem__, info.weights)
     ]
     if as_json:
         typer.echo(json.dumps({**told, "weights": weights}, indent=2, ensure_ascii=False))
@@ -91,43 +92,7 @@ def show(
         typer.echo(f"weights {row['name']}: {row['summary']}; {row['licence']}; {where}")
 
 
-@app.command("fetch")
-def fetch(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Weights, or a metric for all that it needs.")
-    ],
-    into: Annotated[
-        Path | None,
-        typer.Option(help="Folder to put them into. Default: where hbr looks for weights."),
-    ] = None,
-) -> None:
-    """Download the weights of a metric; stopped, it goes on where it was.
-
-    Progress goes to stderr; the last line, on stdout, is the folder.
-    """
-    from hbr.apps.cli.fetching import fetch_files
-    from hbr.metrics.base import MetricError
-    from hbr.metrics.table import METRICS, find_metric
-    from hbr.metrics.weights import known_weights
-
-    # some weights have the name of their metric: what that needs is then these
-    names = (
-        (name,) if name in known_weights() and name not in METRICS else find_metric(name).weights
-    )
-    wanted = [known_weights()[n] for n in names]
-    if not wanted:
-        typer.echo(f"{name} needs no weights", err=True)
-    for known in wanted:
-        if known.package is None and any(f.url is None for f in known.files) and not known.find():
-            raise MetricError(f"{known.name} has no address of its own; {known.obtain}")
-    for known in wanted:
-        typer.echo(f"{known.name}: {known.licence}, {known.source}", err=True)
-        if found := None if into else known.find():
-            typer.echo(f"{found}: is here", err=True)
-        elif known.package is None:
-            fetch_files(known.files, into or known.folder)
-    if wanted:
-        typer.echo(into or wanted[0].folder)
+app.command("fetch", help="The same as `hbr fetch`.")(fetching.fetch)
 
 
 @app.command("fit-niqe")

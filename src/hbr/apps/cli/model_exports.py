@@ -127,7 +127,7 @@ def push(
 
 
 def _model_file(model: str) -> Path:
-    from hbr.models.catalogue import find_model
+    from hbr.weights import find_model
 
     inside = Path(model) / "model.safetensors"
     return find_model(inside if inside.is_file() else model)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hbr.apps.cli import model_exports
+from hbr.apps.cli import fetching, model_exports
 from hbr.apps.cli.reporting import print_table
 from hbr.errors import ExitCode
 
@@ -28,7 +28,7 @@ _report = partial(typer.echo, err=True)
 
 @app.command("list")
 def list_models(as_json: _Json = False) -> None:
-    """List every known model and where it is from."""
+    """List all known weights and where they are from."""
     from hbr.models.inspection import as_dict, overview
 
     found = overview()
@@ -65,20 +65,22 @@ def verify(
     place: Annotated[
         Path | None,
         typer.Option(
-            "--in", help="File or folder of a known name that hbr does not ship.", exists=True
+            "--in", help="File or folder of a known name, where hbr does not look.", exists=True
         ),
     ] = None,
     as_json: _Json = False,
 ) -> None:
     """Recompute SHA-256 and look for NaN; ends with 4 when something is wrong."""
-    from hbr.models import WeightsError, available
+    from hbr.models import WeightsError
     from hbr.models.inspection import as_dict, verify
+    from hbr.weights import entries
 
     if place is not None and model is None:
         raise typer.BadParameter("--in needs the NAME that the files should be")
-    names = available() if model is None else [model]
+    here = [entry.name for entry in entries().values() if entry.installed]
+    names = here if model is None else [model]
     if not names:
-        raise WeightsError("no model is installed; give a file")
+        raise WeightsError("no weights are on this machine; give a file")
     rows = [row for name in names for row in verify(name, place)]
     if as_json:
         _print_json([{**as_dict(row), "ok": row.ok} for row in rows])
@@ -87,36 +89,6 @@ def verify(
             typer.echo(f"{row.sha256}  {row.file}  {row.verdict}")
     if not all(row.ok for row in rows):
         raise typer.Exit(ExitCode.WEIGHTS)
-
-
-@app.command("fetch")
-def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `hbr models list`.")],
-    into: Annotated[
-        Path | None,
-        typer.Option(help="Folder to put it into. Default: NAME, where hbr looks for weights."),
-    ] = None,
-) -> None:
-    """Download weights that hbr does not ship; stopped, it goes on where it was.
-
-    Progress goes to stderr; the last line, on stdout, is the folder.
-    """
-    from hbr.apps.cli.fetching import fetch_files
-    from hbr.download import weights_folder
-    from hbr.models import WeightsError
-    from hbr.models.catalogue import entries
-
-    entry = entries().get(name)
-    if entry is None:
-        raise WeightsError(f"no model is called {name!r}; known: {', '.join(entries())}")
-    if entry.embedded:
-        _report(f"{name} comes with hbr: {entry.file}")
-        return
-    folder = into or weights_folder() / name
-    _report(f"{name}: {entry.licence}, {entry.source}")
-    fetch_files(entry.files, folder)
-    _report(f"next: {entry.import_with.replace('FOLDER', str(folder))}")
-    typer.echo(folder)
 
 
 @app.command("import")
@@ -173,6 +145,7 @@ def import_model(
     typer.echo(path)
 
 
+app.command("fetch", help="The same as `hbr fetch`.")(fetching.fetch)
 app.command("export")(model_exports.export_model)
 app.command("push")(model_exports.push)
 
@@ -187,6 +160,7 @@ def _card(d: Description) -> list[tuple[str, Any]]:
         ("file", d.file or "not on this machine"),
         ("size", _size(d.size)),
         ("import with", d.import_with),
+        ("assembled from", ", ".join(d.assembled_from)),
     ]
     lines += [(f"sha256 {f.path}", f.sha256 or "not pinned") for f in d.files]
     lines += [(f"card {name}", value) for name, value in sorted(d.card.items())]

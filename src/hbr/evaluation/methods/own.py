@@ -28,7 +28,7 @@ class HbrMethod:
         report: Report = lambda line: None,
     ) -> Outcome:
         """See `hbr.evaluation.methods.base.Method`."""
-        from hbr.models.catalogue import find_model
+        from hbr.weights import find_model
 
         try:
             weights = sha256(find_model(self.config.model))

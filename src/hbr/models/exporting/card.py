@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from hbr.config import to_dict
-from hbr.models.catalogue import entries
 from hbr.models.config import RestorerConfig
 from hbr.models.files import Header, read_header
 from hbr.models.inspection import count_parameters
+from hbr.weights import entries
 
 # what hubs call licences, where it is not the SPDX name in small letters
 _LICENCES = {"creativeml open rail++-m": "openrail++"}

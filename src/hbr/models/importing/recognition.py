@@ -115,7 +115,7 @@ _FAMILIES = tuple(
             r"(model\.diffusion_model|model_ema|first_stage_model|cond_stage_model|conditioner)\..+"
             r"|alphas_cumprod.*|betas|(sqrt|log|posterior)_.+|logvar",
             None,
-            "give the folder in diffusers layout: `hbr models fetch sd-2.1-base`",
+            "give the folder in diffusers layout: `hbr fetch sd-2.1-base`",
         ),
         ("a CLIP text encoder", r"(text_model|text_projection|logit_scale)\b.*", None, _ELSEWHERE),
         (

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from hbr.config import ConfigError
-from hbr.models.catalogue import find_fetched
 from hbr.models.checkpoint import Checkpoint, check_weights
 from hbr.models.config import DAPEConfig, ImageEncoderConfig, RestorerConfig, TaggerConfig
 from hbr.models.files import WeightsError
@@ -26,6 +25,7 @@ from hbr.models.importing.reading import describe_size, load_pickle, origin, req
 from hbr.models.kept_text import as_bytes
 from hbr.models.tagger import Tagger, write_list
 from hbr.models.text import load_text_encoder
+from hbr.weights import find_weights
 
 # lists that the publisher keeps with the code
 TAG_LIST = "ram_tag_list.txt"
@@ -66,7 +66,7 @@ def import_tagger(
         source: the `.pth`.
         dape: the `.pth` of SeeSR's DAPE, merged into it.
         tags: names, a line each; None is `ram_tag_list.txt` beside `source`, or where
-            `hbr models fetch ram-tags` puts it.
+            `hbr fetch ram-tags` puts it.
         thresholds: numbers in [0, 1], a line each; None is `ram_tag_list_threshold.txt` in the
             same places, or 0.68 for all if it is in neither.
         heads: of the layers in which the tags look at the image, which the file does not say.
@@ -222,7 +222,7 @@ def _found(source: Path, name: str) -> Path:
     beside = source.with_name(name)
     if not beside.is_file():
         with suppress(WeightsError):
-            return find_fetched("ram-tags") / name
+            return find_weights("ram-tags") / name
     return beside
 
 
@@ -232,7 +232,7 @@ def _read_lines(file: Path, count: int) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(
             f"{file}: {getattr(error, 'strerror', None) or error}; the tagger needs it "
-            "(`hbr models fetch ram-tags`)"
+            "(`hbr fetch ram-tags`)"
         ) from None
     if len(lines) != count:
         raise WeightsError(f"{file} has {len(lines)} lines; the tagger knows {count} tags")

@@ -12,7 +12,7 @@ from hbr.config import check
 class InitConfig:
     """Weights to start from, part by part; what no file gives keeps its random start.
 
-    A name of `hbr models list` stands for what `hbr models fetch` has put there.
+    A name of `hbr models list` stands for what `hbr fetch` has put there.
 
     Attributes:
         base: autoencoder and U-Net, and the text encoder where the prompt needs one: a name
@@ -23,7 +23,7 @@ class InitConfig:
             of it; `dape` the whole tagger, which only a RAM checkpoint has.
         dape: LoRA of SeeSR's DAPE, merged into the tagger; None leaves the tagger as RAM's.
         tags: the names of the tags, a line each; None is `ram_tag_list.txt` beside the checkpoint,
-            or where `hbr models fetch ram-tags` puts it.
+            or where `hbr fetch ram-tags` puts it.
         thresholds: how likely each tag must be to count, a line each; None is
             `ram_tag_list_threshold.txt` in the same places, or 0.68 for all if it is in neither.
     """

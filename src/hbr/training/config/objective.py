@@ -30,7 +30,7 @@ class LossConfig:
         edge_dists: DISTS of Sobel's edge maps. With the same weight as `dists` the two are the
             edge-aware DISTS of D³SR and OSDFace (arXiv 2410.04224): DISTS(x̂, x) + DISTS(Sx̂, Sx).
         lpips_weights, dists_weights: file of VGG-16, or a folder that is looked into first; None is
-            where `hbr metrics fetch vgg16` puts it.
+            where `hbr fetch vgg16` puts it.
     """
 
     mse: float = 0.0

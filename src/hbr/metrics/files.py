@@ -1,0 +1,42 @@
+"""How the weights of metrics are read. Nothing that is read here can run code."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hbr.errors import one_line
+from hbr.files import sha256
+from hbr.metrics.base import MetricError, MetricInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def with_weights(info: MetricInfo, *files: Path) -> MetricInfo:
+    """The row with these files in its version, for numbers that depend on which they are."""
+    return replace(info, version=", ".join([info.version, *(sha256(f)[:8] for f in files)]))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a state dict that torch has saved, on the CPU.
+
+    Raises:
+        MetricError: damaged, of another format, or it would run code.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = one_line(error, 200)
+        raise MetricError(f"{path} cannot be read as weights: {reason}") from None
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise MetricError(f"{path} holds no state dict of tensors")
+    return state

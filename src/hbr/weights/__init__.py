@@ -1,0 +1,34 @@
+"""Known weights: one catalogue, where they lie on this machine, and how they get there.
+
+Nothing is downloaded unless a command that says so is given.
+"""
+
+from hbr.weights.catalogue import Entry, available, entries, fetch_weights, find_model, find_weights
+from hbr.weights.download import Progress, fetch, weights_folder, weights_folders
+from hbr.weights.sources import (
+    DownloadError,
+    KnownFile,
+    Member,
+    PackageFile,
+    WeightsError,
+    check_file,
+)
+
+__all__ = [
+    "DownloadError",
+    "Entry",
+    "KnownFile",
+    "Member",
+    "PackageFile",
+    "Progress",
+    "WeightsError",
+    "available",
+    "check_file",
+    "entries",
+    "fetch",
+    "fetch_weights",
+    "find_model",
+    "find_weights",
+    "weights_folder",
+    "weights_folders",
+]

