@@ -1,4 +1,4 @@
-"""Rows that say how a pair of files came about: the journal of a run, and its Parquet manifest.
+"""Rows that say how a pair of files came about: the ledger of a run, and its Parquet manifest.
 
 Paths are relative to the folders of the run and rows are sorted by name, so that the manifests of
 shards, one after another and sorted, are the manifest of the whole.
@@ -6,17 +6,15 @@ shards, one after another and sorted, are the manifest of the whole.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.distributed import Shard
 from hbr.files import replacing
+from hbr.ledger import Ledger
 
 if TYPE_CHECKING:
     import pyarrow
@@ -69,64 +67,44 @@ class PairRow:
     hbr: str
 
 
-class Journal:
-    """The rows of finished files, a line each, so that a killed run knows what it has done.
+class PairLedger:
+    """The rows of finished files, from which a killed run knows what it has done.
 
-    Of several rows of one name the last one counts; lines that a kill has torn do not. Only places
-    in the files are held in memory.
+    Of several rows of one name the last one counts. Only places in the files are held in memory.
     """
 
     def __init__(self, folder: Path | None, shard: Shard) -> None:
-        """Read what runs into `folder` have written, in any sharding, and go on writing there.
+        """Read what runs into `folder` have written, in any sharding, and append to it.
 
         Args:
             folder: of the outputs; made if it is missing. None keeps the rows in a temporary file.
             shard: whose rows are written; each shard has a file of its own.
         """
-        self._places: dict[str, tuple[IO[bytes], int]] = {}
-        self._files: list[IO[bytes]] = []
-        if folder is None:
-            self._own: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
-            self._files.append(self._own)
-            return
-        folder.mkdir(parents=True, exist_ok=True)
         part = f"-{shard.index}-of-{shard.count}" if shard.count > 1 else ""
-        own = folder / f".hbr-degrade{part}.jsonl"
-        own.touch()
-        for path in sorted(folder.glob(".hbr-degrade*.jsonl"), key=lambda p: p == own):
-            self._files.append(path.open("a+b" if path == own else "rb"))
-            self._read(self._files[-1])
-        self._own = self._files[-1]
-
-    def _read(self, file: IO[bytes]) -> None:
-        file.seek(0)
-        place, line = 0, b"\n"
-        for line in file:
-            # a line may be torn by a kill, or being written by another shard
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                self._places[str(json.loads(line)["name"])] = (file, place)
-            place += len(line)
-        if file.writable() and not line.endswith(b"\n"):
-            file.write(b"\n")
+        own = None if folder is None else folder / f".hbr-degrade{part}.jsonl"
+        self._own = Ledger(own)
+        others = [] if folder is None else sorted(folder.glob(".hbr-degrade*.jsonl"))
+        self._ledgers = [Ledger(path, read_only=True) for path in others if path != own]
+        self._ledgers.append(self._own)
+        self._places: dict[str, tuple[Ledger, int]] = {}
+        for ledger in self._ledgers:
+            for place, row in ledger.rows():
+                if "name" in row:
+                    self._places[str(row["name"])] = (ledger, place)
 
     def find(self, name: str) -> PairRow | None:
         """The last row of this name, if it can be read."""
         if name not in self._places:
             return None
-        file, place = self._places[name]
-        file.seek(place)
+        ledger, place = self._places[name]
         try:
-            return from_dict(PairRow, json.loads(file.readline()))
+            return from_dict(PairRow, ledger.read(place))
         except (ValueError, ConfigError):  # of another version
             return None
 
     def add(self, row: PairRow) -> None:
         """Write a row; it outlives a kill of the process from here on."""
-        self._own.seek(0, 2)
-        place = self._own.tell()
-        self._own.write(json.dumps(to_dict(row)).encode() + b"\n")
-        self._own.flush()
-        self._places[row.name] = (self._own, place)
+        self._places[row.name] = (self._own, self._own.append(to_dict(row)))
 
     def rows(self, names: Iterable[str]) -> Iterator[PairRow]:
         """The rows of these names, sorted by name."""
@@ -136,8 +114,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the files."""
-        for file in self._files:
-            file.close()
+        for ledger in self._ledgers:
+            ledger.close()
 
 
 def schema() -> pyarrow.Schema:

@@ -122,30 +122,30 @@ def _from_recipe(
     report: Report,
 ) -> DataSetFiles:
     from hbr.degradation.folder import DegradeSettings, Item, degrade_files
-    from hbr.degradation.pairs import Journal
+    from hbr.degradation.pairs import PairLedger
     from hbr.degradation.recipe import find_recipe
     from hbr.distributed import Shard
 
     settings = DegradeSettings(find_recipe(source.recipe), source.recipe, source.seed)
     items = [Item(hq[stem], made / f"{stem}.png", f"{stem}.png", str(hq[stem])) for stem in hq]
-    journal = Journal(made, Shard())
+    ledger = PairLedger(made, Shard())
     lq, failed = {}, {}
     # a process takes seconds to start
     workers = max(1, min(workers, len(items) // 8))
     try:
-        outcomes = degrade_files(items, settings, previous=journal.find, workers=workers)
+        outcomes = degrade_files(items, settings, previous=ledger.find, workers=workers)
         for number, (stem, item, outcome) in enumerate(zip(hq, items, outcomes, strict=True), 1):
             row = outcome.row
             assert row is not None  # there is one shard
             if not outcome.kept:
-                journal.add(row)
+                ledger.add(row)
                 report(f"{name}: degraded {number} of {len(items)}")
             if row.error is None:
                 lq[stem] = item.target
             else:
                 failed[stem] = row.error
     finally:
-        journal.close()
+        ledger.close()
     how = f"{source.recipe}, seed {source.seed}"
     status = f"the LQ files are made here by {how}"
     info = DataSetInfo(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from hbr.config import ConfigError, check
 from hbr.evaluation.folders import FolderMetrics
-from hbr.evaluation.measuring import MeasureConfig, Measured, SizePolicy, as_line
+from hbr.evaluation.measuring import MeasureConfig, Measured, SizePolicy, as_row
 from hbr.evaluation.pairing import Pair
 from hbr.evaluation.statistics import bootstrap_mean
 from hbr.evaluation.workers import measure_all
+from hbr.ledger import Ledger
 from hbr.metrics import MetricError, MetricInfo, find_metric
 from hbr.processes import cores
 
@@ -189,22 +190,22 @@ def evaluate(
     infos |= folders.infos
     unavailable = dict(folders.unavailable)
     _check_some(unavailable, infos)
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            kept.unlink(missing_ok=True)
+    if kept is not None and not resume:
+        kept.unlink(missing_ok=True)
     rows: list[Measured] = []
     noted: dict[str, None] = {}
     found = measure_all(
         pairs, config.measuring, workers=config.processes, batch=config.at_once, known=kept
     )
-    with _appending(kept) as append:
+    with contextlib.ExitStack() as opened:
+        ledger = opened.enter_context(Ledger(kept)) if kept is not None else None
         for measured, available in found:
             infos |= available.infos
             unavailable |= available.unavailable
             noted |= dict.fromkeys(available.warnings)
             _check_some(unavailable, infos)
-            append("".join(filter(None, (as_line(m, infos) for m in measured))))
+            if ledger is not None:
+                ledger.append(*filter(None, (as_row(m, infos) for m in measured)))
             rows += measured
             progress(len(rows), len(pairs))
     numbers = folders.measure(rows, statistics, progress)
@@ -270,22 +271,3 @@ def _warnings(rows: Sequence[Measured], summaries: Mapping[str, Summary]) -> Ite
     resized = sum("resized" in note for row in rows for note in row.notes)
     if resized:
         yield f"{resized} of {len(rows)} restored pictures were resized to their references"
-
-
-@contextlib.contextmanager
-def _appending(file: Path | None) -> Iterator[Callable[[str], None]]:
-    """Writes lines to the end of a file, each at once; does nothing without a file."""
-    if file is None:
-        yield lambda text: None
-        return
-    before = file.read_bytes() if file.exists() else b""
-    torn = before and not before.endswith(b"\n")
-    with file.open("a", encoding="utf-8") as lines:
-        if torn:  # by a kill; what comes now must not stand on that line
-            lines.write("\n")
-
-        def append(text: str) -> None:
-            lines.write(text)
-            lines.flush()
-
-        yield append

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from hbr.evaluation.pairing import Pair
 from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
 from hbr.image.pixels import to_8_bits
+from hbr.ledger import read_rows
 from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
 
 if TYPE_CHECKING:
@@ -111,31 +111,24 @@ class Availability:
 
 
 def read_known(file: Path | None, metrics: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
-    """Values of an earlier run: key → {"values", "notes"}; a line that a kill cut short is lost."""
+    """Values of an earlier run: key → {"values", "notes"}."""
     found: dict[str, dict[str, Any]] = {}
-    if file is None or not file.exists():
-        return found
     wanted = {version_of(info): info.id for info in metrics}
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-                values = {wanted[v]: float(x) for v, x in row["values"].items() if v in wanted}
-                entry = found.setdefault(row["key"], {"values": {}, "notes": row["notes"]})
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+    for row in read_rows(file) if file is not None else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            values = {wanted[v]: float(x) for v, x in row["values"].items() if v in wanted}
+            entry = found.setdefault(row["key"], {"values": {}, "notes": row["notes"]})
             entry["values"].update(values)
     return found
 
 
-def as_line(measured: Measured, metrics: Mapping[str, MetricInfo]) -> str | None:
-    """A line for `read_known`, of metrics as they were loaded; None if nothing new was found."""
+def as_row(measured: Measured, metrics: Mapping[str, MetricInfo]) -> dict[str, Any] | None:
+    """A row for `read_known`, of metrics as they were loaded; None if nothing new was found."""
     new = {k: v for k, v in measured.values.items() if k not in measured.known}
     if not new or not measured.key:
         return None
     values = {version_of(metrics[name]): value for name, value in new.items()}
-    line = {"key": measured.key, "values": values, "notes": measured.notes}
-    return json.dumps(line, allow_nan=False) + "\n"
+    return {"key": measured.key, "values": values, "notes": measured.notes}
 
 
 @dataclass

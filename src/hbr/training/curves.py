@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hbr.files import write_text
+from hbr.ledger import Ledger, read_rows, write_rows
 
 
 class Curves:
@@ -16,11 +15,9 @@ class Curves:
 
     def __init__(self, out: Path, step: int) -> None:
         file = out / "curves.jsonl"
-        # what was written after the state that is gone on from will be written again
-        lines = file.read_text().splitlines() if file.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        write_text(file, "".join(line + "\n" for line in kept))
-        self._file = file.open("a")
+        # what was written after the state that the training resumes from will be written again
+        write_rows(file, [row for row in read_rows(file) if row.get("step", math.inf) <= step])
+        self._ledger = Ledger(file)
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -34,11 +31,7 @@ class Curves:
         Raises:
             OSError: the file cannot be written, as on a full disk; it is named.
         """
-        try:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self._file.name) from None
+        self._ledger.append({"step": step, **values})
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -49,16 +42,7 @@ class Curves:
 
     def __exit__(self, *_: object) -> None:
         """Close the files."""
-        with suppress(OSError):  # on a full disk; `add` has said so
-            self._file.close()
+        self._ledger.close()
         if self._board is not None:
             with suppress(OSError):
                 self._board.close()
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of the curves; a line that a kill cut short belongs to none."""
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:
-        return math.inf

@@ -23,7 +23,7 @@ from hbr.evaluation.methods import (
     SpandrelConfig,
     build_method,
 )
-from hbr.evaluation.methods.ledger import LEDGER
+from hbr.evaluation.methods.result_folder import LEDGER
 
 Photos = dict[str, Path]
 

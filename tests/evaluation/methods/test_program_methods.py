@@ -23,7 +23,7 @@ from hbr.evaluation.methods import (
     ProgramSpec,
     build_method,
 )
-from hbr.evaluation.methods.ledger import LEDGER
+from hbr.evaluation.methods.result_folder import LEDGER
 
 Peer = Callable[..., Method]
 Photos = dict[str, Path]

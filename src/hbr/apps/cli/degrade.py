@@ -145,8 +145,8 @@ def degrade(
                 tally.failed += 1
                 reporter.say("error", bad.error)
             alone = [item.target for item in items] == [Path(out)]
-            journal = None if alone else Path(out)
-            _run(items, settings, journal, resume, workers, pairs_out, reporter, tally)
+            ledger = None if alone else Path(out)
+            _run(items, settings, ledger, resume, workers, pairs_out, reporter, tally)
         except BaseException:
             # An interrupted import can end in any error.
             if stop.received is None:
@@ -223,7 +223,7 @@ def _run(
 ) -> None:
     """Do the work, and write the manifest."""
     from hbr.degradation.folder import degrade_files
-    from hbr.degradation.pairs import Journal, write_manifest
+    from hbr.degradation.pairs import PairLedger, write_manifest
     from hbr.processes import cores
 
     if not items:  # all that was wrong has been told
@@ -231,8 +231,8 @@ def _run(
     if workers is None:
         workers = min(cores(), -(-len(items) // _FILES_A_WORKER))
     names = []
-    with closing(Journal(folder, settings.shard)) as journal:
-        previous = journal.find if resume else (lambda name: None)
+    with closing(PairLedger(folder, settings.shard)) as ledger:
+        previous = ledger.find if resume else (lambda name: None)
         outcomes = degrade_files(items, settings, previous=previous, workers=workers)
         with closing(outcomes), reporter.bar(len(items)):
             for number, outcome in enumerate(outcomes, 1):
@@ -241,10 +241,10 @@ def _run(
                     continue
                 names.append(outcome.row.name)
                 if not outcome.kept:
-                    journal.add(outcome.row)
+                    ledger.add(outcome.row)
                 _tell(outcome, items[number - 1], reporter, tally)
         if pairs_out is not None:
-            write_manifest(pairs_out, journal.rows(names))
+            write_manifest(pairs_out, ledger.rows(names))
     if settings.recipe.motion is not None and tally.made_up:
         reporter.say(
             "warning",

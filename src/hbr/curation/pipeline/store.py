@@ -27,6 +27,7 @@ from hbr.curation.config import CurationConfig, per_image_settings, plain
 from hbr.curation.record import CurationError, Record, from_row, schema, to_row
 from hbr.errors import one_line
 from hbr.files import file_lock, remove_parts, replacing, write_text
+from hbr.ledger import Ledger, read_rows
 from hbr.processes import finishing
 
 if TYPE_CHECKING:
@@ -169,17 +170,14 @@ class Store:
 
     def log_costs(self, costs: Mapping[str, tuple[int, float]]) -> None:
         """Append what a chunk cost: stage → (things, CPU seconds)."""
-        line = json.dumps({stage: [n, round(s, 6)] for stage, (n, s) in sorted(costs.items())})
-        with (self.folder / "costs.jsonl").open("a") as file:
-            file.write(line + "\n")
+        with Ledger(self.folder / "costs.jsonl") as ledger:
+            ledger.append({stage: [n, round(s, 6)] for stage, (n, s) in sorted(costs.items())})
 
     def costs(self) -> dict[str, tuple[int, float]]:
         """What all chunks cost: stage → (things, CPU seconds)."""
-        path = self.folder / "costs.jsonl"
         total: dict[str, tuple[int, float]] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            with contextlib.suppress(ValueError):  # a kill can leave half a line
-                add_costs(total, json.loads(line))
+        for row in read_rows(self.folder / "costs.jsonl"):
+            add_costs(total, row)
         return total
 
 

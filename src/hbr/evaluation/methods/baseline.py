@@ -13,7 +13,7 @@ import PIL
 from hbr.evaluation.methods.base import Outcome, Report
 from hbr.evaluation.methods.config import BaselineConfig
 from hbr.evaluation.methods.feeding import Pixels, resized, wanted_size
-from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
+from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
 
 
 class BaselineMethod:
@@ -32,13 +32,13 @@ class BaselineMethod:
         report: Report = lambda line: None,
     ) -> Outcome:
         """See `hbr.evaluation.methods.base.Method`."""
-        with Ledger(out, identity(self.config), inputs, resume=resume) as ledger:
+        with ResultFolder(out, identity(self.config), inputs, resume=resume) as results:
 
             def load() -> Restore:
-                ledger.note({"opencv": cv2.__version__, "pillow": PIL.__version__})
+                results.note({"opencv": cv2.__version__, "pillow": PIL.__version__})
                 return partial(restore, config=self.config)
 
-            return ledger.outcome(inputs, run_each(ledger, inputs, load, report))
+            return results.outcome(inputs, run_each(results, inputs, load, report))
 
 
 def restore(pixels: Pixels, config: BaselineConfig) -> Pixels:

@@ -11,7 +11,7 @@ from hbr.errors import display_name
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.config import FolderConfig
 from hbr.evaluation.methods.feeding import Pixels, fitted, read_pixels, wanted_size
-from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
+from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
 from hbr.files import sha256
 from hbr.image import is_photo_name
 
@@ -52,12 +52,12 @@ class FolderMethod:
             return fitted(made, wanted, wanted, resize=config.resize)
 
         def load() -> Restore:
-            ledger.note({"folder": str(config.folder)})
+            results.note({"folder": str(config.folder)})
             return lambda made: made
 
-        with Ledger(out, identity(config), inputs, resume=resume) as ledger:
-            failed = run_each(ledger, inputs, load, report, read=read, key=key)
-            return ledger.outcome(inputs, failed)
+        with ResultFolder(out, identity(config), inputs, resume=resume) as results:
+            failed = run_each(results, inputs, load, report, read=read, key=key)
+            return results.outcome(inputs, failed)
 
 
 def find_result(folder: Path, patterns: tuple[str, ...], names: Mapping[str, str]) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.config import HbrConfig
 from hbr.evaluation.methods.feeding import Pixels, wanted_size
-from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
+from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
 from hbr.files import sha256
 
 
@@ -34,11 +34,13 @@ class HbrMethod:
             weights = sha256(find_model(self.config.model))
         except (ValueError, OSError) as error:
             raise MethodError(str(error)) from error
-        with Ledger(out, identity(self.config, sha256=weights), inputs, resume=resume) as ledger:
-            failed = run_each(ledger, inputs, lambda: self._load(ledger), report)
-            return ledger.outcome(inputs, failed)
+        with ResultFolder(
+            out, identity(self.config, sha256=weights), inputs, resume=resume
+        ) as results:
+            failed = run_each(results, inputs, lambda: self._load(results), report)
+            return results.outcome(inputs, failed)
 
-    def _load(self, ledger: Ledger) -> Restore:
+    def _load(self, results: ResultFolder) -> Restore:
         import torch
 
         from hbr.restoration import Restorer
@@ -49,7 +51,7 @@ class HbrMethod:
         except ValueError as error:
             raise MethodError(str(error)) from error
         device = str(restorer.device)
-        ledger.note({"torch": torch.__version__, "device": device, "dtype": restorer.dtype})
+        results.note({"torch": torch.__version__, "device": device, "dtype": restorer.dtype})
 
         def restore(pixels: Pixels) -> Pixels:
             height, width = wanted_size((pixels.shape[0], pixels.shape[1]), config.scale)

@@ -32,7 +32,6 @@ from hbr.evaluation.methods.feeding import (
     write_pixels,
 )
 from hbr.evaluation.methods.folder import find_result
-from hbr.evaluation.methods.ledger import WORK, Ledger, identity
 from hbr.evaluation.methods.processes import (
     Limits,
     end_orphan,
@@ -49,6 +48,7 @@ from hbr.evaluation.methods.programs import (
     needed_paths,
     settled_values,
 )
+from hbr.evaluation.methods.result_folder import WORK, ResultFolder, identity
 from hbr.files import sha256
 from hbr.image import is_photo_name
 
@@ -84,16 +84,16 @@ class ProgramMethod:
         program = {name: told[name] for name in _WHAT_IT_DOES}
         who = identity(self.config, program=program)
         work = out.absolute() / WORK
-        with Ledger(out, who, inputs, resume=resume) as ledger:
+        with ResultFolder(out, who, inputs, resume=resume) as results:
             if not resume:
                 _remove_starts(work)
-            todo, failed = ledger.to_do(inputs, lambda stem, path: sha256(path))
+            todo, failed = results.to_do(inputs, lambda stem, path: sha256(path))
             if todo:
-                todo, bad = self._take_over(work, todo, ledger, report)
+                todo, bad = self._take_over(work, todo, results, report)
                 failed |= bad
             if todo:
-                failed |= self._restore(work, todo, ledger, report)
-            return ledger.outcome(inputs, failed)
+                failed |= self._restore(work, todo, results, report)
+            return results.outcome(inputs, failed)
 
     def _command(self, input_folder: Path, output_folder: Path) -> list[str]:
         """The command line for these folders."""
@@ -114,11 +114,13 @@ class ProgramMethod:
     def _repo(self) -> Path:
         return self.config.repo.expanduser().absolute()
 
-    def _restore(self, work: Path, todo: Todo, ledger: Ledger, report: Report) -> dict[str, str]:
+    def _restore(
+        self, work: Path, todo: Todo, results: ResultFolder, report: Report
+    ) -> dict[str, str]:
         """Start the program until all is there or nothing more comes."""
         self._check_ready()
         told = {"name": self.spec.name, "licence": self.spec.licence}
-        ledger.note({**told, "commit": commit_of(self._repo)})
+        results.note({**told, "commit": commit_of(self._repo)})
         failed: dict[str, str] = {}
         in_vain = 0
         for part in _parts(todo, self.config.at_once):
@@ -126,27 +128,27 @@ class ProgramMethod:
                 if not part or in_vain >= _HOPELESS:
                     break
                 run = _new_folder(work)
-                staged, bad = self._stage(run, part, ledger)
+                staged, bad = self._stage(run, part, results)
                 failed |= bad
                 if not staged:
                     shutil.rmtree(run)
                     break
-                made, missing, wrong = self._start(run, staged, ledger, report)
+                made, missing, wrong = self._start(run, staged, results, report)
                 failed |= wrong | missing
                 in_vain = 0 if made else in_vain + 1
                 part = {stem: staged[stem] for stem in missing} if made else {}
         untried = f"not tried: the last {_HOPELESS} starts of the program made nothing"
         return {
-            stem: failed.get(stem, untried) for stem in todo if not ledger.target(stem).is_file()
+            stem: failed.get(stem, untried) for stem in todo if not results.target(stem).is_file()
         }
 
     def _start(
-        self, run: Path, staged: Todo, ledger: Ledger, report: Report
+        self, run: Path, staged: Todo, results: ResultFolder, report: Report
     ) -> tuple[int, dict[str, str], dict[str, str]]:
         """One start: how many results it made, whose are missing or damaged, whose are wrong."""
         log = run.with_suffix(".log")
         command = self._command(run / "input", run / "output")
-        _begin_log(log, command, {stem: _name(stem, ledger) for stem in staged})
+        _begin_log(log, command, {stem: _name(stem, results) for stem in staged})
         ended = run_program(
             command,
             workdir=self._repo if self.spec.workdir == "repo" else run,
@@ -160,7 +162,7 @@ class ProgramMethod:
             look=lambda: _count(run, staged, report),
         )
         each = ended.seconds / len(staged)
-        made, missing, wrong = self._harvest(run, staged, ledger, each)
+        made, missing, wrong = self._harvest(run, staged, results, each)
         # what left the program's group may still write; the next run removes the rest
         shutil.rmtree(run, ignore_errors=True)
         report(f"{made} of {len(staged)} made: {ended}")
@@ -170,7 +172,7 @@ class ProgramMethod:
         missing = {stem: f"{line}; {why} (log: {log_name})" for stem, line in missing.items()}
         return made, missing, wrong
 
-    def _stage(self, run: Path, part: Todo, ledger: Ledger) -> tuple[Todo, dict[str, str]]:
+    def _stage(self, run: Path, part: Todo, results: ResultFolder) -> tuple[Todo, dict[str, str]]:
         """Write the inputs as the program is to see them."""
         config = self.config
         (run / "output").mkdir(parents=True)
@@ -179,7 +181,7 @@ class ProgramMethod:
             try:
                 pixels = read_pixels(path)
                 size = fed_size(_size(pixels), config.scale, self.factor, config.input)
-                name = _name(stem, ledger)
+                name = _name(stem, results)
                 write_pixels(resized(pixels, size), run / "input" / f"{name}.png")
             except (OSError, ValueError) as error:
                 failed[stem] = reason(error)
@@ -188,14 +190,14 @@ class ProgramMethod:
         return staged, failed
 
     def _harvest(
-        self, run: Path, staged: Todo, ledger: Ledger, seconds: float
+        self, run: Path, staged: Todo, results: ResultFolder, seconds: float
     ) -> tuple[int, dict[str, str], dict[str, str]]:
         """Take the results over: how many, whose are missing or damaged, whose are wrong."""
         config = self.config
         made, missing, wrong = 0, {}, {}
         for stem, path in staged.items():
             try:
-                found = find_result(run, self.spec.outputs, {"name": _name(stem, ledger)})
+                found = find_result(run, self.spec.outputs, {"name": _name(stem, results)})
                 result = read_pixels(found)
             except FileNotFoundError:
                 missing[stem] = "no result"
@@ -209,21 +211,21 @@ class ProgramMethod:
                 native = wanted_size(fed, self.factor)
                 wanted = wanted_size(size, config.scale)
                 final = fitted(result, native, wanted, resize=config.resize)
-                ledger.add(stem, final, seconds)
+                results.add(stem, final, seconds)
                 made += 1
             except (OSError, ValueError) as error:
                 wrong[stem] = reason(error)
         return made, missing, wrong
 
     def _take_over(
-        self, work: Path, todo: Todo, ledger: Ledger, report: Report
+        self, work: Path, todo: Todo, results: ResultFolder, report: Report
     ) -> tuple[Todo, dict[str, str]]:
         """What starts of a killed run have left: end them, keep what is whole."""
         failed: dict[str, str] = {}
         _end_orphans(work)
         for run in sorted(path for path in work.glob("run-*") if path.is_dir()):
             left = {stem: path for stem, path in todo.items() if stem not in failed}
-            made, missing, wrong = self._harvest(run, left, ledger, self._took(run))
+            made, missing, wrong = self._harvest(run, left, results, self._took(run))
             failed |= wrong
             todo = {stem: path for stem, path in todo.items() if stem in missing}
             shutil.rmtree(run, ignore_errors=True)
@@ -257,8 +259,8 @@ def _parts(todo: Todo, size: int) -> Iterator[Todo]:
         yield part
 
 
-def _name(stem: str, ledger: Ledger) -> str:
-    told = f"{ledger.method_digest}\0{stem}\0{ledger.key(stem)}"
+def _name(stem: str, results: ResultFolder) -> str:
+    told = f"{results.method_digest}\0{stem}\0{results.key(stem)}"
     return "i" + hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:15]
 
 

@@ -22,7 +22,7 @@ from hbr.errors import display_name, one_line
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.config import SpandrelConfig, Tile
 from hbr.evaluation.methods.feeding import Pixels, fed_size, resized, wanted_size
-from hbr.evaluation.methods.ledger import Ledger, Restore, identity, run_each
+from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
 from hbr.files import sha256
 from hbr.image.pixels import to_8_bits
 from hbr.restoration.inference import run_within_memory
@@ -59,14 +59,14 @@ class SpandrelMethod:
                 f"{display_name(file)} has the SHA-256 {digest}; pinned is {self.config.sha256}"
             )
         who = identity(self.config, name=file.name, sha256=digest)
-        with Ledger(out, who, inputs, resume=resume) as ledger:
-            failed = run_each(ledger, inputs, lambda: self._load(ledger), report)
-            return ledger.outcome(inputs, failed)
+        with ResultFolder(out, who, inputs, resume=resume) as results:
+            failed = run_each(results, inputs, lambda: self._load(results), report)
+            return results.outcome(inputs, failed)
 
-    def _load(self, ledger: Ledger) -> Restore:
+    def _load(self, results: ResultFolder) -> Restore:
         config = self.config
         network = load_network(config.file, config.device, config.dtype)
-        ledger.note(network.told)
+        results.note(network.told)
         if config.tile != "auto" and 0 < config.tile < (least := least_tile(network.needs)):
             raise MethodError(f"tile is {config.tile}; this network needs at least {least}, or 0")
 

@@ -1,4 +1,4 @@
-"""What is done already in a folder of results, so that a run that was killed goes on."""
+"""What is done already in a folder of results, so that a run that was killed resumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hbr.config import to_dict
 from hbr.errors import display_name, reason
 from hbr.evaluation.methods.base import MethodError, Outcome, Report
 from hbr.evaluation.methods.feeding import Pixels, read_pixels, write_pixels
-from hbr.files import file_lock, sha256, write_text
+from hbr.files import file_lock, sha256
+from hbr.ledger import Ledger, read_rows, write_rows
 from hbr.version import __version__
 
 LEDGER = "ledger.jsonl"
@@ -30,13 +31,13 @@ Restore = Callable[[Pixels], Pixels]
 _Told = tuple[dict[str, Any], dict[str, dict[str, Any]], list[dict[str, Any]]]
 
 
-class Ledger:
+class ResultFolder:
     """The results in a folder, and the inputs that they were made of.
 
     `ledger.jsonl` has the method in its first line, then a line for each kind of environment that
     results were made in, and a line for each result, written after the result itself: stem, key
-    (the input's SHA-256), seconds. A line that a kill cut short is left out, and its result is made
-    again.
+    (the input's SHA-256), seconds. The result of a line that a kill has torn is
+    made again.
     """
 
     def __init__(
@@ -59,15 +60,16 @@ class Ledger:
         with contextlib.ExitStack() as held:
             held.enter_context(file_lock(out / WORK / "lock", busy))
             self._open(method, inputs, resume)
-            self._lock = held.pop_all()
+            self._ledger = held.enter_context(Ledger(self._file))
+            self._held = held.pop_all()
 
-    def __enter__(self) -> Ledger:
-        """The ledger itself."""
+    def __enter__(self) -> ResultFolder:
+        """The folder itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Let others work in the folder."""
-        self._lock.close()
+        self._held.close()
 
     def _open(self, method: Mapping[str, Any], inputs: Mapping[str, Path], resume: bool) -> None:
         out = self.out
@@ -97,8 +99,7 @@ class Ledger:
                 self.target(stem).unlink(missing_ok=True)
         self._method = dict(method)
         made_with = ({"made_with": told} for told in self._made_with)
-        lines = [{"method": self._method}, *made_with, *self._done.values()]
-        write_text(self._file, "".join(json.dumps(line) + "\n" for line in lines))
+        write_rows(self._file, [{"method": self._method}, *made_with, *self._done.values()])
 
     def target(self, stem: str) -> Path:
         """Where the result of this stem is, or is to be."""
@@ -146,14 +147,14 @@ class Ledger:
         """
         write_pixels(pixels, self.target(stem))
         line = {"stem": stem, "key": self._keys[stem], "seconds": round(seconds, 4)}
-        self._append(line)
+        self._ledger.append(line)
         self._done[stem] = line
 
     def note(self, made_with: Mapping[str, Any]) -> None:
         """Say in what environment the results that follow are made: versions, device, commit."""
         told: dict[str, Any] = json.loads(json.dumps({"hbr": __version__, **made_with}))
         if told not in self._made_with:
-            self._append({"made_with": told})
+            self._ledger.append({"made_with": told})
             self._made_with.append(told)
 
     def outcome(self, inputs: Mapping[str, Path], failed: Mapping[str, str]) -> Outcome:
@@ -163,21 +164,11 @@ class Ledger:
         provenance = {**self._method, "made_with": self._made_with}
         return Outcome(restored, dict(failed), seconds, provenance)
 
-    def _append(self, line: Mapping[str, Any]) -> None:
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
     def _read(self) -> _Told | None:
         """The method, the results and their environments; None if there is no ledger."""
-        try:
-            lines = self._file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
+        if not self._file.exists():
             return None
-        rows = []
-        for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):  # cut short
-                rows.append(json.loads(line))
-        rows = [row for row in rows if isinstance(row, dict)]
+        rows = list(read_rows(self._file))
         if not rows or not isinstance(rows[0].get("method"), dict):
             raise MethodError(f"{display_name(self._file)} is damaged; give another folder")
         made_with = [row["made_with"] for row in rows if "made_with" in row]
@@ -185,7 +176,7 @@ class Ledger:
 
 
 def run_each(
-    ledger: Ledger,
+    results: ResultFolder,
     inputs: Mapping[str, Path],
     load: Callable[[], Restore],
     report: Report,
@@ -196,7 +187,7 @@ def run_each(
     """Restore, one after the other, what has no result yet.
 
     Args:
-        ledger: where to.
+        results: where to.
         inputs: stem → photo.
         load: gives what restores; called once, if anything is left to do.
         report: takes a line for each.
@@ -209,7 +200,7 @@ def run_each(
     Raises:
         MethodError: what `load` raises.
     """
-    todo, failed = ledger.to_do(inputs, key)
+    todo, failed = results.to_do(inputs, key)
     if not todo:
         return failed
     restore = load()
@@ -217,7 +208,7 @@ def run_each(
         began = time.perf_counter()
         try:
             result = restore(read(stem, path))
-            ledger.add(stem, result, time.perf_counter() - began)
+            results.add(stem, result, time.perf_counter() - began)
         except Exception as error:
             failed[stem] = reason(error)
         report(f"{number} of {len(todo)}: {failed.get(stem, stem)}")
