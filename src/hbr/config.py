@@ -40,7 +40,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{where or 'the configuration'} is {values!r}; it must be a mapping")
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     if unknown := [key for key in values if key not in fields]:
         raise ConfigError(
@@ -168,6 +168,8 @@ def _join(where: str, key: str) -> str:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:  # with a function that reads the value
+        return args[1](value, where)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(args, value, where)
     if origin is typing.Literal:

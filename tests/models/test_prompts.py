@@ -117,7 +117,7 @@ def test_the_file_survives_another_round(dape_file, tmp_path):
 
 def test_a_text_stands_in_for_the_tags(dape_file, toy, goldens):
     restorer = hbr.Restorer.from_pretrained(dape_file, device="cpu", dtype="float32")
-    assert restorer.needs.takes_prompt
+    assert restorer.capabilities.takes_prompt
     photo = torch.rand(3, 80, 60, generator=torch.Generator().manual_seed(0))
     own = restorer(photo, tile=128, batch=2)
     written = restorer(photo, tile=128, batch=2, prompt="a portrait")
@@ -129,7 +129,7 @@ def test_a_text_stands_in_for_the_tags(dape_file, toy, goldens):
         tags = restorer.model(photo[None, :, :64, :64])
     assert not torch.allclose(expected, tags)
     with pytest.raises(ValueError, match="toy takes no prompt: it has no text encoder"):
-        hbr.Restorer(toy)(photo, prompt="a portrait")
+        hbr.Restorer(toy, name="toy")(photo, prompt="a portrait")
 
 
 def test_nothing_of_it_is_trained_and_nothing_of_it_keeps_a_graph(dape_file):

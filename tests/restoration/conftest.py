@@ -1,7 +1,6 @@
 """Small networks whose receptive field is known, and photos to put through them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,18 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hbr.image import read_photo
+from hbr.models import Capabilities
 
-
-@dataclass(frozen=True)
-class Needs:
-    """As `hbr.models.Capabilities`; `native_size` 256 makes an overlap of 32."""
-
-    multiple_of: int = 8
-    min_size: int = 16
-    native_size: int = 256
-    scale: int = 1
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    deterministic: bool = True
+# A native size of 256 makes an overlap of 32.
+SMALL = Capabilities(multiple_of=8, min_size=16, native_size=256)
 
 
 class Network(nn.Module):
@@ -31,9 +22,11 @@ class Network(nn.Module):
     Zeros pad every one of them, so that the border of a tile shows as strongly as it can.
     """
 
-    def __init__(self, depth: int, needs: Needs | None = None) -> None:
+    capabilities = SMALL
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, depth: int) -> None:
         super().__init__()
-        self.capabilities = needs or Needs()
         generator = torch.Generator().manual_seed(depth)
         widths = [3] + [8] * (depth - 1) + [3]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
@@ -44,7 +37,7 @@ class Network(nn.Module):
             layer.bias.data.zero_()
         self.calls: list[tuple[int, ...]] = []
 
-    def forward(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, places: object, conditions: object) -> Tensor:
         self.calls.append(tuple(lq.shape))
         x = lq.to(self.layers[0].weight.dtype)
         for layer in self.layers:
@@ -55,19 +48,21 @@ class Network(nn.Module):
 class Identity(nn.Module):
     """Gives back what it gets, and remembers the shapes."""
 
-    def __init__(self, needs: Needs | None = None) -> None:
+    capabilities = SMALL
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self) -> None:
         super().__init__()
-        self.capabilities = needs or Needs()
         self.calls: list[tuple[int, ...]] = []
 
-    def forward(self, lq: Tensor) -> Tensor:
+    def restore(self, lq: Tensor, places: object, conditions: object) -> Tensor:
         self.calls.append(tuple(lq.shape))
         return lq
 
 
 @pytest.fixture(scope="session")
-def needs() -> type[Needs]:
-    return Needs
+def small() -> Capabilities:
+    return SMALL
 
 
 @pytest.fixture(scope="session")

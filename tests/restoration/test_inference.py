@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from hbr.devices import is_out_of_memory
 from hbr.errors import OutOfMemoryError
+from hbr.models import Conditions
+from hbr.restoration.color import to_unit
 from hbr.restoration.inference import run_tiles, run_within_memory
 from hbr.restoration.tiling import plan_tiles
 
@@ -54,7 +58,11 @@ def test_the_identity_gives_back_every_pixel_of_any_size(identity, size, dtype, 
     plan = plan_tiles(*size, model.capabilities, 128)
     seen = []
     out = run_tiles(
-        model, pixels, plan, batch=batch, progress=lambda done, total: seen.append((done, total))
+        model,
+        pixels,
+        plan,
+        batch=batch,
+        progress=lambda done, total: seen.append((done, total)),
     )
     expected = pixels.astype(np.int64) * (257 if dtype is np.uint8 else 1)
     assert np.abs(out.astype(np.int64) - expected).max() <= 1
@@ -63,26 +71,30 @@ def test_the_identity_gives_back_every_pixel_of_any_size(identity, size, dtype, 
 
 
 def test_what_lies_outside_the_range_is_clamped_after_blending():
-    plan = plan_tiles(40, 40, _Needs, 0)
+    plan = plan_tiles(40, 40, _Sizes, 0)
     pixels = np.full((40, 40, 3), 128, np.uint8)
-    assert (run_tiles(lambda x: x * 9 - 1, pixels, plan) == 65535).all()
-    assert (run_tiles(lambda x: x - 9, pixels, plan) == 0).all()
+    assert (run_tiles(model_of(lambda x, *_: x * 9 - 1), pixels, plan) == 65535).all()
+    assert (run_tiles(model_of(lambda x, *_: x - 9), pixels, plan) == 0).all()
 
 
 def test_values_that_are_not_finite_are_an_error_not_a_black_tile():
-    plan = plan_tiles(40, 40, _Needs, 0)
+    plan = plan_tiles(40, 40, _Sizes, 0)
     with pytest.raises(FloatingPointError, match="not finite"):
-        run_tiles(lambda x: x / 0, np.zeros((40, 40, 3), np.uint8), plan)
+        run_tiles(model_of(lambda x, *_: x / 0), np.zeros((40, 40, 3), np.uint8), plan)
 
 
 def test_a_model_that_changes_the_size_is_an_error():
-    plan = plan_tiles(40, 40, _Needs, 0)
+    plan = plan_tiles(40, 40, _Sizes, 0)
     with pytest.raises(RuntimeError, match=r"made \[1, 3, 20, 20\] of \[1, 3, 40, 40\]"):
-        run_tiles(lambda x: x[..., ::2, ::2], np.zeros((40, 40, 3), np.uint8), plan)
+        run_tiles(model_of(lambda x, *_: x[..., ::2, ::2]), np.zeros((40, 40, 3), np.uint8), plan)
 
 
-class _Needs:
+class _Sizes:
     multiple_of, min_size, native_size = 8, 16, 256
+
+
+def model_of(restore):
+    return SimpleNamespace(restore=restore, capabilities=_Sizes, device=torch.device("cpu"))
 
 
 MESSAGES = [
@@ -99,14 +111,14 @@ def test_out_of_memory_takes_smaller_tiles_then_smaller_batches(error):
     pixels = rng.integers(0, 256, (500, 700, 3), dtype=np.uint8)
     calls = []
 
-    def model(lq):
+    def restore(lq, places, conditions):
         calls.append((lq.shape[0], max(lq.shape[2:])))
         if lq.numel() > 2 * 3 * 64 * 64:
             raise error
         return lq
 
-    plan = plan_tiles(500, 700, _Needs, 0)
-    run = run_within_memory(model, pixels, plan, _Needs, batch=8)
+    plan = plan_tiles(500, 700, _Sizes, 0)
+    run = run_within_memory(model_of(restore), pixels, plan, batch=8)
     expected = [(1, 704), (6, 352), (8, 176), (8, 88), (8, 64), (4, 64), (2, 64)]
     assert list(dict.fromkeys(calls))[:7] == expected
     assert (run.batch, run.plan.edge) == (2, 64)
@@ -114,24 +126,52 @@ def test_out_of_memory_takes_smaller_tiles_then_smaller_batches(error):
 
 
 def test_where_nothing_fits_the_error_names_the_flag():
-    def model(lq):
+    def restore(lq, places, conditions):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    plan = plan_tiles(500, 700, _Needs, "auto")
+    plan = plan_tiles(500, 700, _Sizes, "auto")
     with pytest.raises(OutOfMemoryError, match=r"tiles of 64×64 pixels, 1 at a time; .*--tile 16"):
-        run_within_memory(model, np.zeros((500, 700, 3), np.uint8), plan, _Needs, batch=2)
+        run_within_memory(model_of(restore), np.zeros((500, 700, 3), np.uint8), plan, batch=2)
 
 
 def test_other_errors_of_a_model_are_not_taken_for_want_of_memory():
-    def model(lq):
+    def restore(lq, places, conditions):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    plan = plan_tiles(50, 70, _Needs, "auto")
+    plan = plan_tiles(50, 70, _Sizes, "auto")
     with pytest.raises(RuntimeError, match="mat1"):
-        run_within_memory(model, np.zeros((50, 70, 3), np.uint8), plan, _Needs)
+        run_within_memory(model_of(restore), np.zeros((50, 70, 3), np.uint8), plan)
 
 
 def test_the_real_allocator_of_the_cpu_is_recognised():
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+def test_conditions_reach_every_tile_also_after_a_retreat(small):
+    """Each tile gets its own part of the maps, here of the photo itself, and all the tokens."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (500, 700, 3), dtype=np.uint8)
+    photo = to_unit(pixels)
+    seen = []
+
+    def restore(tiles, places, conditions):
+        b, _, height, width = tiles.shape
+        assert torch.equal(conditions.maps["photo"], tiles)
+        assert torch.equal(conditions.tokens["prompt"], torch.full((b, 2, 5), 7.0))
+        for tile, place in zip(tiles, places, strict=True):
+            assert (place.height, place.width) == (500, 700)
+            part = photo[0, :, place.top : place.top + height, place.left : place.left + width]
+            assert torch.equal(tile[:, : part.shape[1], : part.shape[2]], part)
+        seen.append((b, height))
+        if tiles.numel() > 2 * 3 * 64 * 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tiles
+
+    conditions = Conditions({"photo": photo}, {"prompt": torch.full((1, 2, 5), 7.0)})
+    plan = plan_tiles(500, 700, small, "auto")
+    run = run_within_memory(model_of(restore), pixels, plan, conditions=conditions, batch=5)
+    assert (run.batch, run.plan.edge) == (2, 64)
+    assert len(set(seen)) >= 4
+    np.testing.assert_array_equal(run.pixels, pixels.astype(np.uint16) * 257)

@@ -202,14 +202,14 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
 
 def test_the_retreat_for_want_of_memory_shows_in_the_provenance(identity):
     model = identity()
-    forward = model.forward
+    restore = model.restore
 
-    def hungry(lq):
+    def hungry(lq, places, conditions):
         if max(lq.shape[2:]) > 256:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(lq)
+        return restore(lq, places, conditions)
 
-    model.forward = hungry
+    model.restore = hungry
     restored = Restorer(model)(noise(400, 300, 3), tile=0)
     assert restored.provenance["tile"] == (200, 200)
 
@@ -217,16 +217,18 @@ def test_the_retreat_for_want_of_memory_shows_in_the_provenance(identity):
 class Drawing(torch.nn.Module):
     """A model that draws random numbers."""
 
-    def __init__(self, needs):
-        super().__init__()
-        self.capabilities = needs(deterministic=False)
+    device, dtype = torch.device("cpu"), torch.float32
 
-    def forward(self, lq):
+    def __init__(self, capabilities):
+        super().__init__()
+        self.capabilities = capabilities
+
+    def restore(self, lq, places, conditions):
         return lq * 0.9 + 0.1 * torch.rand_like(lq)
 
 
-def test_a_seed_fixes_what_a_model_draws_and_leaves_the_callers_numbers_alone(needs):
-    restorer, photo = Restorer(Drawing(needs)), noise(300, 300, 3)
+def test_a_seed_fixes_what_a_model_draws_and_leaves_the_callers_numbers_alone(small):
+    restorer, photo = Restorer(Drawing(small)), noise(300, 300, 3)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first, again = (restorer(photo, seed=1, tile=128).pixels for _ in range(2))

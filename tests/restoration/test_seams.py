@@ -59,7 +59,7 @@ def test_no_seam_for_a_network_that_sees_further_than_the_overlap(network, photo
 
 
 def test_the_measure_sees_tiles_that_differ_a_little(photo_pixels):
-    plan = plan_tiles(*photo_pixels.shape[:2], _Needs, 128)
+    plan = plan_tiles(*photo_pixels.shape[:2], _Sizes, 128)
     starts = plan.rows.starts
     middles = [(a + plan.rows.tile + b) / 2 for a, b in pairwise(starts)]
     tile_of_row = np.searchsorted(middles, np.arange(photo_pixels.shape[0]), side="right")
@@ -67,7 +67,7 @@ def test_the_measure_sees_tiles_that_differ_a_little(photo_pixels):
     assert border_ratio(uneven, plan) / border_ratio(photo_pixels, plan) > 1.02
 
 
-class _Needs:
+class _Sizes:
     multiple_of, min_size, native_size = 8, 16, 256
 
 

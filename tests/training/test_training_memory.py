@@ -7,12 +7,13 @@ import torch
 from toy_training import MODEL, settings, train
 
 from hbr.config import ConfigError, from_dict
-from hbr.models import lora, read_checkpoint
+from hbr.models import Conditions, lora, read_checkpoint
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.adapters import add_adapters, regularizer_adapters
 from hbr.training.config import LossConfig, TrainConfig
 from hbr.training.data import Pair, seeded
 from hbr.training.draws import Draws
+from hbr.training.loop import Trainer
 from hbr.training.losses import PixelTerms
 from hbr.training.memory import checkpoint_blocks, random_squares
 from hbr.training.objectives import build_objective
@@ -150,3 +151,19 @@ def test_a_training_that_decodes_squares_learns_from_them(tmp_path: Path) -> Non
 def test_what_cannot_be_is_told(change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_dict(TrainConfig, settings(Path("out"), **change))
+
+
+def test_conditions_are_split_with_the_batch(tmp_path: Path) -> None:
+    """By `optim.accumulate`: each part of a batch has its own share of every condition."""
+    changes = {"phases": [{"steps": 4, "crop": 32, "batch": 6}], "start": "random"}
+    optim = {"lr": 1e-3, "warmup": 1, "accumulate": 3}
+    values = settings(tmp_path / "out", **changes, optim=optim)
+    trainer = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
+    hq = torch.rand(6, 3, 32, 32)
+    number = torch.arange(6.0).view(6, 1, 1)
+    pair = Pair(hq, hq * 0.9, conditions=Conditions({"pose": hq}, {"prompt": number}))
+    parts = [part for _, part in trainer._parts(pair.to(trainer.device))]
+    assert [len(part.hq) for part in parts] == [2, 2, 2]
+    for i, part in enumerate(parts):
+        assert torch.equal(part.conditions.maps["pose"], part.hq)
+        assert part.conditions.tokens["prompt"].flatten().tolist() == [2 * i, 2 * i + 1]

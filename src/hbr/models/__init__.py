@@ -1,6 +1,6 @@
-"""The one-step restorer, its configuration, and its files.
+"""Models: their protocol, their configurations, and their files.
 
-Names are resolved on first use: catalogue, configuration and the heads of files need no torch.
+Names are resolved on first use: the catalogue, configurations and headers of files need no torch.
 """
 
 from typing import TYPE_CHECKING
@@ -9,18 +9,21 @@ from hbr.lazy import lazy
 
 if TYPE_CHECKING:
     from hbr.files import sha256
-    from hbr.models.capabilities import Capabilities
     from hbr.models.checkpoint import Checkpoint, build, read_checkpoint, save_checkpoint
     from hbr.models.config import RestorerConfig
     from hbr.models.files import WeightsError
     from hbr.models.loading import load_model
     from hbr.models.onestep import OneStepRestorer
+    from hbr.models.protocol import Capabilities, Conditions, Model, Place
     from hbr.weights import available
 
 _HOMES = {
-    "Capabilities": "hbr.models.capabilities",
+    "Capabilities": "hbr.models.protocol",
     "Checkpoint": "hbr.models.checkpoint",
+    "Conditions": "hbr.models.protocol",
+    "Model": "hbr.models.protocol",
     "OneStepRestorer": "hbr.models.onestep",
+    "Place": "hbr.models.protocol",
     "RestorerConfig": "hbr.models.config",
     "WeightsError": "hbr.models.files",
     "available": "hbr.weights",
@@ -34,7 +37,10 @@ _HOMES = {
 __all__ = [
     "Capabilities",
     "Checkpoint",
+    "Conditions",
+    "Model",
     "OneStepRestorer",
+    "Place",
     "RestorerConfig",
     "WeightsError",
     "available",

@@ -10,21 +10,21 @@ from pathlib import Path
 import torch
 from accelerate import init_empty_weights
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbr.config import to_dict
-from hbr.models.config import RestorerConfig
 from hbr.models.division import skip_divisions_by_one
 from hbr.models.files import (
-    FORMAT,
     Header,
     WeightsError,
+    model_format,
     read_header,
     read_tensors,
     write_tensors,
 )
 from hbr.models.kept_text import fit_texts
-from hbr.models.onestep import OneStepRestorer
+from hbr.models.kinds import build_model
+from hbr.models.protocol import ModelConfig
 
 __all__ = [
     "Checkpoint",
@@ -45,18 +45,18 @@ class Checkpoint:
 
     Attributes:
         config: of the model.
-        tensors: name → weight, as `OneStepRestorer.state_dict` names them.
+        tensors: name → weight, as the model's `state_dict` names them.
         card: what else the file says of itself (training, licence, …), text to text.
     """
 
-    config: RestorerConfig
+    config: ModelConfig
     tensors: Mapping[str, Tensor]
     card: Mapping[str, str]
 
 
 def save_checkpoint(
     path: str | Path,
-    config: RestorerConfig,
+    config: ModelConfig,
     tensors: Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float32,
@@ -67,7 +67,7 @@ def save_checkpoint(
     Args:
         path: ends in `.safetensors`.
         config: of the model.
-        tensors: as `OneStepRestorer.state_dict` gives them.
+        tensors: as the model's `state_dict` gives them.
         dtype: of the floating-point weights in the file.
         card: further metadata.
     """
@@ -75,7 +75,11 @@ def save_checkpoint(
         name: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous()
         for name, t in tensors.items()
     }
-    metadata = {**(card or {}), "format": FORMAT, "config": json.dumps(to_dict(config))}
+    metadata = {
+        **(card or {}),
+        "format": model_format(config),
+        "config": json.dumps(to_dict(config)),
+    }
     return write_tensors(path, plain, metadata)
 
 
@@ -91,7 +95,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(header.config, tensors, header.card)
 
 
-def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> OneStepRestorer:
+def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> nn.Module:
     """A model in float32 on the CPU with the checkpoint's weights, every one of them.
 
     Raises:
@@ -104,7 +108,7 @@ def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> OneSt
 
 def load(
     path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> OneStepRestorer:
+) -> nn.Module:
     """The model of a file, ready to run: in `dtype` on `device`, without a second copy in memory.
 
     Raises:
@@ -124,7 +128,7 @@ def assemble(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     layout: torch.memory_format = torch.contiguous_format,
-) -> OneStepRestorer:
+) -> nn.Module:
     """A model that takes each weight over as it comes; its own random ones are never made.
 
     Args:
@@ -160,10 +164,10 @@ def assemble(
     return model.eval().requires_grad_(False)
 
 
-def empty(config: RestorerConfig) -> OneStepRestorer:
+def empty(config: ModelConfig) -> nn.Module:
     """A model whose parameters take no memory until weights are assigned to them."""
     with init_empty_weights(include_buffers=False):
-        return OneStepRestorer(config)
+        return build_model(config)
 
 
 def check_weights(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hbr.config import check
+from hbr.models.protocol import Capabilities
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,9 @@ class RestorerConfig:
         name: for people.
     """
 
+    # no field: files do not name the kind of the models that came first
+    kind: ClassVar[str] = "one-step"
+
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     prompt: PromptConfig = field(default_factory=HFIEConfig)
@@ -341,6 +345,16 @@ class RestorerConfig:
     def multiple_of(self) -> int:
         """Edges of the input must be multiples of this many pixels."""
         return self.autoencoder.factor * self.unet.factor
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What a model of this configuration supports."""
+        return Capabilities(
+            multiple_of=self.multiple_of,
+            min_size=self.multiple_of,
+            native_size=self.native_size,
+            takes_prompt=isinstance(self.prompt, DAPEConfig),
+        )
 
 
 def _check_widths(widths: tuple[int, ...], groups: int) -> None:

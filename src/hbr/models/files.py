@@ -6,6 +6,7 @@ Hash and head are read without torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,16 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from hbr.config import ConfigError, from_dict
+from hbr.config import ConfigError
 from hbr.files import replacing
 from hbr.models.config import RestorerConfig
+from hbr.models.kinds import model_config
+from hbr.models.protocol import ModelConfig
 from hbr.weights import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = "hbr one-step restorer"
 IMAGE_ENCODER_FORMAT = "hbr image encoder"
 PROMPT_FORMAT = "hbr prompt"
 
@@ -38,9 +40,30 @@ class Header:
         card: as `Checkpoint.card`.
     """
 
-    config: RestorerConfig
+    config: ModelConfig
     shapes: Mapping[str, tuple[int, ...]]
     card: Mapping[str, str]
+
+
+def model_format(config: ModelConfig) -> str:
+    """What the metadata of a model file says as its `format`."""
+    return f"hbr {config.kind} restorer"
+
+
+def is_model_format(text: str) -> bool:
+    """Whether a `format` is that of a model file, of whatever kind."""
+    return re.fullmatch(r"hbr \S+ restorer", text) is not None
+
+
+def require_one_step(config: ModelConfig, where: str | Path) -> RestorerConfig:
+    """The configuration of a one-step model, which alone has the parts that some formats hold.
+
+    Raises:
+        WeightsError: it is a model of another kind.
+    """
+    if not isinstance(config, RestorerConfig):
+        raise WeightsError(f"{where} is a model of kind {config.kind}; a one-step model is needed")
+    return config
 
 
 def read_header(path: str | Path) -> Header:
@@ -51,16 +74,16 @@ def read_header(path: str | Path) -> Header:
     """
     path = Path(path)
     metadata, shapes = read_metadata(path)
-    found = metadata.pop("format", None)
+    found = metadata.pop("format", "")
     if found == IMAGE_ENCODER_FORMAT:
         raise WeightsError(
             f"{path} holds an image encoder only, no restorer; "
             "`hbr models import RAM.pth --kind ram --base MODEL` puts one into a restorer"
         )
-    if found != FORMAT:
+    if not is_model_format(found):
         raise WeightsError(f"{path} is no model of hbr; `hbr models import` brings others in")
     try:
-        config = from_dict(RestorerConfig, json.loads(metadata.pop("config")))
+        config = model_config(json.loads(metadata.pop("config")))
     except (KeyError, json.JSONDecodeError, ConfigError) as error:
         raise WeightsError(f"{path}: its configuration does not fit: {error}") from None
     return Header(config, shapes, metadata)

@@ -15,7 +15,6 @@ from typing import Any
 
 from hbr.config import to_dict
 from hbr.files import sha256
-from hbr.models.capabilities import capabilities_of
 from hbr.models.files import (
     IMAGE_ENCODER_FORMAT,
     WeightsError,
@@ -189,7 +188,7 @@ def _with_insides(known: Description, path: Path) -> Description:
         known,
         licence=known.licence or header.card.get("licence", ""),
         parameters=count_parameters(shapes),
-        capabilities=dataclasses.asdict(capabilities_of(header.config)),
+        capabilities=dataclasses.asdict(header.config.capabilities),
         config=to_dict(header.config),
         card=header.card,
     )

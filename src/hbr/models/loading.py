@@ -1,11 +1,12 @@
 """A model by its name in the catalogue or by its file, ready to run."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from hbr.models.checkpoint import load
-from hbr.models.onestep import OneStepRestorer
+from hbr.models.protocol import Model
 from hbr.weights import find_model
 
 
@@ -13,8 +14,8 @@ def load_model(
     name_or_path: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> OneStepRestorer:
-    """Load a restorer for inference: eval, without gradients, channels last.
+) -> Model:
+    """Load a model for inference: eval, without gradients, channels last.
 
     Args:
         name_or_path: a name of the catalogue (`available()`) or a `.safetensors` file of hbr.
@@ -24,4 +25,4 @@ def load_model(
     Raises:
         WeightsError: unknown, missing, damaged or of another format; the message says what to do.
     """
-    return load(find_model(name_or_path), device, dtype)
+    return cast(Model, load(find_model(name_or_path), device, dtype))

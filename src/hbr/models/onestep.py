@@ -5,6 +5,7 @@ Shapes: b batch, H W pixels, c latent channels, h w latent size, q prompt tokens
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -12,9 +13,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from hbr.models.capabilities import Capabilities, capabilities_of
 from hbr.models.config import AutoencoderConfig, RestorerConfig, UNetConfig
 from hbr.models.prompts import TakesText, build_prompt
+from hbr.models.protocol import Capabilities, Conditions, Place
 from hbr.models.schedule import alphas_cumprod, one_step
 
 
@@ -35,17 +36,16 @@ class OneStepRestorer(nn.Module):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Sizes and precisions that the model takes."""
-        return capabilities_of(self.config)
+        """What the model supports."""
+        return self.config.capabilities
+
+    def restore(self, tiles: Tensor, places: Sequence[Place], conditions: Conditions) -> Tensor:
+        """See `Model.restore`; a condition "prompt" replaces the prompt that the image makes."""
+        return cast(Tensor, self(tiles, conditions.tokens.get("prompt")))
 
     def embed(self, text: str) -> Tensor:
-        """The prompt of a text, [1, q, d], for `forward`.
-
-        Raises:
-            ValueError: the model has no text encoder (`capabilities.takes_prompt`).
-        """
-        if not isinstance(self.prompt, TakesText):
-            raise ValueError(f"{self.config.name} takes no prompt: it has no text encoder")
+        """The prompt of a text, [1, q, d]; only if `capabilities.takes_prompt`."""
+        assert isinstance(self.prompt, TakesText)
         return self.prompt.embed([text])
 
     def encode(self, image: Tensor) -> Tensor:
@@ -82,6 +82,11 @@ class OneStepRestorer(nn.Module):
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
         return self.unet.conv_in.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.unet.conv_in.weight.device
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:

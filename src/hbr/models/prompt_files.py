@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hbr.config import ConfigError, from_dict, to_dict
+from hbr.config import ConfigError, to_dict
 from hbr.errors import one_line
 from hbr.models.checkpoint import Checkpoint, empty
 from hbr.models.config import RestorerConfig
@@ -17,8 +17,10 @@ from hbr.models.files import (
     WeightsError,
     read_metadata,
     read_tensors,
+    require_one_step,
     write_tensors,
 )
+from hbr.models.kinds import model_config
 
 _PART = "prompt."
 
@@ -55,7 +57,8 @@ def with_prompt(checkpoint: Checkpoint, path: Path) -> Checkpoint:
             U-Net's cross-attention.
     """
     config, module = _read(path)
-    width = checkpoint.config.unet.cross_attention_dim
+    ours = require_one_step(checkpoint.config, "the base")
+    width = ours.unet.cross_attention_dim
     if config.prompt.width != width:
         raise WeightsError(
             f"{path}: its prompt has a width of {config.prompt.width}; the cross-attention of the "
@@ -63,7 +66,7 @@ def with_prompt(checkpoint: Checkpoint, path: Path) -> Checkpoint:
         )
     others = {n: t for n, t in checkpoint.tensors.items() if not n.startswith(_PART)}
     named = {f"{_PART}{name}": tensor for name, tensor in module.state_dict().items()}
-    theirs = dataclasses.replace(checkpoint.config, prompt=config.prompt)
+    theirs = dataclasses.replace(ours, prompt=config.prompt)
     return Checkpoint(theirs, {**others, **named}, checkpoint.card)
 
 
@@ -73,8 +76,8 @@ def _read(path: Path) -> tuple[RestorerConfig, nn.Module]:
     if metadata.get("format") != PROMPT_FORMAT:
         raise WeightsError(f"{path} holds no prompt extractor of hbr")
     try:
-        config = from_dict(RestorerConfig, json.loads(metadata["config"]))
-        module: nn.Module = empty(config).prompt
+        config = require_one_step(model_config(json.loads(metadata["config"])), path)
+        module = empty(config).get_submodule("prompt")
         tensors = {name: tensor.clone() for name, tensor in read_tensors(path, shapes)}
         module.load_state_dict(tensors, assign=True)
     except (KeyError, json.JSONDecodeError, ConfigError, RuntimeError) as error:

@@ -9,7 +9,6 @@ Shapes: b images, h w pixels, n rows of a strip.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-ColorFix = Literal["wavelet", "adain", "none"]
+from hbr.models.protocol import ColorFix
+
 COLOR_FIXES: tuple[ColorFix, ...] = ("wavelet", "adain", "none")
 
 LEVELS = 5

@@ -1,4 +1,4 @@
-"""Takes a network over the tiles of a photo, in memory that hardly grows with the photo.
+"""Runs a model over the tiles of a photo, in memory that hardly grows with the photo.
 
 The outputs of a row of tiles are blended in float32 in one buffer as high as a tile and as wide as
 the photo; rows that no later tile touches leave it as integers.
@@ -9,7 +9,6 @@ Shapes: b tiles of a batch, t_h t_w a tile, h w the photo, n rows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,15 +20,13 @@ from torch import Tensor
 
 from hbr.devices import fit_in_memory
 from hbr.errors import OutOfMemoryError
+from hbr.models.protocol import Conditions, Model
 from hbr.restoration.color import to_unit
 from hbr.restoration.tiling import (
-    SizeRequirements,
     TilePlan,
     least_tile,
     smaller_tiles,
 )
-
-Network = Callable[[Tensor], Tensor]
 
 _WHITE = np.iinfo(np.uint16).max
 
@@ -59,37 +56,42 @@ class Run:
 
 
 def run_tiles(
-    network: Network,
+    model: Model,
     pixels: NDArray[np.uint8] | NDArray[np.uint16],
     plan: TilePlan,
     *,
+    conditions: Conditions | None = None,
     batch: int = 1,
-    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> NDArray[np.uint16]:
-    """Run `network` over every tile of `plan` and blend its outputs.
+    """Restore every tile of `plan` and blend the results.
 
     Args:
-        network: [b, 3, t_h, t_w] in [0, 1] → the same shape; clamped to [0, 1] after blending.
+        model: what it gives is clamped to [0, 1] after blending.
         pixels: the photo [h, w, 3], the full range of uint8 or uint16.
         plan: the tiles of a photo of this size.
+        conditions: of the whole photo: maps [1, c, h, w] and tokens [1, q, d].
         batch: tiles at a time.
-        device: where the network is.
         progress: called as `progress(done, total)`, counting tiles.
 
     Returns:
         pixels [h, w, 3], the full range of uint16.
 
     Raises:
-        FloatingPointError: the network gave values that are not finite.
-        RuntimeError: the network gave another shape.
+        FloatingPointError: the model gave values that are not finite.
+        RuntimeError: the model gave another shape.
     """
+    conditions = conditions or Conditions()
     blend = _Blend(plan)
     done = 0
     for tiles in plan.batches(batch):
         lq = torch.cat([to_unit(plan.read(pixels, *tile)) for tile in tiles])
         # [b, 3, t_h, t_w]
-        restored = network(lq.to(device, memory_format=torch.channels_last))
+        restored = model.restore(
+            lq.to(model.device, memory_format=torch.channels_last),
+            [plan.place(*tile) for tile in tiles],
+            plan.share(conditions, tiles).to(model.device),
+        )
         if restored.shape != lq.shape:
             raise RuntimeError(
                 f"the model made {list(restored.shape)} of {list(lq.shape)}; they must be equal"
@@ -103,13 +105,12 @@ def run_tiles(
 
 
 def run_within_memory(
-    network: Network,
+    model: Model,
     pixels: NDArray[np.uint8] | NDArray[np.uint16],
     plan: TilePlan,
-    needs: SizeRequirements,
     *,
+    conditions: Conditions | None = None,
     batch: int = 1,
-    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Run:
     """`run_tiles`, begun anew each time that memory runs out: smaller tiles, then smaller batches.
@@ -120,26 +121,26 @@ def run_within_memory(
 
     def run(size: tuple[TilePlan, int]) -> NDArray[np.uint16]:
         plan, batch = size
-        return run_tiles(network, pixels, plan, batch=batch, device=device, progress=progress)
+        return run_tiles(model, pixels, plan, conditions=conditions, batch=batch, progress=progress)
 
     def smaller(size: tuple[TilePlan, int]) -> tuple[TilePlan, int]:
         plan, batch = size
         at_once = min(batch, len(plan))
         used = f"tiles of {plan.columns.tile}×{plan.rows.tile} pixels, {at_once} at a time"
-        if smaller := smaller_tiles(plan, needs):
+        if smaller := smaller_tiles(plan, model.capabilities):
             plan = smaller
         elif at_once > 1:
             batch = at_once // 2
         else:
-            least = least_tile(needs)
+            least = least_tile(model.capabilities)
             smaller_tile = f"smaller tiles (--tile {least}), " if least < plan.edge else ""
             raise OutOfMemoryError(
-                f"out of memory on {device} with {used}; "
+                f"out of memory on {model.device} with {used}; "
                 f"use {smaller_tile}a smaller --scale, or --device cpu"
             )
         logger.warning(
             "out of memory on %s with %s: trying tiles of %d×%d, %d at a time",
-            *(device, used, plan.columns.tile, plan.rows.tile, batch),
+            *(model.device, used, plan.columns.tile, plan.rows.tile, batch),
         )
         return plan, batch
 

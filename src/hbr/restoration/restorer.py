@@ -8,9 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import PIL.Image
@@ -20,19 +19,12 @@ from torch import Tensor, nn
 
 from hbr.devices import choose_batch, choose_device, choose_dtype, reproducible, torch_dtype
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, write_photo
+from hbr.models.protocol import Conditions, Model, PromptedModel
 from hbr.restoration.color import COLOR_FIXES, ColorFix, fix_color
-from hbr.restoration.inference import Network, Progress, Run, run_within_memory
+from hbr.restoration.inference import Progress, Run, run_within_memory
 from hbr.restoration.inputs import PhotoLike, as_photo, resized_pixels
-from hbr.restoration.tiling import SizeRequirements, TileChoice, plan_tiles
+from hbr.restoration.tiling import TileChoice, plan_tiles
 from hbr.version import __version__
-
-
-class Needs(SizeRequirements, Protocol):
-    """What a restorer must know of its model (`hbr.models.Capabilities` has it)."""
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """Precisions that the model runs in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,24 +79,20 @@ class Restorer:
     tile of plain background does not know that there is a person beside it.
     """
 
-    def __init__(
-        self, model: nn.Module, *, name: str = "custom", sha256: str | None = None
-    ) -> None:
-        """Wrap a model that is loaded already, on the device and in the precision that it has.
+    def __init__(self, model: Model, *, name: str = "custom", sha256: str | None = None) -> None:
+        """Wrap a loaded model, on the device and in the precision that it has.
 
         Args:
-            model: [b, 3, t_h, t_w] float32 in [0, 1] → the same, about [0, 1]; with `capabilities`
-                (`hbr.models.Capabilities`). It is put into eval mode.
+            model: a network or a backend; a `torch.nn.Module` is put into eval mode.
             name: for the provenance.
             sha256: of its weights, for the provenance.
         """
-        self.model = model.eval()
-        self.needs = cast(Needs, model.capabilities)
+        self.model = model.eval() if isinstance(model, nn.Module) else model
+        self.capabilities = model.capabilities
         self.name = name
         self.sha256 = sha256
-        weight = next(model.parameters(), torch.empty(0))
-        self.device = weight.device
-        self.dtype = str(weight.dtype).removeprefix("torch.")
+        self.device = model.device
+        self.dtype = str(model.dtype).removeprefix("torch.")
 
     @classmethod
     def from_pretrained(
@@ -127,13 +115,12 @@ class Restorer:
         """
         from hbr.models import load_model
         from hbr.models import sha256 as hash_of
-        from hbr.models.capabilities import capabilities_of
         from hbr.models.files import read_header
         from hbr.weights import find_model
 
         place = choose_device(device)
         path = find_model(name_or_path)
-        supported = capabilities_of(read_header(path).config).dtypes
+        supported = read_header(path).config.capabilities.dtypes
         precision = torch_dtype(choose_dtype(dtype, place, supported))
         model = load_model(path, device=place, dtype=precision)
         name = name_or_path if isinstance(name_or_path, str) else name_or_path.stem
@@ -183,19 +170,18 @@ class Restorer:
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ValueError(f"seed is {seed!r}; it must be a whole number")
         size = self._batch(batch)
-        network = self.network(prompt)
+        conditions = self.conditions(prompt)
         given = as_photo(photo, max_pixels=max_pixels)
         pixels = resized_pixels(given, scale, max_pixels=max_pixels)
-        plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.needs, tile)
+        plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.capabilities, tile)
         read = time.perf_counter()
         with reproducible(seed, self.device):
             run = run_within_memory(
-                network,
+                self.model,
                 pixels,
                 plan,
-                self.needs,
+                conditions=conditions,
                 batch=size,
-                device=self.device,
                 progress=progress,
             )
         restored = time.perf_counter()
@@ -212,18 +198,17 @@ class Restorer:
             self._provenance(run, scale=scale, color=color, seed=seed, prompt=prompt),
         )
 
-    def network(self, prompt: str | None) -> Network:
-        """The model, under the prompt of a text if there is one.
+    def conditions(self, prompt: str | None) -> Conditions:
+        """What guides the model besides the photo.
 
         Raises:
-            ValueError: the model takes no text.
+            ValueError: there is a prompt, and the model takes none.
         """
         if prompt is None:
-            return self.model
-        embed = cast(Any, getattr(self.model, "embed", None))
-        if embed is None:
-            raise ValueError(f"{self.name} takes no prompt")
-        return partial(self.model, p=embed(prompt))
+            return Conditions()
+        if not self.capabilities.takes_prompt:
+            raise ValueError(f"{self.name} takes no prompt: it has no text encoder")
+        return Conditions(tokens={"prompt": cast(PromptedModel, self.model).embed(prompt)})
 
     def _batch(self, batch: int | Literal["auto"]) -> int:
         if batch == "auto":

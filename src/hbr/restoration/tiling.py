@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from hbr.models.protocol import Conditions, Place
 
 TileChoice = int | Literal["auto"]
 
@@ -125,15 +127,45 @@ class TilePlan:
         """One tile [t_h, t_w, 3] of the photo's pixels [h, w, 3]."""
         return pixels[np.ix_(self.rows.source(row), self.columns.source(column))]
 
+    def place(self, row: int, column: int) -> Place:
+        """Where a tile lies."""
+        return Place(
+            top=self.rows.starts[row],
+            left=self.columns.starts[column],
+            height=self.rows.size,
+            width=self.columns.size,
+        )
+
+    def share(self, conditions: Conditions, tiles: Sequence[tuple[int, int]]) -> Conditions:
+        """The conditions of some tiles, out of those of the photo.
+
+        Args:
+            conditions: maps [1, c, h, w] and tokens [1, q, d].
+            tiles: b (row, column) indices.
+
+        Returns:
+            maps [b, c, t_h, t_w], cut out as `read` cuts out the pixels, and tokens [b, q, d].
+        """
+
+        def part(whole: Tensor, row: int, column: int) -> Tensor:
+            return whole[:, :, self.rows.source(row)][..., self.columns.source(column)]
+
+        maps = {
+            name: torch.cat([part(whole, *tile) for tile in tiles])
+            for name, whole in conditions.maps.items()
+        }
+        tokens = {name: t.expand(len(tiles), -1, -1) for name, t in conditions.tokens.items()}
+        return Conditions(maps, tokens)
+
 
 def plan_tiles(
-    height: int, width: int, needs: SizeRequirements, tile: TileChoice = "auto"
+    height: int, width: int, capabilities: SizeRequirements, tile: TileChoice = "auto"
 ) -> TilePlan:
     """Plan the tiles of a photo.
 
     Args:
         height, width: the photo, 1 or more.
-        needs: the sizes that the model takes.
+        capabilities: the sizes that the model takes.
         tile: 0 takes the photo as one tile. A number is the edge of a tile, rounded up to what the
             model takes; photos that are smaller get a smaller tile. "auto" stays near the size
             that the model was trained on, at most a quarter above it, on every device: it takes
@@ -144,24 +176,24 @@ def plan_tiles(
     Raises:
         ValueError: `tile` is below the smallest size that the model can be tiled with.
     """
-    least = least_tile(needs)
+    least = least_tile(capabilities)
     whole_number = isinstance(tile, int) and not isinstance(tile, bool)
     if tile != "auto" and not (whole_number and (tile == 0 or tile >= least)):
         raise ValueError(f"tile is {tile!r}; it must be auto, 0 or at least {least}")
-    return TilePlan(plan_axis(height, needs, tile), plan_axis(width, needs, tile))
+    return TilePlan(plan_axis(height, capabilities, tile), plan_axis(width, capabilities, tile))
 
 
-def plan_axis(size: int, needs: SizeRequirements, tile: TileChoice) -> Axis:
+def plan_axis(size: int, capabilities: SizeRequirements, tile: TileChoice) -> Axis:
     """`plan_tiles` along one axis of `size` pixels."""
-    step = needs.multiple_of
-    padded = max(_up(size, step), _up(needs.min_size, step))
-    native = _up(needs.native_size, step)
+    step = capabilities.multiple_of
+    padded = max(_up(size, step), _up(capabilities.min_size, step))
+    native = _up(capabilities.native_size, step)
     if tile == "auto":
-        edge = _edge_near_native(padded, native, needs)
+        edge = _edge_near_native(padded, native, capabilities)
     else:
         edge = _up(tile, step) if tile else padded
     edge = min(edge, padded)
-    overlap = _overlap(edge, needs)
+    overlap = _overlap(edge, capabilities)
     if edge == padded:
         return Axis(size, edge, overlap, (0,))
     count = math.ceil((padded - overlap) / (edge - overlap))
@@ -170,12 +202,12 @@ def plan_axis(size: int, needs: SizeRequirements, tile: TileChoice) -> Axis:
     return Axis(size, edge, overlap, tuple(step * start for start in spread))
 
 
-def _edge_near_native(padded: int, native: int, needs: SizeRequirements) -> int:
+def _edge_near_native(padded: int, native: int, capabilities: SizeRequirements) -> int:
     """The edge that computes least in all, of the two least numbers of tiles that keep it small."""
-    overlap = _overlap(native, needs)
+    overlap = _overlap(native, capabilities)
 
     def edge(count: int) -> int:
-        return _up(math.ceil((padded + (count - 1) * overlap) / count), needs.multiple_of)
+        return _up(math.ceil((padded + (count - 1) * overlap) / count), capabilities.multiple_of)
 
     largest = max(native, int(_LARGEST_PER_NATIVE * native))
     fewest = next(count for count in itertools.count(1) if edge(count) <= largest)
@@ -183,23 +215,25 @@ def _edge_near_native(padded: int, native: int, needs: SizeRequirements) -> int:
     return edge(min(counts, key=lambda count: (count * edge(count), abs(edge(count) - native))))
 
 
-def smaller_tiles(plan: TilePlan, needs: SizeRequirements) -> TilePlan | None:
+def smaller_tiles(plan: TilePlan, capabilities: SizeRequirements) -> TilePlan | None:
     """The plan with tiles of half the edge, or None where they would be too small to be of use."""
-    smallest = max(least_tile(needs), needs.native_size // _SMALLEST_PER_NATIVE)
-    edge = _up(max(plan.edge // 2, smallest), needs.multiple_of)
+    smallest = max(least_tile(capabilities), capabilities.native_size // _SMALLEST_PER_NATIVE)
+    edge = _up(max(plan.edge // 2, smallest), capabilities.multiple_of)
     if edge >= plan.edge:
         return None
-    return plan_tiles(plan.rows.size, plan.columns.size, needs, edge)
+    return plan_tiles(plan.rows.size, plan.columns.size, capabilities, edge)
 
 
-def least_tile(needs: SizeRequirements) -> int:
+def least_tile(capabilities: SizeRequirements) -> int:
     """Smallest edge of tiles, in pixels: half of it is overlap, both on the model's grid."""
-    return max(2 * needs.multiple_of, _up(needs.min_size, needs.multiple_of))
+    return max(2 * capabilities.multiple_of, _up(capabilities.min_size, capabilities.multiple_of))
 
 
-def _overlap(edge: int, needs: SizeRequirements) -> int:
-    wanted = _up(math.ceil(needs.native_size / _OVERLAPS_PER_NATIVE), needs.multiple_of)
-    return min(wanted, edge // 2 // needs.multiple_of * needs.multiple_of)
+def _overlap(edge: int, capabilities: SizeRequirements) -> int:
+    wanted = _up(
+        math.ceil(capabilities.native_size / _OVERLAPS_PER_NATIVE), capabilities.multiple_of
+    )
+    return min(wanted, edge // 2 // capabilities.multiple_of * capabilities.multiple_of)
 
 
 def _up(size: int, step: int) -> int:

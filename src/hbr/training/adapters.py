@@ -8,17 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hbr.models import lora
 from hbr.models.exporting.adapters import adapter_of, write_lora
-from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import InitConfig, RestorationConfig, TrainConfig
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _REGULARIZER = "regularizer"
 
@@ -33,18 +28,19 @@ def regularizer_adapters(unet: nn.Module) -> tuple[str, ...]:
     return tuple(_of_regularizer(name) for name in generator_adapters(unet))
 
 
-def add_adapters(model: OneStepRestorer, config: TrainConfig) -> None:
+def add_adapters(model: nn.Module, config: TrainConfig) -> None:
     """Freeze encoder, decoder and U-Net and put the objective's adapters on them, if it has any."""
     objective = config.objective
     if not isinstance(objective, RestorationConfig) or objective.lora is None:
         return
-    targets = lora.unet_targets(model.unet)
-    lora.inject(model.autoencoder, lora.autoencoder_targets(model.autoencoder), objective.lora)
-    lora.inject(model.unet, targets, objective.lora)
+    unet, autoencoder = model.get_submodule("unet"), model.get_submodule("autoencoder")
+    targets = lora.unet_targets(unet)
+    lora.inject(autoencoder, lora.autoencoder_targets(autoencoder), objective.lora)
+    lora.inject(unet, targets, objective.lora)
     if objective.vsd is not None:
         following = {_of_regularizer(name): layers for name, layers in targets.items()}
-        lora.inject(model.unet, following, objective.vsd.lora)
-    lora.activate(model.unet, tuple(targets))
+        lora.inject(unet, following, objective.vsd.lora)
+    lora.activate(unet, tuple(targets))
 
 
 def is_of_regularizer(parameter: str) -> bool:
@@ -52,18 +48,14 @@ def is_of_regularizer(parameter: str) -> bool:
     return f".{_REGULARIZER}_" in parameter
 
 
-def released(model: OneStepRestorer) -> dict[str, Tensor]:
-    """The weights of the model that restores, its adapters merged, named as without any."""
-    kept = generator_adapters(model.unet)
-    return {
-        f"{part}.{name}": tensor
-        for part, module in model.named_children()
-        for name, tensor in lora.merged_state(module, kept).items()
-    }
+def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the model that restores: the generator's adapters merged, no other ones."""
+    names = {name: None for layer in lora.lora_layers(model).values() for name in layer.lora_A}
+    return lora.merged_state(model, [name for name in names if _REGULARIZER not in name])
 
 
 def write_generator(
-    path: Path, model: OneStepRestorer, config: TrainConfig, card: Mapping[str, str]
+    path: Path, model: nn.Module, config: TrainConfig, card: Mapping[str, str]
 ) -> None:
     """Write the generator's adapters as a LoRA file; none if the training has no adapters.
 
@@ -76,11 +68,10 @@ def write_generator(
     objective = config.objective
     if not isinstance(objective, RestorationConfig) or objective.lora is None:
         return
+    unet, autoencoder = model.get_submodule("unet"), model.get_submodule("autoencoder")
     parts = {
-        "unet": adapter_of(model.unet, generator_adapters(model.unet)),
-        "autoencoder": adapter_of(
-            model.autoencoder, tuple(lora.autoencoder_targets(model.autoencoder))
-        ),
+        "unet": adapter_of(unet, generator_adapters(unet)),
+        "autoencoder": adapter_of(autoencoder, tuple(lora.autoencoder_targets(autoencoder))),
     }
     settings = {"rank": str(objective.lora.rank), "alpha": str(objective.lora.alpha)}
     write_lora(path, parts, {**card, **settings, "base": _base(config)})

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from hbr.config import ConfigError
 from hbr.degradation import RECIPES, Degradation, Regions, degrade, draw
 from hbr.image import PhotoError
+from hbr.models.protocol import Conditions
 from hbr.people.coco import AnnotatedPeople, read_people
 from hbr.people.types import Person
 from hbr.processes import STOP_SIGNALS, block_sigint
@@ -46,11 +47,23 @@ class Pair:
     Attributes:
         hq, lq: float32 [b, 3, s, s] in [0, 1].
         skipped: photos that could not be read, and one line of why; others took their places.
+        conditions: what guides the model besides LQ.
     """
 
     hq: Tensor
     lq: Tensor
     skipped: dict[str, str] = field(default_factory=dict)
+    conditions: Conditions = field(default_factory=Conditions)
+
+    def part(self, at: slice) -> Pair:
+        """A part of the batch."""
+        return Pair(self.hq[at], self.lq[at], self.skipped, self.conditions.part(at))
+
+    def to(self, device: torch.device) -> Pair:
+        """The batch on a device, images with the channels last."""
+        layout = torch.channels_last
+        hq, lq = (x.to(device).contiguous(memory_format=layout) for x in (self.hq, self.lq))
+        return Pair(hq, lq, self.skipped, self.conditions.to(device))
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from torch import Tensor
 from hbr.config import to_dict
 from hbr.files import write_text
 from hbr.models.checkpoint import save_checkpoint
-from hbr.models.onestep import OneStepRestorer
+from hbr.models.kinds import build_model
 from hbr.processes import StopSignals
-from hbr.training.adapters import released, write_generator
+from hbr.training.adapters import merged_state_dict, write_generator
 from hbr.training.config import OptimConfig, RestorationConfig, TrainConfig
 from hbr.training.curves import Curves
 from hbr.training.data import (
@@ -80,7 +80,7 @@ class Trainer:
         networks = load_networks(config, self.device)
         self.state_file = config.out / "state.safetensors"
         torch.manual_seed(config.seed)
-        model = OneStepRestorer(config.model)
+        model = build_model(config.model)
         adapted = isinstance(config.objective, RestorationConfig) and config.objective.lora
         if config.init is not None and (adapted or not self.state_file.exists()):
             load_initial_weights(model, config, self.report)
@@ -117,7 +117,7 @@ class Trainer:
             for pair in prepared(pairs):
                 for line in skipped.add(processes.union(pair.skipped)):
                     self.report(line)
-                terms = self._step(self._placed(pair))
+                terms = self._step(pair.to(self.device))
                 last = state.step == config.steps
                 numbers = {}
                 if state.step % 20 == 0 or last:
@@ -154,11 +154,6 @@ class Trainer:
         write_text(out / "config.json", json.dumps(to_dict(self.config), indent=1))
         with Curves(out, self.state.step) as curves:
             yield curves
-
-    def _placed(self, pair: Pair) -> Pair:
-        layout = torch.channels_last
-        hq, lq = (x.to(self.device).contiguous(memory_format=layout) for x in (pair.hq, pair.lq))
-        return Pair(hq, lq)
 
     def _step(self, pair: Pair) -> dict[str, float]:
         """The generator's update, then the regularizer's, by this process's share of the batch."""
@@ -201,8 +196,7 @@ class Trainer:
             # dropout draws from torch's own generator; the data have (seed, step) to themselves
             torch.manual_seed(seeded(seed, step, 2, part.start).initial_seed())
             draws = Draws(seeded(seed, step, 1), batch, part.start)
-            at = slice(part.start - start, part.stop - start)
-            yield draws, Pair(pair.hq[at], pair.lq[at])
+            yield draws, pair.part(slice(part.start - start, part.stop - start))
 
     def _minimise(self, parts: Iterable[dict[str, Tensor]]) -> tuple[dict[str, float], bool]:
         """One update by the mean over the parts of the batch; (what it was, whether finite)."""
@@ -269,7 +263,7 @@ class Trainer:
             save_checkpoint(
                 self.config.out / "model.safetensors",
                 self.config.model,
-                released(self.model),
+                merged_state_dict(self.model),
                 dtype=getattr(torch, self.config.weights),
                 card=card,
             )
@@ -312,7 +306,7 @@ class Trainer:
             pairs = validation_pairs(config, numbers, self.validation_photos)
             for i, pair in zip(numbers, pairs, strict=False):
                 with processes.autocast():
-                    seen = self.objective.validate(self.model, self._placed(pair), i)
+                    seen = self.objective.validate(self.model, pair.to(self.device), i)
                 picture = torch.cat(seen.images, dim=-1).cpu() if i < config.pictures else None
                 own.append(Seen(i, {n: v.cpu() for n, v in seen.numbers.items()}, picture))
         return summary(processes.gather(own))

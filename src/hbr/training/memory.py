@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
-from hbr.models.onestep import OneStepRestorer
 from hbr.training.draws import Draws
 
 
-def checkpoint_blocks(model: OneStepRestorer) -> None:
-    """Let the blocks of U-Net, encoder and decoder be computed once more on the way back.
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Recompute the blocks of every part that supports it in the backward pass.
 
     Only what enters a block is kept (Chen et al. 2016). What is computed again must be what was
     computed first: the adapters that acted on the way there must act on the way back.
     """
-    model.unet.enable_gradient_checkpointing()
-    model.autoencoder.enable_gradient_checkpointing()
+    for part in model.children():
+        if enable := getattr(part, "enable_gradient_checkpointing", None):
+            enable()
 
 
 def random_squares(z: Tensor, hq: Tensor, crop: int, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,8 +70,8 @@ class Objective:
     """
 
     parts: tuple[str, ...]
-    losses: Callable[[OneStepRestorer, Pair, LossConfig, Draws], Losses]
-    validate: Callable[[OneStepRestorer, Pair, int], Validation]
+    losses: Callable[[Any, Pair, LossConfig, Draws], Losses]
+    validate: Callable[[Any, Pair, int], Validation]
 
 
 def build_objective(

@@ -26,7 +26,6 @@ from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
 from hbr.models.checkpoint import empty
 from hbr.models.config import DAPEConfig
-from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import PhaseConfig, TrainConfig
 from hbr.training.data import Pair, seeded
 from hbr.training.draws import Draws
@@ -133,8 +132,8 @@ def simulate(
         modes.enter_context(meter)
         if device == "cuda" and config.precision == "bfloat16":
             _compute_norms_in_float32(model)
-        if isinstance(config.model.prompt, DAPEConfig):
-            _leave_out_tags(model, config.model.prompt)
+        if isinstance(config.one_step.prompt, DAPEConfig):
+            _leave_out_tags(model, config.one_step.prompt)
         model.train()
         hq, lq = (torch.empty(crops, 3, phase.crop, phase.crop) for _ in range(2))
         with _autocast(config):
@@ -149,7 +148,7 @@ def simulate(
     return Simulated(weights, meter.peak - weights, meter.flops)
 
 
-def _way_back(model: OneStepRestorer, terms: dict[str, Tensor]) -> None:
+def _way_back(model: nn.Module, terms: dict[str, Tensor]) -> None:
     model.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
 
@@ -168,10 +167,10 @@ def _compute_norms_in_float32(model: nn.Module) -> None:
             module.register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
 
 
-def _leave_out_tags(model: OneStepRestorer, prompt: DAPEConfig) -> None:
+def _leave_out_tags(model: nn.Module, prompt: DAPEConfig) -> None:
     """Give a prompt of its shape: words cannot be without numbers, and finding them is little."""
     shape = (prompt.n_queries, prompt.width)
-    model.prompt.forward = lambda image: torch.zeros(len(image), *shape)
+    model.get_submodule("prompt").forward = lambda image: torch.zeros(len(image), *shape)
 
 
 def _without_numbers(module: nn.Module) -> None:

@@ -11,15 +11,21 @@ from torch import Tensor, nn
 
 from hbr.config import ConfigError, first_difference, to_dict
 from hbr.models.checkpoint import build, read_checkpoint
-from hbr.models.config import DAPEConfig, HFIEConfig, ScheduleConfig, TextPromptConfig
+from hbr.models.config import (
+    DAPEConfig,
+    HFIEConfig,
+    PromptConfig,
+    RestorerConfig,
+    ScheduleConfig,
+    TextPromptConfig,
+)
 from hbr.models.dape import DAPE
-from hbr.models.files import read_header, read_tensors
+from hbr.models.files import read_header, read_tensors, require_one_step
 from hbr.models.hfie import HFIE
 from hbr.models.identity import start_at_identity, whiten
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.importing.ram import import_ram, read_image_encoder
 from hbr.models.importing.tagger import import_tagger
-from hbr.models.onestep import OneStepRestorer
 from hbr.models.text import TextEncoder, TextPrompt, load_text_encoder
 from hbr.training.adapters import add_adapters
 from hbr.training.config import (
@@ -37,7 +43,7 @@ Report = Callable[[str], None]
 
 
 def load_initial_weights(
-    model: OneStepRestorer, config: TrainConfig, report: Report = lambda line: None
+    model: nn.Module, config: TrainConfig, report: Report = lambda line: None
 ) -> None:
     """Load the weights of `config.init`; where the prompts differ in kind, the model keeps its own.
 
@@ -55,12 +61,12 @@ def load_initial_weights(
     if base is not None:
         place = _base(config)
         if place.is_dir():
-            _load_folder(model, place)
+            _load_folder(model, config.one_step, place)
         else:
-            _load_model(model, place)
+            _load_model(model, config.one_step, place)
         _load_text(model, config)
     if isinstance(init, InitConfig) and init.image_encoder is not None:
-        _load_image_encoder(model, _file(init.image_encoder), init, report)
+        _load_image_encoder(model, config.one_step.prompt, init, report)
     if isinstance(model.prompt, DAPE):
         for part, kept in (
             ("image_encoder: a RAM checkpoint", model.prompt.tagger.list),
@@ -70,7 +76,7 @@ def load_initial_weights(
                 raise ConfigError(f"the prompt `dape` needs init.{part}")
 
 
-def embed_negative(model: OneStepRestorer, config: TrainConfig) -> Tensor | None:
+def embed_negative(model: nn.Module, config: TrainConfig) -> Tensor | None:
     """The negative prompt of the distillation, [q, d] in float32; None where none is asked for.
 
     Raises:
@@ -81,11 +87,12 @@ def embed_negative(model: OneStepRestorer, config: TrainConfig) -> Tensor | None
             place = _base(config)
             inside = model.prompt.text if isinstance(model.prompt, DAPE) else None
             encoder = inside or _text_encoder(place)
-            return _embed(text, "objective.vsd.negative_prompt", model, encoder, place)
+            width = config.one_step.unet.cross_attention_dim
+            return _embed(text, "objective.vsd.negative_prompt", width, encoder, place)
     return None
 
 
-def begin_at_identity(model: OneStepRestorer, config: TrainConfig) -> None:
+def begin_at_identity(model: Any, config: TrainConfig) -> None:
     """Set weights so that the model, or its autoencoder alone, gives its input back."""
     alone = isinstance(config.objective, AutoencodingConfig)
     start_at_identity(model, one_step=not alone)
@@ -95,7 +102,7 @@ def begin_at_identity(model: OneStepRestorer, config: TrainConfig) -> None:
         whiten(model, torch.cat([pairs.batch(step).hq for step in range(for_measure)]))
 
 
-def prepare(model: OneStepRestorer, config: TrainConfig, parts: tuple[str, ...]) -> None:
+def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...]) -> None:
     """Make a model with its weights ready for training: adapters, checkpoints, what is frozen.
 
     Args:
@@ -144,9 +151,8 @@ def _file(value: Path) -> Path:
     return found / known.files[0].path if found.is_dir() else found
 
 
-def _load_folder(model: OneStepRestorer, folder: Path) -> None:
+def _load_folder(model: nn.Module, ours: RestorerConfig, folder: Path) -> None:
     base = load_diffusers_base(folder)
-    ours = model.config
     for name, theirs, wanted in (
         ("autoencoder", base.autoencoder, ours.autoencoder),
         ("unet", base.unet, ours.unet),
@@ -157,9 +163,9 @@ def _load_folder(model: OneStepRestorer, folder: Path) -> None:
     model.load_state_dict({**own, **base.tensors})
 
 
-def _load_model(model: OneStepRestorer, path: Path) -> None:
+def _load_model(model: nn.Module, ours: RestorerConfig, path: Path) -> None:
     checkpoint = read_checkpoint(path)
-    theirs, ours = checkpoint.config, model.config
+    theirs = require_one_step(checkpoint.config, path)
     parts = ["autoencoder", "unet", "schedule", "timestep"]
     same_prompt = type(theirs.prompt) is type(ours.prompt)
     if same_prompt and not isinstance(ours.prompt, TextPromptConfig):
@@ -174,17 +180,20 @@ def _load_model(model: OneStepRestorer, path: Path) -> None:
     model.load_state_dict(given if same_prompt else {**rest, **own})
 
 
-def _load_text(model: OneStepRestorer, config: TrainConfig) -> None:
+def _load_text(model: nn.Module, config: TrainConfig) -> None:
     """What a prompt of texts takes from the base: its text encoder, or what that says."""
-    wanted, place = config.model.prompt, _base(config)
+    wanted, place = config.one_step.prompt, _base(config)
     match wanted, model.prompt:
         case TextPromptConfig(text=text), TextPrompt() as prompt:
-            if not place.is_dir() and read_header(place).config.prompt == wanted:
-                return  # it came with the model
+            if not place.is_dir():
+                there = require_one_step(read_header(place).config, place)
+                if there.prompt == wanted:
+                    return  # it came with the model
             encoder = _text_encoder(place)
             if encoder is None and not text.strip():
                 return  # zeros
-            p = _embed(text, "model.prompt.text", model, encoder, place)
+            width = config.one_step.unet.cross_attention_dim
+            p = _embed(text, "model.prompt.text", width, encoder, place)
             if p.shape != prompt.embedding.shape:
                 ours, theirs = ("×".join(map(str, x.shape)) for x in (prompt.embedding, p))
                 raise ConfigError(
@@ -192,17 +201,19 @@ def _load_text(model: OneStepRestorer, config: TrainConfig) -> None:
                 )
             prompt.embedding.copy_(p)
         case DAPEConfig(text=here), DAPE() as prompt if place.is_dir():
-            there, encoder = load_text_encoder(place)
+            found, encoder = load_text_encoder(place)
             what = f"init: {place} has another text encoder"
-            _must_agree(there, here, "prompt.text", what)
+            _must_agree(found, here, "prompt.text", what)
             prompt.text.load_state_dict(encoder.state_dict())
 
 
 def _load_image_encoder(
-    model: OneStepRestorer, path: Path, init: InitConfig, report: Report
+    model: nn.Module, wanted: PromptConfig, init: InitConfig, report: Report
 ) -> None:
+    assert init.image_encoder is not None
+    path = _file(init.image_encoder)
     what = f"init.image_encoder: {path} is another one"
-    match model.config.prompt, model.prompt:
+    match wanted, model.prompt:
         case HFIEConfig(encoder=ours), HFIE() as hfie:
             if path.suffix == ".safetensors":
                 theirs, tensors = read_image_encoder(path)
@@ -210,29 +221,27 @@ def _load_image_encoder(
                 theirs, tensors = import_ram(path, report)
             _must_agree(theirs, ours, "prompt.encoder", what)
             hfie.encoder.load_state_dict(tensors)
-        case DAPEConfig(tagger=wanted), DAPE() as dape:
+        case DAPEConfig(tagger=tagger), DAPE() as dape:
             found, tensors = import_tagger(
                 path,
                 dape=init.dape and _file(init.dape),
                 tags=init.tags,
                 thresholds=init.thresholds,
-                heads=wanted.heads,
+                heads=tagger.heads,
                 report=report,
             )
-            _must_agree(found, wanted, "prompt.tagger", what)
+            _must_agree(found, tagger, "prompt.tagger", what)
             dape.tagger.load_state_dict(tensors)
         case _:
             raise ConfigError(f"init.image_encoder is {path}; the prompt of a text sees no image")
 
 
-def _embed(
-    text: str, field: str, model: OneStepRestorer, encoder: TextEncoder | None, place: Path
-) -> Tensor:
+def _embed(text: str, field: str, width: int, encoder: TextEncoder | None, place: Path) -> Tensor:
     """The prompt of a text [q, d], by the text encoder of what the training starts from."""
     if encoder is None:
         raise ConfigError(f"{field} is {text!r}; it needs a text encoder, which {place} lacks")
     p: Tensor = encoder([text])[0].cpu()
-    if p.shape[1] != (width := model.config.unet.cross_attention_dim):
+    if p.shape[1] != width:
         raise ConfigError(
             f"{field}: the text encoder gives {p.shape[1]} channels, the U-Net takes {width}"
         )
@@ -244,9 +253,10 @@ def _text_encoder(place: Path) -> TextEncoder | None:
     if place.is_dir():
         return load_text_encoder(place)[1]
     header = read_header(place)
-    if not isinstance(header.config.prompt, DAPEConfig):
+    prompt = require_one_step(header.config, place).prompt
+    if not isinstance(prompt, DAPEConfig):
         return None
-    encoder, head = TextEncoder(header.config.prompt.text), "prompt.text."
+    encoder, head = TextEncoder(prompt.text), "prompt.text."
     names = [name for name in header.shapes if name.startswith(head)]
     encoder.load_state_dict({n.removeprefix(head): t for n, t in read_tensors(place, names)})
     return encoder.eval()

@@ -190,9 +190,9 @@ def _load(
         option = "--dtype"
         restorer = Restorer.from_pretrained(model, device=device, dtype=dtype)
         option = "--tile"
-        plan_tiles(1, 1, restorer.needs, settings["tile"])
+        plan_tiles(1, 1, restorer.capabilities, settings["tile"])
         option = "--prompt"
-        restorer.network(settings["prompt"])
+        restorer.conditions(settings["prompt"])
     except (WeightsError, ConfigError):
         raise
     except ValueError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +24,7 @@ from hbr.evaluation.methods.feeding import Pixels, fed_size, resized, wanted_siz
 from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
 from hbr.files import sha256
 from hbr.image.pixels import to_8_bits
+from hbr.models import Capabilities
 from hbr.restoration.inference import run_within_memory
 from hbr.restoration.tiling import least_tile, plan_tiles
 
@@ -67,7 +67,8 @@ class SpandrelMethod:
         config = self.config
         network = load_network(config.file, config.device, config.dtype)
         results.note(network.told)
-        if config.tile != "auto" and 0 < config.tile < (least := least_tile(network.needs)):
+        least = least_tile(network.capabilities) // network.factor
+        if config.tile != "auto" and 0 < config.tile < least:
             raise MethodError(f"tile is {config.tile}; this network needs at least {least}, or 0")
 
         def restore(pixels: Pixels) -> Pixels:
@@ -79,17 +80,12 @@ class SpandrelMethod:
         return restore
 
 
-@dataclass(frozen=True)
-class _Needs:
-    """Sizes for `hbr.restoration.tiling`, in pixels of what the network sees."""
-
-    multiple_of: int
-    min_size: int
-    native_size: int = _LARGE
-
-
 class Network:
-    """A network of any factor over photos of any size."""
+    """A network of any factor f over photos of any size.
+
+    It is a `hbr.models.Model` on the grid of the result, where it sees every pixel of its input f
+    times each way.
+    """
 
     def __init__(self, descriptor: Any, device: torch.device, dtype: str, version: str) -> None:
         """Take it from spandrel.
@@ -101,8 +97,11 @@ class Network:
             version: spandrel's.
         """
         self.factor: int = descriptor.scale
-        self.needs = _Needs(
-            descriptor.size_requirements.multiple_of, max(1, descriptor.size_requirements.minimum)
+        sizes = descriptor.size_requirements
+        self.capabilities = Capabilities(
+            multiple_of=self.factor * sizes.multiple_of,
+            min_size=self.factor * max(1, sizes.minimum),
+            native_size=self.factor * _LARGE,
         )
         self.told = {
             "architecture": descriptor.architecture.name,
@@ -113,9 +112,9 @@ class Network:
             "device": str(device),
             "dtype": dtype,
         }
-        self._dtype = torch_dtype(dtype)
-        self._device = device
-        self._model = descriptor.to(device=device, dtype=self._dtype).eval()
+        self.dtype = torch_dtype(dtype)
+        self.device = device
+        self._model = descriptor.to(device=device, dtype=self.dtype).eval()
         self._whole = descriptor.tiling.name != "SUPPORTED"
 
     def __call__(self, pixels: Pixels, tile: Tile = "auto") -> Pixels:
@@ -137,18 +136,17 @@ class Network:
         f = self.factor
         if tile == "auto" and self._whole:
             tile = 0
-        needs = _Needs(*(f * n for n in (self.needs.multiple_of, self.needs.min_size, _LARGE)))
         grown = np.repeat(np.repeat(pixels, f, axis=0), f, axis=1) if f > 1 else pixels
         edge = tile if tile == "auto" else f * tile
-        plan = plan_tiles(grown.shape[0], grown.shape[1], needs, edge)
-        with reproducible(0, self._device):
-            run = run_within_memory(self._see, grown, plan, needs, device=self._device)
+        plan = plan_tiles(grown.shape[0], grown.shape[1], self.capabilities, edge)
+        with reproducible(0, self.device):
+            run = run_within_memory(self, grown, plan)
         return to_8_bits(run.pixels)
 
-    def _see(self, tiles: Tensor) -> Tensor:
+    def restore(self, tiles: Tensor, *_: object) -> Tensor:
         """[b, 3, t_h, t_w] with every pixel repeated → the same shape, restored."""
         f = self.factor
-        seen = tiles[:, :, ::f, ::f].to(self._dtype).contiguous()  # [b, 3, t_h / f, t_w / f]
+        seen = tiles[:, :, ::f, ::f].to(self.dtype).contiguous()  # [b, 3, t_h / f, t_w / f]
         made = [self._model(one[None]) for one in seen]  # spandrel takes one at a time
         return torch.cat(made).float()
 

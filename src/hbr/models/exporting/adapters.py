@@ -19,7 +19,7 @@ from hbr.models import lora
 from hbr.models.files import write_tensors
 
 PARTS = {"unet": "unet", "autoencoder": "vae"}
-"""A part of `OneStepRestorer` → what diffusers calls it."""
+"""A part of the model → what diffusers calls it."""
 
 
 @dataclass(frozen=True)

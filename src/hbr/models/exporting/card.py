@@ -15,6 +15,7 @@ from hbr.config import to_dict
 from hbr.models.config import RestorerConfig
 from hbr.models.files import Header, read_header
 from hbr.models.inspection import count_parameters
+from hbr.models.protocol import ModelConfig
 from hbr.weights import entries
 
 # what hubs call licences, where it is not the SPDX name in small letters
@@ -95,12 +96,15 @@ def model_card(about: About, *, usage: str) -> str:
         usage: how to run it, as Markdown.
     """
     card, config = about.header.card, about.header.config
+    family, how = f"model of kind {config.kind}", ""
+    if isinstance(config, RestorerConfig):
+        family, how = "one-step diffusion model", " in one pass"
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(about), sort_keys=False, allow_unicode=True)}---",
         f"# {about.name}",
-        "A one-step diffusion model that restores photographs of people: blur, noise, low "
-        "resolution and JPEG damage go in, a clean photograph comes out in one pass. What it adds "
-        "is likely, not certain: no restored face or text is evidence.",
+        f"A {family} that restores photographs of people: blur, noise, low resolution and JPEG "
+        f"damage go in, a clean photograph comes out{how}. What it adds is likely, not certain: "
+        "no restored face or text is evidence.",
         usage,
         "## Training",
         _training(about),
@@ -170,7 +174,9 @@ def _front_matter(about: About) -> dict[str, Any]:
     if values["license"] == "other":
         values["license_name"] = re.sub(r"[^a-z0-9.+-]+", "-", name).strip("-") or "not-stated"
     values |= {"library_name": "hbr", "pipeline_tag": "image-to-image"}
-    values["tags"] = ["image-restoration", "one-step-diffusion", "people", "hbr"]
+    one_step = isinstance(about.header.config, RestorerConfig)
+    family = ["one-step-diffusion"] if one_step else []
+    values["tags"] = ["image-restoration", *family, "people", "hbr"]
     if about.base_models:
         values["base_model"] = list(about.base_models)
     if about.datasets:
@@ -207,13 +213,15 @@ def _figures(figures: Figures) -> str:
     return f"{_table(figures.heads, figures.rows)}\n\n{' '.join(notes)}"
 
 
-def _sizes(config: RestorerConfig, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> str:
     rows = [(f"weights, {part}", f"{n:,}") for part, n in count_parameters(shapes).items()]
-    rows += [
-        ("made for", f"{config.native_size}×{config.native_size} pixels; larger photos by tiles"),
-        ("one step from", f"t = {config.timestep} of {config.schedule.steps}"),
-        ("prompt", f"{config.prompt.kind}, {config.prompt.n_queries}×{config.prompt.width}"),
-    ]
+    size = config.capabilities.native_size
+    rows.append(("made for", f"{size}×{size} pixels; larger photos by tiles"))
+    if isinstance(config, RestorerConfig):
+        rows += [
+            ("one step from", f"t = {config.timestep} of {config.schedule.steps}"),
+            ("prompt", f"{config.prompt.kind}, {config.prompt.n_queries}×{config.prompt.width}"),
+        ]
     return _table(("", ""), rows)
 
 

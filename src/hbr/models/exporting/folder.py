@@ -16,7 +16,7 @@ from hbr.files import making_folder, write_text
 from hbr.models.checkpoint import Checkpoint, read_checkpoint
 from hbr.models.config import RestorerConfig
 from hbr.models.exporting.card import about, model_card, usage_with_diffusers
-from hbr.models.files import FORMAT, write_tensors
+from hbr.models.files import model_format, require_one_step, write_tensors
 from hbr.models.importing.base import EXPORTED, PROMPT_FILE
 from hbr.models.onestep import build_autoencoder, build_unet
 from hbr.models.prompt_files import write_prompt
@@ -40,7 +40,7 @@ def export_folder(model: Path, out: Path) -> Path:
         OSError: `out` has something in it, or cannot be written.
     """
     checkpoint = read_checkpoint(model)
-    config = checkpoint.config
+    config = require_one_step(checkpoint.config, model)
     with torch.device("meta"):
         vae = build_autoencoder(config.autoencoder)
         unet = build_unet(config.unet, config.autoencoder.latent_channels)
@@ -83,5 +83,8 @@ def _scheduler(config: RestorerConfig) -> DDPMScheduler:
 
 def _told(checkpoint: Checkpoint) -> dict[str, Any]:
     """What diffusers' own files have no place for."""
-    config = to_dict(checkpoint.config)
-    return {"format": FORMAT, "config": config, "card": dict(checkpoint.card)}
+    return {
+        "format": model_format(checkpoint.config),
+        "config": to_dict(checkpoint.config),
+        "card": dict(checkpoint.card),
+    }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hbr.models.checkpoint import read_checkpoint
 from hbr.models.exporting.adapters import Adapter, write_lora
-from hbr.models.files import FORMAT, WeightsError, read_metadata
+from hbr.models.files import WeightsError, is_model_format, read_metadata
 from hbr.models.importing.base import PROMPT_FILE
 from hbr.models.importing.osediff import ALPHA, is_osediff
 from hbr.models.importing.reading import load_pickle, load_safetensors, require_tensors
@@ -79,7 +79,7 @@ def _find(source: Path) -> tuple[Path, Path]:
         metadata, _ = read_metadata(source)
         if "lora_adapter_metadata" in metadata:
             return source, source.with_name("model.safetensors")
-        if metadata.get("format") != FORMAT:
+        if not is_model_format(metadata.get("format", "")):
             raise WeightsError(f"{source} is neither a model nor a LoRA of hbr")
         file = source.with_name(LORA_FILE)
     if not file.is_file():

@@ -71,7 +71,7 @@ def import_lora(source: Path, base: Checkpoint, report: Callable[[str], None]) -
     settings = _settings(source, metadata)
     model = build(base, "the base")
     for name, part in parts.items():
-        module = getattr(model, name)
+        module = model.get_submodule(name)
         part = _with_names_of(module, part, source)
         ranks = {layer: a.shape[0] for layer, a in part.a.items()}
         alphas = {

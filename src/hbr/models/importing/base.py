@@ -20,7 +20,7 @@ from hbr.models.config import (
     TextPromptConfig,
     UNetConfig,
 )
-from hbr.models.files import WeightsError
+from hbr.models.files import WeightsError, require_one_step
 from hbr.models.importing.reading import (
     load_json,
     load_pickle,
@@ -28,6 +28,7 @@ from hbr.models.importing.reading import (
     origin,
     require_tensors,
 )
+from hbr.models.kinds import model_config
 from hbr.models.onestep import build_autoencoder, build_unet
 from hbr.models.prompt_files import with_prompt
 from hbr.models.text import embed_text
@@ -56,7 +57,7 @@ class Base:
 
     Attributes:
         autoencoder, unet: their configurations.
-        tensors: their weights, as `OneStepRestorer.state_dict` names them.
+        tensors: their weights, as a one-step model's `state_dict` names them.
         native_size: edge in pixels of the images that it was trained on.
         weights_file: of the U-Net.
     """
@@ -80,7 +81,9 @@ def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> 
         WeightsError: it is neither, or not Stable Diffusion 2.1-base.
     """
     if not path.is_dir():
-        return read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
+        require_one_step(checkpoint.config, path)
+        return checkpoint
     if (path / EXPORTED).is_file():
         return _load_exported(path, prompt)
     base = load_diffusers_base(path)
@@ -134,7 +137,7 @@ def _load_exported(folder: Path, prompt: str | None) -> Checkpoint:
         raise WeightsError(f"{folder} is a restorer with a prompt of its own; leave --prompt out")
     told = load_json(folder / EXPORTED)
     try:
-        config = from_dict(RestorerConfig, told["config"])
+        config = require_one_step(model_config(told["config"]), folder)
         card = {str(name): str(value) for name, value in dict(told["card"]).items()}
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{folder / EXPORTED}: it does not fit: {error}") from None

@@ -30,7 +30,7 @@ def import_network(
     """
     model = empty(base.config)
     report(f"taking the {part}'s weights over")
-    named = {f"{part}.{n}": t for n, t in read_part(getattr(model, part), source).items()}
+    named = {f"{part}.{n}": t for n, t in read_part(model.get_submodule(part), source).items()}
     card = {**base.card, **origin(source, source, kind=part), "trained": "by its publisher"}
     card["base"] = base.card.get("source", "an hbr model")
     return Checkpoint(base.config, {**base.tensors, **named}, card)

@@ -56,10 +56,10 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
     model = build(base, "the base")
     unet = dict(require_tensors(values["state_dict_unet"], f"{source}: state_dict_unet"))
     vae = dict(require_tensors(values["state_dict_vae"], f"{source}: state_dict_vae"))
-    _load_frozen(model.unet, unet, source)
+    _load_frozen(model.get_submodule("unet"), unet, source)
     for module, tensors, names, rank in (
-        (model.unet, unet, _UNET, values["rank_unet"]),
-        (model.autoencoder, vae, _VAE, values["rank_vae"]),
+        (model.get_submodule("unet"), unet, _UNET, values["rank_unet"]),
+        (model.get_submodule("autoencoder"), vae, _VAE, values["rank_vae"]),
     ):
         targets = {
             adapter: _module_names(values[key], key, source) for adapter, key in names.items()

@@ -23,6 +23,7 @@ from hbr.models.files import (
     WeightsError,
     read_metadata,
     read_tensors,
+    require_one_step,
     write_tensors,
 )
 from hbr.models.hfie import HFIE, ImageEncoder
@@ -242,7 +243,7 @@ def put_into(
         report("a new HFIE is put around the encoder; it is untrained")
         return _around(base, config, named, source)
     checkpoint = read_checkpoint(base)
-    prompt = checkpoint.config.prompt
+    prompt = require_one_step(checkpoint.config, base).prompt
     if not isinstance(prompt, HFIEConfig):
         raise WeightsError(f"{base} has another prompt, no HFIE that takes an image encoder")
     if prompt.encoder != config:

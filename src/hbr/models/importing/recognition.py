@@ -15,10 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from hbr.models.files import (
-    FORMAT,
     IMAGE_ENCODER_FORMAT,
     PROMPT_FORMAT,
     WeightsError,
+    is_model_format,
     read_metadata,
 )
 from hbr.models.importing.osediff import KEYS as OSEDIFF_KEYS
@@ -178,7 +178,7 @@ def _folder(folder: Path) -> Recognised:
         if (folder / name).is_file():
             return Recognised(None, f"{folder} holds a LoRA: give {folder / name}")
     model = folder / "model.safetensors"
-    if model.is_file() and read_metadata(model)[0].get("format") == FORMAT:
+    if model.is_file() and is_model_format(read_metadata(model)[0].get("format", "")):
         return Recognised(None, f"{folder} holds a model of hbr: {model}, as it is")
     parts = [name for name in ("unet", "vae", "scheduler") if (folder / name).is_dir()]
     pipeline = _pipeline(folder)
@@ -205,12 +205,14 @@ def _pipeline(folder: Path) -> str:
 
 def _own(path: Path, metadata: Mapping[str, str], shapes: Shapes) -> Recognised | None:
     """What hbr itself has written."""
+    kind = metadata.get("format", "")
     found = {
-        FORMAT: "is a model file of hbr already; `hbr restore --model` takes it as it is",
         IMAGE_ENCODER_FORMAT: "is an image encoder of hbr; a training takes it as "
         "init.image_encoder, `hbr models import RAM.pth --kind ram --base MODEL` makes a restorer",
         PROMPT_FORMAT: "is a prompt extractor of hbr; --prompt-file puts it into a restorer",
-    }.get(metadata.get("format", ""))
+    }.get(kind)
+    if is_model_format(kind):
+        found = "is a model file of hbr already; `hbr restore --model` takes it as it is"
     if found is None and "step" in metadata and any(n.startswith("optimizer.") for n in shapes):
         found = "is the state that a training of hbr goes on from; its model is model.safetensors "
         found += "beside it"

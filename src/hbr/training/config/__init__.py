@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, cast
 
 from hbr.config import check
 from hbr.models.config import DAPEConfig, RestorerConfig, TextPromptConfig
+from hbr.models.kinds import model_config
+from hbr.models.protocol import ModelConfig
 from hbr.training.config.data import DataConfig, SourceConfig, ValidationConfig
 from hbr.training.config.init import InitConfig
 from hbr.training.config.memory import MemoryConfig
@@ -61,7 +63,7 @@ class TrainConfig:
         card: what the model file says of itself, such as its licence and what it was trained on.
     """
 
-    model: RestorerConfig
+    model: Annotated[ModelConfig, model_config]
     data: DataConfig
     validation: ValidationConfig
     phases: tuple[PhaseConfig, ...]
@@ -84,7 +86,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check what must fit together."""
         check(len(self.phases) >= 1, "phases", self.phases, "one phase or more")
-        multiple = self.model.multiple_of
+        kind, objective = self.model.kind, self.objective.kind
+        ok = isinstance(self.model, RestorerConfig)
+        check(ok, "model.kind", kind, f"one-step, which the objective {objective} trains")
+        multiple = self.model.capabilities.multiple_of
         for phase in self.phases:
             check(phase.crop % multiple == 0, "crop", phase.crop, f"a multiple of {multiple}")
             parts = self.optim.accumulate
@@ -92,7 +97,7 @@ class TrainConfig:
             check(ok, "batch", phase.batch, f"a multiple of optim.accumulate, {parts}")
         self._check_decode_crop()
         self._check_prompt()
-        steps = self.model.schedule.steps
+        steps = self.one_step.schedule.steps
         match self.objective:
             case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
                 check(got[1] <= steps, "timesteps", got, f"at most the schedule's {steps}")
@@ -107,7 +112,7 @@ class TrainConfig:
         crop = self.memory.decode_crop
         if crop is None:
             return
-        name, factor = "memory.decode_crop", self.model.autoencoder.factor
+        name, factor = "memory.decode_crop", self.one_step.autoencoder.factor
         decodes = not isinstance(self.objective, DiffusionConfig)
         check(decodes, name, crop, "null, since a diffusion prior decodes nothing")
         check(crop % factor == 0, name, crop, f"a multiple of {factor}")
@@ -117,7 +122,7 @@ class TrainConfig:
     def _check_prompt(self) -> None:
         if self.init is not None:
             return
-        match self.model.prompt:
+        match self.one_step.prompt:
             case TextPromptConfig(text=text):
                 check(not text.strip(), "model.prompt.text", text, f"blank without {_A_BASE}")
             case DAPEConfig():
@@ -126,6 +131,11 @@ class TrainConfig:
             case RestorationConfig(vsd=VSDConfig(negative_prompt=str(text))):
                 name = "objective.vsd.negative_prompt"
                 check(False, name, text, f"null without {_A_BASE}")
+
+    @property
+    def one_step(self) -> RestorerConfig:
+        """The model: the objectives of today train models of kind one-step."""
+        return cast(RestorerConfig, self.model)
 
     @property
     def steps(self) -> int:

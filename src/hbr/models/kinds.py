@@ -1,0 +1,69 @@
+"""Every kind of model: its configuration, and how it is built.
+
+A new kind is one entry of `KINDS`. Its configuration is a frozen dataclass that satisfies
+`ModelConfig`, with a field `kind`; what `build` returns is a `torch.nn.Module` that satisfies
+`Model`. Files, training and `hbr.Restorer` then take it as they take the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from hbr.config import check, from_dict
+from hbr.models.config import RestorerConfig
+from hbr.models.protocol import ModelConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model.
+
+    Attributes:
+        config: the class of its configurations.
+        build: makes a module with random weights; imports the module's code only when called.
+    """
+
+    config: type[Any]
+    build: Callable[[Any], nn.Module]
+
+
+def _one_step(config: RestorerConfig) -> nn.Module:
+    from hbr.models.onestep import OneStepRestorer
+
+    return OneStepRestorer(config)
+
+
+KINDS = {"one-step": Kind(RestorerConfig, _one_step)}
+"""Kind → what it is. Configurations that name no kind are "one-step"."""
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """A model of this configuration with random weights; it satisfies `Model`."""
+    return KINDS[config.kind].build(config)
+
+
+def model_config(values: Any, where: str = "") -> ModelConfig:
+    """The configuration of a model from plain values, by their `kind`.
+
+    Args:
+        values: a mapping as YAML or JSON gives it.
+        where: the dotted path of `values`, for messages.
+
+    Raises:
+        ConfigError: the kind is unknown, or the values do not fit it.
+    """
+    kind = "one-step"
+    if isinstance(values, dict) and "kind" in values:
+        kind = values["kind"]
+        known = isinstance(kind, str) and kind in KINDS
+        name = f"{where}.kind" if where else "kind"
+        check(known, name, kind, f"one of {', '.join(KINDS)}")
+        if "kind" not in {field.name for field in dataclasses.fields(KINDS[kind].config)}:
+            values = {key: value for key, value in values.items() if key != "kind"}
+    return cast(ModelConfig, from_dict(KINDS[kind].config, values, where))
