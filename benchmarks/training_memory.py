@@ -43,8 +43,8 @@ from hbr.training.config import (
     LossConfig,
     MemoryConfig,
     PhaseConfig,
+    PhotoSourceConfig,
     RestorationConfig,
-    SourceConfig,
     TrainConfig,
     ValidationConfig,
     VSDConfig,
@@ -71,7 +71,7 @@ def training(
     whole = model.autoencoder is not NEXT_TO_NOTHING
     return TrainConfig(
         model=model,
-        data=DataConfig((SourceConfig(nowhere),)),
+        data=DataConfig((PhotoSourceConfig(nowhere),)),
         validation=ValidationConfig(nowhere),
         phases=(PhaseConfig(1000, size, 1),),
         out=nowhere,

@@ -1,5 +1,6 @@
 """What holds for the project as a whole: light imports, configs that load, rules that bite."""
 
+import ast
 import json
 import re
 import shutil
@@ -277,6 +278,24 @@ def test_the_search_for_cycles_finds_them(where: str, tmp_path: Path) -> None:
         file.write_text(f"from typing import TYPE_CHECKING\n{where if name == 'a' else ''}{line}")
     (tmp_path / "hbr" / "__init__.py").touch()
     assert import_cycles(tmp_path) == {"hbr.a hbr.b hbr.c"}
+
+
+# Public names of classes and types that two modules define; to be emptied.
+KNOWN_NAMESAKES = {"Dtype", "Entry", "Found", "Kind", "Progress", "Report", "Row", "Tagger"}
+
+
+def test_a_public_name_stands_for_one_thing() -> None:
+    """Type names (`Name = …` too) are defined once; those that begin with _ are of their module."""
+    homes: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            named = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign) and "TypeVar(" not in ast.unparse(node.value):
+                named = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            for name in named:
+                if re.fullmatch(r"[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*", name):
+                    homes.setdefault(name, set()).add(str(path))
+    assert {name for name, files in homes.items() if len(files) > 1} == KNOWN_NAMESAKES
 
 
 def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:

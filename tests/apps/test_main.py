@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import hbr
-from hbr.apps.cli.doctor import Report, as_text
+from hbr.apps.cli.doctor import Diagnosis, as_text
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -89,7 +89,7 @@ def test_doctor_json(run_hbr: Run) -> None:
     assert told["cpu"]["cores"] >= 1
     assert told["memory"]["total"] > told["memory"]["available"] > 0
     facts = {section: told[section] for section in told if section not in ("ok", "problems")}
-    lines = as_text(Report(facts)).splitlines()
+    lines = as_text(Diagnosis(facts)).splitlines()
     assert [line.split()[0] for line in lines[:-1]] == list(facts)
     assert lines[-1] == "everything needed is here"
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS, Color, Dtype, _exit_code
 from hbr.errors import ExitCode
-from hbr.restoration.batch import FileRecord, Tally
+from hbr.restoration.batch import BatchTally, FileRecord
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Write = Callable[..., Path]
@@ -217,4 +217,4 @@ def test_exit_codes(records: list[str], code: ExitCode) -> None:
         else FileRecord("a", status)  # type: ignore[arg-type]
         for status in records
     ]
-    assert _exit_code(Tally.of(made)) is code
+    assert _exit_code(BatchTally.of(made)) is code

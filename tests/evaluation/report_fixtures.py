@@ -11,7 +11,7 @@ from hbr.evaluation.results import (
     DataSetInfo,
     Difference,
     MethodInfo,
-    Row,
+    PictureRow,
     TableLayout,
 )
 from hbr.metrics import METRICS
@@ -48,16 +48,18 @@ def make_run(folder: Path, photos: list[Path] | None = None, stems: int = 6) -> 
             common = {"lq": f"lq/{stem}.png", "reference": f"hq/{stem}.png"}
             if i == 2 and j == 2:
                 error = "no output: the program wrote 5 of 6 <files>"
-                rows.append(Row(method, "toy", stem, error=error, **common))
+                rows.append(PictureRow(method, "toy", stem, error=error, **common))
                 continue
             image = read_photo(folder / f"m{j}" / f"{stem}.png").tensor()
             values = {n: float(m(image, reference)[0]) for n, m in metrics.items()}
-            rows.append(Row(method, "toy", stem, values, restored=f"m{j}/{stem}.png", **common))
+            rows.append(
+                PictureRow(method, "toy", stem, values, restored=f"m{j}/{stem}.png", **common)
+            )
     (folder / "m0" / f"{rows[0].stem}.png").write_bytes(b"no picture")
     return _run(folder, names, rows)
 
 
-def _run(folder: Path, names: tuple[str, ...], rows: list[Row]) -> BenchmarkRun:
+def _run(folder: Path, names: tuple[str, ...], rows: list[PictureRow]) -> BenchmarkRun:
     cells = []
     for method in [*METHODS, "SUPIR"]:
         for name in names:

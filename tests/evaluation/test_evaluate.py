@@ -19,7 +19,7 @@ from hbr.config import ConfigError
 from hbr.evaluation import folders, measuring
 from hbr.evaluation.evaluate import EvaluateConfig, evaluate
 from hbr.evaluation.measuring import MeasureConfig
-from hbr.evaluation.pairing import Pair
+from hbr.evaluation.pairing import PicturePair
 from hbr.evaluation.workers import measure_all
 from hbr.files import sha256
 from hbr.image import read_photo
@@ -31,7 +31,7 @@ PHOTO = Path(__file__).parents[1] / "data" / "purple.jpg"
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> list[Pair]:
+def pairs(tmp_path: Path) -> list[PicturePair]:
     """Six cut-outs of a photograph, and each blurred."""
     found = []
     with Image.open(PHOTO) as image:
@@ -40,7 +40,7 @@ def pairs(tmp_path: Path) -> list[Pair]:
             part = image.crop((0, 2 * number, 48, 2 * number + 40))
             part.save(hq)
             part.resize((24, 20)).resize((48, 40)).save(restored)
-            found.append(Pair(f"p{number}", restored, hq))
+            found.append(PicturePair(f"p{number}", restored, hq))
     return found
 
 
@@ -51,9 +51,9 @@ class Deadly(type(Path())):  # type: ignore[misc]
         return os._exit, (9,)
 
 
-def test_a_pair_that_ends_its_worker_costs_only_itself(pairs: list[Pair]) -> None:
+def test_a_pair_that_ends_its_worker_costs_only_itself(pairs: list[PicturePair]) -> None:
     deadly = Deadly(pairs[2].restored)
-    pairs[2] = Pair("p2", deadly, pairs[2].reference)
+    pairs[2] = PicturePair("p2", deadly, pairs[2].reference)
     found = measure_all(pairs, MeasureConfig(("psnr-y",)), workers=2, batch=1)
     rows = [row for measured, _ in found for row in measured]
     assert [row.pair.stem for row in rows] == [f"p{number}" for number in range(6)]
@@ -62,7 +62,7 @@ def test_a_pair_that_ends_its_worker_costs_only_itself(pairs: list[Pair]) -> Non
 
 
 def test_a_worker_that_is_killed_loses_nothing(
-    hbr_command: list[str], tmp_path: Path, pairs: list[Pair]
+    hbr_command: list[str], tmp_path: Path, pairs: list[PicturePair]
 ) -> None:
     hq = tmp_path / "many"
     hq.mkdir()
@@ -97,7 +97,7 @@ class Colours:
 
 
 def test_one_number_for_two_folders(
-    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pairs: list[PicturePair], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # the weights of FID's own network are not on this machine
     def load(name: str, **_: object) -> FrechetDistance:
@@ -133,7 +133,7 @@ def test_one_number_for_two_folders(
 
 
 def test_a_metric_over_folders_that_cannot_be_loaded(
-    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+    pairs: list[PicturePair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(name: str, **_: object) -> FrechetDistance:
         raise MetricError("fid needs the weights x; get them")
@@ -144,13 +144,13 @@ def test_a_metric_over_folders_that_cannot_be_loaded(
     assert found.summaries["psnr-y"].n == 6
     with pytest.raises(MetricError, match="needs the weights x"):
         evaluate(pairs, EvaluateConfig(("fid",), workers=0))
-    alone = [Pair(pair.stem, pair.restored) for pair in pairs]
+    alone = [PicturePair(pair.stem, pair.restored) for pair in pairs]
     with pytest.raises(ConfigError, match="fid compares with references"):
         evaluate(alone, EvaluateConfig(("fid",), workers=0))
 
 
 def test_a_device_that_is_not_there_costs_only_what_needs_it(
-    pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+    pairs: list[PicturePair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(name: str, *, device: str, weights: Path | None) -> Metric:
         if name == "lpips-alex":  # its weights are not on this machine
@@ -165,14 +165,14 @@ def test_a_device_that_is_not_there_costs_only_what_needs_it(
     assert found.unavailable.keys() == {"lpips-alex"}
 
 
-def test_values_do_not_go_with_other_weights(pairs: list[Pair], tmp_path: Path) -> None:
+def test_values_do_not_go_with_other_weights(pairs: list[PicturePair], tmp_path: Path) -> None:
     kept, files = tmp_path / "kept", [tmp_path / "a.npz", tmp_path / "b.npz"]
     for pair in pairs:
         with Image.open(pair.restored) as image:
             image.resize((200, 192)).save(pair.restored)
     for number, file in enumerate(files, 1):
         NiqeModel(np.full(36, float(number)), np.eye(36), "a test").save(file)
-    alone = [Pair(pair.stem, pair.restored) for pair in pairs]
+    alone = [PicturePair(pair.stem, pair.restored) for pair in pairs]
     first, second = (
         evaluate(alone, EvaluateConfig(("niqe",), weights=file, workers=0), kept=kept)
         for file in files
@@ -183,7 +183,7 @@ def test_values_do_not_go_with_other_weights(pairs: list[Pair], tmp_path: Path) 
     assert versions == [f"1, {sha256(file)[:8]}" for file in files]
 
 
-def annotations(path: Path, pairs: list[Pair], people: list[int]) -> Path:
+def annotations(path: Path, pairs: list[PicturePair], people: list[int]) -> Path:
     """A COCO file in which these pictures have somebody in their left half."""
     square = [4.0, 4.0, 20.0, 4.0, 20.0, 36.0, 4.0, 36.0]
     names = [pair.reference.name for pair in pairs if pair.reference]
@@ -207,7 +207,7 @@ def annotations(path: Path, pairs: list[Pair], people: list[int]) -> Path:
     return path
 
 
-def test_people_are_found_by_name(pairs: list[Pair], tmp_path: Path) -> None:
+def test_people_are_found_by_name(pairs: list[PicturePair], tmp_path: Path) -> None:
     # only inside the person is the colour of the first picture wrong
     with Image.open(pairs[0].reference or "") as image:
         pixels = np.array(image)
@@ -233,7 +233,7 @@ def test_people_are_found_by_name(pairs: list[Pair], tmp_path: Path) -> None:
         evaluate(pairs, broken)
 
 
-def test_values_do_not_go_with_other_people(pairs: list[Pair], tmp_path: Path) -> None:
+def test_values_do_not_go_with_other_people(pairs: list[PicturePair], tmp_path: Path) -> None:
     kept, file = tmp_path / "kept", tmp_path / "people.json"
     config = EvaluateConfig(("person-colour",), people=file, workers=0)
     annotations(file, pairs, [0])
@@ -243,7 +243,7 @@ def test_values_do_not_go_with_other_people(pairs: list[Pair], tmp_path: Path) -
     assert [bool(row.values) for row in found.rows] == [False, True] + [False] * 4
 
 
-def test_a_batch_that_fails_is_taken_apart(pairs: list[Pair]) -> None:
+def test_a_batch_that_fails_is_taken_apart(pairs: list[PicturePair]) -> None:
     # one picture of six is equal to its reference in all but size, and is measured by itself
     with Image.open(pairs[3].reference or "") as image:
         image.resize((8, 8)).save(pairs[3].restored)

@@ -14,7 +14,14 @@ from hbr.config import ConfigError
 from hbr.evaluation.report import FORMATS, render
 from hbr.evaluation.report.pictures import by_importance, scenes
 from hbr.evaluation.report.tables import build, verdict_line
-from hbr.evaluation.results import BenchmarkRun, Cell, DataSetInfo, MethodInfo, Row, TableLayout
+from hbr.evaluation.results import (
+    BenchmarkRun,
+    Cell,
+    DataSetInfo,
+    MethodInfo,
+    PictureRow,
+    TableLayout,
+)
 from hbr.metrics import METRICS
 
 HOSTILE = '</script><img src=x onerror=alert(1)>"&\\_$%'
@@ -284,7 +291,7 @@ def test_names_cannot_break_out_of_the_page(run, browser, tmp_path):
     cells = [
         Cell(HOSTILE, HOSTILE, "psnr-rgb", 1.0, verdict=f"not comparable: {HOSTILE}", paper=1.0)
     ]
-    rows += [Row(HOSTILE, HOSTILE, "x", error=HOSTILE)]
+    rows += [PictureRow(HOSTILE, HOSTILE, "x", error=HOSTILE)]
     hostile = dataclasses.replace(
         run,
         title=HOSTILE,

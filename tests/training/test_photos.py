@@ -17,8 +17,8 @@ from toy_training import DATA, settings, train
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.curation.manifest import FOLDERS, Manifest
 from hbr.image import PhotoError
-from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
-from hbr.training.data import Crop, Source, TrainingPairs, seeded, validation_pairs
+from hbr.training.config import DataConfig, PhotoSourceConfig, TrainConfig, ValidationConfig
+from hbr.training.data import Crop, CropSource, TrainingPairs, seeded, validation_pairs
 from hbr.training.loop import Trainer
 from hbr.training.photos import FolderPhotos, open_photos, read_pixels
 
@@ -35,7 +35,7 @@ def with_only(kind: str, people: Path, out: Path) -> Path:
     return out
 
 
-def pixels(source: SourceConfig | ValidationConfig) -> list[np.ndarray]:
+def pixels(source: PhotoSourceConfig | ValidationConfig) -> list[np.ndarray]:
     photos = open_photos(source)
     return [read_pixels(photos, i) for i in range(len(photos))]
 
@@ -44,29 +44,29 @@ def pixels(source: SourceConfig | ValidationConfig) -> list[np.ndarray]:
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_curated_set_is_the_same_however_it_was_written(tmp_path, people, kind, split):
     kept = sorted(r.id for r in Manifest(people).kept() if r.split == split)
-    wanted = pixels(SourceConfig(photos=people / "crops" / split))
+    wanted = pixels(PhotoSourceConfig(photos=people / "crops" / split))
     assert len(wanted) == len(kept) >= 3
-    got = pixels(SourceConfig(manifest=with_only(kind, people, tmp_path / "set"), split=split))
+    got = pixels(PhotoSourceConfig(manifest=with_only(kind, people, tmp_path / "set"), split=split))
     assert len(got) == len(wanted)
     assert all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
 def test_tars_by_a_pattern(people):
-    got = pixels(SourceConfig(tars=str(people / "shards/*.tar")))
-    wanted = pixels(SourceConfig(photos=people / "crops"))
+    got = pixels(PhotoSourceConfig(tars=str(people / "shards/*.tar")))
+    wanted = pixels(PhotoSourceConfig(photos=people / "crops"))
     assert sorted(a.tobytes() for a in got) == sorted(a.tobytes() for a in wanted)
 
 
 def test_a_crop_as_large_as_the_photo_is_the_photo(people):
-    source = Source(SourceConfig(manifest=people))
-    wanted = {a.tobytes() for a in pixels(SourceConfig(manifest=people))}
+    source = CropSource(PhotoSourceConfig(manifest=people))
+    wanted = {a.tobytes() for a in pixels(PhotoSourceConfig(manifest=people))}
     for step in range(8):
         crop = source.crop(128, 0.7, seeded(0, step), mirror=False).pixels
         assert crop.permute(1, 2, 0).contiguous().numpy().tobytes() in wanted
 
 
 def test_half_of_the_crops_are_mirrored_or_none(people):
-    source = Source(SourceConfig(manifest=people))
+    source = CropSource(PhotoSourceConfig(manifest=people))
 
     def mirrored(*, mirror: bool) -> int:
         def crop(i: int, *, mirror: bool) -> torch.Tensor:
@@ -85,7 +85,7 @@ def test_validation_on_the_first_of_a_split(people):
         pair.hq[0].permute(1, 2, 0).mul(255).round().byte().numpy()
         for pair in validation_pairs(config)
     ]
-    wanted = pixels(SourceConfig(manifest=people, split="val"))[:2]
+    wanted = pixels(PhotoSourceConfig(manifest=people, split="val"))[:2]
     assert all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
 
 
@@ -115,7 +115,7 @@ def test_a_source_is_in_one_place(source, message):
 
 def test_a_curated_set_that_is_not_whole_is_refused(tmp_path, people):
     def opened(**source: object) -> None:
-        open_photos(SourceConfig(**source))
+        open_photos(PhotoSourceConfig(**source))
 
     with pytest.raises(ConfigError, match="keeps nothing in its split 'trian'"):
         opened(manifest=people, split="trian")
@@ -145,13 +145,13 @@ def test_tars_that_cannot_be_read_are_named(tmp_path, people):
         ("none-*.tar", r"there is no file .*none-\*\.tar"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:
-            open_photos(SourceConfig(tars=str(tmp_path / name)))
+            open_photos(PhotoSourceConfig(tars=str(tmp_path / name)))
         assert "\n" not in str(caught.value)
 
 
 def test_a_table_that_was_damaged_later_is_a_photo_that_cannot_be_read(tmp_path, people):
     tables = with_only("parquet", people, tmp_path / "set")
-    photos = open_photos(SourceConfig(manifest=tables))
+    photos = open_photos(PhotoSourceConfig(manifest=tables))
     file = tables / "data/train-000000.parquet"
     data = bytearray(file.read_bytes())
     data[64 : len(data) // 2] = bytes(len(data) // 2 - 64)
@@ -237,7 +237,7 @@ def test_too_many_broken_photos_stop_the_training_with_one_line(tmp_path, worker
         assert skipped(tmp_path / "out")[-1] == 6
 
 
-def a_person(folder: Path, size: tuple[int, int] = (160, 120)) -> SourceConfig:
+def a_person(folder: Path, size: tuple[int, int] = (160, 120)) -> PhotoSourceConfig:
     """A black photo with a person in white, and its outline in COCO's format."""
     pixels = np.zeros((120, 160, 3), np.uint8)
     pixels[30:100, 50:90] = 255
@@ -251,11 +251,11 @@ def a_person(folder: Path, size: tuple[int, int] = (160, 120)) -> SourceConfig:
         "annotations": [entry],
     }
     (folder / "people.json").write_text(json.dumps(coco))
-    return SourceConfig(photos=folder, boxes=folder / "people.json")
+    return PhotoSourceConfig(photos=folder, boxes=folder / "people.json")
 
 
 def test_the_regions_of_a_crop_are_where_its_people_are(tmp_path):
-    source = Source(a_person(tmp_path / "photos"), with_people=True)
+    source = CropSource(a_person(tmp_path / "photos"), with_people=True)
     seen = set()
     for step in range(30):
         crop = source.crop(64, (1.0, 0.75)[step % 2], seeded(1, step))
@@ -303,8 +303,8 @@ def test_motion_blur_falls_on_the_people_of_the_photos(tmp_path, caplog):
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_people_of_a_curated_set(tmp_path, people, kind):
     kept = [r for r in Manifest(people).kept() if r.split == "train"]
-    source = Source(
-        SourceConfig(manifest=with_only(kind, people, tmp_path / "set")), with_people=True
+    source = CropSource(
+        PhotoSourceConfig(manifest=with_only(kind, people, tmp_path / "set")), with_people=True
     )
     for i, record in enumerate(sorted(kept, key=lambda r: r.id)):
         x, y, side = record.square

@@ -14,7 +14,7 @@ from hbr.models.identity import start_at_identity
 from hbr.models.onestep import OneStepRestorer
 from hbr.restoration import OutOfMemoryError
 from hbr.training.config import LossConfig, OptimConfig, TrainConfig
-from hbr.training.data import Source, TrainingPairs, validation_pairs
+from hbr.training.data import CropSource, TrainingPairs, validation_pairs
 from hbr.training.loop import Trainer, learning_rate
 from hbr.training.losses import gradient_l1, negative_psnr, pixel_loss
 
@@ -156,7 +156,7 @@ def test_crops_fall_on_people(tmp_path):
     boxes.write_text(json.dumps(coco))
     values = settings(tmp_path)
     values["data"]["sources"] = [{"photos": str(DATA), "boxes": str(boxes)}]
-    source = Source(from_dict(TrainConfig, values).data.sources[0])
+    source = CropSource(from_dict(TrainConfig, values).data.sources[0])
     assert [source.photos.name(i) for i in range(len(source.photos))] == [str(DATA / "blue.png")]
     generator = torch.Generator().manual_seed(0)
     corners = [source._corner(0, (192, 192), 64, 1.0, generator) for _ in range(200)]

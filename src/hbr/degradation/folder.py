@@ -99,7 +99,7 @@ class DegradeSettings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DegradedFile:
     """What became of a file.
 
     Attributes:
@@ -135,7 +135,7 @@ def degrade_files(
     *,
     previous: Callable[[str], PairRow | None] = lambda name: None,
     workers: int = 1,
-) -> Generator[Outcome, None, None]:
+) -> Generator[DegradedFile, None, None]:
     """Degrade files; outcomes come in the order of the items.
 
     A file that cannot be read or written gives a failed row, and the others go on.
@@ -216,22 +216,22 @@ class _Work:
         self._recipe = weakened(settings.recipe, settings.strength)
         self._recipe_sha256 = _sha256_of_json(to_dict(self._recipe))
 
-    def __call__(self, item: Item, previous: PairRow | None) -> Outcome:
+    def __call__(self, item: Item, previous: PairRow | None) -> DegradedFile:
         row = self._row(item)
         digest = ""
         try:
             data = _contents(item)
             digest = hashlib.sha256(data).hexdigest()
             if digest not in self._settings.shard:
-                return Outcome(None)
+                return DegradedFile(None)
             row = replace(row, hq_sha256=digest)
             if previous is not None and _is_finished(item, row, previous):
-                return Outcome(previous, kept=True)
-            return Outcome(self._degrade(item, row, data))
+                return DegradedFile(previous, kept=True)
+            return DegradedFile(self._degrade(item, row, data))
         except Exception as error:
             if not digest and _digest_of_name(item) not in self._settings.shard:
-                return Outcome(None)
-            return Outcome(replace(row, status="failed", error=_describe(error, item)))
+                return DegradedFile(None)
+            return DegradedFile(replace(row, status="failed", error=_describe(error, item)))
 
     def _degrade(self, item: Item, row: PairRow, data: bytes) -> PairRow:
         settings = self._settings
@@ -326,7 +326,7 @@ def _in_processes(
     settings: DegradeSettings,
     previous: Callable[[str], PairRow | None],
     workers: int,
-) -> Iterator[Outcome]:
+) -> Iterator[DegradedFile]:
     jobs = ((item, previous(item.name)) for item in items)
     for outcome in pool_map(partial(_open_worker, settings), jobs, workers=workers):
         if isinstance(outcome, WorkerDied):
@@ -337,7 +337,9 @@ def _in_processes(
         yield outcome
 
 
-def _open_worker(settings: DegradeSettings) -> Callable[[tuple[Item, PairRow | None]], Outcome]:
+def _open_worker(
+    settings: DegradeSettings,
+) -> Callable[[tuple[Item, PairRow | None]], DegradedFile]:
     torch.set_num_threads(1)
     work = _Work(settings)
     return lambda job: work(*job)

@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,15 @@ from hbr.errors import one_line, with_type
 from hbr.evaluation.benchmark_config import Benchmark, DataSetConfig
 from hbr.evaluation.comparison import compare, differences_from
 from hbr.evaluation.datasets import DataSetFiles, find_data_set
-from hbr.evaluation.evaluate import EvaluateConfig, Evaluation, Summary, UnavailableError, evaluate
-from hbr.evaluation.methods import MethodConfig, MethodError, Outcome, build_method
-from hbr.evaluation.pairing import Pair, PairingError
+from hbr.evaluation.evaluate import (
+    EvaluateConfig,
+    Evaluation,
+    MetricSummary,
+    UnavailableError,
+    evaluate,
+)
+from hbr.evaluation.methods import MethodConfig, MethodError, MethodOutcome, Report, build_method
+from hbr.evaluation.pairing import PairingError, PicturePair
 from hbr.evaluation.provenance import commit, machine
 from hbr.evaluation.results import (
     BenchmarkRun,
@@ -30,15 +36,13 @@ from hbr.evaluation.results import (
     DataSetInfo,
     Difference,
     MethodInfo,
-    Row,
+    PictureRow,
     TableLayout,
 )
 from hbr.evaluation.run_folder import below, folder_name, open_folder
 from hbr.metrics import MetricInfo, find_metric
 from hbr.processes import cores
 from hbr.version import __version__
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class _Work:
             },
             **{method.name: method for method in absent},
         }
-        self._rows: list[Row] = []
+        self._rows: list[PictureRow] = []
         self._cells: list[Cell] = []
         self._differences: list[Difference] = []
         self._warnings: list[str] = []
@@ -157,7 +161,7 @@ class _Work:
 
     def _restore(
         self, data_set: str, method: str, settings: MethodConfig, files: DataSetFiles
-    ) -> Outcome:
+    ) -> MethodOutcome:
         """What the method makes of the data set; a method that cannot run fails on all of it."""
         folder = self._out / "restored" / folder_name(data_set) / folder_name(method)
         self._report(f"{data_set}: {method} restores {len(files.lq)} pictures")
@@ -177,7 +181,7 @@ class _Work:
         self._warnings.append(f"{data_set}: {method} cannot run: {error}")
         info = self._methods[method]
         self._methods[method] = dataclasses.replace(info, error={**info.error, data_set: error})
-        return Outcome({}, dict.fromkeys(files.lq, error), 0.0)
+        return MethodOutcome({}, dict.fromkeys(files.lq, error), 0.0)
 
     def _measure(
         self,
@@ -185,13 +189,13 @@ class _Work:
         method: str,
         config: DataSetConfig,
         files: DataSetFiles,
-        outcome: Outcome,
+        outcome: MethodOutcome,
     ) -> Evaluation | None:
         """Every metric on what was restored; None where nothing was."""
         if not outcome.restored:
             return None
         hq = files.hq or {}
-        pairs = [Pair(s, path, hq.get(s)) for s, path in sorted(outcome.restored.items())]
+        pairs = [PicturePair(s, path, hq.get(s)) for s, path in sorted(outcome.restored.items())]
         self._report(f"{data_set}: {method}: {len(pairs)} pictures are measured")
         settings = EvaluateConfig(
             config.ids,
@@ -225,7 +229,7 @@ class _Work:
         method: str,
         config: DataSetConfig,
         files: DataSetFiles,
-        outcome: Outcome,
+        outcome: MethodOutcome,
         evaluation: Evaluation | None,
     ) -> dict[str, Mapping[str, float]]:
         """Rows, cells and what is known of the method; metric → stem → value."""
@@ -237,7 +241,7 @@ class _Work:
             found = measured.get(stem)
             error = lost.get(stem) or (found.error if found else "was not measured")
             self._rows.append(
-                Row(
+                PictureRow(
                     method,
                     data_set,
                     stem,
@@ -343,7 +347,7 @@ class _Work:
 def _cell(
     method: str,
     data_set: str,
-    found: Summary,
+    found: MetricSummary,
     lost: int,
 ) -> Cell:
     return Cell(

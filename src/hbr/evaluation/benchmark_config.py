@@ -14,7 +14,7 @@ import yaml
 from hbr.config import ConfigError, check, from_dict, to_dict
 from hbr.errors import one_line
 from hbr.evaluation.methods import MethodConfig, read_method
-from hbr.evaluation.papers import Axis, paper_table
+from hbr.evaluation.papers import TableRows, paper_table
 from hbr.metrics import MetricError, find_metric
 
 # ${name} must be given by the user; ${name:-something} may be
@@ -114,7 +114,7 @@ class TableConfig:
     """
 
     caption: str = ""
-    rows: Axis = "methods"
+    rows: TableRows = "methods"
     decimals: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

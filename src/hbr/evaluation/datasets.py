@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,9 @@ from hbr.config import ConfigError
 from hbr.errors import display_name
 from hbr.evaluation.benchmark_config import DataSetConfig, LqFolder, LqRecipe
 from hbr.evaluation.editions import hash_files, identify, read_checksums
+from hbr.evaluation.methods import Report
 from hbr.evaluation.pairing import StemRules, find_pictures
 from hbr.evaluation.results import DataSetInfo
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

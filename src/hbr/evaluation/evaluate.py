@@ -10,14 +10,14 @@ from pathlib import Path
 from hbr.config import ConfigError, check
 from hbr.evaluation.folders import FolderMetrics
 from hbr.evaluation.measuring import MeasureConfig, Measured, SizePolicy, as_row
-from hbr.evaluation.pairing import Pair
+from hbr.evaluation.pairing import PicturePair
 from hbr.evaluation.statistics import bootstrap_mean
 from hbr.evaluation.workers import measure_all
 from hbr.ledger import Ledger
 from hbr.metrics import MetricError, MetricInfo, find_metric
 from hbr.processes import cores
 
-Progress = Callable[[int, int], None]
+PairProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class Summary:
+class MetricSummary:
     """A metric over all pictures.
 
     Attributes:
@@ -133,7 +133,7 @@ class Evaluation:
 
     metrics: Mapping[str, MetricInfo]
     rows: Sequence[Measured]
-    summaries: Mapping[str, Summary]
+    summaries: Mapping[str, MetricSummary]
     warnings: Sequence[str] = field(default_factory=tuple)
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
@@ -158,13 +158,13 @@ class UnavailableError(MetricError):
 
 
 def evaluate(
-    pairs: Sequence[Pair],
+    pairs: Sequence[PicturePair],
     config: EvaluateConfig,
     *,
     kept: Path | None = None,
     statistics: Path | None = None,
     resume: bool = True,
-    progress: Progress = lambda done, total: None,
+    progress: PairProgress = lambda done, total: None,
 ) -> Evaluation:
     """Measure every pair; a bad one costs only itself.
 
@@ -225,7 +225,7 @@ def _check_some(unavailable: Mapping[str, str], infos: Mapping[str, MetricInfo])
         raise UnavailableError(unavailable)
 
 
-def _check_needs(pairs: Sequence[Pair], config: EvaluateConfig) -> None:
+def _check_needs(pairs: Sequence[PicturePair], config: EvaluateConfig) -> None:
     check(len(pairs) > 0, "pairs", [], "one or more")
     for name, info in config.infos.items():
         needy = info.needs_reference or info.kind == "distribution"
@@ -239,26 +239,26 @@ def _check_needs(pairs: Sequence[Pair], config: EvaluateConfig) -> None:
 
 def _over_rows(
     name: str, rows: Sequence[Measured], config: EvaluateConfig, error: str | None
-) -> Summary:
+) -> MetricSummary:
     values = [row.values[name] for row in rows if name in row.values]
     due = [row for row in rows if not row.skipped and name not in row.values]
     failed = sum(bool(error or row.error or name in row.errors) for row in due)
     if not values:
         why = error or next((row.errors[name] for row in due if name in row.errors), None)
-        return Summary(name, None, failed=failed, error=why or "no picture could be measured")
+        return MetricSummary(name, None, failed=failed, error=why or "no picture could be measured")
     mean = bootstrap_mean(values, resamples=config.resamples, seed=config.seed)
-    return Summary(name, mean.mean, mean.low, mean.high, mean.n, failed, error)
+    return MetricSummary(name, mean.mean, mean.low, mean.high, mean.n, failed, error)
 
 
-def _of_folder(name: str, number: float | str, rows: Sequence[Measured]) -> Summary:
+def _of_folder(name: str, number: float | str, rows: Sequence[Measured]) -> MetricSummary:
     failed = sum(row.error is not None and not row.skipped for row in rows)
     if isinstance(number, str):
-        return Summary(name, None, failed=failed, error=number)
+        return MetricSummary(name, None, failed=failed, error=number)
     n = sum(row.error is None for row in rows)
-    return Summary(name, number, n=n, failed=failed)
+    return MetricSummary(name, number, n=n, failed=failed)
 
 
-def _warnings(rows: Sequence[Measured], summaries: Mapping[str, Summary]) -> Iterator[str]:
+def _warnings(rows: Sequence[Measured], summaries: Mapping[str, MetricSummary]) -> Iterator[str]:
     for summary in summaries.values():
         if summary.error:
             told = summary.error.startswith(summary.metric)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hbr.config import check
 from hbr.devices import is_out_of_memory
 from hbr.errors import display_name, reason
-from hbr.evaluation.pairing import Pair
+from hbr.evaluation.pairing import PicturePair
 from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
 from hbr.image.pixels import to_8_bits
@@ -79,7 +79,7 @@ class Measured:
         known: metric ids whose values come from an earlier run.
     """
 
-    pair: Pair
+    pair: PicturePair
     values: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     error: str | None = None
@@ -167,7 +167,7 @@ class Measurer:
         self.known = read_known(known, infos.values())
         self._how = f"size {config.size}, {self._people.digest if self._people else 'no people'}"
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[Measured]:
+    def __call__(self, pairs: Sequence[PicturePair]) -> list[Measured]:
         """Measure pairs, those of one size as one batch; a bad one costs only itself."""
         loaded: list[_Loaded] = []
         out: list[Measured] = []
@@ -317,7 +317,7 @@ class _People:
         pixels = [to_8_bits(item.restored.pixels) for item in items]
         return {"people": people, "restored_people": self._pose(pixels, people)}
 
-    def _of(self, pair: Pair) -> Any:
+    def _of(self, pair: PicturePair) -> Any:
         from hbr.people import People
 
         file = pair.reference or pair.restored
@@ -361,7 +361,7 @@ def why_not(name: str, error: BaseException) -> str:
 
 def open_measurer(
     config: MeasureConfig, known: Path | None
-) -> Callable[[Sequence[Pair]], tuple[list[Measured], Availability]]:
+) -> Callable[[Sequence[PicturePair]], tuple[list[Measured], Availability]]:
     """In a worker, what measures pairs; with them it returns which metrics could be loaded."""
     use_one_thread()
     measurer = Measurer(config, known)

@@ -67,7 +67,7 @@ class StemRules:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PicturePair:
     """A restored picture, and its reference if there are references.
 
     Attributes:
@@ -90,7 +90,7 @@ class Pairing:
         extra: restored pictures without a reference.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PicturePair, ...]
     missing: tuple[Path, ...] = ()
     extra: tuple[Path, ...] = ()
 
@@ -154,7 +154,7 @@ def pair(
         PairingError: a picture is missing or extra where that is an error, or no pair is left.
     """
     if reference is None:
-        return Pairing(tuple(Pair(stem, path) for stem, path in sorted(restored.items())))
+        return Pairing(tuple(PicturePair(stem, path) for stem, path in sorted(restored.items())))
     lacking = tuple(reference[stem] for stem in sorted(reference.keys() - restored.keys()))
     beyond = tuple(restored[stem] for stem in sorted(restored.keys() - reference.keys()))
     common = sorted(restored.keys() & reference.keys())
@@ -174,7 +174,7 @@ def pair(
             f"{_count(beyond, 'restored picture')} without a reference, first {_first(beyond)}; "
             "--extra skip leaves them out"
         )
-    pairs = tuple(Pair(stem, restored[stem], reference[stem]) for stem in common)
+    pairs = tuple(PicturePair(stem, restored[stem], reference[stem]) for stem in common)
     return Pairing(pairs, lacking, beyond)
 
 

@@ -32,7 +32,7 @@ _COLUMNS = {
 TOLERANCES = {"psnr-y": 0.05, "ssim-y": 0.002}
 _RELATIVE = 0.01
 
-Axis = Literal["methods", "data sets"]
+TableRows = Literal["methods", "data sets"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Shape:
     """
 
     labels: tuple[str, ...]
-    rows: Axis = "methods"
+    rows: TableRows = "methods"
     data_set: str | None = None
 
 
@@ -76,7 +76,7 @@ class PaperTable:
     name: str
     source: str
     notes: tuple[str, ...]
-    rows: Axis
+    rows: TableRows
     methods: tuple[str, ...]
     values: Mapping[tuple[str, str, str], float]
 

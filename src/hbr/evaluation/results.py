@@ -26,7 +26,7 @@ NOT_COMPARABLE = "not comparable"
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """One picture of one method.
 
     Attributes:
@@ -217,7 +217,7 @@ class BenchmarkRun:
     data_sets: tuple[DataSetInfo, ...]
     methods: tuple[MethodInfo, ...]
     metrics: tuple[MetricInfo, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PictureRow, ...]
     cells: tuple[Cell, ...]
     differences: tuple[Difference, ...] = ()
     paper: str = ""
@@ -232,7 +232,7 @@ class BenchmarkRun:
     folder: Path = Path()
 
     def path(self, file: str | Path) -> Path:
-        """Where a file of a `Row` is."""
+        """Where a file of a `PictureRow` is."""
         return self.folder / file
 
     def cell(self, method: str, data_set: str, metric: str) -> Cell | None:

@@ -16,17 +16,17 @@ from hbr.evaluation.measuring import (
     Measurer,
     open_measurer,
 )
-from hbr.evaluation.pairing import Pair
+from hbr.evaluation.pairing import PicturePair
 from hbr.processes import WorkerDied, pool_map
 
 Result = tuple[list[Measured], Availability]
-Chunk = tuple[Pair, ...]
+PairChunk = tuple[PicturePair, ...]
 
 _PRELOAD = ("torch", "cv2", "hbr.evaluation.measuring")
 
 
 def measure_all(
-    pairs: Sequence[Pair],
+    pairs: Sequence[PicturePair],
     config: MeasureConfig,
     *,
     workers: int,
@@ -59,7 +59,7 @@ def measure_all(
         yield _one_by_one(worker, result.item) if isinstance(result, WorkerDied) else result
 
 
-def _one_by_one(worker: Callable[[], Callable[[Chunk], Result]], chunk: Chunk) -> Result:
+def _one_by_one(worker: Callable[[], Callable[[PairChunk], Result]], chunk: PairChunk) -> Result:
     found: list[Measured] = []
     available = Availability()
     singles = [(pair,) for pair in chunk]

@@ -54,13 +54,13 @@ class PeopleLike(Protocol):
         """Bool [n, h, w] or None."""
 
 
-Measure = Callable[[Tensor, Tensor, PeopleLike, PeopleLike | None], float]
+PersonMeasure = Callable[[Tensor, Tensor, PeopleLike, PeopleLike | None], float]
 
 
 class PersonMetric:
     """A measure of one picture and its people as a `Metric`."""
 
-    def __init__(self, info: MetricInfo, measure: Measure) -> None:
+    def __init__(self, info: MetricInfo, measure: PersonMeasure) -> None:
         self.info = info
         self.measure = measure
 

@@ -39,7 +39,7 @@ class RestoredPhoto(Protocol):
         """What it takes to make the same bytes again."""
 
 
-class Restore(Protocol):
+class RestorePhoto(Protocol):
     """`hbr.Restorer` with its settings, for one photo."""
 
     def __call__(self, photo: Photo, /) -> RestoredPhoto:
@@ -107,7 +107,7 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
-class Tally:
+class BatchTally:
     """How many inputs came to which end.
 
     Attributes:
@@ -121,7 +121,7 @@ class Tally:
     out_of_memory: int
 
     @classmethod
-    def of(cls, records: Sequence[FileRecord]) -> Tally:
+    def of(cls, records: Sequence[FileRecord]) -> BatchTally:
         """Count the records of a batch."""
         failed = [record for record in records if record.status == "failed"]
         short = sum(record.out_of_memory for record in failed)
@@ -130,7 +130,7 @@ class Tally:
 
 def run_batch(
     plan: BatchPlan,
-    load: Callable[[], Restore],
+    load: Callable[[], RestorePhoto],
     files: Files,
     *,
     strict: bool = False,
@@ -187,7 +187,7 @@ def look_at(plan: BatchPlan) -> Iterator[FileRecord]:
 
 
 def _restore_file(
-    job: Job, restore: Restore, files: Files, written: set[tuple[int, int]]
+    job: Job, restore: RestorePhoto, files: Files, written: set[tuple[int, int]]
 ) -> FileRecord:
     began = time.perf_counter()
     photo = read_photo(job.source, max_pixels=files.max_pixels)

@@ -33,7 +33,7 @@ _WHITE = np.iinfo(np.uint16).max
 logger = logging.getLogger(__name__)
 
 
-class Progress(Protocol):
+class TileProgress(Protocol):
     """Called after each batch, and again from 0 when a run starts anew with smaller tiles."""
 
     def __call__(self, done: int, total: int, /) -> None:
@@ -41,7 +41,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Run:
+class TiledRun:
     """What came out of a run over a photo, and how it was done in the end.
 
     Attributes:
@@ -62,7 +62,7 @@ def run_tiles(
     *,
     conditions: Conditions | None = None,
     batch: int = 1,
-    progress: Progress | None = None,
+    progress: TileProgress | None = None,
 ) -> NDArray[np.uint16]:
     """Restore every tile of `plan` and blend the results.
 
@@ -111,8 +111,8 @@ def run_within_memory(
     *,
     conditions: Conditions | None = None,
     batch: int = 1,
-    progress: Progress | None = None,
-) -> Run:
+    progress: TileProgress | None = None,
+) -> TiledRun:
     """`run_tiles`, begun anew each time that memory runs out: smaller tiles, then smaller batches.
 
     Raises:
@@ -145,7 +145,7 @@ def run_within_memory(
         return plan, batch
 
     done, (plan, batch) = fit_in_memory(run, (plan, batch), smaller)
-    return Run(done, plan, batch)
+    return TiledRun(done, plan, batch)
 
 
 class _Blend:

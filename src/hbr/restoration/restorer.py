@@ -21,7 +21,7 @@ from hbr.devices import choose_batch, choose_device, choose_dtype, reproducible,
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, write_photo
 from hbr.models.protocol import Conditions, Model, PromptedModel
 from hbr.restoration.color import COLOR_FIXES, ColorFix, fix_color
-from hbr.restoration.inference import Progress, Run, run_within_memory
+from hbr.restoration.inference import TiledRun, TileProgress, run_within_memory
 from hbr.restoration.inputs import PhotoLike, as_photo, resized_pixels
 from hbr.restoration.tiling import TileChoice, plan_tiles
 from hbr.version import __version__
@@ -136,7 +136,7 @@ class Restorer:
         batch: int | Literal["auto"] = "auto",
         seed: int = 0,
         prompt: str | None = None,
-        progress: Progress | None = None,
+        progress: TileProgress | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Restored:
         """Restore a photo. The same photo, seed and settings give the same bytes on one machine.
@@ -217,7 +217,7 @@ class Restorer:
             raise ValueError(f"batch is {batch!r}; it must be auto or 1 or more")
         return batch
 
-    def _provenance(self, run: Run, **settings: Any) -> dict[str, Any]:
+    def _provenance(self, run: TiledRun, **settings: Any) -> dict[str, Any]:
         rows, columns = run.plan.rows, run.plan.columns
         return {
             "hbr": __version__,

@@ -79,7 +79,7 @@ class PhaseCost:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What a training will take.
 
     Attributes:
@@ -105,7 +105,7 @@ class Plan:
         return max(phase.peak for phase in self.phases)
 
 
-def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Plan:
+def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> TrainingPlan:
     """Plan a training.
 
     Args:
@@ -127,7 +127,7 @@ def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Pl
     }
     unet = parameters["unet"]
     unet_bytes = _FLOAT32 * (unet.trained + unet.frozen)
-    return Plan(parameters, phases, processes, unet_bytes, flops, hours)
+    return TrainingPlan(parameters, phases, processes, unet_bytes, flops, hours)
 
 
 def count_parameters(config: TrainConfig) -> dict[str, Parameters]:

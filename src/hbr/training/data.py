@@ -25,7 +25,7 @@ from hbr.models.protocol import Conditions
 from hbr.people.coco import AnnotatedPeople, read_people
 from hbr.people.types import Person
 from hbr.processes import STOP_SIGNALS, block_sigint
-from hbr.training.config import DataConfig, SourceConfig, TrainConfig, ValidationConfig
+from hbr.training.config import DataConfig, PhotoSourceConfig, TrainConfig, ValidationConfig
 from hbr.training.photos import (
     CuratedPeople,
     FolderPhotos,
@@ -37,7 +37,7 @@ from hbr.training.photos import (
 
 log = logging.getLogger(__name__)
 
-Box = tuple[float, float, float, float]
+PersonBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Crop:
     mirrored: bool
 
 
-class Source:
+class CropSource:
     """The crops of some photos.
 
     Attributes:
@@ -96,7 +96,7 @@ class Source:
         allowed: how many photos may be unreadable one after the other.
     """
 
-    def __init__(self, config: SourceConfig, *, with_people: bool = False) -> None:
+    def __init__(self, config: PhotoSourceConfig, *, with_people: bool = False) -> None:
         """Look for the photos.
 
         Args:
@@ -104,7 +104,7 @@ class Source:
             with_people: also hold their people, for `regions`.
         """
         self.people: list[tuple[Person, ...]] | CuratedPeople | None = None
-        self.boxes: list[list[Box]] | None = None
+        self.boxes: list[list[PersonBox]] | None = None
         self.warning: str | None = None
         if config.boxes is not None:
             annotated = read_people(config.boxes)
@@ -214,10 +214,10 @@ class Source:
 
 
 def _with_people(
-    config: SourceConfig, annotated: AnnotatedPeople
+    config: PhotoSourceConfig, annotated: AnnotatedPeople
 ) -> tuple[Photos, list[tuple[Person, ...]]]:
     """The photos of a folder that show annotated people, and these."""
-    assert config.photos is not None  # as SourceConfig checks
+    assert config.photos is not None  # as PhotoSourceConfig checks
     files, people = [], []
     for file in photo_files(config.photos):
         found = annotated.find(file.relative_to(config.photos).as_posix())
@@ -229,7 +229,7 @@ def _with_people(
     return FolderPhotos(config.photos, files), people
 
 
-def _without_excluded(config: SourceConfig) -> Photos:
+def _without_excluded(config: PhotoSourceConfig) -> Photos:
     if config.photos is None or not config.exclude:
         return open_photos(config)
     files = [file for file in photo_files(config.photos) if file.name not in config.exclude]
@@ -292,7 +292,7 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         self.index, self.count = index, count
         recipes = (RECIPES[name] for name, weight in config.data.degradations.items() if weight)
         moving = any(recipe.motion is not None for recipe in recipes)
-        self.sources = [Source(s, with_people=moving) for s in config.data.sources]
+        self.sources = [CropSource(s, with_people=moving) for s in config.data.sources]
         for source in self.sources:
             source.allowed = allowed_errors(self.photos, config.data.errors)
 

@@ -36,7 +36,7 @@ from hbr.training.data import (
 )
 from hbr.training.draws import Draws
 from hbr.training.losses import load_networks
-from hbr.training.measuring import Measured, Seen, summary, write_picture
+from hbr.training.measuring import ValidatedPhoto, ValidationResult, summary, write_picture
 from hbr.training.objectives import build_objective
 from hbr.training.processes import Processes
 from hbr.training.start import (
@@ -236,7 +236,7 @@ class Trainer:
         self,
         curves: Curves | None,
         numbers: dict[str, float],
-        measured: Measured | None,
+        measured: ValidationResult | None,
         *,
         save: bool,
     ) -> None:
@@ -295,7 +295,7 @@ class Trainer:
         return f"{where}  {values}  {pace:.2f} s/step  {left:.0f} min left"
 
     @torch.no_grad()
-    def _validate(self) -> Measured:
+    def _validate(self) -> ValidationResult:
         """What the objective measures of the averaged weights; the photos are shared out."""
         self._check_average()
         config, processes = self.config.validation, self.processes
@@ -308,7 +308,9 @@ class Trainer:
                 with processes.autocast():
                     seen = self.objective.validate(self.model, pair.to(self.device), i)
                 picture = torch.cat(seen.images, dim=-1).cpu() if i < config.pictures else None
-                own.append(Seen(i, {n: v.cpu() for n, v in seen.numbers.items()}, picture))
+                own.append(
+                    ValidatedPhoto(i, {n: v.cpu() for n, v in seen.numbers.items()}, picture)
+                )
         return summary(processes.gather(own))
 
 

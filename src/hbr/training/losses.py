@@ -23,8 +23,8 @@ from hbr.training.memory import random_squares
 from hbr.weights import find_weights
 
 Term = Callable[[Tensor, Tensor], Tensor]
-Kind = Literal["lpips", "dists"]
-Networks = Mapping[tuple[Kind, Path | None], nn.Module]
+DeepLossKind = Literal["lpips", "dists"]
+Networks = Mapping[tuple[DeepLossKind, Path | None], nn.Module]
 """(what it computes, file of VGG-16 as the configuration names it) → the network, frozen."""
 
 
@@ -73,9 +73,9 @@ def load_networks(config: TrainConfig, device: str | torch.device = "cpu") -> Ne
     return {key: _load(*key).to(device) for key in needed_networks(config)}
 
 
-def needed_networks(config: TrainConfig) -> list[tuple[Kind, Path | None]]:
+def needed_networks(config: TrainConfig) -> list[tuple[DeepLossKind, Path | None]]:
     """Keys of the networks that the losses of a training need."""
-    keys: dict[tuple[Kind, Path | None], None] = {}
+    keys: dict[tuple[DeepLossKind, Path | None], None] = {}
     for loss in [phase.loss or config.loss for phase in config.phases]:
         if loss.lpips:
             keys["lpips", loss.lpips_weights] = None
@@ -95,7 +95,7 @@ def pixel_loss(
         networks: of `load_networks`; only terms that need one look into it.
     """
 
-    def deep(kind: Kind, file: Path | None, seen: Callable[[Tensor], Tensor]) -> Term:
+    def deep(kind: DeepLossKind, file: Path | None, seen: Callable[[Tensor], Tensor]) -> Term:
         # of bfloat16 small distances would be noise
         def term(image: Tensor, target: Tensor) -> Tensor:
             with torch.autocast(image.device.type, enabled=False):
@@ -147,7 +147,7 @@ def _as_is(image: Tensor) -> Tensor:
     return image
 
 
-def _load(kind: Kind, file: Path | None) -> nn.Module:
+def _load(kind: DeepLossKind, file: Path | None) -> nn.Module:
     features = find_weights("vgg16", f"loss.{kind}", file)
     if kind == "lpips":
         return LPIPS.from_files("vgg", features, find_weights("lpips-vgg-lin", "loss.lpips"))

@@ -16,7 +16,7 @@ from hbr.image import Photo, write_photo
 
 
 @dataclass(frozen=True)
-class Seen:
+class ValidatedPhoto:
     """One photo of a validation, on the CPU.
 
     Attributes:
@@ -31,7 +31,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ValidationResult:
     """A whole validation.
 
     Attributes:
@@ -43,7 +43,7 @@ class Measured:
     picture: Tensor | None
 
 
-def summary(seen: list[Seen]) -> Measured:
+def summary(seen: list[ValidatedPhoto]) -> ValidationResult:
     """All photos together; the order in which they come makes no difference."""
     values: dict[str, list[Tensor]] = defaultdict(list)
     pictures = []
@@ -53,7 +53,7 @@ def summary(seen: list[Seen]) -> Measured:
         if one.picture is not None:
             pictures.append(one.picture)
     means = {f"validation/{name}": float(torch.cat(v).mean()) for name, v in values.items()}
-    return Measured(means, torch.cat(pictures, dim=-2) if pictures else None)
+    return ValidationResult(means, torch.cat(pictures, dim=-2) if pictures else None)
 
 
 def write_picture(picture: Tensor, file: Path) -> None:

@@ -24,7 +24,7 @@ from hbr.image import PhotoError, is_photo_name, read_photo
 from hbr.image.paths import find_photos, match_files
 from hbr.image.pixels import to_8_bits
 from hbr.people.types import Person
-from hbr.training.config import SourceConfig, ValidationConfig
+from hbr.training.config import PhotoSourceConfig, ValidationConfig
 
 
 class Photos(Protocol):
@@ -44,7 +44,7 @@ class Photos(Protocol):
         """
 
 
-def open_photos(config: SourceConfig | ValidationConfig) -> Photos:
+def open_photos(config: PhotoSourceConfig | ValidationConfig) -> Photos:
     """The photos that a source names.
 
     Raises:

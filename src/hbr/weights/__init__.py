@@ -4,7 +4,7 @@ Nothing is downloaded unless a command that says so is given.
 """
 
 from hbr.weights.catalogue import Entry, available, entries, fetch_weights, find_model, find_weights
-from hbr.weights.download import Progress, fetch, weights_folder, weights_folders
+from hbr.weights.download import ByteProgress, fetch, weights_folder, weights_folders
 from hbr.weights.sources import (
     DownloadError,
     KnownFile,
@@ -15,12 +15,12 @@ from hbr.weights.sources import (
 )
 
 __all__ = [
+    "ByteProgress",
     "DownloadError",
     "Entry",
     "KnownFile",
     "Member",
     "PackageFile",
-    "Progress",
     "WeightsError",
     "available",
     "check_file",

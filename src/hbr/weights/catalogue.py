@@ -14,7 +14,7 @@ import yaml
 
 from hbr.config import check, from_dict
 from hbr.files import sha256
-from hbr.weights.download import Progress, fetch, weights_folder, weights_folders
+from hbr.weights.download import ByteProgress, fetch, weights_folder, weights_folders
 from hbr.weights.sources import DownloadError, KnownFile, WeightsError, check_file
 
 PACKAGE = Path(__file__).parent.parent
@@ -187,7 +187,7 @@ def fetch_weights(
     entry: Entry,
     folder: Path,
     *,
-    progress: Callable[[str], AbstractContextManager[Progress]],
+    progress: Callable[[str], AbstractContextManager[ByteProgress]],
     report: Callable[[str], None],
 ) -> list[Path]:
     """Bring the files of an entry into `folder`, one after the other; see `fetch`.
@@ -214,7 +214,7 @@ def fetch_weights(
 def _fetch_all(
     files: Sequence[KnownFile],
     folder: Path,
-    progress: Callable[[str], AbstractContextManager[Progress]],
+    progress: Callable[[str], AbstractContextManager[ByteProgress]],
     report: Callable[[str], None],
 ) -> list[Path]:
     found = []

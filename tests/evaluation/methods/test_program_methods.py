@@ -18,7 +18,7 @@ from hbr.config import ConfigError
 from hbr.evaluation.methods import (
     Method,
     MethodError,
-    Outcome,
+    MethodOutcome,
     ProgramConfig,
     ProgramSpec,
     build_method,
@@ -34,13 +34,13 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def failures(outcome: Outcome) -> str:
+def failures(outcome: MethodOutcome) -> str:
     """The only line that failed."""
     (line,) = outcome.failed.values()
     return line
 
 
-def check_whole(outcome: Outcome, out: Path, lq: Photos) -> None:
+def check_whole(outcome: MethodOutcome, out: Path, lq: Photos) -> None:
     """What is restored is there, opens, and equals the input (the program's work at factor 1)."""
     assert set(outcome.restored) | set(outcome.failed) == set(lq)
     assert not set(outcome.restored) & set(outcome.failed)

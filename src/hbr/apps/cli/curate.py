@@ -45,7 +45,7 @@ Inputs = Annotated[
         help="Photos or annotations, in place of the recipe's sources; may be repeated.",
     ),
 ]
-Detector = Annotated[
+DetectorOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
@@ -66,7 +66,7 @@ def run(
     out: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the data set and of the work.")
     ] = Path("curated"),
-    detector: Detector = None,
+    detector: DetectorOption = None,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(help="Processes on this machine, or a cluster of Ray (extra `ray`)."),
@@ -140,7 +140,7 @@ def run(
 def plan(
     config: Config = None,
     inputs: Inputs = None,
-    detector: Detector = None,
+    detector: DetectorOption = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a core.")
     ] = None,

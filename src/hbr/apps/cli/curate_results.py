@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from hbr.curation.record import Counts
     from hbr.curation.runs.run_folder import RunFolder
 
-Run = Annotated[
+RunArgument = Annotated[
     Path, typer.Argument(metavar="[RUN]", help="What `hbr curate run -o` made; finished or not.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of lines.")]
 HERE = Path("curated")
 
 
-def status(run: Run = HERE, as_json: AsJson = False) -> None:
+def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
     """Say where a run is: images done, rows, kept so far, errors, pace."""
     from hbr.curation.record import ERRORS, funnel
 
@@ -78,7 +78,7 @@ def explain(
     asked: Annotated[
         str, typer.Argument(metavar="ID", help="Of a row, or its start; or an image's key.")
     ],
-    run: Run = HERE,
+    run: RunArgument = HERE,
     picture: Annotated[
         Path | None,
         typer.Option("--picture", "-p", metavar="FILE.png", help="Default: ID.png in RUN/work."),
@@ -172,7 +172,7 @@ def diff(
 
 
 def report(
-    run: Run = HERE,
+    run: RunArgument = HERE,
     out: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.html", help="Default: report.html in RUN."),
@@ -204,7 +204,7 @@ def report(
 
 
 def export(
-    run: Run = HERE,
+    run: RunArgument = HERE,
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")] = Path(
         "dataset"
     ),
@@ -232,7 +232,7 @@ def export(
 
 
 def thresholds(
-    run: Run = HERE,
+    run: RunArgument = HERE,
     names: Annotated[
         list[str] | None,
         typer.Option("--metric", "-m", help="Or sharpness, box_edge; repeated. Default: metrics."),

@@ -15,7 +15,7 @@ from hbr.apps.cli.reporting import Reporter
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
-    from hbr.degradation.folder import DegradeSettings, Item, Outcome
+    from hbr.degradation.folder import DegradedFile, DegradeSettings, Item
     from hbr.degradation.recipe import Recipe
     from hbr.people.coco import AnnotatedPeople
     from hbr.restoration.jobs import BatchPlan
@@ -256,7 +256,7 @@ def _run(
         reporter.say("info", f"{tally.done} done{failed}")
 
 
-def _tell(outcome: Outcome, item: Item, reporter: Reporter, tally: _Tally) -> None:
+def _tell(outcome: DegradedFile, item: Item, reporter: Reporter, tally: _Tally) -> None:
     row = outcome.row
     assert row is not None
     if row.error is not None:

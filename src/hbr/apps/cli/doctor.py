@@ -48,7 +48,7 @@ class Problem:
 
 
 @dataclass
-class Report:
+class Diagnosis:
     """All that `hbr doctor` found; `facts` is what `--json` prints, section by section."""
 
     facts: dict[str, Any] = field(default_factory=dict)
@@ -80,11 +80,11 @@ def doctor(
     raise typer.Exit(ExitCode.OK if report.ok else ExitCode.NOTHING)
 
 
-def examine() -> Report:
+def examine() -> Diagnosis:
     """Look at everything."""
     from hbr.version import __version__
 
-    report = Report()
+    report = Diagnosis()
     facts = report.facts
     facts["hbr"] = {"version": __version__, "folder": str(Path(__file__).parents[2])}
     facts["python"] = {
@@ -103,7 +103,7 @@ def examine() -> Report:
     return report
 
 
-def _packages(report: Report) -> dict[str, str | None]:
+def _packages(report: Diagnosis) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for package, module in REQUIRED.items():
         found[package] = _version(package, module)
@@ -124,7 +124,7 @@ def _version(package: str, module: str) -> str | None:
         return getattr(sys.modules.get(module), "__version__", None)
 
 
-def _extras(report: Report) -> dict[str, str | None]:
+def _extras(report: Diagnosis) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for package, (module, extra, use) in OPTIONAL.items():
         found[package] = _version(package, module) if find_spec(module) else None
@@ -134,7 +134,7 @@ def _extras(report: Report) -> dict[str, str | None]:
     return found
 
 
-def _codecs(report: Report) -> dict[str, str | None]:
+def _codecs(report: Diagnosis) -> dict[str, str | None]:
     try:
         from PIL import features
     except ImportError:
@@ -189,7 +189,7 @@ def _memory() -> dict[str, int] | None:
     return {"total": memory.total, "available": memory.available}
 
 
-def _embedded_model(report: Report) -> dict[str, Any]:
+def _embedded_model(report: Diagnosis) -> dict[str, Any]:
     """Load the embedded model as a restoration would: this finds broken packages too."""
     facts: dict[str, Any] = {"name": EMBEDDED, "file": None, "intact": False}
     try:
@@ -206,7 +206,7 @@ def _embedded_model(report: Report) -> dict[str, Any]:
     return facts
 
 
-def as_text(report: Report) -> str:
+def as_text(report: Diagnosis) -> str:
     """The report for people, a fact a line."""
     lines = []
     for section, facts in report.facts.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from hbr.weights import Entry, Progress
+    from hbr.weights import ByteProgress, Entry
 
 
 def fetch(
@@ -87,7 +87,7 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Progress]:
+def _bar(name: str) -> Iterator[ByteProgress]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return

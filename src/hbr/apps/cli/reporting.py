@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from hbr.restoration.batch import FileRecord, Tally
+    from hbr.restoration.batch import BatchTally, FileRecord
 
 
 class Reporter(logging.Handler):
@@ -91,7 +91,7 @@ class Reporter(logging.Handler):
         elif record.status == "restored":
             typer.echo(record.output)
 
-    def summary(self, tally: Tally) -> None:
+    def summary(self, tally: BatchTally) -> None:
         """The end of a batch of several."""
         if tally.done + tally.failed > 1:
             failed = f", {tally.failed} failed" if tally.failed else ""

@@ -12,8 +12,8 @@ from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
-    from hbr.restoration.batch import FileRecord, Restore, Tally
-    from hbr.restoration.inference import Progress
+    from hbr.restoration.batch import BatchTally, FileRecord, RestorePhoto
+    from hbr.restoration.inference import TileProgress
     from hbr.restoration.jobs import Existing
 
 DEFAULT_MAX_PIXELS = 200_000_000  # hbr.image's, which --help need not load
@@ -131,7 +131,7 @@ def restore(
     reporter = Reporter(as_json=log_format is LogFormat.json)
 
     from hbr.processes import StopSignals
-    from hbr.restoration.batch import Files, Tally, look_at, run_batch
+    from hbr.restoration.batch import BatchTally, Files, look_at, run_batch
     from hbr.restoration.jobs import plan_batch
 
     with StopSignals() as stop, reporter.listening():
@@ -160,11 +160,11 @@ def restore(
             # An interrupted import can end in any error.
             if stop.received is None:
                 raise
-            done = Tally.of(records).done
+            done = BatchTally.of(records).done
             hint = "" if overwrite else "; the same command with --resume goes on"
             reporter.say("error", f"stopped, {done} of {total} done{hint}")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
-    tally = Tally.of(records)
+    tally = BatchTally.of(records)
     reporter.summary(tally)
     raise typer.Exit(_exit_code(tally))
 
@@ -175,8 +175,8 @@ def _load(
     dtype: str,
     settings: dict[str, Any],
     max_pixels: int,
-    progress: Progress,
-) -> Restore:
+    progress: TileProgress,
+) -> RestorePhoto:
     """The model with its settings; what is wrong with them shows before the first photo."""
     from hbr.config import ConfigError
     from hbr.devices import choose_device
@@ -200,7 +200,7 @@ def _load(
     return partial(restorer, **settings, max_pixels=max_pixels, progress=progress)
 
 
-def _exit_code(tally: Tally) -> ExitCode:
+def _exit_code(tally: BatchTally) -> ExitCode:
     if not tally.failed:
         return ExitCode.OK
     if tally.done:

@@ -12,7 +12,7 @@ from hbr.apps.cli.reporting import print_table
 
 if TYPE_CHECKING:
     from hbr.training.config import TrainConfig
-    from hbr.training.cost import Plan
+    from hbr.training.cost import TrainingPlan
 
 
 def show_plan(recipe: TrainConfig, processes: int, device: str, *, as_json: bool) -> None:
@@ -29,14 +29,14 @@ def show_plan(recipe: TrainConfig, processes: int, device: str, *, as_json: bool
     _work(found, recipe.precision)
 
 
-def _parameters(found: Plan) -> None:
+def _parameters(found: TrainingPlan) -> None:
     rows = [
         (name, f"{part.trained:,}", f"{part.frozen:,}") for name, part in found.parameters.items()
     ]
     print_table(("parameters", "trained", "frozen"), rows)
 
 
-def _memory(found: Plan) -> None:
+def _memory(found: TrainingPlan) -> None:
     columns = ("steps", "crop", "batch", "at once", "weights", "AdamW, average", "passing", "peak")
     rows = [
         (
@@ -55,7 +55,7 @@ def _memory(found: Plan) -> None:
         typer.echo(f"Three U-Nets in place of one with two sets of adapters: {more} more.")
 
 
-def _work(found: Plan, precision: str) -> None:
+def _work(found: TrainingPlan, precision: str) -> None:
     from hbr.training.cost import HARDWARE, UTILISATION
 
     typer.echo(f"Work: {found.flops / 1e15:,.1f} PFLOP, validation left out.")

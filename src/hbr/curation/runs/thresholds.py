@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_means
 from hbr.curation.record import SCORE, CurationError
-
-Better = Literal["higher", "lower"]
+from hbr.metrics.base import Better
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 

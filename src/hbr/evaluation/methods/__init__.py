@@ -12,28 +12,28 @@ from pathlib import Path
 from typing import Any, cast
 
 from hbr.config import ConfigError, check, from_dict, load_yaml
-from hbr.evaluation.methods.base import Method, MethodError, Outcome, Report
+from hbr.evaluation.methods.base import Method, MethodError, MethodOutcome, Report
 from hbr.evaluation.methods.config import (
     BaselineConfig,
-    FolderConfig,
     HbrConfig,
     MethodConfig,
     ProgramConfig,
     ProgramSpec,
+    ResultsFolderConfig,
     SpandrelConfig,
 )
 
 __all__ = [
     "BaselineConfig",
-    "FolderConfig",
     "HbrConfig",
     "Method",
     "MethodConfig",
     "MethodError",
-    "Outcome",
+    "MethodOutcome",
     "ProgramConfig",
     "ProgramSpec",
     "Report",
+    "ResultsFolderConfig",
     "SpandrelConfig",
     "build_method",
     "read_method",

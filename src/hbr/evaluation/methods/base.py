@@ -19,7 +19,7 @@ class MethodError(HbrError, ValueError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MethodOutcome:
     """What came of a method's run over some inputs; each of them is in one of the two mappings.
 
     Attributes:
@@ -52,7 +52,7 @@ class Method(Protocol):
         *,
         resume: bool = True,
         report: Report = lambda line: None,
-    ) -> Outcome:
+    ) -> MethodOutcome:
         """Restore every input that is not there yet; a bad one costs only itself.
 
         Args:

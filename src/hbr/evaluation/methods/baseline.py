@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import PIL
 
-from hbr.evaluation.methods.base import Outcome, Report
+from hbr.evaluation.methods.base import MethodOutcome, Report
 from hbr.evaluation.methods.config import BaselineConfig
 from hbr.evaluation.methods.feeding import Pixels, resized, wanted_size
-from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
+from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
 
 
 class BaselineMethod:
@@ -30,11 +30,11 @@ class BaselineMethod:
         *,
         resume: bool = True,
         report: Report = lambda line: None,
-    ) -> Outcome:
+    ) -> MethodOutcome:
         """See `hbr.evaluation.methods.base.Method`."""
         with ResultFolder(out, identity(self.config), inputs, resume=resume) as results:
 
-            def load() -> Restore:
+            def load() -> RestorePixels:
                 results.note({"opencv": cv2.__version__, "pillow": PIL.__version__})
                 return partial(restore, config=self.config)
 

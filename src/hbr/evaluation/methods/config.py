@@ -222,7 +222,7 @@ class ProgramConfig:
 
 
 @dataclass(frozen=True)
-class FolderConfig:
+class ResultsFolderConfig:
     """Results that somebody has made already.
 
     Attributes:
@@ -273,7 +273,7 @@ class BaselineConfig:
         check(0 < self.strength <= 100, "strength", self.strength, "above 0, at most 100")
 
 
-MethodConfig = HbrConfig | SpandrelConfig | ProgramConfig | FolderConfig | BaselineConfig
+MethodConfig = HbrConfig | SpandrelConfig | ProgramConfig | ResultsFolderConfig | BaselineConfig
 
 
 def _check_tile(tile: object) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hbr.errors import display_name
-from hbr.evaluation.methods.base import MethodError, Outcome, Report
-from hbr.evaluation.methods.config import FolderConfig
+from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
+from hbr.evaluation.methods.config import ResultsFolderConfig
 from hbr.evaluation.methods.feeding import Pixels, fitted, read_pixels, wanted_size
-from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
+from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
 from hbr.files import sha256
 from hbr.image import is_photo_name
 
@@ -19,7 +19,7 @@ from hbr.image import is_photo_name
 class FolderMethod:
     """Results of a folder, checked and written as every method writes them."""
 
-    def __init__(self, config: FolderConfig) -> None:
+    def __init__(self, config: ResultsFolderConfig) -> None:
         """Take the configuration."""
         self.config = config
 
@@ -30,7 +30,7 @@ class FolderMethod:
         *,
         resume: bool = True,
         report: Report = lambda line: None,
-    ) -> Outcome:
+    ) -> MethodOutcome:
         """See `hbr.evaluation.methods.base.Method`."""
         config = self.config
         if not config.folder.is_dir():
@@ -51,7 +51,7 @@ class FolderMethod:
             made = read_pixels(find_result(config.folder, config.outputs, {"stem": stem}))
             return fitted(made, wanted, wanted, resize=config.resize)
 
-        def load() -> Restore:
+        def load() -> RestorePixels:
             results.note({"folder": str(config.folder)})
             return lambda made: made
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hbr.evaluation.methods.base import MethodError, Outcome, Report
+from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
 from hbr.evaluation.methods.config import HbrConfig
 from hbr.evaluation.methods.feeding import Pixels, wanted_size
-from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
+from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
 from hbr.files import sha256
 
 
@@ -26,7 +26,7 @@ class HbrMethod:
         *,
         resume: bool = True,
         report: Report = lambda line: None,
-    ) -> Outcome:
+    ) -> MethodOutcome:
         """See `hbr.evaluation.methods.base.Method`."""
         from hbr.weights import find_model
 
@@ -40,7 +40,7 @@ class HbrMethod:
             failed = run_each(results, inputs, lambda: self._load(results), report)
             return results.outcome(inputs, failed)
 
-    def _load(self, results: ResultFolder) -> Restore:
+    def _load(self, results: ResultFolder) -> RestorePixels:
         import torch
 
         from hbr.restoration import Restorer

@@ -21,7 +21,7 @@ from typing import Any
 
 from hbr.config import to_dict
 from hbr.errors import display_name, reason
-from hbr.evaluation.methods.base import MethodError, Outcome, Report
+from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
 from hbr.evaluation.methods.config import ProgramConfig
 from hbr.evaluation.methods.feeding import (
     fed_size,
@@ -78,7 +78,7 @@ class ProgramMethod:
         *,
         resume: bool = True,
         report: Report = lambda line: None,
-    ) -> Outcome:
+    ) -> MethodOutcome:
         """See `hbr.evaluation.methods.base.Method`."""
         told = to_dict(self.spec)
         program = {name: told[name] for name in _WHAT_IT_DOES}

@@ -12,7 +12,7 @@ from typing import Any
 
 from hbr.config import to_dict
 from hbr.errors import display_name, reason
-from hbr.evaluation.methods.base import MethodError, Outcome, Report
+from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
 from hbr.evaluation.methods.feeding import Pixels, read_pixels, write_pixels
 from hbr.files import file_lock, sha256
 from hbr.ledger import Ledger, read_rows, write_rows
@@ -27,7 +27,7 @@ _IMMATERIAL = (
     *("start_seconds", "image_seconds", "quiet_seconds", "attempts", "at_once"),
 )
 
-Restore = Callable[[Pixels], Pixels]
+RestorePixels = Callable[[Pixels], Pixels]
 _Told = tuple[dict[str, Any], dict[str, dict[str, Any]], list[dict[str, Any]]]
 
 
@@ -157,12 +157,12 @@ class ResultFolder:
             self._ledger.append({"made_with": told})
             self._made_with.append(told)
 
-    def outcome(self, inputs: Mapping[str, Path], failed: Mapping[str, str]) -> Outcome:
+    def outcome(self, inputs: Mapping[str, Path], failed: Mapping[str, str]) -> MethodOutcome:
         """What there is now."""
         restored = {stem: self.target(stem) for stem in inputs if stem not in failed}
         seconds = sum(self._done[stem]["seconds"] for stem in restored)
         provenance = {**self._method, "made_with": self._made_with}
-        return Outcome(restored, dict(failed), seconds, provenance)
+        return MethodOutcome(restored, dict(failed), seconds, provenance)
 
     def _read(self) -> _Told | None:
         """The method, the results and their environments; None if there is no ledger."""
@@ -178,7 +178,7 @@ class ResultFolder:
 def run_each(
     results: ResultFolder,
     inputs: Mapping[str, Path],
-    load: Callable[[], Restore],
+    load: Callable[[], RestorePixels],
     report: Report,
     *,
     read: Callable[[str, Path], Pixels] = lambda stem, path: read_pixels(path),

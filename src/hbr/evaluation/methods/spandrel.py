@@ -18,10 +18,10 @@ from torch import Tensor
 
 from hbr.devices import choose_device, reproducible, torch_dtype
 from hbr.errors import display_name, one_line
-from hbr.evaluation.methods.base import MethodError, Outcome, Report
+from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
 from hbr.evaluation.methods.config import SpandrelConfig, Tile
 from hbr.evaluation.methods.feeding import Pixels, fed_size, resized, wanted_size
-from hbr.evaluation.methods.result_folder import Restore, ResultFolder, identity, run_each
+from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
 from hbr.files import sha256
 from hbr.image.pixels import to_8_bits
 from hbr.models import Capabilities
@@ -47,7 +47,7 @@ class SpandrelMethod:
         *,
         resume: bool = True,
         report: Report = lambda line: None,
-    ) -> Outcome:
+    ) -> MethodOutcome:
         """See `hbr.evaluation.methods.base.Method`."""
         file = self.config.file
         try:
@@ -63,7 +63,7 @@ class SpandrelMethod:
             failed = run_each(results, inputs, lambda: self._load(results), report)
             return results.outcome(inputs, failed)
 
-    def _load(self, results: ResultFolder) -> Restore:
+    def _load(self, results: ResultFolder) -> RestorePixels:
         config = self.config
         network = load_network(config.file, config.device, config.dtype)
         results.note(network.told)
@@ -80,7 +80,7 @@ class SpandrelMethod:
         return restore
 
 
-class Network:
+class SpandrelNetwork:
     """A network of any factor f over photos of any size.
 
     It is a `hbr.models.Model` on the grid of the result, where it sees every pixel of its input f
@@ -151,7 +151,7 @@ class Network:
         return torch.cat(made).float()
 
 
-def load_network(file: Path, device: str = "auto", dtype: str = "auto") -> Network:
+def load_network(file: Path, device: str = "auto", dtype: str = "auto") -> SpandrelNetwork:
     """Read a model file; nothing in it is run.
 
     Args:
@@ -190,7 +190,7 @@ def load_network(file: Path, device: str = "auto", dtype: str = "auto") -> Netwo
     offered = {"float16": found.supports_half, "bfloat16": found.supports_bfloat16}
     if not offered.get(precision, True):
         raise MethodError(f"{name} is {what}, which does not run in {precision}")
-    return Network(found, place, precision, spandrel.__version__)
+    return SpandrelNetwork(found, place, precision, spandrel.__version__)
 
 
 def _import_spandrel() -> ModuleType:

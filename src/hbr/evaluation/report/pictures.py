@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from hbr.evaluation.results import BenchmarkRun, Row
+from hbr.evaluation.results import BenchmarkRun, PictureRow
 from hbr.image import PhotoError, read_photo
 from hbr.image.pixels import on_white, to_8_bits
 from hbr.pages import data_uri
@@ -16,7 +16,7 @@ from hbr.pages import data_uri
 EXTREMES = 4
 """How many of the best and of the worst of each metric come before all others."""
 
-Key = tuple[str, str]
+PictureKey = tuple[str, str]
 """(data set, stem)."""
 
 
@@ -37,16 +37,16 @@ class Scene:
     restored: dict[str, str]
 
 
-def scenes(run: BenchmarkRun, *, edge: int, budget: int) -> dict[Key, Scene]:
+def scenes(run: BenchmarkRun, *, edge: int, budget: int) -> dict[PictureKey, Scene]:
     """Pictures by (data set, stem), those that matter most first, until `budget` bytes are full.
 
     A picture that cannot be read is left out. All methods of a photo come in together, so that
     they can be compared.
     """
-    rows: dict[Key, list[Row]] = {}
+    rows: dict[PictureKey, list[PictureRow]] = {}
     for row in run.rows:
         rows.setdefault((row.data_set, row.stem), []).append(row)
-    found: dict[Key, Scene] = {}
+    found: dict[PictureKey, Scene] = {}
     spent = 0
     for key in by_importance(run):
         scene, size = _scene(run, rows[key], edge)
@@ -59,20 +59,20 @@ def scenes(run: BenchmarkRun, *, edge: int, budget: int) -> dict[Key, Scene]:
     return found
 
 
-def by_importance(run: BenchmarkRun) -> list[Key]:
+def by_importance(run: BenchmarkRun) -> list[PictureKey]:
     """Every (data set, stem): the best and the worst of each metric and method, then the others.
 
     The others are spread evenly, whatever number of them is taken.
     """
-    ranked: list[list[Row]] = []
-    cells: dict[tuple[str, str], list[Row]] = {}
+    ranked: list[list[PictureRow]] = []
+    cells: dict[tuple[str, str], list[PictureRow]] = {}
     for row in run.rows:
         cells.setdefault((row.data_set, row.method), []).append(row)
     for of_method, info in itertools.product(cells.values(), run.metrics):
         values = [row for row in of_method if info.id in row.values]
         best_last = sorted(values, key=lambda row: (row.values[info.id], row.stem))
         ranked += [best_last[-EXTREMES:][::-1], best_last[:EXTREMES]]
-    keys: dict[Key, None] = {}
+    keys: dict[PictureKey, None] = {}
     for rank in range(EXTREMES):
         for extremes in ranked:
             if rank < len(extremes):
@@ -93,7 +93,7 @@ def _evenly(n: int) -> Iterator[int]:
             yield index
 
 
-def _scene(run: BenchmarkRun, rows: list[Row], edge: int) -> tuple[Scene | None, int]:
+def _scene(run: BenchmarkRun, rows: list[PictureRow], edge: int) -> tuple[Scene | None, int]:
     width = height = size = 0
 
     def load(file: str | None) -> str | None:

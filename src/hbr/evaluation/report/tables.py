@@ -35,7 +35,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One place of the table, in digits.
 
     Attributes:
@@ -68,7 +68,7 @@ class Line:
     """One row: the name of a method or a data set, and an entry for each column."""
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[TableEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ def _ranks(cells: Iterable[Cell | None], metric: MetricInfo) -> dict[int, Rank]:
     return {row: names[value] for row, value in values.items() if value in names}
 
 
-def _entry(cell: Cell | None, rank: Rank, decimals: int) -> Entry:
+def _entry(cell: Cell | None, rank: Rank, decimals: int) -> TableEntry:
     if cell is None:
-        return Entry(None)
+        return TableEntry(None)
     interval = ""
     if cell.low is not None and cell.high is not None:
         interval = f"{number(cell.low, decimals)} to {number(cell.high, decimals)}"
@@ -188,7 +188,7 @@ def _entry(cell: Cell | None, rank: Rank, decimals: int) -> Entry:
         notes.append(cell.error)
     if cell.failed:
         notes.append(f"{cell.failed} of {cell.n + cell.failed} failed")
-    return Entry(
+    return TableEntry(
         cell,
         rank,
         number(cell.mean, decimals),

@@ -6,7 +6,15 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
-from hbr.evaluation.report.tables import NONE, Entry, Table, build, digits, number, verdict_line
+from hbr.evaluation.report.tables import (
+    NONE,
+    Table,
+    TableEntry,
+    build,
+    digits,
+    number,
+    verdict_line,
+)
 from hbr.evaluation.results import BenchmarkRun
 
 _LATEX = {
@@ -103,7 +111,7 @@ def failed(run: BenchmarkRun) -> list[tuple[str, str, str, str]]:
     return list(found)
 
 
-def _rows(table: Table, show: Callable[[Entry], str]) -> tuple[list[str], list[list[str]]]:
+def _rows(table: Table, show: Callable[[TableEntry], str]) -> tuple[list[str], list[list[str]]]:
     several = len(table.groups) > 1
     heads = [table.corner]
     for column in table.columns:
@@ -112,7 +120,7 @@ def _rows(table: Table, show: Callable[[Entry], str]) -> tuple[list[str], list[l
     return heads, rows
 
 
-def _md_entry(entry: Entry) -> str:
+def _md_entry(entry: TableEntry) -> str:
     text = entry.mean
     if entry.rank == "best":
         text = f"**{text}**"
@@ -124,7 +132,7 @@ def _md_entry(entry: Entry) -> str:
     return text
 
 
-def _tex_entry(entry: Entry) -> str:
+def _tex_entry(entry: TableEntry) -> str:
     text = _tex(entry.mean)
     if entry.rank == "best":
         text = rf"\textbf{{{text}}}"

@@ -18,7 +18,7 @@ import numpy as np
 
 from hbr.evaluation.study.agreement import Level, alpha_of, coincidences, icc
 from hbr.evaluation.study.bradley_terry import fit, has_maximum, regularized
-from hbr.evaluation.study.design import SCORES, Kind
+from hbr.evaluation.study.design import SCORES, StudyKind
 from hbr.evaluation.study.store import Answer, Study, StudyError
 
 BLOCK = 100  # resamples at a time, so that memory stays flat
@@ -117,7 +117,7 @@ class Agreement:
 class StudyReport:
     """A study's figures; `answers` are those that they rest on."""
 
-    kind: Kind
+    kind: StudyKind
     title: str
     question: str
     images: int
@@ -290,7 +290,7 @@ def _choices(
 
 
 def _agreement(
-    kind: Kind, answers: Sequence[Answer], methods: Sequence[str], resamples: int, seed: int
+    kind: StudyKind, answers: Sequence[Answer], methods: Sequence[str], resamples: int, seed: int
 ) -> Agreement:
     raters = sorted({a.rater for a in answers})
     units = sorted({(a.stem, tuple(sorted(a.methods))) for a in answers})
@@ -325,7 +325,12 @@ def _agreement(
 
 
 def _rater(
-    number: int, answered: int, total: int, kind: Kind, answers: Sequence[Answer], excluded: bool
+    number: int,
+    answered: int,
+    total: int,
+    kind: StudyKind,
+    answers: Sequence[Answer],
+    excluded: bool,
 ) -> RaterResult:
     own = {a.position: a for a in answers if a.rater == number}
     twice = [(own[a.repeat_of], a) for a in own.values() if a.repeat_of in own]

@@ -18,12 +18,12 @@ from typing import Literal
 
 from hbr.config import check
 
-Kind = Literal["scores", "choice"]
+StudyKind = Literal["scores", "choice"]
 
 SCORES = range(6)
 """DiffBody (2024), §3: raters give 0 (worst) to 5 (best)."""
 
-DEFAULT_QUESTIONS: Mapping[Kind, str] = {
+DEFAULT_QUESTIONS: Mapping[StudyKind, str] = {
     "scores": "How good is this photograph of a person?",
     "choice": "Which of the two photographs is better?",
 }
@@ -43,7 +43,7 @@ class StudyConfig:
         question: what raters are asked; empty is the usual one of the kind.
     """
 
-    kind: Kind = "scores"
+    kind: StudyKind = "scores"
     seed: int = 0
     per_rater: int | None = None
     repeats: int = 0
@@ -79,7 +79,7 @@ class Trial:
     repeat_of: int | None = None
 
 
-def treatments(kind: Kind, methods: Sequence[str]) -> list[tuple[str, ...]]:
+def treatments(kind: StudyKind, methods: Sequence[str]) -> list[tuple[str, ...]]:
     """The methods one by one, or every pair of them."""
     return list(itertools.combinations(methods, 1 if kind == "scores" else 2))
 

@@ -69,10 +69,10 @@ def as_markdown(report: StudyReport) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-Table = tuple[str, list[str], list[list[str]]]
+ReportTable = tuple[str, list[str], list[list[str]]]
 
 
-def _tables(report: StudyReport) -> list[Table]:
+def _tables(report: StudyReport) -> list[ReportTable]:
     """(heading, columns, rows) of every table, in words and digits."""
     methods = ranked(report)
     if report.kind == "scores":
@@ -109,7 +109,7 @@ def _agreement(report: StudyReport) -> list[list[str]]:
     return rows
 
 
-def _raters(report: StudyReport) -> Table:
+def _raters(report: StudyReport) -> ReportTable:
     scores = report.kind == "scores"
     steadiness = "repeats: mean difference" if scores else "repeats: same choice"
     columns = ["rater", "answered", "of", "repeats", steadiness, "seconds, median"]

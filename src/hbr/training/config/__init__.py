@@ -10,7 +10,7 @@ from hbr.config import check
 from hbr.models.config import DAPEConfig, RestorerConfig, TextPromptConfig
 from hbr.models.kinds import model_config
 from hbr.models.protocol import ModelConfig
-from hbr.training.config.data import DataConfig, SourceConfig, ValidationConfig
+from hbr.training.config.data import DataConfig, PhotoSourceConfig, ValidationConfig
 from hbr.training.config.init import InitConfig
 from hbr.training.config.memory import MemoryConfig
 from hbr.training.config.objective import (
@@ -31,8 +31,8 @@ __all__ = [
     "MemoryConfig",
     "OptimConfig",
     "PhaseConfig",
+    "PhotoSourceConfig",
     "RestorationConfig",
-    "SourceConfig",
     "TrainConfig",
     "VSDConfig",
     "ValidationConfig",

@@ -10,7 +10,7 @@ from hbr.degradation import RECIPES
 
 
 @dataclass(frozen=True)
-class SourceConfig:
+class PhotoSourceConfig:
     """Photos to draw crops from: one of `photos`, `manifest`, `tars`.
 
     Relative paths start where the command is run.
@@ -58,7 +58,7 @@ class DataConfig:
         workers: processes that prepare pairs.
     """
 
-    sources: tuple[SourceConfig, ...]
+    sources: tuple[PhotoSourceConfig, ...]
     degradations: dict[str, float] = field(default_factory=lambda: {"real-esrgan": 1.0})
     shrink_prob: float = 0.3
     shrink: tuple[float, float] = (0.6, 1.0)
@@ -86,7 +86,7 @@ class ValidationConfig:
     """Photos that are never trained on, degraded the same way every time.
 
     Attributes:
-        photos, manifest, split, tars: where they are, as in `SourceConfig`.
+        photos, manifest, split, tars: where they are, as in `PhotoSourceConfig`.
         count: as many of them, the first by name.
         crop: edge of the centre crop, in pixels.
         every: steps between validations.
@@ -114,7 +114,7 @@ class ValidationConfig:
         check(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
-def _check_one_place(config: SourceConfig | ValidationConfig) -> None:
+def _check_one_place(config: PhotoSourceConfig | ValidationConfig) -> None:
     given = [n for n in ("photos", "manifest", "tars") if getattr(config, n) is not None]
     check(bool(given), "photos", None, "given, or else `manifest` or `tars`")
     for name in given[1:]:
