@@ -36,9 +36,7 @@ class _NumpyUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core", "numpy._core")  # of before numpy 2
         if name not in _NUMPY.get(module, ()):
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}, and only numpy arrays may be in it"
-            )
+            raise pickle.UnpicklingError(f"it names {module}.{name}; only numpy's arrays are read")
         return super().find_class(module, name)
 
 

