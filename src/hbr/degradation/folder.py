@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import stat
@@ -37,6 +36,7 @@ from hbr.errors import OutOfMemoryError, display_name, one_line, with_type
 from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.image.pixels import to_8_bits
+from hbr.image.reading import named_bytes
 from hbr.people.types import Person
 from hbr.processes import WorkerDied, finishing, pool_map
 from hbr.version import __version__
@@ -200,14 +200,6 @@ def _contents(item: Item) -> bytes:
         raise PhotoError(f"{name}: cannot be read ({reason}); check the file") from None
 
 
-class _NamedBytes(io.BytesIO):
-    """A file in memory that has a name for messages."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
-
-
 class _Work:
     """The work on one file."""
 
@@ -235,7 +227,7 @@ class _Work:
 
     def _degrade(self, item: Item, row: PairRow, data: bytes) -> PairRow:
         settings = self._settings
-        photo = read_photo(_NamedBytes(data, item.hq), max_pixels=settings.max_pixels)
+        photo = read_photo(named_bytes(data, item.hq), max_pixels=settings.max_pixels)
         pixels = to_8_bits(photo.pixels)
         assert row.hq_sha256 is not None
         drawn = draw_for(self._recipe, settings.seed, row.hq_sha256)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from hbr.evaluation.pairing import PicturePair
 from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
 from hbr.image.pixels import to_8_bits
+from hbr.image.reading import named_bytes
 from hbr.ledger import read_rows
 from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
 
@@ -216,9 +216,7 @@ class Measurer:
         return _Loaded(measured, restored, reference)
 
     def _decode(self, file: Path, content: bytes) -> Photo:
-        stream = io.BytesIO(content)
-        stream.name = str(file)  # messages name it
-        return read_photo(stream, max_pixels=self.config.max_pixels)
+        return read_photo(named_bytes(content, str(file)), max_pixels=self.config.max_pixels)
 
     def _fit(self, restored: Photo, reference: Photo, measured: Measured) -> Photo | None:
         """The restored picture at the size of its reference; None if the pair is left out."""

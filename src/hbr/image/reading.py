@@ -61,6 +61,13 @@ def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_
     return dataclasses.replace(photo, path=path)
 
 
+def named_bytes(data: bytes, name: str) -> io.BytesIO:
+    """A file in memory for `read_photo`, with a name for messages."""
+    file = io.BytesIO(data)
+    file.name = name
+    return file
+
+
 def _one_line(error: BaseException) -> str:
     text = one_line(error, 200).rstrip(".")
     return text if " " in text else with_type(error, 200)

@@ -6,7 +6,6 @@ and into every process that prepares pairs.
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from array import array
@@ -23,6 +22,7 @@ from hbr.errors import one_line
 from hbr.image import PhotoError, is_photo_name, read_photo
 from hbr.image.paths import find_photos, match_files
 from hbr.image.pixels import to_8_bits
+from hbr.image.reading import named_bytes
 from hbr.people.types import Person
 from hbr.training.config import PhotoSourceConfig, ValidationConfig
 
@@ -179,7 +179,7 @@ class TarPhotos:
     def open(self, index: int) -> IO[bytes]:
         """Its bytes."""
         start, size = map(int, self._at[index])
-        return _Named(read_part(self.tars[self._tar[index]], start, size), self.name(index))
+        return named_bytes(read_part(self.tars[self._tar[index]], start, size), self.name(index))
 
 
 class TablePhotos:
@@ -221,7 +221,7 @@ class TablePhotos:
         """Its bytes."""
         file, row = self._place(index)
         data = image_bytes(read_cell(file, "image", row), file.parent)
-        return _Named(data or b"", self.name(index))
+        return named_bytes(data or b"", self.name(index))
 
     def _place(self, index: int) -> tuple[Path, int]:
         number = int(np.searchsorted(self._ends, index, side="right"))
@@ -288,14 +288,6 @@ def curated(path: Path, split: str) -> Photos:
             f"names {len(ids)}; `hbr curate export` writes them anew"
         )
     return photos
-
-
-class _Named(io.BytesIO):
-    """Bytes that messages have a name for."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self.name = name
 
 
 def _photos_in(tar: Path) -> np.ndarray:

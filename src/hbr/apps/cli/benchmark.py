@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli.reporting import Reporter, print_table
+from hbr.apps.cli.options import AsJson, MeasuringWorkers, MetricWeights, Overwrite, Recursive
+from hbr.apps.cli.reporting import Reporter, print_json, print_table
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 _Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or its run.json.")]
 _Paper = Annotated[
     str | None,
@@ -29,7 +28,7 @@ _Paper = Annotated[
 
 
 @app.command("list")
-def list_benchmarks(as_json: _Json = False) -> None:
+def list_benchmarks(as_json: AsJson = False) -> None:
     """List the benchmarks that hbr ships, and what has to be given to each."""
     from hbr.evaluation.benchmark_config import parameters, read_raw, shipped
 
@@ -49,7 +48,7 @@ def list_benchmarks(as_json: _Json = False) -> None:
             }
         )
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     columns = ("name", "title", "needs")
     needs = [" ".join(f"--data {parameter}=PATH" for parameter in b["data"]) for b in found]
@@ -90,14 +89,9 @@ def run(
             "method of that name, or another one. Repeatable.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Processes that measure; 0: this one; default: one a core."),
-    ] = None,
+    workers: MeasuringWorkers = None,
     device: Annotated[str, typer.Option(help="Where metrics' networks run.")] = "cpu",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Weights of metrics, where not hbr's own.")
-    ] = None,
+    weights: MetricWeights = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was stopped, or that failed.")
     ] = False,
@@ -153,7 +147,7 @@ def compare(
         list[str] | None,
         typer.Option(metavar="METRIC=NUMBER", help="How far a mean may be off; repeatable."),
     ] = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Set a run's numbers beside a paper's, with differences and verdicts."""
     found = _load(run, paper, tolerance)
@@ -166,7 +160,7 @@ def compare(
 
         cells = [to_dict(cell) for cell in found.cells]
         content = {"paper": found.paper, "warnings": list(found.warnings), "cells": cells}
-        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        print_json(content)
         return
     typer.echo(f"hbr: {found.paper} ({found.paper_table})", err=True)
     for line in found.warnings:
@@ -193,10 +187,8 @@ def report(
 def pin(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="LQ files as downloaded.")],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="To be written.")],
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Pictures in sub-folders too.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+    recursive: Recursive = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the checksums of a folder's pictures, to which later runs are held.
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hbr.apps.cli import curate_results
+from hbr.apps.cli.options import AsJson
+from hbr.apps.cli.reporting import print_json
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ def plan(
         typer.Option(min=1, help="Estimate for so many, in place of those that are counted."),
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Images to try.")] = 32,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what would run, what it lacks, and how long it would take.
 
@@ -157,7 +159,6 @@ def plan(
     of each source are counted for at most 10 seconds. Exit code 4: something is missing.
     """
     import dataclasses
-    import json
 
     from hbr.curation.runs.plan import lines, make_plan
     from hbr.processes import cores
@@ -177,7 +178,7 @@ def plan(
             "hours": made.hours(n, crew),
             "missing": made.missing,
         }
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        print_json(told)
     else:
         for line in lines(made, images, crew):
             typer.echo(line)

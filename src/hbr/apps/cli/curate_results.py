@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hbr.apps.cli.options import AsJson
+from hbr.apps.cli.reporting import print_json
+
 if TYPE_CHECKING:
     from hbr.curation.record import Counts
     from hbr.curation.runs.run_folder import RunFolder
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
 RunArgument = Annotated[
     Path, typer.Argument(metavar="[RUN]", help="What `hbr curate run -o` made; finished or not.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of lines.")]
 HERE = Path("curated")
 
 
@@ -40,7 +42,7 @@ def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
     told |= {"rows": sum(counts.values()), "alive": alive, "errors": errors}
     if as_json:
         told["funnel"] = [vars(step) for step in funnel(counts)]
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        print_json(told)
         return
     typer.echo(f"{opened.name}: {told['state']}")
     if entry is not None:

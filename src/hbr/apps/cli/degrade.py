@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive
 from hbr.apps.cli.reporting import Reporter
 from hbr.errors import ExitCode
 
@@ -87,15 +88,9 @@ def degrade(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; as many as cores if not given.")
     ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse photos of more pixels (width x height).")
-    ] = DEFAULT_MAX_PIXELS,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Take the photos in sub-folders too.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that exist.")
-    ] = False,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    recursive: Recursive = False,
+    overwrite: Overwrite = False,
     resume: Annotated[
         bool,
         typer.Option(

@@ -10,10 +10,11 @@ import sys
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from hbr.apps.cli.options import AsJson
 from hbr.errors import ExitCode
 
 # package → the name it is imported by
@@ -65,7 +66,7 @@ class Diagnosis:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show versions, devices and the embedded model; what is missing, and how to get it.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hbr.apps.cli.options import MeasuringWorkers, MetricWeights, Overwrite, Recursive
 from hbr.apps.cli.reporting import Reporter, print_table
 from hbr.errors import ExitCode
 
@@ -67,27 +68,18 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="ONNX file that finds key points: RTMPose, DWPose."),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Processes that measure; 0: this one; default: one a core."),
-    ] = None,
+    workers: MeasuringWorkers = None,
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Pictures measured at once; default: 1, or 8 on a GPU."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1.")] = "cpu",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Weights of metrics, where not hbr's own.")
-    ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Pictures in sub-folders too.")
-    ] = False,
+    weights: MetricWeights = None,
+    recursive: Recursive = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Take over what an earlier run has measured.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace output files that exist.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure restored pictures, against references or by themselves.
 

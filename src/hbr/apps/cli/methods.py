@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli.reporting import Reporter, print_table
+from hbr.apps.cli.options import AsJson, Recursive
+from hbr.apps.cli.reporting import Reporter, print_json, print_table
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 
 # What needs no entry in the table of programs.
 _INSIDE = {
@@ -35,7 +34,7 @@ _INSIDE = {
 
 
 @app.command("list")
-def list_methods(as_json: _Json = False) -> None:
+def list_methods(as_json: AsJson = False) -> None:
     """List every kind of method and every program that is known, with its licence."""
     from hbr.config import to_dict
     from hbr.evaluation.methods.programs import known_programs
@@ -43,7 +42,7 @@ def list_methods(as_json: _Json = False) -> None:
     programs = known_programs()
     if as_json:
         rows = [{"id": name, "kind": "program", **to_dict(s)} for name, s in programs.items()]
-        _print_json(rows)
+        print_json(rows)
         return
     columns = ("id", "kind", "what", "enlarges", "licence")
     lines = [("", kind, what, "", licence) for kind, (what, licence) in _INSIDE.items()]
@@ -62,7 +61,7 @@ def show(
             metavar="NAME|FILE", help="A program of the list, or the YAML of one or of a method."
         ),
     ],
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a program: licence, what must be installed, the command, a configuration to start from.
 
@@ -83,7 +82,7 @@ def show(
     else:
         spec = find_program(config.program)
     if as_json:
-        _print_json({"id": program, **to_dict(spec), "shown": _command(spec, config)})
+        print_json({"id": program, **to_dict(spec), "shown": _command(spec, config)})
         return
     for name, value in _card(spec, config):
         typer.echo(f"{name}: {value}")
@@ -99,9 +98,7 @@ def run(
     ],
     lq: Annotated[Path, typer.Option("--input", "-i", metavar="DIR", help="The photos.")],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The results.")],
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Photos in sub-folders too.")
-    ] = False,
+    recursive: Recursive = False,
     anew: Annotated[
         bool, typer.Option("--anew", help="Make everything again; else only what is missing.")
     ] = False,
@@ -190,7 +187,3 @@ def _example(program: str, config: ProgramConfig) -> str:
     if config.values:
         lines += ["  values:"] + [f"    {name}: PATH" for name in config.values]
     return "\n".join(lines) + "\n"
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hbr.apps.cli import fetching
-from hbr.apps.cli.reporting import Reporter, print_table
+from hbr.apps.cli.options import AsJson, Overwrite
+from hbr.apps.cli.reporting import Reporter, print_json, print_table
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_metrics(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    as_json: AsJson = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="As it stands in docs/metrics.md.")
     ] = False,
@@ -37,7 +37,7 @@ def list_metrics(
         return
     if as_json:
         rows = [dataclasses.asdict(info) for info in METRICS.values()]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     columns = ("id", "version", "better", "kind", "colour", "crop", "weights", "licence")
     lines = [
@@ -59,7 +59,7 @@ def list_metrics(
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(metavar="ID", help="An id of `hbr metrics list`.")],
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of lines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show how a metric comes about, and whether its weights are on this machine."""
     from hbr.metrics.table import find_metric
@@ -83,7 +83,7 @@ def show(
         for known in map(entries().__getitem__, info.weights)
     ]
     if as_json:
-        typer.echo(json.dumps({**told, "weights": weights}, indent=2, ensure_ascii=False))
+        print_json({**told, "weights": weights})
         return
     for key, value in told.items():
         typer.echo(f"{key.replace('_', ' ')}: {value}")
@@ -102,7 +102,7 @@ def fit_niqe(
         typer.Argument(metavar="FOLDER", help="Sharp photographs.", exists=True, file_okay=False),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Fit NIQE's model of natural photographs to a folder of sharp ones.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hbr.apps.cli import fetching, model_exports
-from hbr.apps.cli.reporting import print_table
+from hbr.apps.cli.options import AsJson
+from hbr.apps.cli.reporting import print_json, print_table
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -21,19 +21,18 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 _Model = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A known name, or a file.")]
 _report = partial(typer.echo, err=True)
 
 
 @app.command("list")
-def list_models(as_json: _Json = False) -> None:
+def list_models(as_json: AsJson = False) -> None:
     """List all known weights and where they are from."""
     from hbr.models.inspection import as_dict, overview
 
     found = overview()
     if as_json:
-        _print_json([as_dict(d) for d in found])
+        print_json([as_dict(d) for d in found])
         return
     columns = ("name", "kind", "here", "size", "licence", "source")
     rows = [
@@ -44,13 +43,13 @@ def list_models(as_json: _Json = False) -> None:
 
 
 @app.command("show")
-def show(model: _Model, as_json: _Json = False) -> None:
+def show(model: _Model, as_json: AsJson = False) -> None:
     """Show a model's card: source, licence, sizes, capabilities, configuration."""
     from hbr.models.inspection import as_dict, describe
 
     described = describe(model)
     if as_json:
-        _print_json(as_dict(described))
+        print_json(as_dict(described))
         return
     for name, value in _card(described):
         typer.echo(f"{name}: {value}")
@@ -68,7 +67,7 @@ def verify(
             "--in", help="File or folder of a known name, where hbr does not look.", exists=True
         ),
     ] = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Recompute SHA-256 and look for NaN; ends with 4 when something is wrong."""
     from hbr.models import WeightsError
@@ -83,7 +82,7 @@ def verify(
         raise WeightsError("no weights are on this machine; give a file")
     rows = [row for name in names for row in verify(name, place)]
     if as_json:
-        _print_json([{**as_dict(row), "ok": row.ok} for row in rows])
+        print_json([{**as_dict(row), "ok": row.ok} for row in rows])
     else:
         for row in rows:
             typer.echo(f"{row.sha256}  {row.file}  {row.verdict}")
@@ -186,7 +185,3 @@ def _plain(value: Any) -> Any:
 
 def _size(size: int | None) -> str:
     return "unknown" if size is None else f"{size / 1e6:.1f} MB"
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -136,6 +136,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     Console(markup=False, highlight=False).print(table)
 
 
+def print_json(value: object) -> None:
+    """Plain values to stdout, for programs."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
 def as_number_or(word: str, text: str, option: str) -> Any:
     """A whole number from 0, or the one word that may stand instead."""
     if text == word:

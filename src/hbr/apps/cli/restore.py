@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive
 from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.errors import ExitCode
 
@@ -88,15 +89,9 @@ def restore(
     png_compression: Annotated[
         int, typer.Option(min=0, max=9, help="0 is fast and large, 9 slow and small.")
     ] = 6,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse photos of more pixels (width x height).")
-    ] = DEFAULT_MAX_PIXELS,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Take the photos in sub-folders too.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that exist.")
-    ] = False,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    recursive: Recursive = False,
+    overwrite: Overwrite = False,
     resume: Annotated[
         bool,
         typer.Option(

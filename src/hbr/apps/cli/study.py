@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from hbr.apps.cli.options import Recursive
+
 app = typer.Typer(
     help="User studies: blinded, randomised and balanced, in the browser on this machine.",
     no_args_is_help=True,
@@ -50,7 +52,7 @@ def new(
         list[str] | None,
         typer.Option(help="Ending to take off the names, as _out; re:… is an expression."),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Sub-folders too.")] = False,
+    recursive: Recursive = False,
     common: Annotated[
         bool, typer.Option("--common", help="Take the photos that all methods have.")
     ] = False,

@@ -19,7 +19,7 @@ from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder, score_column
 from hbr.curation.runs.thresholds import Better, for_count, for_mean, for_reference, together
 from hbr.errors import one_line
-from hbr.image import is_photo_name
+from hbr.image.paths import find_photos
 
 _BOXES = ("sharpness", "box_edge")
 _MAX_PIXELS = 200_000_000
@@ -151,7 +151,7 @@ def read_reference(
         return _of_run(RunFolder(path), names)
     if not path.is_dir():
         raise CurationError(f"{path}: no such file or folder")
-    files = sorted(p for p in path.rglob("*") if is_photo_name(p))
+    files = find_photos(path)
     if not files:
         raise CurationError(f"{path} holds no pictures, nor a run of hbr curate")
     tell(f"scoring {len(files)} pictures of {path}")

@@ -10,7 +10,6 @@ same pixels.
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import shutil
 import time
@@ -50,7 +49,7 @@ from hbr.evaluation.methods.programs import (
 )
 from hbr.evaluation.methods.result_folder import WORK, ResultFolder, identity
 from hbr.files import sha256
-from hbr.image import is_photo_name
+from hbr.image.paths import is_photo_name, walk_files
 
 # Starts in a row that bring nothing: the program is broken, not an image.
 _HOPELESS = 3
@@ -243,12 +242,11 @@ class ProgramMethod:
 
 def _count(run: Path, staged: Todo, report: Report) -> int:
     """How many pictures the program has written."""
-    found = 0
-    # unlike pathlib it does not mind folders that vanish meanwhile
-    for folder, _, files in os.walk(run):
-        if Path(folder) != run / "input":
-            found += sum(map(is_photo_name, files))
-    if found:
+    vanished: list[OSError] = []
+    names = walk_files(
+        run, is_photo_name, enter=lambda folder: folder != run / "input", on_error=vanished.append
+    )
+    if found := sum(1 for _ in names):
         report(f"{min(found, len(staged))} of {len(staged)} there")
     return found
 
