@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -22,7 +23,7 @@ from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
 from hbr.curation.pipeline.store import Store, latest_config
-from hbr.curation.record import CurationError
+from hbr.curation.record import CurationError, from_row
 from hbr.curation.runs.run import curate
 from hbr.image import read_photo
 
@@ -60,6 +61,7 @@ def test_the_manifest_tells_the_summary(undisturbed) -> None:
     assert len(manifest) == len(records) == summary.rows
     assert [r.id for r in records] == sorted(r.id for r in records)
     assert manifest.metrics == ["clipping", "detail", "noise"]
+    assert "keypoints" not in manifest.names  # the source has none
     assert manifest.about["name"] == "some"
     kept = list(manifest.kept())
     assert len(kept) == summary.kept
@@ -72,6 +74,19 @@ def test_the_manifest_tells_the_summary(undisturbed) -> None:
         assert record.alive or record.detail
     assert manifest.find(records[3].id) == [records[3]]
     assert summary.means["detail"] == pytest.approx(np.mean([r.scores["detail"] for r in kept]))
+
+
+def test_parts_from_before_the_column_of_key_points(undisturbed, tmp_path) -> None:
+    out, _ = undisturbed
+    shutil.copytree(out / "work", tmp_path / "work")
+    store = Store.latest(tmp_path)
+    whole = [from_row(row) for _, table in store.tables() for row in table.to_pylist()]
+    for path in store.parts():
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["keypoints"]), path)
+    again = [from_row(row) for _, table in store.tables() for row in table.to_pylist()]
+    assert again == whole
+    assert {r.keypoints for r in again} == {None}
 
 
 def test_crops_are_those_squares_of_the_photos(undisturbed, photos) -> None:

@@ -139,6 +139,11 @@ def test_a_box_is_found_in_a_turned_photo(photo_file, orientation: int, rotation
         assert decoded.pixels[y0:y1, x0:x1].min() > 200
     outside = decoded.pixels.astype(int).sum() - decoded.pixels[y0:y1, x0:x1].astype(int).sum()
     assert outside < 0.05 * pixels.astype(int).sum()
+    corners = Box(0, 0, 1, 1, "person", keypoints=(40, 8, 2, 88, 24, 1, *[5, 5, 0] * 15))
+    ax, ay, a, bx, by, b, *rest = decoded.place_keypoints(corners, turned=False)
+    assert (sorted((ax, bx)), sorted((ay, by)), a, b) == ([x0, x1], [y0, y1], 2, 1)
+    assert rest == [0] * 45
+    assert decoded.place_keypoints(whole, turned=False) is None
     # the same box, counted on the grid that EXIF leads to
     upright = Box(*turn_box((40, 8, 88, 24), 90, 60, orientation), "person")
     assert decoded.place(upright, turned=True) == decoded.place(
@@ -373,7 +378,9 @@ def test_hash_agrees_with_imagehash(photos) -> None:
 def test_records_survive_a_table() -> None:
     import pyarrow as pa
 
+    points = tuple(map(float, range(51)))
     record = IMAGE.passed("quality", scores={"niqe": 3.5}, tags=("hat", "tree"), x0=0.1)
+    record = record.passed("quality", keypoints=points)
     table = pa.Table.from_pylist(
         [to_row(record), to_row(IMAGE)], schema=schema(["brisque", "niqe"])
     )
@@ -384,6 +391,8 @@ def test_records_survive_a_table() -> None:
     assert rows[0]["score_brisque"] is None
     assert table.schema.field("tags").type == pa.list_(pa.string())
     assert not table.schema.field("id").nullable
+    assert table.schema.field("keypoints").type == pa.list_(pa.float64())
+    assert set(schema([]).names) - set(schema([], keypoints=False).names) == {"keypoints"}
 
 
 def test_the_funnel_adds_up() -> None:

@@ -314,6 +314,11 @@ def test_people_of_a_curated_set(tmp_path, people, kind):
             (record.x0 - x, record.y0 - y, record.x1 - record.x0, record.y1 - record.y0)
         )
         crop = Crop(torch.zeros(3, 128, 128), i, (128, 128), (0, 0), False)
-        (outline,) = source.regions(crop).outlines
+        regions = source.regions(crop)
+        (outline,) = regions.outlines
+        points = np.array(record.keypoints).reshape(17, 3)
+        assert np.allclose(np.array(person.keypoints), points - (x, y, 0), atol=1e-3)
+        assert (points[:, 2] > 0).sum() >= 5
+        assert len(regions.parts) >= 1
         rows = outline.any(dim=1).nonzero()
         assert float(rows.min()) == pytest.approx(max(person.box[1] * 128 / side, 0), abs=2)

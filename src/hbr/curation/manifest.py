@@ -38,13 +38,16 @@ class ManifestWriter:
         path: a part file; whoever calls renames it (`hbr.files.replacing`).
         metrics: those that have a column.
         about: plain values that are kept in the file's metadata under `hbr`.
+        keypoints: with the column of key points.
     """
 
-    def __init__(self, path: Path, metrics: Sequence[str], about: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, metrics: Sequence[str], about: dict[str, Any], *, keypoints: bool
+    ) -> None:
         import pyarrow.parquet as pq
 
         told = {"hbr": json.dumps(about, sort_keys=True)}
-        self._schema = schema(metrics).with_metadata(told)
+        self._schema = schema(metrics, keypoints=keypoints).with_metadata(told)
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def __enter__(self) -> ManifestWriter:

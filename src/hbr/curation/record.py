@@ -95,6 +95,9 @@ class Record:
         persons: people in the image, by its boxes.
         label, box_kind, box_score: of the box, as the source or the detector gave it.
         x0, y0, x1, y1: the box in pixels of the upright image, clipped to it.
+        keypoints: 51 numbers, x, y and visibility of COCO's 17 key points, in pixels of the upright
+            image (0, 0 where the visibility is 0); the column is there only if a source of the run
+            has key points.
         sharpness: variance of the Laplacian, on the grey levels 0 to 255.
         box_edge: the longer edge of the box in pixels.
         square_x, square_y, square_side: the square that is cut out, in pixels; outside the image
@@ -130,6 +133,7 @@ class Record:
     y0: float | None = None
     x1: float | None = None
     y1: float | None = None
+    keypoints: tuple[float, ...] | None = None
     sharpness: float | None = None
     box_edge: float | None = None
     square_x: int | None = None
@@ -193,26 +197,29 @@ SCORE = "score_"
 _HINTS = typing.get_type_hints(Record)
 
 
-def schema(metrics: Sequence[str], **more: pa.DataType) -> pa.Schema:
+def schema(metrics: Sequence[str], *, keypoints: bool = True, **more: pa.DataType) -> pa.Schema:
     """The columns of a table of records, derived from `Record`; a column for each metric.
 
     Args:
         metrics: names of the metrics that fill `scores`.
+        keypoints: with the column of key points.
         **more: columns beside them.
     """
     import pyarrow as pa
 
-    of = {str: pa.string(), int: pa.int64(), float: pa.float64(), tuple: pa.list_(pa.string())}
+    of: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    of |= {tuple[str, ...]: pa.list_(pa.string()), tuple[float, ...]: pa.list_(pa.float64())}
     fields = []
     for field in dataclasses.fields(Record):
         if field.name == "scores":
             fields += [pa.field(SCORE + name, pa.float64()) for name in metrics]
             continue
+        if field.name == "keypoints" and not keypoints:
+            continue
         hint = _HINTS[field.name]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         kinds = [o for o in options if o is not type(None)]
-        kind = typing.get_origin(kinds[0]) or kinds[0]
-        fields.append(pa.field(field.name, of[kind], nullable=len(kinds) < len(options)))
+        fields.append(pa.field(field.name, of[kinds[0]], nullable=len(kinds) < len(options)))
     return pa.schema(fields + [pa.field(name, kind) for name, kind in more.items()])
 
 
@@ -229,8 +236,9 @@ def to_row(record: Record) -> dict[str, Any]:
 def from_row(row: Mapping[str, Any]) -> Record:
     """The record of a table's row; columns that `Record` does not know are left out."""
     values = {name: row[name] for name in _PLAIN if name in row}
-    if values.get("tags") is not None:
-        values["tags"] = tuple(values["tags"])
+    for name in ("tags", "keypoints"):
+        if values.get(name) is not None:
+            values[name] = tuple(values[name])
     scores = {
         name.removeprefix(SCORE): value
         for name, value in row.items()

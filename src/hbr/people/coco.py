@@ -274,19 +274,24 @@ def _person(entry: CocoAnnotation, image: CocoImage) -> tuple[Person | None, lis
     if min(entry.box[2:]) <= 0:
         return None, ["has a box without area"]
     size = (image.width, image.height) if image.width and image.height else None
-    problems, keypoints, outline = [], None, None
+    problems, points, outline = [], None, None
     try:
-        keypoints = _keypoints(entry.raw.get("keypoints"))
+        points = keypoints(entry.raw.get("keypoints"))
     except (TypeError, ValueError, OverflowError):
         problems.append(f"has key points that are not {N_KEYPOINTS} times x, y, visibility")
     try:
         outline = _outline(entry.raw.get("segmentation"), size)
     except (TypeError, KeyError, ValueError, OverflowError):
         problems.append("has an outline that is neither polygons nor a mask of the image's size")
-    return Person(size, entry.box, keypoints, outline), problems
+    return Person(size, entry.box, points, outline), problems
 
 
-def _keypoints(values: Any) -> tuple[Keypoint, ...] | None:
+def keypoints(values: Any) -> tuple[Keypoint, ...] | None:
+    """The key points of an annotation's `keypoints`; None if it has none.
+
+    Raises:
+        TypeError, ValueError, OverflowError: they are not 17 times x, y, visibility.
+    """
     if not values:
         return None
     numbers = _finite(values)

@@ -23,7 +23,7 @@ from hbr.image import PhotoError, is_photo_name, read_photo
 from hbr.image.paths import find_photos, match_files
 from hbr.image.pixels import to_8_bits
 from hbr.image.reading import named_bytes
-from hbr.people.types import Person
+from hbr.people.types import N_KEYPOINTS, Person
 from hbr.training.config import PhotoSourceConfig, ValidationConfig
 
 
@@ -229,7 +229,7 @@ class TablePhotos:
 
 
 class CuratedPeople:
-    """The person of each kept crop of a split, by the crop's number: its box in the manifest.
+    """The person of each kept crop of a split, by the crop's number: box and key points.
 
     Args:
         path: a data set of `hbr curate`, or the manifest in it.
@@ -239,14 +239,27 @@ class CuratedPeople:
     _COLUMNS = ("x0", "y0", "x1", "y1", "square_x", "square_y", "square_side")
 
     def __init__(self, path: Path, split: str) -> None:
-        rows = Manifest(path).kept_rows(split, *self._COLUMNS)
-        found = [np.stack([row[n].to_numpy() for n in self._COLUMNS], axis=1) for row in rows]
-        self._places = np.concatenate([np.zeros((0, 7)), *found])  # [n, 7]
+        manifest = Manifest(path)
+        more = ["keypoints"] if "keypoints" in manifest.names else []
+        places, points = [np.zeros((0, 7))], [np.zeros((0, 3 * N_KEYPOINTS), np.float32)]
+        for rows in manifest.kept_rows(split, *self._COLUMNS, *more):
+            places.append(np.stack([rows[name].to_numpy() for name in self._COLUMNS], axis=1))
+            for name in more:
+                unknown = [0.0] * 3 * N_KEYPOINTS
+                found = [values or unknown for values in rows[name].to_pylist()]
+                points.append(np.array(found, np.float32).reshape(-1, 3 * N_KEYPOINTS))
+        self._places = np.concatenate(places)  # [n, 7]
+        self._points = np.concatenate(points) if more else None  # [n, 51]
 
     def __getitem__(self, index: int) -> tuple[Person, ...]:
         """The people of a crop, in pixels of the square that was cut out."""
         x0, y0, x1, y1, x, y, side = self._places[index].tolist()
-        return (Person((int(side), int(side)), (x0 - x, y0 - y, x1 - x0, y1 - y0)),)
+        points = None
+        if self._points is not None and self._points[index].any():
+            found = self._points[index].reshape(N_KEYPOINTS, 3) - (x, y, 0)
+            points = tuple((u, v, seen) for u, v, seen in found.tolist())
+        size = (int(side), int(side))
+        return (Person(size, (x0 - x, y0 - y, x1 - x0, y1 - y0), points),)
 
 
 def curated(path: Path, split: str) -> Photos:

@@ -99,6 +99,21 @@ def test_coco_licence_and_flickr(tmp_path: Path) -> None:
     assert got.boxes == ()
 
 
+def test_coco_key_points(tmp_path: Path) -> None:
+    points = [1.5, 2, 2, 0, 0, 0, 4, 5, 1, *[0] * 42]
+    entries = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]} for _ in range(4)]
+    for entry, value in zip(entries, (points, [0] * 51, points[:42], "x"), strict=True):
+        entry["keypoints"] = value
+    path = tmp_path / "instances.json"
+    images = [{"id": 1, "file_name": "a.jpg"}]
+    lists = {"images": images, "annotations": entries, "categories": [PERSON]}
+    path.write_text(json.dumps(lists))
+    (got,) = read(CocoConfig(annotations=path, images=photos(tmp_path, "a.jpg")))
+    assert got.boxes is not None
+    # none is labelled, another skeleton, none at all
+    assert [box.keypoints for box in got.boxes] == [tuple(points), None, None, None]
+
+
 def test_open_images_of_old_and_new_versions(tmp_path: Path) -> None:
     """v4: class names without a head line; boxes without IsInside; unsorted; two subsets."""
     (tmp_path / "class-descriptions-boxable.csv").write_text(

@@ -51,7 +51,9 @@ class Task:
     @classmethod
     def of(cls, image: SourceImage, repeat: int = 0) -> Task:
         """The task of an image; its place on disk is no part of its id."""
-        boxes = None if image.boxes is None else sorted(map(repr, image.boxes))
+        boxes = None
+        if image.boxes is not None:
+            boxes = sorted(f"{box!r}{box.keypoints or ''}" for box in image.boxes)
         told = (image.source, image.key, image.width, image.height, image.licence)
         more = (image.attribution, image.error, image.rotation, repeat)
         return cls(content_id(*told, *more, boxes), image, repeat)
@@ -253,6 +255,7 @@ class ChunkWorker:
                     box.score,
                     box.crowd,
                     box.ignore,
+                    decoded.place_keypoints(box, turned=turned),
                 )
                 for box in image.boxes
             ]

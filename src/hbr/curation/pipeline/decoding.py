@@ -26,6 +26,9 @@ from hbr.image.pixels import on_white, to_8_bits, turn_upright
 _TURN = {0: 1, 90: 8, 180: 3, 270: 6}
 
 
+Edges = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Decoded:
     """An image as the stages see it.
@@ -59,10 +62,23 @@ class Decoded:
             box: as the source gives it.
             turned: its numbers already count on the grid that EXIF leads to.
         """
-        width, height = self.stored
-        if turned and self.orientation > 4:
-            width, height = height, width
-        edges = box.in_pixels(width, height)
+        width, height = self._grid(turned=turned)
+        return self._upright(box.in_pixels(width, height), turned=turned)
+
+    def place_keypoints(self, box: Box, *, turned: bool) -> tuple[float, ...] | None:
+        """The key points of a box on the upright pixels; those of visibility 0 stay 0, 0."""
+        if box.keypoints is None:
+            return None
+        points = zip(box.keypoints[::3], box.keypoints[1::3], box.keypoints[2::3], strict=True)
+        placed = ((*self._upright((x, y, x, y), turned=turned)[:2], v) for x, y, v in points)
+        return tuple(n for x, y, v in placed for n in ((x, y, v) if v > 0 else (0.0, 0.0, 0.0)))
+
+    def _grid(self, *, turned: bool) -> tuple[int, int]:
+        """(width, height) of the pixels that annotations count on."""
+        return self.stored[::-1] if turned and self.orientation > 4 else self.stored
+
+    def _upright(self, edges: Edges, *, turned: bool) -> Edges:
+        width, height = self._grid(turned=turned)
         if not turned:
             edges = turn_box(edges, width, height, self.orientation)
             if self.orientation > 4:

@@ -278,7 +278,11 @@ def write_manifest(
     tally, written = Tally(), 0
     parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())
     ordered = by_id(parts, store.folder / "sort")
-    with replacing(path) as part, ManifestWriter(part, store.metrics, about) as writer:
+    keypoints = _have_keypoints(store, wanted)
+    with (
+        replacing(path) as part,
+        ManifestWriter(part, store.metrics, about, keypoints=keypoints) as writer,
+    ):
         for rows in _groups(ordered):
             records = [settle(from_row(row), decisions) for row in rows]
             writer.write(records)
@@ -286,6 +290,13 @@ def write_manifest(
             written += len(records)
             report(written)
     return tally
+
+
+def _have_keypoints(store: Store, wanted: TaskSet) -> bool:
+    """Whether a row of the wanted tasks has key points."""
+    tables = (table for _, table in store.tables(["task", "keypoints"]))
+    found = (table.filter(table["keypoints"].is_valid()) for table in tables)
+    return any(wanted.holds(_hex(table["task"])).any() for table in found if len(table))
 
 
 def _groups(tables: Iterator[pa.Table]) -> Iterator[list[dict[str, Any]]]:

@@ -153,8 +153,9 @@ class Store:
         import pyarrow.parquet as pq
 
         wanted = None if columns is None else list(columns)
+        whole = self._schema  # older parts lack columns, which are null then
         for path in self.parts():
-            yield path.stem, pq.read_table(path, columns=wanted, memory_map=False)
+            yield path.stem, pq.read_table(path, columns=wanted, schema=whole, memory_map=False)
 
     def tasks(self) -> TaskSet:
         """The tasks that are done."""

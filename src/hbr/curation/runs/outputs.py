@@ -75,7 +75,7 @@ def write_parquet(
     import pyarrow.parquet as pq
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    columns = schema(manifest.metrics, image=image)
+    columns = schema(manifest.metrics, keypoints="keypoints" in manifest.names, image=image)
     with making_folder(target, replace=True) as part:
         for split, number, rows in _shards(manifest, crops, shard, report):
             with pq.ParquetWriter(part / f"{split}-{number:06d}.parquet", columns) as writer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -33,6 +33,8 @@ class Box:
         ignore: the source says that the box is no good example: a depiction (drawing, statue), the
             inside of a thing, a region that was not annotated, a "difficult" object.
         normalised: the edges are parts of width and height, to be multiplied by them.
+        keypoints: 51 numbers, x, y (in pixels of the image as stored) and visibility of COCO's 17
+            key points; None where there are none.
     """
 
     x0: float
@@ -45,6 +47,8 @@ class Box:
     crowd: bool = False
     ignore: bool = False
     normalised: bool = False
+    # `Task` takes the rest of a box by its text, which must not change for boxes without them
+    keypoints: tuple[float, ...] | None = field(default=None, repr=False)
 
     def in_pixels(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The edges (x0, y0, x1, y1) in pixels of an image of this size."""

@@ -6,6 +6,7 @@ time, into tables on disk (`spill`), and images come out in its order.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from hbr.curation.sources.base import Box, BoxKind, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import at, broken
-from hbr.people.coco import CocoAnnotation, CocoFile, CocoImage, CocoProblem
+from hbr.people.coco import CocoAnnotation, CocoFile, CocoImage, CocoProblem, keypoints
 from hbr.people.json_stream import JsonCutError
 from hbr.people.values import identifier, number, text
 
@@ -139,8 +140,27 @@ class _Reading:
         ignore = bool(entry.raw.get("ignore", 0)) or bool(entry.raw.get("isfake", 0))
         score = entry.raw.get("score")
         score = number(score) if score is not None else None
-        box = Box(x, y, x + w, y + h, "", score=score, crowd=entry.crowd, ignore=ignore)
+        box = Box(
+            x,
+            y,
+            x + w,
+            y + h,
+            "",
+            score=score,
+            crowd=entry.crowd,
+            ignore=ignore,
+            keypoints=_keypoints(entry.raw.get("keypoints")),
+        )
         self._index.add_box(entry.image_id, box, entry.category_id)
+
+
+def _keypoints(value: Any) -> tuple[float, ...] | None:
+    """The 51 numbers of key points; None if none is labelled, or they are others than COCO's."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        points = keypoints(value) or ()
+        if any(v > 0 for _, _, v in points):
+            return tuple(float(n) for point in points for n in point)
+    return None
 
 
 def _licence(entry: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ about 150 bytes for each image and 80 for each box; 3 GB for all of Objects365.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class BoxIndex:
         )
         run(
             "CREATE TABLE boxes (image TEXT, x0, y0, x1, y1, label, kind, score, flags, category,"
-            " n INTEGER PRIMARY KEY)"
+            " keypoints, n INTEGER PRIMARY KEY)"
         )
         return self
 
@@ -159,8 +160,9 @@ class BoxIndex:
         """Add a box; `category` is for boxes whose label is known only later."""
         flags = _CROWD * box.crowd | _IGNORE * box.ignore | _NORMALISED * box.normalised
         edges = [_storable(edge) for edge in (box.x0, box.y0, box.x1, box.y1)]
-        row = (image, *edges, box.label, _KINDS.index(box.kind), box.score, flags, category)
-        self._database.execute("INSERT INTO boxes VALUES (?,?,?,?,?,?,?,?,?,?,NULL)", row)
+        points = None if box.keypoints is None else json.dumps(box.keypoints)
+        row = (image, *edges, box.label, _KINDS.index(box.kind), box.score, flags, category, points)
+        self._database.execute("INSERT INTO boxes VALUES (?,?,?,?,?,?,?,?,?,?,?,NULL)", row)
 
     def name_categories(self, kept: Sequence[tuple[str, str, BoxKind, bool, bool]]) -> None:
         """Give the boxes of these categories their label, and forget those of all others.
@@ -216,7 +218,7 @@ class BoxIndex:
         return int(row[0])
 
     def _boxes(self, image: str) -> tuple[Box, ...]:
-        columns = "x0, y0, x1, y1, label, kind, score, flags"
+        columns = "x0, y0, x1, y1, label, kind, score, flags, keypoints"
         query = f"SELECT {columns} FROM boxes WHERE image = ? ORDER BY n"
         return tuple(_box(*row) for row in self._database.execute(query, (image,)))
 
@@ -230,6 +232,7 @@ def _box(
     kind: int,
     score: float | None,
     flags: int,
+    keypoints: str | None,
 ) -> Box:
     edges = [float("nan") if edge is None else edge for edge in (x0, y0, x1, y1)]
     crowd, ignore, normalised = (bool(flags & flag) for flag in (_CROWD, _IGNORE, _NORMALISED))
@@ -244,6 +247,7 @@ def _box(
         crowd,
         ignore,
         normalised,
+        None if keypoints is None else tuple(json.loads(keypoints)),
     )
 
 

@@ -21,6 +21,7 @@ class PlacedBox:
     Attributes:
         edges: x0, y0, x1, y1 in pixels, as annotated: not clipped, may be NaN.
         label, kind, score, crowd, ignore: as there.
+        keypoints: as there, on the upright pixels.
     """
 
     edges: Edges
@@ -29,6 +30,7 @@ class PlacedBox:
     score: float | None = None
     crowd: bool = False
     ignore: bool = False
+    keypoints: tuple[float, ...] | None = None
 
 
 def candidates(image: Record, boxes: Sequence[PlacedBox], config: BoxesConfig) -> list[Record]:
@@ -60,6 +62,7 @@ def candidates(image: Record, boxes: Sequence[PlacedBox], config: BoxesConfig) -
             label=box.label,
             box_kind=box.kind,
             box_score=box.score,
+            keypoints=box.keypoints,
         )
         rows.append(_judge(row, box, edges, config.score))
     return rows
@@ -99,5 +102,5 @@ def _order(box: PlacedBox) -> tuple[object, ...]:
     return (
         *(e if math.isfinite(e) else math.inf for e in box.edges),
         [float(e).hex() for e in box.edges],
-        (box.label, box.kind, score, box.crowd, box.ignore),
+        (box.label, box.kind, score, box.crowd, box.ignore, box.keypoints or ()),
     )
