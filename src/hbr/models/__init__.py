@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from hbr.files import sha256
     from hbr.models.checkpoint import Checkpoint, build, read_checkpoint, save_checkpoint
     from hbr.models.config import RestorerConfig
-    from hbr.models.files import WeightsError
     from hbr.models.loading import load_model
     from hbr.models.onestep import OneStepRestorer
     from hbr.models.protocol import Capabilities, Conditions, Model, Place
-    from hbr.weights import available
+    from hbr.weights import WeightsError, available
 
 _HOMES = {
     "Capabilities": "hbr.models.protocol",
@@ -25,7 +24,7 @@ _HOMES = {
     "OneStepRestorer": "hbr.models.onestep",
     "Place": "hbr.models.protocol",
     "RestorerConfig": "hbr.models.config",
-    "WeightsError": "hbr.models.files",
+    "WeightsError": "hbr.weights",
     "available": "hbr.weights",
     "build": "hbr.models.checkpoint",
     "load_model": "hbr.models.loading",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hbr.models.files import WeightsError
+from hbr.weights import WeightsError
 
 T = TypeVar("T")
 

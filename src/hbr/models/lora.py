@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hbr.models.checkpoint import check_weights
 from hbr.models.config import LoRAConfig
-from hbr.models.files import WeightsError
+from hbr.weights import WeightsError
 
 Targets = Mapping[str, tuple[str, ...]]
 """Adapter → names of the layers that it sits on."""

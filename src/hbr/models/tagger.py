@@ -20,9 +20,9 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput, BertSelfOutput
 
 from hbr.models.config import TaggerConfig
-from hbr.models.files import WeightsError
 from hbr.models.hfie import ImageEncoder
 from hbr.models.kept_text import KeptText
+from hbr.weights import WeightsError
 
 
 class Tagger(nn.Module):

@@ -22,8 +22,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from hbr.config import ConfigError, from_dict
 from hbr.errors import one_line
 from hbr.models.config import TextEncoderConfig, TextPromptConfig
-from hbr.models.files import WeightsError
 from hbr.models.kept_text import KeptText
+from hbr.weights import WeightsError
 
 # settings of CLIP that change its numbers, and that the configuration does not have
 _FIXED = ("layer_norm_eps",)

@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from hbr.errors import HbrError, one_line
 from hbr.files import making_folder, write_text
 from hbr.models.exporting.card import About, model_card, recipe_text, usage_with_hbr
-from hbr.models.files import WeightsError
+from hbr.weights import WeightsError
 
 MODEL_FILE = "model.safetensors"
 

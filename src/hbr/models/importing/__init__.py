@@ -14,7 +14,6 @@ import torch
 
 from hbr.errors import ExitCode, HbrError
 from hbr.models.checkpoint import Checkpoint, save_checkpoint
-from hbr.models.files import WeightsError
 from hbr.models.importing.adapters import import_lora
 from hbr.models.importing.base import load_base, load_diffusers_base
 from hbr.models.importing.networks import import_network
@@ -29,6 +28,7 @@ from hbr.models.importing.reading import describe_size
 from hbr.models.importing.recognition import must_be, recognise
 from hbr.models.importing.tagger import put_into_base
 from hbr.models.prompt_files import with_prompt
+from hbr.weights import WeightsError
 
 Kind = Literal["osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"]
 KINDS: tuple[str, ...] = get_args(Kind)

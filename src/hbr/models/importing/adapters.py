@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
 from hbr.models.config import LoRAConfig
-from hbr.models.files import WeightsError
 from hbr.models.importing.reading import load_json, load_pickle, load_safetensors, origin
+from hbr.weights import WeightsError
 
 T = TypeVar("T")
 

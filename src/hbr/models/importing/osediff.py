@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
 from hbr.models.config import LoRAConfig
-from hbr.models.files import WeightsError
 from hbr.models.importing.reading import load_pickle, origin, require_tensors
+from hbr.weights import WeightsError
 
 _UNET = {
     "default_encoder": "unet_lora_encoder_modules",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hbr.errors import one_line
 from hbr.files import sha256
-from hbr.models.files import WeightsError
+from hbr.weights import WeightsError
 
 
 def load_pickle(path: Path) -> Any:

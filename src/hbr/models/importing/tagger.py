@@ -18,14 +18,13 @@ from torch import Tensor
 from hbr.config import ConfigError
 from hbr.models.checkpoint import Checkpoint, check_weights
 from hbr.models.config import DAPEConfig, ImageEncoderConfig, RestorerConfig, TaggerConfig
-from hbr.models.files import WeightsError
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.importing.ram import read_ram, read_swin
 from hbr.models.importing.reading import describe_size, load_pickle, origin, require_tensors
 from hbr.models.kept_text import as_bytes
 from hbr.models.tagger import Tagger, write_list
 from hbr.models.text import load_text_encoder
-from hbr.weights import find_weights
+from hbr.weights import WeightsError, find_weights
 
 # lists that the publisher keeps with the code
 TAG_LIST = "ram_tag_list.txt"
