@@ -281,7 +281,7 @@ def test_the_search_for_cycles_finds_them(where: str, tmp_path: Path) -> None:
 
 
 # Public names of classes and types that two modules define; to be emptied.
-KNOWN_NAMESAKES = {"Dtype", "Entry", "Found", "Kind", "Progress", "Report", "Row", "Tagger"}
+KNOWN_NAMESAKES = {"Entry", "Found", "Kind", "Progress", "Report", "Row", "Tagger"}
 
 
 def test_a_public_name_stands_for_one_thing() -> None:

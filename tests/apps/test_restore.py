@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS, Color, Dtype, _exit_code
+from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS, Color, DtypeOption, _exit_code
 from hbr.errors import ExitCode
 from hbr.restoration.batch import BatchTally, FileRecord
 
@@ -195,7 +195,7 @@ def test_the_choices_are_those_of_the_rooms_below() -> None:
     from hbr.restoration.inputs import SCALES
 
     assert [c.value for c in Color] == list(COLOR_FIXES)
-    assert [d.value for d in Dtype] == ["auto", *DTYPES]
+    assert [d.value for d in DtypeOption] == ["auto", *DTYPES]
     assert SCALES == (0.25, 8)
     assert DEFAULT_MAX_PIXELS == image.DEFAULT_MAX_PIXELS
 

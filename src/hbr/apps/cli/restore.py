@@ -28,7 +28,7 @@ class Color(StrEnum):
     none = "none"
 
 
-class Dtype(StrEnum):
+class DtypeOption(StrEnum):
     """Precision of the computation."""
 
     auto = "auto"
@@ -72,7 +72,9 @@ def restore(
         Color, typer.Option(help="How the colours of the input are kept.")
     ] = Color.wavelet,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the computation.")] = Dtype.auto,
+    dtype: Annotated[
+        DtypeOption, typer.Option(help="Precision of the computation.")
+    ] = DtypeOption.auto,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="For models that draw random numbers.")
     ] = 0,

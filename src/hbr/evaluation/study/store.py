@@ -100,7 +100,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Place:
+class RaterPlace:
     """Where a rater is: `answered` of `total` trials, and the `trial` to show, None at the end."""
 
     answered: int
@@ -192,7 +192,7 @@ class Study:
             db.executemany("INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?)", rows)
             return int(number)
 
-    def place(self, code: str, position: int | None = None) -> Place:
+    def place(self, code: str, position: int | None = None) -> RaterPlace:
         """Where the rater is; with `position`, an earlier trial of theirs to look at again.
 
         Raises:
@@ -211,7 +211,7 @@ class Study:
         first_open = open_ones[0] if open_ones else len(trials)
         at = first_open if position is None else max(0, min(position, first_open))
         shown = self._shown(trials, at) if at < len(trials) else None
-        return Place(len(trials) - len(open_ones), len(trials), shown)
+        return RaterPlace(len(trials) - len(open_ones), len(trials), shown)
 
     def answer(self, code: str, trial: str, value: int, ms: int | None = None) -> None:
         """Take an answer; the same again changes nothing, another one replaces it.
