@@ -16,6 +16,7 @@ Usage: python benchmarks/nano_quality.py [PHOTOS] [--model nano --model other=FI
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,13 +27,15 @@ from machine import machine
 
 import hbr
 from hbr.image import Photo, write_photo
-from hbr.metrics import Metric, load_metric
+from hbr.metrics import Metric, MetricError, load_metric
 from hbr.models import load_model
 from hbr.training.config import ValidationConfig
 from hbr.training.data import validation_pairs
 
 PHOTOS = Path("../shared/photos/clothing-co-parsing/val")
 METRICS = ("psnr-rgb", "ssim-rgb", "log-spectrum")
+# computed if their weights are here: hbr fetch lpips-alex lpips-vgg dists niqe brisque
+WITH_WEIGHTS = ("lpips-alex", "lpips-vgg", "dists", "niqe", "brisque")
 
 Restore = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Restored pixels of the damaged ones; the undamaged ones are for prompts alone."""
@@ -48,9 +51,7 @@ def main() -> None:
     parser.add_argument("--niqe", type=Path, help="a model of sharp photos: hbr metrics fit-niqe")
     parser.add_argument("--pictures", type=Path, help="where to put side-by-side pictures")
     args = parser.parse_args()
-    metrics = [load_metric(name) for name in METRICS]
-    if args.niqe:
-        metrics.append(load_metric("niqe", weights=args.niqe))
+    metrics = [load_metric(name) for name in METRICS] + _with_weights(args.niqe)
     models = dict(_model(spec, args.color) for spec in args.model or ["nano"])
     methods: dict[str, Restore] = {
         "input": lambda lq, _: lq,
@@ -72,6 +73,17 @@ def main() -> None:
             rows[name].append([*scores, _grid(image)])
     ids = [*(metric.info.id for metric in metrics), "grid-8"]
     print(json.dumps(_summary(ids, rows, list(models), args), indent=1))
+
+
+def _with_weights(niqe: Path | None) -> list[Metric]:
+    """The metrics whose weights are on this machine; what is left out is told."""
+    found = []
+    for name in WITH_WEIGHTS:
+        try:
+            found.append(load_metric(name, weights=niqe if name == "niqe" else None))
+        except MetricError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
 
 
 def _model(spec: str, color: str) -> tuple[str, Restore]:

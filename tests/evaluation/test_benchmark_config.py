@@ -127,3 +127,17 @@ def test_names_that_are_none(tmp_path: Path) -> None:
         load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "m.yaml")})
     with pytest.raises(ConfigError, match="neither a folder of results nor a YAML file"):
         load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "none")})
+
+
+def test_metrics_whose_weights_are_not_here_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME", "HBR_WEIGHTS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    found = load_benchmark("nano", {"photos": "p"})
+    assert found.without_weights == ("brisque", "dists", "lpips-alex", "lpips-vgg", "niqe")
+    before = found.config.data_sets["photos"].metrics
+    (tmp_path / "niqe.npz").touch()
+    found = load_benchmark("nano", {"photos": "p"})
+    assert found.without_weights == ("brisque", "dists", "lpips-alex", "lpips-vgg")
+    assert found.config.data_sets["photos"].metrics == (*before, "niqe")

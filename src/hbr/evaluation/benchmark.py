@@ -97,6 +97,9 @@ def run_benchmark(
         f"{name} is left out; --data {missing[0]}=PATH brings it in"
         for name, missing in benchmark.left_out.items()
     ]
+    warnings += [
+        f"{id} is left out; `hbr fetch {id}` gets its weights" for id in benchmark.without_weights
+    ]
     if benchmark.not_run:
         warnings.append(f"not run, as their places were not given: {', '.join(benchmark.not_run)}")
     for name, config in benchmark.config.data_sets.items():

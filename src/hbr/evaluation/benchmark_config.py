@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +17,7 @@ from hbr.errors import one_line
 from hbr.evaluation.methods import MethodConfig, read_method
 from hbr.evaluation.papers import TableRows, paper_table
 from hbr.metrics import MetricError, find_metric
+from hbr.weights import entries as known_weights
 
 # ${name} must be given by the user; ${name:-something} may be
 _PARAMETER = re.compile(r"\$\{([A-Za-z0-9_.*-]+?)(?::-([^}]*))?\}")
@@ -71,6 +73,7 @@ class DataSetConfig:
         strip_hq: endings taken off the names of references.
         people: COCO file with the people in the references, for the metrics of people.
         pose: ONNX file that finds key points in restored pictures.
+        with_weights: more metrics, each computed only if its weights are on this machine.
     """
 
     metrics: tuple[str, ...]
@@ -81,9 +84,11 @@ class DataSetConfig:
     strip_hq: tuple[str, ...] = ()
     people: Path | None = None
     pose: Path | None = None
+    with_weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every field; the names of metrics are looked up."""
+        _ids("with_weights", self.with_weights)
         check(len(self.metrics) > 0, "metrics", self.metrics, "one or more")
         check(len(set(self.ids)) == len(self.ids), "metrics", self.metrics, "each metric once")
         made = isinstance(self.lq, LqRecipe)
@@ -175,12 +180,14 @@ class Benchmark:
         config: what can be run with the paths that were given.
         left_out: data set → the parameters that were not given.
         not_run: method → the parameters that were not given.
+        without_weights: metrics that are not computed because their weights are not here.
     """
 
     name: str
     config: BenchmarkConfig
     left_out: Mapping[str, tuple[str, ...]]
     not_run: Mapping[str, tuple[str, ...]]
+    without_weights: tuple[str, ...] = ()
 
 
 def _ids(field_name: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -271,7 +278,28 @@ def load_benchmark(
         config = from_dict(BenchmarkConfig, _filled(values, given))
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    return Benchmark(name, config, lacking["data_sets"], lacking["methods"])
+    without = {id for d in config.data_sets.values() for id in _without_weights(d.with_weights)}
+    here = {name: _with_weights(d, without) for name, d in config.data_sets.items()}
+    config = dataclasses.replace(config, data_sets=here)
+    left_out = lacking["data_sets"], lacking["methods"]
+    return Benchmark(name, config, *left_out, tuple(sorted(without)))
+
+
+def _without_weights(names: Iterable[str]) -> list[str]:
+    """The ids of the metrics whose weights are not on this machine."""
+    needs = {id: find_metric(id).weights for id in _ids("with_weights", names)}
+    return [
+        id
+        for id, weights in needs.items()
+        if any(not known_weights()[w].installed for w in weights)
+    ]
+
+
+def _with_weights(config: DataSetConfig, without: Container[str]) -> DataSetConfig:
+    """The data set with those of its `with_weights` among its metrics that can be computed."""
+    here = [id for id in _ids("with_weights", config.with_weights) if id not in without]
+    more = tuple(id for id in here if id not in config.ids)
+    return dataclasses.replace(config, metrics=(*config.metrics, *more), with_weights=())
 
 
 def _method_values(place: str) -> dict[str, Any]:
