@@ -1,9 +1,11 @@
-"""What the HTML pages have in common: templates that escape, the style sheet, images inside."""
+"""What pages have in common: templates that escape, the style sheet, images inside, Markdown."""
 
 from __future__ import annotations
 
 import base64
 import io
+import re
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -52,3 +54,28 @@ def data_uri(picture: Image.Image, *, edge: int, quality: int = 82) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def markdown_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False
+) -> str:
+    """A table in Markdown.
+
+    Args:
+        heads, rows: cells in Markdown; line breaks and `|` do no harm.
+        numbers: all columns but the first hold numbers.
+    """
+    rest = len(heads) - 1
+    rule = "|---" + "|--:" * rest + "|" if numbers else "| ---" + " | ---" * rest + " |"
+    first, *others = map(_markdown_row, [heads, *rows])
+    return "\n".join([first, rule, *others])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    whole = (re.sub(r"(?<!\\)[|]", r"\\|", " ".join(cell.split())) for cell in cells)
+    return f"| {' | '.join(whole)} |"
+
+
+def markdown_text(text: str) -> str:
+    """Plain text in Markdown, on one line."""
+    return re.sub(r"[\\|*_`<[]", r"\\\g<0>", " ".join(text.split()))

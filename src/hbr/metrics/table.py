@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hbr.metrics.base import Better, FunctionMetric, Metric, MetricError, MetricInfo
+from hbr.pages import markdown_table
 from hbr.weights import WeightsError
 
 Y = "Y of BT.601, 16–235"
@@ -274,7 +275,7 @@ def load_metric(name: str, *, device: str = "cpu", weights: Path | None = None) 
 def table_as_markdown() -> str:
     """The table for `docs/metrics.md`, one line for each metric."""
     heads = ("id", "heading", "better", "kind", "licence", "needs", "source")
-    lines = [heads, ("---",) * len(heads)]
+    lines = []
     for info in METRICS.values():
         extra = f"`pip install hbr[{info.extra}]`" if info.extra else ""
         needs = [*info.needs, *(f"weights: {name}" for name in info.weights), extra]
@@ -282,7 +283,7 @@ def table_as_markdown() -> str:
         cells = (f"`{info.id}`", info.heading, f"{arrow} {info.better}", info.kind)
         rest = (info.licence, ", ".join(filter(None, needs)) or "nothing", info.source)
         lines.append((*cells, *rest))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(heads, lines) + "\n"
 
 
 def _resolve(place: str) -> Callable[..., Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hbr.curation.pipeline.stages.zscores import ExactMoments
 from hbr.curation.record import REASONS, FunnelStep
+from hbr.pages import markdown_table
 
 # Table 1 of OSDHuman: heading → what our metric is called.
 TABLE_1 = {
@@ -64,7 +65,7 @@ def card(
         "cut from photographs and filtered by `hbr curate` (HQ-ACF). "
         "`manifest.parquet` has a row for every candidate, with what decided it.",
         "## Splits",
-        _table(["split", "crops"], [[s, f"{n:,}"] for s, n in splits.items()]),
+        markdown_table(["split", "crops"], [[s, f"{n:,}"] for s, n in splits.items()]),
         "No image and no near-duplicate is shared between splits.",
         "## Quality",
         _quality(name, scores),
@@ -76,12 +77,12 @@ def card(
         "## From photos to crops",
         _funnel(funnel),
         "## Sources",
-        _table(
+        markdown_table(
             ["source", "images", "candidates", "kept"],
             [[s, *(f"{c[k]:,}" for k in ("images", "rows", "kept"))] for s, c in sources.items()],
         ),
         "## Licences",
-        _table(
+        markdown_table(
             ["licence", "crops"],
             [[licence or "not stated", f"{n:,}"] for licence, n in licences.items()],
         ),
@@ -99,7 +100,7 @@ def _quality(name: str, scores: Mapping[str, ExactMoments]) -> str:
     others = [n for n in sorted(scores) if n not in known]
     ours = [name, *map(_number, shown.values()), *(_number(scores[n].mean) for n in others)]
     theirs = ["PERSONA, as published", *map(_number, PERSONA.values()), *["–"] * len(others)]
-    return _table(["set", *shown, *others], [ours, theirs])
+    return markdown_table(["set", *shown, *others], [ours, theirs])
 
 
 def _number(value: float | None) -> str:
@@ -121,16 +122,7 @@ def _funnel(funnel: Sequence[FunnelStep]) -> str:
         rows.append([f"**{step.stage}**", f"{step.entered:,}", f"{step.passed:,}", ""])
         for reason, n in step.stopped.items():
             rows.append(["", "", f"−{n:,}", REASONS[step.stage][reason]])
-    return _table(["stage", "came", "went on", "why not"], rows)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return markdown_table(["stage", "came", "went on", "why not"], rows)
 
 
 def _size(n: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from hbr.evaluation.report.tables import (
     NONE,
@@ -16,6 +16,8 @@ from hbr.evaluation.report.tables import (
     verdict_line,
 )
 from hbr.evaluation.results import BenchmarkRun
+from hbr.pages import markdown_table
+from hbr.pages import markdown_text as md
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
@@ -28,19 +30,22 @@ _LATEX = {
 def as_markdown(run: BenchmarkRun) -> str:
     """Title, table, differences, failures and where the numbers come from."""
     table = build(run)
-    parts = [f"# {_md(run.title or run.name)}"]
-    parts += [f"**{_md(warning)}**" for warning in run.warnings]
-    parts += [_md(line) for line in (run.layout.caption, verdict_line(run)) if line]
-    parts.append(_markdown_table(*_rows(table, _md_entry)))
-    parts += [_md(note) for note in run.layout.notes]
+    parts = [f"# {md(run.title or run.name)}"]
+    parts += [f"**{md(warning)}**" for warning in run.warnings]
+    parts += [md(line) for line in (run.layout.caption, verdict_line(run)) if line]
+    parts.append(markdown_table(*_rows(table, _md_entry), numbers=True))
+    parts += [md(note) for note in run.layout.notes]
     legend = "Bold: best, underlined: second, of what was measured."
     parts.append(f"{legend} In brackets: the published number, and the difference to it." if
                  table.has_paper else legend)  # fmt: skip
     if run.differences:
-        parts += [f"## Against {_md(run.differences[0].other)}", _differences(run)]
+        parts += [f"## Against {md(run.differences[0].other)}", _differences(run)]
     if failures := list(failed(run)):
-        rows = [[_md(cell) for cell in row] for row in failures]
-        parts += ["## Failures", _markdown_table(["method", "data set", "picture", "why"], rows)]
+        rows = [[md(cell) for cell in row] for row in failures]
+        parts += [
+            "## Failures",
+            markdown_table(["method", "data set", "picture", "why"], rows, numbers=True),
+        ]
     parts += ["## Where the numbers come from", _provenance(run)]
     return "\n\n".join(parts) + "\n"
 
@@ -115,8 +120,8 @@ def _rows(table: Table, show: Callable[[TableEntry], str]) -> tuple[list[str], l
     several = len(table.groups) > 1
     heads = [table.corner]
     for column in table.columns:
-        heads.append(f"{_md(column.group)}<br>{column.heading}" if several else column.heading)
-    rows = [[_md(line.name), *(show(entry) for entry in line.entries)] for line in table.lines]
+        heads.append(f"{md(column.group)}<br>{column.heading}" if several else column.heading)
+    rows = [[md(line.name), *(show(entry) for entry in line.entries)] for line in table.lines]
     return heads, rows
 
 
@@ -128,7 +133,7 @@ def _md_entry(entry: TableEntry) -> str:
         text = f"<u>{text}</u>"
     if entry.paper:
         beside = ", ".join(part for part in (entry.difference, entry.verdict) if part)
-        text += f" ({entry.paper}{'; ' if beside else ''}{_md(beside)})"
+        text += f" ({entry.paper}{'; ' if beside else ''}{md(beside)})"
     return text
 
 
@@ -149,35 +154,23 @@ def _differences(run: BenchmarkRun) -> str:
         ends = f"{number(d.low, places, signed=True)} to {number(d.high, places, signed=True)}"
         word = {True: "better", False: "worse", None: "not told apart"}[d.better]
         name = run.metric(d.metric).name
-        rows.append([_md(d.method), _md(d.data_set), name, mean, ends, str(d.n), word])
+        rows.append([md(d.method), md(d.data_set), name, mean, ends, str(d.n), word])
     heads = ["method", "data set", "metric", "difference", "95 % interval", "pictures", ""]
-    return _markdown_table(heads, rows)
+    return markdown_table(heads, rows, numbers=True)
 
 
 def _provenance(run: BenchmarkRun) -> str:
     lines = [f"- hbr {run.version}, commit {run.commit or 'not known'}, {run.started}"]
     if run.paper:
-        lines.append(f"- published numbers: {_md(run.paper)}")
+        lines.append(f"- published numbers: {md(run.paper)}")
     for data in run.data_sets:
         about = "; ".join(p for p in (data.edition or "", data.status) if p)
-        lines.append(f"- {_md(data.name)}: {data.n} pictures; {_md(about) or NONE}; "
+        lines.append(f"- {md(data.name)}: {data.n} pictures; {md(about) or NONE}; "
                      f"checksum `{data.checksum or NONE}`")  # fmt: skip
-    lines += [f"- {_md(info.heading)}: {_md(info.source)}" for info in run.metrics]
-    lines += [f"- {_md(key)}: {_md(str(value))}" for key, value in run.machine.items()]
-    lines += [f"- {_md(key)}: {_md(str(value))}" for key, value in run.settings.items()]
+    lines += [f"- {md(info.heading)}: {md(info.source)}" for info in run.metrics]
+    lines += [f"- {md(key)}: {md(str(value))}" for key, value in run.machine.items()]
+    lines += [f"- {md(key)}: {md(str(value))}" for key, value in run.settings.items()]
     return "\n".join(lines)
-
-
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
-def _md(text: str) -> str:
-    text = " ".join(text.split())
-    for letter in "\\|*_`<[":
-        text = text.replace(letter, "\\" + letter)
-    return text
 
 
 def _tex(text: str) -> str:

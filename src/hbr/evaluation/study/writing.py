@@ -13,7 +13,7 @@ from hbr.config import to_dict
 from hbr.evaluation.study.analysis import Estimate, StudyReport
 from hbr.evaluation.study.plot import draw, inline_svg, png, ranked, svg
 from hbr.files import write_bytes, write_text
-from hbr.pages import environment
+from hbr.pages import environment, markdown_table, markdown_text
 
 NONE = "–"
 
@@ -60,12 +60,16 @@ def as_html(report: StudyReport, picture: str) -> str:
 
 def as_markdown(report: StudyReport) -> str:
     """Headings, tables and notes; the picture is beside it."""
-    parts = [f"# {_cell(report.title)}", f"“{_cell(report.question)}”", *_notes(report)]
-    parts += [f"**{_cell(warning)}**" for warning in report.warnings]
+    parts = [
+        f"# {markdown_text(report.title)}",
+        f"“{markdown_text(report.question)}”",
+        *_notes(report),
+    ]
+    parts += [f"**{markdown_text(warning)}**" for warning in report.warnings]
     parts.append("![Every method's results](plot.svg)")
     for heading, columns, rows in _tables(report):
-        lines = [_row(columns), "|".join(["", "---", *["--:"] * (len(columns) - 1), ""])]
-        parts += [f"## {heading}", "\n".join([*lines, *map(_row, rows)])]
+        cells = [list(map(markdown_text, row)) for row in rows]
+        parts += [f"## {heading}", markdown_table(columns, cells, numbers=True)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -188,14 +192,3 @@ def _quartiles(quartiles: tuple[float, ...]) -> list[str]:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return NONE if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(_cell, cells)) + " |"
-
-
-def _cell(value: str) -> str:
-    value = " ".join(value.split())
-    for letter in "\\|*_`<[":
-        value = value.replace(letter, "\\" + letter)
-    return value

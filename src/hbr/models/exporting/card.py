@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hbr.models.config import RestorerConfig
 from hbr.models.files import Header, read_header
 from hbr.models.inspection import count_parameters
 from hbr.models.protocol import ModelConfig
+from hbr.pages import markdown_table
 from hbr.weights import entries
 
 # what hubs call licences, where it is not the SPDX name in small letters
@@ -113,7 +114,7 @@ def model_card(about: About, *, usage: str) -> str:
         parts += ["## Figures", _figures(about.figures)]
     parts += ["## Sizes", _sizes(config, about.header.shapes)]
     if others := {k: v for k, v in card.items() if k not in _SHOWN_ELSEWHERE}:
-        parts += ["## What its file says", _table(("", ""), sorted(others.items()))]
+        parts += ["## What its file says", markdown_table(("", ""), sorted(others.items()))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -210,7 +211,7 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
 
 def _figures(figures: Figures) -> str:
     notes = [f"{figures.benchmark}; `{figures.command}` measures it again.", *figures.notes]
-    return f"{_table(figures.heads, figures.rows)}\n\n{' '.join(notes)}"
+    return f"{markdown_table(figures.heads, figures.rows)}\n\n{' '.join(notes)}"
 
 
 def _sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -222,16 +223,7 @@ def _sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> str:
             ("one step from", f"t = {config.timestep} of {config.schedule.steps}"),
             ("prompt", f"{config.prompt.kind}, {config.prompt.n_queries}×{config.prompt.width}"),
         ]
-    return _table(("", ""), rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return markdown_table(("", ""), rows)
 
 
 def _without_places(value: Any) -> Any:
