@@ -32,7 +32,7 @@ from hbr.curation.runs.run import curate
 from hbr.curation.runs.simulation import Cluster, Costs, simulate
 from hbr.curation.sources.configs import CocoConfig
 
-PERSONA = Path(__file__).parents[1] / "configs/curation/persona.yaml"
+PERSONA = Path(__file__).parents[1] / "src/hbr/recipes/curation/persona.yaml"
 
 
 def stages(sample: int) -> tuple[float, float]:

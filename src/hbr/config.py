@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hbr.errors import ExitCode, HbrError, one_line
+from hbr.recipes import find_recipe
 
 T = TypeVar("T")
 
@@ -106,23 +107,41 @@ def first_difference(
     return next((difference for difference in found if difference), None)
 
 
-def load_yaml(cls: type[T], path: str | Path) -> T:
-    """Read the YAML file `path` into the dataclass `cls`.
-
-    A file may say `base: OTHER.yaml`, relative to itself, and then only what it changes of the
-    other: mappings are merged key by key, anything else is replaced, lists too; so is a mapping of
-    another `kind`.
+def load_yaml(cls: type[T], path: str | Path, settings: Sequence[str] = ()) -> T:
+    """Read the YAML file `path`, with `settings` put over it, into the dataclass `cls`.
 
     Raises:
-        ConfigError: a file is missing, is not YAML, has itself as its base, or does not fit `cls`;
-            the file is named.
+        ConfigError: as `read_yaml`, or the file does not fit `cls`; the file is named.
     """
-    path = Path(path)
-    values = _read_over_base(path, ())
+    values = read_yaml(path, settings)
     try:
         return from_dict(cls, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def read_yaml(path: str | Path, settings: Sequence[str] = ()) -> Any:
+    """The values of a YAML file, put over those of its base.
+
+    A file may say `base: OTHER.yaml`, relative to itself, or `base: NAME` of a recipe of hbr, and
+    then only what it changes of the other: mappings are merged key by key, anything else is
+    replaced, lists too; so is a mapping of another `kind`.
+
+    Args:
+        path: the file.
+        settings: changes, `KEY=VALUE` each: the key with dots between its parts, as `optim.lr`, or
+            `phases.0.steps` in a list; the value as in YAML.
+
+    Raises:
+        ConfigError: a file is missing, is not YAML or has itself as its base; a setting has no
+            value, or its key leads into something that is not a mapping.
+    """
+    values = _read_over_base(Path(path), ())
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        check(bool(key and equals), "--set", setting, "KEY=VALUE, such as optim.lr=1e-4")
+        values = _set(values, key.split("."), _parse(text, f"--set {setting}"), key)
+    return values
 
 
 def _read_over_base(path: Path, above: tuple[Path, ...]) -> Any:
@@ -132,9 +151,11 @@ def _read_over_base(path: Path, above: tuple[Path, ...]) -> Any:
         return values
     name = values.pop("base")
     if not isinstance(name, str):
-        raise ConfigError(f"{path}: base is {name!r}; it must be a path")
+        raise ConfigError(f"{path}: base is {name!r}; it must be a path or the name of a recipe")
     above = (*above, path.resolve())
     base = path.parent / name
+    if not base.is_file():
+        base = find_recipe(name) or base
     if base.resolve() in above:
         raise ConfigError(f"{path}: base is {name!r}; it must not lead back to the file itself")
     under = _read_over_base(base, above)
@@ -144,14 +165,37 @@ def _read_over_base(path: Path, above: tuple[Path, ...]) -> Any:
 
 
 def _read_yaml(path: Path) -> Any:
+    try:
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
+
+
+def _parse(text: str, where: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {one_line(error)}") from None
+
+
+def _set(values: Any, keys: Sequence[str], value: Any, where: str) -> Any:
+    """`values` with another value under nested keys; a key of a list is a place in it, from 0."""
+    if not keys:
+        return value
+    key, *rest = keys
+    if isinstance(values, list):
+        ok = key.isdecimal() and int(key) < len(values)
+        check(ok, f"--set {where}: {key}", key, f"a place in the list, 0 to {len(values) - 1}")
+        changed = _set(values[int(key)], rest, value, where)
+        return [*values[: int(key)], changed, *values[int(key) + 1 :]]
+    ok = values is None or isinstance(values, dict)
+    check(ok, f"--set {where}: what holds {key}", values, "a mapping")
+    under = values or {}
+    return {**under, key: _set(under.get(key), rest, value, where)}
 
 
 def _over(base: Any, values: Any) -> Any:

@@ -16,7 +16,7 @@ from hbr.curation.pipeline.stages.quality import better, cheapest_first
 from hbr.curation.runs.run import curate
 from hbr.curation.sources.configs import CocoConfig, FolderConfig, VocConfig
 
-RECIPE = Path(__file__).parents[2] / "configs/curation/persona.yaml"
+RECIPE = Path(__file__).parents[2] / "src/hbr/recipes/curation/persona.yaml"
 SMALL_BACKBONE = {
     "embedding_size": 8,
     "hidden_sizes": [8, 8, 16, 16],

@@ -24,13 +24,14 @@ from hbr.models.importing.base import load_diffusers_base
 from hbr.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "curation")
-PAPER = ROOT / "configs/osdhuman/persona.yaml"
+RECIPE_FOLDER = ROOT / "src/hbr/recipes"
+RECIPES = sorted(p for p in RECIPE_FOLDER.rglob("*.yaml") if p.parent.name != "curation")
+PAPER = RECIPE_FOLDER / "osdhuman/persona.yaml"
 EDGE = 64
 
 
 def name_of(recipe: Path) -> str:
-    return "-".join(recipe.relative_to(ROOT / "configs").with_suffix("").parts)
+    return "-".join(recipe.relative_to(RECIPE_FOLDER).with_suffix("").parts)
 
 
 class Toys:
@@ -148,7 +149,6 @@ def test_the_recipe_of_the_paper_by_the_real_commands(toys, photo, run_hbr):
 
 
 def test_the_recipes_of_the_page_on_training_load(tmp_path):
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     assert blocks

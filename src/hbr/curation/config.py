@@ -302,22 +302,6 @@ class CurationConfig:
         check(0 <= self.errors <= 1, "errors", self.errors, "0 to 1")
 
 
-PEOPLE_PHOTOS = CurationConfig(
-    name="people-photos",
-    size=SizeConfig(longer=256, shorter=96),
-    quality=QualityConfig(
-        metrics=(
-            MetricConfig("clipping", 0.3),
-            MetricConfig("contrast", 20.0),
-            MetricConfig("detail", 1.75),
-            MetricConfig("noise", 6.0),
-        )
-    ),
-    splits=SplitsConfig(parts={"train": 0.9, "val": 0.1}),
-)
-"""What runs where no recipe is given: `configs/curation/people-photos.yaml`, in the package."""
-
-
 def plain(config: CurationConfig) -> dict[str, Any]:
     """Plain values of a configuration, alike for equal ones: 100 and 100.0 are both 100.0."""
     return to_dict(from_dict(CurationConfig, to_dict(config)))

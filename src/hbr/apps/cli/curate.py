@@ -13,6 +13,7 @@ import typer
 
 from hbr.apps.cli import curate_results
 from hbr.apps.cli.options import AsJson
+from hbr.apps.cli.recipes import Settings, recipe_file
 from hbr.apps.cli.reporting import print_json
 from hbr.errors import ExitCode
 
@@ -29,14 +30,9 @@ app.command("report")(curate_results.report)
 app.command("export")(curate_results.export)
 app.command("thresholds")(curate_results.thresholds)
 
-Config = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="[CONFIG.yaml]",
-        exists=True,
-        dir_okay=False,
-        help="The recipe, as in configs/curation; without one, its people-photos.",
-    ),
+Recipe = Annotated[
+    str,
+    typer.Argument(metavar="[RECIPE]", help="A name of hbr recipes list, or a YAML file."),
 ]
 Inputs = Annotated[
     list[str] | None,
@@ -63,12 +59,13 @@ def _curate() -> None:
 
 @app.command()
 def run(
-    config: Config = None,
+    name: Recipe = "people-photos",
     inputs: Inputs = None,
     out: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the data set and of the work.")
     ] = Path("curated"),
     detector: DetectorOption = None,
+    settings: Settings = None,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(help="Processes on this machine, or a cluster of Ray (extra `ray`)."),
@@ -116,7 +113,7 @@ def run(
     from hbr.curation.runs.status import Journal
     from hbr.processes import StopSignals
 
-    recipe = _recipe(config, inputs, detector)
+    recipe = _recipe(name, settings, inputs, detector)
     if max_errors is not None:
         recipe = dataclasses.replace(recipe, errors=max_errors)
     for option, value in (("--ray-address", address), ("--gpus", gpus)):
@@ -140,9 +137,10 @@ def run(
 
 @app.command()
 def plan(
-    config: Config = None,
+    name: Recipe = "people-photos",
     inputs: Inputs = None,
     detector: DetectorOption = None,
+    settings: Settings = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one a core.")
     ] = None,
@@ -164,7 +162,7 @@ def plan(
     from hbr.processes import cores
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
-    recipe = _recipe(config, inputs, detector)
+    recipe = _recipe(name, settings, inputs, detector)
     made = make_plan(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
     crew = cores() if workers is None else workers
     if as_json:
@@ -186,15 +184,17 @@ def plan(
         raise typer.Exit(ExitCode.WEIGHTS)
 
 
-def _recipe(config: Path | None, inputs: list[str] | None, detector: str | None) -> CurationConfig:
+def _recipe(
+    name: str, settings: list[str] | None, inputs: list[str] | None, detector: str | None
+) -> CurationConfig:
     """The recipe with what the command line puts in its place; its paths are whole."""
     import dataclasses
 
     from hbr.config import load_yaml
-    from hbr.curation.config import PEOPLE_PHOTOS, CurationConfig, DetectorConfig
+    from hbr.curation.config import CurationConfig, DetectorConfig
     from hbr.curation.sources.opening import guess_source
 
-    recipe = load_yaml(CurationConfig, config) if config else PEOPLE_PHOTOS
+    recipe = load_yaml(CurationConfig, recipe_file(name, "curation"), settings or ())
     if inputs:
         recipe = dataclasses.replace(recipe, sources=tuple(map(guess_source, inputs)))
     if not recipe.sources:

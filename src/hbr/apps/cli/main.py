@@ -20,6 +20,7 @@ from hbr.apps.cli import (
     methods,
     metrics,
     models,
+    recipes,
     restore,
     study,
     train,
@@ -58,6 +59,7 @@ app.add_typer(metrics.app, name="metrics")
 app.add_typer(curate.app, name="curate")
 app.command("degrade")(degrade.degrade)
 app.command("train")(train.train)
+app.add_typer(recipes.app, name="recipes")
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(study.app, name="study")

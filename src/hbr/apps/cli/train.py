@@ -11,17 +11,17 @@ from typing import Annotated
 
 import typer
 
+from hbr.apps.cli.recipes import Settings, recipe_file
 from hbr.distributed import rank, world_size
 from hbr.errors import ExitCode, OutOfMemoryError
 
 
 def train(
-    config: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CONFIG.yaml", exists=True, dir_okay=False, help="The recipe, as in configs/."
-        ),
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A name of hbr recipes list, or a YAML file."),
     ],
+    settings: Settings = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps: where it runs.")
     ] = "auto",
@@ -41,22 +41,21 @@ def train(
 
     Progress goes to stderr; the last line, on stdout, is the model file. Several GPUs, and several
     machines, train together under torchrun: see docs/training-cluster.md. --plan looks for no photo
-    and no weights; without --device it is for a CUDA device.
+    and loads no weights; without --device it is for a CUDA device.
     """
     if not plan and (as_json or processes != 1):
         raise typer.BadParameter("belongs to --plan", param_hint="--json, --processes")
 
-    from hbr.config import load_yaml
-    from hbr.training.config import TrainConfig
+    from hbr.training.recipe import load_recipe
 
-    recipe = load_yaml(TrainConfig, config)
+    config = load_recipe(recipe_file(recipe), settings or ())
     if out is not None:
-        recipe = dataclasses.replace(recipe, out=out)
+        config = dataclasses.replace(config, out=out)
 
     if plan:
         from hbr.apps.cli.train_plan import show_plan
 
-        show_plan(recipe, processes, "cuda" if device == "auto" else device, as_json=as_json)
+        show_plan(config, processes, "cuda" if device == "auto" else device, as_json=as_json)
         return
     from hbr.devices import choose_device, is_out_of_memory
     from hbr.training.loop import Trainer
@@ -66,7 +65,7 @@ def train(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--device") from None
     try:
-        trainer = Trainer(recipe, device=chosen, report=_report)
+        trainer = Trainer(config, device=chosen, report=_report)
         model = trainer.run()
     except KeyboardInterrupt:
         launcher = "launched as before, " if world_size() > 1 else ""

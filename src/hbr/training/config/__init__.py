@@ -1,4 +1,4 @@
-"""The configuration of a training, one to one with the YAML files under `configs/`."""
+"""The configuration of a training, one to one with the recipes of `hbr.recipes`."""
 
 from __future__ import annotations
 
