@@ -10,10 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from hbr.config import ConfigError, check, from_dict, to_dict
-from hbr.errors import one_line
+from hbr.config import ConfigError, check, from_dict, read_yaml, to_dict
 from hbr.evaluation.methods import MethodConfig, read_method
 from hbr.evaluation.papers import TableRows, paper_table
 from hbr.metrics import MetricError, find_metric
@@ -212,15 +209,16 @@ def read_raw(name: str) -> tuple[str, dict[str, Any]]:
         ConfigError: there is none, or it is not YAML.
     """
     if name in shipped():
-        source = files("hbr.evaluation").joinpath("benchmarks", f"{name}.yaml")
-        return name, yaml.safe_load(source.read_text(encoding="utf-8"))
+        return name, read_yaml(Path(__file__).with_name("benchmarks") / f"{name}.yaml")
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(
             f"no benchmark is called {name!r}; it may be a YAML file, or one of "
             f"{', '.join(shipped())}"
         )
-    return path.stem, _read_yaml(path)
+    values = read_yaml(path)
+    check(isinstance(values, dict), str(path), values, "a mapping")
+    return path.stem, values
 
 
 def parameters(values: Any) -> dict[str, str | None]:
@@ -310,18 +308,6 @@ def _method_values(place: str) -> dict[str, Any]:
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{place}: is neither a folder of results nor a YAML file of a method")
     return to_dict(read_method(path))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: is not a mapping")
-    return values
 
 
 def _texts(values: Any) -> Iterator[str]:

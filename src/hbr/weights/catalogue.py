@@ -10,9 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from hbr.config import check, from_dict
+from hbr.config import check, from_dict, read_yaml
 from hbr.files import sha256
 from hbr.weights.download import ByteProgress, fetch, weights_folder, weights_folders
 from hbr.weights.sources import DownloadError, KnownFile, WeightsError, check_file
@@ -140,7 +138,7 @@ class Entry:
 @cache
 def entries() -> dict[str, Entry]:
     """Every entry of the catalogue, by name, in the catalogue's order."""
-    rows = yaml.safe_load(Path(__file__).with_name("catalogue.yaml").read_text(encoding="utf-8"))
+    rows = read_yaml(Path(__file__).with_name("catalogue.yaml"))
     found = [from_dict(Entry, row, f"catalogue[{i}]") for i, row in enumerate(rows)]
     return {entry.name: entry for entry in found}
 

@@ -144,13 +144,12 @@ def _program_of(text: str) -> ProgramConfig | object | None:
     """The configuration in a method file; None if `text` is anything else."""
     if not text.endswith((".yaml", ".yml")) or not Path(text).is_file():
         return None
-    import yaml
-
+    from hbr.config import ConfigError, read_yaml
     from hbr.evaluation.methods import read_method
 
     try:
-        values = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        values = read_yaml(text)
+    except ConfigError:
         return None  # who reads it as a program says what is wrong
     is_method = isinstance(values, dict) and "method" in values
     return read_method(text) if is_method else None

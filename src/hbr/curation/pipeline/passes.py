@@ -7,6 +7,7 @@ of those that came to a crop. What they decide depends on the set alone.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -301,12 +302,7 @@ def _have_keypoints(store: Store, wanted: TaskSet) -> bool:
 
 def _groups(tables: Iterator[pa.Table]) -> Iterator[list[dict[str, Any]]]:
     """Rows in groups of one size, wherever the tables end: the file must not tell how it came."""
-    held: list[dict[str, Any]] = []
-    for table in tables:
-        for batch in table.to_batches(max_chunksize=_ROWS):
-            held += batch.to_pylist()
-            while len(held) >= _ROWS:
-                yield held[:_ROWS]
-                held = held[_ROWS:]
-    if held:
-        yield held
+    batches = (b for table in tables for b in table.to_batches(max_chunksize=_ROWS))
+    rows = (row for batch in batches for row in batch.to_pylist())
+    while group := list(itertools.islice(rows, _ROWS)):
+        yield group

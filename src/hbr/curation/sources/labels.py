@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from hbr.config import ConfigError
+from hbr.config import ConfigError, read_yaml
 from hbr.curation.sources.base import Box, BoxKind
-from hbr.errors import one_line
 from hbr.people.labels import normalised
 
 Role = Literal["person", "head", "crowd", "ignore"]
@@ -66,14 +64,8 @@ def load_vocabulary(name: str, extra: Path | None = None, people: Iterable[str] 
     Raises:
         ConfigError: `extra` cannot be used, or nobody knows the vocabulary.
     """
-    tables = [_read(resources.files(__package__).joinpath("labels.yaml").read_text("utf-8"))]
-    if extra is not None:
-        try:
-            tables.append(_read(extra.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise ConfigError(f"{extra}: {error.strerror or error}") from None
-        except (ConfigError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{extra}: {error}") from None
+    files = [Path(__file__).with_name("labels.yaml"), *([] if extra is None else [extra])]
+    tables = [_read(file) for file in files]
     known = {key for table in tables for key in table}
     if name not in known:
         raise ConfigError(f"vocabulary is {name!r}; it must be one of {', '.join(sorted(known))}")
@@ -85,19 +77,14 @@ def load_vocabulary(name: str, extra: Path | None = None, people: Iterable[str] 
     return Vocabulary(roles)
 
 
-def _read(text: str) -> dict[str, dict[Role, list[str]]]:
-    import yaml
-
-    try:
-        table: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {one_line(error)}") from None
+def _read(file: Path) -> dict[str, dict[Role, list[str]]]:
+    table: dict[str, dict[Role, list[str]]] = read_yaml(file)
     if not isinstance(table, dict):
-        raise ConfigError("it must be a mapping of vocabularies")
+        raise ConfigError(f"{file}: it must be a mapping of vocabularies")
     for name, entry in table.items():
         if not isinstance(entry, dict) or not set(entry) <= set(ROLES):
-            raise ConfigError(f"{name} must be a mapping with {', '.join(ROLES)}")
+            raise ConfigError(f"{file}: {name} must be a mapping with {', '.join(ROLES)}")
         for role, labels in entry.items():
             if not isinstance(labels, list) or not all(isinstance(x, str) for x in labels):
-                raise ConfigError(f"{name}.{role} must be a list of labels")
+                raise ConfigError(f"{file}: {name}.{role} must be a list of labels")
     return table

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import yaml
-
-from hbr.config import ConfigError, check, from_dict, load_yaml
+from hbr.config import ConfigError, check, from_dict, load_yaml, read_yaml
 from hbr.evaluation.methods.base import MethodError
 from hbr.evaluation.methods.config import ProgramConfig, ProgramSpec
 
@@ -17,8 +15,7 @@ from hbr.evaluation.methods.config import ProgramConfig, ProgramSpec
 @cache
 def known_programs() -> dict[str, ProgramSpec]:
     """Every program of the table, by the name that a configuration takes."""
-    text = Path(__file__).with_name("programs.yaml").read_text(encoding="utf-8")
-    rows = yaml.safe_load(text)
+    rows = read_yaml(Path(__file__).with_name("programs.yaml"))
     return {name: from_dict(ProgramSpec, row, name) for name, row in rows.items()}
 
 
