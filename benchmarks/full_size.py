@@ -34,7 +34,7 @@ def small() -> RestorerConfig:
     """The same network at toy width, to try this file."""
     encoder = ImageEncoderConfig(image_size=96, embed_dim=16, depths=(2, 2), num_heads=(2, 2))
     return RestorerConfig(
-        autoencoder=AutoencoderConfig((32, 32, 32, 32), layers_per_block=1),
+        autoencoder=AutoencoderConfig(block_out_channels=(32, 32, 32, 32), layers_per_block=1),
         unet=replace(
             UNetConfig(), block_out_channels=(32, 32, 32, 32), attention_head_dim=(1,) * 4
         ),

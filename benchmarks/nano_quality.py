@@ -60,7 +60,9 @@ def main() -> None:
     }
     names = [*methods, *(f"{name} on undamaged photos" for name in models), "photos themselves"]
     rows: dict[str, list[list[float]]] = {name: [] for name in names}
-    for i, pair in enumerate(validation_pairs(ValidationConfig(args.photos, count=args.count))):
+    for i, pair in enumerate(
+        validation_pairs(ValidationConfig(photos=args.photos, count=args.count))
+    ):
         hq, lq = (_pixels(x) for x in (pair.hq, pair.lq))
         images = {name: method(lq, hq) for name, method in methods.items()}
         if args.pictures:

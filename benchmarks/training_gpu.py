@@ -23,9 +23,9 @@ from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import PhaseConfig, TrainConfig
 from hbr.training.cost import plan
 from hbr.training.data import Pair, seeded
-from hbr.training.draws import Draws
 from hbr.training.losses import needed_networks
 from hbr.training.objectives import build_objective
+from hbr.training.random_state import RandomState
 from hbr.training.start import prepare
 from hbr.training.state import TrainState
 
@@ -49,7 +49,7 @@ def seconds_of_steps(config: TrainConfig, steps: int) -> list[float]:
         torch.cuda.synchronize()
         started = time.perf_counter()
         with torch.autocast("cuda", torch.bfloat16):
-            losses = objective.losses(model, pair, config.loss, Draws(seeded(0, step)))
+            losses = objective.losses(model, pair, config.loss, RandomState(seeded(0, step)))
         _update(state, losses.terms)
         assert losses.then is not None
         with torch.autocast("cuda", torch.bfloat16):

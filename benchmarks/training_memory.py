@@ -51,16 +51,20 @@ from hbr.training.config import (
 )
 from hbr.training.cost import plan
 from hbr.training.data import Pair, seeded
-from hbr.training.draws import Draws
 from hbr.training.losses import needed_networks
 from hbr.training.objectives import build_objective
+from hbr.training.random_state import RandomState
 from hbr.training.start import prepare
 from hbr.training.state import TrainState
 
-HALF = UNetConfig((160, 320, 640, 640), attention_head_dim=(5, 10, 20, 20))
-TOY = UNetConfig((32, 32, 32, 32), attention_head_dim=(1, 1, 1, 1))
-NEXT_TO_NOTHING = AutoencoderConfig((32, 32, 32, 32), layers_per_block=1, mid_attention=False)
-SMALLER_SWIN = ImageEncoderConfig(96, 96, (2, 2, 6, 2), (3, 6, 12, 24), window_size=3)
+HALF = UNetConfig(block_out_channels=(160, 320, 640, 640), attention_head_dim=(5, 10, 20, 20))
+TOY = UNetConfig(block_out_channels=(32, 32, 32, 32), attention_head_dim=(1, 1, 1, 1))
+NEXT_TO_NOTHING = AutoencoderConfig(
+    block_out_channels=(32, 32, 32, 32), layers_per_block=1, mid_attention=False
+)
+SMALLER_SWIN = ImageEncoderConfig(
+    image_size=96, embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=3
+)
 
 
 def training(
@@ -71,8 +75,8 @@ def training(
     whole = model.autoencoder is not NEXT_TO_NOTHING
     return TrainConfig(
         model=model,
-        data=DataConfig((PhotoSourceConfig(nowhere),)),
-        validation=ValidationConfig(nowhere),
+        data=DataConfig(sources=(PhotoSourceConfig(photos=nowhere),)),
+        validation=ValidationConfig(photos=nowhere),
         phases=(PhaseConfig(1000, size, 1),),
         out=nowhere,
         objective=RestorationConfig(lora=LoRAConfig(), vsd=VSDConfig()),
@@ -88,8 +92,12 @@ def cases(*, small: bool) -> dict[str, TrainConfig]:
     unet = TOY if small else HALF
     widths = (32, 32, 32, 32) if small else (64, 128, 256, 256)
     size = 128 if small else 256
-    alone = RestorerConfig(NEXT_TO_NOTHING, unet, TextPromptConfig())
-    whole = RestorerConfig(AutoencoderConfig(widths), unet, HFIEConfig(encoder=SMALLER_SWIN))
+    alone = RestorerConfig(autoencoder=NEXT_TO_NOTHING, unet=unet, prompt=TextPromptConfig())
+    whole = RestorerConfig(
+        autoencoder=AutoencoderConfig(block_out_channels=widths),
+        unet=unet,
+        prompt=HFIEConfig(encoder=SMALLER_SWIN),
+    )
     plain, checkpointed = MemoryConfig(), MemoryConfig(checkpointing=True)
     return {
         "unet": training(alone, size, plain),
@@ -106,7 +114,9 @@ def cases(*, small: bool) -> dict[str, TrainConfig]:
 
 def full_size() -> dict[str, TrainConfig]:
     """What is computed only."""
-    alone = RestorerConfig(NEXT_TO_NOTHING, UNetConfig(), TextPromptConfig())
+    alone = RestorerConfig(
+        autoencoder=NEXT_TO_NOTHING, unet=UNetConfig(), prompt=TextPromptConfig()
+    )
     whole = RestorerConfig()
     checkpointed = MemoryConfig(checkpointing=True)
     return {
@@ -142,7 +152,7 @@ def make_steps(config: TrainConfig, *, three: bool, steps: int = 2) -> None:
     pair = Pair(torch.rand(1, 3, size, size), torch.rand(1, 3, size, size))
     others = ThreeUNets(config) if three else None
     for step in range(steps):
-        draws = Draws(seeded(0, step))
+        draws = RandomState(seeded(0, step))
         if others is not None:
             others.step(model, pair, state, draws)
             continue
@@ -170,7 +180,9 @@ class ThreeUNets:
         self.optimizer = torch.optim.AdamW(trained)
         self.average = [p.detach().clone() for p in trained]
 
-    def step(self, model: OneStepRestorer, pair: Pair, state: TrainState, draws: Draws) -> None:
+    def step(
+        self, model: OneStepRestorer, pair: Pair, state: TrainState, draws: RandomState
+    ) -> None:
         """Both updates of a step."""
         p = model.prompt(pair.lq)
         z_l = model.encode(pair.lq)

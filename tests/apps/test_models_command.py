@@ -26,8 +26,17 @@ def hbr(*arguments: object) -> subprocess.CompletedProcess[str]:
 def model(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     config = RestorerConfig(
-        autoencoder=AutoencoderConfig((8, 8), layers_per_block=1, norm_num_groups=4),
-        unet=UNetConfig((8, 8), (True, True), (1, 1), 1, 8, 4),
+        autoencoder=AutoencoderConfig(
+            block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4
+        ),
+        unet=UNetConfig(
+            block_out_channels=(8, 8),
+            attention=(True, True),
+            attention_head_dim=(1, 1),
+            layers_per_block=1,
+            cross_attention_dim=8,
+            norm_num_groups=4,
+        ),
         prompt=TextPromptConfig(n_queries=2, width=8),
         native_size=64,
     )

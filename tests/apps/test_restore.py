@@ -191,10 +191,9 @@ def test_finished_work_needs_no_model(run_hbr: Run, photo: Write, tmp_path: Path
 def test_the_choices_are_those_of_the_rooms_below() -> None:
     from hbr import image
     from hbr.devices import DTYPES
-    from hbr.restoration.color import COLOR_FIXES
-    from hbr.restoration.inputs import SCALES
+    from hbr.restoration.settings import COLOR_FIXES, SCALES
 
-    assert [c.value for c in Color] == list(COLOR_FIXES)
+    assert [c.value for c in Color] == ["auto", *COLOR_FIXES]
     assert [d.value for d in DtypeOption] == ["auto", *DTYPES]
     assert SCALES == (0.25, 8)
     assert DEFAULT_MAX_PIXELS == image.DEFAULT_MAX_PIXELS
@@ -212,9 +211,9 @@ def test_the_choices_are_those_of_the_rooms_below() -> None:
 )
 def test_exit_codes(records: list[str], code: ExitCode) -> None:
     made = [
-        FileRecord("a", "failed", out_of_memory=True)
+        FileRecord(input="a", status="failed", out_of_memory=True)
         if status == "short of memory"
-        else FileRecord("a", status)  # type: ignore[arg-type]
+        else FileRecord(input="a", status=status)  # type: ignore[arg-type]
         for status in records
     ]
     assert _exit_code(BatchTally.of(made)) is code

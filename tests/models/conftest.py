@@ -29,8 +29,17 @@ def toy() -> OneStepRestorer:
         image_size=64, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, proj_dim=16
     )
     config = RestorerConfig(
-        autoencoder=AutoencoderConfig((16, 16), layers_per_block=1, norm_num_groups=8),
-        unet=UNetConfig((16, 32), (True, True), (1, 2), 1, 32, 8),
+        autoencoder=AutoencoderConfig(
+            block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8
+        ),
+        unet=UNetConfig(
+            block_out_channels=(16, 32),
+            attention=(True, True),
+            attention_head_dim=(1, 2),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            norm_num_groups=8,
+        ),
         prompt=HFIEConfig(encoder=encoder, n_queries=4, width=32, heads=2),
         native_size=64,
         name="toy",

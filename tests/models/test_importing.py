@@ -235,9 +235,9 @@ def test_osediff_with_a_wrong_key_names_it(goldens: Path, tmp_path: Path) -> Non
         ({**whole, modules: whole[modules][1:]}, "mid_block.attentions.0.proj_in"),
         ({**whole, "rank_unet": "four"}, "the rank is 'four'"),
         ({**whole, "rank_vae": 8}, "lora_A"),
-        ({**whole, "surprise": 1}, "'surprise' is not known"),
+        ({**whole, "surprise": 1}, "'surprise' is not part of an OSEDiff"),
         ({k: v for k, v in whole.items() if k != "rank_vae"}, "its rank_vae is missing"),
-        ({**whole, "state_dict_vae": {"a": "text"}}, "'a' is str, no tensor"),
+        ({**whole, "state_dict_vae": {"a": "text"}}, "'a' is str, not a tensor"),
     ]
     for values, message in cases:
         torch.save(values, tmp_path / "wrong.pkl")
@@ -317,7 +317,7 @@ def test_ram_alone_is_an_image_encoder_and_no_model(goldens: Path, tmp_path: Pat
     assert encoder.image_size == published["img_size"]
     assert encoder.swin.config.depths == published["depths"]
     assert encoder.image_proj.out_features == published["proj"]
-    with pytest.raises(WeightsError, match="an image encoder only, no restorer"):
+    with pytest.raises(WeightsError, match="contains only an image encoder, not a restorer"):
         load_model(out)
 
 
@@ -361,7 +361,7 @@ def test_ram_with_a_wrong_key_names_it(goldens: Path, tmp_path: Path) -> None:
             {k: v for k, v in whole.items() if k != f"{block}.attn.qkv.bias"},
             "q_proj.bias is missing",
         ),
-        ({**whole, f"{block}.extra.weight": torch.ones(1)}, "extra.weight is not known"),
+        ({**whole, f"{block}.extra.weight": torch.ones(1)}, "extra.weight is not a weight of RAM"),
         ({**whole, "image_proj.bias": torch.ones(3)}, r"image_proj.bias is \(3,\)"),
         ({k: v for k, v in whole.items() if "image_proj" not in k}, "image_proj.weight is missing"),
         ({}, "is missing"),
@@ -470,13 +470,13 @@ def test_a_lora_file_with_a_wrong_key_names_it(toy_file: Path, tmp_path: Path) -
     cases: list[tuple[dict[str, Tensor], str]] = [
         ({f"unet.{LAYER}.lora_A.weight": a}, f"{LAYER} lacks a matrix"),
         ({**good, "text_encoder.x.lora_A.weight": a + 1}, "text_encoder"),
-        ({**good, "unet.conv_in.weight": a + 1}, "conv_in.weight is no key of a LoRA"),
+        ({**good, "unet.conv_in.weight": a + 1}, "conv_in.weight is not a LoRA key"),
         ({**good, f"unet.{LAYER}.lora_B.weight": b[:5]}, r"lora_B.default.weight is \(5, 3\)"),
         (
             {"unet.none.lora_A.weight": a, "unet.none.lora_B.weight": b},
             "layer that the model does not have: none",
         ),
-        ({}, "holds no LoRA"),
+        ({}, "does not contain a LoRA"),
     ]
     for tensors, message in cases:
         file = lora_file(tmp_path / "lora.safetensors", tensors)

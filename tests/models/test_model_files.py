@@ -15,8 +15,8 @@ from hbr.models import (
     read_checkpoint,
     save_checkpoint,
 )
+from hbr.models.block_scaling import One, skip_unit_scaling
 from hbr.models.checkpoint import empty
-from hbr.models.division import One, skip_divisions_by_one
 from hbr.models.files import write_tensors
 
 
@@ -48,7 +48,7 @@ def test_divisions_by_one_are_left_out(toy: OneStepRestorer, toy_file: Path) -> 
     assert x / One() is x
     two = nn.Module()
     two.output_scale_factor = 2.0
-    skip_divisions_by_one(two)
+    skip_unit_scaling(two)
     assert two.output_scale_factor == 2.0
 
 
@@ -104,7 +104,7 @@ def test_damaged_and_foreign_files_are_errors(toy_file: Path, tmp_path: Path) ->
         load_model(cut)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": torch.ones(1)}, foreign)
-    with pytest.raises(WeightsError, match="no model of hbr"):
+    with pytest.raises(WeightsError, match="is not a model of hbr"):
         load_model(foreign)
     (tmp_path / "empty.safetensors").touch()
     with pytest.raises(WeightsError, match="damaged"):

@@ -108,10 +108,12 @@ def test_the_file_survives_another_round(dape_file, tmp_path):
     )
     _, shapes = read_metadata(again)
     assert shapes == read_metadata(dape_file)[1]
-    model = load_model(again, dtype=torch.bfloat16)
     images = torch.rand(1, 3, 64, 64)
-    assert model.prompt(images).dtype == torch.bfloat16
-    assert model(images).shape == images.shape
+    for dtype in (torch.float16, torch.bfloat16):
+        model = load_model(again, dtype=dtype)
+        assert model.prompt(images).dtype == dtype
+        assert model(images).isfinite().all()
+        assert model(images).shape == images.shape
     assert model.prompt.tagger.list.value == (list(toy_tagger.TAGS), list(toy_tagger.THRESHOLDS))
 
 
@@ -163,7 +165,7 @@ def test_half_of_a_file_is_an_error(dape_file, tmp_path):
     listing, tokenizer = "prompt.tagger.list.data", "prompt.text.tokenizer.data"
     with pytest.raises(WeightsError, match="list of tags is missing or damaged"):
         changed(**{listing: torch.tensor([255] * 9, dtype=torch.uint8) // 4}).prompt(image)
-    with pytest.raises(WeightsError, match="should hold is damaged"):
+    with pytest.raises(WeightsError, match="a text in the model file is damaged"):
         changed(**{listing: torch.full((9,), 255, dtype=torch.uint8)}).prompt(image)
     with pytest.raises(WeightsError, match=r"has 3 tags; its tagger knows 5"):
         changed(**{listing: tensors[listing][:30]}).prompt(image)

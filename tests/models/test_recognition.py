@@ -103,7 +103,7 @@ def test_an_unknown_layout_is_reported_and_not_guessed(
     with pytest.raises(WeightsError, match=told):
         import_weights(file, "auto", tmp_path / "o.safetensors")
     torch.save([torch.ones(1)], tmp_path / "list.pth")
-    with pytest.raises(WeightsError, match="it holds list, no named weights"):
+    with pytest.raises(WeightsError, match="it contains a list, not named weights"):
         import_weights(tmp_path / "list.pth", "auto", tmp_path / "o.safetensors")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.txt").touch()
@@ -230,5 +230,5 @@ def test_a_lora_for_other_modules_names_them(toy_file: Path, tmp_path: Path) -> 
 def test_peft_metadata_that_is_no_json_is_an_error(toy_file: Path, tmp_path: Path) -> None:
     names = (f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight")
     file = saved(tmp_path / "l.safetensors", *names, lora_adapter_metadata=json.dumps([1]))
-    with pytest.raises(WeightsError, match="lora_adapter_metadata is no JSON"):
+    with pytest.raises(WeightsError, match="lora_adapter_metadata is not JSON"):
         import_weights(file, "auto", tmp_path / "o.safetensors", base=toy_file)

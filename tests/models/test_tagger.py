@@ -225,7 +225,7 @@ def moved(tensors: dict[str, Tensor], level: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.clear(), "is no LoRA of DAPE"),
+        (lambda t: t.clear(), "is not a LoRA of DAPE"),
         (lambda t: t.update(weight=torch.zeros(1)), "weight is not known"),
         (
             lambda t: t.pop("visual_encoder.layers.0.blocks.0.attn.qkv.lora_B"),
@@ -233,7 +233,7 @@ def moved(tensors: dict[str, Tensor], level: str) -> dict[str, Tensor]:
         ),
         (
             lambda t: t.update({f"image_proj.lora_{m}": torch.zeros(3, 3) for m in "AB"}),
-            "image_proj is not known",
+            "image_proj is not part of a DAPE",
         ),
         (lambda t: t.update(moved(t, "9")), "which RAM does not have"),
         (lambda t: t.update(moved(t, "1")), r"RAM has \(32, 32\)"),

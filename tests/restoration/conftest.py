@@ -13,7 +13,7 @@ from hbr.image import read_photo
 from hbr.models import Capabilities
 
 # A native size of 256 makes an overlap of 32.
-SMALL = Capabilities(multiple_of=8, min_size=16, native_size=256)
+SMALL = Capabilities(multiple_of=8, min_size=16, native_size=256, dtypes=("float32",))
 
 
 class Network(nn.Module):

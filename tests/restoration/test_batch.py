@@ -204,7 +204,7 @@ class TestClashes:
     def test_a_place_that_is_no_folder(self) -> None:
         make("a.jpg", "file")
         with pytest.raises(
-            PhotoError, match=r"^file/out: cannot be written to, .*file is no folder"
+            PhotoError, match=r"^file/out: cannot be written to, .*file is not a folder"
         ):
             plan_batch(["a.jpg"], "file/out")
 
@@ -260,7 +260,7 @@ class TestBatch:
     def test_looking_does_nothing(self) -> None:
         make("a.png")
         (record,) = look_at(plan_batch(["a.png"], "out"))
-        assert record == FileRecord("a.png", "planned", "out/a.png")
+        assert record == FileRecord(input="a.png", status="planned", output="out/a.png")
         assert not Path("out").exists()
 
     def test_strict_ends_with_the_first_failure(self) -> None:

@@ -9,7 +9,7 @@ import torch
 
 import hbr
 from hbr.image import Photo, PhotoError, read_photo, write_photo
-from hbr.models import OneStepRestorer, RestorerConfig, WeightsError, save_checkpoint
+from hbr.models import OneStepRestorer, RestorerConfig, WeightsError, loading, save_checkpoint
 from hbr.models.config import (
     AutoencoderConfig,
     HFIEConfig,
@@ -19,6 +19,7 @@ from hbr.models.config import (
 )
 from hbr.restoration import Restored, Restorer
 from hbr.restoration.inputs import as_photo, resized_pixels
+from hbr.weights import catalogue
 
 
 @pytest.fixture
@@ -29,10 +30,21 @@ def same(identity):
 @pytest.fixture(scope="module")
 def toy_file(tmp_path_factory):
     """A model file of the real class, with random weights."""
-    encoder = ImageEncoderConfig(64, 16, (2, 2), (2, 2), 4, 16)
+    encoder = ImageEncoderConfig(
+        image_size=64, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, proj_dim=16
+    )
     config = RestorerConfig(
-        autoencoder=AutoencoderConfig((16, 16), layers_per_block=1, norm_num_groups=8),
-        unet=UNetConfig((16, 32), (True, True), (1, 2), 1, 32, 8),
+        autoencoder=AutoencoderConfig(
+            block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8
+        ),
+        unet=UNetConfig(
+            block_out_channels=(16, 32),
+            attention=(True, True),
+            attention_head_dim=(1, 2),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            norm_num_groups=8,
+        ),
         prompt=HFIEConfig(encoder=encoder, n_queries=4, width=32, heads=2),
         native_size=64,
     )
@@ -86,7 +98,7 @@ def test_grey_and_alpha_arrays_are_taken(same):
         (torch.zeros(1, 1, 3, 4, 4), r"\[1, 1, 3, 4, 4\]"),
         (torch.zeros(4, 4, 3), r"\[4, 4, 3\]"),
         (torch.zeros(3, 4, 4, dtype=torch.uint8), r"the tensor is torch.uint8"),
-        (torch.full((3, 4, 4), torch.nan), r"the tensor holds values that are not numbers"),
+        (torch.full((3, 4, 4), torch.nan), r"the tensor contains values that are not numbers"),
     ],
 )
 def test_what_is_no_picture_is_one_clear_line(same, given, message):
@@ -109,9 +121,9 @@ def test_a_file_that_cannot_be_read_is_named(same, tmp_path):
         ({"scale": 0.1}, r"scale is 0.1; it must be 0.25 to 8"),
         ({"scale": float("nan")}, r"scale is nan"),
         ({"scale": 9}, r"scale is 9"),
-        ({"color": "sepia"}, r"color is 'sepia'; it must be one of wavelet, adain, none"),
+        ({"color": "sepia"}, r"color is 'sepia'; it must be one of auto, wavelet, adain, none"),
         ({"tile": 8}, r"tile is 8; it must be auto, 0 or at least 16"),
-        ({"tile": "big"}, r"tile is 'big'; it must be auto, 0 or at least 16"),
+        ({"tile": "big"}, r"tile is 'big'; it must be auto or a whole number from 0"),
         ({"batch": 0}, r"batch is 0; it must be auto or 1 or more"),
         ({"seed": "x"}, r"seed is 'x'; it must be a whole number"),
         ({"scale": 8, "max_pixels": 5000}, r"at scale 8 the photo has 240×320 pixels"),
@@ -237,7 +249,7 @@ def test_a_seed_fixes_what_a_model_draws_and_leaves_the_callers_numbers_alone(sm
     assert (restorer(photo, seed=2, tile=128).pixels != first).any()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "auto"])
 def test_the_real_class_restores_from_a_file_and_repeats_itself(toy_file, dtype):
     restorer = Restorer.from_pretrained(toy_file, device="cpu", dtype=dtype)
     photo = noise(150, 90, 3)
@@ -249,7 +261,21 @@ def test_the_real_class_restores_from_a_file_and_repeats_itself(toy_file, dtype)
     assert restored.provenance["sha256"] == hashlib.sha256(toy_file.read_bytes()).hexdigest()
     assert restored.provenance["tiles"] > 1
     assert dtype in ("auto", restored.provenance["dtype"])
+    if dtype == "float16":  # more precise than bfloat16, and as far from overflowing as it must be
+        exact = Restorer.from_pretrained(toy_file, device="cpu", dtype="float32")(photo)
+        assert np.abs(restored.pixels.astype(int) - exact.pixels.astype(int)).max() <= 4
     assert not any(p.requires_grad for p in restorer.model.parameters())
+
+
+def test_a_model_file_is_hashed_once_and_loaded_once(toy_file, monkeypatch):
+    hashed, loaded = [], []
+    hash_of, load = catalogue.sha256, loading.load
+    monkeypatch.setattr(catalogue, "sha256", lambda path: hashed.append(path) or hash_of(path))
+    monkeypatch.setattr(loading, "load", lambda *args: loaded.append(args) or load(*args))
+    for name in (toy_file, "nano"):
+        restorer = Restorer.from_pretrained(name, device="cpu", dtype="auto")
+        assert restorer.sha256 == hash_of(hashed[-1])
+    assert (len(hashed), len(loaded)) == (2, 2)
 
 
 def test_wrong_devices_precisions_and_weights_are_errors(toy_file, tmp_path):
@@ -259,8 +285,8 @@ def test_wrong_devices_precisions_and_weights_are_errors(toy_file, tmp_path):
         Restorer.from_pretrained(toy_file, device="cuda:99")
     with pytest.raises(ValueError, match=r"dtype is 'int8'; it must be one of auto, "):
         Restorer.from_pretrained(toy_file, device="cpu", dtype="int8")
-    with pytest.raises(ValueError, match=r"dtype is 'float16'"):
-        Restorer.from_pretrained(toy_file, device="cpu", dtype="float16")
+    with pytest.raises(ValueError, match=r"dtype is 'float64'"):
+        Restorer.from_pretrained(toy_file, device="cpu", dtype="float64")
     with pytest.raises(WeightsError):
         Restorer.from_pretrained(tmp_path / "none.safetensors")
 
@@ -276,8 +302,17 @@ def test_the_prompt_comes_from_the_tile(toy_file):
 
 def test_a_fixed_prompt_serves_as_well(tmp_path):
     config = RestorerConfig(
-        autoencoder=AutoencoderConfig((16, 16), layers_per_block=1, norm_num_groups=8),
-        unet=UNetConfig((16, 32), (True, True), (1, 2), 1, 32, 8),
+        autoencoder=AutoencoderConfig(
+            block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8
+        ),
+        unet=UNetConfig(
+            block_out_channels=(16, 32),
+            attention=(True, True),
+            attention_head_dim=(1, 2),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            norm_num_groups=8,
+        ),
         prompt=TextPromptConfig(n_queries=4, width=32),
         native_size=64,
     )

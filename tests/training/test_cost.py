@@ -16,9 +16,9 @@ from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import TrainConfig
 from hbr.training.cost import HARDWARE, UTILISATION, Parameters, count_parameters, plan
 from hbr.training.data import Pair, seeded
-from hbr.training.draws import Draws
 from hbr.training.losses import load_networks
 from hbr.training.objectives import build_objective
+from hbr.training.random_state import RandomState
 from hbr.training.simulation import Meter, simulate
 from hbr.training.start import prepare
 
@@ -46,7 +46,7 @@ def in_numbers(config: TrainConfig) -> tuple[int, int]:
     with meter:
         shape = (phase.batch, 3, phase.crop, phase.crop)
         pair = Pair(torch.rand(shape), torch.rand(shape))
-        losses = objective.losses(model, pair, config.loss, Draws(seeded(0)))
+        losses = objective.losses(model, pair, config.loss, RandomState(seeded(0)))
         for terms in (lambda: losses.terms, losses.then):
             if terms is not None:
                 model.zero_grad()

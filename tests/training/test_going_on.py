@@ -19,7 +19,7 @@ from hbr.models import read_checkpoint
 from hbr.models.checkpoint import save_checkpoint
 from hbr.training.config import TrainConfig
 from hbr.training.loop import Trainer
-from hbr.training.resuming import check_unchanged
+from hbr.training.resume import check_unchanged
 from hbr.training.state import TrainingError
 
 FILE = Path("out/state.safetensors")

@@ -15,9 +15,9 @@ from hbr.models.onestep import OneStepRestorer
 from hbr.models.schedule import add_noise, alphas_cumprod, predicted_x0
 from hbr.training.config import TrainConfig, VSDConfig
 from hbr.training.data import Pair, TrainingPairs, seeded, validation_pairs
-from hbr.training.draws import Draws
 from hbr.training.loop import Trainer
 from hbr.training.objectives import build_objective, distillation
+from hbr.training.random_state import RandomState
 
 
 def rows(out: Path) -> list[dict[str, float]]:
@@ -84,7 +84,7 @@ def test_the_seed_and_the_step_decide_the_loss(tmp_path, kind, photos):
     losses = build_objective(config).losses
     pair = Pair(photos, photos * 0.9)
     first, again, other = (
-        sum(losses(model, pair, config.loss, Draws(seeded(0, step, 1))).terms.values())
+        sum(losses(model, pair, config.loss, RandomState(seeded(0, step, 1))).terms.values())
         for step in (3, 3, 4)
     )
     assert torch.equal(first, again)
@@ -180,7 +180,7 @@ def test_distillation_pulls_towards_what_the_prior_knows(tmp_path, prior, photos
     z = model.encode(photos).detach().requires_grad_()
     p = model.prompt(photos).detach()
     for guidance, pulls in ((1.0, False), (7.5, True)):
-        loss = distillation(model, z, p, VSDConfig(guidance=guidance), Draws(seeded(0, 0, 1)))
+        loss = distillation(model, z, p, VSDConfig(guidance=guidance), RandomState(seeded(0, 0, 1)))
         assert (loss.item() > 1e-9) == pulls
 
 

@@ -20,8 +20,8 @@ from hbr.config import ConfigError, from_dict
 from hbr.models import read_checkpoint
 from hbr.training.config import TrainConfig
 from hbr.training.data import TrainingPairs, seeded
-from hbr.training.draws import Draws
 from hbr.training.loop import Trainer
+from hbr.training.random_state import RandomState
 
 ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"lora": {"rank": 2}}}
 OBJECTIVES = {
@@ -82,11 +82,11 @@ def test_shares_and_parts_are_those_of_the_whole_batch(tmp_path):
         assert torch.equal(torch.cat([s.hq for s in shares]), whole.hq)
         assert torch.allclose(torch.cat([s.lq for s in shares]), whole.lq, atol=1e-5)
     like = torch.zeros(6, 4, 3, 3)
-    drawn = Draws(seeded(1))
+    drawn = RandomState(seeded(1))
     at = {"timesteps": ((0, 1000), like), "noise": (like,), "uniform": (like,)}
     expected = {name: getattr(drawn, name)(*given) for name, given in at.items()}
     for first in (0, 2, 4):
-        part = Draws(seeded(1), 6, first)
+        part = RandomState(seeded(1), 6, first)
         for name, given in at.items():
             got = getattr(part, name)(*given[:-1], like[first : first + 2])
             assert torch.equal(got, expected[name][first : first + 2])

@@ -18,9 +18,9 @@ from hbr.models.text import embed_text
 from hbr.restoration import Restorer
 from hbr.training.config import InitConfig, TrainConfig
 from hbr.training.data import Pair
-from hbr.training.draws import Draws
 from hbr.training.loop import Trainer
 from hbr.training.objectives import build_objective, distillation
+from hbr.training.random_state import RandomState
 from hbr.training.start import embed_negative, load_initial_weights
 
 # ../shared/goldens/osediff/base
@@ -322,7 +322,7 @@ def test_the_prior_is_guided_away_from_the_negative_prompt(base, tmp_path):
     p, z = io["prompt_embeds"], io["vsd_latents"].clone().requires_grad_()
 
     def loss(away):
-        draws = Draws(torch.Generator().manual_seed(3))
+        draws = RandomState(torch.Generator().manual_seed(3))
         return distillation(trainer.model, z, p, config.objective.vsd, draws, away)
 
     assert not torch.allclose(loss(negative), loss(None))
@@ -347,7 +347,7 @@ def test_training_and_validation_make_the_prompt_of_the_same_image(tmp_path, sou
     model.prompt.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     objective = build_objective(config)
     pair = Pair(*torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    objective.losses(model, pair, config.loss, Draws(torch.Generator()))
+    objective.losses(model, pair, config.loss, RandomState(torch.Generator()))
     objective.validate(model, pair, 0)
     expected = pair.hq if source == "hq" else pair.lq
     assert len(seen) == 2

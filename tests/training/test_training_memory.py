@@ -12,11 +12,11 @@ from hbr.models.onestep import OneStepRestorer
 from hbr.training.adapters import add_adapters, regularizer_adapters
 from hbr.training.config import LossConfig, TrainConfig
 from hbr.training.data import Pair, seeded
-from hbr.training.draws import Draws
 from hbr.training.loop import Trainer
 from hbr.training.losses import PixelTerms
 from hbr.training.memory import checkpoint_blocks, random_squares
 from hbr.training.objectives import build_objective
+from hbr.training.random_state import RandomState
 
 ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"lora": {"rank": 2}}}
 # with a level to halve in the autoencoder and attention in every place where diffusers has it
@@ -42,7 +42,7 @@ def gradients(checkpointed: bool, *, left_active: bool = False) -> tuple[Gradien
     model.unet.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_: computed.append(1))
     lq = torch.rand(2, 3, 32, 32, generator=seeded(0, 0))
     losses = build_objective(config).losses(
-        model, Pair(lq.flip(-1), lq), config.loss, Draws(seeded(0, 0, 1))
+        model, Pair(lq.flip(-1), lq), config.loss, RandomState(seeded(0, 0, 1))
     )
     if left_active:
         lora.activate(model.unet, regularizer_adapters(model.unet))
@@ -91,12 +91,12 @@ def test_a_training_with_and_without_checkpointing_is_the_same(tmp_path: Path) -
 def test_squares_of_latents_and_images_lie_at_the_same_place() -> None:
     places = torch.arange(64.0).view(1, 1, 8, 8).expand(300, 1, 8, 8)
     hq = torch.nn.functional.interpolate(places, scale_factor=4).expand(300, 3, 32, 32)
-    z, image = random_squares(places, hq, 20, Draws(seeded(0)))
+    z, image = random_squares(places, hq, 20, RandomState(seeded(0)))
     assert (z.shape, image.shape) == ((300, 1, 5, 5), (300, 3, 20, 20))
     assert torch.equal(torch.nn.functional.interpolate(z, scale_factor=4), image[:, :1])
     # each of the 4 × 4 corners comes up
     assert len(set(z[:, 0, 0, 0].tolist())) == 16
-    again, _ = random_squares(places, hq, 20, Draws(seeded(0)))
+    again, _ = random_squares(places, hq, 20, RandomState(seeded(0)))
     assert torch.equal(z, again)
 
 
@@ -110,7 +110,9 @@ def test_only_the_square_is_decoded_and_only_then_is_anything_drawn() -> None:
     for crop, cells in ((None, 16), (32, 8), (64, 16)):
         generator = seeded(1)
         before = generator.get_state()
-        terms = PixelTerms(decode_crop=crop)(model, z, hq, LossConfig(mse=1.0), Draws(generator))
+        terms = PixelTerms(decode_crop=crop)(
+            model, z, hq, LossConfig(mse=1.0), RandomState(generator)
+        )
         assert decoded.pop()[-2:] == (cells, cells)
         assert torch.equal(before, generator.get_state()) == (crop is None)
         (slope,) = torch.autograd.grad(terms["mse"], z, retain_graph=True)

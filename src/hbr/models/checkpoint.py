@@ -1,4 +1,4 @@
-"""One safetensors file holds a model: its weights, and its configuration in the metadata."""
+"""Model files: one safetensors file with the weights, and the configuration in its metadata."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from hbr.config import to_dict
-from hbr.models.division import skip_divisions_by_one
+from hbr.models.block_scaling import skip_unit_scaling
 from hbr.models.files import (
     Header,
     WeightsError,
@@ -22,9 +22,9 @@ from hbr.models.files import (
     read_tensors,
     write_tensors,
 )
-from hbr.models.kept_text import fit_texts
 from hbr.models.kinds import build_model
 from hbr.models.protocol import ModelConfig
+from hbr.models.text_buffer import fit_text_buffers
 
 __all__ = [
     "Checkpoint",
@@ -41,12 +41,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a model file holds.
+    """The content of a model file.
 
     Attributes:
         config: of the model.
         tensors: name → weight, as the model's `state_dict` names them.
-        card: what else the file says of itself (training, licence, …), text to text.
+        card: further metadata (training, licence, …).
     """
 
     config: ModelConfig
@@ -62,7 +62,7 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float32,
     card: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a model file; an existing one is replaced only by a whole new one.
+    """Write a model file atomically.
 
     Args:
         path: ends in `.safetensors`.
@@ -87,7 +87,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a model file.
 
     Raises:
-        WeightsError: it is missing, no safetensors, or not a model of hbr.
+        WeightsError: it is missing, not a safetensors file, or not a model of hbr.
     """
     header = read_header(path)
     with safe_open(path, framework="pt") as file:
@@ -96,10 +96,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> nn.Module:
-    """A model in float32 on the CPU with the checkpoint's weights, every one of them.
+    """Build a model in float32 on the CPU with the checkpoint's weights.
 
     Raises:
-        WeightsError: a weight is missing, left over or of another shape; the first is named.
+        WeightsError: a weight is missing, unexpected or of the wrong shape; the first is named.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
     header = Header(checkpoint.config, shapes, checkpoint.card)
@@ -109,15 +109,15 @@ def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> nn.Mo
 def load(
     path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> nn.Module:
-    """The model of a file, ready to run: in `dtype` on `device`, without a second copy in memory.
+    """Load the model of a file in `dtype` on `device`, without a second copy in memory.
 
     Raises:
-        WeightsError: the file is missing, damaged, or does not hold what its configuration needs.
+        WeightsError: the file is missing, damaged, or lacks weights that its configuration needs.
     """
     path = Path(path)
     header = read_header(path)
     tensors = read_tensors(path, header.shapes)
-    # on CPUs and on tensor cores convolutions are fastest with the channels last
+    # Convolutions are fastest with the channels last, on CPUs and on tensor cores.
     return assemble(header, tensors, path, device, dtype, torch.channels_last)
 
 
@@ -129,21 +129,21 @@ def assemble(
     dtype: torch.dtype = torch.float32,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> nn.Module:
-    """A model that takes each weight over as it comes; its own random ones are never made.
+    """Build a model from weights as they arrive, without ever initialising its own.
 
     Args:
-        header: the configuration, and what `tensors` will bring.
+        header: the configuration, and the shapes of `tensors`.
         tensors: name and weight; copied.
-        where: the weights come from, for messages.
+        where: the source of the weights, for messages.
         device: of the model.
         dtype: of its floating-point weights.
-        layout: of weights with four dimensions.
+        layout: of the weights with four dimensions.
 
     Raises:
-        WeightsError: a weight is missing, left over or of another shape; the first is named.
+        WeightsError: a weight is missing, unexpected or of the wrong shape; the first is named.
     """
     model = empty(header.config)
-    fit_texts(model, header.shapes)
+    fit_text_buffers(model, header.shapes)
     check_weights(
         {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
         header.shapes,
@@ -159,13 +159,13 @@ def assemble(
         for name, tensor in tensors
     }
     model.load_state_dict(placed, assign=True)
-    model.to(device)  # buffers that no file holds
-    skip_divisions_by_one(model)
+    model.to(device)  # buffers that are not in the file
+    skip_unit_scaling(model)
     return model.eval().requires_grad_(False)
 
 
 def empty(config: ModelConfig) -> nn.Module:
-    """A model whose parameters take no memory until weights are assigned to them."""
+    """A model on the meta device: its parameters take no memory until weights are assigned."""
     with init_empty_weights(include_buffers=False):
         return build_model(config)
 
@@ -173,10 +173,10 @@ def empty(config: ModelConfig) -> nn.Module:
 def check_weights(
     wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], where: str | Path
 ) -> None:
-    """Compare names and shapes of weights.
+    """Check the names and shapes of weights.
 
     Raises:
-        WeightsError: one is missing, of another shape or left over; the first is named.
+        WeightsError: one is missing, unexpected or of the wrong shape; the first is named.
     """
     for name, shape in wanted.items():
         if name not in given:

@@ -1,4 +1,4 @@
-"""The configuration of a one-step restorer, from nano to Stable Diffusion 2.1, as plain data."""
+"""The configuration of a one-step model, from nano to Stable Diffusion 2.1, as plain data."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from hbr.config import check
 from hbr.models.protocol import Capabilities
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """A diffusers `AutoencoderKL`; the defaults are Stable Diffusion 2.1-base's.
 
     Attributes:
         block_out_channels: width of each level; every level but the last halves the size.
-        layers_per_block: residual blocks a level (the decoder has one more).
+        layers_per_block: residual blocks per level (the decoder has one more).
         latent_channels: channels of z.
         norm_num_groups: groups of every GroupNorm.
-        mid_attention: one self-attention between the two residual blocks of the middle.
-        patch_size: pixels of a `patch_size`×`patch_size` square become channels before the encoder
-            and pixels again after the decoder; 1 is Stable Diffusion.
+        mid_attention: a self-attention between the two residual blocks of the middle.
+        patch_size: factor of the pixel-unshuffle before the encoder and of the pixel-shuffle after
+            the decoder; 1 is Stable Diffusion.
         scaling_factor: z is the posterior's mode times this.
     """
 
@@ -46,18 +46,19 @@ class AutoencoderConfig:
         return int(self.patch_size * 2 ** (len(self.block_out_channels) - 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """A diffusers `UNet2DConditionModel`; the defaults are Stable Diffusion 2.1-base's.
 
     Attributes:
         block_out_channels: width of each level; every level but the last halves the size.
-        attention: which levels have transformer blocks; one entry a level.
+        attention: which levels have transformer blocks; one entry per level.
         attention_head_dim: number of heads of each level (diffusers' historical name).
-        layers_per_block: residual blocks a level (the way up has one more).
+        layers_per_block: residual blocks per level (the up blocks have one more).
         cross_attention_dim: width of the prompt p.
         norm_num_groups: groups of every GroupNorm.
-        use_linear_projection: linear, not 1×1 convolution, around the transformer blocks.
+        use_linear_projection: linear layers instead of 1×1 convolutions around the transformer
+            blocks.
     """
 
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -86,12 +87,12 @@ class UNetConfig:
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageEncoderConfig:
     """The Swin transformer of RAM; the defaults are the published RAM's Swin-L.
 
     Attributes:
-        image_size: the input is resized to a square of this edge, in pixels.
+        image_size: edge in pixels of the square that the input is resized to.
         embed_dim: width of the first level; it doubles at each further one.
         depths, num_heads: blocks and heads of each level.
         window_size: edge of an attention window, in patches of 4×4 pixels.
@@ -122,7 +123,7 @@ class ImageEncoderConfig:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that the encoder gives: one a cell of the last level, and their mean."""
+        """Number of output tokens: one per cell of the last level, and their mean."""
         return (self.image_size // (4 * 2 ** (len(self.depths) - 1))) ** 2 + 1
 
     @property
@@ -131,7 +132,7 @@ class ImageEncoderConfig:
         return int(self.embed_dim * 2 ** (len(self.depths) - 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HFIEConfig:
     """The high-fidelity image embedder of OSDHuman: image tokens, then learnable queries.
 
@@ -163,12 +164,12 @@ class HFIEConfig:
 
 @dataclass(frozen=True)
 class TextPromptConfig:
-    """The prompt of one text for every image, kept in the checkpoint; a space is the null prompt.
+    """A fixed prompt of one text, stored in the checkpoint; a space is the null prompt.
 
     Attributes:
         n_queries, width: shape of the prompt.
-        text: what is embedded. A training embeds it with the text encoder of its base; without one
-            only a blank text is possible, whose prompt is zeros then.
+        text: what is embedded. A training embeds it with the text encoder of its base; without one,
+            only a blank text is possible, whose prompt is zero.
     """
 
     kind: Literal["text"] = "text"
@@ -182,14 +183,14 @@ class TextPromptConfig:
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaggerConfig:
     """RAM's tagger; the defaults are the published RAM's.
 
     Attributes:
-        encoder: the image encoder that it looks through.
-        n_tags: how many tags it knows.
-        width, mlp_width, heads, layers: of the layers in which the tags look at the image.
+        encoder: its image encoder.
+        n_tags: number of tags.
+        width, mlp_width, heads, layers: of the layers in which the tags attend to the image.
     """
 
     encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
@@ -207,15 +208,15 @@ class TaggerConfig:
         check(ok, "heads", self.heads, f"a divisor of the width {self.width}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TextEncoderConfig:
     """A CLIP text encoder; the defaults are Stable Diffusion 2.1-base's.
 
     Attributes:
-        vocabulary: how many tokens it knows.
-        length: tokens of every text; longer ones are cut.
+        vocabulary: number of known tokens.
+        length: tokens of every text; longer ones are truncated.
         width, mlp_width, heads, layers: of its transformer.
-        activation: between the two linear layers of each MLP, by transformers' name.
+        activation: between the two linear layers of each MLP, by its name in transformers.
     """
 
     vocabulary: int = 49408
@@ -236,16 +237,16 @@ class TextEncoderConfig:
 
 @dataclass(frozen=True)
 class DAPEConfig:
-    """The tags of the image as a text, or a text that the user writes: OSEDiff's prompt.
+    """The tags of the image as a text, or a text written by the user: OSEDiff's prompt.
 
-    All of it is frozen: a tagger (RAM, with SeeSR's DAPE merged in or without) and the text
+    Everything is frozen: a tagger (RAM, with or without SeeSR's DAPE merged in) and the text
     encoder of Stable Diffusion.
 
     Attributes:
-        tagger: what names the things in the image.
-        text: what embeds the names.
+        tagger: tags the image.
+        text: embeds the tags.
         template: the text; `{tags}` stands for the tags, joined by ", ". OSEDiff was trained with
-            the tags alone; its published restoring code writes "{tags}, ,".
+            the tags alone; its published inference code uses "{tags}, ,".
     """
 
     kind: Literal["dape"] = "dape"
@@ -293,11 +294,11 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Low-rank adapters that are trained beside frozen weights.
+    """Low-rank adapters on frozen weights.
 
     Attributes:
         rank: inner width of an adapter.
-        alpha: the adapter counts `alpha / rank` times; 8 with rank 4 is what OSEDiff's code runs.
+        alpha: the adapter is scaled by `alpha / rank`; OSEDiff's code uses 8 with rank 4.
     """
 
     rank: int = 4
@@ -309,18 +310,18 @@ class LoRAConfig:
         check(self.alpha > 0, "alpha", self.alpha, "above 0")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RestorerConfig:
-    """A one-step restorer; `RestorerConfig()` is OSDHuman on Stable Diffusion 2.1-base.
+    """A one-step model; `RestorerConfig()` is OSDHuman on Stable Diffusion 2.1-base.
 
     Attributes:
         prompt: what tells the U-Net what to restore.
-        timestep: T_L, where the one step starts.
+        timestep: T_L, from which the one step starts.
         native_size: edge in pixels of the images that the model was trained on.
-        name: for people.
+        name: for display.
     """
 
-    # no field: files do not name the kind of the models that came first
+    # not a field: files of one-step models do not name their kind
     kind: ClassVar[str] = "one-step"
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
@@ -353,6 +354,7 @@ class RestorerConfig:
             multiple_of=self.multiple_of,
             min_size=self.multiple_of,
             native_size=self.native_size,
+            dtypes=("bfloat16", "float16", "float32"),
             takes_prompt=isinstance(self.prompt, DAPEConfig),
         )
 

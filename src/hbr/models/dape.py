@@ -1,4 +1,4 @@
-"""The tags of the image as a text prompt: SeeSR's DAPE (Wu et al. 2024), as OSEDiff takes it over.
+"""The tags of the image as a text prompt: SeeSR's DAPE (Wu et al. 2024), as OSEDiff uses it.
 
 Shapes: b batch, q tokens, d width.
 """
@@ -17,7 +17,7 @@ from hbr.models.text import TextEncoder
 
 
 class DAPE(nn.Module):
-    """Names what the image shows, and embeds the names; frozen."""
+    """Tags the image and embeds the tags as text; frozen."""
 
     def __init__(self, config: DAPEConfig) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class DAPE(nn.Module):
         return self.embed(self.describe(image))
 
     def describe(self, image: Tensor) -> list[str]:
-        """What is embedded for each image [b, 3, h, w] in [0, 1]."""
+        """The text that is embedded for each image [b, 3, h, w] in [0, 1]."""
         return [
             self.template.replace("{tags}", ", ".join(tags)) for tags in self.tagger.tags(image)
         ]

@@ -1,6 +1,6 @@
-"""Model files as files: hash, head, tensors one by one, and writing them whole.
+"""Reading and writing model files: header, tensors one by one, and atomic writes.
 
-Hash and head are read without torch.
+The header is read without torch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAPPED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Header:
-    """What a model file says before its weights are read.
+    """The header of a model file.
 
     Attributes:
         config: of the model.
@@ -67,39 +67,39 @@ def require_one_step(config: ModelConfig, where: str | Path) -> RestorerConfig:
 
 
 def read_header(path: str | Path) -> Header:
-    """Read a model file's configuration and the shapes of its weights, not the weights.
+    """Read a model file's configuration and the shapes of its weights, but not the weights.
 
     Raises:
-        WeightsError: it is missing, no safetensors, or not a model of hbr.
+        WeightsError: it is missing, not a safetensors file, or not a model of hbr.
     """
     path = Path(path)
     metadata, shapes = read_metadata(path)
     found = metadata.pop("format", "")
     if found == IMAGE_ENCODER_FORMAT:
         raise WeightsError(
-            f"{path} holds an image encoder only, no restorer; "
+            f"{path} contains only an image encoder, not a restorer; "
             "`hbr models import RAM.pth --kind ram --base MODEL` puts one into a restorer"
         )
     if not is_model_format(found):
-        raise WeightsError(f"{path} is no model of hbr; `hbr models import` brings others in")
+        raise WeightsError(f"{path} is not a model of hbr; `hbr models import` converts others")
     try:
         config = model_config(json.loads(metadata.pop("config")))
     except (KeyError, json.JSONDecodeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its configuration does not fit: {error}") from None
+        raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
     return Header(config, shapes, metadata)
 
 
 def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """The text and the shapes in the head of any safetensors file.
+    """The metadata and the shapes in the header of any safetensors file.
 
     Raises:
-        WeightsError: it is missing, or no whole safetensors file.
+        WeightsError: it is missing, or not a complete safetensors file.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such model file")
     if path.suffix != ".safetensors":
         raise WeightsError(
-            f"{path} is no safetensors file; `hbr models import` brings other formats in"
+            f"{path} is not a safetensors file; `hbr models import` converts other formats"
         )
     try:
         with safe_open(path, framework="np") as file:
@@ -107,14 +107,14 @@ def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             return dict(file.metadata() or {}), shapes
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
 
 
 def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """The named tensors of a safetensors file, one after the other, mapped from the file.
+    """Iterate over the named tensors of a safetensors file, memory-mapped.
 
-    The file is mapped anew every few tensors: pages that were read count as memory of the process
-    until their mapping goes, and a model must not be in memory twice while it loads.
+    The file is mapped again every few tensors: pages that have been read count towards the memory
+    of the process until they are unmapped, and a model must not be in memory twice while it loads.
     """
     names = list(names)
     for start in range(0, len(names), _MAPPED_AT_ONCE):
@@ -126,10 +126,10 @@ def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]
 ) -> Path:
-    """Write a safetensors file beside its place, flush it, and move it there.
+    """Write a safetensors file atomically.
 
     Raises:
-        WeightsError: it cannot be written, as on a full disk; what was there is there still.
+        WeightsError: it cannot be written, as on a full disk; an existing file is unchanged.
     """
     from safetensors.torch import save_file
 
@@ -139,7 +139,7 @@ def write_tensors(
             part.touch()
             mode = part.stat().st_mode
             save_file(dict(tensors), part, metadata=metadata)
-            part.chmod(mode)  # safetensors puts a file in its place that only its owner may read
+            part.chmod(mode)  # safetensors makes the file readable by its owner only
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be written: {error}") from None
     return path

@@ -20,9 +20,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageEncoder(nn.Module):
-    """RAM's image encoder: Swin tokens with their mean in front, then a linear projection.
+    """RAM's image encoder: Swin tokens preceded by their mean, then a linear projection.
 
-    Source: Recognize Anything (2023); OSDHuman §3.2 takes it over frozen.
+    Source: Recognize Anything (2023); OSDHuman §3.2 uses it frozen.
     """
 
     mean: Tensor
@@ -49,7 +49,7 @@ class ImageEncoder(nn.Module):
         """Tokens before the projection: [b, 3, h, w] in [0, 1] → [b, n, width]."""
         size = (self.image_size, self.image_size)
         if image.shape[-2:] != size:
-            # without antialias, as the published tagger saw its images
+            # without antialiasing, as the published tagger does
             image = F.interpolate(image, size, mode="bilinear", align_corners=False)
         x = (image - self.mean) / self.std
         x = self.swin(pixel_values=x.to(self.image_proj.weight.dtype)).last_hidden_state
@@ -63,8 +63,8 @@ class ImageEncoder(nn.Module):
 class HFIE(nn.Module):
     """High-fidelity image embedder (OSDHuman §3.2): the image itself becomes the prompt.
 
-    Learnable queries attend over the tokens of the image encoder, which is RAM's and frozen in the
-    paper; the result takes the place of 77 text tokens in the U-Net's cross-attention.
+    Learnable queries attend to the tokens of the image encoder, which in the paper is RAM's and
+    frozen; the result replaces the 77 text tokens in the U-Net's cross-attention.
     """
 
     def __init__(self, config: HFIEConfig) -> None:

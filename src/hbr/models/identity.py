@@ -1,10 +1,10 @@
-"""A start near the identity, for restorers that are trained from scratch.
+"""Initialisation near the identity, for restorers that are trained from scratch.
 
-A group-normalised autoencoder with random weights takes thousands of steps to learn that its
-output should be its input. This sets it there before the first step: the latent is the
-low-frequency part of each patch's DCT, carried as s and −s, for which SiLU(s) − SiLU(−s) = s;
-every residual block adds nothing; the U-Net predicts nearly ε = 0. It needs an autoencoder of one
-level (`patch_size` does the downsampling). The U-Net then learns beside an autoencoder that works.
+A group-normalised autoencoder with random weights takes thousands of steps to learn to reproduce
+its input. This initialisation does so from the first step: the latent is the low-frequency part of
+each patch's DCT, carried as s and −s, for which SiLU(s) − SiLU(−s) = s; residual blocks add
+nothing; the U-Net predicts nearly ε = 0. It needs an autoencoder of one level (`patch_size` does
+the downsampling). The U-Net then trains with an autoencoder that already works.
 
 Shapes: k channels of pixels (3 · patch²), c latent channels, m width of the autoencoder.
 """
@@ -20,24 +20,24 @@ from torch import Tensor, nn
 from hbr.config import ConfigError
 from hbr.models.onestep import OneStepRestorer
 
-# a pair of constant channels in each group keeps its spread near this, whatever the image is
+# a pair of constant channels in each group keeps its deviation near this, whatever the image
 _ANCHOR = 16.0
 # the patch mean varies about this many times more than the other coefficients
 _MEAN_GAIN = 0.25
-# full-range BT.601: the eye's order, luma first
+# full-range BT.601, luma first
 _YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 @torch.no_grad()
 def start_at_identity(model: OneStepRestorer, *, one_step: bool = True) -> None:
-    """Set the weights so that the model gives its input back, but for the finest detail.
+    """Set the weights so that the model reproduces its input, except for the finest detail.
 
     Args:
         model: changed in place.
-        one_step: with the one step between encoder and decoder; else the two alone do it.
+        one_step: include the one step; otherwise encoder and decoder alone are the identity.
 
     Raises:
-        ConfigError: the autoencoder has several levels or attention, or is too narrow.
+        ConfigError: the autoencoder has several levels, attention, or too few channels.
     """
     config = model.config.autoencoder
     width, groups = config.block_out_channels[0], config.norm_num_groups
@@ -57,7 +57,7 @@ def start_at_identity(model: OneStepRestorer, *, one_step: bool = True) -> None:
     _gather(encoder.conv_norm_out, encoder.conv_out, torch.eye(c), groups)
     _pass(model.autoencoder.quant_conv, c)
     _pass(model.autoencoder.post_quant_conv, c)
-    # what the one step divides by when ε = 0
+    # the one step divides by this when ε = 0
     gain = model.alpha_bar**0.5 if one_step else 1.0
     _spread(decoder.conv_in, torch.eye(c) * gain, groups)
     _gather(decoder.conv_norm_out, decoder.conv_out, inverse, groups)
@@ -67,10 +67,10 @@ def start_at_identity(model: OneStepRestorer, *, one_step: bool = True) -> None:
 
 @torch.no_grad()
 def whiten(model: OneStepRestorer, images: Tensor) -> None:
-    """Give every channel of z mean 0 and standard deviation 1 on these images; decoding undoes it.
+    """Normalise every channel of z to mean 0 and deviation 1 on these images; decoding undoes it.
 
     Args:
-        model: its autoencoder is changed in place, what it decodes is not.
+        model: its autoencoder is changed in place; decoded images stay the same.
         images: [b, 3, H, W] in [0, 1].
     """
     c = model.config.autoencoder.latent_channels
@@ -85,7 +85,7 @@ def whiten(model: OneStepRestorer, images: Tensor) -> None:
 
 
 def _pairs(width: int, groups: int) -> tuple[list[int], list[int]]:
-    """The channels of +s and of −s for every signal s; the last two of a group are its anchors."""
+    """Channels of +s and of −s for every signal s; the last two of a group are its anchors."""
     size = width // groups
     plus = [g * size + i for i in range(0, size - 2, 2) for g in range(groups)]
     return plus, [channel + 1 for channel in plus]
@@ -103,7 +103,7 @@ def _patch_basis(patch: int, c: int) -> tuple[Tensor, Tensor]:
         t.flatten()
         for t in torch.meshgrid(*(torch.arange(n) for n in (3, patch, patch)), indexing="ij")
     )
-    # a coefficient of chroma comes with those of luma that are half a patch higher
+    # chroma coefficients are ranked with luma coefficients that are half a patch higher
     order = torch.argsort(u + v + (plane > 0) * patch / 2, stable=True)
     gains = torch.where(u + v == 0, _MEAN_GAIN, 1.0).double()
     full = full * gains[:, None]
@@ -112,7 +112,7 @@ def _patch_basis(patch: int, c: int) -> tuple[Tensor, Tensor]:
 
 
 def _spread(conv: nn.Conv2d, matrix: Tensor, groups: int) -> None:
-    """Put s = matrix · input and −s into channels, and the anchors beside them."""
+    """Set a convolution to output s = matrix · input and −s, and the anchors."""
     nn.init.zeros_(conv.weight)
     size = conv.out_channels // groups
     anchors = torch.zeros(groups, size)
@@ -126,7 +126,7 @@ def _spread(conv: nn.Conv2d, matrix: Tensor, groups: int) -> None:
 
 
 def _gather(norm: nn.GroupNorm, conv: nn.Conv2d, matrix: Tensor, groups: int) -> None:
-    """Undo the norm, and use SiLU(s) − SiLU(−s) = s; then apply the matrix."""
+    """Set norm and convolution to undo the norm, recover s from SiLU, and apply the matrix."""
     nn.init.ones_(norm.weight)
     nn.init.zeros_(norm.bias)
     nn.init.zeros_(conv.weight)

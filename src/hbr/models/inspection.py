@@ -1,4 +1,4 @@
-"""What a model is, and whether its files are whole: for `hbr models list | show | verify`.
+"""Descriptions of models and checks of their files, for `hbr models list | show | verify`.
 
 Only `verify` loads torch.
 """
@@ -25,9 +25,9 @@ from hbr.models.files import (
 from hbr.weights import Entry, KnownFile, entries, find_model, find_weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Description:
-    """What is known of a model; fields that do not apply are empty or None.
+    """What is known about a model; fields that do not apply are empty or None.
 
     Attributes:
         name, kind, summary, source, licence: as in the catalogue, or as the file says.
@@ -39,7 +39,7 @@ class Description:
         parameters: part → number of weights.
         capabilities: as `hbr.models.Capabilities`.
         config: of the model.
-        card: what else the file says of itself.
+        card: further metadata of the file.
     """
 
     name: str
@@ -60,14 +60,14 @@ class Description:
 
 @dataclass(frozen=True)
 class Verified:
-    """The check of one file.
+    """The result of checking one file.
 
     Attributes:
         file: that was read.
         sha256: recomputed.
-        pinned: the catalogue's; None when it pins none.
-        not_finite: first weight with a NaN or an infinity, None when all are finite or the file
-            is no safetensors file.
+        pinned: the hash in the catalogue; None if it has none.
+        not_finite: first weight with a NaN or an infinity; None if all are finite, or the file is
+            not a safetensors file.
     """
 
     file: str
@@ -82,7 +82,7 @@ class Verified:
 
     @property
     def verdict(self) -> str:
-        """One line for people."""
+        """The result in one line."""
         if self.not_finite is not None:
             return f"the weight {self.not_finite} is not finite"
         if self.pinned is None:
@@ -91,12 +91,12 @@ class Verified:
 
 
 def overview() -> list[Description]:
-    """Every entry of the catalogue, without its insides."""
+    """Every entry of the catalogue, without parameters and configuration."""
     return [_of_entry(entry) for entry in entries().values()]
 
 
 def describe(name_or_path: str | Path) -> Description:
-    """All that is known of a catalogued name or of a model file.
+    """Describe a model of the catalogue or a model file.
 
     Raises:
         WeightsError: unknown, missing, damaged or of another format.
@@ -108,12 +108,12 @@ def describe(name_or_path: str | Path) -> Description:
             return known
         return _with_insides(known, Path(known.file))
     path = find_model(name_or_path)
-    known = Description(path.stem, "restorer", file=str(path), size=path.stat().st_size)
+    known = Description(name=path.stem, kind="restorer", file=str(path), size=path.stat().st_size)
     return _with_insides(known, path)
 
 
 def verify(name_or_path: str | Path, place: Path | None = None) -> list[Verified]:
-    """Recompute hashes, and look for weights that are not finite.
+    """Recompute hashes, and check that all weights are finite.
 
     Args:
         name_or_path: a catalogued name or a safetensors file.
@@ -121,7 +121,7 @@ def verify(name_or_path: str | Path, place: Path | None = None) -> list[Verified
             Default: where hbr looks for them.
 
     Returns:
-        One row a file that is there.
+        One result for each file that exists.
 
     Raises:
         WeightsError: unknown, missing or unreadable.
@@ -195,7 +195,7 @@ def _with_insides(known: Description, path: Path) -> Description:
 
 
 def count_parameters(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Part of a model → number of its weights, and "all", from the shapes by name."""
+    """Number of weights by part of the model, and "all", from the shapes by name."""
     counts: dict[str, int] = {}
     for name, shape in shapes.items():
         part = name.partition(".")[0]

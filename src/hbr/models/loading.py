@@ -1,4 +1,4 @@
-"""A model by its name in the catalogue or by its file, ready to run."""
+"""Loading a model by its name in the catalogue or from its file."""
 
 from pathlib import Path
 from typing import cast
@@ -20,9 +20,9 @@ def load_model(
     Args:
         name_or_path: a name of the catalogue (`available()`) or a `.safetensors` file of hbr.
         device: where it runs.
-        dtype: of its weights, and of the computation but for the one step itself.
+        dtype: of its weights and, except for the one step itself, of the computation.
 
     Raises:
-        WeightsError: unknown, missing, damaged or of another format; the message says what to do.
+        WeightsError: it is unknown, missing, damaged or in another format.
     """
     return cast(Model, load(find_model(name_or_path), device, dtype))

@@ -1,7 +1,7 @@
-"""LoRA through peft, in OSEDiff's layout: put in, loaded, merged away for inference.
+"""LoRA through peft, in OSEDiff's layout: injecting, loading and merging adapters.
 
-The U-Net carries three adapters (its way down, its way up, the rest), the autoencoder one in its
-encoder; names and keys are those of the published checkpoints (`conv_in.lora_A.default_encoder…`).
+The U-Net has three adapters (down blocks, up blocks, the rest), the autoencoder one in its encoder;
+names and keys are those of the published checkpoints (`conv_in.lora_A.default_encoder…`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from hbr.models.config import LoRAConfig
 from hbr.weights import WeightsError
 
 Targets = Mapping[str, tuple[str, ...]]
-"""Adapter → names of the layers that it sits on."""
+"""Adapter → names of its layers."""
 
 
 def unet_targets(unet: nn.Module) -> Targets:
-    """Every convolution and linear layer of the U-Net save its time embeddings (DESIGN §3)."""
+    """Every convolution and linear layer of the U-Net except its time embeddings (DESIGN §3)."""
     names = [name for name in layer_names(unet) if "time_emb" not in name]
     down = tuple(n for n in names if n.startswith(("conv_in", "down_blocks.")))
     up = tuple(n for n in names if n.startswith(("conv_out", "up_blocks.")))
@@ -33,7 +33,7 @@ def unet_targets(unet: nn.Module) -> Targets:
 
 
 def autoencoder_targets(autoencoder: nn.Module) -> Targets:
-    """Every convolution and linear layer of the encoder, and `quant_conv` behind it."""
+    """Every convolution and linear layer of the encoder, and the `quant_conv` that follows it."""
     names = layer_names(autoencoder)
     inside = tuple(n for n in names if n.startswith("encoder.") or n == "quant_conv")
     return {"default_encoder": inside}
@@ -47,17 +47,17 @@ def inject(
     ranks: Mapping[str, int] | None = None,
     alphas: Mapping[str, float] | None = None,
 ) -> None:
-    """Put adapters on layers of `module`, all of them active; they change nothing yet (B is zero).
+    """Inject adapters into layers of `module`, all active; B is zero, so the output is unchanged.
 
     Args:
         module: changed in place; its own weights are frozen.
         targets: adapter → names of layers, exact.
         config: rank and alpha.
-        ranks: layer → rank, where it is not the configuration's.
-        alphas: layer → alpha, where it is not the configuration's.
+        ranks: layer → rank, where it differs from the configuration's.
+        alphas: layer → alpha, where it differs from the configuration's.
 
     Raises:
-        WeightsError: `module` has no such layer, or it is no convolution or linear layer.
+        WeightsError: `module` has no such layer, or it is not a convolution or linear layer.
     """
     known = set(layer_names(module))
     for adapter, names in targets.items():
@@ -71,22 +71,22 @@ def inject(
             r=config.rank,
             lora_alpha=config.alpha,
             init_lora_weights="gaussian",
-            # a list would match by suffix, a pattern matches whole names
+            # a list would match by suffix; a pattern matches whole names
             target_modules="|".join(map(re.escape, names)),
             rank_pattern={f"^{re.escape(n)}": r for n, r in (ranks or {}).items()},
             alpha_pattern={f"^{re.escape(n)}": a for n, a in (alphas or {}).items()},
         )
         on_meta = next(module.parameters()).is_meta
         inject_adapter_in_model(peft_config, module, adapter, low_cpu_mem_usage=on_meta)
-        del module.peft_config  # else peft warns of the next adapter
+        del module.peft_config  # otherwise peft warns about the next adapter
     for layer in lora_layers(module).values():
-        layer.set_adapter(list(targets))  # peft leaves only the last one active
+        layer.set_adapter(list(targets))  # peft activates only the last one
 
 
 def activate(module: nn.Module, adapters: Collection[str]) -> None:
-    """Let exactly these adapters act, wherever they sit; with none, the module is its frozen base.
+    """Activate exactly these adapters; with none, the module is its frozen base.
 
-    All adapters go on being trained: which of them act decides which get a gradient.
+    All adapters stay trainable; only the active ones get a gradient.
     """
     for layer in lora_layers(module).values():
         active = [name for name in layer.lora_A if name in adapters]
@@ -99,25 +99,25 @@ def activate(module: nn.Module, adapters: Collection[str]) -> None:
 
 
 def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
-    """Name → layer, of every layer that carries an adapter."""
+    """Layers with an adapter, by name."""
     return {name: m for name, m in module.named_modules() if isinstance(m, LoraLayer)}
 
 
 def lora_state(module: nn.Module) -> dict[str, Tensor]:
-    """The adapters' weights, as the published checkpoints name them."""
+    """The weights of the adapters, named as in the published checkpoints."""
     return {name: t for name, t in module.state_dict().items() if ".lora_" in name}
 
 
 def load_lora(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
-    """Load weights into the adapters of `module`, every one of them.
+    """Load the weights of all adapters of `module`.
 
     Args:
         module: with adapters (`inject`).
         tensors: named as `lora_state` names them.
-        where: they come from, for messages.
+        where: the source of the weights, for messages.
 
     Raises:
-        WeightsError: one is missing, left over or of another shape; the first is named.
+        WeightsError: one is missing, unexpected or of the wrong shape; the first is named.
     """
     wanted = {name: tuple(t.shape) for name, t in lora_state(module).items()}
     check_weights(wanted, {name: tuple(t.shape) for name, t in tensors.items()}, where)
@@ -126,9 +126,9 @@ def load_lora(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Pat
 
 @torch.no_grad()
 def merged_state(module: nn.Module, adapters: Collection[str]) -> dict[str, Tensor]:
-    """The weights of `module` with these adapters merged, W + α/r · B A, named as without any.
+    """The weights of `module` with these adapters merged, W + α/r · B A, named as without adapters.
 
-    The module stays as it is; other adapters are left out.
+    The module is not changed; other adapters are ignored.
     """
     layers = lora_layers(module)
     state = {}
@@ -146,7 +146,7 @@ def merged_state(module: nn.Module, adapters: Collection[str]) -> dict[str, Tens
 
 @torch.no_grad()
 def merge(module: nn.Module) -> None:
-    """Add every adapter to the weights that it sits on, and take it away: W + α/r · B A."""
+    """Merge every adapter into its layer in place: W + α/r · B A."""
     for name, layer in lora_layers(module).items():
         layer.merge(adapter_names=list(layer.lora_A))
         parent, _, child = name.rpartition(".")
@@ -154,7 +154,7 @@ def merge(module: nn.Module) -> None:
 
 
 def layer_names(module: nn.Module) -> list[str]:
-    """Names of the layers that an adapter can sit on, those that carry one included."""
+    """Names of the layers that can have an adapter, including those that have one."""
     names = []
     for name, layer in module.named_modules():
         base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer

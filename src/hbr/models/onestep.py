@@ -22,8 +22,8 @@ from hbr.models.schedule import alphas_cumprod, one_step
 class OneStepRestorer(nn.Module):
     """Restores a batch of images in one pass.
 
-    The input's latent is the posterior's mode, so one input gives one output. Weights are random
-    until they are loaded (`hbr.models.load_model`).
+    The latent of the input is the mode of the posterior, so the output is deterministic. Weights
+    are random until they are loaded (`hbr.models.load_model`).
     """
 
     def __init__(self, config: RestorerConfig) -> None:
@@ -49,20 +49,20 @@ class OneStepRestorer(nn.Module):
         return self.prompt.embed([text])
 
     def encode(self, image: Tensor) -> Tensor:
-        """z of an image: [b, 3, H, W] in [0, 1] → [b, c, h, w], the scaled posterior mode."""
+        """Encode an image: [b, 3, H, W] in [0, 1] → z [b, c, h, w], the scaled posterior mode."""
         config = self.config.autoencoder
         x = F.pixel_unshuffle(image * 2 - 1, config.patch_size)
         posterior = self.autoencoder.encode(x.to(self.dtype)).latent_dist
         return cast(Tensor, posterior.mode()) * config.scaling_factor
 
     def predict(self, z_l: Tensor, p: Tensor, t: Tensor | None = None) -> Tensor:
-        """ε at t [b], or T_L: z_l [b, c, h, w] and prompt p [b, q, d] → [b, c, h, w]."""
+        """Predict ε at t [b] (default T_L): z_l [b, c, h, w], prompt p [b, q, d] → [b, c, h, w]."""
         if t is None:
             t = torch.tensor(self.config.timestep, device=z_l.device)
         return cast(Tensor, self.unet(z_l.to(self.dtype), t, p.to(self.dtype)).sample)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Image of z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
+        """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
         config = self.config.autoencoder
         x = self.autoencoder.decode((z / config.scaling_factor).to(self.dtype)).sample
         return F.pixel_shuffle(x, config.patch_size).float() * 0.5 + 0.5
@@ -71,7 +71,7 @@ class OneStepRestorer(nn.Module):
         """Restore [b, 3, H, W] in [0, 1] → [b, 3, H, W], about [0, 1], not clamped.
 
         H and W must be multiples of `capabilities.multiple_of`. The prompt p, [b, q, d] or
-        [1, q, d], comes from the image unless it is given.
+        [1, q, d], is made of the image unless it is given.
         """
         p = self.prompt(lq) if p is None else p.expand(len(lq), -1, -1)
         z_l = self.encode(lq)

@@ -1,4 +1,4 @@
-"""A prompt extractor in a file of its own, for where the rest of a restorer goes elsewhere."""
+"""Prompt extractors in separate files, beside exports that have no place for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PART = "prompt."
 
 
 def write_prompt(path: str | Path, checkpoint: Checkpoint) -> Path:
-    """Write the prompt extractor of a restorer; its prompt itself, `embedding`, if it is one text.
+    """Write the prompt extractor of a model; for a fixed text, its `embedding`.
 
     Raises:
         WeightsError: it cannot be written.
@@ -41,7 +41,7 @@ def write_prompt(path: str | Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_prompt(path: str | Path) -> nn.Module:
-    """The prompt extractor of such a file, in float32: [b, 3, h, w] in [0, 1] → p [b, q, d].
+    """Load a prompt extractor in float32: [b, 3, h, w] in [0, 1] → p [b, q, d].
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
@@ -50,11 +50,11 @@ def load_prompt(path: str | Path) -> nn.Module:
 
 
 def with_prompt(checkpoint: Checkpoint, path: Path) -> Checkpoint:
-    """The restorer with the prompt extractor of a file in place of its own.
+    """The checkpoint with its prompt extractor replaced by that of a file.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another kind, or of another width than the
-            U-Net's cross-attention.
+        WeightsError: the file is missing, damaged or of another kind, or its width is not that of
+            the U-Net's cross-attention.
     """
     config, module = _read(path)
     ours = require_one_step(checkpoint.config, "the base")
@@ -71,10 +71,10 @@ def with_prompt(checkpoint: Checkpoint, path: Path) -> Checkpoint:
 
 
 def _read(path: Path) -> tuple[RestorerConfig, nn.Module]:
-    """The configuration of the restorer that it comes from, and the extractor."""
+    """The configuration of the model that it comes from, and the extractor."""
     metadata, shapes = read_metadata(path)
     if metadata.get("format") != PROMPT_FORMAT:
-        raise WeightsError(f"{path} holds no prompt extractor of hbr")
+        raise WeightsError(f"{path} does not contain a prompt extractor of hbr")
     try:
         config = require_one_step(model_config(json.loads(metadata["config"])), path)
         module = empty(config).get_submodule("prompt")
@@ -82,5 +82,5 @@ def _read(path: Path) -> tuple[RestorerConfig, nn.Module]:
         module.load_state_dict(tensors, assign=True)
     except (KeyError, json.JSONDecodeError, ConfigError, RuntimeError) as error:
         line = one_line(error, 200)
-        raise WeightsError(f"{path}: its configuration or weights do not fit: {line}") from None
+        raise WeightsError(f"{path}: its configuration or weights are not valid: {line}") from None
     return config, module.eval()

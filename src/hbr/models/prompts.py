@@ -1,4 +1,4 @@
-"""What a prompt extractor is, and the one that a configuration names.
+"""Prompt extractors: their interface, and how one is built from its configuration.
 
 Shapes: b batch, q prompt tokens, d prompt width.
 """
@@ -15,7 +15,7 @@ from hbr.models.hfie import HFIE
 
 
 class Prompt(Protocol):
-    """Tells the U-Net what to restore."""
+    """Makes the prompt of an image, which tells the U-Net what to restore."""
 
     def __call__(self, image: Tensor, /) -> Tensor:
         """The prompt: [b, 3, h, w] in [0, 1] → p [b, q, d]."""
@@ -23,18 +23,18 @@ class Prompt(Protocol):
 
 @runtime_checkable
 class TakesText(Protocol):
-    """A prompt extractor that also embeds what the user writes."""
+    """A prompt extractor that can also embed a text."""
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """The prompts of texts: [b, q, d]."""
 
 
 def build_prompt(config: PromptConfig) -> nn.Module:
-    """The extractor (`Prompt`) of a configuration, with random weights."""
+    """Build the extractor (`Prompt`) of a configuration, with random weights."""
     match config:
         case HFIEConfig():
             return HFIE(config)
-        # most models need neither CLIP nor BERT, whose import takes its time
+        # Most models need neither CLIP nor BERT, which are slow to import.
         case TextPromptConfig():
             from hbr.models.text import TextPrompt
 

@@ -35,7 +35,7 @@ class Capabilities:
     multiple_of: int
     min_size: int
     native_size: int
-    dtypes: tuple[str, ...] = ("bfloat16", "float32")
+    dtypes: tuple[str, ...]
     takes_prompt: bool = False
     color: ColorFix = "wavelet"
 

@@ -1,7 +1,7 @@
-"""RAM's tagger: which of its tags an image shows.
+"""RAM's tagger: which of its tags apply to an image.
 
-Source: Recognize Anything (Zhang et al. 2023); its head is Query2Label's (Liu et al. 2021): every
-tag is a query that looks at the image by itself. Written on transformers' Swin and BERT parts.
+Source: Recognize Anything (Zhang et al. 2023), with the head of Query2Label (Liu et al. 2021):
+every tag is a query that attends to the image. Built from the Swin and BERT of transformers.
 
 Shapes: b batch, k tags, n image tokens, d width.
 """
@@ -21,12 +21,12 @@ from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput,
 
 from hbr.models.config import TaggerConfig
 from hbr.models.hfie import ImageEncoder
-from hbr.models.kept_text import KeptText
+from hbr.models.text_buffer import TextBuffer
 from hbr.weights import WeightsError
 
 
 class Tagger(nn.Module):
-    """Names what is in an image, from a list of tags that it carries; frozen."""
+    """Tags images from a list that is stored with the weights; frozen."""
 
     def __init__(self, config: TaggerConfig) -> None:
         super().__init__()
@@ -36,11 +36,11 @@ class Tagger(nn.Module):
         self.wordvec_proj = nn.Linear(label_width, config.width)
         self.layers = nn.ModuleList(TaggingLayer(config) for _ in range(config.layers))
         self.fc = nn.Linear(config.width, 1)
-        self.list = KeptText(_parse_list)
+        self.list = TextBuffer(_parse_list)
         self.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """How likely each tag is: [b, 3, h, w] in [0, 1] → [b, k], float32 in (0, 1)."""
+        """Probability of each tag: [b, 3, h, w] in [0, 1] → [b, k], float32 in (0, 1)."""
         tokens = self.encoder(image)  # [b, n, proj_dim]
         labels = F.relu(self.wordvec_proj(self.label_embed))  # [k, d]
         x = repeat(labels, "k d -> b k d", b=image.shape[0])
@@ -62,10 +62,10 @@ class Tagger(nn.Module):
 
     @torch.no_grad()
     def tags(self, image: Tensor) -> list[tuple[str, ...]]:
-        """The tags of each image [b, 3, h, w] in [0, 1] above their thresholds, as in the list.
+        """The tags of each image [b, 3, h, w] in [0, 1] above their thresholds, in list order.
 
         Raises:
-            WeightsError: the list is missing, damaged, or of another length.
+            WeightsError: the list is missing or damaged, or has the wrong length.
         """
         names, thresholds = self.list.value
         if len(names) != len(self.label_embed):
@@ -77,12 +77,12 @@ class Tagger(nn.Module):
         return [tuple(names[i] for i in row.nonzero().flatten().tolist()) for row in shown]
 
     def put_list(self, names: Sequence[str], thresholds: Sequence[float]) -> None:
-        """Keep the names of the tags, and how likely each must be to count."""
+        """Set the names of the tags and their thresholds."""
         self.list.put(write_list(names, thresholds))
 
 
 class TaggingLayer(nn.Module):
-    """A BERT layer without self-attention: the tags [b, k, d] look at the image tokens."""
+    """A BERT layer without self-attention: the tags [b, k, d] attend to the image tokens."""
 
     def __init__(self, config: TaggerConfig) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class TaggingLayer(nn.Module):
         bert = BertConfig(
             hidden_size=config.width,
             intermediate_size=config.mlp_width,
-            hidden_dropout_prob=0.0,  # nothing here is ever trained
+            hidden_dropout_prob=0.0,  # never trained
         )
         self.attended = BertSelfOutput(bert)
         self.intermediate = BertIntermediate(bert)
@@ -111,7 +111,7 @@ class TaggingLayer(nn.Module):
 
 
 def write_list(names: Sequence[str], thresholds: Sequence[float]) -> str:
-    """Names and thresholds as `Tagger.list` keeps them: a line a tag."""
+    """Names and thresholds in the format of `Tagger.list`: one line per tag."""
     pairs = zip(names, thresholds, strict=True)
     return "\n".join(f"{threshold!r}\t{name}" for name, threshold in pairs)
 

@@ -1,4 +1,4 @@
-"""Texts as prompts: the CLIP text encoder of Stable Diffusion, and the prompt of one text.
+"""Texts as prompts: the CLIP text encoder of Stable Diffusion, and the fixed prompt of one text.
 
 Shapes: b batch, q tokens (77), d width.
 """
@@ -22,10 +22,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from hbr.config import ConfigError, from_dict
 from hbr.errors import one_line
 from hbr.models.config import TextEncoderConfig, TextPromptConfig
-from hbr.models.kept_text import KeptText
+from hbr.models.text_buffer import TextBuffer
 from hbr.weights import WeightsError
 
-# settings of CLIP that change its numbers, and that the configuration does not have
+# CLIP settings that affect its output and are not part of the configuration
 _FIXED = ("layer_norm_eps",)
 
 
@@ -39,12 +39,12 @@ class TextPrompt(nn.Module):
         self.register_buffer("embedding", torch.zeros(config.n_queries, config.width))
 
     def forward(self, image: Tensor) -> Tensor:
-        """The prompt: [b, 3, h, w] → [b, q, d], whatever the image is."""
+        """The prompt: [b, 3, h, w] → [b, q, d], independent of the image."""
         return repeat(self.embedding, "q d -> b q d", b=image.shape[0])
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text encoder, its tokenizer inside; frozen.
+    """CLIP's text encoder with its tokenizer; frozen.
 
     Source: Radford et al. 2021; Stable Diffusion 2 has the first 23 layers of OpenCLIP's ViT-H/14.
     """
@@ -53,12 +53,12 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.vocabulary = config.vocabulary
         self.clip = CLIPTextModel(_clip_config(config))
-        self.tokenizer = KeptText(_tokenizer)
+        self.tokenizer = TextBuffer(_tokenizer)
         self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """The prompts of texts: [b, q, d]; what is longer than q tokens is cut.
+        """The prompts of texts: [b, q, d]; longer texts are truncated to q tokens.
 
         Raises:
             WeightsError: the tokenizer is missing or damaged.
@@ -67,7 +67,7 @@ class TextEncoder(nn.Module):
         device = self.clip.embeddings.token_embedding.weight.device
         ids = torch.tensor([e.ids for e in tokenizer.encode_batch(list(texts))], device=device)
         if int(ids.max()) >= self.vocabulary:
-            raise WeightsError("the tokenizer of the model file is of another text encoder")
+            raise WeightsError("the tokenizer of the model file belongs to another text encoder")
         return cast(Tensor, self.clip(ids).last_hidden_state)
 
 
@@ -76,7 +76,7 @@ def embed_text(folder: str | Path, text: str) -> Tensor:
 
     Args:
         folder: as for `load_text_encoder`.
-        text: cut at the number of tokens that the encoder takes.
+        text: truncated to the number of tokens that the encoder takes.
 
     Raises:
         WeightsError: as for `load_text_encoder`.
@@ -85,13 +85,13 @@ def embed_text(folder: str | Path, text: str) -> Tensor:
 
 
 def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncoder]:
-    """The text encoder of a diffusers folder, in float32, and its configuration.
+    """Load the text encoder of a diffusers folder, in float32, and its configuration.
 
     Args:
         folder: in diffusers layout, with `tokenizer/` and `text_encoder/` (CLIP).
 
     Raises:
-        WeightsError: one of the two is missing or damaged, or weights of the encoder are missing.
+        WeightsError: either is missing or damaged, or weights of the encoder are missing.
     """
     folder = Path(folder)
     for part in ("tokenizer", "text_encoder"):
@@ -100,11 +100,11 @@ def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncode
     try:
         with _quiet():
             tokenizer, clip, loaded = _load(folder)
-    except Exception as error:  # whatever a damaged folder makes of it
+    except Exception as error:  # a damaged folder can raise anything
         line = one_line(error, 200)
         raise WeightsError(f"{folder}: its text encoder does not load: {line}") from None
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        # a buffer that older versions saved
+        # a buffer that older versions stored
         found = [key for key in loaded[what] if "position_ids" not in str(key)]
         if found:
             state = what.removesuffix("_keys")
@@ -115,7 +115,7 @@ def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncode
     with torch.device("meta"):
         encoder = TextEncoder(config)
     encoder.clip = clip.requires_grad_(False)
-    encoder.tokenizer = KeptText(_tokenizer)
+    encoder.tokenizer = TextBuffer(_tokenizer)
     encoder.tokenizer.put(_written(tokenizer, config.length))
     return config, encoder.eval()
 
@@ -140,7 +140,7 @@ def _clip_config(config: TextEncoderConfig) -> CLIPTextConfig:
         num_attention_heads=config.heads,
         num_hidden_layers=config.layers,
         hidden_act=config.activation,
-        # where a text is pooled, which no prompt is; the published numbers are beyond a toy's
+        # positions for pooling, which prompts do not use; toy vocabularies lack the published ids
         bos_token_id=0,
         eos_token_id=2,
     )
@@ -168,7 +168,7 @@ def _read_config(clip: CLIPTextConfig, path: Path) -> TextEncoderConfig:
 
 
 def _written(tokenizer: CLIPTokenizer, length: int) -> str:
-    """The tokenizer as JSON that cuts and pads every text to `length` tokens."""
+    """The tokenizer as JSON, truncating and padding every text to `length` tokens."""
     plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     plain.enable_truncation(length)
     plain.enable_padding(
@@ -180,14 +180,14 @@ def _written(tokenizer: CLIPTokenizer, length: int) -> str:
 def _tokenizer(text: str) -> Tokenizer:
     try:
         return Tokenizer.from_str(text)
-    except Exception as error:  # the library has no type for it
+    except Exception as error:  # the library raises bare exceptions
         line = one_line(error, 200)
         raise WeightsError(f"the model's tokenizer is missing or damaged: {line}") from None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars and no advice of transformers: what matters of it becomes an error here."""
+    """Silence the progress bars and warnings of transformers; problems are raised as errors."""
     from transformers.utils import logging as transformers_logging
 
     log = logging.getLogger("transformers")

@@ -1,7 +1,7 @@
-"""Variational score distillation: what tells a restored latent from one of a photograph.
+"""Variational score distillation: makes restored latents look like latents of photographs.
 
-A frozen diffusion network and one that is finetuned on the restored latents both say what lies
-under the same noise; where they differ, the restored latents are not yet like photographs
+A frozen diffusion network and one finetuned on restored latents denoise the same noisy latent;
+where they differ, the restored latents are not yet distributed like those of photographs
 (ProlificDreamer, Wang et al. 2023; OSEDiff, Wu et al. 2024; OSDHuman Eq. 6).
 
 Shapes: b batch, c latent channels, h w latent size. z are latents, t timesteps [b].
@@ -24,7 +24,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 Space = Literal["x0", "epsilon"]
 
 TIMESTEPS = (20, 980)
-"""t of the distillation is drawn from [low, high); the regularizer's own from all of them."""
+"""t of the distillation is drawn from [low, high); that of the regularizer's loss from all."""
 
 
 def guided(conditional: Predict, unconditional: Predict, scale: float) -> Predict:
@@ -48,24 +48,24 @@ def vsd_gradient(
     finetuned: Predict,
     space: Space = "x0",
 ) -> Tensor:
-    """The direction in which z is unlike a photograph's latent.
+    """The direction in which z differs from the latent of a photograph.
 
-    "x0" is what the published code of OSEDiff runs: the difference of the two estimates of x0,
+    "x0" is what the published code of OSEDiff computes: the difference of the two estimates of x0,
     divided for each sample by the mean of |z − x̂0| of the frozen network, which keeps its size
-    alike over all t. "epsilon" is Eq. 6 to the letter, with ω(t) = 1: the difference of the two
-    ε. Both point the same way at a given t, as x̂0 is linear in ε; they weigh t differently.
+    similar over all t. "epsilon" is Eq. 6 as printed, with ω(t) = 1: the difference of the two ε.
+    Both have the same direction at a given t, as x̂0 is linear in ε; they weight t differently.
 
     Args:
         z: restored latents [b, c, h, w].
         noise: Gaussian, [b, c, h, w].
-        t: [b], whole numbers.
+        t: [b], integers.
         alphas_cumprod: ᾱ of the schedule, [steps].
         frozen: the prior, guided.
         finetuned: the regularizer, not guided.
-        space: which of the two.
+        space: which of the two definitions.
 
     Returns:
-        float32 [b, c, h, w], without a graph.
+        float32 [b, c, h, w], detached.
     """
     alpha_bar = alphas_cumprod.to(z.device)[t].float()
     z = z.float()
@@ -79,10 +79,10 @@ def vsd_gradient(
 
 
 def vsd_loss(z: Tensor, gradient: Tensor) -> Tensor:
-    """A scalar whose gradient to z is 2/n times `gradient`, n the number of elements of z.
+    """A scalar whose gradient with respect to z is 2/n times `gradient`, n the elements of z.
 
-    Where the gradient is not finite, as for a latent that is the prior's own estimate to the last
-    bit, it counts as 0.
+    Where `gradient` is not finite, as when a latent equals the prior's estimate exactly, it counts
+    as 0.
     """
     target = z.float() - torch.nan_to_num(gradient, posinf=0.0, neginf=0.0)
     return F.mse_loss(z.float(), target.detach())
@@ -94,9 +94,9 @@ def regularizer_loss(
     """ε-MSE of the regularizer on restored latents: a scalar.
 
     Args:
-        z: restored latents [b, c, h, w]; no gradient goes to them.
+        z: restored latents [b, c, h, w]; they get no gradient.
         noise: Gaussian, [b, c, h, w].
-        t: [b], whole numbers.
+        t: [b], integers.
         alphas_cumprod: ᾱ of the schedule, [steps].
         finetuned: the regularizer.
     """

@@ -1,8 +1,8 @@
-"""A photo in, the restored photo out: any size, any depth, on any device.
+"""Restoring photos of any size and bit depth, on any device.
 
-`Restorer` is all that most need. Under it lie the plan of tiles (`tiling`), the run of a network
-over them (`inference`), and the colour fixes (`color`); around it many photos in turn (`jobs` says
-what goes where, `batch` does it). Names are resolved on first use: what only plans loads no torch.
+`Restorer` is all that most callers need. It uses the tile plan (`tiling`), runs the model over the
+tiles (`inference`) and applies a colour fix (`color`). `jobs` plans batches of photos and `batch`
+runs them. Names are resolved on first use: planning alone loads no torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""Many photos in turn: a bad one costs only itself, an interruption nothing that is done.
+"""Restoring many photos: a bad one does not stop the others, an interruption loses no result.
 
-`run_batch` works off a `BatchPlan` (`hbr.restoration.jobs`) and gives a record for each input.
+`run_batch` executes a `BatchPlan` (`hbr.restoration.jobs`) and yields a record for each input.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from hbr.devices import is_out_of_memory
 from hbr.errors import display_name, one_line, with_type
@@ -18,32 +18,15 @@ from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_p
 from hbr.processes import StopSignals
 from hbr.restoration.jobs import BatchPlan, Job
 
+if TYPE_CHECKING:
+    from hbr.restoration.restorer import Restored
+
+    RestorePhoto = Callable[[Photo], Restored]
+    """`hbr.Restorer` with its settings, for one photo."""
+
 log = logging.getLogger(__name__)
 
 Status = Literal["restored", "skipped", "failed", "planned"]
-
-
-class RestoredPhoto(Protocol):
-    """What a batch takes from `hbr.restoration.Restored`."""
-
-    @property
-    def photo(self) -> Photo:
-        """What is written."""
-
-    @property
-    def timings(self) -> Mapping[str, float]:
-        """Seconds of each part of the work."""
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """What it takes to make the same bytes again."""
-
-
-class RestorePhoto(Protocol):
-    """`hbr.Restorer` with its settings, for one photo."""
-
-    def __call__(self, photo: Photo, /) -> RestoredPhoto:
-        """Restore a photo."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +44,19 @@ class Files:
     max_pixels: int = DEFAULT_MAX_PIXELS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """What became of one input.
+    """The outcome of one input.
 
     Attributes:
-        input: the file, or the folder or glob that held none.
-        status: `restored`, `skipped` (an earlier run had done it), `failed`, or `planned`.
-        output: the file that is there now, or is to be.
+        input: the file, or the folder or glob that matched none.
+        status: `restored`, `skipped` (done by an earlier run), `failed`, or `planned`.
+        output: the file that was written, or will be.
         error: one line, if it failed.
-        out_of_memory: it failed for want of memory.
+        out_of_memory: whether it failed because memory ran out.
         size: (width, height) of the output in pixels.
         timings: seconds of each part of the work.
-        provenance: what it takes to make the same bytes again.
+        provenance: what is needed to reproduce the same bytes.
     """
 
     input: str
@@ -87,11 +70,11 @@ class FileRecord:
 
     @property
     def was_tried(self) -> bool:
-        """The file was worked on, well or badly."""
+        """Whether the file was processed, successfully or not."""
         return self.status == "restored" or (self.status == "failed" and self.output is not None)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, without what is empty."""
+        """Plain values, without empty ones."""
         width, height = self.size or (None, None)
         values = {
             "input": self.input,
@@ -108,12 +91,12 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class BatchTally:
-    """How many inputs came to which end.
+    """The number of inputs by outcome.
 
     Attributes:
         done: restored now or by an earlier run, or planned.
         failed: not restored.
-        out_of_memory: those of the failed that did not fit into memory.
+        out_of_memory: failed because memory ran out.
     """
 
     done: int
@@ -136,18 +119,18 @@ def run_batch(
     strict: bool = False,
     stop: StopSignals | None = None,
 ) -> Iterator[FileRecord]:
-    """Do what is planned; a record comes when its file is written, or has failed.
+    """Execute a plan; a record is yielded as soon as its file is written or has failed.
 
     Args:
         plan: what to do (`plan_batch`).
-        load: gives the model; called once, if anything is left to do.
+        load: loads the model; called once, if there is anything to do.
         files: how files are read and written.
         strict: stop at the first input that fails.
         stop: signals that end the batch.
 
     Raises:
-        KeyboardInterrupt: a signal came; no file is half written.
-        Exception: what `load` raises.
+        KeyboardInterrupt: a signal arrived; no file is half written.
+        Exception: whatever `load` raises.
     """
     for record in settled(plan):
         yield record
@@ -163,7 +146,7 @@ def run_batch(
         try:
             record = _restore_file(job, restore, files, written)
         except Exception as error:
-            if stop:  # an interruption can come out of a library as an error of its own
+            if stop:  # a library can turn an interruption into another error
                 stop.check()
             record = _failed(job, error)
         yield record
@@ -172,18 +155,18 @@ def run_batch(
 
 
 def settled(plan: BatchPlan) -> Iterator[FileRecord]:
-    """The records that need no work: bad inputs, and what an earlier run has done."""
+    """The records that need no work: bad inputs, and results of an earlier run."""
     for bad in plan.bad:
-        yield FileRecord(bad.source, "failed", error=bad.error)
+        yield FileRecord(input=bad.source, status="failed", error=bad.error)
     for job in plan.finished:
-        yield FileRecord(str(job.source), "skipped", str(job.target))
+        yield FileRecord(input=str(job.source), status="skipped", output=str(job.target))
 
 
 def look_at(plan: BatchPlan) -> Iterator[FileRecord]:
-    """The records of a plan that nothing is done about."""
+    """The records of a plan that is not executed."""
     yield from settled(plan)
     for job in plan.jobs:
-        yield FileRecord(str(job.source), "planned", str(job.target))
+        yield FileRecord(input=str(job.source), status="planned", output=str(job.target))
 
 
 def _restore_file(
@@ -209,9 +192,9 @@ def _restore_file(
     }
     height, width = result.photo.size
     return FileRecord(
-        str(job.source),
-        "restored",
-        str(job.target),
+        input=str(job.source),
+        status="restored",
+        output=str(job.target),
         size=(width, height),
         timings=timings,
         provenance=result.provenance,
@@ -219,9 +202,9 @@ def _restore_file(
 
 
 def _check_free(job: Job, written: set[tuple[int, int]]) -> None:
-    """Refuse what was not there when the batch was planned.
+    """Refuse a target that did not exist when the batch was planned.
 
-    Names that differ there can be one file here, where upper and lower case are the same.
+    On a case-insensitive file system, different names can be the same file.
     """
     name = display_name(job.target)
     try:
@@ -229,19 +212,25 @@ def _check_free(job: Job, written: set[tuple[int, int]]) -> None:
     except OSError:
         return
     if (status.st_dev, status.st_ino) in written:
-        raise PhotoError(f"{name}: was written from another input just now; rename one")
+        raise PhotoError(f"{name}: was just written from another input; rename one")
     if not job.may_replace:
-        raise PhotoError(f"{name}: has come to exist since the start; --overwrite replaces it")
+        raise PhotoError(f"{name}: was created since the start; --overwrite replaces it")
 
 
 def _failed(job: Job, error: Exception) -> FileRecord:
     log.debug("%s", job.source, exc_info=error)
     line, short = _describe(error, job.source)
-    return FileRecord(str(job.source), "failed", str(job.target), line, out_of_memory=short)
+    return FileRecord(
+        input=str(job.source),
+        status="failed",
+        output=str(job.target),
+        error=line,
+        out_of_memory=short,
+    )
 
 
 def _describe(error: Exception, source: Path) -> tuple[str, bool]:
-    """One line that names the file, and whether memory ran out."""
+    """The error in one line that names the file, and whether memory ran out."""
     name = display_name(source)
     text = one_line(error)
     if isinstance(error, PhotoError):

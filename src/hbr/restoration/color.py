@@ -1,7 +1,7 @@
-"""Colour fixes: the detail of a restored image with the colours of the image it was made from.
+"""Colour fixes: the detail of a restored image with the colours of its input.
 
-The pure functions take tensors [b, 3, h, w] in [0, 1]; `fix_color` does the same on whole photos,
-a strip of rows at a time, so that its memory does not grow with the photo.
+The pure functions take tensors [b, 3, h, w] in [0, 1]; `fix_color` applies them to whole photos,
+one strip of rows at a time, so that its memory does not grow with the photo.
 
 Shapes: b images, h w pixels, n rows of a strip.
 """
@@ -19,20 +19,18 @@ from torch import Tensor
 
 from hbr.models.protocol import ColorFix
 
-COLOR_FIXES: tuple[ColorFix, ...] = ("wavelet", "adain", "none")
-
 LEVELS = 5
 EPSILON = 1e-5
-# Strips of about a megapixel, but much higher than what the blur reaches beyond them.
+# Strips of about a megapixel, but much higher than the reach of the blur.
 _STRIP_PIXELS = 2**20
 _LEAST_STRIP_ROWS = 128
 
 
 def wavelet_decompose(x: Tensor, levels: int = LEVELS) -> tuple[Tensor, Tensor]:
-    """Split x into detail and colour with the undecimated B-spline ("à trous") wavelet.
+    """Split x into high and low frequencies with the undecimated B-spline ("à trous") wavelet.
 
-    Level i blurs with the outer product of (1 2 1)/4 at a spacing of 2^i pixels, edges repeated;
-    what each blur removes adds up to the detail.
+    Level i blurs with the outer product of (1 2 1)/4 at a spacing of 2^i pixels, with replicated
+    edges; the high frequencies are the sum of what each blur removes.
 
     Args:
         x: [b, c, h, w], any range.
@@ -51,15 +49,15 @@ def wavelet_decompose(x: Tensor, levels: int = LEVELS) -> tuple[Tensor, Tensor]:
 def wavelet_color_fix(target: Tensor, source: Tensor) -> Tensor:
     """The detail of `target` on the low frequencies of `source`, both [b, 3, h, w] in [0, 1].
 
-    The blur is linear, so high(target) + low(source) is target + low(source − target): one
-    decomposition instead of two. Not clamped.
+    The blur is linear, so high(target) + low(source) = target + low(source − target), which needs
+    one decomposition instead of two. Not clamped.
     """
     _check_same(target, source)
     return target + _blur(source - target, LEVELS)
 
 
 def adain_color_fix(target: Tensor, source: Tensor) -> Tensor:
-    """`target` with the mean and deviation of each channel of `source`, [b, 3, h, w] in [0, 1].
+    """`target` with the channel means and deviations of `source`, [b, 3, h, w] in [0, 1].
 
     Adaptive instance normalisation (Huang & Belongie 2017, Eq. 8), on pixels. Not clamped.
     """
@@ -75,13 +73,13 @@ def fix_color(
 ) -> NDArray[np.float32]:
     """Apply a colour fix to a whole photo, strip by strip.
 
-    The result is what the pure function gives for the whole image: a strip brings the rows with it
-    that the blur reaches, and AdaIN gathers its statistics in a pass of its own.
+    The result equals that of the pure function on the whole image: strips are read with the rows
+    that the blur reaches, and the statistics of AdaIN are gathered in a separate pass.
 
     Args:
         target: restored pixels [h, w, 3], the full range of uint16.
-        source: pixels [h, w, 3] whose colours count, the full range of uint8 or uint16.
-        method: "wavelet", "adain" or "none" (which converts only).
+        source: pixels [h, w, 3] with the colours, the full range of uint8 or uint16.
+        method: "wavelet", "adain" or "none" (conversion only).
 
     Returns:
         [3, h, w] float32, clamped to [0, 1].
@@ -121,7 +119,7 @@ def _blur(x: Tensor, levels: int) -> Tensor:
 
 
 def _blur_axis(x: Tensor, axis: int, step: int) -> Tensor:
-    """(1 2 1)/4 along one axis, taps `step` apart, edges repeated."""
+    """(1 2 1)/4 along one axis, taps `step` apart, with replicated edges."""
     padding = (step, step, 0, 0) if axis == -1 else (0, 0, step, step)
     padded = F.pad(x, padding, mode="replicate")
     size = x.shape[axis]
@@ -155,7 +153,7 @@ def _moments_of_rows(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[Te
 def _gain_and_offset(
     target: tuple[Tensor, Tensor], source: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The affine map that takes the moments of `target` to those of `source`."""
+    """The affine map from the moments of `target` to those of `source`."""
     (mean, var), (wanted_mean, wanted_var) = target, source
     gain = ((wanted_var + EPSILON) / (var + EPSILON)).sqrt()
     return gain, wanted_mean - mean * gain

@@ -1,7 +1,7 @@
 """Runs a model over the tiles of a photo, in memory that hardly grows with the photo.
 
 The outputs of a row of tiles are blended in float32 in one buffer as high as a tile and as wide as
-the photo; rows that no later tile touches leave it as integers.
+the photo; rows that no later tile overlaps are converted to integers and leave the buffer.
 
 Shapes: b tiles of a batch, t_h t_w a tile, h w the photo, n rows.
 """
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class TileProgress(Protocol):
-    """Called after each batch, and again from 0 when a run starts anew with smaller tiles."""
+    """Called after each batch, and again from 0 when a run restarts with smaller tiles."""
 
     def __call__(self, done: int, total: int, /) -> None:
         """`done` of `total` tiles are finished."""
@@ -42,12 +42,12 @@ class TileProgress(Protocol):
 
 @dataclass(frozen=True)
 class TiledRun:
-    """What came out of a run over a photo, and how it was done in the end.
+    """The result of a run over a photo, and the tiles and batch that it ended with.
 
     Attributes:
         pixels: [h, w, 3], the full range of uint16.
         plan: the tiles that fitted into memory.
-        batch: how many of them went at a time.
+        batch: tiles per batch.
     """
 
     pixels: NDArray[np.uint16]
@@ -67,19 +67,19 @@ def run_tiles(
     """Restore every tile of `plan` and blend the results.
 
     Args:
-        model: what it gives is clamped to [0, 1] after blending.
+        model: its output is clamped to [0, 1] after blending.
         pixels: the photo [h, w, 3], the full range of uint8 or uint16.
         plan: the tiles of a photo of this size.
         conditions: of the whole photo: maps [1, c, h, w] and tokens [1, q, d].
-        batch: tiles at a time.
+        batch: tiles per batch.
         progress: called as `progress(done, total)`, counting tiles.
 
     Returns:
         pixels [h, w, 3], the full range of uint16.
 
     Raises:
-        FloatingPointError: the model gave values that are not finite.
-        RuntimeError: the model gave another shape.
+        FloatingPointError: the model returned values that are not finite.
+        RuntimeError: the model returned another shape.
     """
     conditions = conditions or Conditions()
     blend = _Blend(plan)
@@ -113,10 +113,10 @@ def run_within_memory(
     batch: int = 1,
     progress: TileProgress | None = None,
 ) -> TiledRun:
-    """`run_tiles`, begun anew each time that memory runs out: smaller tiles, then smaller batches.
+    """`run_tiles`, restarted whenever memory runs out: smaller tiles first, then smaller batches.
 
     Raises:
-        OutOfMemoryError: the smallest tiles, one at a time, do not fit.
+        OutOfMemoryError: even the smallest tiles, one at a time, do not fit.
     """
 
     def run(size: tuple[TilePlan, int]) -> NDArray[np.uint16]:
@@ -149,20 +149,20 @@ def run_within_memory(
 
 
 class _Blend:
-    """The weighted sum of tiles that arrive row by row, and the finished pixels above it."""
+    """The weighted sum of tiles that arrive row by row, and the finished pixels above them."""
 
     def __init__(self, plan: TilePlan) -> None:
         self._plan = plan
         self._out = np.empty((plan.rows.size, plan.columns.size, 3), np.uint16)
         width = plan.columns.starts[-1] + plan.columns.tile
         self._rows = torch.zeros(3, plan.rows.tile, width)
-        self._top = 0  # the photo's row at the head of `_rows`
+        self._top = 0  # the row of the photo that `_rows` starts at
 
     def add(self, row: int, column: int, tile: Tensor) -> None:
         """Add a tile [3, t_h, t_w] with its window."""
         if not tile.isfinite().all():
             raise FloatingPointError(
-                "the model gave values that are not finite; try another precision "
+                "the model returned values that are not finite; try another precision "
                 "(--dtype float32) or check the model"
             )
         self._finish_above(self._plan.rows.starts[row])

@@ -1,4 +1,4 @@
-"""Whatever somebody holds a picture in → `Photo`, at the size that the model is to see.
+"""Converting any kind of picture to a `Photo`, and resizing it for the model.
 
 Shapes: h w pixels.
 """
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, read_photo
+from hbr.restoration.settings import check_scale
 
 PhotoLike = str | Path | PIL.Image.Image | NDArray[Any] | Tensor | Photo
 
-SCALES = (0.25, 8.0)
-# Floats that went through another program's resize or conversion are off by rounding.
+# Floats that another program resized or converted may exceed the range by rounding errors.
 _ROUNDING = 1e-4
 
 
 def as_photo(source: PhotoLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
-    """A `Photo` of a path, a PIL image, an array, a tensor or a `Photo`.
+    """Convert a path, PIL image, array or tensor to a `Photo`.
 
     Args:
         source: a path of a file; a PIL image of any mode; an array [h, w] or [h, w, 1 to 4] of
@@ -35,7 +35,7 @@ def as_photo(source: PhotoLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Phot
 
     Raises:
         hbr.image.PhotoError: the file or PIL image cannot be read.
-        ValueError: another type, shape or range, or values that are not numbers.
+        ValueError: the type, shape or range is another, or values are NaN or infinite.
     """
     if isinstance(source, Photo):
         return source
@@ -71,8 +71,7 @@ def resized_pixels(
     Raises:
         ValueError: `scale` is out of range, or the result is larger than `max_pixels`.
     """
-    if not SCALES[0] <= scale <= SCALES[1]:
-        raise ValueError(f"scale is {scale!r}; it must be {SCALES[0]} to {SCALES[1]:.0f}")
+    check_scale(scale)
     height, width = (max(1, round(edge * scale)) for edge in photo.size)
     if (height, width) == photo.size:
         return photo.pixels
@@ -85,7 +84,7 @@ def resized_pixels(
         image = PIL.Image.fromarray(photo.pixels)
         resized = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
         return np.asarray(resized)
-    # Pillow has no RGB of 16 bits, but it resizes a plane of floats.
+    # Pillow has no 16-bit RGB, but it can resize a plane of floats.
     white = np.iinfo(np.uint16).max
     out = np.empty((3, height, width), np.uint16)
     for plane, into in zip(rearrange(photo.pixels, "h w c -> c h w"), out, strict=True):
@@ -100,7 +99,7 @@ def _check_range(what: str, values: NDArray[Any]) -> None:
         return  # `Photo` names the shape
     low, high = float(values.min()), float(values.max())
     if not np.isfinite((low, high)).all():
-        raise ValueError(f"the {what} holds values that are not numbers (NaN or infinite)")
+        raise ValueError(f"the {what} contains values that are not numbers (NaN or infinite)")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise ValueError(
             f"the {what} has values from {low:g} to {high:g}; floats must be in [0, 1]"

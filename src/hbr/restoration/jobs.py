@@ -1,4 +1,4 @@
-"""What goes where: files, folders and globs → jobs, with every clash found before any work."""
+"""Planning a batch: files, folders and globs → jobs, with all conflicts found before any work."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Job:
 
 @dataclass(frozen=True)
 class BadInput:
-    """An input that leads to no photo.
+    """An input without a photo.
 
     Attributes:
-        source: as it was given, or the folder that could not be read.
+        source: as given, or the folder that could not be read.
         error: "SOURCE: what is wrong; what to do".
     """
 
@@ -49,12 +49,12 @@ class BadInput:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """All that a batch is going to do.
+    """Everything that a batch will do.
 
     Attributes:
         jobs: to be done, in order.
-        finished: what an earlier run has done.
-        bad: inputs that lead to no photo.
+        finished: done by an earlier run.
+        bad: inputs without a photo.
     """
 
     jobs: tuple[Job, ...]
@@ -63,7 +63,7 @@ class BatchPlan:
 
     @property
     def total(self) -> int:
-        """Inputs in all."""
+        """Total number of inputs."""
         return len(self.jobs) + len(self.finished) + len(self.bad)
 
 
@@ -75,27 +75,27 @@ def plan_batch(
     recursive: bool = False,
     existing: Existing = "refuse",
 ) -> BatchPlan:
-    """Decide what is read and what is written, without touching anything.
+    """Decide what is read and written, without changing anything.
 
-    A folder gives the photos in it, by their names; its sub-folders only if `recursive`. Hidden
-    files and folders, links to folders (which may form loops), and `out` itself where it lies in
-    an input are passed over. A glob that no file is named like gives the photos that match, in the
-    sub-folders that they are in. The same file named twice is done once.
+    A folder stands for the photos in it, sorted by name, and in its sub-folders if `recursive`.
+    Hidden files and folders, links to folders (which may form loops), and `out` itself if it is
+    inside an input are skipped. A glob, unless a file has that name, stands for the photos that
+    match, keeping their sub-folders. A file that is named twice is restored once.
 
-    An output that exists counts as finished if it is not empty and not older than its input.
-    Outputs are written whole or not at all, so one that exists is whole. The settings that it was
-    made with are not known, and not compared.
+    An existing output counts as finished if it is not empty and not older than its input. Outputs
+    are written atomically, so an existing one is complete. The settings that it was made with are
+    unknown, and not compared.
 
     Args:
         inputs: files, folders and globs.
-        out: a file if the only input is a file and `out` ends like a photo; else a folder.
-        format: of the outputs: `keep`, or a name that `hbr.image.write_photo` takes.
-        recursive: take the photos in sub-folders too.
-        existing: what to do where an output exists: `refuse` all work, `overwrite` it, or `resume`,
-            which keeps those that are finished and makes the others again.
+        out: a file if the only input is a file and `out` has the suffix of a photo; else a folder.
+        format: of the outputs: `keep`, or a format of `hbr.image.write_photo`.
+        recursive: include the photos in sub-folders.
+        existing: what to do if an output exists: `refuse` all work, `overwrite` it, or `resume`,
+            which keeps finished outputs and makes the others again.
 
     Raises:
-        ConfigError: two inputs have one output, an input would be written over, or an output
+        ConfigError: two inputs have the same output, an input would be overwritten, or an output
             exists; nothing has been written.
         hbr.image.PhotoError: `out` cannot be written to.
     """
@@ -231,20 +231,20 @@ def _files_first(name: str) -> list[tuple[bool, str]]:
 
 
 def _output_below(base: Path, out: Path) -> Callable[[Path], bool]:
-    """Tells whether a folder is the output's, which is never an input if it lies in one."""
+    """A test whether a folder is the output, which is never an input even if it is inside one."""
     real = os.path.realpath(out)
     inside = Path(os.path.realpath(base)) in Path(real).parents
     return lambda folder: inside and os.path.realpath(folder) == real
 
 
 def _named(source: Path, place: Path, suffix: str | None) -> Path:
-    """The place of an output: the input's, with the suffix of the format it is written in."""
+    """The relative path of an output: the input's, with the suffix of its format."""
     own = place.suffix.lower()
     if suffix is None:
         if own in WRITE_SUFFIXES:
             return place
         suffix = output_suffix(_format_by_content(source))
-    # What is no photo's suffix is part of the stem: scan.1 and scan.2 are two photos.
+    # A suffix that is not a photo's is part of the stem: scan.1 and scan.2 are two photos.
     stem = place.stem if own in READ_SUFFIXES else place.name
     return place.with_name(stem + suffix)
 
@@ -260,7 +260,7 @@ def _format_by_content(source: Path) -> str | None:
 
 
 def _without_clashes(jobs: Sequence[Job], *, may_overwrite_itself: bool) -> list[Job]:
-    """The jobs, each once; refused if they would write over one another or over an input."""
+    """The jobs without duplicates; refused if one would overwrite another's output or an input."""
     by_target: dict[str, Job] = {}
     sources = {_key(job.source) for job in jobs}
     for job in jobs:
@@ -289,14 +289,14 @@ def _key(path: Path) -> str:
 
 
 def _check_writable(folder: Path) -> None:
-    """Find out before hours of work that nothing can be written; makes nothing."""
+    """Check before hours of work that outputs can be written; creates nothing."""
     there = Path(os.path.realpath(folder))
     while not os.path.lexists(there):
         there = there.parent
     name = display_name(folder)
     if not _is_folder(there):
         raise PhotoError(
-            f"{name}: cannot be written to, {display_name(there)} is no folder; "
+            f"{name}: cannot be written to, {display_name(there)} is not a folder; "
             "choose another output"
         )
     if not os.access(there, os.W_OK | os.X_OK):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import PIL.Image
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hbr.devices import choose_batch, choose_device, choose_dtype, reproducible, torch_dtype
-from hbr.image import DEFAULT_MAX_PIXELS, Photo, write_photo
-from hbr.models.protocol import Conditions, Model, PromptedModel
-from hbr.restoration.color import COLOR_FIXES, ColorFix, fix_color
+from hbr.image import Photo, write_photo
+from hbr.models.protocol import ColorFix, Conditions, Model, PromptedModel
+from hbr.restoration.color import fix_color
 from hbr.restoration.inference import TiledRun, TileProgress, run_within_memory
 from hbr.restoration.inputs import PhotoLike, as_photo, resized_pixels
-from hbr.restoration.tiling import TileChoice, plan_tiles
+from hbr.restoration.settings import Provenance, RestoreSettings
+from hbr.restoration.tiling import plan_tiles
 from hbr.version import __version__
 
 
@@ -35,14 +36,13 @@ class Restored:
         photo: pixels at the depth of the input, with its alpha, profile and metadata.
         timings: seconds for "read" (with resizing), "model" (tiles and blending), "color" (with
             putting the pixels back into the photo) and "total".
-        provenance: what it takes to make the same bytes again: versions, model and its SHA-256,
-            seed, and the settings as they were in the end, after any retreat for want of memory.
+        provenance: what it takes to make the same bytes again.
         people: the people that were found; none are looked for yet.
     """
 
     photo: Photo
     timings: Mapping[str, float]
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     people: tuple[Any, ...] = ()
 
     @property
@@ -105,39 +105,47 @@ class Restorer:
 
         Args:
             name_or_path: a known name (`hbr.models.available()`) or a safetensors file of hbr.
-            device: "cpu", "cuda", "cuda:N", "mps", or "auto", the first there is of CUDA, MPS
+            device: "cpu", "cuda", "cuda:N", "mps", or "auto", the first available of CUDA, MPS
                 and CPU.
-            dtype: "auto" (bfloat16 where hardware and model have it, else float32), or a name.
+            dtype: "auto" (bfloat16 if hardware and model support it, else float32), or a name.
 
         Raises:
-            hbr.models.WeightsError: unknown, missing or damaged weights.
-            ValueError: there is no such device or precision here.
+            hbr.models.WeightsError: the weights are unknown, missing or damaged.
+            ValueError: the device or precision is not available.
         """
+        from hbr.weights import find_and_hash_model
+
+        choose_device(device)  # a wrong one shows before the file is read
+        path, digest = find_and_hash_model(name_or_path)
+        name = name_or_path if isinstance(name_or_path, str) else name_or_path.stem
+        return cls.from_file(path, device, dtype, name=name, sha256=digest)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Path,
+        device: str | torch.device = "auto",
+        dtype: str = "auto",
+        *,
+        name: str,
+        sha256: str,
+    ) -> Restorer:
+        """Load a model file whose SHA-256 is known; otherwise as `from_pretrained`."""
         from hbr.models import load_model
-        from hbr.models import sha256 as hash_of
         from hbr.models.files import read_header
-        from hbr.weights import find_model
 
         place = choose_device(device)
-        path = find_model(name_or_path)
         supported = read_header(path).config.capabilities.dtypes
         precision = torch_dtype(choose_dtype(dtype, place, supported))
-        model = load_model(path, device=place, dtype=precision)
-        name = name_or_path if isinstance(name_or_path, str) else name_or_path.stem
-        return cls(model, name=name, sha256=hash_of(path))
+        return cls(load_model(path, device=place, dtype=precision), name=name, sha256=sha256)
 
     def __call__(
         self,
         photo: PhotoLike,
+        settings: RestoreSettings | None = None,
         *,
-        scale: float = 1.0,
-        tile: TileChoice = "auto",
-        color: ColorFix = "wavelet",
-        batch: int | Literal["auto"] = "auto",
-        seed: int = 0,
-        prompt: str | None = None,
         progress: TileProgress | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        **changes: Any,
     ) -> Restored:
         """Restore a photo. The same photo, seed and settings give the same bytes on one machine.
 
@@ -145,58 +153,44 @@ class Restorer:
             photo: a path; a PIL image; an array [h, w] or [h, w, 1 to 4] of uint8, uint16 or
                 floats in [0, 1]; a tensor [3, h, w] or [1, 3, h, w] of floats in [0, 1]; or a
                 `Photo`. Any size from 1×1. Floats give a result of 16 bits.
-            scale: 0.25 to 8; the photo is resized by this much before it is restored (antialiased
-                bicubic), and the result has that size.
-            tile: edge of the tiles in pixels, 0 for the whole photo at once, or "auto", near the
-                size that the model was trained on (`hbr.restoration.tiling.plan_tiles`).
-            color: where the colours come from: "wavelet" takes the low frequencies of the input,
-                "adain" its mean and deviation of each channel, "none" leaves the model's.
-            batch: tiles at a time, or "auto": 1 on the CPU, more on CUDA.
-            seed: for models that draw random numbers.
-            prompt: a text in place of the prompt that the model makes of the image, for models
-                that take one (`hbr.models.Capabilities.takes_prompt`).
+            settings: how; the defaults if None.
             progress: called as `progress(done, total)`, counting tiles.
-            max_pixels: larger files, and larger results of enlarging, are refused.
+            **changes: fields of `RestoreSettings`, such as `scale=2`, in place of those of
+                `settings`.
 
         Raises:
-            ValueError: a photo or setting that is not as above; among them
+            ValueError: a photo or setting that is not as described; among them
                 `hbr.image.PhotoError`, a file that cannot be read.
             OutOfMemoryError: not even small tiles, one at a time, fit into memory.
             FloatingPointError: the model gave values that are not finite.
         """
         began = time.perf_counter()
-        if color not in COLOR_FIXES:
-            raise ValueError(f"color is {color!r}; it must be one of {', '.join(COLOR_FIXES)}")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ValueError(f"seed is {seed!r}; it must be a whole number")
-        size = self._batch(batch)
-        conditions = self.conditions(prompt)
-        given = as_photo(photo, max_pixels=max_pixels)
-        pixels = resized_pixels(given, scale, max_pixels=max_pixels)
-        plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.capabilities, tile)
+        settings = replace(settings or RestoreSettings(), **changes)
+        color = self.capabilities.color if settings.color == "auto" else settings.color
+        conditions = self.conditions(settings.prompt)
+        given = as_photo(photo, max_pixels=settings.max_pixels)
+        pixels = resized_pixels(given, settings.scale, max_pixels=settings.max_pixels)
+        plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.capabilities, settings.tile)
         read = time.perf_counter()
-        with reproducible(seed, self.device):
+        with reproducible(settings.seed, self.device):
             run = run_within_memory(
                 self.model,
                 pixels,
                 plan,
                 conditions=conditions,
-                batch=size,
+                batch=choose_batch(self.device) if settings.batch == "auto" else settings.batch,
                 progress=progress,
             )
         restored = time.perf_counter()
         result = given.with_pixels(fix_color(run.pixels, pixels, color))
         done = time.perf_counter()
-        return Restored(
-            result,
-            {
-                "read": read - began,
-                "model": restored - read,
-                "color": done - restored,
-                "total": done - began,
-            },
-            self._provenance(run, scale=scale, color=color, seed=seed, prompt=prompt),
-        )
+        timings = {
+            "read": read - began,
+            "model": restored - read,
+            "color": done - restored,
+            "total": done - began,
+        }
+        return Restored(result, timings, self._provenance(run, settings, color))
 
     def conditions(self, prompt: str | None) -> Conditions:
         """What guides the model besides the photo.
@@ -210,14 +204,7 @@ class Restorer:
             raise ValueError(f"{self.name} takes no prompt: it has no text encoder")
         return Conditions(tokens={"prompt": cast(PromptedModel, self.model).embed(prompt)})
 
-    def _batch(self, batch: int | Literal["auto"]) -> int:
-        if batch == "auto":
-            return choose_batch(self.device)
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ValueError(f"batch is {batch!r}; it must be auto or 1 or more")
-        return batch
-
-    def _provenance(self, run: TiledRun, **settings: Any) -> dict[str, Any]:
+    def _provenance(self, run: TiledRun, settings: RestoreSettings, color: ColorFix) -> Provenance:
         rows, columns = run.plan.rows, run.plan.columns
         return {
             "hbr": __version__,
@@ -230,5 +217,8 @@ class Restorer:
             "overlap": (rows.overlap, columns.overlap),
             "tiles": len(run.plan),
             "batch": run.batch,
-            **settings,
+            "scale": settings.scale,
+            "color": color,
+            "seed": settings.seed,
+            "prompt": settings.prompt,
         }

@@ -1,7 +1,7 @@
-"""Plans of overlapping tiles: where they lie, and how they blend without seams.
+"""Plans of overlapping tiles: their positions, and the windows that blend them without seams.
 
-A plan is data; `hbr.restoration.inference` takes a network over it. The two axes of a photo are
-worked out alone, and the window of a tile is the outer product of its windows along them.
+A plan is data; `hbr.restoration.inference` runs a model over it. The two axes of a photo are
+planned independently, and the window of a tile is the outer product of its windows along them.
 
 Shapes: h w the photo, t_h t_w a tile, all in pixels.
 """
@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,20 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hbr.models.protocol import Conditions, Place
-
-TileChoice = int | Literal["auto"]
+from hbr.restoration.settings import TileChoice
 
 # Neighbours share an eighth of the native size: 64 of 512 pixels.
 _OVERLAPS_PER_NATIVE = 8
-# A network keeps its quality on tiles a little larger than what it was trained on.
+# A network keeps its quality on tiles slightly larger than those it was trained on.
 _LARGEST_PER_NATIVE = 1.25
-# Out of memory makes tiles smaller down to a quarter of the native size, where a network has
-# little left to go by.
+# When memory runs out, tiles shrink to a quarter of the native size at most: in smaller ones a
+# network has too little context.
 _SMALLEST_PER_NATIVE = 4
 
 
 class SizeRequirements(Protocol):
-    """What a plan must know of a model, all in pixels (`hbr.models.Capabilities` has it)."""
+    """The part of `hbr.models.Capabilities` that a plan depends on, in pixels."""
 
     @property
     def multiple_of(self) -> int:
@@ -52,14 +51,14 @@ class SizeRequirements(Protocol):
 class Axis:
     """Tiles along one axis.
 
-    All tiles have one size and start at multiples of what the model asks for, so that a model that
-    works on a grid (latents, patches) sees the same grid in every tile as in the whole photo.
+    All tiles have the same size and start at multiples of `multiple_of`, so that a model that works
+    on a grid (latents, patches) sees the same grid in every tile as in the whole photo.
 
     Attributes:
         size: the photo, in pixels.
         tile: a tile, in pixels.
-        overlap: the least that two neighbours share, in pixels.
-        starts: first pixel of each tile, rising; the last tile may reach past the photo.
+        overlap: the minimum that two neighbours share, in pixels.
+        starts: first pixel of each tile, ascending; the last tile may extend past the photo.
     """
 
     size: int
@@ -70,17 +69,17 @@ class Axis:
     def window(self, index: int) -> Tensor:
         """Weight of each pixel of tile `index`, float32 [tile] in [0, 1].
 
-        The windows of all tiles sum to one at every pixel: neighbours cross-fade along one raised
-        cosine, half as wide as the overlap and in the middle of what they share. The outer part
-        has no weight, because there a network has seen the border of its tile. Where the photo
-        ends the window does not fall.
+        The windows of all tiles sum to 1 at every pixel: neighbours cross-fade along a raised
+        cosine that is half as wide as the overlap and centred in what they share. The outer part
+        has no weight, because there the output is affected by the border of the tile. At the edges
+        of the photo the window does not fall off.
         """
         x = np.arange(self.tile, dtype=np.float64) + (self.starts[index] + 0.5)
         weight = self._fade(index, x) - self._fade(index + 1, x)
         return torch.from_numpy(weight.astype(np.float32))
 
     def source(self, index: int) -> NDArray[np.intp]:
-        """The photo's pixel behind each pixel of tile `index`, [tile]: mirrored past the end."""
+        """The pixel of the photo at each pixel of tile `index`, [tile]; mirrored past the end."""
         x = np.arange(self.tile) + self.starts[index]
         period = max(1, 2 * (self.size - 1))
         x %= period
@@ -165,13 +164,13 @@ def plan_tiles(
 
     Args:
         height, width: the photo, 1 or more.
-        capabilities: the sizes that the model takes.
-        tile: 0 takes the photo as one tile. A number is the edge of a tile, rounded up to what the
-            model takes; photos that are smaller get a smaller tile. "auto" stays near the size
-            that the model was trained on, at most a quarter above it, on every device: it takes
-            the number of tiles that covers the photo with the least computed twice. A photo up to
-            1.25 times the native size is one tile. Memory does not enter: where it runs out,
-            `hbr.restoration.inference` takes smaller tiles.
+        capabilities: the sizes that the model supports.
+        tile: 0 makes the photo one tile. A number is the edge of a tile, rounded up to a size that
+            the model supports; smaller photos get a smaller tile. "auto" stays near the size that
+            the model was trained on, at most a quarter above it, on every device: it chooses the
+            number of tiles that covers the photo with the least overlap. A photo up to 1.25 times
+            the native size is one tile. Memory is not considered: if it runs out,
+            `hbr.restoration.inference` retries with smaller tiles.
 
     Raises:
         ValueError: `tile` is below the smallest size that the model can be tiled with.
@@ -197,13 +196,13 @@ def plan_axis(size: int, capabilities: SizeRequirements, tile: TileChoice) -> Ax
     if edge == padded:
         return Axis(size, edge, overlap, (0,))
     count = math.ceil((padded - overlap) / (edge - overlap))
-    # Spread evenly, then down to the grid: no two neighbours then share less than the overlap.
+    # Spaced evenly, then rounded down to the grid, so that neighbours share at least the overlap.
     spread = ((padded - edge) // step * i // (count - 1) for i in range(count))
     return Axis(size, edge, overlap, tuple(step * start for start in spread))
 
 
 def _edge_near_native(padded: int, native: int, capabilities: SizeRequirements) -> int:
-    """The edge that computes least in all, of the two least numbers of tiles that keep it small."""
+    """The edge with the least computation, of the two smallest possible numbers of tiles."""
     overlap = _overlap(native, capabilities)
 
     def edge(count: int) -> int:
@@ -216,7 +215,7 @@ def _edge_near_native(padded: int, native: int, capabilities: SizeRequirements) 
 
 
 def smaller_tiles(plan: TilePlan, capabilities: SizeRequirements) -> TilePlan | None:
-    """The plan with tiles of half the edge, or None where they would be too small to be of use."""
+    """The plan with tiles of half the edge, or None if they would be too small to be useful."""
     smallest = max(least_tile(capabilities), capabilities.native_size // _SMALLEST_PER_NATIVE)
     edge = _up(max(plan.edge // 2, smallest), capabilities.multiple_of)
     if edge >= plan.edge:
@@ -225,7 +224,7 @@ def smaller_tiles(plan: TilePlan, capabilities: SizeRequirements) -> TilePlan | 
 
 
 def least_tile(capabilities: SizeRequirements) -> int:
-    """Smallest edge of tiles, in pixels: half of it is overlap, both on the model's grid."""
+    """Smallest edge of tiles in pixels: half of it is overlap, and both are on the model's grid."""
     return max(2 * capabilities.multiple_of, _up(capabilities.min_size, capabilities.multiple_of))
 
 
@@ -237,5 +236,5 @@ def _overlap(edge: int, capabilities: SizeRequirements) -> int:
 
 
 def _up(size: int, step: int) -> int:
-    """The least multiple of `step` that is not below `size`."""
+    """The smallest multiple of `step` that is at least `size`."""
     return -(-size // step) * step

@@ -53,7 +53,7 @@ class Parameters:
     frozen: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhaseCost:
     """What a step of one phase takes; bytes are those of one process.
 
@@ -78,7 +78,7 @@ class PhaseCost:
     flops: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """What a training will take.
 
@@ -127,7 +127,14 @@ def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Tr
     }
     unet = parameters["unet"]
     unet_bytes = _FLOAT32 * (unet.trained + unet.frozen)
-    return TrainingPlan(parameters, phases, processes, unet_bytes, flops, hours)
+    return TrainingPlan(
+        parameters=parameters,
+        phases=phases,
+        processes=processes,
+        unet_bytes=unet_bytes,
+        flops=flops,
+        hours=hours,
+    )
 
 
 def count_parameters(config: TrainConfig) -> dict[str, Parameters]:

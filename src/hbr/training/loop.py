@@ -34,11 +34,11 @@ from hbr.training.data import (
     seeded,
     validation_pairs,
 )
-from hbr.training.draws import Draws
 from hbr.training.losses import load_networks
 from hbr.training.measuring import ValidatedPhoto, ValidationResult, summary, write_picture
 from hbr.training.objectives import build_objective
 from hbr.training.processes import Processes
+from hbr.training.random_state import RandomState
 from hbr.training.start import (
     begin_at_identity,
     embed_negative,
@@ -187,7 +187,7 @@ class Trainer:
         state.update_average()
         return {**out, "lr": rate}
 
-    def _parts(self, pair: Pair) -> Iterator[tuple[Draws, Pair]]:
+    def _parts(self, pair: Pair) -> Iterator[tuple[RandomState, Pair]]:
         """This process's share of a batch, in parts, with the random numbers of each."""
         seed, step = self.config.seed, self.state.step
         batch = self.config.phase_at(step).batch
@@ -195,7 +195,7 @@ class Trainer:
         for part in self.processes.parts(batch):
             # dropout draws from torch's own generator; the data have (seed, step) to themselves
             torch.manual_seed(seeded(seed, step, 2, part.start).initial_seed())
-            draws = Draws(seeded(seed, step, 1), batch, part.start)
+            draws = RandomState(seeded(seed, step, 1), batch, part.start)
             yield draws, pair.part(slice(part.start - start, part.stop - start))
 
     def _minimise(self, parts: Iterable[dict[str, Tensor]]) -> tuple[dict[str, float], bool]:

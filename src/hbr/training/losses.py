@@ -18,8 +18,8 @@ from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import LossConfig, TrainConfig
-from hbr.training.draws import Draws
 from hbr.training.memory import random_squares
+from hbr.training.random_state import RandomState
 from hbr.weights import find_weights
 
 Term = Callable[[Tensor, Tensor], Tensor]
@@ -135,7 +135,7 @@ class PixelTerms:
         z: Tensor,
         hq: Tensor,
         loss: LossConfig,
-        draws: Draws,
+        draws: RandomState,
     ) -> dict[str, Tensor]:
         """Decode z [b, c, h, w], compare with hq [b, 3, s, s]; the weighted terms."""
         if self.decode_crop is not None:

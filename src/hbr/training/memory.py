@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from hbr.training.draws import Draws
+from hbr.training.random_state import RandomState
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
@@ -23,7 +23,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
             enable()
 
 
-def random_squares(z: Tensor, hq: Tensor, crop: int, draws: Draws) -> tuple[Tensor, Tensor]:
+def random_squares(z: Tensor, hq: Tensor, crop: int, draws: RandomState) -> tuple[Tensor, Tensor]:
     """A random square of each latent, and the same square of its image.
 
     Args:

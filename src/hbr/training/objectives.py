@@ -31,8 +31,8 @@ from hbr.training.config import (
     VSDConfig,
 )
 from hbr.training.data import Pair, seeded
-from hbr.training.draws import Draws
 from hbr.training.losses import Networks, PixelTerms
+from hbr.training.random_state import RandomState
 
 # timesteps at which a diffusion prior is validated
 _VALIDATED_AT = (50, 150, 250, 350, 450, 550, 650, 750, 850, 950)
@@ -70,7 +70,7 @@ class Objective:
     """
 
     parts: tuple[str, ...]
-    losses: Callable[[Any, Pair, LossConfig, Draws], Losses]
+    losses: Callable[[Any, Pair, LossConfig, RandomState], Losses]
     validate: Callable[[Any, Pair, int], Validation]
 
 
@@ -116,7 +116,7 @@ def restoration(
     pair: Pair,
     loss: LossConfig,
     config: RestorationConfig,
-    draws: Draws,
+    draws: RandomState,
     pixels: PixelTerms,
     negative: Tensor | None = None,
 ) -> Losses:
@@ -138,7 +138,7 @@ def distillation(
     z_h: Tensor,
     p: Tensor,
     config: VSDConfig,
-    draws: Draws,
+    draws: RandomState,
     negative: Tensor | None = None,
 ) -> Tensor:
     """The VSD loss of restored latents [b, c, h, w] under their prompt [b, q, d]: a scalar.
@@ -163,7 +163,9 @@ def distillation(
     return vsd_loss(z_h, gradient)
 
 
-def following(model: OneStepRestorer, z_h: Tensor, p: Tensor, draws: Draws) -> dict[str, Tensor]:
+def following(
+    model: OneStepRestorer, z_h: Tensor, p: Tensor, draws: RandomState
+) -> dict[str, Tensor]:
     """The regularizer's loss on latents that the generator has just restored."""
     t = draws.timesteps((0, model.config.schedule.steps), z_h)
     noise = draws.noise(z_h)
@@ -205,7 +207,7 @@ def autoencoding(
     pair: Pair,
     loss: LossConfig,
     config: AutoencodingConfig,
-    draws: Draws,
+    draws: RandomState,
     pixels: PixelTerms,
 ) -> dict[str, Tensor]:
     """The pixel losses of encoding and decoding the HQ image, and the size of its latent."""
@@ -228,7 +230,7 @@ def validate_autoencoding(model: OneStepRestorer, pair: Pair, _: int) -> Validat
 
 
 def diffusion(
-    model: OneStepRestorer, pair: Pair, config: DiffusionConfig, draws: Draws
+    model: OneStepRestorer, pair: Pair, config: DiffusionConfig, draws: RandomState
 ) -> dict[str, Tensor]:
     """ε-MSE at a random t on the HQ latent, the prompt from HQ or LQ (DDPM, Ho et al. 2020)."""
     with torch.no_grad():
@@ -249,7 +251,7 @@ def validate_diffusion(
     """ε-MSE at ten timesteps with the same noise every time; pictures of x̂0 at some of them."""
     z = model.encode(pair.hq).float()
     p = model.prompt(_prompted_by(pair, config))
-    noise = Draws(seeded(0, number)).noise(z)
+    noise = RandomState(seeded(0, number)).noise(z)
     alpha_bar = alphas_cumprod(model.config.schedule)
     errors, images = [], []
     for t in _VALIDATED_AT:

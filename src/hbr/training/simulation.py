@@ -28,9 +28,9 @@ from hbr.models.checkpoint import empty
 from hbr.models.config import DAPEConfig
 from hbr.training.config import PhaseConfig, TrainConfig
 from hbr.training.data import Pair, seeded
-from hbr.training.draws import Draws
 from hbr.training.losses import needed_networks
 from hbr.training.objectives import build_objective
+from hbr.training.random_state import RandomState
 from hbr.training.start import prepare
 
 Device = Literal["cpu", "cuda"]
@@ -138,7 +138,7 @@ def simulate(
         hq, lq = (torch.empty(crops, 3, phase.crop, phase.crop) for _ in range(2))
         with _autocast(config):
             losses = objective.losses(
-                model, Pair(hq, lq), phase.loss or config.loss, Draws(seeded(0))
+                model, Pair(hq, lq), phase.loss or config.loss, RandomState(seeded(0))
             )
         _way_back(model, losses.terms)
         if losses.then is not None:

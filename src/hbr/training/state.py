@@ -16,7 +16,7 @@ from hbr.models.config import LoRAConfig
 from hbr.models.files import write_tensors
 from hbr.training.adapters import is_of_regularizer
 from hbr.training.config import RestorationConfig, TrainConfig, VSDConfig
-from hbr.training.resuming import check_unchanged
+from hbr.training.resume import check_unchanged
 
 _COUNTS = ("step", "left_out", "left_out_in_a_row")
 

@@ -3,7 +3,15 @@
 Nothing is downloaded unless a command that says so is given.
 """
 
-from hbr.weights.catalogue import Entry, available, entries, fetch_weights, find_model, find_weights
+from hbr.weights.catalogue import (
+    Entry,
+    available,
+    entries,
+    fetch_weights,
+    find_and_hash_model,
+    find_model,
+    find_weights,
+)
 from hbr.weights.download import ByteProgress, fetch, weights_folder, weights_folders
 from hbr.weights.sources import (
     DownloadError,
@@ -27,6 +35,7 @@ __all__ = [
     "entries",
     "fetch",
     "fetch_weights",
+    "find_and_hash_model",
     "find_model",
     "find_weights",
     "weights_folder",

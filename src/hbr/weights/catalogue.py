@@ -236,7 +236,10 @@ def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
     name = str(name_or_path)
     path = Path(name_or_path)
     if name in entries():
-        return _catalogued_model(entries()[name], check_hash)
+        found = _catalogued_model(entries()[name])
+        if check_hash and entries()[name].files[0].sha256 is not None:
+            _check_pinned(entries()[name], found, sha256(found))
+        return found
     if path.is_dir():
         raise WeightsError(
             f"{path} is a folder; a Stable Diffusion 2.1-base folder comes in with "
@@ -256,7 +259,29 @@ def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
     raise WeightsError(f"no model is called {name!r}; known: {names}; or give a .safetensors file")
 
 
-def _catalogued_model(entry: Entry, check_hash: bool) -> Path:
+def find_and_hash_model(name_or_path: str | Path) -> tuple[Path, str]:
+    """The model file of a catalogued name or of a path, and its SHA-256; it is read once for both.
+
+    Raises:
+        WeightsError: as for `find_model`.
+    """
+    path = find_model(name_or_path, check_hash=False)
+    digest = sha256(path)
+    if entry := entries().get(str(name_or_path)):
+        _check_pinned(entry, path, digest)
+    return path, digest
+
+
+def _check_pinned(entry: Entry, file: Path, digest: str) -> None:
+    if entry.files[0].sha256 not in (None, digest):
+        how = entry.obtain if entry.embedded else f"delete it, then {entry.obtain}"
+        raise WeightsError(
+            f"{file} is damaged or was changed: its SHA-256 is {digest}, the catalogue has "
+            f"{entry.files[0].sha256}; {how}"
+        )
+
+
+def _catalogued_model(entry: Entry) -> Path:
     if entry.kind != "restorer":
         then = f"then run `{entry.import_with}` and give the result as the model"
         raise WeightsError(
@@ -265,15 +290,7 @@ def _catalogued_model(entry: Entry, check_hash: bool) -> Path:
         )
     if entry.embedded and not entry.installed:
         raise WeightsError(f"{entry.name}: its weights are not in this installation ({entry.file})")
-    found = find_weights(entry.name)
-    pinned = entry.files[0].sha256
-    if check_hash and pinned is not None and (got := sha256(found)) != pinned:
-        how = entry.obtain if entry.embedded else f"delete it, then {entry.obtain}"
-        raise WeightsError(
-            f"{found} is damaged or was changed: its SHA-256 is {got}, the catalogue has "
-            f"{pinned}; {how}"
-        )
-    return found
+    return find_weights(entry.name)
 
 
 def _missing(entry: Entry) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hbr.restoration.batch import BatchTally, FileRecord, RestorePhoto
     from hbr.restoration.inference import TileProgress
     from hbr.restoration.jobs import Existing
+    from hbr.restoration.settings import RestoreSettings
 
 DEFAULT_MAX_PIXELS = 200_000_000  # hbr.image's, which --help need not load
 
@@ -23,6 +24,7 @@ DEFAULT_MAX_PIXELS = 200_000_000  # hbr.image's, which --help need not load
 class Color(StrEnum):
     """Where the colours come from."""
 
+    auto = "auto"
     wavelet = "wavelet"
     adain = "adain"
     none = "none"
@@ -69,8 +71,8 @@ def restore(
         str, typer.Option(help="Edge of the tiles in pixels; 0 takes the whole photo at once.")
     ] = "auto",
     color: Annotated[
-        Color, typer.Option(help="How the colours of the input are kept.")
-    ] = Color.wavelet,
+        Color, typer.Option(help="How the colours of the input are kept; auto: as suits the model.")
+    ] = Color.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[
         DtypeOption, typer.Option(help="Precision of the computation.")
@@ -120,8 +122,6 @@ def restore(
     """
     if overwrite and resume:
         raise typer.BadParameter("choose one of them.", param_hint="--overwrite and --resume")
-    if not 0.25 <= scale <= 8:
-        raise typer.BadParameter(f"{scale} is not in the range 0.25 to 8.", param_hint="--scale")
     edge = as_number_or("auto", tile, "--tile")
 
     existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
@@ -131,6 +131,10 @@ def restore(
     from hbr.restoration.batch import BatchTally, Files, look_at, run_batch
     from hbr.restoration.jobs import plan_batch
 
+    settings = _settings(
+        scale=scale, tile=edge, color=color.value, seed=seed, prompt=prompt, max_pixels=max_pixels
+    )
+
     with StopSignals() as stop, reporter.listening():
         records: list[FileRecord] = []
         total = 0
@@ -139,14 +143,7 @@ def restore(
                 inputs, out, format=file_format, recursive=recursive, existing=existing
             )
             total = plan.total
-            settings = {
-                "scale": scale,
-                "tile": edge,
-                "color": color.value,
-                "seed": seed,
-                "prompt": prompt,
-            }
-            load = partial(_load, model, device, dtype.value, settings, max_pixels, reporter.tiles)
+            load = partial(_load, model, device, dtype.value, settings, reporter.tiles)
             files = Files(quality, png_compression, max_pixels)
             batch = run_batch(plan, load, files, strict=strict, stop=stop)
             with reporter.bar(len(plan.jobs)):
@@ -166,12 +163,22 @@ def restore(
     raise typer.Exit(_exit_code(tally))
 
 
+def _settings(**values: Any) -> RestoreSettings:
+    from hbr.config import ConfigError
+    from hbr.restoration.settings import RestoreSettings
+
+    try:
+        return RestoreSettings(**values)
+    except ConfigError as error:
+        field = str(error).partition(" ")[0]  # the message begins with it
+        raise typer.BadParameter(str(error), param_hint=f"--{field}") from None
+
+
 def _load(
     model: str,
     device: str,
     dtype: str,
-    settings: dict[str, Any],
-    max_pixels: int,
+    settings: RestoreSettings,
     progress: TileProgress,
 ) -> RestorePhoto:
     """The model with its settings; what is wrong with them shows before the first photo."""
@@ -187,14 +194,14 @@ def _load(
         option = "--dtype"
         restorer = Restorer.from_pretrained(model, device=device, dtype=dtype)
         option = "--tile"
-        plan_tiles(1, 1, restorer.capabilities, settings["tile"])
+        plan_tiles(1, 1, restorer.capabilities, settings.tile)
         option = "--prompt"
-        restorer.conditions(settings["prompt"])
+        restorer.conditions(settings.prompt)
     except (WeightsError, ConfigError):
         raise
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
-    return partial(restorer, **settings, max_pixels=max_pixels, progress=progress)
+    return partial(restorer, settings=settings, progress=progress)
 
 
 def _exit_code(tally: BatchTally) -> ExitCode:

@@ -12,7 +12,7 @@ import PIL
 
 from hbr.evaluation.methods.base import MethodOutcome, Report
 from hbr.evaluation.methods.config import BaselineConfig
-from hbr.evaluation.methods.feeding import Pixels, resized, wanted_size
+from hbr.evaluation.methods.resizing import Pixels, resized, wanted_size
 from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.config import check
+from hbr.restoration.settings import RestoreSettings, TileChoice, check_scale
 
 Feed = Literal["full", "small"]
-Tile = int | Literal["auto"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 BASELINES = ("input", "bicubic", "nlm", "median")
@@ -35,7 +35,7 @@ class HbrConfig:
         model: a known name (`hbr models list`) or a safetensors file.
         scale: size of the result over the input's, 0.25 to 8.
         tile: edge of the tiles in pixels, "auto", or 0 for the whole photo.
-        color: where the colours come from: "wavelet", "adain" or "none".
+        color: where the colours come from, as in `RestoreSettings`.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         dtype: precision.
         seed: for models that draw random numbers.
@@ -43,8 +43,8 @@ class HbrConfig:
 
     model: str = "nano"
     scale: float = 1.0
-    tile: Tile = "auto"
-    color: Literal["wavelet", "adain", "none"] = "wavelet"
+    tile: TileChoice = "auto"
+    color: Literal["auto", "wavelet", "adain", "none"] = "wavelet"
     device: str = "auto"
     dtype: Dtype = "auto"
     seed: int = 0
@@ -52,9 +52,13 @@ class HbrConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check(0.25 <= self.scale <= 8, "scale", self.scale, "0.25 to 8")
-        _check_tile(self.tile)
+        _ = self.settings  # it checks itself
         check(self.seed >= 0, "seed", self.seed, "0 or more")
+
+    @property
+    def settings(self) -> RestoreSettings:
+        """How each photo is restored."""
+        return RestoreSettings(scale=self.scale, tile=self.tile, color=self.color, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class SpandrelConfig:
     file: Path
     input: Feed = "full"
     scale: float = 1.0
-    tile: Tile = "auto"
+    tile: TileChoice = "auto"
     device: str = "auto"
     dtype: Dtype = "auto"
     sha256: str = ""
@@ -82,8 +86,7 @@ class SpandrelConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check(0.25 <= self.scale <= 8, "scale", self.scale, "0.25 to 8")
-        _check_tile(self.tile)
+        RestoreSettings(scale=self.scale, tile=self.tile)  # it checks itself
         ok = not self.sha256 or (
             len(self.sha256) == 64 and not set(self.sha256) - set("0123456789abcdef")
         )
@@ -210,7 +213,7 @@ class ProgramConfig:
         """Check every field."""
         check(bool(self.python), "python", self.python, "a path, a command or conda:NAME")
         _check_values(self.values)
-        check(0.25 <= self.scale <= 8, "scale", self.scale, "0.25 to 8")
+        check_scale(self.scale)
         ok = self.upscale is None or 0.25 <= self.upscale <= 16
         check(ok, "upscale", self.upscale, "0.25 to 16, or null")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
@@ -241,7 +244,7 @@ class ResultsFolderConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check(0.25 <= self.scale <= 8, "scale", self.scale, "0.25 to 8")
+        check_scale(self.scale)
         check(bool(self.outputs), "outputs", self.outputs, "one pattern or more")
         for pattern in self.outputs:
             _check_placeholders(pattern, {"stem"})
@@ -267,18 +270,13 @@ class BaselineConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check(0.25 <= self.scale <= 8, "scale", self.scale, "0.25 to 8")
+        check_scale(self.scale)
         ok = self.baseline != "input" or self.scale == 1
         check(ok, "scale", self.scale, "1 for the baseline input; bicubic resizes")
         check(0 < self.strength <= 100, "strength", self.strength, "above 0, at most 100")
 
 
 MethodConfig = HbrConfig | SpandrelConfig | ProgramConfig | ResultsFolderConfig | BaselineConfig
-
-
-def _check_tile(tile: object) -> None:
-    ok = tile == "auto" or (isinstance(tile, int) and not isinstance(tile, bool) and tile >= 0)
-    check(ok, "tile", tile, "auto or a whole number from 0")
 
 
 def _check_values(values: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hbr.errors import display_name
 from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
 from hbr.evaluation.methods.config import ResultsFolderConfig
-from hbr.evaluation.methods.feeding import Pixels, fitted, read_pixels, wanted_size
+from hbr.evaluation.methods.resizing import Pixels, fitted, read_pixels, wanted_size
 from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
 from hbr.files import sha256
 from hbr.image import is_photo_name

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
 from hbr.evaluation.methods.config import HbrConfig
-from hbr.evaluation.methods.feeding import Pixels, wanted_size
+from hbr.evaluation.methods.resizing import Pixels, wanted_size
 from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
-from hbr.files import sha256
 
 
 class HbrMethod:
@@ -28,26 +27,27 @@ class HbrMethod:
         report: Report = lambda line: None,
     ) -> MethodOutcome:
         """See `hbr.evaluation.methods.base.Method`."""
-        from hbr.weights import find_model
+        from hbr.weights import find_and_hash_model
 
         try:
-            weights = sha256(find_model(self.config.model))
+            file, digest = find_and_hash_model(self.config.model)
         except (ValueError, OSError) as error:
             raise MethodError(str(error)) from error
-        with ResultFolder(
-            out, identity(self.config, sha256=weights), inputs, resume=resume
-        ) as results:
-            failed = run_each(results, inputs, lambda: self._load(results), report)
+        who = identity(self.config, sha256=digest)
+        with ResultFolder(out, who, inputs, resume=resume) as results:
+            failed = run_each(results, inputs, lambda: self._load(results, file, digest), report)
             return results.outcome(inputs, failed)
 
-    def _load(self, results: ResultFolder) -> RestorePixels:
+    def _load(self, results: ResultFolder, file: Path, digest: str) -> RestorePixels:
         import torch
 
         from hbr.restoration import Restorer
 
         config = self.config
         try:
-            restorer = Restorer.from_pretrained(config.model, config.device, config.dtype)
+            restorer = Restorer.from_file(
+                file, config.device, config.dtype, name=config.model, sha256=digest
+            )
         except ValueError as error:
             raise MethodError(str(error)) from error
         device = str(restorer.device)
@@ -55,9 +55,7 @@ class HbrMethod:
 
         def restore(pixels: Pixels) -> Pixels:
             height, width = wanted_size((pixels.shape[0], pixels.shape[1]), config.scale)
-            made = restorer(
-                pixels, scale=config.scale, tile=config.tile, color=config.color, seed=config.seed
-            ).pixels
+            made = restorer(pixels, config.settings).pixels
             assert made.shape[:2] == (height, width)
             return made  # type: ignore[return-value]  # 8 bits in, 8 bits out
 

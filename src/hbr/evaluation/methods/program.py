@@ -22,14 +22,6 @@ from hbr.config import to_dict
 from hbr.errors import display_name, reason
 from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
 from hbr.evaluation.methods.config import ProgramConfig
-from hbr.evaluation.methods.feeding import (
-    fed_size,
-    fitted,
-    read_pixels,
-    resized,
-    wanted_size,
-    write_pixels,
-)
 from hbr.evaluation.methods.folder import find_result
 from hbr.evaluation.methods.processes import (
     Limits,
@@ -46,6 +38,14 @@ from hbr.evaluation.methods.programs import (
     find_program,
     needed_paths,
     settled_values,
+)
+from hbr.evaluation.methods.resizing import (
+    fed_size,
+    fitted,
+    read_pixels,
+    resized,
+    wanted_size,
+    write_pixels,
 )
 from hbr.evaluation.methods.result_folder import WORK, ResultFolder, identity
 from hbr.files import sha256

@@ -13,7 +13,7 @@ from typing import Any
 from hbr.config import to_dict
 from hbr.errors import display_name, reason
 from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
-from hbr.evaluation.methods.feeding import Pixels, read_pixels, write_pixels
+from hbr.evaluation.methods.resizing import Pixels, read_pixels, write_pixels
 from hbr.files import file_lock, sha256
 from hbr.ledger import Ledger, read_rows, write_rows
 from hbr.version import __version__

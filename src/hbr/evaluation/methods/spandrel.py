@@ -19,13 +19,14 @@ from torch import Tensor
 from hbr.devices import choose_device, reproducible, torch_dtype
 from hbr.errors import display_name, one_line
 from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
-from hbr.evaluation.methods.config import SpandrelConfig, Tile
-from hbr.evaluation.methods.feeding import Pixels, fed_size, resized, wanted_size
+from hbr.evaluation.methods.config import SpandrelConfig
+from hbr.evaluation.methods.resizing import Pixels, fed_size, resized, wanted_size
 from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
 from hbr.files import sha256
 from hbr.image.pixels import to_8_bits
 from hbr.models import Capabilities
 from hbr.restoration.inference import run_within_memory
+from hbr.restoration.settings import TileChoice
 from hbr.restoration.tiling import least_tile, plan_tiles
 
 # Such networks are convolutions or windows and take any size; tiles are for memory only.
@@ -102,6 +103,7 @@ class SpandrelNetwork:
             multiple_of=self.factor * sizes.multiple_of,
             min_size=self.factor * max(1, sizes.minimum),
             native_size=self.factor * _LARGE,
+            dtypes=(dtype,),
         )
         self.told = {
             "architecture": descriptor.architecture.name,
@@ -117,7 +119,7 @@ class SpandrelNetwork:
         self._model = descriptor.to(device=device, dtype=self.dtype).eval()
         self._whole = descriptor.tiling.name != "SUPPORTED"
 
-    def __call__(self, pixels: Pixels, tile: Tile = "auto") -> Pixels:
+    def __call__(self, pixels: Pixels, tile: TileChoice = "auto") -> Pixels:
         """[h, w, 3] uint8 → [f·h, f·w, 3] uint8.
 
         Tiles are planned on the grid of the result: the input's pixels are repeated f times each

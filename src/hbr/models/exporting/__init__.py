@@ -1,1 +1,1 @@
-"""Models of hbr in the formats that others read."""
+"""Exporting models to formats that other software reads."""

@@ -1,7 +1,7 @@
-"""LoRA files as diffusers and peft take them: `unet.LAYER.lora_A.weight` and so on, safetensors.
+"""LoRA files for diffusers and peft: safetensors with `unet.LAYER.lora_A.weight` and so on.
 
-α/r is multiplied into B, and α is written as r: programs that read α and programs that do not then
-compute the same.
+B is multiplied by α/r, and α is written as r, so that programs compute the same whether they read
+α or not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hbr.models import lora
 from hbr.models.files import write_tensors
 
 PARTS = {"unet": "unet", "autoencoder": "vae"}
-"""A part of the model → what diffusers calls it."""
+"""Parts of the model → their names in diffusers."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Adapter:
 
     Attributes:
         a: layer → A, [r, in] or [r, in, k, k].
-        b: layer → B with the scale in it, [out, r] or [out, r, 1, 1].
+        b: layer → B including the scale, [out, r] or [out, r, 1, 1].
     """
 
     a: Mapping[str, Tensor]
@@ -36,17 +36,17 @@ class Adapter:
 
     @property
     def ranks(self) -> dict[str, int]:
-        """Layer → rank."""
+        """Rank of each layer."""
         return {layer: matrix.shape[0] for layer, matrix in self.a.items()}
 
 
 @torch.no_grad()
 def adapter_of(module: nn.Module, names: Collection[str]) -> Adapter:
-    """The adapters of these names on `module` as one; no layer may carry two of them.
+    """Combine the adapters of these names on `module`; no layer may have two of them.
 
     Args:
         module: with adapters (`hbr.models.lora.inject`).
-        names: of the adapters that are wanted.
+        names: of the adapters.
     """
     a: dict[str, Tensor] = {}
     b: dict[str, Tensor] = {}
@@ -62,10 +62,10 @@ def adapter_of(module: nn.Module, names: Collection[str]) -> Adapter:
 def write_lora(
     path: str | Path, parts: Mapping[str, Adapter], card: Mapping[str, str] | None = None
 ) -> Path:
-    """Write a LoRA file that `load_lora_adapter` of diffusers takes, and `hbr models import`.
+    """Write a LoRA file for `load_lora_adapter` of diffusers and for `hbr models import`.
 
     Args:
-        path: ends in `.safetensors`; replaced only by a whole new file.
+        path: ends in `.safetensors`; written atomically.
         parts: "unet", "autoencoder" or both.
         card: further metadata.
 

@@ -1,4 +1,4 @@
-"""The model card: Markdown with the front matter that model hubs read."""
+"""Model cards: Markdown with the front matter that model hubs read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hbr.models.protocol import ModelConfig
 from hbr.pages import markdown_table
 from hbr.weights import entries
 
-# what hubs call licences, where it is not the SPDX name in small letters
+# licence names on hubs that are not the lower-case SPDX name
 _LICENCES = {"creativeml open rail++-m": "openrail++"}
 _KNOWN_LICENCES = re.compile(
     r"apache-2\.0|mit|openrail(\+\+)?|creativeml-openrail-m|cc0-1\.0|cc-by(-nc)?(-sa|-nd)?-[234]\.0"
@@ -28,16 +28,16 @@ _KNOWN_LICENCES = re.compile(
 _SHOWN_ELSEWHERE = {"licence", "trained_on", "steps", "source_sha256"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a benchmark measured of a model.
+    """Results of a model in a benchmark.
 
     Attributes:
-        benchmark: its name and edition, for people.
-        command: that measures it again.
+        benchmark: its name and edition.
+        command: that reproduces the results.
         metrics: ids, for the front matter.
         heads, rows: the table.
-        notes: lines below it.
+        notes: lines below the table.
     """
 
     benchmark: str
@@ -48,15 +48,15 @@ class Figures:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class About:
-    """What a card is made of.
+    """The content of a card.
 
     Attributes:
         name: of the model.
         header: of its file.
-        licence: as its publisher says it; empty where nobody has.
-        recipe: the training's configuration as plain values; None where it is not known.
+        licence: as stated by the publisher; empty if it is not stated.
+        recipe: the training's configuration as plain values; None if it is unknown.
         base_models, datasets: names on the hub.
         figures: of a benchmark.
     """
@@ -71,7 +71,7 @@ class About:
 
 
 def about(model: Path) -> About:
-    """What a model file, and the training's folder that it may lie in, say of it.
+    """Collect the content of a card from a model file and the folder of its training, if any.
 
     Raises:
         WeightsError: it is missing, damaged or of another kind.
@@ -80,13 +80,19 @@ def about(model: Path) -> About:
     recipe = None
     try:
         found = json.loads((model.parent / "config.json").read_text(encoding="utf-8"))
-        # another file of that name, or another model's
+        # otherwise it is an unrelated file, or belongs to another model
         if model.name == "model.safetensors" and found["model"] == to_dict(header.config):
             recipe = _without_places(found)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     licence = header.card.get("licence", "")
-    return About(header.config.name, header, licence, recipe, _known_base(recipe))
+    return About(
+        name=header.config.name,
+        header=header,
+        licence=licence,
+        recipe=recipe,
+        base_models=_known_base(recipe),
+    )
 
 
 def model_card(about: About, *, usage: str) -> str:
@@ -124,8 +130,8 @@ def usage_with_hbr(place: str) -> str:
 
 
 def usage_with_diffusers(config: RestorerConfig) -> str:
-    """The restorer in the few lines that it is, on the networks of diffusers."""
-    from hbr.models.schedule import alphas_cumprod  # torch, which a push does without
+    """How to run a one-step model in a few lines with the networks of diffusers."""
+    from hbr.models.schedule import alphas_cumprod  # needs torch, which a push does not
 
     alpha_bar = float(alphas_cumprod(config.schedule)[config.timestep])
     patch = config.autoencoder.patch_size
@@ -161,7 +167,7 @@ def restore(image):  # [b, 3, H, W] in [0, 1], H and W multiples of {config.mult
 
 
 def _known_base(recipe: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """The hub's name of the catalogued weights that a training began with."""
+    """The hub's name of the catalogued weights that a training started from."""
     init = (recipe or {}).get("init")
     entry = entries().get(str(init.get("base") if isinstance(init, dict) else init))
     found = re.search(r"Hugging Face hub, ([\w.-]+/[\w.-]+)", entry.source) if entry else None
@@ -227,7 +233,7 @@ def _sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _without_places(value: Any) -> Any:
-    """The values with absolute paths cut to their last part: whose disk it was is nobody's."""
+    """The values with absolute paths reduced to their last part, which is all that is public."""
     if isinstance(value, dict):
         return {key: _without_places(v) for key, v in value.items()}
     if isinstance(value, list):

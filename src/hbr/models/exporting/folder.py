@@ -1,4 +1,4 @@
-"""A restorer as a folder in diffusers layout: vae/, unet/, scheduler/, and its prompt beside."""
+"""Exporting a one-step model as a diffusers folder: vae/, unet/, scheduler/ and its prompt."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def export_folder(model: Path, out: Path) -> Path:
-    """Write a restorer as a diffusers folder, which `hbr models import` brings back as it was.
+    """Write a one-step model as a diffusers folder, from which `hbr models import` restores it.
 
     `AutoencoderKL`, `UNet2DConditionModel` and `DDPMScheduler` of diffusers load their parts with
-    `from_pretrained(folder, subfolder=…)`; README.md there has the few lines that make a restorer
-    of them. Adapters are merged, averages are the weights, as in the model file.
+    `from_pretrained(folder, subfolder=…)`; README.md in the folder has the few lines that run them.
+    As in the model file, adapters are merged and the weights are the averaged ones.
 
     Args:
         model: a model file of hbr.
@@ -37,7 +37,7 @@ def export_folder(model: Path, out: Path) -> Path:
 
     Raises:
         WeightsError: `model` is missing, damaged or of another kind.
-        OSError: `out` has something in it, or cannot be written.
+        OSError: `out` is not empty, or cannot be written.
     """
     checkpoint = read_checkpoint(model)
     config = require_one_step(checkpoint.config, model)
@@ -51,7 +51,7 @@ def export_folder(model: Path, out: Path) -> Path:
             _write_network(folder / name, module, checkpoint.tensors, f"{part}.")
         _scheduler(config).save_config(folder / "scheduler")
         write_prompt(folder / PROMPT_FILE, checkpoint)
-        write_text(folder / EXPORTED, json.dumps(_told(checkpoint), indent=1) + "\n")
+        write_text(folder / EXPORTED, json.dumps(_about(checkpoint), indent=1) + "\n")
         card = model_card(about(model), usage=usage_with_diffusers(config))
         write_text(folder / "README.md", card)
     return out
@@ -81,8 +81,8 @@ def _scheduler(config: RestorerConfig) -> DDPMScheduler:
     )
 
 
-def _told(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What diffusers' own files have no place for."""
+def _about(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the files of diffusers have no place for."""
     return {
         "format": model_format(checkpoint.config),
         "config": to_dict(checkpoint.config),

@@ -1,4 +1,4 @@
-"""A model as a folder with a card, and that folder on the Hugging Face hub."""
+"""Model folders with a card, and pushing them to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ MODEL_FILE = "model.safetensors"
 
 
 class HubError(HbrError, ValueError):
-    """The hub cannot be reached, or does not take what is pushed; the message says what to do."""
+    """The hub cannot be reached or refuses the push; the message says what to do."""
 
     http_status = 502
 
 
 def write_model_folder(model: Path, about: About, out: Path) -> Path:
-    """Write `model.safetensors`, its card as README.md, and the recipe of its training if known.
+    """Write `model.safetensors`, its card as README.md, and its training recipe if known.
 
     Args:
         model: a model file of hbr.
-        about: what the card is made of; it must name a licence.
+        about: the content of the card; it must name a licence.
         out: the folder; new or empty.
 
     Raises:
         WeightsError: there is no licence.
-        OSError: `out` has something in it, or cannot be written; nothing is left then.
+        OSError: `out` is not empty, or cannot be written; nothing is left behind.
     """
     if not about.licence:
         raise WeightsError(
-            f"{model} says no licence; --licence names the one that it is published under"
+            f"{model} names no licence; give the one that it is published under with --licence"
         )
     card = model_card(about, usage=usage_with_hbr(MODEL_FILE))
     with making_folder(out) as folder:
@@ -54,30 +54,29 @@ def write_model_folder(model: Path, about: About, out: Path) -> Path:
 
 
 def check_repository(repo: str) -> None:
-    """Raise `HubError` unless `repo` is a name on the hub and there is a token for it."""
+    """Raise `HubError` unless `repo` is a valid repository name and a token is available."""
     try:
         validate_repo_id(repo)
     except HFValidationError:
-        raise HubError(f"{repo!r} is no repository; it must be NAMESPACE/NAME") from None
+        raise HubError(f"{repo!r} is not a repository name; it must be NAMESPACE/NAME") from None
     if get_token() is None:
-        raise HubError("there is no token for the hub; `hf auth login`, or HF_TOKEN, gives one")
+        raise HubError("there is no token for the hub; log in with `hf auth login` or set HF_TOKEN")
 
 
 def push_folder(folder: Path, repo: str, *, private: bool = False, message: str) -> str:
-    """Put a folder's files into a model repository, in one commit.
+    """Push the files of a folder to a model repository, in one commit.
 
     Args:
         folder: all of its files are pushed.
-        repo: `NAMESPACE/NAME`; made if it is not there.
-        private: whether a new repository is.
+        repo: `NAMESPACE/NAME`; created if it does not exist.
+        private: whether a new repository is private.
         message: of the commit.
 
     Returns:
-        the address of the commit.
+        the URL of the commit.
 
     Raises:
-        HubError: there is no token or no network, or the hub refuses; the repository then has
-            what it had before.
+        HubError: there is no token or no network, or the hub refuses; the repository is unchanged.
     """
     check_repository(repo)
     api = HfApi()
@@ -89,12 +88,12 @@ def push_folder(folder: Path, repo: str, *, private: bool = False, message: str)
     except OfflineModeIsEnabled:
         raise HubError(f"{repo}: HF_HUB_OFFLINE is set; nothing was pushed") from None
     except RepositoryNotFoundError:
-        raise HubError(f"{repo}: there is none that this token may write to") from None
+        raise HubError(f"{repo}: this token may not write to such a repository") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         reason = error.server_message or one_line(error, 200)
         raise HubError(f"{repo}: the hub answers {status}: {reason}; nothing was pushed") from None
-    except Exception as error:  # which classes a broken connection raises is the library's affair
+    except Exception as error:  # what a broken connection raises depends on the library
         line = one_line(error, 200)
         raise HubError(
             f"{repo}: the hub cannot be reached: {line}; nothing was pushed, the same command "

@@ -1,4 +1,4 @@
-"""The LoRA of a fine-tuning, or of a published OSEDiff checkpoint, for diffusers and peft."""
+"""Exporting the LoRA of a training or of a published OSEDiff checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hbr.models.importing.reading import load_pickle, load_safetensors, require_
 from hbr.models.prompt_files import write_prompt
 
 LORA_FILE = "lora.safetensors"
-"""What a training by adapters writes beside its model file."""
+"""The file that a training with adapters writes beside its model file."""
 
 _KEY = re.compile(r"(?P<layer>.+)\.lora_(?P<matrix>[AB])\.[^.]+\.weight")
 _OURS = re.compile(r"(unet|vae)\..+\.lora_[AB]\.weight")
@@ -31,21 +31,21 @@ def export_lora(
     prompt: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Write a LoRA file that diffusers, peft and `hbr models import` take.
+    """Write a LoRA file for diffusers, peft and `hbr models import`.
 
     Args:
-        source: the folder of a training by adapters, its `lora.safetensors`, or the model file
-            beside that; or a published OSEDiff checkpoint (`.pkl`).
-        out: ends in `.safetensors`; replaced only by a whole new file.
-        vae: the adapters of the autoencoder's encoder are written too.
-        prompt: the prompt extractor is written beside, as `prompt.safetensors`: no LoRA holds it.
-        report: called with a line of progress at a time.
+        source: the folder of a training with adapters, its `lora.safetensors`, or the model file
+            beside it; or a published OSEDiff checkpoint (`.pkl`).
+        out: ends in `.safetensors`; written atomically.
+        vae: include the adapters of the autoencoder's encoder.
+        prompt: also write the prompt extractor, as `prompt.safetensors`: it is not part of a LoRA.
+        report: called with each line of progress.
 
     Returns:
-        what was written.
+        the files that were written.
 
     Raises:
-        WeightsError: there are no adapters, or the prompt is wanted and there is none.
+        WeightsError: there are no adapters, or `prompt` is set and there is no model file.
     """
     if source.suffix == ".pkl":
         file, parts, card = source, _of_osediff(source, report), {"base": "sd-2.1-base"}
@@ -54,12 +54,14 @@ def export_lora(
         file, model = _find(source)
         parts, card = _of_training(file)
     if out.resolve() == file.resolve():
-        raise WeightsError(f"{out} is what is exported; name another file")
+        raise WeightsError(f"{out} is the file to export; name another one")
     if not vae:
         parts.pop("autoencoder", None)
     if prompt:
         if model is None or not model.is_file():
-            raise WeightsError(f"{source} has no model file beside it that a prompt could be from")
+            raise WeightsError(
+                f"{source} has no model file beside it, which the prompt would come from"
+            )
         checkpoint = read_checkpoint(model)
     written = [write_lora(out, parts, card)]
     for part, adapter in parts.items():
@@ -67,12 +69,14 @@ def export_lora(
     if prompt:
         written.append(write_prompt(out.with_name(PROMPT_FILE), checkpoint))
     elif model is not None:
-        report("the prompt extractor is no part of a LoRA and was left out; --prompt writes it too")
+        report(
+            "the prompt extractor is not part of a LoRA and was left out; --prompt writes it too"
+        )
     return written
 
 
 def _find(source: Path) -> tuple[Path, Path]:
-    """The LoRA file, and the model file beside it, of any of what a training leaves."""
+    """The LoRA file and the model file beside it, given any output of a training."""
     if source.is_dir():
         file = source / LORA_FILE
     else:
@@ -85,7 +89,7 @@ def _find(source: Path) -> tuple[Path, Path]:
     if not file.is_file():
         raise WeightsError(
             f"{source} has no {LORA_FILE} beside it: in a model file adapters are merged. "
-            "`hbr train` writes it where the objective has `lora`; --as diffusers takes the model"
+            "`hbr train` writes it if the objective has `lora`; --as diffusers exports the model"
         )
     return file, source / "model.safetensors" if source.is_dir() else source
 
@@ -93,7 +97,7 @@ def _find(source: Path) -> tuple[Path, Path]:
 def _of_training(file: Path) -> tuple[dict[str, Adapter], dict[str, str]]:
     tensors, metadata = load_safetensors(file)
     if unknown := [name for name in tensors if not _OURS.fullmatch(name)]:
-        raise WeightsError(f"{file}: {unknown[0]} is not known in a LoRA of hbr")
+        raise WeightsError(f"{file}: {unknown[0]} is not part of a LoRA of hbr")
     parts = {}
     for part, prefix in (("unet", "unet."), ("autoencoder", "vae.")):
         own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -110,11 +114,11 @@ def _of_training(file: Path) -> tuple[dict[str, Adapter], dict[str, str]]:
 def _of_osediff(source: Path, report: Callable[[str], None]) -> dict[str, Adapter]:
     values = load_pickle(source)
     if not is_osediff(values):
-        raise WeightsError(f"{source} is no OSEDiff checkpoint")
+        raise WeightsError(f"{source} is not an OSEDiff checkpoint")
     parts = {}
     for part, key in (("unet", "state_dict_unet"), ("autoencoder", "state_dict_vae")):
         parts[part] = _scaled(require_tensors(values[key], f"{source}: {key}"), source)
-    report("conv_in's own weights, which are the base's, are no part of a LoRA and were left out")
+    report("conv_in's own weights, which are the base's, are not part of a LoRA and were left out")
     return parts
 
 

@@ -1,7 +1,7 @@
-"""Weights of other formats become one safetensors file of hbr, through one door.
+"""Converting weights in other formats to model files of hbr.
 
-Nothing that is read here can run code: safetensors, or `torch.load(weights_only=True)`. Nothing is
-skipped silently: a key that is missing, left over or of another shape is an error that names it.
+Reading never runs code: files are safetensors, or read with `torch.load(weights_only=True)`.
+Nothing is skipped silently: a key that is missing, unexpected or of the wrong shape is an error.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class ArgumentError(HbrError, ValueError):
-    """Arguments that do not go together; the message says what the kind takes."""
+    """Arguments that cannot be combined; the message says what the kind takes."""
 
     exit_code = ExitCode.USAGE
     http_status = 422
@@ -64,34 +64,35 @@ def import_weights(
     dtype: torch.dtype = torch.float32,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Write the hbr file of weights in another format.
+    """Convert weights in another format to a model file.
 
     Args:
         source: the file, or the folder for "diffusers".
         kind: "osediff": a published OSEDiff checkpoint, merged into `base`. "lora": a LoRA in
             safetensors, merged into `base`. "diffusers": a Stable Diffusion 2.1-base folder as it
-            is; its one step is untrained; one that `export` wrote comes back as it was. "ram": a
-            published RAM checkpoint; with `base` its image encoder in a restorer, without `base` a
-            file of the encoder alone. "tagger": the same file, whose tagger prompts the U-Net of
-            the folder `base` then; an OSEDiff goes over what comes of it. "unet", "vae": all
-            weights of one network, in diffusers' naming, in place of the base's. "auto": what
-            `recognise` takes it for.
-        out: ends in `.safetensors`; replaced only by a whole new file.
+            is, with an untrained one step; a folder written by `export` is restored exactly.
+            "ram": a published RAM checkpoint; with `base` its image encoder in a restorer, without
+            `base` a file of the encoder alone. "tagger": the same file, whose tagger then prompts
+            the U-Net of the folder `base`; an OSEDiff checkpoint can be merged into the result.
+            "unet", "vae": all weights of one network, in diffusers' naming, in place of the base's.
+            "auto": what `recognise` identifies.
+        out: ends in `.safetensors`; written atomically.
         base: a diffusers folder, or a model file of hbr.
-        prompt: the text behind the one prompt of a base folder; empty when None, which is what a
-            null prompt is. The published OSEDiff prompts with the tags of each image: for that,
-            `base` is a model file that "tagger" has made.
-        prompt_file: a prompt extractor that `export` wrote beside a LoRA, in place of the base's.
+        prompt: the text of the fixed prompt of a base folder; None is the empty text, that is the
+            null prompt. The published OSEDiff prompts with the tags of each image; for that, `base`
+            must be a model file made with "tagger".
+        prompt_file: a prompt extractor written by `export`, which replaces the base's.
         dape: LoRA of SeeSR's DAPE, merged into a tagger.
         dtype: of the weights in the file.
-        report: called with a line of progress at a time.
+        report: called with each line of progress.
 
     Returns:
         `out`.
 
     Raises:
-        WeightsError: something is missing, damaged, unsafe, or does not fit.
-        ArgumentError: `base` or `prompt` where the kind takes none, or none where it needs one.
+        WeightsError: something is missing, damaged, unsafe or incompatible.
+        ArgumentError: `base` or `prompt` is given where the kind takes none, or missing where it
+            needs one.
     """
     source, out = Path(source), Path(out)
     base = None if base is None else Path(base)

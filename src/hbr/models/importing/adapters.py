@@ -23,7 +23,7 @@ _ADAPTER = "default"
 _KEY = re.compile(
     r"(?P<module>.+?)\.(?:lora_(?P<ab>[AB])(?:\.(?!weight$)[^.]+)?|lora[._](?P<way>down|up))\.weight"
 )
-# kohya joins the names of modules with _
+# kohya joins module names with _
 _PARTS = {
     "unet.": "unet",
     "vae.": "autoencoder",
@@ -35,7 +35,7 @@ _OTHER_NETWORKS = re.compile(
     r"(lora_te\d?_|te\d?\.|text_encoder(_\d)?\.|text_model\.|transformer\.|controlnet\.)"
 )
 _OUT = {"to_out": "to_out.0"}
-# diffusers before 0.20 kept the layers of attention in its processors
+# diffusers before 0.20 kept the attention layers in its processors
 _PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.")
 
 
@@ -55,16 +55,16 @@ def import_lora(source: Path, base: Checkpoint, report: Callable[[str], None]) -
         source: `.safetensors` with keys `unet.LAYER.lora_A.weight` (or `lora.down`), `vae.LAYER…`
             for the autoencoder; without a prefix the U-Net is meant; kohya's `lora_unet_LAYER…` by
             diffusers' names of layers. α comes from `LAYER.alpha`, from the file's metadata as
-            diffusers writes them, or from peft's `adapter_config.json` beside it; where none says
-            it, α is the rank, as diffusers takes it.
-        base: what the LoRA was trained over.
-        report: called with a line of progress at a time.
+            diffusers writes it, or from peft's `adapter_config.json` beside it; otherwise α is the
+            rank, as in diffusers.
+        base: the model that the LoRA was trained on.
+        report: called with each line of progress.
 
     Raises:
-        WeightsError: the file is damaged, or not for a base like this one.
+        WeightsError: the file is damaged, or does not match the base.
     """
     if source.suffix != ".safetensors":
-        load_pickle(source)  # refuses what is unsafe or damaged with its own words
+        load_pickle(source)  # raises its own error if the file is unsafe or damaged
         raise WeightsError(f"{source}: a LoRA must be a safetensors file")
     tensors, metadata = load_safetensors(source)
     parts = _sort(tensors, source)
@@ -94,8 +94,8 @@ def import_lora(source: Path, base: Checkpoint, report: Callable[[str], None]) -
 def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:
     if others := [name for name in tensors if _OTHER_NETWORKS.match(name)]:
         raise WeightsError(
-            f"{source}: {len(others)} of its {len(tensors)} keys are for another network than "
-            f"U-Net and autoencoder, as {others[0]}; a restorer of hbr has none of it"
+            f"{source}: {len(others)} of its {len(tensors)} keys are for other networks than "
+            f"U-Net and autoencoder, such as {others[0]}; models of hbr have only these two"
         )
     parts: dict[str, _Part] = {}
     for name, tensor in tensors.items():
@@ -107,9 +107,9 @@ def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:
             is_a = found["ab"] == "A" or found["way"] == "down"
             (part.a if is_a else part.b)[found["module"]] = tensor
         else:
-            raise WeightsError(f"{source}: {name} is no key of a LoRA for a U-Net or autoencoder")
+            raise WeightsError(f"{source}: {name} is not a LoRA key of a U-Net or autoencoder")
     if not parts:
-        raise WeightsError(f"{source} holds no LoRA")
+        raise WeightsError(f"{source} does not contain a LoRA")
     for part in parts.values():
         if lonely := sorted((set(part.a) ^ set(part.b)) | (set(part.alpha) - set(part.a))):
             raise WeightsError(f"{source}: {lonely[0]} lacks a matrix of its LoRA")
@@ -117,7 +117,7 @@ def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:
 
 
 def _with_names_of(module: nn.Module, part: _Part, source: Path) -> _Part:
-    """The part with its layers named as in `module`; every one of them must be there."""
+    """The part with its layers named as in `module`, which must have all of them."""
     known = set(lora.layer_names(module))
     joined = {name.replace(".", "_"): name for name in known}
 
@@ -145,14 +145,14 @@ def _network(name: str) -> tuple[str, str]:
 
 
 def _settings(source: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Network → what the file, or peft's own file beside it, says of rank and α."""
+    """Rank and α settings by network, from the file or from peft's file beside it."""
     beside = source.with_name("adapter_config.json")
     settings: dict[str, dict[str, Any]] = {}
     if text := metadata.get("lora_adapter_metadata"):
         try:
             values = dict(json.loads(text))
         except (ValueError, TypeError):
-            raise WeightsError(f"{source}: its lora_adapter_metadata is no JSON") from None
+            raise WeightsError(f"{source}: its lora_adapter_metadata is not JSON") from None
         for key, value in values.items():
             prefix, _, name = key.partition(".")
             network = _PARTS.get(f"{prefix}.", prefix)

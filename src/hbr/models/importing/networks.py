@@ -17,19 +17,19 @@ def import_network(
     part: Literal["unet", "autoencoder"],
     report: Callable[[str], None],
 ) -> Checkpoint:
-    """Put the weights of one whole network in place of the base's.
+    """Replace all weights of one network of the base.
 
     Args:
         source: a state dict in safetensors or of torch, as `unet/diffusion_pytorch_model…` is.
         base: a restorer whose network has the same sizes.
         part: of the restorer, which network it is.
-        report: called with a line of progress at a time.
+        report: called with each line of progress.
 
     Raises:
-        WeightsError: the file is damaged, or not for a base like this one.
+        WeightsError: the file is damaged, or does not match the base.
     """
     model = empty(base.config)
-    report(f"taking the {part}'s weights over")
+    report(f"replacing the weights of the {part}")
     named = {f"{part}.{n}": t for n, t in read_part(model.get_submodule(part), source).items()}
     card = {**base.card, **origin(source, source, kind=part), "trained": "by its publisher"}
     card["base"] = base.card.get("source", "an hbr model")

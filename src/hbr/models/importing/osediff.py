@@ -25,13 +25,13 @@ KEYS = {*_UNET.values(), *_VAE.values(), "rank_unet", "rank_vae"} | {
     "state_dict_unet",
     "state_dict_vae",
 }
-# the published code saves everything that is called conv_in, the frozen convolution included
+# the published code saves everything named conv_in, including the frozen convolution
 _FROZEN = ("conv_in.base_layer.weight", "conv_in.base_layer.bias")
-ALPHA = 8.0  # peft's default, which the published code runs with whatever the rank
+ALPHA = 8.0  # peft's default, which the published code uses for any rank
 
 
 def is_osediff(values: Any) -> bool:
-    """Whether what a file holds has most of what an OSEDiff checkpoint has."""
+    """Whether the content of a file has most keys of an OSEDiff checkpoint."""
     return isinstance(values, dict) and len(KEYS & values.keys()) > len(KEYS) / 2
 
 
@@ -41,17 +41,21 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
     Args:
         source: the `.pkl`.
         base: Stable Diffusion 2.1-base as a checkpoint of hbr.
-        report: called with a line of progress at a time.
+        report: called with each line of progress.
 
     Raises:
-        WeightsError: the file is unsafe, of another layout, or for a base of another size.
+        WeightsError: the file is unsafe, has another layout, or does not match the base.
     """
     values = load_pickle(source)
     if not isinstance(values, dict) or (missing := sorted(KEYS - set(values))):
-        found = f"its {missing[0]} is missing" if isinstance(values, dict) else "it holds no dict"
-        raise WeightsError(f"{source} is no OSEDiff checkpoint: {found}")
+        found = (
+            f"its {missing[0]} is missing"
+            if isinstance(values, dict)
+            else "it does not contain a dict"
+        )
+        raise WeightsError(f"{source} is not an OSEDiff checkpoint: {found}")
     if extra := [key for key in values if key not in KEYS]:
-        raise WeightsError(f"{source}: {extra[0]!r} is not known in an OSEDiff checkpoint")
+        raise WeightsError(f"{source}: {extra[0]!r} is not part of an OSEDiff checkpoint")
 
     model = build(base, "the base")
     unet = dict(require_tensors(values["state_dict_unet"], f"{source}: state_dict_unet"))

@@ -1,6 +1,6 @@
-"""RAM's published checkpoint: its Swin transformer becomes the image encoder under HFIE.
+"""RAM's published checkpoint: its Swin transformer becomes the image encoder of HFIE.
 
-The checkpoint follows the original Swin, which has one `qkv` where transformers has three layers.
+The checkpoint follows the original Swin, which has one `qkv` layer where transformers has three.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hbr.models.hfie import HFIE, ImageEncoder
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.importing.reading import load_pickle, origin, require_tensors
 
-# tables that follow from the sizes
+# tables that are derived from the sizes
 _DERIVED = re.compile(r"\.(attn_mask|relative_position_index)$")
 _ENCODER = ("visual_encoder.", "image_proj.")
 _BLOCK = {
@@ -56,13 +56,14 @@ def import_ram(
 
     Args:
         source: the `.pth`.
-        report: told what of the tagger is left out.
+        report: called with a line that says what is ignored.
 
     Returns:
         Its configuration, read off the weights, and its weights as `ImageEncoder` names them.
 
     Raises:
-        WeightsError: the file is unsafe or damaged, or not a RAM with a Swin transformer.
+        WeightsError: the file is unsafe or damaged, or not a RAM checkpoint with a Swin
+            transformer.
     """
     tensors = read_ram(source)
     config, renamed = read_swin(tensors, source)
@@ -73,24 +74,24 @@ def import_ram(
 
 
 def read_ram(source: Path) -> dict[str, Tensor]:
-    """All weights of a published RAM checkpoint, as it names them.
+    """Read all weights of a published RAM checkpoint under their own names.
 
     Raises:
-        WeightsError: the file is missing, unsafe, damaged, or no RAM checkpoint.
+        WeightsError: the file is missing, unsafe, damaged, or not a RAM checkpoint.
     """
     values = load_pickle(source)
     if not isinstance(values, dict) or "model" not in values:
-        raise WeightsError(f"{source} is no RAM checkpoint: its 'model' is missing")
+        raise WeightsError(f"{source} is not a RAM checkpoint: its 'model' is missing")
     return require_tensors(values["model"], f"{source}: model")
 
 
 def read_swin(
     tensors: Mapping[str, Tensor], source: Path
 ) -> tuple[ImageEncoderConfig, dict[str, Tensor]]:
-    """The image encoder among the weights of a RAM: its configuration, and its weights as ours.
+    """The image encoder of a RAM: its configuration, and its weights in our naming.
 
     Raises:
-        WeightsError: it lacks a weight, or has one that is not known.
+        WeightsError: a weight is missing or unknown.
     """
     found = {name: t for name, t in tensors.items() if name.startswith(_ENCODER)}
     config = _read_config(found, source)
@@ -102,10 +103,10 @@ def read_swin(
 
 
 def rename_swin(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
-    """Weights of the original Swin, named and split as transformers has them.
+    """Rename and split weights of the original Swin as in transformers.
 
     Raises:
-        WeightsError: a name is not known.
+        WeightsError: a name is unknown.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -128,7 +129,7 @@ def rename_swin(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, 
         else:
             target = f"swin.{_OUTSIDE[module]}" if module in _OUTSIDE else None
         if target is None:
-            raise WeightsError(f"{source}: {name} is not known in RAM's image encoder")
+            raise WeightsError(f"{source}: {name} is not a weight of RAM's image encoder")
         renamed[f"{target}.{leaf}".rstrip(".")] = tensor
     return renamed
 
@@ -151,7 +152,7 @@ def _read_config(tensors: Mapping[str, Tensor], source: Path) -> ImageEncoderCon
     table = "visual_encoder.layers.{}.blocks.0.attn.relative_position_bias_table"
     entries, _ = shape(table.format(0), 2)
     window = (round(entries**0.5) + 1) // 2  # (2w − 1)² entries
-    # windows of the first level tell the size of the image; one window only has no mask
+    # the windows of the first level give the size of the image; a single window has no mask
     mask = tensors.get("visual_encoder.layers.0.blocks.1.attn_mask")
     windows = 1 if mask is None else round(mask.shape[0] ** 0.5)
     fields = {
@@ -176,7 +177,7 @@ def save_image_encoder(
     source: Path,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write an image encoder alone; a training can start its HFIE from it."""
+    """Write a file of an image encoder alone, from which the HFIE of a training can start."""
     metadata = {
         "format": IMAGE_ENCODER_FORMAT,
         "config": json.dumps(to_dict(config)),
@@ -187,7 +188,7 @@ def save_image_encoder(
 
 
 def load_image_encoder(path: str | Path) -> ImageEncoder:
-    """The image encoder of a file that `hbr models import --kind ram` wrote without a base.
+    """Load an image encoder that `hbr models import --kind ram` wrote without a base.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
@@ -200,7 +201,7 @@ def load_image_encoder(path: str | Path) -> ImageEncoder:
 
 
 def read_image_encoder(path: str | Path) -> tuple[ImageEncoderConfig, dict[str, Tensor]]:
-    """As `load_image_encoder`: the configuration, and the weights in float32.
+    """Read the configuration and the float32 weights of such a file.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
@@ -208,11 +209,11 @@ def read_image_encoder(path: str | Path) -> tuple[ImageEncoderConfig, dict[str, 
     path = Path(path)
     metadata, shapes = read_metadata(path)
     if metadata.get("format") != IMAGE_ENCODER_FORMAT:
-        raise WeightsError(f"{path} holds no image encoder of hbr")
+        raise WeightsError(f"{path} does not contain an image encoder of hbr")
     try:
         config = from_dict(ImageEncoderConfig, json.loads(metadata["config"]))
     except (KeyError, json.JSONDecodeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its configuration does not fit: {error}") from None
+        raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
     with torch.device("meta"):
         wanted = {name: tuple(t.shape) for name, t in ImageEncoder(config).state_dict().items()}
     check_weights(wanted, shapes, path)
@@ -226,26 +227,26 @@ def put_into(
     source: Path,
     report: Callable[[str], None],
 ) -> Checkpoint:
-    """A restorer with this image encoder.
+    """Put an image encoder into a one-step model.
 
     Args:
-        base: a model file of hbr whose prompt is HFIE, of which all else is kept; or a diffusers
-            folder, which gets an HFIE around the encoder, its queries and attention untrained.
+        base: a model file of hbr whose prompt is HFIE, of which everything else is kept; or a
+            diffusers folder, which gets a new HFIE with untrained queries and attention.
         config, tensors: the image encoder.
         source: its file, for the card.
-        report: called with a line of progress at a time.
+        report: called with each line of progress.
 
     Raises:
         WeightsError: the base is neither, or its encoder has other sizes.
     """
     named = {f"prompt.encoder.{name}": t for name, t in tensors.items()}
     if base.is_dir():
-        report("a new HFIE is put around the encoder; it is untrained")
+        report("a new, untrained HFIE is made with this encoder")
         return _around(base, config, named, source)
     checkpoint = read_checkpoint(base)
     prompt = require_one_step(checkpoint.config, base).prompt
     if not isinstance(prompt, HFIEConfig):
-        raise WeightsError(f"{base} has another prompt, no HFIE that takes an image encoder")
+        raise WeightsError(f"{base} has another prompt than HFIE, which alone has an image encoder")
     if prompt.encoder != config:
         raise WeightsError(f"{source} is {config}; {base} has {prompt.encoder}")
     card = {**checkpoint.card, "image_encoder": source.name}

@@ -1,4 +1,4 @@
-"""Tensors out of files that others wrote, without running what may be in them."""
+"""Reading tensors from foreign files without running code that they may contain."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from hbr.weights import WeightsError
 
 
 def load_pickle(path: Path) -> Any:
-    """What a torch file holds: tensors and plain containers, and nothing else.
+    """Load a torch file of tensors and plain containers.
 
     Raises:
-        WeightsError: it is missing, damaged, or holds anything that would run code.
+        WeightsError: it is missing or damaged, or contains anything that would run code.
     """
     _must_be_file(path)
     try:
-        # mapped: the largest are gigabytes, and not all of that is needed
+        # memory-mapped: the largest files are gigabytes, of which only a part is needed
         mapped = zipfile.is_zipfile(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old ways to write pickles
+            warnings.simplefilter("ignore")  # about old pickle formats
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+)", str(error))
         what = f" (it asks for {found[1]})" if found else ""
         raise WeightsError(
-            f"{path} was refused: it holds more than tensors and could run code{what}; "
+            f"{path} was refused: it contains more than tensors and could run code{what}; "
             "get these weights as safetensors, or from their publisher"
         ) from None
-    except Exception as error:  # what a damaged file can raise here has no end
+    except Exception as error:  # a damaged file can raise anything
         text = one_line(error, 200)
-        raise WeightsError(f"{path} is damaged or no torch file: {text}") from None
+        raise WeightsError(f"{path} is damaged or not a torch file: {text}") from None
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors, mapped from the file, and metadata of any safetensors file.
+    """The memory-mapped tensors and the metadata of any safetensors file.
 
     Raises:
-        WeightsError: it is missing, damaged or no safetensors file.
+        WeightsError: it is missing, damaged or not a safetensors file.
     """
     _must_be_file(path)
     try:
@@ -56,27 +56,27 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from None
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
 
 
 def load_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        WeightsError: it is missing or no JSON object.
+        WeightsError: it is missing or not a JSON object.
     """
     _must_be_file(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from None
+        raise WeightsError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise WeightsError(f"{path} holds {type(values).__name__}; it must be a JSON object")
+        raise WeightsError(f"{path} contains a {type(values).__name__}; it must be a JSON object")
     return values
 
 
 def require_tensors(values: Any, where: str) -> dict[str, Tensor]:
-    """`values` if it maps names to tensors.
+    """Check that `values` maps names to tensors, and return it.
 
     Raises:
         WeightsError: it does not.
@@ -85,12 +85,12 @@ def require_tensors(values: Any, where: str) -> dict[str, Tensor]:
         raise WeightsError(f"{where} is {type(values).__name__}; it must map names to tensors")
     for name, tensor in values.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise WeightsError(f"{where}: {name!r} is {type(tensor).__name__}, no tensor")
+            raise WeightsError(f"{where}: {name!r} is {type(tensor).__name__}, not a tensor")
     return values
 
 
 def describe_size(path: Path) -> str:
-    """The size of a file, or of all files of a folder, for people."""
+    """The size of a file, or of all files of a folder, in readable units."""
     files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
     size = float(sum(f.stat().st_size for f in files if f.exists()))
     for unit in ("bytes", "kB", "MB"):
@@ -101,11 +101,11 @@ def describe_size(path: Path) -> str:
 
 
 def origin(source: Path, file: Path, **more: str) -> dict[str, str]:
-    """What a model's card says of where its weights come from."""
+    """The entries of a card that say where the weights come from."""
     return {"source": source.name, "source_sha256": sha256(file), **more}
 
 
 def _must_be_file(path: Path) -> None:
     if not path.is_file():
-        what = "is a folder, no file" if path.is_dir() else "there is no such file"
+        what = "is a folder, not a file" if path.is_dir() else "there is no such file"
         raise WeightsError(f"{path}: {what}")

@@ -1,6 +1,6 @@
-"""What weights in a file or folder are, from their names and shapes alone.
+"""Recognising what the weights in a file or folder are.
 
-Only names and shapes are looked at, so that files of gigabytes are recognised at once.
+Only names and shapes are used, so files of gigabytes are recognised immediately.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Family:
-    """Weights that go by such names.
+    """A family of weights with characteristic names.
 
     Attributes:
-        what: for people, with its article.
+        what: a description with its article.
         keys: matches every name of such weights.
-        kind: what `import_weights` calls it; None where hbr cannot import it.
-        advice: what to do with it where hbr cannot import it.
+        kind: the kind for `import_weights`; None if hbr cannot import it.
+        advice: what to do with it if hbr cannot import it.
     """
 
     what: str
@@ -49,12 +49,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a file or folder was taken for.
+    """The result of `recognise`.
 
     Attributes:
-        kind: what `import_weights` calls it; None where it is nothing that hbr can import.
+        kind: the kind for `import_weights`; None if hbr cannot import it.
         report: one line: what was recognised, what was not, and what to do.
-        sure: it is that, and not only like it.
+        sure: whether something was recognised at all.
     """
 
     kind: str | None
@@ -76,7 +76,7 @@ _RAM = (
     r"|wordvec_proj|fc|vision_multi|reweight_scale|itm_head)\b.*"
 )
 _ELSEWHERE = "hbr builds on Stable Diffusion 2.1-base alone"
-# the first that fits is taken: those that are variants of another come before it
+# the first best match counts, so variants precede what they are variants of
 _FAMILIES = tuple(
     Family(what, re.compile(keys), kind, advice)
     for what, keys, kind, advice in (
@@ -135,7 +135,7 @@ _FAMILIES = tuple(
         ),
     )
 )
-# keys without which weights that fit a family are not of it
+# a part of a name without which weights do not belong to the family
 _MARKS = {
     "the LoRA of SeeSR's DAPE over RAM": ".lora_",
     "LyCORIS adapters (LoHa, LoKr)": "_w1",
@@ -149,10 +149,10 @@ _MARKS = {
 
 
 def recognise(path: str | Path) -> Recognised:
-    """What the weights in a file or folder are.
+    """Recognise the weights in a file or folder.
 
     Raises:
-        WeightsError: it is missing, damaged, or could run code.
+        WeightsError: it is missing or damaged, or could run code.
     """
     path = Path(path)
     if path.is_dir():
@@ -162,7 +162,7 @@ def recognise(path: str | Path) -> Recognised:
         return _own(path, metadata, shapes) or _by_names(path, shapes)
     values = load_pickle(path)
     if not isinstance(values, dict):
-        return _unknown(path, f"it holds {type(values).__name__}, no named weights")
+        return _unknown(path, f"it contains a {type(values).__name__}, not named weights")
     if is_osediff(values):
         others = [str(key) for key in values if key not in OSEDIFF_KEYS]
         known = len(values) - len(others)
@@ -195,7 +195,7 @@ def _folder(folder: Path) -> Recognised:
 
 
 def _pipeline(folder: Path) -> str:
-    """The class that a diffusers folder says that it is of."""
+    """The pipeline class of a diffusers folder."""
     try:
         values = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         return str(values["_class_name"])
@@ -204,7 +204,7 @@ def _pipeline(folder: Path) -> str:
 
 
 def _own(path: Path, metadata: Mapping[str, str], shapes: Shapes) -> Recognised | None:
-    """What hbr itself has written."""
+    """Files written by hbr itself."""
     kind = metadata.get("format", "")
     found = {
         IMAGE_ENCODER_FORMAT: "is an image encoder of hbr; a training takes it as "
@@ -214,7 +214,7 @@ def _own(path: Path, metadata: Mapping[str, str], shapes: Shapes) -> Recognised 
     if is_model_format(kind):
         found = "is a model file of hbr already; `hbr restore --model` takes it as it is"
     if found is None and "step" in metadata and any(n.startswith("optimizer.") for n in shapes):
-        found = "is the state that a training of hbr goes on from; its model is model.safetensors "
+        found = "is the state from which a training of hbr resumes; its model is model.safetensors "
         found += "beside it"
     return None if found is None else Recognised(None, f"{path} {found}")
 
@@ -246,12 +246,12 @@ def _sure(kind: str, what: str, known: int, of: int, others: list[str]) -> Recog
 
 
 def _unknown(path: Path, why: str) -> Recognised:
-    line = f"{path} is of an unknown layout, and hbr does not guess: {why}"
+    line = f"{path} has an unknown layout, and hbr does not guess: {why}"
     return Recognised(None, f"{line} (--kind says what it is)", sure=False)
 
 
 def _first(shapes: Shapes, family: Family | None) -> str:
-    """The first names that are not of the family, with their shapes."""
+    """The first names that do not belong to the family, with their shapes."""
     left = [
         f"{name} {shape}"
         for name, shape in shapes.items()
@@ -261,19 +261,19 @@ def _first(shapes: Shapes, family: Family | None) -> str:
 
 
 def _shapes(values: Mapping[Any, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what is a tensor."""
+    """Names and shapes of the tensors."""
     return {str(k): tuple(v.shape) for k, v in values.items() if isinstance(v, Tensor)}
 
 
 def must_be(kind: str, path: Path, error: WeightsError) -> WeightsError:
-    """What to say where importing `path` as `kind` failed: that it is another kind, if it is."""
+    """The error to report when importing `path` as `kind` failed: another kind, if it is one."""
     try:
         found = recognise(path)
     except WeightsError:
         return error
     if found.kind is None and found.sure:
         return WeightsError(f"{found.report} (asked for: --kind {kind})")
-    # a tagger is what else there is in a RAM checkpoint
+    # a RAM checkpoint also contains a tagger
     asked = "ram" if kind == "tagger" else kind
     if found.kind not in (None, asked):
         return WeightsError(f"{path} is not of kind {kind}: {found.report}; --kind {found.kind}")

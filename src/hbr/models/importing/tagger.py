@@ -1,8 +1,8 @@
-"""The tagger out of RAM's published checkpoint, with SeeSR's DAPE merged in where it is given.
+"""The tagger of RAM's published checkpoint, optionally with SeeSR's DAPE merged in.
 
 RAM's head is called `tagging_head` and is a BERT of two layers without embeddings and without
 self-attention. DAPE is a LoRA written by loralib: rank 8 on the queries and values of every Swin
-block, and on the queries and keys with which the tags look at the image.
+block, and on the queries and keys with which the tags attend to the image.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from hbr.models.config import DAPEConfig, ImageEncoderConfig, RestorerConfig, Ta
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.importing.ram import read_ram, read_swin
 from hbr.models.importing.reading import describe_size, load_pickle, origin, require_tensors
-from hbr.models.kept_text import as_bytes
 from hbr.models.tagger import Tagger, write_list
 from hbr.models.text import load_text_encoder
+from hbr.models.text_buffer import as_bytes
 from hbr.weights import WeightsError, find_weights
 
-# lists that the publisher keeps with the code
+# lists that are published with the code, not with the weights
 TAG_LIST = "ram_tag_list.txt"
 THRESHOLDS = "ram_tag_list_threshold.txt"
 THRESHOLD = 0.68
-"""Of every tag, where no file says another."""
+"""Of every tag, unless a file gives other values."""
 
 _LAYER = re.compile(r"tagging_head\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 _INSIDE = {
@@ -44,9 +44,9 @@ _INSIDE = {
     "output.LayerNorm": "output.LayerNorm",
 }
 _BESIDE = ("label_embed", "wordvec_proj.", "fc.")
-# what describes images in sentences
+# for captions
 _OTHER = ("tag_encoder.", "text_decoder.")
-# loralib's default, which the published code runs with; the file does not hold it
+# loralib's default, which the published code uses; it is not in the file
 _ALPHA = 1.0
 
 
@@ -68,14 +68,14 @@ def import_tagger(
             `hbr fetch ram-tags` puts it.
         thresholds: numbers in [0, 1], a line each; None is `ram_tag_list_threshold.txt` in the
             same places, or 0.68 for all if it is in neither.
-        heads: of the layers in which the tags look at the image, which the file does not say.
-        report: called with a line of progress at a time.
+        heads: attention heads of the tagging layers, which the file does not say.
+        report: called with each line of progress.
 
     Returns:
         Its configuration, read off the weights, and its weights as `Tagger` names them.
 
     Raises:
-        WeightsError: a file is missing, unsafe or damaged, or does not fit the others.
+        WeightsError: a file is missing, unsafe or damaged, or does not match the others.
     """
     tensors = read_ram(source)
     encoder, swin = read_swin(tensors, source)
@@ -97,14 +97,14 @@ def import_tagger(
 def put_into_base(
     folder: Path, source: Path, dape: Path | None, report: Callable[[str], None]
 ) -> Checkpoint:
-    """A diffusers folder as a restorer whose prompt is the tags of the image.
+    """Make a one-step model of a diffusers folder, prompted by the tags of the image.
 
     Args:
         folder: Stable Diffusion 2.1-base.
         source, dape, report: as for `import_tagger`.
 
     Raises:
-        WeightsError: as for `import_tagger`; or the folder is incomplete or of another model.
+        WeightsError: as for `import_tagger`, or the folder is incomplete or another model.
     """
     tagger, tensors = import_tagger(source, dape=dape, report=report)
     report(f"reading the base {folder} ({describe_size(folder)})")
@@ -129,7 +129,7 @@ def put_into_base(
 
 
 def _read_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All but the image encoder, named as ours; what is not known keeps its name."""
+    """All weights but the image encoder's in our naming; unknown ones keep their names."""
     head = {}
     for name, tensor in tensors.items():
         if name.startswith(("visual_encoder.", "image_proj.", *_OTHER)):
@@ -152,20 +152,27 @@ def _read_config(
     n_tags, width, mlp_width = sizes
     layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
     try:
-        return TaggerConfig(encoder, n_tags, width, mlp_width, heads, len(layers))
+        return TaggerConfig(
+            encoder=encoder,
+            n_tags=n_tags,
+            width=width,
+            mlp_width=mlp_width,
+            heads=heads,
+            layers=len(layers),
+        )
     except ConfigError as error:
         raise WeightsError(f"{source}: {error}") from None
 
 
 def _merge(tensors: dict[str, Tensor], dape: Path, report: Callable[[str], None]) -> None:
-    """Add the LoRA to the weights that it is for: W + α/r · B A."""
+    """Merge the LoRA into its weights: W + α/r · B A."""
     lora = require_tensors(load_pickle(dape), str(dape))
     ours = {name: tensor for name, tensor in lora.items() if not name.startswith(_OTHER)}
     layers = {name.rpartition(".lora_")[0] for name in ours}
     if not layers or "" in layers:
         name = next((n for n in ours if ".lora_" not in n), "")
         detail = f": {name} is not known" if name else ""
-        raise WeightsError(f"{dape} is no LoRA of DAPE{detail}")
+        raise WeightsError(f"{dape} is not a LoRA of DAPE{detail}")
     for layer in sorted(layers):
         try:
             a, b = (ours.pop(f"{layer}.lora_{matrix}").float() for matrix in "AB")
@@ -185,15 +192,15 @@ def _merge(tensors: dict[str, Tensor], dape: Path, report: Callable[[str], None]
 
 
 def _parts(layer: str, a: Tensor, b: Tensor, dape: Path) -> list[tuple[str, Tensor, Tensor]]:
-    """Our weight, A and B of each matrix that a LoRA is for; on `qkv` these are q and v."""
+    """Our weight, A and B of each matrix of a LoRA; on `qkv` these are q and v."""
     if a.dim() != 2 or b.dim() != 2:
-        raise WeightsError(f"{dape}: the LoRA of {layer} is no pair of matrices")
+        raise WeightsError(f"{dape}: the LoRA of {layer} is not a pair of matrices")
     if head := _LAYER.fullmatch(f"{layer}.weight"):
         inside = _INSIDE.get(head[2], head[2])
         return [(f"layers.{head[1]}.{inside}.weight", a, b)]
     block = re.fullmatch(r"visual_encoder\.(layers\.\d+\.blocks\.\d+)\.attn\.qkv", layer)
     if block is None or len(a) != 2 * b.shape[1] or len(b) % 2:
-        raise WeightsError(f"{dape}: the LoRA of {layer} is not known in a DAPE")
+        raise WeightsError(f"{dape}: the LoRA of {layer} is not part of a DAPE")
     names = (f"encoder.swin.encoder.{block[1]}.attention.{x}_proj.weight" for x in "qv")
     return list(zip(names, a.chunk(2), b.chunk(2), strict=True))
 
@@ -208,7 +215,7 @@ def _read_list(
     names = _read_lines(tags or _found(source, TAG_LIST), count)
     file = thresholds or _found(source, THRESHOLDS)
     if thresholds is None and not file.is_file():
-        report(f"no {THRESHOLDS}: every tag counts above {THRESHOLD}")
+        report(f"no {THRESHOLDS}: the threshold of every tag is {THRESHOLD}")
         return write_list(names, [THRESHOLD] * count)
     try:
         return write_list(names, [float(line) for line in _read_lines(file, count)])
@@ -217,7 +224,7 @@ def _read_list(
 
 
 def _found(source: Path, name: str) -> Path:
-    """A list beside the checkpoint, or where it was fetched to."""
+    """A list beside the checkpoint, or in the folder that it was fetched to."""
     beside = source.with_name(name)
     if not beside.is_file():
         with suppress(WeightsError):

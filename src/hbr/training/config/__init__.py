@@ -41,7 +41,7 @@ __all__ = [
 _A_BASE = "an `init` with a text encoder, as sd-2.1-base has"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A whole training.
 

@@ -9,7 +9,7 @@ from hbr.config import check
 from hbr.degradation import RECIPES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhotoSourceConfig:
     """Photos to draw crops from: one of `photos`, `manifest`, `tars`.
 
@@ -42,7 +42,7 @@ class PhotoSourceConfig:
             check(not got or self.photos is not None, name, got, "left out without `photos`")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where pairs come from.
 
@@ -81,7 +81,7 @@ class DataConfig:
         check(self.workers >= 0, "workers", self.workers, "0 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     """Photos that are never trained on, degraded the same way every time.
 

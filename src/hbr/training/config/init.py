@@ -8,7 +8,7 @@ from pathlib import Path
 from hbr.config import check
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InitConfig:
     """Weights to start from, part by part; what no file gives keeps its random start.
 

@@ -10,7 +10,7 @@ from hbr.config import check
 from hbr.models.config import LoRAConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Weights of the terms between restored and HQ images in [0, 1].
 
@@ -51,7 +51,7 @@ class LossConfig:
         check(min(weights) >= 0 and sum(weights) > 0, "loss", weights, "weights, not all 0")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VSDConfig:
     """Variational score distillation against the weights that the training starts from.
 

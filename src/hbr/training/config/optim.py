@@ -30,7 +30,7 @@ class PhaseConfig:
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """AdamW, its schedule, and the average of the weights.
 

@@ -1,4 +1,4 @@
-"""A text among the weights, so that one file holds all that a model needs."""
+"""Texts among the weights, so that one file holds all that a model needs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hbr.weights import WeightsError
 T = TypeVar("T")
 
 
-class KeptText(nn.Module, Generic[T]):
-    """A text of any length, as its UTF-8 bytes in a buffer; empty until it is put or loaded.
+class TextBuffer(nn.Module, Generic[T]):
+    """A text of any length, as its UTF-8 bytes in a buffer; empty until it is set or loaded.
 
     Args:
-        parse: what the text is read by.
+        parse: makes a value of the text.
     """
 
     data: Tensor
@@ -30,21 +30,21 @@ class KeptText(nn.Module, Generic[T]):
         self._parsed: tuple[Tensor, T] | None = None
 
     def put(self, text: str) -> None:
-        """Keep this text."""
+        """Set the text."""
         self.data = as_bytes(text).to(self.data.device)
 
     @property
     def value(self) -> T:
-        """What `parse` makes of the text; it is called once, as long as the text stays.
+        """What `parse` makes of the text; called once for each text.
 
         Raises:
-            WeightsError: the buffer holds no text.
+            WeightsError: the buffer does not hold a text.
         """
         if self._parsed is None or self._parsed[0] is not self.data:
             try:
                 text = bytes(self.data.cpu().tolist()).decode()
             except (UnicodeDecodeError, ValueError, TypeError):
-                raise WeightsError("a text that the model file should hold is damaged") from None
+                raise WeightsError("a text in the model file is damaged") from None
             self._parsed = (self.data, self._parse(text))
         return self._parsed[1]
 
@@ -53,7 +53,9 @@ class KeptText(nn.Module, Generic[T]):
     ) -> None:
         given = state_dict.get(f"{prefix}data")
         if isinstance(given, Tensor):
-            self.data = torch.empty_like(given, device=self.data.device)  # of the length that comes
+            self.data = torch.empty_like(
+                given, device=self.data.device
+            )  # as long as what is loaded
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -62,9 +64,9 @@ def as_bytes(text: str) -> Tensor:
     return torch.from_numpy(np.frombuffer(text.encode(), np.uint8).copy())
 
 
-def fit_texts(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Give every kept text of `model` the length that it has in a file of these shapes."""
+def fit_text_buffers(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give every text buffer of `model` the length that it has in a file of these shapes."""
     for name, module in model.named_modules():
         shape = shapes.get(f"{name}.data", ())
-        if isinstance(module, KeptText) and len(shape) == 1:
+        if isinstance(module, TextBuffer) and len(shape) == 1:
             module.data = torch.zeros(shape, dtype=torch.uint8)

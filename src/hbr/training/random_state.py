@@ -1,4 +1,4 @@
-"""Random numbers of a step, the same however its batch is split up.
+"""Random numbers of a step that do not depend on how its batch is split.
 
 Shapes: b crops of a part, B of the whole batch.
 """
@@ -12,16 +12,16 @@ from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Draws for a part of a batch what it gets where the whole batch is one.
+class RandomState:
+    """RandomState for a part of a batch what that part would get if the batch were not split.
 
-    The numbers of all B crops are drawn, and those of the part are given: processes that share a
-    batch out, or take it in parts one after the other, then add no noise but their own.
+    The numbers for all B crops are drawn, and those of the part are returned. Several processes, or
+    several parts of an accumulated step, therefore give the same numbers as one whole batch.
 
     Attributes:
-        generator: the step's; every part has one of its own in the same state.
-        whole: B; None if the part is the whole.
-        first: number of the part's first crop in the whole.
+        generator: the step's; every part has its own, in the same state.
+        whole: B; None if the part is the whole batch.
+        first: index of the part's first crop in the whole batch.
     """
 
     generator: Generator
@@ -34,7 +34,7 @@ class Draws:
         return self._part(drawn, like)
 
     def integers(self, below: int, like: Tensor) -> Tensor:
-        """A whole number for each crop of `like`, from [0, below): int64 [b]."""
+        """An integer for each crop of `like`, from [0, below): int64 [b]."""
         return self.timesteps((0, below), like)
 
     def noise(self, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What may change between a training and its going on, and what may not."""
+"""What may change when a training is resumed, and what may not."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ FREE = (
     "optim.accumulate",
     "optim.nonfinite",
 )
-"""Fields that decide neither what is learned nor from what. The last phase may also have more
-steps, or fewer."""
+"""Fields that do not affect what is learned. The steps of the last phase may change too."""
 
 
 def check_unchanged(before: dict[str, Any], now: TrainConfig, state: Path) -> None:
-    """Make sure that a training goes on as the one that it was.
+    """Check that a training is resumed with the configuration that it was started with.
 
     Args:
-        before: the configuration that the state was written with, as `to_dict` gives it. Fields
-            that it lacks have their defaults.
-        now: the configuration to go on with.
+        before: the configuration that the state was written with, as `to_dict` gives it; missing
+            fields have their defaults.
+        now: the configuration to resume with.
         state: the file, for messages.
 
     Raises:
@@ -41,7 +40,7 @@ def check_unchanged(before: dict[str, Any], now: TrainConfig, state: Path) -> No
         then = from_dict(TrainConfig, before)
     except ConfigError as error:
         raise ConfigError(
-            f"{state} is of a training that this version of hbr does not know: {error}; "
+            f"{state} belongs to a training that this version of hbr does not know: {error}; "
             "train into another folder (--out)"
         ) from None
     if len(then.phases) == len(now.phases):

@@ -1,0 +1,93 @@
+"""How a photo is restored, and how it was: the settings, and the provenance of a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
+
+from hbr.config import check
+from hbr.image import DEFAULT_MAX_PIXELS
+from hbr.models.protocol import ColorFix
+
+COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
+SCALES = (0.25, 8.0)
+
+TileChoice = int | Literal["auto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreSettings:
+    """How a photo is restored, whatever the model.
+
+    Attributes:
+        scale: size of the result over the photo's, 0.25 to 8. The photo is resized (antialiased
+            bicubic) before it is restored.
+        tile: edge of the tiles in pixels, 0 for the whole photo at once, or "auto", near the size
+            that the model was trained on (`hbr.restoration.tiling.plan_tiles`).
+        color: where the colours come from: "wavelet" takes the low frequencies of the photo,
+            "adain" the mean and deviation of each of its channels, "none" keeps the model's, and
+            "auto" is what the model asks for (`hbr.models.Capabilities.color`).
+        batch: tiles per batch, or "auto": 1 on the CPU, more on CUDA.
+        seed: for models that draw random numbers.
+        prompt: a text in place of the prompt that the model makes of the image, for models that
+            take one (`hbr.models.Capabilities.takes_prompt`).
+        max_pixels: larger files, and larger results of enlarging, are refused.
+    """
+
+    scale: float = 1.0
+    tile: TileChoice = "auto"
+    color: ColorFix | Literal["auto"] = "auto"
+    batch: int | Literal["auto"] = "auto"
+    seed: int = 0
+    prompt: str | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_scale(self.scale)
+        ok = self.tile == "auto" or (_is_whole(self.tile) and self.tile >= 0)
+        check(ok, "tile", self.tile, "auto or a whole number from 0")
+        fixes = ("auto", *COLOR_FIXES)
+        check(self.color in fixes, "color", self.color, f"one of {', '.join(fixes)}")
+        ok = self.batch == "auto" or (_is_whole(self.batch) and self.batch >= 1)
+        check(ok, "batch", self.batch, "auto or 1 or more")
+        check(_is_whole(self.seed), "seed", self.seed, "a whole number")
+        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+
+
+class Provenance(TypedDict):
+    """What it takes to make the same bytes again, as plain values.
+
+    Attributes:
+        hbr, torch: versions.
+        model, sha256: name of the model, and the hash of its file if it has one.
+        device, dtype: where it ran, and in what precision.
+        tile, overlap: (height, width) in pixels, after any retreat when memory ran out.
+        tiles, batch: their number, and how many were restored at a time.
+        scale, color, seed, prompt: as in `RestoreSettings`; `color` is never "auto".
+    """
+
+    hbr: str
+    torch: str
+    model: str
+    sha256: str | None
+    device: str
+    dtype: str
+    tile: tuple[int, int]
+    overlap: tuple[int, int]
+    tiles: int
+    batch: int
+    scale: float
+    color: ColorFix
+    seed: int
+    prompt: str | None
+
+
+def check_scale(scale: float) -> None:
+    """Raise `ConfigError` unless a photo may be resized by this much."""
+    low, high = SCALES
+    check(low <= scale <= high, "scale", scale, f"{low} to {high:.0f}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
