@@ -16,7 +16,8 @@ from hbr.files import write_bytes
 from hbr.image import png, tiff
 from hbr.image.metadata import EXIF_PREFIX
 from hbr.image.paths import HAS_AVIF
-from hbr.image.photo import Photo, log
+from hbr.image.photo import Photo
+from hbr.image.pillow import log
 from hbr.image.pixels import on_white, to_8_bits
 
 _SUFFIXES = {

@@ -14,17 +14,11 @@ from torch import Tensor, nn
 
 from hbr.config import to_dict
 from hbr.models.block_scaling import skip_unit_scaling
-from hbr.models.files import (
-    Header,
-    WeightsError,
-    model_format,
-    read_header,
-    read_tensors,
-    write_tensors,
-)
+from hbr.models.files import Header, model_format, read_header, read_tensors, write_tensors
 from hbr.models.kinds import build_model
 from hbr.models.protocol import ModelConfig
 from hbr.models.text_buffer import fit_text_buffers
+from hbr.weights import WeightsError
 
 __all__ = [
     "Checkpoint",

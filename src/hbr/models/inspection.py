@@ -15,14 +15,8 @@ from typing import Any
 
 from hbr.config import to_dict
 from hbr.files import sha256
-from hbr.models.files import (
-    IMAGE_ENCODER_FORMAT,
-    WeightsError,
-    read_header,
-    read_metadata,
-    read_tensors,
-)
-from hbr.weights import Entry, KnownFile, entries, find_model, find_weights
+from hbr.models.files import IMAGE_ENCODER_FORMAT, read_header, read_metadata, read_tensors
+from hbr.weights import Entry, KnownFile, WeightsError, entries, find_model, find_weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ from hbr.models.checkpoint import Checkpoint, empty
 from hbr.models.config import RestorerConfig
 from hbr.models.files import (
     PROMPT_FORMAT,
-    WeightsError,
     read_metadata,
     read_tensors,
     require_one_step,
     write_tensors,
 )
 from hbr.models.kinds import model_config
+from hbr.weights import WeightsError
 
 _PART = "prompt."
 

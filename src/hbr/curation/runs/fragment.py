@@ -17,9 +17,10 @@ from hbr.curation.pipeline.stages.quality import better, load_scorers
 from hbr.curation.pipeline.stages.sharpness import laplacian_variance
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder, score_column
-from hbr.curation.runs.thresholds import Better, for_count, for_mean, for_reference, together
+from hbr.curation.runs.thresholds import for_count, for_mean, for_reference, together
 from hbr.errors import one_line
 from hbr.image.paths import find_photos
+from hbr.metrics.base import Better
 
 _BOXES = ("sharpness", "box_edge")
 _MAX_PIXELS = 200_000_000

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from hbr.models.checkpoint import read_checkpoint
 from hbr.models.exporting.adapters import Adapter, write_lora
-from hbr.models.files import WeightsError, is_model_format, read_metadata
+from hbr.models.files import is_model_format, read_metadata
 from hbr.models.importing.base import PROMPT_FILE
 from hbr.models.importing.osediff import ALPHA, is_osediff
 from hbr.models.importing.reading import load_pickle, load_safetensors, require_tensors
 from hbr.models.prompt_files import write_prompt
+from hbr.weights import WeightsError
 
 LORA_FILE = "lora.safetensors"
 """The file that a training with adapters writes beside its model file."""

@@ -20,7 +20,7 @@ from hbr.models.config import (
     TextPromptConfig,
     UNetConfig,
 )
-from hbr.models.files import WeightsError, require_one_step
+from hbr.models.files import require_one_step
 from hbr.models.importing.reading import (
     load_json,
     load_pickle,
@@ -32,6 +32,7 @@ from hbr.models.kinds import model_config
 from hbr.models.onestep import build_autoencoder, build_unet
 from hbr.models.prompt_files import with_prompt
 from hbr.models.text import embed_text
+from hbr.weights import WeightsError
 
 EXPORTED = "hbr.json"
 """The file in which `hbr models export` stores the model's configuration and card."""

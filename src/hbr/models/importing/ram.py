@@ -20,7 +20,6 @@ from hbr.models.checkpoint import Checkpoint, check_weights, read_checkpoint
 from hbr.models.config import HFIEConfig, ImageEncoderConfig, RestorerConfig
 from hbr.models.files import (
     IMAGE_ENCODER_FORMAT,
-    WeightsError,
     read_metadata,
     read_tensors,
     require_one_step,
@@ -29,6 +28,7 @@ from hbr.models.files import (
 from hbr.models.hfie import HFIE, ImageEncoder
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.importing.reading import load_pickle, origin, require_tensors
+from hbr.weights import WeightsError
 
 # tables that are derived from the sizes
 _DERIVED = re.compile(r"\.(attn_mask|relative_position_index)$")

@@ -14,16 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
-from hbr.models.files import (
-    IMAGE_ENCODER_FORMAT,
-    PROMPT_FORMAT,
-    WeightsError,
-    is_model_format,
-    read_metadata,
-)
+from hbr.models.files import IMAGE_ENCODER_FORMAT, PROMPT_FORMAT, is_model_format, read_metadata
 from hbr.models.importing.osediff import KEYS as OSEDIFF_KEYS
 from hbr.models.importing.osediff import is_osediff
 from hbr.models.importing.reading import load_pickle
+from hbr.weights import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
