@@ -241,7 +241,7 @@ def restore(work: Work) -> None:
     code = (
         "import hashlib, hbr\n"
         "restored = hbr.Restorer.from_pretrained('nano', device='cpu')('hq/blue.png')\n"
-        "print(hashlib.sha256(restored.image.pixels.tobytes()).hexdigest())\n"
+        "print(hashlib.sha256(restored.pixels.tobytes()).hexdigest())\n"
     )
     done = work._process(work.python, "-c", code)
     work.note("restore from Python", (done.returncode, done.stdout))
@@ -390,11 +390,9 @@ def train(work: Work) -> None:
                 work.weights(f"train {out.name}: {file.name}", file)
         work.note(f"train {out.name}: curves", _curves(out / "curves.jsonl"))
         work.files(f"train {out.name}: pictures", out / "pictures")
-    for recipe in ("nano/restorer", "osdhuman/persona", "osediff/persona"):
-        told = work.run(
-            f"plan {recipe}", "train", work.recipe(recipe), "--plan", "--json", cwd=work.tree
-        )
-        work.note(f"plan {recipe}: numbers", as_json(told))
+    recipe = work.recipe("nano/restorer")
+    plan = work.run("plan of nano", "train", recipe, "--plan", "--json", cwd=work.tree)
+    work.note("plan of nano: numbers", as_json(plan))
 
 
 def _curves(file: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What holds for the project as a whole: light imports, configs that load, rules that bite."""
 
 import ast
+import doctest
 import json
 import re
 import shutil
@@ -85,12 +86,38 @@ def test_number_of_configs() -> None:
     assert len(CONFIGS) == N_CONFIGS, "count the recipes under src/hbr/recipes/ in N_CONFIGS"
 
 
-def test_readme_maps_every_file() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_architecture_maps_every_file() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tree = text.split("## The tree")[1].split("```")[1]
     files = {p.name for p in SOURCE.rglob("*.py")} - {"__init__.py"}
     named = set(re.findall(r"[a-z_]+\.py", tree))
     assert files == named
+
+
+def test_the_examples_of_the_package_and_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("old.jpg", "old-photo.jpg"):
+        shutil.copy(ROOT / "tests" / "data" / "purple.jpg", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    done = doctest.testmod(hbr)
+    assert (done.failed, done.attempted) == (0, 4)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "restored.jpg").is_file()
+
+
+def test_every_page_is_linked_and_no_link_is_broken() -> None:
+    pages = {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")}
+    linked = set()
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if ":" not in link:
+                target = (page.parent / link).resolve()
+                assert target.exists(), f"{page.name} links to {link}"
+                linked.add(target)
+    assert pages - linked <= {ROOT / "README.md"}
 
 
 def test_changelog_knows_the_version() -> None:

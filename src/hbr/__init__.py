@@ -1,8 +1,14 @@
 """hbr restores photographs of people.
 
-`hbr.Restorer.from_pretrained("nano")("old.jpg").save("new.jpg")` is the whole of it; the rooms
-behind it (`hbr.image`, `hbr.models`, `hbr.degradation`, `hbr.training`, `hbr.restoration`) are for
-those who build on it. Importing `hbr` loads no torch: names are resolved on first use.
+>>> import hbr
+>>> restored = hbr.Restorer.from_pretrained("nano")("old.jpg")
+>>> file = restored.save("new.jpg")
+>>> hbr.read_photo(file).pixels.shape == restored.pixels.shape
+True
+
+The rooms behind it (`hbr.image`, `hbr.models`, `hbr.degradation`, `hbr.training`,
+`hbr.restoration`) are for those who build on it. Importing `hbr` loads no torch: names are resolved
+on first use.
 """
 
 from typing import TYPE_CHECKING
