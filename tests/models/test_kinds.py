@@ -14,7 +14,7 @@ from hbr.config import from_dict, to_dict
 from hbr.models import Capabilities, Conditions, WeightsError, load_model, save_checkpoint
 from hbr.models.files import read_header, read_metadata
 from hbr.models.inspection import describe
-from hbr.models.kinds import KINDS, Kind, build_model, model_config
+from hbr.models.kinds import KINDS, ModelKind, build_model, model_config
 from hbr.restoration import Restorer
 from hbr.training.config import TrainConfig
 
@@ -48,7 +48,7 @@ class Darkening(nn.Module):
 
 @pytest.fixture
 def darkening(monkeypatch: pytest.MonkeyPatch) -> DarkeningConfig:
-    monkeypatch.setitem(KINDS, "darkening", Kind(DarkeningConfig, Darkening))
+    monkeypatch.setitem(KINDS, "darkening", ModelKind(DarkeningConfig, Darkening))
     return DarkeningConfig()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ModelKind:
     """A kind of model.
 
     Attributes:
@@ -39,7 +39,7 @@ def _one_step(config: RestorerConfig) -> nn.Module:
     return OneStepRestorer(config)
 
 
-KINDS = {"one-step": Kind(RestorerConfig, _one_step)}
+KINDS = {"one-step": ModelKind(RestorerConfig, _one_step)}
 """Kind → what it is. Configurations that name no kind are "one-step"."""
 
 

@@ -39,11 +39,9 @@ from hbr.training.data import TrainingPairs
 from hbr.training.memory import checkpoint_blocks
 from hbr.weights import entries, find_model, find_weights
 
-Report = Callable[[str], None]
-
 
 def load_initial_weights(
-    model: nn.Module, config: TrainConfig, report: Report = lambda line: None
+    model: nn.Module, config: TrainConfig, report: Callable[[str], None] = lambda line: None
 ) -> None:
     """Load the weights of `config.init`; where the prompts differ in kind, the model keeps its own.
 
@@ -208,7 +206,7 @@ def _load_text(model: nn.Module, config: TrainConfig) -> None:
 
 
 def _load_image_encoder(
-    model: nn.Module, wanted: PromptConfig, init: InitConfig, report: Report
+    model: nn.Module, wanted: PromptConfig, init: InitConfig, report: Callable[[str], None]
 ) -> None:
     assert init.image_encoder is not None
     path = _file(init.image_encoder)

@@ -17,7 +17,7 @@ from hbr.weights.sources import DownloadError, KnownFile, WeightsError, check_fi
 
 PACKAGE = Path(__file__).parent.parent
 
-Kind = Literal["restorer", "base", "lora", "image encoder", "tag list", "metric"]
+WeightsKind = Literal["restorer", "base", "lora", "image encoder", "tag list", "metric"]
 
 _FOREIGN = (".pkl", ".pickle", ".pth", ".pt", ".bin", ".ckpt")
 
@@ -42,7 +42,7 @@ class Entry:
     """
 
     name: str
-    kind: Kind
+    kind: WeightsKind
     summary: str
     source: str
     licence: str

@@ -30,7 +30,7 @@ app.command("report")(curate_results.report)
 app.command("export")(curate_results.export)
 app.command("thresholds")(curate_results.thresholds)
 
-Recipe = Annotated[
+RecipeArgument = Annotated[
     str,
     typer.Argument(metavar="[RECIPE]", help="A name of hbr recipes list, or a YAML file."),
 ]
@@ -59,7 +59,7 @@ def _curate() -> None:
 
 @app.command()
 def run(
-    name: Recipe = "people-photos",
+    name: RecipeArgument = "people-photos",
     inputs: Inputs = None,
     out: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the data set and of the work.")
@@ -137,7 +137,7 @@ def run(
 
 @app.command()
 def plan(
-    name: Recipe = "people-photos",
+    name: RecipeArgument = "people-photos",
     inputs: Inputs = None,
     detector: DetectorOption = None,
     settings: Settings = None,

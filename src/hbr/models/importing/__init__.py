@@ -30,13 +30,13 @@ from hbr.models.importing.tagger import put_into_base
 from hbr.models.prompt_files import with_prompt
 from hbr.weights import WeightsError
 
-Kind = Literal["osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"]
-KINDS: tuple[str, ...] = get_args(Kind)
+ImportKind = Literal["osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"]
+KINDS: tuple[str, ...] = get_args(ImportKind)
 
 __all__ = [
     "KINDS",
     "ArgumentError",
-    "Kind",
+    "ImportKind",
     "import_weights",
     "load_base",
     "load_diffusers_base",
@@ -54,7 +54,7 @@ class ArgumentError(HbrError, ValueError):
 
 def import_weights(
     source: str | Path,
-    kind: Kind | Literal["auto"],
+    kind: ImportKind | Literal["auto"],
     out: str | Path,
     *,
     base: str | Path | None = None,
@@ -124,17 +124,17 @@ def import_weights(
     return path
 
 
-def _recognised(source: Path, report: Callable[[str], None]) -> Kind:
+def _recognised(source: Path, report: Callable[[str], None]) -> ImportKind:
     found = recognise(source)
     if found.kind is None:
         raise WeightsError(found.report)
     report(found.report)
-    return cast(Kind, found.kind)
+    return cast(ImportKind, found.kind)
 
 
 def _import(
     source: Path,
-    kind: Kind,
+    kind: ImportKind,
     base: Path | None,
     prompt: str | None,
     dape: Path | None,
