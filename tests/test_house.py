@@ -328,6 +328,21 @@ def test_a_public_name_stands_for_one_thing() -> None:
     assert {name for name, files in homes.items() if len(files) > 1} <= KNOWN_NAMESAKES
 
 
+def test_no_file_and_no_function_is_long() -> None:
+    """400 lines of a file; 60 of a function, its docstring counted and its signature not."""
+    long = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 400:
+            long.append(f"{path.relative_to(SOURCE)}: {len(text.splitlines())} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.body[0].lineno + 1
+                if lines > 60:
+                    long.append(f"{path.relative_to(SOURCE)}: {node.name} has {lines} lines")
+    assert not long
+
+
 def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")

@@ -18,7 +18,8 @@ from hbr.config import ConfigError, from_dict, to_dict
 from hbr.curation.manifest import FOLDERS, Manifest
 from hbr.image import PhotoError
 from hbr.training.config import DataConfig, PhotoSourceConfig, TrainConfig, ValidationConfig
-from hbr.training.data import Crop, CropSource, TrainingPairs, seeded, validation_pairs
+from hbr.training.crops import Crop, CropSource
+from hbr.training.data import TrainingPairs, seeded, validation_pairs
 from hbr.training.loop import Trainer
 from hbr.training.photos import FolderPhotos, open_photos, read_pixels
 

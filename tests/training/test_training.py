@@ -14,7 +14,8 @@ from hbr.models.identity import start_at_identity
 from hbr.models.onestep import OneStepRestorer
 from hbr.restoration import OutOfMemoryError
 from hbr.training.config import LossConfig, OptimConfig, TrainConfig
-from hbr.training.data import CropSource, TrainingPairs, validation_pairs
+from hbr.training.crops import CropSource
+from hbr.training.data import TrainingPairs, validation_pairs
 from hbr.training.loop import Trainer, learning_rate
 from hbr.training.losses import gradient_l1, negative_psnr, pixel_loss
 

@@ -24,10 +24,10 @@ from hbr.models.kinds import build_model
 from hbr.processes import StopSignals
 from hbr.training.adapters import merged_state_dict, write_generator
 from hbr.training.config import OptimConfig, RestorationConfig, TrainConfig
+from hbr.training.crops import Skipped
 from hbr.training.curves import Curves
 from hbr.training.data import (
     Pair,
-    Skipped,
     TrainingPairs,
     check_validation,
     prepared,
