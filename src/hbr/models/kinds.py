@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hbr.config import check, from_dict
 from hbr.models.config import RestorerConfig
 from hbr.models.protocol import ModelConfig
+from hbr.models.rrdbnet_config import RRDBNetConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +40,16 @@ def _one_step(config: RestorerConfig) -> nn.Module:
     return OneStepRestorer(config)
 
 
-KINDS = {"one-step": ModelKind(RestorerConfig, _one_step)}
+def _rrdbnet(config: RRDBNetConfig) -> nn.Module:
+    from hbr.models.rrdbnet import RRDBNet
+
+    return RRDBNet(config)
+
+
+KINDS = {
+    "one-step": ModelKind(RestorerConfig, _one_step),
+    "rrdbnet": ModelKind(RRDBNetConfig, _rrdbnet),
+}
 """Kind → what it is. Configurations that name no kind are "one-step"."""
 
 

@@ -30,6 +30,7 @@ class Capabilities:
         dtypes: precisions that the model runs in, best first.
         takes_prompt: a text may replace the prompt that the model makes of the image.
         color: the colour fix that suits the model.
+        upscale: the factor of a network that enlarges; see `Model.restore`.
     """
 
     multiple_of: int
@@ -38,6 +39,7 @@ class Capabilities:
     dtypes: tuple[str, ...]
     takes_prompt: bool = False
     color: ColorFix = "wavelet"
+    upscale: int = 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ class Model(Protocol):
         """Restore tiles of one photo.
 
         Args:
-            tiles: float32 [b, 3, t_h, t_w] in [0, 1], as large as `capabilities` asks for.
+            tiles: float32 [b, 3, t_h, t_w] in [0, 1], as large as `capabilities` asks for. For a
+                network that enlarges f times they lie on the grid of its result: each pixel that
+                it is to see is repeated f times each way.
             places: where each of them lies in the photo.
             conditions: of each of them; what the model does not know is ignored.
 

@@ -80,14 +80,48 @@ def resized_pixels(
             f"at scale {scale:g} the photo has {width}×{height} pixels, more than {max_pixels}; "
             "use a smaller scale or a larger limit (--max-pixels)"
         )
-    if photo.bits == 8:
-        image = PIL.Image.fromarray(photo.pixels)
-        resized = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
-        return np.asarray(resized)
-    # Pillow has no 16-bit RGB, but it can resize a plane of floats.
+    return _resize(photo.pixels, height, width)
+
+
+def enlargeable_pixels(
+    photo: Photo, pixels: NDArray[np.uint8] | NDArray[np.uint16], factor: int
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """What a network that enlarges `factor` times sees, on the grid of its result.
+
+    At `factor` times the photo's size it sees the photo itself. At any other size it sees the
+    result's size divided by `factor`: a photo that is not enlarged is made smaller first.
+
+    Args:
+        photo: as it was given.
+        pixels: at the size of the result, [h, w, 3], as `resized_pixels` makes it.
+        factor: of the network.
+
+    Returns:
+        [H, W, 3], h and w rounded up to multiples of `factor`; each pixel that the network sees is
+        repeated `factor` times each way.
+    """
+    h, w = pixels.shape[:2]
+    if (h, w) == tuple(factor * edge for edge in photo.size):
+        seen = photo.pixels
+    else:
+        padded = cast(
+            NDArray[np.uint8] | NDArray[np.uint16],
+            np.pad(pixels, ((0, -h % factor), (0, -w % factor), (0, 0)), mode="edge"),
+        )
+        seen = _resize(padded, padded.shape[0] // factor, padded.shape[1] // factor)
+    return seen.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _resize(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], height: int, width: int
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    if pixels.dtype == np.uint8:
+        image = PIL.Image.fromarray(pixels)
+        return np.asarray(image.resize((width, height), PIL.Image.Resampling.BICUBIC))
+    # Pillow has no RGB of 16 bits, but it resizes a plane of floats.
     white = np.iinfo(np.uint16).max
     out = np.empty((3, height, width), np.uint16)
-    for plane, into in zip(rearrange(photo.pixels, "h w c -> c h w"), out, strict=True):
+    for plane, into in zip(rearrange(pixels, "h w c -> c h w"), out, strict=True):
         image = PIL.Image.fromarray(plane.astype(np.float32))
         resized = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
         into[...] = np.rint(np.clip(np.asarray(resized), 0, white))

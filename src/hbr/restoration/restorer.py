@@ -22,7 +22,7 @@ from hbr.image import Photo, write_photo
 from hbr.models.protocol import ColorFix, Conditions, Model, PromptedModel
 from hbr.restoration.color import fix_color
 from hbr.restoration.inference import TiledRun, TileProgress, run_within_memory
-from hbr.restoration.inputs import PhotoLike, as_photo, resized_pixels
+from hbr.restoration.inputs import PhotoLike, as_photo, enlargeable_pixels, resized_pixels
 from hbr.restoration.settings import Provenance, RestoreSettings
 from hbr.restoration.tiling import plan_tiles
 from hbr.version import __version__
@@ -170,19 +170,23 @@ class Restorer:
         conditions = self.conditions(settings.prompt)
         given = as_photo(photo, max_pixels=settings.max_pixels)
         pixels = resized_pixels(given, settings.scale, max_pixels=settings.max_pixels)
-        plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.capabilities, settings.tile)
+        seen, factor = pixels, self.capabilities.upscale
+        if factor > 1:
+            seen = enlargeable_pixels(given, pixels, factor)
+        plan = plan_tiles(seen.shape[0], seen.shape[1], self.capabilities, settings.tile)
         read = time.perf_counter()
         with reproducible(settings.seed, self.device):
             run = run_within_memory(
                 self.model,
-                pixels,
+                seen,
                 plan,
                 conditions=conditions,
                 batch=choose_batch(self.device) if settings.batch == "auto" else settings.batch,
                 progress=progress,
             )
         restored = time.perf_counter()
-        result = given.with_pixels(fix_color(run.pixels, pixels, color))
+        made = run.pixels[: pixels.shape[0], : pixels.shape[1]]
+        result = given.with_pixels(fix_color(made, pixels, color))
         done = time.perf_counter()
         timings = {
             "read": read - began,

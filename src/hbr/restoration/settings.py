@@ -21,7 +21,8 @@ class RestoreSettings:
 
     Attributes:
         scale: size of the result over the photo's, 0.25 to 8. The photo is resized (antialiased
-            bicubic) before it is restored.
+            bicubic) before it is restored. A network that enlarges f times sees the result's size
+            divided by f: at scale f the photo itself.
         tile: edge of the tiles in pixels, 0 for the whole photo at once, or "auto", near the size
             that the model was trained on (`hbr.restoration.tiling.plan_tiles`).
         color: where the colours come from: "wavelet" takes the low frequencies of the photo,

@@ -37,10 +37,10 @@ def fetch(
     for name, found in wanted.items():
         if not found:
             _say(f"{name} needs no weights")
-    entries = dict.fromkeys(entry for found in wanted.values() for entry in found)
-    for entry in entries:
+    entries = {entry.name: entry for found in wanted.values() for entry in found}
+    for entry in entries.values():
         entry.check_source()
-    for folder in dict.fromkeys(_fetch_one(entry, into) for entry in entries):
+    for folder in dict.fromkeys(_fetch_one(entry, into) for entry in entries.values()):
         typer.echo(folder)
 
 
