@@ -179,11 +179,18 @@ def test_the_card_shows_the_figures_of_a_benchmark(hbr: Hbr, toy: Path, tmp_path
         Cell("ours", "val", "psnr-rgb", 23.41, 23.2, 23.6, 100),
         Cell("input", "val", "psnr-rgb", 22.06, 22.0, 22.1, 100),
     ]
-    methods = (MethodInfo("ours", "hbr"), MethodInfo("input", "baseline"))
+    methods = (MethodInfo(name="ours", kind="hbr"), MethodInfo(name="input", kind="baseline"))
     BenchmarkRun(
-        "nano", "The benchmark of nano", TableLayout(), (), methods, (METRICS["psnr-rgb"],), (),
-        tuple(cells), warnings=("Read with care.",),
-    ).save(tmp_path / "tables")  # fmt: skip
+        name="nano",
+        title="The benchmark of nano",
+        layout=TableLayout(),
+        data_sets=(),
+        methods=methods,
+        metrics=(METRICS["psnr-rgb"],),
+        rows=(),
+        cells=tuple(cells),
+        warnings=("Read with care.",),
+    ).save(tmp_path / "tables")
     options = ("--licence", "A Licence of Ours", "--benchmark", tmp_path / "tables")
     result = hbr("push", toy, "ann/model", *options, "--dry-run", tmp_path / "folder")
     assert result.returncode == 0, result.stderr

@@ -48,12 +48,21 @@ def make_run(folder: Path, photos: list[Path] | None = None, stems: int = 6) -> 
             common = {"lq": f"lq/{stem}.png", "reference": f"hq/{stem}.png"}
             if i == 2 and j == 2:
                 error = "no output: the program wrote 5 of 6 <files>"
-                rows.append(PictureRow(method, "toy", stem, error=error, **common))
+                rows.append(
+                    PictureRow(method=method, data_set="toy", stem=stem, error=error, **common)
+                )
                 continue
             image = read_photo(folder / f"m{j}" / f"{stem}.png").tensor()
             values = {n: float(m(image, reference)[0]) for n, m in metrics.items()}
             rows.append(
-                PictureRow(method, "toy", stem, values, restored=f"m{j}/{stem}.png", **common)
+                PictureRow(
+                    method=method,
+                    data_set="toy",
+                    stem=stem,
+                    values=values,
+                    restored=f"m{j}/{stem}.png",
+                    **common,
+                )
             )
     (folder / "m0" / f"{rows[0].stem}.png").write_bytes(b"no picture")
     return _run(folder, names, rows)
@@ -90,7 +99,17 @@ def _run(folder: Path, names: tuple[str, ...], rows: list[PictureRow]) -> Benchm
                 )
             )
     differences = [
-        Difference(m, "input", "toy", "psnr-rgb", 3.21, 2.5, 3.9, 6, True)
+        Difference(
+            method=m,
+            other="input",
+            data_set="toy",
+            metric="psnr-rgb",
+            mean=3.21,
+            low=2.5,
+            high=3.9,
+            n=6,
+            better=True,
+        )
         for m in list(METHODS)[1:]
     ]
     return BenchmarkRun(
@@ -104,29 +123,29 @@ def _run(folder: Path, names: tuple[str, ...], rows: list[PictureRow]) -> Benchm
         ),
         data_sets=(
             DataSetInfo(
-                "toy",
-                len({r.stem for r in rows}),
-                "lq",
-                "hq",
-                "blurred here",
-                "made here",
-                False,
-                "ab" * 32,
+                name="toy",
+                n=len({r.stem for r in rows}),
+                lq="lq",
+                hq="hq",
+                edition="blurred here",
+                status="made here",
+                comparable=False,
+                checksum="ab" * 32,
             ),
         ),
         methods=(
             *(
                 MethodInfo(
-                    m,
-                    "baseline" if m == "input" else "hbr",
-                    {"blur": r},
-                    {"weights": "none"},
-                    {"toy": 0.1},
-                    {"toy": 6},
+                    name=m,
+                    kind="baseline" if m == "input" else "hbr",
+                    settings={"blur": r},
+                    provenance={"weights": "none"},
+                    seconds={"toy": 0.1},
+                    restored={"toy": 6},
                 )
                 for m, r in METHODS.items()
             ),
-            MethodInfo("SUPIR", run=False),
+            MethodInfo(name="SUPIR", run=False),
         ),
         metrics=tuple(METRICS[name] for name in names),
         rows=tuple(rows),

@@ -256,7 +256,7 @@ def test_some_pictures_are_no_table(runs: Runs) -> None:
         run,
         layout=TableLayout(columns=columns),
         data_sets=(data_set,),
-        methods=(MethodInfo("SeeSR"),),
+        methods=(MethodInfo(name="SeeSR"),),
         cells=(
             Cell("SeeSR", "PERSONA-Val", "psnr-y", 21.31, n=3, failed=1),
             Cell("SeeSR", "PERSONA-Val", "gmsd", 0.1, n=4),

@@ -54,7 +54,7 @@ class Deadly(type(Path())):  # type: ignore[misc]
 def test_a_pair_that_ends_its_worker_costs_only_itself(pairs: list[PicturePair]) -> None:
     deadly = Deadly(pairs[2].restored)
     pairs[2] = PicturePair("p2", deadly, pairs[2].reference)
-    found = measure_all(pairs, MeasureConfig(("psnr-y",)), workers=2, batch=1)
+    found = measure_all(pairs, MeasureConfig(metrics=("psnr-y",)), workers=2, batch=1)
     rows = [row for measured, _ in found for row in measured]
     assert [row.pair.stem for row in rows] == [f"p{number}" for number in range(6)]
     assert [bool(row.values) for row in rows] == [True, True, False, True, True, True]
@@ -106,7 +106,7 @@ def test_one_number_for_two_folders(
     monkeypatch.setattr(folders, "load_metric", load)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pairs[5].restored.write_bytes(b"none")
-    config = EvaluateConfig(("psnr", "fid"), workers=0)
+    config = EvaluateConfig(metrics=("psnr", "fid"), workers=0)
     seen: list[tuple[int, int]] = []
     result = evaluate(
         pairs,
@@ -139,14 +139,14 @@ def test_a_metric_over_folders_that_cannot_be_loaded(
         raise MetricError("fid needs the weights x; get them")
 
     monkeypatch.setattr(folders, "load_metric", load)
-    found = evaluate(pairs, EvaluateConfig(("psnr", "fid"), workers=0))
+    found = evaluate(pairs, EvaluateConfig(metrics=("psnr", "fid"), workers=0))
     assert found.summaries["fid"].error == "fid needs the weights x; get them"
     assert found.summaries["psnr-y"].n == 6
     with pytest.raises(MetricError, match="needs the weights x"):
-        evaluate(pairs, EvaluateConfig(("fid",), workers=0))
+        evaluate(pairs, EvaluateConfig(metrics=("fid",), workers=0))
     alone = [PicturePair(pair.stem, pair.restored) for pair in pairs]
     with pytest.raises(ConfigError, match="fid compares with references"):
-        evaluate(alone, EvaluateConfig(("fid",), workers=0))
+        evaluate(alone, EvaluateConfig(metrics=("fid",), workers=0))
 
 
 def test_a_device_that_is_not_there_costs_only_what_needs_it(
@@ -158,7 +158,7 @@ def test_a_device_that_is_not_there_costs_only_what_needs_it(
         return load_metric(name, weights=weights)
 
     monkeypatch.setattr(measuring, "load_metric", load)
-    config = EvaluateConfig(("psnr", "lpips"), workers=0, device="cuda:77")
+    config = EvaluateConfig(metrics=("psnr", "lpips"), workers=0, device="cuda:77")
     found = evaluate(pairs, config)
     assert found.summaries["psnr-y"].n == 6
     assert (found.summaries["lpips-alex"].error or "").startswith("lpips-alex: ")
@@ -174,7 +174,7 @@ def test_values_do_not_go_with_other_weights(pairs: list[PicturePair], tmp_path:
         NiqeModel(np.full(36, float(number)), np.eye(36), "a test").save(file)
     alone = [PicturePair(pair.stem, pair.restored) for pair in pairs]
     first, second = (
-        evaluate(alone, EvaluateConfig(("niqe",), weights=file, workers=0), kept=kept)
+        evaluate(alone, EvaluateConfig(metrics=("niqe",), weights=file, workers=0), kept=kept)
         for file in files
     )
     assert first.rows[0].values != second.rows[0].values
@@ -214,7 +214,7 @@ def test_people_are_found_by_name(pairs: list[PicturePair], tmp_path: Path) -> N
         pixels[6:34, 6:18, 0] //= 2
         Image.fromarray(pixels).save(pairs[0].restored)
     file = annotations(tmp_path / "people.json", pairs[:5], [0, 1, 2, 3])
-    config = EvaluateConfig(("person-colour", "psnr"), people=file, workers=0)
+    config = EvaluateConfig(metrics=("person-colour", "psnr"), people=file, workers=0)
     found = evaluate(pairs, config)
     first = found.rows[0].values["person-colour"]
     assert first > 5
@@ -224,18 +224,18 @@ def test_people_are_found_by_name(pairs: list[PicturePair], tmp_path: Path) -> N
     assert found.rows[4].notes == ["person-colour: nobody to measure it on"]
     assert "has no picture called hq5.png" in found.rows[5].errors["person-colour"]
     with pytest.raises(ConfigError, match="give them by --people"):
-        evaluate(pairs, EvaluateConfig(("person-colour",)))
+        evaluate(pairs, EvaluateConfig(metrics=("person-colour",)))
     with pytest.raises(ConfigError, match="give --pose FILE"):
-        evaluate(pairs, EvaluateConfig(("person-keypoints",), people=file))
+        evaluate(pairs, EvaluateConfig(metrics=("person-keypoints",), people=file))
     (tmp_path / "none.json").write_text("[")
-    broken = EvaluateConfig(("person-colour",), people=tmp_path / "none.json", workers=0)
+    broken = EvaluateConfig(metrics=("person-colour",), people=tmp_path / "none.json", workers=0)
     with pytest.raises(MetricError, match=r"none\.json is not a COCO file"):
         evaluate(pairs, broken)
 
 
 def test_values_do_not_go_with_other_people(pairs: list[PicturePair], tmp_path: Path) -> None:
     kept, file = tmp_path / "kept", tmp_path / "people.json"
-    config = EvaluateConfig(("person-colour",), people=file, workers=0)
+    config = EvaluateConfig(metrics=("person-colour",), people=file, workers=0)
     annotations(file, pairs, [0])
     evaluate(pairs, config, kept=kept)
     annotations(file, pairs, [1])
@@ -248,7 +248,7 @@ def test_a_batch_that_fails_is_taken_apart(pairs: list[PicturePair]) -> None:
     with Image.open(pairs[3].reference or "") as image:
         image.resize((8, 8)).save(pairs[3].restored)
         image.resize((8, 8)).save(pairs[3].reference or "")
-    found = evaluate(pairs, EvaluateConfig(("ssim",), workers=0, batch=6))
+    found = evaluate(pairs, EvaluateConfig(metrics=("ssim",), workers=0, batch=6))
     assert [name for row in found.rows for name in row.errors] == ["ssim-y"]
     assert found.summaries["ssim-y"].n == 5
     expected = load_metric("ssim-y")(
@@ -258,6 +258,6 @@ def test_a_batch_that_fails_is_taken_apart(pairs: list[PicturePair]) -> None:
 
 
 def test_infos_are_those_of_the_table() -> None:
-    config = EvaluateConfig(("SSIM", "psnr_y"))
+    config = EvaluateConfig(metrics=("SSIM", "psnr_y"))
     assert config.ids == ("ssim-y", "psnr-y")
     assert all(isinstance(info, MetricInfo) for info in config.infos.values())

@@ -53,8 +53,8 @@ def small(rows="methods") -> BenchmarkRun:
         name="small",
         title="Small",
         layout=TableLayout(rows=rows, columns={"x": ("ssim-y", "gmsd"), "y": ("ssim-y", "gmsd")}),
-        data_sets=(DataSetInfo("x", 1), DataSetInfo("y", 1)),
-        methods=(*(MethodInfo(m) for m in "abc"), MethodInfo("d", run=False)),
+        data_sets=(DataSetInfo(name="x", n=1), DataSetInfo(name="y", n=1)),
+        methods=(*(MethodInfo(name=m) for m in "abc"), MethodInfo(name="d", run=False)),
         metrics=(METRICS["ssim-y"], METRICS["gmsd"]),
         rows=(),
         cells=tuple(cells),
@@ -291,7 +291,7 @@ def test_names_cannot_break_out_of_the_page(run, browser, tmp_path):
     cells = [
         Cell(HOSTILE, HOSTILE, "psnr-rgb", 1.0, verdict=f"not comparable: {HOSTILE}", paper=1.0)
     ]
-    rows += [PictureRow(HOSTILE, HOSTILE, "x", error=HOSTILE)]
+    rows += [PictureRow(method=HOSTILE, data_set=HOSTILE, stem="x", error=HOSTILE)]
     hostile = dataclasses.replace(
         run,
         title=HOSTILE,
@@ -300,9 +300,11 @@ def test_names_cannot_break_out_of_the_page(run, browser, tmp_path):
         rows=tuple(rows),
         cells=tuple(cells),
         methods=(
-            MethodInfo(HOSTILE, settings={HOSTILE: {HOSTILE: 1}}, failed={"toy": {"s": HOSTILE}}),
+            MethodInfo(
+                name=HOSTILE, settings={HOSTILE: {HOSTILE: 1}}, failed={"toy": {"s": HOSTILE}}
+            ),
         ),
-        data_sets=(*run.data_sets, DataSetInfo(HOSTILE, 1, edition=HOSTILE, status=HOSTILE)),
+        data_sets=(*run.data_sets, DataSetInfo(name=HOSTILE, n=1, edition=HOSTILE, status=HOSTILE)),
         layout=TableLayout(caption=HOSTILE, columns={HOSTILE: ("psnr-rgb",)}, notes=(HOSTILE,)),
         settings={HOSTILE: HOSTILE},
         differences=(),

@@ -33,7 +33,7 @@ def tensor(path: Path) -> Tensor:
 
 
 def restore(file: Path, lq: Path, out: Path, **settings: Any) -> tuple[Tensor, dict[str, Any]]:
-    method = build_method(SpandrelConfig(file, device="cpu", **settings))
+    method = build_method(SpandrelConfig(file=file, device="cpu", **settings))
     outcome = method.run({"lq": lq}, out)
     assert not outcome.failed
     return tensor(outcome.restored["lq"]), dict(outcome.provenance)

@@ -25,7 +25,7 @@ def test_tensor_and_back(scene, dtype):
 
 
 def test_with_pixels_rounds_clips_and_keeps(scene, tmp_path):
-    photo = Photo(scene(), exif=None, dpi=(300.0, 300.0), format="jpeg", path=tmp_path)
+    photo = Photo(pixels=scene(), exif=None, dpi=(300.0, 300.0), format="jpeg", path=tmp_path)
     x = torch.zeros(1, 3, 96, 128, dtype=torch.bfloat16, requires_grad=True) + 0.5
     x = torch.cat([x[..., :64], x[..., :64] + 7], dim=-1)
     new = photo.with_pixels(x)
@@ -82,7 +82,7 @@ def test_from_array_kinds(scene):
         with pytest.raises(ValueError, match="must be"):
             Photo.from_array(bad)
     with pytest.raises(ValueError, match="pixels are"):
-        Photo(np.zeros((4, 4, 3), np.float32))
+        Photo(pixels=np.zeros((4, 4, 3), np.float32))
 
 
 def test_pil_and_back(scene):

@@ -145,7 +145,7 @@ def test_tiff_carries_exif_of_either_byte_order(scene, tmp_path, order):
     bare = exif.tobytes().removeprefix(b"Exif\0\0")
     assert byte_order(bare) == order
     for dtype in (np.uint8, np.uint16):
-        photo = Photo(scene(dtype=dtype), exif=bare)
+        photo = Photo(pixels=scene(dtype=dtype), exif=bare)
         path = write_photo(photo, tmp_path / "a.tif")
         again = read_photo(path)
         assert np.array_equal(again.pixels, photo.pixels)
@@ -158,7 +158,7 @@ def test_tiff_carries_exif_of_either_byte_order(scene, tmp_path, order):
 def test_the_layout_of_another_file_stays_behind(scene, tmp_path):
     exif = Image.Exif()
     exif[0x010F], exif[322], exif[323], exif[324] = "Canon", 16, 16, 8  # tiles, at byte 8
-    photo = Photo(scene(), exif=exif.tobytes().removeprefix(b"Exif\0\0"))
+    photo = Photo(pixels=scene(), exif=exif.tobytes().removeprefix(b"Exif\0\0"))
     path = write_photo(photo, tmp_path / "a.tif")
     assert np.array_equal(read_photo(path).pixels, scene())
     with Image.open(path) as image:
@@ -167,7 +167,7 @@ def test_the_layout_of_another_file_stays_behind(scene, tmp_path):
 
 
 def test_too_much_exif_for_jpeg_is_left_out(scene, camera_exif, tmp_path, caplog):
-    photo = Photo(scene(), exif=camera_exif + b"\0" * 70000)
+    photo = Photo(pixels=scene(), exif=camera_exif + b"\0" * 70000)
     with Image.open(write_photo(photo, tmp_path / "a.jpg")) as image:
         assert not image.getexif()
     assert "too large for JPEG" in caplog.text

@@ -66,14 +66,16 @@ def test_the_distance_is_the_published_one(count: int) -> None:
 
 
 def test_two_known_gaussians() -> None:
-    a = Statistics(np.zeros(2), np.diag([1.0, 4.0]), 9, "x")
-    b = Statistics(np.array([3.0, 0.0]), np.diag([9.0, 4.0]), 9, "x")
+    a = Statistics(mean=np.zeros(2), covariance=np.diag([1.0, 4.0]), count=9, extractor="x")
+    b = Statistics(
+        mean=np.array([3.0, 0.0]), covariance=np.diag([9.0, 4.0]), count=9, extractor="x"
+    )
     assert frechet_distance(a, b) == pytest.approx(3**2 + (3 - 1) ** 2)
 
 
 def test_statistics_of_another_extractor_do_not_compare() -> None:
-    a = Statistics(np.zeros(2), np.eye(2), 9, "x")
-    b = Statistics(np.zeros(2), np.eye(2), 9, "y")
+    a = Statistics(mean=np.zeros(2), covariance=np.eye(2), count=9, extractor="x")
+    b = Statistics(mean=np.zeros(2), covariance=np.eye(2), count=9, extractor="y")
     with pytest.raises(MetricError, match="only under one extractor; got 'x' and 'y'"):
         frechet_distance(a, b)
 
@@ -160,7 +162,7 @@ def test_few_pictures_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("case", ["missing", "torn", "other", "shapes"])
 def test_wrong_statistics_are_an_error(case: str, tmp_path: Path) -> None:
     path = tmp_path / "reference.npz"
-    good = Statistics(np.zeros(2), np.eye(2), 9, "x", "c")
+    good = Statistics(mean=np.zeros(2), covariance=np.eye(2), count=9, extractor="x", content="c")
     good.save(path)
     assert Statistics.load(path).extractor == "x"
     if case == "missing":
@@ -170,7 +172,7 @@ def test_wrong_statistics_are_an_error(case: str, tmp_path: Path) -> None:
     elif case == "other":
         np.savez(path, mu=np.zeros(2), sigma=np.eye(2))
     else:
-        Statistics(np.zeros(2), np.eye(3), 9, "x").save(path)
+        Statistics(mean=np.zeros(2), covariance=np.eye(3), count=9, extractor="x").save(path)
     with pytest.raises(MetricError, match=f"{path} holds no statistics of pictures"):
         Statistics.load(path)
 

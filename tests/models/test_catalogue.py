@@ -53,7 +53,7 @@ def test_a_folder_given_as_a_model_names_the_importing_command(tmp_path: Path) -
 
 def test_a_wrong_hash_is_an_error(toy_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def entry(digest: str | None) -> Entry:
-        file = KnownFile(str(toy_file), sha256=digest)
+        file = KnownFile(path=str(toy_file), sha256=digest)
         return dataclasses.replace(entries()["nano"], name="toy", files=(file,))
 
     for digest in (None, sha256(toy_file)):
@@ -66,4 +66,4 @@ def test_a_wrong_hash_is_an_error(toy_file: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_hash_is_64_hexadecimal_digits() -> None:
     with pytest.raises(ConfigError, match="sha256"):
-        KnownFile("a", sha256="abc")
+        KnownFile(path="a", sha256="abc")

@@ -314,7 +314,9 @@ def test_people_of_a_curated_set(tmp_path, people, kind):
         assert person.box == pytest.approx(
             (record.x0 - x, record.y0 - y, record.x1 - record.x0, record.y1 - record.y0)
         )
-        crop = Crop(torch.zeros(3, 128, 128), i, (128, 128), (0, 0), False)
+        crop = Crop(
+            pixels=torch.zeros(3, 128, 128), photo=i, size=(128, 128), corner=(0, 0), mirrored=False
+        )
         regions = source.regions(crop)
         (outline,) = regions.outlines
         points = np.array(record.keypoints).reshape(17, 3)

@@ -52,7 +52,7 @@ class WorkerKilledError(OutOfMemoryError):
     """A process of the run was killed from outside, most likely for want of memory."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Item:
     """One file to degrade.
 
@@ -69,7 +69,7 @@ class Item:
     people: tuple[Person, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DegradeSettings:
     """What all files of a run have in common.
 

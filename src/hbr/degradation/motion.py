@@ -29,7 +29,7 @@ _ENOUGH = 0.3
 """Share of the time that a part must cover a pixel to leave nothing of the still image there."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Motion:
     """One drawn movement; lengths are relative to the short edge of the image.
 

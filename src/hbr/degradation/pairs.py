@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ROW_GROUP = 2048
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairRow:
     """One HQ file and what became of it; what is not known is None.
 

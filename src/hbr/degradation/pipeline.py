@@ -52,7 +52,7 @@ class Noise:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One drawn stage; what is None is left out."""
 
@@ -315,7 +315,7 @@ def _draw_stage(stage: StageConfig, resize: float, mode: str, generator: Generat
     quality = None
     if _hit(stage.jpeg_prob, generator):
         quality = _uniform(generator, stage.jpeg_quality)
-    return Stage(kernel, resize, mode, noise, quality)
+    return Stage(kernel=kernel, resize=resize, mode=mode, noise=noise, jpeg_quality=quality)
 
 
 def _hit(prob: float, generator: Generator) -> bool:

@@ -14,7 +14,7 @@ Range = tuple[float, float]
 LARGEST_KERNEL = 127
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlurConfig:
     """One blur; the defaults are the first of Real-ESRGAN's.
 
@@ -48,7 +48,7 @@ class BlurConfig:
         _check_weights(self, "shapes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """Blur, resize, noise, JPEG; the defaults are Real-ESRGAN's first stage.
 
@@ -95,7 +95,7 @@ class StageConfig:
         check(1 <= low <= high <= 100, "jpeg_quality", self.jpeg_quality, "within 1 and 100")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MotionConfig:
     """Human motion blur: parts of a body moved while the shutter was open.
 
@@ -141,7 +141,7 @@ class MotionConfig:
         check(0 <= self.wobble <= math.tau, "wobble", self.wobble, "from 0 to 2π, one turn")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is drawn for each image; `real-esrgan` is the default of this line of research.
 

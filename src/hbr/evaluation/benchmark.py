@@ -127,10 +127,10 @@ class _Work:
         self._resources = resources
         self._report = report
         self.data_sets: list[DataSetInfo] = []
-        absent = [MethodInfo(name, run=False) for name in benchmark.not_run]
+        absent = [MethodInfo(name=name, run=False) for name in benchmark.not_run]
         self._methods = {
             **{
-                name: MethodInfo(name, config.kind, _plain(config))
+                name: MethodInfo(name=name, kind=config.kind, settings=_plain(config))
                 for name, config in self._config.methods.items()
             },
             **{method.name: method for method in absent},
@@ -201,7 +201,7 @@ class _Work:
         pairs = [PicturePair(s, path, hq.get(s)) for s, path in sorted(outcome.restored.items())]
         self._report(f"{data_set}: {method}: {len(pairs)} pictures are measured")
         settings = EvaluateConfig(
-            config.ids,
+            metrics=config.ids,
             resamples=self._config.resamples,
             seed=self._config.seed,
             workers=self._resources.workers,
@@ -245,9 +245,9 @@ class _Work:
             error = lost.get(stem) or (found.error if found else "was not measured")
             self._rows.append(
                 PictureRow(
-                    method,
-                    data_set,
-                    stem,
+                    method=method,
+                    data_set=data_set,
+                    stem=stem,
                     values=dict(found.values) if found else {},
                     errors=dict(found.errors) if found else {},
                     error=error,
@@ -313,11 +313,11 @@ class _Work:
             name=self._name,
             title=config.title,
             layout=TableLayout(
-                layout.caption,
-                layout.rows,
-                columns,
-                {find_metric(name).id: digits for name, digits in layout.decimals.items()},
-                layout.notes,
+                caption=layout.caption,
+                rows=layout.rows,
+                columns=columns,
+                decimals={find_metric(name).id: digits for name, digits in layout.decimals.items()},
+                notes=layout.notes,
             ),
             data_sets=tuple(self.data_sets),
             methods=tuple(self._methods.values()),

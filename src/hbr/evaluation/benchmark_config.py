@@ -20,7 +20,7 @@ from hbr.weights import entries as known_weights
 _PARAMETER = re.compile(r"\$\{([A-Za-z0-9_.*-]+?)(?::-([^}]*))?\}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LqFolder:
     """LQ files that are there already.
 
@@ -57,7 +57,7 @@ class LqRecipe:
         check(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSetConfig:
     """Pictures to restore, and what they are measured against.
 
@@ -127,7 +127,7 @@ class TableConfig:
         _ids("decimals", self.decimals)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
     """What is restored, by what, and how it is measured.
 

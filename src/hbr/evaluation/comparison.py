@@ -55,7 +55,7 @@ def compare(
     own_methods = [m for m in run.methods if m.run or _has_any(table, m.name, columns)]
     names = {method.name for method in own_methods}
     others = [
-        MethodInfo(name, run=False)
+        MethodInfo(name=name, run=False)
         for name in table.methods
         if name not in names and _has_any(table, name, columns)
     ]
@@ -112,15 +112,15 @@ def differences_from(
             better = (found.mean > 0) == (find_metric(metric).better == "higher")
             differences.append(
                 Difference(
-                    method,
-                    other,
-                    data_set,
-                    metric,
-                    found.mean,
-                    found.low,
-                    found.high,
-                    found.n,
-                    better if sure else None,
+                    method=method,
+                    other=other,
+                    data_set=data_set,
+                    metric=metric,
+                    mean=found.mean,
+                    low=found.low,
+                    high=found.high,
+                    n=found.n,
+                    better=better if sure else None,
                 )
             )
     return differences

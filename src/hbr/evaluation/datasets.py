@@ -16,7 +16,7 @@ from hbr.evaluation.pairing import StemRules, find_pictures
 from hbr.evaluation.results import DataSetInfo
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSetFiles:
     """The pictures of a data set.
 
@@ -100,8 +100,8 @@ def _from_folder(
     if failed:
         warnings.append(f"{name}: {len(failed)} pictures are not in both folders")
     info = DataSetInfo(
-        name,
-        len(lq) + len(failed),
+        name=name,
+        n=len(lq) + len(failed),
         lq=str(source.folder),
         hq=None if config.hq is None else str(config.hq),
         edition=edition.name,
@@ -109,7 +109,7 @@ def _from_folder(
         comparable=edition.comparable,
         checksum=edition.checksum,
     )
-    return DataSetFiles(info, lq, hq, failed, tuple(warnings))
+    return DataSetFiles(info=info, lq=lq, hq=hq, failed=failed, warnings=tuple(warnings))
 
 
 def _from_recipe(
@@ -125,8 +125,13 @@ def _from_recipe(
     from hbr.degradation.recipe import find_recipe
     from hbr.distributed import Shard
 
-    settings = DegradeSettings(find_recipe(source.recipe), source.recipe, source.seed)
-    items = [Item(hq[stem], made / f"{stem}.png", f"{stem}.png", str(hq[stem])) for stem in hq]
+    settings = DegradeSettings(
+        recipe=find_recipe(source.recipe), recipe_name=source.recipe, seed=source.seed
+    )
+    items = [
+        Item(source=hq[stem], target=made / f"{stem}.png", name=f"{stem}.png", hq=str(hq[stem]))
+        for stem in hq
+    ]
     ledger = PairLedger(made, Shard())
     lq, failed = {}, {}
     # a process takes seconds to start
@@ -148,8 +153,8 @@ def _from_recipe(
     how = f"{source.recipe}, seed {source.seed}"
     status = f"the LQ files are made here by {how}"
     info = DataSetInfo(
-        name,
-        len(hq),
+        name=name,
+        n=len(hq),
         lq=str(made),
         hq=str(next(iter(hq.values())).parent),
         edition=how,
@@ -157,4 +162,4 @@ def _from_recipe(
         checksum=identify(hash_files(lq, made), {}, "").checksum,
     )
     warnings = (f"{name}: {len(failed)} pictures cannot be degraded",) if failed else ()
-    return DataSetFiles(info, lq, hq, failed, warnings)
+    return DataSetFiles(info=info, lq=lq, hq=hq, failed=failed, warnings=warnings)

@@ -20,7 +20,7 @@ from hbr.processes import cores
 PairProgress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What is computed, and how.
 
@@ -78,7 +78,12 @@ class EvaluateConfig:
         """What workers need of it: the metrics over single pictures."""
         single = (name for name, info in self.infos.items() if info.kind != "distribution")
         return MeasureConfig(
-            tuple(single), self.size, self.device, self.weights, self.people, self.pose
+            metrics=tuple(single),
+            size=self.size,
+            device=self.device,
+            weights=self.weights,
+            people=self.people,
+            pose=self.pose,
         )
 
     @property
@@ -96,7 +101,7 @@ class EvaluateConfig:
         return cores() if self.device == "cpu" else 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MetricSummary:
     """A metric over all pictures.
 
@@ -119,7 +124,7 @@ class MetricSummary:
     error: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What an evaluation has found.
 
@@ -217,7 +222,9 @@ def evaluate(
         else:
             summaries[name] = _over_rows(name, rows, config, error)
     warnings = (*noted, *_warnings(rows, summaries), *folders.warnings)
-    return Evaluation(infos, rows, summaries, warnings, unavailable)
+    return Evaluation(
+        metrics=infos, rows=rows, summaries=summaries, warnings=warnings, unavailable=unavailable
+    )
 
 
 def _check_some(unavailable: Mapping[str, str], infos: Mapping[str, MetricInfo]) -> None:
@@ -245,17 +252,27 @@ def _over_rows(
     failed = sum(bool(error or row.error or name in row.errors) for row in due)
     if not values:
         why = error or next((row.errors[name] for row in due if name in row.errors), None)
-        return MetricSummary(name, None, failed=failed, error=why or "no picture could be measured")
+        return MetricSummary(
+            metric=name, mean=None, failed=failed, error=why or "no picture could be measured"
+        )
     mean = bootstrap_mean(values, resamples=config.resamples, seed=config.seed)
-    return MetricSummary(name, mean.mean, mean.low, mean.high, mean.n, failed, error)
+    return MetricSummary(
+        metric=name,
+        mean=mean.mean,
+        low=mean.low,
+        high=mean.high,
+        n=mean.n,
+        failed=failed,
+        error=error,
+    )
 
 
 def _of_folder(name: str, number: float | str, rows: Sequence[Measured]) -> MetricSummary:
     failed = sum(row.error is not None and not row.skipped for row in rows)
     if isinstance(number, str):
-        return MetricSummary(name, None, failed=failed, error=number)
+        return MetricSummary(metric=name, mean=None, failed=failed, error=number)
     n = sum(row.error is None for row in rows)
-    return MetricSummary(name, number, n=n, failed=failed)
+    return MetricSummary(metric=name, mean=number, n=n, failed=failed)
 
 
 def _warnings(rows: Sequence[Measured], summaries: Mapping[str, MetricSummary]) -> Iterator[str]:

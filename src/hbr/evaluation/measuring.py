@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SizePolicy = Literal["error", "skip", "resize"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig:
     """What is computed on each pair, and how.
 
@@ -64,7 +64,7 @@ class MeasureConfig:
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Measured:
     """What was found of one pair.
 
@@ -172,7 +172,7 @@ class Measurer:
         loaded: list[_Loaded] = []
         out: list[Measured] = []
         for pair in pairs:
-            measured = Measured(pair)
+            measured = Measured(pair=pair)
             out.append(measured)
             try:
                 pictures = self._read(measured)
@@ -341,7 +341,7 @@ def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
 
     height, width = size
     image = photo.pil().convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    return Photo(np.array(image), mode=photo.mode)
+    return Photo(pixels=np.array(image), mode=photo.mode)
 
 
 def why_failed(error: BaseException) -> str:

@@ -60,7 +60,7 @@ _SHAPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PaperTable:
     """One table of a paper.
 
@@ -122,7 +122,14 @@ def paper_table(name: str) -> PaperTable:
                 if column in cells:
                     values[label, data_set, metric] = float(cells[column])
     notes = tuple(content["notes"])
-    return PaperTable(name, content["source"], notes, shape.rows, tuple(methods), values)
+    return PaperTable(
+        name=name,
+        source=content["source"],
+        notes=notes,
+        rows=shape.rows,
+        methods=tuple(methods),
+        values=values,
+    )
 
 
 def tolerance_of(metric: str, printed: float, own: Mapping[str, float] | None = None) -> float:

@@ -25,7 +25,7 @@ NOT_RUN = "not run"
 NOT_COMPARABLE = "not comparable"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PictureRow:
     """One picture of one method.
 
@@ -87,7 +87,7 @@ class Cell:
     verdict: str = NO_PAPER_VALUE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """Two methods on the same pictures: the mean of `method` − `other`, paired.
 
@@ -111,7 +111,7 @@ class Difference:
     better: bool | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSetInfo:
     """A data set as it was found.
 
@@ -136,7 +136,7 @@ class DataSetInfo:
     checksum: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MethodInfo:
     """A method, and how it went.
 
@@ -163,7 +163,7 @@ class MethodInfo:
     run: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableLayout:
     """How the table looks.
 
@@ -187,7 +187,7 @@ class TableLayout:
             check(0 <= digits <= 10, f"decimals.{metric}", digits, "0 to 10")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkRun:
     """A benchmark that was run: its numbers, and all that they depend on.
 

@@ -69,7 +69,7 @@ def _one_by_one(worker: Callable[[], Callable[[PairChunk], Result]], chunk: Pair
             line = (
                 f"{pair.restored.name}: the process that measured it was ended, by want of memory?"
             )
-            found.append(Measured(pair, error=line))
+            found.append(Measured(pair=pair, error=line))
         else:
             measured, available = result
             found += measured

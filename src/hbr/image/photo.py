@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MODES = ("rgb", "grey", "palette", "cmyk")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Photo:
     """A photograph, upright, in sRGB, at the depth of its file.
 
@@ -268,11 +268,11 @@ def assemble(
         log.warning("%s: its colour profile is dropped: %s", name, error)
         icc, profile = None, None
     if profile is None:
-        return Photo(own, alpha, mode, icc or None, **kept)
+        return Photo(pixels=own, alpha=alpha, mode=mode, icc=icc or None, **kept)
     pixels = np.empty_like(own)
     for rows in strips(*own.shape[:2]):
         pixels[rows] = quantize(profile.to_srgb(own[rows]), own.dtype)
-    return Photo(pixels, alpha, mode, icc, _own=(pixels, own), **kept)
+    return Photo(pixels=pixels, alpha=alpha, mode=mode, icc=icc, _own=(pixels, own), **kept)
 
 
 def photo_from_pil(image: PIL.Image.Image, name: str) -> Photo:

@@ -27,7 +27,7 @@ from hbr.weights import find_weights
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (-1, 1))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BrisqueModel:
     """A regression with radial basis functions.
 

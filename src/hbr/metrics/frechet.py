@@ -40,7 +40,7 @@ class Extractor(Protocol):
         """RGB [b, 3, h, w] in [0, 1] → [b, d]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Statistics:
     """The Gaussian of a set of pictures.
 
@@ -80,11 +80,11 @@ class Statistics:
         try:
             with np.load(path, allow_pickle=False) as held:
                 found = cls(
-                    held["mean"],
-                    held["covariance"],
-                    int(held["count"]),
-                    str(held["extractor"]),
-                    str(held["content"]),
+                    mean=held["mean"],
+                    covariance=held["covariance"],
+                    count=int(held["count"]),
+                    extractor=str(held["extractor"]),
+                    content=str(held["content"]),
                 )
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or f"{error}"
@@ -131,7 +131,13 @@ class Moments:
         if self.count < 2:
             raise MetricError(f"FID takes two pictures or more in each set; got {self.count}")
         covariance = self._scatter / (self.count - 1)
-        return Statistics(self._mean, covariance, self.count, extractor, content)
+        return Statistics(
+            mean=self._mean,
+            covariance=covariance,
+            count=self.count,
+            extractor=extractor,
+            content=content,
+        )
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:

@@ -22,7 +22,7 @@ from hbr.people.values import identifier, number, pixels, text
 _LARGEST = 1e9  # no coordinate of a photo
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CocoImage:
     """An entry of `images`; `raw` is all of it."""
 
@@ -34,7 +34,7 @@ class CocoImage:
     raw: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CocoAnnotation:
     """An entry of `annotations`; `raw` is all of it.
 
@@ -61,7 +61,7 @@ class CocoProblem:
     reason: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CocoFile:
     """A COCO file that is being read; its four lists may come in any order.
 
@@ -114,7 +114,9 @@ class CocoFile:
             if id is None or name is None:
                 return CocoProblem(place, "lacks an id or a file_name")
             width, height = pixels(element.get("width")), pixels(element.get("height"))
-            return CocoImage(place, id, name, width, height, element)
+            return CocoImage(
+                place=place, id=id, file_name=name, width=width, height=height, raw=element
+            )
         category = identifier(element.get("category_id")) or ""
         if self.categories is not None and category not in self.categories:
             return None
@@ -123,7 +125,14 @@ class CocoFile:
             return CocoProblem(place, "lacks an image_id or a bbox of 4 numbers")
         x, y, w, h = map(number, box)
         crowd = bool(element.get("iscrowd", 0))
-        return CocoAnnotation(place, image, category, (x, y, w, h), crowd, element)
+        return CocoAnnotation(
+            place=place,
+            image_id=image,
+            category_id=category,
+            box=(x, y, w, h),
+            crowd=crowd,
+            raw=element,
+        )
 
 
 class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
@@ -219,7 +228,7 @@ def read_people(path: str | Path, *, labels: Sequence[str] = ("person",)) -> Ann
         ConfigError: the file cannot be read, is not a COCO file, or has no such category.
     """
     wanted = set(map(normalised, labels))
-    file = CocoFile(Path(path), lambda label: normalised(label) in wanted)
+    file = CocoFile(path=Path(path), is_person=lambda label: normalised(label) in wanted)
     skipped: dict[str, list[str]] = defaultdict(list)
     try:
         images, annotations = _images_and_annotations(file, skipped)

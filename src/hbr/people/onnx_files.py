@@ -35,7 +35,7 @@ DEFAULT_SIZE = 640
 NMS_IOU = 0.7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """What an ONNX file wants in and gives out.
 
@@ -55,12 +55,16 @@ class Layout:
 
 
 LAYOUTS = {
-    "yolox": Layout("corner", True, "dets"),
+    "yolox": Layout(fit="corner", bgr=True, out="dets"),
     "rtmdet": Layout(
-        "corner", True, "dets", mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395)
+        fit="corner",
+        bgr=True,
+        out="dets",
+        mean=(103.53, 116.28, 123.675),
+        std=(57.375, 57.12, 58.395),
     ),
-    "yolo": Layout("middle", False, "yolo", scale=1 / 255),
-    "detr": Layout("squash", False, "detr", scale=1 / 255),
+    "yolo": Layout(fit="middle", bgr=False, out="yolo", scale=1 / 255),
+    "detr": Layout(fit="squash", bgr=False, out="detr", scale=1 / 255),
 }
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 PersonBox = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Crop:
     """A square of a photo.
 
@@ -124,7 +124,13 @@ class CropSource:
         if mirrored:
             square = square[:, ::-1]
         square = np.ascontiguousarray(rearrange(square, "h w c -> c h w"))
-        return Crop(torch.from_numpy(square), index, (h, w), (y, x), mirrored)
+        return Crop(
+            pixels=torch.from_numpy(square),
+            photo=index,
+            size=(h, w),
+            corner=(y, x),
+            mirrored=mirrored,
+        )
 
     def regions(self, crop: Crop) -> Regions | None:
         """Where the people of a crop are; None if that is not known."""

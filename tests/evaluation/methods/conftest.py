@@ -111,7 +111,9 @@ def peer(repo: Path) -> Peer:
         command = ("{python}", "peer.py", *ends, *words)
         program = ProgramSpec(**{"command": command, **values})
         settings = {"start_seconds": 60.0, "image_seconds": 10.0, "attempts": 1, **config}
-        return build_method(ProgramConfig(program, sys.executable, repo, **settings))
+        return build_method(
+            ProgramConfig(program=program, python=sys.executable, repo=repo, **settings)
+        )
 
     return make
 

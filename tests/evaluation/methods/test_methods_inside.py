@@ -33,7 +33,9 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_hbr_is_the_restorer(lq: Photos, tmp_path: Path) -> None:
-    config = HbrConfig("nano", scale=1.5, color="adain", device="cpu", dtype="float32", seed=3)
+    config = HbrConfig(
+        model="nano", scale=1.5, color="adain", device="cpu", dtype="float32", seed=3
+    )
     lines: list[str] = []
     outcome = build_method(config).run({"a": lq["a"]}, tmp_path / "out", report=lines.append)
     restorer = hbr.Restorer.from_pretrained("nano", device="cpu", dtype="float32")
@@ -97,7 +99,7 @@ def test_a_folder_of_results(lq: Photos, tmp_path: Path) -> None:
     image.resize((12, 9)).save(made / "b.c d.png")
     image.convert("L").save(made / "sub" / "e.bmp")
     (made / "[f]*.png").write_bytes(b"")
-    config = ResultsFolderConfig(made)
+    config = ResultsFolderConfig(folder=made)
     outcome = build_method(config).run(lq, tmp_path / "out")
     assert set(outcome.restored) == {"a", "a_1", "sub/e"}
     assert np.array_equal(pixels(outcome.restored["a"]), pixels(made / "a.png"))
@@ -123,9 +125,9 @@ def test_a_folder_of_results(lq: Photos, tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_read(lq: Photos, tmp_path: Path) -> None:
     with pytest.raises(MethodError, match="is not a folder of results"):
-        build_method(ResultsFolderConfig(tmp_path / "gone")).run(lq, tmp_path / "out")
+        build_method(ResultsFolderConfig(folder=tmp_path / "gone")).run(lq, tmp_path / "out")
     with pytest.raises(MethodError, match="where the results lie already"):
-        build_method(ResultsFolderConfig(tmp_path)).run(lq, tmp_path)
+        build_method(ResultsFolderConfig(folder=tmp_path)).run(lq, tmp_path)
 
 
 def test_a_photo_that_fails_costs_itself(lq: Photos, tmp_path: Path) -> None:
@@ -266,7 +268,7 @@ def test_every_kind_is_read_from_plain_values() -> None:
 
 def test_spandrel_that_is_not_installed(lq: Photos, tmp_path: Path) -> None:
     with pytest.raises(MethodError, match=r"gone\.pth: No such file"):
-        build_method(SpandrelConfig(tmp_path / "gone.pth")).run(lq, tmp_path / "out")
+        build_method(SpandrelConfig(file=tmp_path / "gone.pth")).run(lq, tmp_path / "out")
     try:
         import spandrel  # noqa: F401
     except ImportError:
@@ -275,7 +277,9 @@ def test_spandrel_that_is_not_installed(lq: Photos, tmp_path: Path) -> None:
         pytest.skip("spandrel is installed here")
     (tmp_path / "x.pth").write_bytes(b"weights")
     with pytest.raises(MethodError, match=r"pip install 'hbr\[spandrel\]'"):
-        build_method(SpandrelConfig(tmp_path / "x.pth", device="cpu")).run(lq, tmp_path / "out")
+        build_method(SpandrelConfig(file=tmp_path / "x.pth", device="cpu")).run(
+            lq, tmp_path / "out"
+        )
 
 
 def test_reading_configurations_is_light() -> None:

@@ -75,12 +75,14 @@ def test_layouts(peer: Peer, lq: Photos, tmp_path: Path, write: str, pattern: st
 
 def test_a_program_that_writes_where_it_runs(repo: Path, lq: Photos, tmp_path: Path) -> None:
     spec = ProgramSpec(
-        ("{python}", "{repo}/peer.py", "--input", "{input}", "--output", "results/x4"),
+        command=("{python}", "{repo}/peer.py", "--input", "{input}", "--output", "results/x4"),
         outputs=("results/x4/{name}.png",),
         workdir="run",
         factor=1,
     )
-    outcome = build_method(ProgramConfig(spec, sys.executable, repo)).run(lq, tmp_path / "out")
+    outcome = build_method(ProgramConfig(program=spec, python=sys.executable, repo=repo)).run(
+        lq, tmp_path / "out"
+    )
     assert not outcome.failed
     assert [p.name for p in repo.iterdir()] == ["peer.py"]
 
@@ -233,8 +235,8 @@ for name in os.listdir(folder):
     shutil.copy(os.path.join(folder, name), target)
 """
     (repo / "litter.py").write_text(litter)
-    spec = ProgramSpec(("{python}", "litter.py", "{input}", "{output}"), factor=1)
-    config = ProgramConfig(spec, sys.executable, repo, quiet_seconds=0.4)
+    spec = ProgramSpec(command=("{python}", "litter.py", "{input}", "{output}"), factor=1)
+    config = ProgramConfig(program=spec, python=sys.executable, repo=repo, quiet_seconds=0.4)
     outcome = build_method(config).run(lq, tmp_path / "out")
     assert not outcome.failed
     check_whole(outcome, tmp_path / "out", lq)
@@ -423,7 +425,7 @@ def test_what_is_missing_is_named(
     spec |= {k: settings.pop(k) for k in ("needs", "command") if k in settings}
     program = ProgramSpec(install="pip install\n  it", **spec)  # type: ignore[arg-type]
     config = {"python": sys.executable, "repo": repo, **settings}
-    method = build_method(ProgramConfig(program, **config))  # type: ignore[arg-type]
+    method = build_method(ProgramConfig(program=program, **config))  # type: ignore[arg-type]
     with pytest.raises(MethodError) as caught:
         method.run(lq, tmp_path / "out")
     assert says in str(caught.value)
@@ -507,19 +509,22 @@ def test_a_wrong_spec_is_told(spec: dict[str, object], says: str) -> None:
 
 def test_values(repo: Path) -> None:
     spec = ProgramSpec(
-        ("x", "{input}", "{output}", "{weights}"), values={"weights": ""}, factor=1, name="X"
+        command=("x", "{input}", "{output}", "{weights}"),
+        values={"weights": ""},
+        factor=1,
+        name="X",
     )
     with pytest.raises(ConfigError, match=r"values\.weights is missing; X needs it"):
-        build_method(ProgramConfig(spec, repo=repo))
+        build_method(ProgramConfig(program=spec, repo=repo))
     for text in ("{", "{0}", "{nonsense}"):
         with pytest.raises(ConfigError, match="placeholder"):
-            ProgramConfig(spec, repo=repo, values={"weights": text})
+            ProgramConfig(program=spec, repo=repo, values={"weights": text})
     with pytest.raises(ConfigError, match="must be one of weights"):
-        build_method(ProgramConfig(spec, repo=repo, values={"weight": "a"}))
+        build_method(ProgramConfig(program=spec, repo=repo, values={"weight": "a"}))
     with pytest.raises(ConfigError, match="always enlarges by 1"):
-        build_method(ProgramConfig(spec, repo=repo, values={"weights": "a"}, upscale=4.0))
+        build_method(ProgramConfig(program=spec, repo=repo, values={"weights": "a"}, upscale=4.0))
     with pytest.raises(MethodError, match=r"no program is called 'diffbirr'; known: diffbir, "):
-        build_method(ProgramConfig("diffbirr"))
+        build_method(ProgramConfig(program="diffbirr"))
 
 
 def test_the_environment_is_the_programs_own(
@@ -538,6 +543,8 @@ def test_a_virtual_environments_folder(lq: Photos, tmp_path: Path, repo: Path) -
     (env / "bin").mkdir(parents=True)
     (env / "bin" / "python").symlink_to(sys.executable)
     show = "import sys; print(sys.argv[0], sys.orig_argv[0])"
-    spec = ProgramSpec(("{python}", "-c", show, "{input}", "{output}"), factor=1)
-    outcome = build_method(ProgramConfig(spec, str(env), repo)).run(lq, tmp_path / "out")
+    spec = ProgramSpec(command=("{python}", "-c", show, "{input}", "{output}"), factor=1)
+    outcome = build_method(ProgramConfig(program=spec, python=str(env), repo=repo)).run(
+        lq, tmp_path / "out"
+    )
     assert f"-c {env}/bin/python" in outcome.failed["a"]

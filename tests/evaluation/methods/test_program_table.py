@@ -55,7 +55,7 @@ def test_entries_run(name: str, lq: dict[str, Path], tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     repo.mkdir()
     values = {key: f"given/{key}" for key, value in spec.values.items() if not value}
-    config = ProgramConfig(name, sys.executable, repo, values, scale=2.0)
+    config = ProgramConfig(program=name, python=sys.executable, repo=repo, values=values, scale=2.0)
     for path in needed_paths(spec, config, repo):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -78,7 +78,7 @@ def test_entries_run(name: str, lq: dict[str, Path], tmp_path: Path) -> None:
 def test_a_missing_file_says_what_to_install(lq: dict[str, Path], tmp_path: Path) -> None:
     from hbr.evaluation.methods import MethodError
 
-    method = build_method(ProgramConfig("seesr", sys.executable, tmp_path))
+    method = build_method(ProgramConfig(program="seesr", python=sys.executable, repo=tmp_path))
     with pytest.raises(MethodError) as caught:
         method.run(lq, tmp_path / "out")
     assert "test_seesr.py is missing; clone the repository" in str(caught.value)

@@ -123,7 +123,13 @@ def degrade(
 
             chosen, part = find_recipe(recipe), Shard.parse(shard)
             settings = DegradeSettings(
-                chosen, recipe, seed, strength, not keep_small, part, max_pixels
+                recipe=chosen,
+                recipe_name=recipe,
+                seed=seed,
+                strength=strength,
+                resize_back=not keep_small,
+                shard=part,
+                max_pixels=max_pixels,
             )
             _check_manifest(pairs_out, may_exist=overwrite or resume)
             # planned as if resumed, which never lets an output take the place of an input
@@ -200,7 +206,15 @@ def _items(plan: BatchPlan, out: Path, people: AnnotatedPeople | None) -> list[I
         place = Path(job.target.name) if job.target == out else job.target.relative_to(out)
         hq = place.with_name(job.source.name).as_posix()
         found = people.find(hq) if people is not None else None
-        items.append(Item(job.source, job.target, place.as_posix(), hq, found or ()))
+        items.append(
+            Item(
+                source=job.source,
+                target=job.target,
+                name=place.as_posix(),
+                hq=hq,
+                people=found or (),
+            )
+        )
     if people is not None and items and not any(item.people for item in items):
         raise ConfigError(f"{people.path} has no people in these photos, such as {items[0].hq}")
     return sorted(items, key=lambda item: item.name)

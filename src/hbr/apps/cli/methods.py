@@ -76,7 +76,7 @@ def show(
     if config is None:
         spec = find_program(program)
         given = {name: f"PATH_OF_{name.upper()}" for name, v in spec.values.items() if not v}
-        config = ProgramConfig(program, python="PYTHON", repo=Path("REPO"), values=given)
+        config = ProgramConfig(program=program, python="PYTHON", repo=Path("REPO"), values=given)
     elif not isinstance(config, ProgramConfig):
         raise MethodError(f"{program}: is no program; hbr methods list has the other kinds")
     else:

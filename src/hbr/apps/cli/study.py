@@ -73,7 +73,9 @@ def new(
         rules=StemRules(tuple(strip or ())),
         recursive=recursive,
     )
-    config = StudyConfig(kind, seed, per_rater, repeats, title, question)
+    config = StudyConfig(
+        kind=kind, seed=seed, per_rater=per_rater, repeats=repeats, title=title, question=question
+    )
     with typer.progressbar(length=1, file=sys.stderr) as bar:
 
         def move(done: int, total: int) -> None:

@@ -42,7 +42,9 @@ class CocoSource:
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the file's order; then what is wrong with the file."""
         with BoxIndex() as index:
-            file = CocoFile(self.annotations, lambda name: self.vocabulary.role(name) is not None)
+            file = CocoFile(
+                path=self.annotations, is_person=lambda name: self.vocabulary.role(name) is not None
+            )
             reading = _Reading(self, file, index)
             try:
                 for entry in file.entries():

@@ -27,7 +27,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 BASELINES = ("input", "bicubic", "nlm", "median")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HbrConfig:
     """A model of hbr, through `hbr.Restorer`.
 
@@ -61,7 +61,7 @@ class HbrConfig:
         return RestoreSettings(scale=self.scale, tile=self.tile, color=self.color, seed=self.seed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpandrelConfig:
     """A model file that spandrel reads (Real-ESRGAN, BSRGAN, SwinIR …); the extra `spandrel`.
 
@@ -93,7 +93,7 @@ class SpandrelConfig:
         check(ok, "sha256", self.sha256, "64 small hexadecimal digits, or empty")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProgramSpec:
     """What there is to know of an external program; `programs.yaml` has those of the papers.
 
@@ -163,7 +163,7 @@ class ProgramSpec:
 OWN_PLACEHOLDERS = ("python", "repo", "input", "output", "upscale", "seed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProgramConfig:
     """A program outside hbr, in the user's own environment.
 
@@ -224,7 +224,7 @@ class ProgramConfig:
         check(self.at_once >= 0, "at_once", self.at_once, "0 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResultsFolderConfig:
     """Results that somebody has made already.
 

@@ -20,7 +20,7 @@ PictureKey = tuple[str, str]
 """(data set, stem)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """One photo in all its forms, as `data:` addresses; None where there is none.
 
@@ -117,4 +117,4 @@ def _scene(run: BenchmarkRun, rows: list[PictureRow], edge: int) -> tuple[Scene 
     restored = {row.method: uri for row in rows if (uri := load(row.restored)) is not None}
     if not restored and lq is None and hq is None:
         return None, 0
-    return Scene(width, height, lq, hq, restored), size
+    return Scene(width=width, height=height, lq=lq, hq=hq, restored=restored), size

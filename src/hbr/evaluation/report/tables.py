@@ -34,7 +34,7 @@ class Column:
         return f"{self.metric.name} {'↑' if self.metric.better == 'higher' else '↓'}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TableEntry:
     """One place of the table, in digits.
 
@@ -175,7 +175,7 @@ def _ranks(cells: Iterable[Cell | None], metric: MetricInfo) -> dict[int, Rank]:
 
 def _entry(cell: Cell | None, rank: Rank, decimals: int) -> TableEntry:
     if cell is None:
-        return TableEntry(None)
+        return TableEntry(cell=None)
     interval = ""
     if cell.low is not None and cell.high is not None:
         interval = f"{number(cell.low, decimals)} to {number(cell.high, decimals)}"
@@ -189,14 +189,16 @@ def _entry(cell: Cell | None, rank: Rank, decimals: int) -> TableEntry:
     if cell.failed:
         notes.append(f"{cell.failed} of {cell.n + cell.failed} failed")
     return TableEntry(
-        cell,
-        rank,
-        number(cell.mean, decimals),
-        interval,
-        number(cell.paper, decimals) if cell.paper is not None else "",
-        number(cell.difference, decimals, signed=True) if cell.difference is not None else "",
-        "" if kind == NO_PAPER_VALUE else verdict,
-        tone,
-        {"good": "✓", "bad": "✗"}.get(tone, ""),
-        "; ".join(notes),
+        cell=cell,
+        rank=rank,
+        mean=number(cell.mean, decimals),
+        interval=interval,
+        paper=number(cell.paper, decimals) if cell.paper is not None else "",
+        difference=number(cell.difference, decimals, signed=True)
+        if cell.difference is not None
+        else "",
+        verdict="" if kind == NO_PAPER_VALUE else verdict,
+        tone=tone,
+        mark={"good": "✓", "bad": "✗"}.get(tone, ""),
+        note="; ".join(notes),
     )

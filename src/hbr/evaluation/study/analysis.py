@@ -33,7 +33,7 @@ class Estimate:
     high: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MethodResult:
     """What raters made of a method.
 
@@ -65,7 +65,7 @@ class PairResult:
     value: Estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RaterResult:
     """A rater, by number.
 
@@ -90,7 +90,7 @@ class RaterResult:
     excluded: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
     """How far raters agree.
 
@@ -113,7 +113,7 @@ class Agreement:
     icc_units: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudyReport:
     """A study's figures; `answers` are those that they rest on."""
 
@@ -234,7 +234,9 @@ def _scores(
     for i, method in enumerate(methods):
         own = values[of[:, i] > 0]
         quartiles = tuple(map(float, np.percentile(own, [25, 50, 75]))) if len(own) else ()
-        results.append(MethodResult(method, len(own), score=estimates[i], quartiles=quartiles))
+        results.append(
+            MethodResult(name=method, n=len(own), score=estimates[i], quartiles=quartiles)
+        )
     n = of.sum(axis=0)
     pairs = [
         PairResult(methods[i], methods[j], int(n[i] + n[j]), estimates[len(methods) + k])
@@ -272,7 +274,9 @@ def _choices(
     wins = won.sum(axis=0)
     games = wins + wins.T
     results = [
-        MethodResult(name, int(games[i].sum()), win_rate=estimates[i], strength=estimates[m + i])
+        MethodResult(
+            name=name, n=int(games[i].sum()), win_rate=estimates[i], strength=estimates[m + i]
+        )
         for i, name in enumerate(methods)
     ]
     pairs = [
@@ -321,7 +325,14 @@ def _agreement(
     (estimate,) = _estimates(alpha, ends[:1], ends[1:])
     single, mean, complete = icc(values) if kind == "scores" else (np.nan, np.nan, 0)
     rated = int(((~np.isnan(values)).sum(axis=0) >= 2).sum())
-    return Agreement(level, estimate, rated, _number(single), _number(mean), complete)
+    return Agreement(
+        level=level,
+        alpha=estimate,
+        units=rated,
+        icc_single=_number(single),
+        icc_mean=_number(mean),
+        icc_units=complete,
+    )
 
 
 def _rater(
@@ -341,14 +352,14 @@ def _rater(
     seconds = [a.ms / 1000 for a in own.values() if a.ms is not None]
     left = [a.value == 0 for a in own.values()]
     return RaterResult(
-        number,
-        answered,
-        total,
-        len(twice),
-        float(np.mean(same)) if same else None,
-        float(np.median(seconds)) if seconds else None,
-        float(np.mean(left)) if left and kind == "choice" else None,
-        excluded,
+        number=number,
+        answered=answered,
+        total=total,
+        repeats=len(twice),
+        steadiness=float(np.mean(same)) if same else None,
+        seconds=float(np.median(seconds)) if seconds else None,
+        left=float(np.mean(left)) if left and kind == "choice" else None,
+        excluded=excluded,
     )
 
 

@@ -29,7 +29,7 @@ DEFAULT_QUESTIONS: Mapping[StudyKind, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """What a study asks, and of whom how much.
 

@@ -125,7 +125,7 @@ class Answer:
     repeat_of: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """A study that is there, opened by `Study.open`; safe to use from several threads."""
 
@@ -159,7 +159,9 @@ class Study:
         if version != VERSION:
             raise StudyError(f"{path} is a study of version {version}; this hbr reads {VERSION}")
         images = {(row.role, row.method, row.stem): row for row in rows}
-        return cls(folder, config, methods, stems, facts, images)
+        return cls(
+            folder=folder, config=config, methods=methods, stems=stems, facts=facts, _images=images
+        )
 
     def image_path(self, image: str) -> Path | None:
         """The file of an image id, None if the study has no such image."""
