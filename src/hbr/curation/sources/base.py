@@ -100,7 +100,7 @@ class ImageRef:
 
     def _read_cell(self, column: str, row: int) -> bytes:
         if self.hub is not None:
-            from hbr.curation.sources.hub import read_cell as read_hub_cell
+            from hbr.curation.sources.hub_tables import read_cell as read_hub_cell
 
             data = image_bytes(read_hub_cell(self.path, self.hub, column, row), Path(self.path))
         else:

@@ -6,15 +6,14 @@ loaded.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
+from hbr.curation.sources.hub_tables import load_table
 from hbr.curation.sources.parquet import class_names
 from hbr.curation.sources.row_reader import COLUMNS, Told
-from hbr.errors import one_line
 
 ROWS_AT_ONCE = 1000
 
@@ -42,7 +41,10 @@ class HubSource:
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the rows; no image bytes are read for it."""
         hub = (self.config, self.split, self.revision)
-        data = _load(self.dataset, hub)
+        try:
+            data = load_table(self.dataset, hub)
+        except OSError as error:
+            raise SourceError(f"{self.dataset}: {error}") from None
         column = self.column or _image_column(data, self.dataset)
         if column not in data.column_names:
             raise SourceError(f"{self.dataset}: no column {column}; {data.column_names}")
@@ -57,45 +59,6 @@ class HubSource:
             values = {} if rest is None else {k: v[row % ROWS_AT_ONCE] for k, v in batch.items()}
             ref = ImageRef(self.dataset, column=column, row=row, hub=hub)
             yield SourceImage(self.name, f"{self.split}/{row:08d}", ref, **told.read(values))
-
-
-def read_cell(dataset: str, hub: tuple[str, str, str], column: str, row: int) -> Any:
-    """The value of a column in a row.
-
-    Raises:
-        SourceError: it is not there.
-    """
-    data = _column(dataset, hub, column)
-    if not 0 <= row < len(data):
-        raise SourceError(f"{dataset}: no row {row}")
-    return data[row][column]
-
-
-@functools.lru_cache(maxsize=8)
-def _column(dataset: str, hub: tuple[str, str, str], column: str) -> Any:
-    return _load(dataset, hub).select_columns([column])
-
-
-@functools.lru_cache(maxsize=8)
-def _load(dataset: str, hub: tuple[str, str, str]) -> Any:
-    """The data set, its images left encoded."""
-    try:
-        import datasets
-    except ImportError:
-        raise SourceError(
-            f"{dataset} needs the extra `hub`: pip install 'hbr[hub]' brings the library datasets"
-        ) from None
-    config, split, revision = hub
-    try:
-        data = datasets.load_dataset(
-            dataset, config or None, split=split, revision=revision or None
-        )
-    except Exception as error:  # the library's errors have no common ancestor
-        raise SourceError(f"{dataset}: {one_line(error)}") from None
-    for name, feature in data.features.items():
-        if isinstance(feature, datasets.Image):
-            data = data.cast_column(name, datasets.Image(decode=False))
-    return data
 
 
 def _image_column(data: Any, dataset: str) -> str:
