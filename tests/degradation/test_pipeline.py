@@ -12,6 +12,7 @@ from hbr.degradation import (
     RECIPES,
     BlurConfig,
     Degradation,
+    FadingConfig,
     Recipe,
     StageConfig,
     degrade,
@@ -62,25 +63,29 @@ def test_size_range_and_damage(images):
     assert ((out - images) ** 2).mean() > 1e-4
     small = degrade(images, drawn, resize_back=False)
     assert small.shape == (4, 3, 24, 20)
-    torch.testing.assert_close(small * 255, (small * 255).round(), atol=1e-3, rtol=0)
+    for image in (out, small):
+        torch.testing.assert_close(image * 255, (image * 255).round(), atol=1e-3, rtol=0)
 
 
 def test_the_second_stage_works_at_the_size_of_the_result(images, monkeypatch):
     """As published: its resize is relative to 1/4 of the image, not to the image."""
     sizes = []
-    resize = pipeline._resize
 
-    def spy(x, size, mode):
-        sizes.append(size)
-        return resize(x, size, mode)
+    for name in ("_resize_stage", "resize"):
+        step = getattr(pipeline, name)
 
-    monkeypatch.setattr(pipeline, "_resize", spy)
+        def spy(x, *args, step=step):
+            out = step(x, *args)
+            sizes.append(tuple(out.shape[-2:]))
+            return out
+
+        monkeypatch.setattr(pipeline, name, spy)
     drawn = draw(REAL_ESRGAN, 1, generator(4))
     degrade(images[:1], drawn)
     first, second = (stage.resize for stage in drawn[0].stages)
     assert sizes == [
-        (round(96 * first), round(80 * first)),
-        (round(24 * second), round(20 * second)),
+        (int(96 * first), int(80 * first)),
+        *[(int(24 * second), int(20 * second))] * 2,  # of the stage, and of what it calls
         (24, 20),
         (96, 80),
     ]
@@ -127,6 +132,8 @@ def test_draws_follow_the_recipe():
     share((s.noise.grey for s in second), 0.4)
     share((d.final_sinc is not None for d in drawn), 0.8)
     share((d.sinc_first for d in drawn), 0.5)
+    for mode in ("area", "bilinear", "bicubic"):
+        share((d.back_mode == mode for d in drawn), 1 / 3)
     assert all(0.15 <= s.resize <= 1.5 and 30 <= s.jpeg_quality <= 95 for s in first)
     assert all(0.3 <= s.resize <= 1.2 for s in second)
     assert {s.kernel.size for s in first} == set(range(7, 22, 2))
@@ -145,6 +152,15 @@ def test_tiny_images_survive():
     ("make", "field"),
     [
         (lambda: Recipe(scale=0), "scale"),
+        (lambda: Recipe(scales=(2, 0)), "scales"),
+        (lambda: Recipe(back_modes=(0.0, 0.0, 0.0)), "back_modes"),
+        (lambda: Recipe(final_modes=(1.0,) * 6), "final_modes"),
+        (lambda: StageConfig(camera_read=(0.5, 1.5)), "camera_read"),
+        (lambda: StageConfig(sharpen_sigma=(1.0, 9.0)), "sharpen_sigma"),
+        (lambda: StageConfig(jpeg_shift_prob=-0.5), "jpeg_shift_prob"),
+        (lambda: BlurConfig(defocus_radius=(1.0, 20.0)), "defocus_radius"),
+        (lambda: BlurConfig(shake_length=(1.0, 40.0)), "shake_length"),
+        (lambda: FadingConfig(black=(0.1, 0.6), white=(0.1, 0.6)), "black"),
         (lambda: StageConfig(resize_range=(1.2, 1.5)), "resize_range"),
         (lambda: StageConfig(jpeg_quality=(0.0, 95.0)), "jpeg_quality"),
         (lambda: BlurConfig(prob=1.5), "prob"),

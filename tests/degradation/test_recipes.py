@@ -69,7 +69,7 @@ def test_ranges_as_published(name, sigma, down, noise, quality):
 def test_diffbir_step_by_step(photo, monkeypatch):
     """Blur, smaller, noise, JPEG there, and back: {[(I ⊗ k)↓r + n]_JPEG}↑r."""
     steps = []
-    for name in ("_filter", "_resize", "_add_noise", "_jpeg"):
+    for name in ("_filter", "_resize_stage", "_add_noise", "_jpeg", "resize"):
         step = getattr(pipeline, name)
 
         def spy(x, *args, step=step, name=name):
@@ -83,13 +83,13 @@ def test_diffbir_step_by_step(photo, monkeypatch):
     factor = drawn[0].stages[0].resize
     assert factor < 0.5
     out = degrade(photo, drawn)
-    small = (round(256 * factor),) * 2
+    small = (int(256 * factor),) * 2
     assert steps == [
         ("_filter", (256, 256)),
-        ("_resize", small),
+        ("_resize_stage", small),
         ("_add_noise", small),
         ("_jpeg", small),
-        ("_resize", (256, 256)),
+        ("resize", (256, 256)),
     ]
     torch.testing.assert_close(out * 255, (out * 255).round(), atol=1e-3, rtol=0)
 
@@ -120,7 +120,9 @@ def test_a_large_kernel_beside_a_small_one(photo):
     assert (together[0] - together[1]).abs().mean() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["real-esrgan", "codeformer", "diffbir", "motion-blur", "light"])
+@pytest.mark.parametrize(
+    "name", ["real-esrgan", "codeformer", "diffbir", "motion-blur", "photo", "light"]
+)
 def test_more_strength_is_more_damage(photo, name):
     photo = photo[..., :128, :128]
     errors = []
@@ -133,7 +135,7 @@ def test_more_strength_is_more_damage(photo, name):
     assert weakened(RECIPES[name], 1.0) == RECIPES[name]
 
 
-@pytest.mark.parametrize("name", ["real-esrgan", "diffbir", "motion-blur"])
+@pytest.mark.parametrize("name", ["real-esrgan", "diffbir", "motion-blur", "photo"])
 def test_strength_leaves_the_choices(name):
     """Kinds, shapes, sizes of kernels, seeds and odds are drawn alike at every strength."""
 

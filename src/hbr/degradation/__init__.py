@@ -1,15 +1,16 @@
 """HQ image → LQ image: recipes, their random draws, and the differentiable pipeline."""
 
+from hbr.degradation.drawing import Degradation, draw
 from hbr.degradation.jpeg import jpeg, libjpeg
 from hbr.degradation.motion import Motion
-from hbr.degradation.pipeline import Degradation, degrade, draw
+from hbr.degradation.named_recipes import RECIPES, find_recipe
+from hbr.degradation.pipeline import degrade
 from hbr.degradation.recipe import (
-    RECIPES,
     BlurConfig,
+    FadingConfig,
     MotionConfig,
     Recipe,
     StageConfig,
-    find_recipe,
     weakened,
 )
 from hbr.degradation.regions import Regions
@@ -18,6 +19,7 @@ __all__ = [
     "RECIPES",
     "BlurConfig",
     "Degradation",
+    "FadingConfig",
     "Motion",
     "MotionConfig",
     "Recipe",

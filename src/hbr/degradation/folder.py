@@ -26,8 +26,9 @@ from einops import rearrange
 from torch import Tensor
 
 from hbr.config import ConfigError, check, to_dict
+from hbr.degradation.drawing import Degradation, draw
 from hbr.degradation.pairs import PairRow
-from hbr.degradation.pipeline import Degradation, degrade, draw
+from hbr.degradation.pipeline import degrade
 from hbr.degradation.recipe import Recipe, weakened
 from hbr.degradation.regions import Regions
 from hbr.devices import is_out_of_memory

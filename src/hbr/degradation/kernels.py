@@ -37,6 +37,14 @@ def plateau(size: int, sigma_x: float, sigma_y: float, theta: float, beta: float
     return kernel / kernel.sum()
 
 
+def disc(size: int, radius: float) -> Tensor:
+    """A lens out of focus: a disc, its edge one pixel wide."""
+    axis = torch.arange(size, dtype=torch.float64) - size // 2
+    distance = torch.hypot(axis[:, None], axis[None, :])
+    kernel = (radius + 0.5 - distance).clamp(0, 1)
+    return kernel / kernel.sum()
+
+
 def sinc(size: int, cutoff: float) -> Tensor:
     """The ideal circular low-pass filter: rings as sharpening and strong JPEG do.
 

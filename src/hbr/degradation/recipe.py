@@ -1,13 +1,13 @@
-"""Recipes: the ranges that a degradation is drawn from, as plain data, and the named ones."""
+"""Recipes: the ranges that a degradation is drawn from, as plain data."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
-from hbr.config import ConfigError, check, load_yaml
+from hbr.config import check
+from hbr.degradation.resizing import MODES
 
 Range = tuple[float, float]
 
@@ -26,6 +26,10 @@ class BlurConfig:
         sinc_depth: how much of the way down from π the cutoff may go: 1 as published, 0 not at all.
         sigma: standard deviations in pixels, along both axes.
         beta_generalized, beta_plateau: exponents of those shapes; half of the draws are at most 1.
+        defocus_prob, defocus_radius: probability of a disc in place of these shapes, and its
+            radius in pixels.
+        shake_prob, shake_length: otherwise, probability of the trace of a shaken camera, and its
+            length in pixels.
     """
 
     prob: float = 1.0
@@ -36,11 +40,18 @@ class BlurConfig:
     sigma: Range = (0.2, 3.0)
     beta_generalized: Range = (0.5, 4.0)
     beta_plateau: Range = (1.0, 2.0)
+    defocus_prob: float = 0.0
+    defocus_radius: Range = (0.5, 3.0)
+    shake_prob: float = 0.0
+    shake_length: Range = (2.0, 8.0)
 
     def __post_init__(self) -> None:
         """Check every field."""
-        _check_prob(self, "prob", "sinc_prob", "sinc_depth")
+        _check_prob(self, "prob", "sinc_prob", "sinc_depth", "defocus_prob", "shake_prob")
         _check_range(self, "sigma", "beta_generalized", "beta_plateau")
+        _check_range(self, "defocus_radius", "shake_length")
+        check(self.defocus_radius[1] <= 9, "defocus_radius", self.defocus_radius, "at most 9")
+        check(self.shake_length[1] <= 18, "shake_length", self.shake_length, "at most 18")
         low, high = self.sizes
         ok = 3 <= low <= high <= LARGEST_KERNEL and low % 2 == high % 2 == 1
         expected = f"two odd numbers from 3 to {LARGEST_KERNEL}, the smaller first"
@@ -50,7 +61,7 @@ class BlurConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """Blur, resize, noise, JPEG; the defaults are Real-ESRGAN's first stage.
+    """Blur, resize, noise, sharpening, JPEG; the defaults are Real-ESRGAN's first stage.
 
     Attributes:
         blur: the kernels.
@@ -58,20 +69,29 @@ class StageConfig:
         resize_range: factors, down from the first to 1, up from 1 to the second: of the size of
             the image in the first stage, of that size divided by the recipe's `scale` in others.
         down_uniform_in: what is drawn uniformly on the way down, the factor or its inverse.
-        resize_modes: weights of area, bilinear, bicubic.
+        resize_modes: weights of area, bilinear, bicubic, nearest, Lanczos; the last may be left
+            out.
         gaussian_prob: probability of Gaussian noise; otherwise it is Poisson.
         noise_prob: probability of any noise.
         noise_sigma: σ of Gaussian noise, in 8-bit levels.
         poisson_scale: factor of Poisson noise.
         grey_prob: probability that the noise is the same in R, G and B.
         jpeg_prob, jpeg_quality: probability of a JPEG, and its quality.
+        jpeg_shift_prob: probability that its blocks start anywhere, not at the corner.
+        camera_prob: probability that noise is a camera's (`hbr.degradation.noise`), before it is
+            Gaussian or Poisson.
+        camera_sigma: its σ on the sensor at mid-grey, in 8-bit levels.
+        camera_read: share of its variance at mid-grey that does not grow with the light.
+        camera_mixing: how far colour correction subtracts each channel from the others.
+        sharpen_prob, sharpen_sigma, sharpen_amount: probability of an unsharp mask, the σ of its
+            blur in pixels, and how much of the difference is added.
     """
 
     blur: BlurConfig = field(default_factory=BlurConfig)
     resize_probs: tuple[float, float, float] = (0.2, 0.7, 0.1)
     resize_range: Range = (0.15, 1.5)
     down_uniform_in: Literal["factor", "divisor"] = "factor"
-    resize_modes: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    resize_modes: tuple[float, ...] = (1.0, 1.0, 1.0)
     gaussian_prob: float = 0.5
     noise_prob: float = 1.0
     noise_sigma: Range = (1.0, 30.0)
@@ -79,18 +99,31 @@ class StageConfig:
     grey_prob: float = 0.4
     jpeg_prob: float = 1.0
     jpeg_quality: Range = (30.0, 95.0)
+    jpeg_shift_prob: float = 0.0
+    camera_prob: float = 0.0
+    camera_sigma: Range = (0.5, 20.0)
+    camera_read: Range = (0.05, 0.5)
+    camera_mixing: Range = (0.05, 0.4)
+    sharpen_prob: float = 0.0
+    sharpen_sigma: Range = (0.5, 2.0)
+    sharpen_amount: Range = (0.2, 1.5)
 
     def __post_init__(self) -> None:
         """Check every field."""
         _check_prob(self, "gaussian_prob", "noise_prob", "grey_prob", "jpeg_prob")
-        _check_range(self, "poisson_scale", "jpeg_quality")
+        _check_prob(self, "jpeg_shift_prob", "camera_prob", "sharpen_prob")
+        _check_range(self, "poisson_scale", "jpeg_quality", "camera_sigma", "camera_read")
+        _check_range(self, "camera_mixing", "sharpen_sigma", "sharpen_amount")
+        check(self.camera_read[1] <= 1, "camera_read", self.camera_read, "at most 1")
+        check(self.sharpen_sigma[1] <= 3, "sharpen_sigma", self.sharpen_sigma, "at most 3")
         low, high = self.noise_sigma
         ok = 0 <= low <= high < math.inf
         check(ok, "noise_sigma", self.noise_sigma, "two numbers from 0, in order")
         low, high = self.resize_range
         ok = 0 < low <= 1 <= high < math.inf
         check(ok, "resize_range", self.resize_range, "two factors around 1")
-        _check_weights(self, "resize_probs", "resize_modes")
+        _check_weights(self, "resize_probs")
+        _check_modes(self, "resize_modes")
         low, high = self.jpeg_quality
         check(1 <= low <= high <= 100, "jpeg_quality", self.jpeg_quality, "within 1 and 100")
 
@@ -142,6 +175,30 @@ class MotionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FadingConfig:
+    """A print that has faded before it was scanned.
+
+    Attributes:
+        prob: probability of it.
+        black: what becomes of black, from 0.
+        white: how far white falls below 1.
+        cast: black and white of each channel are off by at most this much.
+    """
+
+    prob: float = 1.0
+    black: Range = (0.02, 0.12)
+    white: Range = (0.02, 0.15)
+    cast: float = 0.03
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check_prob(self, "prob", "cast")
+        _check_range(self, "black", "white")
+        most = self.black[1] + self.white[1] + 2 * self.cast
+        check(most < 1, "black", self.black, "below white, whatever is drawn")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is drawn for each image; `real-esrgan` is the default of this line of research.
 
@@ -150,12 +207,16 @@ class Recipe:
         final_sinc_prob: probability of a sinc filter at the end.
         final_sinc_depth: as `BlurConfig.sinc_depth`.
         scale: the degraded image is this many times smaller before it is resized back.
-        final_modes: weights of area, bilinear, bicubic for the resize to that size.
+        scales: if given, one of them is drawn in place of `scale`.
+        final_modes: weights of the methods for the resize to that size, as
+            `StageConfig.resize_modes`.
+        back_modes: the same for the resize back; area enlarges by repeating pixels.
         jpeg_last_prob: probability that this resize comes before the last stage's JPEG, not after.
         jpeg: the differentiable JPEG, or libjpeg's own.
         shared_sizes: one draw of all resizings for a whole batch, which lets a GPU take the batch
             at once, as the public training code does; otherwise every image has its own.
         motion: human motion blur, if any.
+        fading: of a print, if it is one.
         version: raised when a change makes the recipe give other images.
     """
 
@@ -163,18 +224,22 @@ class Recipe:
     final_sinc_prob: float = 0.0
     final_sinc_depth: float = 1.0
     scale: int = 1
-    final_modes: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scales: tuple[int, ...] = ()
+    final_modes: tuple[float, ...] = (1.0, 1.0, 1.0)
+    back_modes: tuple[float, ...] = (1.0, 1.0, 1.0)
     jpeg_last_prob: float = 0.5
     jpeg: Literal["differentiable", "libjpeg"] = "differentiable"
     shared_sizes: bool = False
     motion: MotionConfig | None = None
-    version: int = 1
+    fading: FadingConfig | None = None
+    version: int = 2
 
     def __post_init__(self) -> None:
         """Check every field."""
         _check_prob(self, "final_sinc_prob", "final_sinc_depth", "jpeg_last_prob")
-        _check_weights(self, "final_modes")
+        _check_modes(self, "final_modes", "back_modes")
         check(self.scale >= 1, "scale", self.scale, "1 or more")
+        check(min(self.scales, default=1) >= 1, "scales", self.scales, "1 or more each")
         check(self.version >= 1, "version", self.version, "1 or more")
 
 
@@ -191,106 +256,18 @@ def _check_weights(config: object, *names: str) -> None:
         check(ok, name, weights, f"{len(weights)} weights, not all 0")
 
 
+def _check_modes(config: object, *names: str) -> None:
+    _check_weights(config, *names)
+    for name in names:
+        weights = getattr(config, name)
+        check(len(weights) <= len(MODES), name, weights, f"at most {len(MODES)} weights")
+
+
 def _check_range(config: object, *names: str) -> None:
     for name in names:
         low, high = getattr(config, name)
         ok = 0 < low <= high < math.inf
         check(ok, name, (low, high), "two numbers above 0, the smaller first")
-
-
-REAL_ESRGAN = Recipe(
-    stages=(
-        StageConfig(),
-        StageConfig(
-            blur=BlurConfig(prob=0.8, sigma=(0.2, 1.5)),
-            resize_probs=(0.3, 0.4, 0.3),
-            resize_range=(0.3, 1.2),
-            noise_sigma=(1.0, 25.0),
-            poisson_scale=(0.05, 2.5),
-        ),
-    ),
-    final_sinc_prob=0.8,
-    scale=4,
-)
-
-LIGHT = Recipe(
-    stages=(
-        StageConfig(
-            blur=BlurConfig(prob=0.5, sizes=(3, 9), sinc_prob=0.0, sigma=(0.2, 1.2)),
-            resize_probs=(0.0, 0.3, 0.7),
-            resize_range=(0.6, 1.0),
-            noise_prob=0.5,
-            noise_sigma=(0.5, 6.0),
-            poisson_scale=(0.05, 0.5),
-            jpeg_prob=0.7,
-            jpeg_quality=(60.0, 98.0),
-        ),
-    ),
-)
-
-# One stage at the size of the image, as CodeFormer has it: blur, smaller, noise, JPEG, and back.
-_BLUR_OF_CODEFORMER = BlurConfig(
-    sizes=(41, 41), shapes=(0.5, 0.5, 0.0, 0.0, 0.0, 0.0), sinc_prob=0.0, sigma=(1.0, 15.0)
-)
-_STAGE_OF_CODEFORMER = StageConfig(
-    blur=_BLUR_OF_CODEFORMER,
-    resize_probs=(0.0, 1.0, 0.0),
-    resize_range=(1 / 30, 1.0),
-    down_uniform_in="divisor",
-    resize_modes=(0.0, 1.0, 0.0),
-    gaussian_prob=1.0,
-    noise_sigma=(0.0, 20.0),
-    grey_prob=0.0,
-    jpeg_quality=(30.0, 90.0),
-)
-
-# CodeFormer (2022), §4.1: faces are hidden far deeper than a body can be.
-CODEFORMER = Recipe(
-    stages=(_STAGE_OF_CODEFORMER,),
-    final_modes=(0.0, 1.0, 0.0),
-    jpeg_last_prob=0.0,
-    jpeg="libjpeg",
-)
-
-# The ranges that DiffBIR (2023) trains its second stage with.
-DIFFBIR = replace(
-    CODEFORMER,
-    stages=(
-        replace(
-            _STAGE_OF_CODEFORMER,
-            blur=replace(_BLUR_OF_CODEFORMER, sigma=(0.1, 12.0)),
-            resize_range=(1 / 12, 1.0),
-            noise_sigma=(0.0, 15.0),
-            jpeg_quality=(30.0, 100.0),
-        ),
-    ),
-)
-
-RECIPES = {
-    "real-esrgan": REAL_ESRGAN,
-    "real-esrgan-libjpeg": replace(REAL_ESRGAN, jpeg="libjpeg"),
-    "codeformer": CODEFORMER,
-    "diffbir": DIFFBIR,
-    # in the spirit of HAODiff (2025): both damages in one image
-    "motion-blur": replace(REAL_ESRGAN, motion=MotionConfig()),
-    "light": LIGHT,
-    "none": Recipe(),
-}
-
-
-def find_recipe(name: str) -> Recipe:
-    """The recipe of this name, or of this YAML file.
-
-    Raises:
-        ConfigError: there is none, or the file does not fit `Recipe`.
-    """
-    if name in RECIPES:
-        return RECIPES[name]
-    if Path(name).suffix.lower() in (".yaml", ".yml"):
-        return load_yaml(Recipe, name)
-    raise ConfigError(
-        f"recipe is {name!r}; it must be one of {', '.join(RECIPES)}, or a .yaml file"
-    )
 
 
 def weakened(recipe: Recipe, strength: float) -> Recipe:
@@ -321,11 +298,20 @@ def weakened(recipe: Recipe, strength: float) -> Recipe:
             bend=motion.bend * strength,
             wobble=motion.wobble * strength,
         )
+    fading = recipe.fading
+    if fading is not None:
+        fading = replace(
+            fading,
+            black=_lower_part(fading.black, strength),
+            white=_lower_part(fading.white, strength),
+            cast=fading.cast * strength,
+        )
     return replace(
         recipe,
         stages=tuple(_weakened_stage(stage, strength) for stage in recipe.stages),
         final_sinc_depth=recipe.final_sinc_depth * strength,
         motion=motion,
+        fading=fading,
     )
 
 
@@ -342,11 +328,15 @@ def _weakened_stage(stage: StageConfig, strength: float) -> StageConfig:
             stage.blur,
             sigma=_lower_part(stage.blur.sigma, strength),
             sinc_depth=stage.blur.sinc_depth * strength,
+            defocus_radius=_lower_part(stage.blur.defocus_radius, strength),
+            shake_length=_lower_part(stage.blur.shake_length, strength),
         ),
         resize_range=(least, most),
         noise_sigma=_lower_part(stage.noise_sigma, strength),
         poisson_scale=_lower_part(stage.poisson_scale, strength),
         jpeg_quality=(best - strength * (best - worst), best),
+        camera_sigma=_lower_part(stage.camera_sigma, strength),
+        sharpen_amount=_lower_part(stage.sharpen_amount, strength),
     )
 
 

@@ -121,8 +121,8 @@ def _from_recipe(
     report: Report,
 ) -> DataSetFiles:
     from hbr.degradation.folder import DegradeSettings, Item, degrade_files
+    from hbr.degradation.named_recipes import find_recipe
     from hbr.degradation.pairs import PairLedger
-    from hbr.degradation.recipe import find_recipe
     from hbr.distributed import Shard
 
     settings = DegradeSettings(

@@ -50,8 +50,8 @@ def degrade(
     recipe: Annotated[
         str,
         typer.Option(
-            help="real-esrgan, codeformer, diffbir, motion-blur, light, none, or a .yaml file "
-            "(docs/degradations.md)."
+            help="real-esrgan, photo, codeformer, diffbir, motion-blur, light, none, or a .yaml "
+            "file (docs/degradations.md)."
         ),
     ] = "real-esrgan",
     strength: Annotated[
@@ -117,7 +117,7 @@ def degrade(
     with StopSignals() as stop, reporter.listening():
         try:
             from hbr.degradation.folder import DegradeSettings, refuse_existing
-            from hbr.degradation.recipe import find_recipe
+            from hbr.degradation.named_recipes import find_recipe
             from hbr.distributed import Shard
             from hbr.restoration.jobs import plan_batch
 
