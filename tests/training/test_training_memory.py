@@ -112,7 +112,7 @@ def test_only_the_square_is_decoded_and_only_then_is_anything_drawn() -> None:
         before = generator.get_state()
         terms = PixelTerms(decode_crop=crop)(
             model, z, hq, LossConfig(mse=1.0), RandomState(generator)
-        )
+        ).terms
         assert decoded.pop()[-2:] == (cells, cells)
         assert torch.equal(before, generator.get_state()) == (crop is None)
         (slope,) = torch.autograd.grad(terms["mse"], z, retain_graph=True)

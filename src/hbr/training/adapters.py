@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from hbr.models import lora
 from hbr.models.exporting.adapters import adapter_of, write_lora
 from hbr.training.config import InitConfig, RestorationConfig, TrainConfig
+from hbr.training.discriminator import Discriminator
 
 _REGULARIZER = "regularizer"
+_DISCRIMINATOR = "discriminator"
 
 
 def generator_adapters(unet: nn.Module) -> tuple[str, ...]:
@@ -29,8 +31,13 @@ def regularizer_adapters(unet: nn.Module) -> tuple[str, ...]:
 
 
 def add_adapters(model: nn.Module, config: TrainConfig) -> None:
-    """Freeze encoder, decoder and U-Net and put the objective's adapters on them, if it has any."""
+    """Add the networks that the objective trains beside the model: adapters, a discriminator.
+
+    Under adapters encoder, decoder and U-Net are frozen.
+    """
     objective = config.objective
+    if isinstance(objective, RestorationConfig) and objective.discriminator is not None:
+        model.add_module(_DISCRIMINATOR, Discriminator(objective.discriminator.width))
     if not isinstance(objective, RestorationConfig) or objective.lora is None:
         return
     unet, autoencoder = model.get_submodule("unet"), model.get_submodule("autoencoder")
@@ -48,10 +55,16 @@ def is_of_regularizer(parameter: str) -> bool:
     return f".{_REGULARIZER}_" in parameter
 
 
+def is_of_discriminator(parameter: str) -> bool:
+    """Whether a parameter of this name belongs to the discriminator."""
+    return parameter.startswith(f"{_DISCRIMINATOR}.")
+
+
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The weights of the model that restores: the generator's adapters merged, no other ones."""
     names = {name: None for layer in lora.lora_layers(model).values() for name in layer.lora_A}
-    return lora.merged_state(model, [name for name in names if _REGULARIZER not in name])
+    merged = lora.merged_state(model, [name for name in names if _REGULARIZER not in name])
+    return {name: tensor for name, tensor in merged.items() if not is_of_discriminator(name)}
 
 
 def write_generator(

@@ -17,11 +17,11 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from hbr.config import ConfigError
-from hbr.degradation import RECIPES, Degradation, degrade, draw
+from hbr.degradation import degrade, draw, find_recipe
 from hbr.models.protocol import Conditions
 from hbr.processes import STOP_SIGNALS, block_sigint
 from hbr.training.config import DataConfig, TrainConfig, ValidationConfig
-from hbr.training.crops import CropSource, allowed_errors, random_unit
+from hbr.training.crops import CropSource, allowed_errors, random_integer, random_unit
 from hbr.training.photos import (
     Photos,
     open_photos,
@@ -68,9 +68,11 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         self.config = config
         self.start = start
         self.index, self.count = index, count
-        recipes = (RECIPES[name] for name, weight in config.data.degradations.items() if weight)
-        moving = any(recipe.motion is not None for recipe in recipes)
-        self.sources = [CropSource(s, with_people=moving) for s in config.data.sources]
+        data = config.data
+        self.recipes = [find_recipe(name) for name in data.degradations]
+        weighted = zip(self.recipes, data.degradations.values(), strict=True)
+        moving = any(recipe.motion is not None for recipe, weight in weighted if weight)
+        self.sources = [CropSource(s, with_people=moving) for s in data.sources]
         for source in self.sources:
             source.allowed = allowed_errors(self.photos, config.data.errors)
 
@@ -100,7 +102,8 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         data = self.config.data
         generator = seeded(self.config.seed, step)
         weights = [s.weight for s in data.sources]
-        crops, degradations, regions = [], [], []
+        size = phase.crop + data.margin
+        crops, degradations, regions, corners = [], [], [], []
         skipped: dict[str, str] = {}
         for i in range(phase.batch):
             source = self.sources[_weighted(weights, generator)]
@@ -110,30 +113,39 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
                 shrink = low + (high - low) * random_unit(generator)
             crop = None
             if i in share:
-                crop = source.crop(
-                    phase.crop, shrink, generator, mirror=data.mirror, skipped=skipped
-                )
+                crop = source.crop(size, shrink, generator, mirror=data.mirror, skipped=skipped)
             else:
                 source.skip(generator, mirror=data.mirror)
-            degradation = _draw_one(data, generator)
+            recipe = self.recipes[_weighted([*data.degradations.values()], generator)]
+            (degradation,) = draw(recipe, 1, generator)
+            corner = _corner_in_margin(data, generator) if data.margin else (0, 0)
             if crop is not None:
                 crops.append(crop.pixels)
                 degradations.append(degradation)
                 regions.append(source.regions(crop) if degradation.motions else None)
+                corners.append(corner)
         hq = torch.stack(crops).float() / 255
-        return Pair(hq, degrade(hq, degradations, regions=regions), skipped)
+        lq = degrade(hq, degradations, regions=regions)
+        return Pair(_squares(hq, corners, phase.crop), _squares(lq, corners, phase.crop), skipped)
+
+
+def _corner_in_margin(data: DataConfig, generator: Generator) -> tuple[int, int]:
+    y, x = random_integer(data.margin + 1, generator), random_integer(data.margin + 1, generator)
+    return (y, x) if random_unit(generator) < data.shift_prob else (0, 0)
+
+
+def _squares(images: Tensor, corners: list[tuple[int, int]], size: int) -> Tensor:
+    """The square at (y, x) of each image: [b, 3, h, w] → [b, 3, s, s]."""
+    squares = [
+        image[:, y : y + size, x : x + size] for image, (y, x) in zip(images, corners, strict=True)
+    ]
+    return torch.stack(squares)
 
 
 def share_of(batch: int, index: int, count: int) -> range:
     """The crops of a batch that belong to one of `count` processes, which divides it."""
     size = batch // count
     return range(index * size, (index + 1) * size)
-
-
-def _draw_one(data: DataConfig, generator: Generator) -> Degradation:
-    names = list(data.degradations)
-    name = names[_weighted(list(data.degradations.values()), generator)]
-    return draw(RECIPES[name], 1, generator)[0]
 
 
 def prepared(pairs: TrainingPairs) -> Iterator[Pair]:
@@ -197,6 +209,7 @@ def validation_pairs(
     of `photos` if they are open already.
     """
     photos = open_photos(config) if photos is None else photos
+    recipe = find_recipe(config.recipe)
     for i in range(min(config.count, len(photos))):
         if numbers is not None and i not in numbers:
             continue
@@ -206,7 +219,7 @@ def validation_pairs(
         y, x = (h - s) // 2, (w - s) // 2
         square = np.ascontiguousarray(pixels[y : y + s, x : x + s])
         hq = rearrange(torch.from_numpy(square), "h w c -> 1 c h w").float() / 255
-        yield Pair(hq, degrade(hq, draw(RECIPES[config.recipe], 1, seeded(config.seed, i))))
+        yield Pair(hq, degrade(hq, draw(recipe, 1, seeded(config.seed, i))))
 
 
 def seeded(*numbers: int) -> Generator:

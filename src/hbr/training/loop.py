@@ -132,7 +132,8 @@ class Trainer:
                 # all have to stop after the same step
                 stop = processes.any(signals.received is not None)
                 # what led to steps that are not finite must not replace what was good
-                due = state.step % config.save_every == 0 and not state.left_out_in_a_row
+                good = not state.left_out_in_a_row and state.balance.healthy
+                due = state.step % config.save_every == 0 and good
                 save = stop or last or due
                 if numbers or measured or save:
                     processes.by_first(partial(self._write, curves, numbers, measured, save=save))
@@ -167,7 +168,9 @@ class Trainer:
             for draws, part in self._parts(pair):
                 with processes.autocast():
                     pixel_loss = config.phase_at(state.step).loss or config.loss
-                    losses = self.objective.losses(self.model, part, pixel_loss, draws)
+                    losses = self.objective.losses(
+                        self.model, part, pixel_loss, draws, state.average
+                    )
                 if losses.then is not None:
                     then.append(losses.then)
                 yield losses.terms
@@ -184,6 +187,8 @@ class Trainer:
             out |= {name: value for name, value in followed.items() if name != "norm"}
             finite = finite and so_is_this
         self._count(finite)
+        if "discriminator" in out:
+            self._weigh(out["discriminator"])
         state.update_average()
         return {**out, "lr": rate}
 
@@ -230,6 +235,18 @@ class Trainer:
                 f"step {state.step}: the loss or its gradient was not finite {row} times in a row, "
                 f"and optim.nonfinite is {most}; {self.config.out} is as it was last saved; a "
                 "lower optim.lr, or precision float32, may help"
+            )
+
+    def _weigh(self, loss: float) -> None:
+        """The discriminator's loss; the end if it has won or lost for good."""
+        state = self.state
+        state.balance.add(loss)
+        if state.balance.diverged:
+            raise TrainingError(
+                f"step {state.step}: the discriminator diverged, its loss is "
+                f"{state.balance.mean:.3g} on average (1.39 is balance); {self.config.out} is as "
+                "it was last saved; a lower "
+                "loss.adversarial or objective.discriminator.lr may help"
             )
 
     def _write(

@@ -96,11 +96,11 @@ def pixel_loss(
     """
 
     def deep(kind: DeepLossKind, file: Path | None, seen: Callable[[Tensor], Tensor]) -> Term:
-        # of bfloat16 small distances would be noise
         def term(image: Tensor, target: Tensor) -> Tensor:
-            with torch.autocast(image.device.type, enabled=False):
+            low = config.precision == "bfloat16"
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=low):
                 distances: Tensor = (networks or {})[kind, file](seen(image), seen(target))
-            return distances.mean()
+            return distances.float().mean()
 
         return term
 
@@ -115,6 +115,20 @@ def pixel_loss(
         "edge_dists": (config.edge_dists, deep("dists", config.dists_weights, sobel)),
     }
     return {name: w * term(image, target) for name, (w, term) in terms.items() if w > 0}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What latents decode to beside the HQ images.
+
+    Attributes:
+        terms: the weighted terms between them.
+        image, hq: float32 [b, 3, s, s].
+    """
+
+    terms: dict[str, Tensor]
+    image: Tensor
+    hq: Tensor
 
 
 @dataclass(frozen=True)
@@ -136,11 +150,12 @@ class PixelTerms:
         hq: Tensor,
         loss: LossConfig,
         draws: RandomState,
-    ) -> dict[str, Tensor]:
-        """Decode z [b, c, h, w], compare with hq [b, 3, s, s]; the weighted terms."""
+    ) -> Compared:
+        """Decode z [b, c, h, w], compare with hq [b, 3, s, s]."""
         if self.decode_crop is not None:
             z, hq = random_squares(z, hq, self.decode_crop, draws)
-        return pixel_loss(model.decode(z).float(), hq, loss, self.networks)
+        image = model.decode(z).float()
+        return Compared(pixel_loss(image, hq, loss, self.networks), image, hq)
 
 
 def _as_is(image: Tensor) -> Tensor:

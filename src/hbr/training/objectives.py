@@ -8,20 +8,25 @@ in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from hbr.metrics import psnr, ssim
 from hbr.models import lora
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.schedule import add_noise, alphas_cumprod, one_step, predicted_x0
 from hbr.models.vsd import Predict, guided, regularizer_loss, vsd_gradient, vsd_loss
-from hbr.training.adapters import generator_adapters, regularizer_adapters
+from hbr.training.adapters import (
+    generator_adapters,
+    is_of_discriminator,
+    regularizer_adapters,
+)
 from hbr.training.config import (
     AutoencodingConfig,
     DiffusionConfig,
@@ -31,8 +36,12 @@ from hbr.training.config import (
     VSDConfig,
 )
 from hbr.training.data import Pair, seeded
-from hbr.training.losses import Networks, PixelTerms
+from hbr.training.discriminator import artifact_loss, discriminator_loss, generator_loss
+from hbr.training.losses import Compared, Networks, PixelTerms
 from hbr.training.random_state import RandomState
+
+Average = Mapping[str, Tensor]
+"""The averaged weights of a training, by name."""
 
 # timesteps at which a diffusion prior is validated
 _VALIDATED_AT = (50, 150, 250, 350, 450, 550, 650, 750, 850, 950)
@@ -59,18 +68,45 @@ class Losses:
     then: Callable[[], dict[str, Tensor]] | None = None
 
 
+class LossFunction(Protocol):
+    """What a training minimises, of a pair."""
+
+    def __call__(
+        self,
+        model: Any,
+        pair: Pair,
+        loss: LossConfig,
+        draws: RandomState,
+        average: Average | None = None,
+    ) -> Losses:
+        """The terms, by the weights of the pixel losses and the averaged weights of the model."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the losses of a restoration need beside the pair.
+
+    Attributes:
+        negative: what a distillation guides away from, [q, d]; None is a prompt of zeros.
+        average: the averaged weights of the model, by name; None is the model's own.
+    """
+
+    negative: Tensor | None = None
+    average: Average | None = None
+
+
 @dataclass(frozen=True)
 class Objective:
     """How a training makes its loss.
 
     Attributes:
         parts: the parts of the model that it trains.
-        losses: of (model, pair, weights of the pixel losses, random numbers).
+        losses: of a pair.
         validate: (model, pair, number of the pair) → what is measured.
     """
 
     parts: tuple[str, ...]
-    losses: Callable[[Any, Pair, LossConfig, RandomState], Losses]
+    losses: LossFunction
     validate: Callable[[Any, Pair, int], Validation]
 
 
@@ -88,17 +124,18 @@ def build_objective(
     pixels = PixelTerms(networks or {}, config.memory.decode_crop)
     match objective:
         case RestorationConfig():
+            parts = ("autoencoder", "unet", "prompt", "discriminator")
             return Objective(
-                ("autoencoder", "unet", "prompt"),
-                lambda model, pair, loss, draws: restoration(
-                    model, pair, loss, objective, draws, pixels, negative
+                parts,
+                lambda model, pair, loss, draws, average=None: restoration(
+                    model, pair, loss, objective, draws, pixels, Beside(negative, average)
                 ),
                 lambda model, pair, _: validate_restoration(model, pair, objective),
             )
         case AutoencodingConfig():
             return Objective(
                 ("autoencoder",),
-                lambda model, pair, loss, draws: Losses(
+                lambda model, pair, loss, draws, average=None: Losses(
                     autoencoding(model, pair, loss, objective, draws, pixels)
                 ),
                 validate_autoencoding,
@@ -106,7 +143,9 @@ def build_objective(
         case DiffusionConfig():
             return Objective(
                 ("unet", "prompt"),
-                lambda model, pair, _, draws: Losses(diffusion(model, pair, objective, draws)),
+                lambda model, pair, loss, draws, average=None: Losses(
+                    diffusion(model, pair, objective, draws)
+                ),
                 lambda model, pair, i: validate_diffusion(model, pair, objective, i),
             )
 
@@ -118,19 +157,41 @@ def restoration(
     config: RestorationConfig,
     draws: RandomState,
     pixels: PixelTerms,
-    negative: Tensor | None = None,
+    beside: Beside,
 ) -> Losses:
-    """The pixel losses between the restored LQ and the HQ image, and VSD if it is asked for."""
+    """The pixel losses between the restored LQ and the HQ image, and what else is asked for."""
     lora.activate(model.unet, generator_adapters(model.unet))
     p = model.prompt(_prompted_by(pair, config))
     z_l = model.encode(pair.lq)
     z_h = one_step(z_l, model.predict(z_l, p), model.alpha_bar)
-    terms = pixels(model, z_h, pair.hq, loss, draws)
+    compared = pixels(model, z_h, pair.hq, loss, draws)
+    terms = compared.terms
+    if loss.artifacts > 0:
+        with torch.no_grad():
+            weights = {
+                n: t for n, t in (beside.average or {}).items() if not is_of_discriminator(n)
+            }
+            steadier = functional_call(model, weights, (pair.lq,)).float()
+        terms["artifacts"] = loss.artifacts * artifact_loss(compared.image, steadier, compared.hq)
+    if config.discriminator is not None:
+        return _against(model.get_submodule("discriminator"), compared, loss)
     if config.vsd is None:
         return Losses(terms)
     p = p.detach()
-    terms["vsd"] = config.vsd.weight * distillation(model, z_h, p, config.vsd, draws, negative)
+    terms["vsd"] = config.vsd.weight * distillation(
+        model, z_h, p, config.vsd, draws, beside.negative
+    )
     return Losses(terms, lambda: following(model, z_h.detach(), p, draws))
+
+
+def _against(discriminator: nn.Module, compared: Compared, loss: LossConfig) -> Losses:
+    """The terms so far, what the discriminator says of the image, and its own loss after that."""
+    terms, image, hq = dict(compared.terms), compared.image, compared.hq
+    if loss.adversarial > 0:
+        terms["adversarial"] = loss.adversarial * generator_loss(discriminator, image)
+    return Losses(
+        terms, lambda: {"discriminator": discriminator_loss(discriminator, image.detach(), hq)}
+    )
 
 
 def distillation(
@@ -213,7 +274,7 @@ def autoencoding(
     """The pixel losses of encoding and decoding the HQ image, and the size of its latent."""
     z = model.encode(pair.hq).float()
     noise = draws.noise(z)
-    terms = pixels(model, z + config.noise * noise, pair.hq, loss, draws)
+    terms = pixels(model, z + config.noise * noise, pair.hq, loss, draws).terms
     return {**terms, "latent": config.latent * (z**2).mean()}
 
 

@@ -137,9 +137,8 @@ def simulate(
         model.train()
         hq, lq = (torch.empty(crops, 3, phase.crop, phase.crop) for _ in range(2))
         with _autocast(config):
-            losses = objective.losses(
-                model, Pair(hq, lq), phase.loss or config.loss, RandomState(seeded(0))
-            )
+            loss = phase.loss or config.loss
+            losses = objective.losses(model, Pair(hq, lq), loss, RandomState(seeded(0)))
         _way_back(model, losses.terms)
         if losses.then is not None:
             with _autocast(config):

@@ -14,8 +14,9 @@ from hbr.config import ConfigError, to_dict
 from hbr.errors import HbrError
 from hbr.models.config import LoRAConfig
 from hbr.models.files import write_tensors
-from hbr.training.adapters import is_of_regularizer
-from hbr.training.config import RestorationConfig, TrainConfig, VSDConfig
+from hbr.training.adapters import is_of_discriminator, is_of_regularizer
+from hbr.training.config import DiscriminatorConfig, RestorationConfig, TrainConfig, VSDConfig
+from hbr.training.discriminator import Balance
 from hbr.training.resume import check_unchanged
 
 _COUNTS = ("step", "left_out", "left_out_in_a_row")
@@ -36,6 +37,7 @@ class TrainState:
         left_out: steps among them whose loss or gradient was not finite.
         left_out_in_a_row: of those, how many since the last good one.
         skipped: photos that could not be read so far, and why.
+        balance: between model and discriminator, if there is one.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
@@ -54,6 +56,7 @@ class TrainState:
         self.left_out = 0
         self.left_out_in_a_row = 0
         self.skipped: dict[str, str] = {}
+        self.balance = Balance()
 
     def count(self, *, finite: bool) -> None:
         """A step was made, or left out because its loss or gradient was not finite."""
@@ -62,7 +65,7 @@ class TrainState:
         self.left_out_in_a_row = 0 if finite else self.left_out_in_a_row + 1
 
     def set_learning_rate(self, rate: float) -> None:
-        """Set the generator's rate; the regularizer's keeps its proportion to it."""
+        """Set the generator's rate; the regularizer's or discriminator's keeps its proportion."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["proportion"]
 
@@ -84,6 +87,7 @@ class TrainState:
         plain = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
         metadata = {"config": json.dumps(to_dict(self.config))}
         metadata["skipped"] = json.dumps(self.skipped)
+        metadata["balance"] = repr(self.balance.mean)
         metadata |= {name: str(getattr(self, name)) for name in _COUNTS}
         write_tensors(path, plain, metadata)
 
@@ -120,16 +124,22 @@ class TrainState:
             }
         for name in _COUNTS:
             setattr(self, name, int(metadata.get(name, 0)))
+        if "balance" in metadata:
+            self.balance = Balance(float(metadata["balance"]))
         self.skipped.update(json.loads(metadata.get("skipped", "{}")))
 
 
 def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
     proportion = 1.0
     match config.objective:
-        case RestorationConfig(vsd=VSDConfig(lr=float(rate))):
+        case (
+            RestorationConfig(vsd=VSDConfig(lr=float(rate)))
+            | RestorationConfig(discriminator=DiscriminatorConfig(lr=float(rate)))
+        ):
             proportion = rate / config.optim.lr
-    following = [p for name, p in trained.items() if is_of_regularizer(name)]
-    others = [p for name, p in trained.items() if not is_of_regularizer(name)]
+    second = {n for n in trained if is_of_regularizer(n) or is_of_discriminator(n)}
+    following = [p for name, p in trained.items() if name in second]
+    others = [p for name, p in trained.items() if name not in second]
     groups = [(others, 1.0), (following, proportion)]
     return [{"params": p, "proportion": share} for p, share in groups if p]
 

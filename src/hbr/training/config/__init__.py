@@ -16,6 +16,7 @@ from hbr.training.config.memory import MemoryConfig
 from hbr.training.config.objective import (
     AutoencodingConfig,
     DiffusionConfig,
+    DiscriminatorConfig,
     LossConfig,
     RestorationConfig,
     VSDConfig,
@@ -26,6 +27,7 @@ __all__ = [
     "AutoencodingConfig",
     "DataConfig",
     "DiffusionConfig",
+    "DiscriminatorConfig",
     "InitConfig",
     "LossConfig",
     "MemoryConfig",
@@ -97,6 +99,7 @@ class TrainConfig:
             check(ok, "batch", phase.batch, f"a multiple of optim.accumulate, {parts}")
         self._check_decode_crop()
         self._check_prompt()
+        self._check_adversarial()
         steps = self.one_step.schedule.steps
         match self.objective:
             case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
@@ -118,6 +121,21 @@ class TrainConfig:
         check(crop % factor == 0, name, crop, f"a multiple of {factor}")
         smallest = min(phase.crop for phase in self.phases)
         check(crop <= smallest, name, crop, f"at most the crop {smallest}")
+
+    def _check_adversarial(self) -> None:
+        losses = [phase.loss or self.loss for phase in self.phases]
+        match self.objective:
+            case RestorationConfig(discriminator=DiscriminatorConfig()):
+                for phase in self.phases:
+                    check(phase.crop % 8 == 0, "crop", phase.crop, "a multiple of 8")
+            case _:
+                got = max(loss.adversarial for loss in losses)
+                check(got == 0, "adversarial", got, "0 without `objective.discriminator`")
+        got = max(loss.artifacts for loss in losses)
+        ok = got == 0 or (
+            isinstance(self.objective, RestorationConfig) and self.memory.decode_crop is None
+        )
+        check(ok, "artifacts", got, "0 where not the whole of a restored image is compared")
 
     def _check_prompt(self) -> None:
         if self.init is not None:

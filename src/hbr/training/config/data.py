@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hbr.config import check
-from hbr.degradation import RECIPES
+from hbr.config import ConfigError, check
+from hbr.degradation import find_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +48,14 @@ class DataConfig:
 
     Attributes:
         sources: the photos.
-        degradations: name of a recipe → how often it is drawn.
+        degradations: name of a recipe, or its YAML file → how often it is drawn.
         shrink_prob, shrink: probability of making the HQ photo smaller first, and by what factors;
             this hides the compression that the photo came with.
         mirror: every other crop is mirrored.
+        margin: pixels by which the square that is degraded is larger than the crop; a multiple of
+            16, so that it is a whole number of JPEG's blocks at every `scale` that divides it.
+        shift_prob: probability that the crop is cut out of that square at random, so that resizes
+            and JPEGs start anywhere on the model's patches; otherwise both have the same corner.
         errors: the training stops when more than this part of all photos turned out to be
             unreadable; until then, and for a single one in any case, the next photo takes the
             place of each.
@@ -63,6 +67,8 @@ class DataConfig:
     shrink_prob: float = 0.3
     shrink: tuple[float, float] = (0.6, 1.0)
     mirror: bool = True
+    margin: int = 0
+    shift_prob: float = 0.25
     errors: float = 0.01
     workers: int = 1
 
@@ -70,13 +76,16 @@ class DataConfig:
         """Check every field."""
         check(len(self.sources) >= 1, "sources", self.sources, "one source or more")
         for name, weight in self.degradations.items():
-            check(name in RECIPES, "degradations", name, f"one of {', '.join(RECIPES)}")
+            _check_recipe("degradations", name)
             check(weight >= 0, f"degradations.{name}", weight, "0 or more")
         ok = sum(self.degradations.values()) > 0
         check(ok, "degradations", self.degradations, "weights that are not all 0")
         check(0 <= self.shrink_prob <= 1, "shrink_prob", self.shrink_prob, "in [0, 1]")
         low, high = self.shrink
         check(0 < low <= high <= 1, "shrink", self.shrink, "two factors in (0, 1]")
+        ok = self.margin >= 0 and self.margin % 16 == 0
+        check(ok, "margin", self.margin, "a multiple of 16, or 0")
+        check(0 <= self.shift_prob <= 1, "shift_prob", self.shift_prob, "in [0, 1]")
         check(0 <= self.errors < 1, "errors", self.errors, "in [0, 1)")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
 
@@ -89,6 +98,7 @@ class ValidationConfig:
         photos, manifest, split, tars: where they are, as in `PhotoSourceConfig`.
         count: as many of them, the first by name.
         crop: edge of the centre crop, in pixels.
+        recipe: that degrades them, by its name or YAML file.
         every: steps between validations.
         pictures: how many go into the picture (LQ, restored, HQ side by side).
     """
@@ -107,11 +117,18 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         _check_one_place(self)
-        check(self.recipe in RECIPES, "recipe", self.recipe, f"one of {', '.join(RECIPES)}")
+        _check_recipe("recipe", self.recipe)
         for name in ("count", "crop", "every"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         check(self.pictures >= 0, "pictures", self.pictures, "0 or more")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+def _check_recipe(name: str, recipe: str) -> None:
+    try:
+        find_recipe(recipe)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def _check_one_place(config: PhotoSourceConfig | ValidationConfig) -> None:
