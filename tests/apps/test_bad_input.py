@@ -279,7 +279,7 @@ class TestPlaces:
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 
-        yield folder, {"preexec_fn": limit}, "larger than files may be here"
+        yield folder, {"preexec_fn": limit}, "larger than this file system allows"
 
     def test_a_full_disk_costs_what_does_not_fit(
         self,

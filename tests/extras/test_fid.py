@@ -61,7 +61,7 @@ def test_fid_equals_torch_fidelity(weights: Path, tmp_path: Path) -> None:
 
 def test_other_weights_are_one_line(tmp_path: Path) -> None:
     torch.save({"x": torch.ones(1)}, tmp_path / "w.pth")
-    with pytest.raises(MetricError, match="holds no weights of FID's Inception"):
+    with pytest.raises(MetricError, match="does not hold the weights of FID's Inception"):
         load_metric("fid", weights=tmp_path / "w.pth")
     torch.save({"x": print}, tmp_path / "w.pth")
     with pytest.raises(MetricError, match="cannot be read as weights"):

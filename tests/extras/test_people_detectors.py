@@ -106,5 +106,5 @@ def test_pose_files_that_cannot_be_used(tmp_path: Path) -> None:
         RtmPose(tmp_path / "no.onnx")
     few = RtmPose(write_pose(tmp_path / "few.onnx", 5, np.full((5, 2), 9.0)))
     people = People(np.array([[0.0, 0, 9, 9]]), np.ones(1))
-    with pytest.raises(DetectorError, match="gives 5 points; 17 are needed"):
+    with pytest.raises(DetectorError, match="has 5 key points; at least 17 are needed"):
         few([np.zeros((10, 10, 3), np.uint8)], [people])

@@ -83,7 +83,7 @@ def test_truncated_or_lying_deep_files(scene, raw_png, tmp_path):
     broken[len(data) // 2] ^= 1
     assert "checksum" in line_of(io.BytesIO(bytes(broken)))
     taller = raw_png(scene(dtype=np.uint16), 2, size=(96, 64))
-    assert "less than its header promises" in line_of(io.BytesIO(taller))
+    assert "less data than its header declares" in line_of(io.BytesIO(taller))
     for compression in (None, "zlib"):
         path = tmp_path / "a.tif"
         tifffile.imwrite(path, scene(dtype=np.uint16), compression=compression, metadata=None)

@@ -97,7 +97,7 @@ def test_no_clip_is_one_clear_line(
     monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path / "none"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     given = tmp_path / "clip"
-    told = "holds no CLIP of transformers"
+    told = "does not hold a transformers CLIP model"
     if case == "none":
         given.mkdir()
         told = "`hbr fetch clip-vit-large-patch14`"

@@ -76,7 +76,7 @@ def test_two_known_gaussians() -> None:
 def test_statistics_of_another_extractor_do_not_compare() -> None:
     a = Statistics(mean=np.zeros(2), covariance=np.eye(2), count=9, extractor="x")
     b = Statistics(mean=np.zeros(2), covariance=np.eye(2), count=9, extractor="y")
-    with pytest.raises(MetricError, match="only under one extractor; got 'x' and 'y'"):
+    with pytest.raises(MetricError, match="only if one extractor made them; got 'x' and 'y'"):
         frechet_distance(a, b)
 
 
@@ -173,7 +173,7 @@ def test_wrong_statistics_are_an_error(case: str, tmp_path: Path) -> None:
         np.savez(path, mu=np.zeros(2), sigma=np.eye(2))
     else:
         Statistics(mean=np.zeros(2), covariance=np.eye(3), count=9, extractor="x").save(path)
-    with pytest.raises(MetricError, match=f"{path} holds no statistics of pictures"):
+    with pytest.raises(MetricError, match=f"{path} does not hold image statistics"):
         Statistics.load(path)
 
 

@@ -204,7 +204,7 @@ def test_weights_of_transformers_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match="toy: the detector cannot be loaded"):
         load_detector(path.parent)
     save_file({"other": torch.zeros(1)}, path, {"format": "pt"})
-    with pytest.raises(DetectorError, match=r"toy holds other weights: \d+ are not there"):
+    with pytest.raises(DetectorError, match=r"toy holds different weights: \d+ are missing"):
         load_detector(path.parent)
 
 
@@ -299,7 +299,7 @@ def test_boxes_come_back_from_the_corner(tmp_path: Path, layout: str, batch: Any
         np.testing.assert_allclose(people.boxes, [[0, 0, w / 2, h / 2], [0, 0, w, h]], atol=1e-3)
         np.testing.assert_allclose(people.scores, [0.95, 0.9], atol=1e-6)
     with pytest.raises(
-        DetectorError, match="its layout cannot be told from its outputs dets, labels"
+        DetectorError, match="its layout cannot be inferred from its outputs dets, labels"
     ):
         load_detector(path)
 
@@ -395,7 +395,7 @@ def test_onnx_of_another_layout(
 ) -> None:
     arrays = {name: np.zeros(size, np.float32) for name, size in outputs.items()}
     path = write_onnx(tmp_path / "x.onnx", arrays, shape)
-    with pytest.raises(DetectorError, match=r"x\.onnx (takes|gives) "):
+    with pytest.raises(DetectorError, match=r"x\.onnx (takes|has the outputs) "):
         load_detector(path, layout=layout)
 
 

@@ -1,25 +1,25 @@
-"""Photographs in and out, without losing anything: the one home of what a file says about pixels.
+"""Reading and writing photographs without loss: everything about pixels, metadata and formats.
 
-`read_photo` gives a `Photo`: upright RGB pixels in sRGB, at the depth of the file, with alpha and
-everything else that came along. `Photo.tensor` is what a network sees, `Photo.with_pixels` puts a
-restored picture in its place, and `write_photo` writes it, atomically.
+`read_photo` returns a `Photo`: upright RGB pixels in sRGB, at the depth of the file, with alpha and
+metadata. `Photo.tensor` is the input of a network, `Photo.with_pixels` replaces the pixels by a
+restored image, and `write_photo` writes the photo atomically.
 
-The choices made here, in one place:
+Conventions:
 
-* **Orientation** of EXIF (else XMP) is applied, then set to 1; the thumbnail in the EXIF, which
-  would go on showing the old picture, is unlinked.
+* **Orientation** of EXIF (else XMP) is applied, then set to 1; the EXIF thumbnail, which
+  would still show the old image, is removed.
 * **ICC profile**: `Photo.pixels` are sRGB. A photo in another RGB or grey space of the matrix or
   curve kind (Adobe RGB, Display P3, ProPhoto, dot gain) is converted for the model and back when
-  written, and colours outside sRGB get back what the way through sRGB clipped. Profiles close to
+  written, and colours outside sRGB are added back to what sRGB clipped. Profiles close to
   sRGB, and those made of look-up tables, pass through with the pixels as they are. A broken
   profile, or one for another kind of pixels, is dropped with a warning in the log.
 * **Alpha** is carried and resized. Colours hidden under full transparency are replaced on reading
-  by their visible surroundings, so that nothing hidden can bleed into what is seen. JPEG and BMP
-  hold no alpha: the photo is laid on white.
+  by their visible surroundings, so that hidden colours cannot bleed into visible ones. JPEG and BMP
+  have no alpha: the photo is composited on white.
 * **Grey** stays grey, 16 bits stay 16 (PNG, TIFF), palettes and CMYK become RGB. TIFF files of
-  floating-point numbers in [0, 1] count as 16 bits; others are refused.
-* **One picture a file**: animations and many-page TIFF are refused rather than cut to the first
-  frame; of a phone's MPO the main picture is read.
+  floating-point numbers in [0, 1] are read as 16 bits; others are refused.
+* **One image per file**: animations and many-page TIFF are refused rather than cut to the first
+  frame; of a phone's MPO the main image is read.
 * Gamma and cICP chunks, IPTC blocks, and HDR gain maps are not read.
 """
 

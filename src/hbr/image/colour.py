@@ -16,7 +16,7 @@ import numpy as np
 from hbr.errors import HbrError
 
 LEVELS = 65536
-# One step of 8 bits: below it a profile can hardly be told from sRGB, and no conversion is exact.
+# One step of 8 bits: closer profiles are indistinguishable from sRGB.
 NEAR_SRGB = 1.0 / 255
 # The D50-adapted sRGB primaries, columns R, G, B (IEC 61966-2-1 through Bradford).
 SRGB_TO_XYZ = np.array(
@@ -80,10 +80,10 @@ def load_profile(icc: bytes, space: str) -> Profile | None:
         space: what the pixels are, `RGB` or `GRAY`.
 
     Returns:
-        None for profiles next to sRGB and for those that consist of look-up tables.
+        None for profiles close to sRGB and for those made of look-up tables.
 
     Raises:
-        ProfileError: the profile is broken or is for other pixels.
+        ProfileError: the profile is broken or for another kind of pixels.
     """
     try:
         tags = _tags(icc, space)
@@ -135,7 +135,7 @@ def _matrix(primaries: list[np.ndarray]) -> np.ndarray:
     white = to_srgb.sum(axis=1)
     if not np.isfinite(to_srgb).all() or np.abs(white - 1).max() > 0.1:
         raise ProfileError("its primaries do not add up to white")
-    # What is left of `white - 1` is rounding in the file; without it greys stay exactly grey.
+    # The rest of `white - 1` is rounding in the file; dividing by it keeps greys exactly grey.
     to_srgb /= white[:, None]
     if abs(np.linalg.det(to_srgb)) < 1e-3:
         raise ProfileError("its primaries lie on one line")
@@ -175,7 +175,7 @@ def _parametric(tag: bytes, x: np.ndarray) -> np.ndarray:
             raise ProfileError("a curve of it is not a tone curve")
         offset = c if kind == 2 else 0.0
         d, e, f, c = -b / a, offset, offset, 0
-    with np.errstate(all="ignore"):  # a curve of nonsense is refused by its values
+    with np.errstate(all="ignore"):  # nonsensical curves are refused by their values
         power = np.maximum(a * x + b, 0) ** g + e
     return power if kind == 0 else np.where(x >= d, power, c * x + f)
 

@@ -20,7 +20,7 @@ _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)([1-8])"
 
 
 def bare_exif(exif: bytes | None) -> bytes | None:
-    """EXIF bytes without their prefix, or None if they are no TIFF structure with a directory."""
+    """EXIF bytes without prefix, or None if they are not a TIFF structure with a directory."""
     if not exif:
         return None
     exif = exif.removeprefix(EXIF_PREFIX)
@@ -48,7 +48,7 @@ def entries(exif: bytes, order: str, offset: int) -> Iterator[tuple[int, int, in
 
 
 def exif_orientation(exif: bytes) -> int | None:
-    """1 to 8, or None if the EXIF does not say."""
+    """1 to 8, or None if the EXIF has none."""
     order = byte_order(exif) or "<"
     (first,) = struct.unpack_from(order + "I", exif, 4)
     for tag, kind, _, position in entries(exif, order, first):
@@ -59,7 +59,7 @@ def exif_orientation(exif: bytes) -> int | None:
 
 
 def upright_exif(exif: bytes) -> bytes:
-    """The same EXIF with orientation 1, and its thumbnail of the old picture unlinked."""
+    """The same EXIF with orientation 1, and its thumbnail removed."""
     order = byte_order(exif) or "<"
     data = bytearray(exif)
     (first,) = struct.unpack_from(order + "I", data, 4)
@@ -74,7 +74,7 @@ def upright_exif(exif: bytes) -> bytes:
 
 
 def resized_exif(exif: bytes, height: int, width: int) -> bytes:
-    """The same EXIF with the picture's size, where it names one, set to this one."""
+    """The same EXIF with the size of the image, if it states one, updated."""
     order = byte_order(exif) or "<"
     data = bytearray(exif)
     (first,) = struct.unpack_from(order + "I", data, 4)
@@ -94,7 +94,7 @@ def resized_exif(exif: bytes, height: int, width: int) -> bytes:
 
 
 def xmp_orientation(xmp: bytes) -> int | None:
-    """1 to 8, or None if the XMP does not say."""
+    """1 to 8, or None if the XMP has none."""
     found = _XMP_ORIENTATION.search(xmp)
     return int(found[2]) if found else None
 
@@ -106,7 +106,7 @@ def upright_xmp(xmp: bytes) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredMetadata:
-    """What a file holds beside its pixels, as it is stored there.
+    """The metadata of a file as stored.
 
     Attributes:
         exif: EXIF, also with its prefix.
@@ -129,6 +129,6 @@ def usable_dpi(dpi: Any) -> tuple[float, float] | None:
         x, y = (float(v) for v in dpi)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    # NaN fails every comparison; 65535 is as much as JPEG can say.
+    # NaN fails every comparison; 65535 is the largest value in JPEG.
     usable = all(math.isfinite(v) and 0.5 <= v <= 65535 for v in (x, y))
     return (x, y) if usable else None

@@ -18,9 +18,9 @@ UNREADABLE_SUFFIXES = frozenset([".gif", ".heic", ".heif", ".jp2", ".jxl"])
 
 
 def is_photo_name(path: str | Path) -> bool:
-    """Whether the name ends like a photograph's that can be read here; hidden files do not count.
+    """Whether the name has the suffix of a readable photograph and is not hidden.
 
-    Only the name is looked at.
+    The file itself is not opened.
     """
     path = Path(path)
     return path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
@@ -29,7 +29,7 @@ def is_photo_name(path: str | Path) -> bool:
 def is_picture_name(path: str | Path) -> bool:
     """Like `is_photo_name`, but also for pictures that cannot be read here, as HEIC.
 
-    They count as photographs that failed: skipped in silence, they would seem to be done.
+    They are reported as failed, because skipping them silently would suggest that they were done.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -46,7 +46,7 @@ def walk_files(
     """Files below a folder, as relative paths with slashes, in no particular order.
 
     Hidden files and folders are left out, and links to folders, which may form loops, are not
-    followed. Never are all names of a folder in memory.
+    followed. The names of a folder are never all in memory.
 
     Args:
         folder: where to look.

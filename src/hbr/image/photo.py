@@ -1,4 +1,4 @@
-"""`Photo`: pixels and what came with them."""
+"""`Photo`: pixels and metadata."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Photo:
         pixels: [h, w, 3] uint8 or uint16, RGB in sRGB, also of a grey photo. Where alpha is 0 they
             are filled from their visible surroundings.
         alpha: [h, w] of the same type, straight (not premultiplied), or None.
-        mode: what the file held: `rgb`, `grey`, `palette` or `cmyk`. Grey is written as grey, all
+        mode: of the file: `rgb`, `grey`, `palette` or `cmyk`. Grey is written as grey, all
             others as RGB.
-        icc: the embedded profile, into which the pixels go back when written.
+        icc: the embedded profile, into which the pixels are converted back when written.
         exif: EXIF as a bare TIFF structure, orientation 1.
         xmp: XMP packet, orientation 1.
         dpi: (x, y) in dots per inch.
@@ -67,11 +67,11 @@ class Photo:
     format: str | None = None
     path: Path | None = None
     # The pixels in the space of `icc`, beside the sRGB pixels that they belong to: a photo that is
-    # only read and written loses nothing. Pixels replaced since then are told by identity.
+    # only read and written loses nothing. Replaced pixels are recognised by identity.
     _own: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Check shapes and types, which everything downstream counts on."""
+        """Check shapes and types."""
         p, a = self.pixels, self.alpha
         if p.ndim != 3 or p.shape[2] != 3 or 0 in p.shape or p.dtype not in (np.uint8, np.uint16):
             raise ValueError(
@@ -119,15 +119,15 @@ class Photo:
         return dataclasses.replace(self, mode="rgb", icc=None, _own=None)
 
     def with_pixels(self, pixels: np.ndarray | torch.Tensor) -> Photo:
-        """This photo with a restored picture, of the same or another size, in place of its own.
+        """This photo with its pixels replaced by a restored image of the same or another size.
 
-        Alpha is resized, EXIF learns the new size, all else is kept. A grey photo stays grey. The
-        result is rounded to the depth of the source. In a photo with a wide-gamut profile, what
-        the way through sRGB clipped off its colours is added back.
+        Alpha is resized, the size in the EXIF is updated, everything else is kept. A grey photo
+        stays grey. The result is rounded to the depth of the source. In a photo with a wide-gamut
+        profile, the part of its colours that sRGB clipped is added back.
 
         Args:
             pixels: [..., 3, h, w] with leading dimensions of 1, RGB in sRGB, floats in [0, 1];
-                what lies outside is clipped.
+                other values are clipped.
 
         Raises:
             ValueError: another shape, or values that are not numbers.
@@ -156,7 +156,7 @@ class Photo:
         )
 
     def encoded(self, *, with_icc: bool = True) -> tuple[np.ndarray, bytes | None]:
-        """The pixels as they go into a file, and the profile that says what they mean.
+        """The pixels as they are written to a file, and their profile.
 
         Args:
             with_icc: whether the file can hold the profile; if not, these are the sRGB pixels.
@@ -324,7 +324,7 @@ def upright_photo(
 def _to_profile(profile: Profile, srgb: np.ndarray, old: np.ndarray) -> np.ndarray:
     """sRGB floats into the profile, with the part of the old colours that sRGB cannot hold."""
     clipped = old.astype(np.float32) / peak(old.dtype) - profile.from_srgb(profile.to_srgb(old))
-    clipped[np.abs(clipped) < 2e-3] = 0  # what is left inside sRGB is arithmetic, not gamut
+    clipped[np.abs(clipped) < 2e-3] = 0  # the residue inside sRGB is rounding, not gamut
     return profile.from_srgb(np.clip(srgb, 0, 1)) + clipped
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger("hbr.image")
 
 
 def pil_channels(image: Image.Image, name: str) -> tuple[np.ndarray, str, bool]:
-    """[h, w, c] of a PIL image, what it was, and whether its profile still speaks of it."""
+    """[h, w, c] of a PIL image, its mode, and whether its profile still applies to them."""
     hidden = "transparency" in image.info
     mode = image.mode
     if mode in ("1", "L", "LA", "La"):
@@ -49,7 +49,7 @@ def _convert(image: Image.Image, target: str) -> Image.Image:
         image.load()
         return image
     if image.mode == "La":
-        # Pillow has the way back from premultiplied colour only in RGB.
+        # Pillow can undo premultiplied alpha only in RGB.
         image = Image.merge("RGBa", [*[image.getchannel(0)] * 3, image.getchannel(1)])
         return image.convert("RGBA").convert("LA")
     return image.convert(target)
@@ -78,7 +78,7 @@ def _cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _array(image: Image.Image) -> np.ndarray:
-    """[h, w, c] uint8 of a loaded image, by strips: Pillow's own way holds it three times."""
+    """[h, w, c] uint8 of a loaded image, by strips: Pillow's own conversion holds three copies."""
     width, height = image.size
     out = np.empty((height, width, len(image.getbands())), np.uint8)
     for rows in strips(height, width):
@@ -98,7 +98,7 @@ _LIMIT_LOCK = threading.Lock()
 
 @contextlib.contextmanager
 def no_pillow_limit(image: Image.Image) -> Iterator[None]:
-    """Lift Pillow's limit, which is one for the process, where ours allowed a larger picture."""
+    """Lift Pillow's process-wide pixel limit for an image that our own limit allows."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is None or image.width * image.height <= limit:
         yield

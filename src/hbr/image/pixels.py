@@ -1,4 +1,4 @@
-"""Arrays of pixels: depth, orientation, alpha. Layout [h, w, c], RGB; work goes by strips of rows.
+"""Arrays of pixels: depth, orientation, alpha. Layout [h, w, c], RGB; processed in strips of rows.
 
 Strips keep the float copies of a 100-megapixel photo at a few megabytes.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 STRIP_PIXELS = 1 << 20
-FILL_SIDE = 1024  # hidden colours are worked out at most at this size: they only have to be near
+FILL_SIDE = 1024  # hidden colours are computed at most at this size, because they need not be exact
 
 
 def strips(height: int, width: int) -> Iterator[slice]:
@@ -31,7 +31,7 @@ def quantize(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def to_8_bits(array: np.ndarray) -> np.ndarray:
-    """uint16 to the nearest uint8; uint8 comes back as it is."""
+    """uint16 to the nearest uint8; uint8 is returned unchanged."""
     if array.dtype == np.uint8:
         return array
     out = np.empty(array.shape, np.uint8)
@@ -50,7 +50,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 
 
 def on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lay [h, w, 3] on white by its alpha [h, w], as a viewer does: on the encoded values."""
+    """Composite [h, w, 3] on white by its alpha [h, w], on the encoded values as viewers do."""
     white = peak(rgb.dtype)
     out = np.empty_like(rgb)
     for rows in strips(*rgb.shape[:2]):
@@ -61,7 +61,7 @@ def on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def turn_upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply an EXIF orientation (1 to 8; others count as 1) to [h, w, ...]."""
+    """Apply an EXIF orientation (1 to 8; others are taken as 1) to [h, w, ...]."""
     if orientation in (5, 6, 7, 8):
         array = np.swapaxes(array, 0, 1)
     if orientation in (2, 3, 6, 7):
@@ -106,7 +106,7 @@ def fill_hidden(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     weight = resize(visible.astype(rgb.dtype) * rgb.dtype.type(peak(rgb.dtype)), *small)
     total = shown.astype(np.float32) / peak(rgb.dtype)
     share = weight.astype(np.float32) / peak(rgb.dtype)
-    # Rounded means of a few pixels among many say little about colour; at full size they are exact.
+    # Rounded means of a few pixels are unreliable; at full size they are exact.
     share[share < 0.03] = 0
     if not share.any():
         mean = rgb[visible].reshape(-1, 3).mean(axis=0)

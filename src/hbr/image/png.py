@@ -23,7 +23,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 
 class PngError(HbrError, ValueError):
-    """A file that is not what its header promises."""
+    """A file that contradicts its header."""
 
     http_status = 422
 
@@ -40,7 +40,7 @@ def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
             raise PngError("it ends too early")
         (crc,) = struct.unpack_from(">I", data, end - 4)
         if zlib.crc32(data[at + 4 : end - 4]) != crc:
-            raise PngError("its checksums do not fit")
+            raise PngError("its checksums do not match")
         kind = bytes(data[at + 4 : at + 8])
         yield kind, data[at + 8 : end - 4]
         if kind == b"IEND":
@@ -51,10 +51,10 @@ def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 def decode_deep(data: bytes) -> np.ndarray:
     """A 16-bit PNG → [h, w, c] uint16, c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
 
-    Every byte is accounted for before libpng sees it, since libpng reports to the terminal.
+    All data are checked before libpng sees them, because libpng reports errors to the terminal.
 
     Raises:
-        PngError: the file is damaged, cut short, or holds less than its header promises.
+        PngError: the file is damaged, cut short, or holds less data than its header declares.
     """
     import cv2
 
@@ -80,10 +80,10 @@ class _Header(NamedTuple):
 
 
 def _check_content(data: bytes) -> tuple[_Header, np.ndarray | None]:
-    """The header and the colour that counts as transparent, if there is one.
+    """The header and the transparent colour, if there is one.
 
     Raises:
-        PngError: a chunk is damaged, or the pixels are fewer than the header promises.
+        PngError: a chunk is damaged, or there are fewer pixels than the header declares.
     """
     key = None
     unpacked = 0
@@ -101,7 +101,7 @@ def _check_content(data: bytes) -> tuple[_Header, np.ndarray | None]:
                 rest = inflate.unconsumed_tail
     height, width = header.size
     if unpacked < _raw_size(width, height, CHANNELS[header.colour] * 2, header.interlaced):
-        raise PngError("it holds less than its header promises")
+        raise PngError("it holds less data than its header declares")
     return header, key
 
 
@@ -121,7 +121,7 @@ def encode_deep(array: np.ndarray, around: bytes, compression: int) -> bytes:
 
     Args:
         array: the pixels.
-        around: a PNG of one pixel; all that stands before its pixel goes with these pixels.
+        around: a PNG of one pixel, whose chunks before the pixel data are taken over.
         compression: zlib's level, 0 to 9.
 
     Raises:
@@ -131,18 +131,18 @@ def encode_deep(array: np.ndarray, around: bytes, compression: int) -> bytes:
     from PIL.PngImagePlugin import putchunk
 
     height, width, n = array.shape
-    if max(height, width) > LARGEST_SIDE:  # libpng would say so too, but to the terminal
+    if max(height, width) > LARGEST_SIDE:  # libpng would report it to the terminal
         raise PngError(f"sides of 16-bit PNG are at most {LARGEST_SIDE} here")
     header = struct.pack(">IIBBBBB", width, height, 16, COLOURS[n], 0, 0, 0)
     if n == 2:
         # OpenCV has no grey with alpha. Filters and zlib see only the four bytes of a pixel, which
-        # are as good as 8-bit RGB with alpha; the header alone says what they are.
+        # can be encoded as 8-bit RGB with alpha; only the header says what they are.
         array = array.astype(">u2").view(np.uint8)
     if n > 1:
         array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR if n == 3 else cv2.COLOR_RGBA2BGRA)
     done, pixels = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, compression])
     if not done:
-        raise PngError("OpenCV gave up")
+        raise PngError("OpenCV cannot encode it")
     out = io.BytesIO()
     out.write(SIGNATURE)
     putchunk(out, b"IHDR", header)

@@ -1,4 +1,4 @@
-"""Reading: from a file, whatever it turns out to be, to a `Photo` or one clear line."""
+"""Reading: a file of any kind to a `Photo`, or a one-line error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hbr.image.paths import HAS_AVIF
 from hbr.image.photo import Photo, photo_from_pil, upright_photo
 from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
 
-# A 100-megapixel photo passes, a file of 20000 x 20000 that wants gigabytes does not.
+# Allows photos of 100 megapixels, but not a file of 20000 x 20000 that needs gigabytes.
 DEFAULT_MAX_PIXELS = 200_000_000
 
 READABLE = "JPEG, PNG, TIFF, WebP, BMP" + (" and AVIF" if HAS_AVIF else "")
@@ -28,19 +28,19 @@ _NAMES = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WebP", "avif": 
 
 
 def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
-    """Read a photograph: upright, in sRGB, with everything that came with it.
+    """Read a photograph: upright, in sRGB, with its metadata.
 
     Args:
         source: a path, or a binary file.
         max_pixels: refuse pictures of more pixels (width x height) before decoding them.
 
     Raises:
-        PhotoError: anything that keeps the file from being read, in one line.
+        PhotoError: the file cannot be read; one line says why.
     """
     name = display_name(source)
     try:
         with _opened(source, name) as file, warnings.catch_warnings():
-            # Pillow warns of broken EXIF and the like; what matters of it ends in an error here.
+            # Pillow warns of broken EXIF and the like; what matters raises an error here.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             photo = _read(file, name, max_pixels)
     except PhotoError:
@@ -50,9 +50,9 @@ def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_
         raise PhotoError(f"{name}: {_one_line(error)}{tail}") from error
     except MemoryError as error:
         raise PhotoError(
-            f"{name}: needs more memory than there is; make it smaller, or close other programs"
+            f"{name}: needs more memory than is available; make it smaller, or close other programs"
         ) from error
-    except Exception as error:  # decoders raise nearly anything at a file made to hurt
+    except Exception as error:  # decoders raise nearly anything on malicious files
         raise PhotoError(
             f"{name}: cannot be decoded ({_one_line(error)}); it is damaged or cut short, "
             "get an undamaged copy"
@@ -86,7 +86,7 @@ def _opened(source: str | Path | IO[bytes], name: str) -> Iterator[BinaryIO]:
             raise PhotoError(f"{name}: is a folder, not a photograph; name a file in it")
         if not stat.S_ISREG(mode):
             raise PhotoError(f"{name}: is not a regular file; name a photograph")
-        file = Path(source).open("rb")  # noqa: SIM115  (closed below; only opening is judged here)
+        file = Path(source).open("rb")  # noqa: SIM115  (closed below; only errors of opening are handled here)
     except FileNotFoundError:
         raise PhotoError(f"{name}: does not exist; check the name") from None
     except PermissionError:
@@ -100,7 +100,7 @@ def _opened(source: str | Path | IO[bytes], name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-# the first byte that is looked at, what may stand there, and the format
+# offset of the signature, its values, and the format
 _SIGNATURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"\xff\xd8\xff",), "jpeg"),
     (0, (png.SIGNATURE,), "png"),
@@ -115,7 +115,7 @@ _SIGNATURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
 
 
 def sniff(head: bytes) -> str | None:
-    """The format by the first bytes of a file, whatever its name: lower case, None if unknown."""
+    """The format by the first bytes of a file, regardless of its name; None if unknown."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     base_media = head[4:8] == b"ftyp"
@@ -180,7 +180,7 @@ def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
 
 
 def _read_deep_png(file: BinaryIO, name: str, max_pixels: int) -> Photo:
-    # Pillow reads what is around the pixels, and notices animations; OpenCV keeps the 16 bits.
+    # Pillow reads the metadata and detects animations; OpenCV keeps the 16 bits.
     with _plugin("png")(file) as image:
         _check_size(image.width, image.height, max_pixels, name)
         if getattr(image, "is_animated", False):
@@ -230,6 +230,6 @@ def _read_tiff(file: BinaryIO, name: str, max_pixels: int) -> Photo:
 def _tiff_exif(file: BinaryIO, name: str) -> bytes | None:
     try:
         return tiff.page_exif(file)
-    except Exception as error:  # what is said about a picture never costs the picture
+    except Exception as error:  # broken metadata must not make the photo unreadable
         log.warning("%s: its EXIF is broken and dropped: %s", name, _one_line(error))
         return None

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 DNG_VERSION, ICC, XMP, ORIENTATION = 50706, 34675, 700, 274
 GREY_WHITE_IS_ZERO, GREY, RGB, CFA, LINEAR_RAW = 0, 1, 2, 32803, 34892
-# What is said of the picture rather than of the layout of its file, and the two sub-directories.
+# Tags that describe the image rather than the layout of the file, and the two sub-directories.
 DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
 SUB_DIRECTORIES = {0x8769: "ExifTag", 0x8825: "GPSTag"}
-# What a directory says of the layout of its own pixels: it does not move to another file.
+# Tags of the layout of the pixels, which are not copied to another file.
 LAYOUT = {254, 255, *range(256, 267), 273, *range(277, 285), 288, 289, 290, 291, 296, 301, 317, 318}
 LAYOUT |= {319, 320, *range(322, 326), 330, *range(338, 343), 347, *range(512, 533), ICC, XMP}
 
@@ -45,13 +45,13 @@ def open_tiff(file: BinaryIO) -> tifffile.TiffFile:
 def _tifffile() -> Any:
     import tifffile
 
-    # Whatever it reports ends in an error of ours, and one line is enough.
+    # Its reports end in an error of ours, and one line is enough.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     return tifffile
 
 
 def check_page(tiff: tifffile.TiffFile, size: int) -> Any:
-    """The one picture of the file, which is `size` bytes long, as tifffile's page.
+    """The only image of a file of `size` bytes, as a page of tifffile.
 
     Raises:
         TiffError: camera raw, many pages, or strips that lie outside the file.
@@ -60,8 +60,8 @@ def check_page(tiff: tifffile.TiffFile, size: int) -> Any:
     if page.is_reduced or DNG_VERSION in page.tags or page.photometric in (CFA, LINEAR_RAW):
         raise TiffError("is a camera raw file; develop it to JPEG, PNG or TIFF first")
     for other in islice(tiff.pages, 1, 16):
-        if not (other.is_reduced or other.is_mask):  # previews and masks are no second picture
-            raise TiffError("holds several pages; save the one you want as a file of its own")
+        if not (other.is_reduced or other.is_mask):  # previews and masks are not further images
+            raise TiffError("holds several pages; save the one you want as a separate file")
     spans = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if not spans or any(offset + length > size for offset, length in spans):
         raise TiffError("ends too early; get an undamaged copy")
@@ -77,7 +77,7 @@ def decode_deep(page: Any, file: BinaryIO) -> np.ndarray:
     """A 16-bit or floating-point page → [h, w, c] uint16, alpha straight.
 
     Raises:
-        TiffError: samples of another kind, or values outside [0, 1] or that are no numbers.
+        TiffError: samples of another kind, or values that are outside [0, 1] or not finite.
     """
     if page.dtype is None or (page.dtype.kind != "f" and page.dtype != np.uint16):
         raise TiffError("holds samples that are not a photograph's; save it with 8 or 16 bits")
@@ -104,7 +104,7 @@ def _samples(page: Any, file: BinaryIO) -> np.ndarray:
     try:
         array = page.asarray()
     except (ValueError, KeyError):
-        # Codecs that tifffile leaves to another package: OpenCV brings LZW, PackBits and others.
+        # Codecs that tifffile leaves to another package: OpenCV has LZW, PackBits and others.
         array = _with_opencv(page, file)
     if n > 1 and page.planarconfig == 2:
         array = np.moveaxis(array.reshape(n, *shape), 0, -1)
@@ -133,7 +133,7 @@ def _unit_floats(array: np.ndarray) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     # One NaN among the samples makes both of them NaN.
     if not np.isfinite([low, high]).all():
-        raise TiffError("holds values that are not numbers (NaN or infinite); export it anew")
+        raise TiffError("holds values that are not numbers (NaN or infinite); export it again")
     if low < 0 or high > 1:
         raise TiffError(
             f"holds floating-point values from {low:.4g} to {high:.4g}; bring them into 0 to 1, "
@@ -155,7 +155,7 @@ def _straight(array: np.ndarray) -> np.ndarray:
 
 
 def page_dpi(page: Any) -> tuple[float, float] | None:
-    """Dots per inch of a page, None if it does not say."""
+    """Dots per inch of a page, None if it has none."""
     unit = page.tags.valueof(296, 2)
     found = []
     for tag in (282, 283):
@@ -167,7 +167,7 @@ def page_dpi(page: Any) -> tuple[float, float] | None:
 
 
 def page_exif(file: BinaryIO) -> bytes | None:
-    """What the file says of the picture (camera, time, place), as bare EXIF; None if nothing."""
+    """The description of the image (camera, time, place) as bare EXIF; None if there is none."""
     from PIL import Image
 
     source, kept = Image.Exif(), Image.Exif()

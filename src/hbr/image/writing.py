@@ -58,8 +58,8 @@ def write_photo(
 
     PNG and TIFF keep 16 bits, the others have 8. EXIF, XMP and ICC profile go into every format
     but BMP, the resolution into JPEG, PNG, TIFF and BMP. JPEG and BMP hold no alpha: there the
-    photo is laid on white. From quality 90 on, JPEG and AVIF keep colour at full resolution.
-    Missing folders are made. The same photo and settings give the same bytes.
+    photo is composited on white. From quality 90 on, JPEG and AVIF keep colour at full resolution.
+    Missing folders are created. The same photo and settings give the same bytes.
 
     Args:
         photo: what to write.
@@ -117,7 +117,7 @@ def _format_of(path: Path, given: str | None, name: str) -> str:
 
 def _encode(photo: Photo, kind: str, name: str, quality: int, png_compression: int) -> bytes:
     grey = photo.mode == "grey"
-    # WebP and AVIF have no grey of their own, and a grey profile cannot speak of RGB.
+    # WebP and AVIF have no grey mode, and a grey profile does not apply to RGB.
     with_icc = kind != "bmp" and not (grey and kind in ("webp", "avif"))
     pixels, icc = photo.encoded(with_icc=with_icc)
     alpha = photo.alpha
@@ -173,7 +173,7 @@ def _why_not_written(error: Exception) -> str:
     if number in (errno.ENOSPC, errno.EDQUOT):
         return "cannot be written, the disk is full; free some space or choose another folder"
     if number == errno.EFBIG:
-        return "cannot be written, it is larger than files may be here; choose another folder"
+        return "cannot be written, it is larger than this file system allows; choose another folder"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot be written ({reason}); choose a folder that you may write to"
     if number == errno.EISDIR:

@@ -1,6 +1,6 @@
-"""Numbers from pixels: one table of metrics, and what computes each.
+"""Image quality metrics: one table, and the implementation of each.
 
-`load_metric("psnr-y")(image, reference)` gives one number for each picture; `METRICS` is the table.
+`load_metric("psnr-y")(image, reference)` gives one number per image; `METRICS` is the table.
 Importing this loads no torch.
 """
 

@@ -16,7 +16,7 @@ from hbr.metrics.base import MetricError
 
 Net = Literal["vgg", "alex"]
 
-# Simonyan and Zisserman 2015, configuration D: widths; "pool" parts the five stages
+# Simonyan and Zisserman 2015, configuration D: widths; "pool" separates the five stages
 _VGG = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool") + (512,) * 3
 # Krizhevsky 2014, "one weird trick": (width, kernel, stride, padding)
 _ALEX = (
@@ -31,14 +31,14 @@ _ALEX = (
 
 
 class Backbone(nn.Module):
-    """The network up to its last activation; gives the activations that LPIPS and DISTS look at.
+    """The network up to its last activation; returns the activations that LPIPS and DISTS use.
 
     Its state dict is torchvision's: `features.{i}.weight` and `.bias`.
 
     Args:
         net: "vgg": after the last ReLU of each of the five stages, widths 64, 128, 256, 512, 512.
             "alex": after each of the five ReLUs, widths 64, 192, 384, 256, 256.
-        pool: makes what stands in place of max pooling, from the number of channels.
+        pool: builds the layer that replaces max pooling, from the number of channels.
     """
 
     def __init__(self, net: Net, pool: Callable[[int], nn.Module] | None = None) -> None:
@@ -58,12 +58,12 @@ class Backbone(nn.Module):
             width = out
             taps.append(len(layers) - 1)
         self.features = nn.Sequential(*layers)
-        # of VGG's 13 activations the last before each pooling, and the last of all
+        # of VGG's 13 activations, the last before each pooling and the final one
         self.taps = [t for t in taps if net == "alex" or _is_last(layers, t)]
 
     @property
     def widths(self) -> list[int]:
-        """Channels of each activation that is given out."""
+        """Channels of each returned activation."""
         convolutions = [self.features[t - 1] for t in self.taps]
         return [c.out_channels for c in convolutions if isinstance(c, nn.Conv2d)]
 
@@ -77,10 +77,10 @@ class Backbone(nn.Module):
         return found
 
     def load(self, state: Mapping[str, Tensor], path: Path) -> None:
-        """Take the convolutions out of a classifier's state dict; what else it holds is left.
+        """Load the convolutions of a classifier's state dict; other entries are ignored.
 
         Raises:
-            MetricError: a weight is missing or of another shape; names it and `path`.
+            MetricError: a weight is missing or has another shape; the message names it and `path`.
         """
         own = {k: v for k, v in self.state_dict().items() if k.endswith((".weight", ".bias"))}
         load_exactly(state, own, path)
@@ -90,7 +90,7 @@ def load_exactly(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path
     """Fill the `wanted` tensors from `state` by name; all of them, in the right shapes.
 
     Raises:
-        MetricError: one is missing or of another shape.
+        MetricError: one is missing or has another shape.
     """
     for name, tensor in wanted.items():
         if name not in state:

@@ -1,4 +1,4 @@
-"""What a metric is: a row of the table, its interface, and the classes that call what computes it.
+"""Metrics: a row of the table, the interface, and the classes that call an implementation.
 
 Importing it loads no torch.
 """
@@ -21,7 +21,7 @@ Better = Literal["higher", "lower"]
 
 
 class MetricError(HbrError, ValueError):
-    """A metric that is not known, cannot be loaded, or does not fit the pictures given to it."""
+    """A metric that is unknown, cannot be loaded, or cannot be computed on these images."""
 
     exit_code = ExitCode.WEIGHTS
     http_status = 503
@@ -34,10 +34,10 @@ class MetricInfo:
     Attributes:
         id: what `--metrics` takes.
         name: its heading in a table of results.
-        version: changes whenever its numbers do.
-        better: which way is better.
-        kind: what it looks at. A `person` metric also takes what was found in the pictures, and a
-            `distribution` metric gives one number for a folder.
+        version: changes whenever its values change.
+        better: whether higher or lower is better.
+        kind: what it is computed on. A `person` metric also takes the people in the images, and a
+            `distribution` metric gives one number per folder.
         colour: the colour space that it is computed in.
         source: the paper.
         implementation: whose code computes it: hbr, torchmetrics, pyiqa, torch-fidelity.
@@ -75,13 +75,13 @@ class MetricInfo:
 
     @property
     def heading(self) -> str:
-        """The name with all that its numbers depend on: version, colour space, crop."""
+        """The name with everything its values depend on: version, colour space, crop."""
         crop = f"crop {self.crop}" if self.crop else "no crop"
         return f"{self.name} ({self.implementation} {self.version}, {self.colour}, {crop})"
 
     @property
     def needs_reference(self) -> bool:
-        """It compares each picture with its reference."""
+        """Whether it compares each image with a reference."""
         return self.kind in ("full-reference", "person")
 
 
@@ -97,11 +97,11 @@ class Metric(Protocol):
     info: MetricInfo
 
     def __call__(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
-        """One value for each picture."""
+        """One value per image."""
 
 
 class FunctionMetric:
-    """A plain function of pictures as a `Metric`: checks what comes in, crops, then calls it."""
+    """A plain function as a `Metric`: checks its input, crops it, then calls the function."""
 
     def __init__(self, info: MetricInfo, function: Callable[..., Any]) -> None:
         self.info = info
@@ -118,7 +118,7 @@ class FunctionMetric:
 
 
 class NetworkMetric:
-    """A network as a `Metric`: checks what comes in, then calls it without gradient."""
+    """A network as a `Metric`: checks its input, then calls it without gradient."""
 
     def __init__(self, info: MetricInfo, network: Callable[..., Any], device: str) -> None:
         self.info = info

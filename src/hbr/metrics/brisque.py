@@ -3,7 +3,8 @@
 Colour: grey (0.299, 0.587, 0.114) in whole levels. The regression is a file: `brisque.safetensors`,
 converted from the PyPI package brisque; or OpenCV's `brisque_model_live.yml` (an epsilon support
 vector regression) and, beside it, `brisque_range_live.yml` (the ranges of the features). The second
-scale and the borders are as in OpenCV's `quality` module. Values compare only under one regression.
+scale and the borders are as in OpenCV's `quality` module. Values are comparable only under the same
+regression.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class BrisqueModel:
     gamma: float
 
     def score(self, features: np.ndarray) -> float:
-        """Features [36] → Σ α exp(-γ|x - s|²) - ρ, held within [0, 100] as OpenCV does."""
+        """Features [36] → Σ α exp(-γ|x - s|²) - ρ, clipped to [0, 100] as OpenCV does."""
         scaled = 2 * (features - self.low) / (self.high - self.low) - 1
         kernel = np.exp(-self.gamma * ((self.support - scaled) ** 2).sum(axis=1))
         return float(np.clip(self.alpha @ kernel - self.rho, 0, 100))
@@ -56,30 +57,30 @@ def read_brisque(model: str | Path, ranges: str | Path) -> BrisqueModel:
     """Read OpenCV's two files.
 
     Raises:
-        MetricError: a file is missing, or is not of that layout.
+        MetricError: a file is missing, or has another layout.
     """
     try:
         return _read(model, ranges)
-    except cv2.error:  # a value of another kind than the layout has there
-        raise MetricError(f"{model} and {ranges} are not OpenCV's two files of BRISQUE") from None
+    except cv2.error:  # a value of an unexpected type
+        raise MetricError(f"{model} and {ranges} are not OpenCV's two BRISQUE files") from None
 
 
 def _read(model: str | Path, ranges: str | Path) -> BrisqueModel:
-    # nodes do not outlive the files that they are of
+    # nodes are only valid while their file is open
     model_file, range_file = _open(model), _open(ranges)
     svm = model_file.getNode("opencv_ml_svm")
     kernel, functions = svm.getNode("kernel"), svm.getNode("decision_functions")
     kind = svm.getNode("svmType").string() or svm.getNode("svm_type").string()
     radial = not kernel.empty() and kernel.getNode("type").string() == "RBF"
     if not radial or not kind.endswith("_SVR") or functions.size() != 1:
-        raise MetricError(f"{model} is not OpenCV's model of BRISQUE: no RBF regression in it")
+        raise MetricError(f"{model} is not OpenCV's BRISQUE model: it has no RBF regression")
     function = functions.at(0)
     support = [_numbers(row) for row in _items(svm.getNode("support_vectors"))]
     alpha = np.array(_numbers(function.getNode("alpha")))
     table = range_file.getNode("range")
     bounds = None if table.empty() else table.mat()
     if bounds is None or bounds.shape != (2, 36):
-        raise MetricError(f"{ranges} is not OpenCV's range of BRISQUE: no matrix of 2x36 in it")
+        raise MetricError(f"{ranges} is not OpenCV's BRISQUE range: it has no 2x36 matrix")
     if {len(row) for row in support} != {36} or len(alpha) != len(support):
         raise MetricError(f"{model}: BRISQUE needs support vectors of 36 and one α for each")
     return BrisqueModel(
@@ -94,11 +95,11 @@ def _read(model: str | Path, ranges: str | Path) -> BrisqueModel:
 
 def _open(path: str | Path) -> cv2.FileStorage:
     if not Path(path).is_file():
-        raise MetricError(f"{path}: there is no such file of BRISQUE")
+        raise MetricError(f"{path}: no such BRISQUE file")
     try:
         return cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
     except (cv2.error, SystemError):
-        raise MetricError(f"{path} is not a YAML file of OpenCV's") from None
+        raise MetricError(f"{path} is not an OpenCV YAML file") from None
 
 
 def _items(node: cv2.FileNode) -> list[cv2.FileNode]:
@@ -150,13 +151,13 @@ def load_brisque(info: MetricInfo, device: str, weights: Path | None) -> Brisque
 
 
 def _read_converted(path: Path) -> BrisqueModel:
-    """Read what `hbr.weights.conversion.brisque` has made."""
+    """Read a regression that `hbr.weights.conversion.brisque` wrote."""
     state = {name: tensor.double().numpy() for name, tensor in read_state(path).items()}
     shapes = {name: value.shape[-1:] for name, value in state.items()}
     n = len(state.get("support", ()))
     wanted = {"low": 36, "high": 36, "support": 36, "alpha": n, "rho": 1, "gamma": 1}
     if shapes != {name: (size,) for name, size in wanted.items()}:
-        raise MetricError(f"{path} is not a regression of BRISQUE")
+        raise MetricError(f"{path} is not a BRISQUE regression")
     rho, gamma = float(state.pop("rho")[0]), float(state.pop("gamma")[0])
     return BrisqueModel(**state, rho=rho, gamma=gamma)
 

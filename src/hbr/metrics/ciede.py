@@ -1,4 +1,4 @@
-"""Colours as people tell them apart: CIELAB and the CIEDE2000 difference."""
+"""Perceptual colour difference: CIELAB and CIEDE2000."""
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def ciede2000(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     h1 = np.arctan2(b1, (1 + g) * a1) % (2 * np.pi)
     h2 = np.arctan2(b2, (1 + g) * a2) % (2 * np.pi)
 
-    # hues go round; a grey has none
+    # hues are angles; greys have none
     grey = c1 * c2 == 0
     turn = h2 - h1
     turn = np.where(turn > np.pi, turn - 2 * np.pi, np.where(turn < -np.pi, turn + 2 * np.pi, turn))

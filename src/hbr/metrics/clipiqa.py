@@ -1,8 +1,8 @@
-"""CLIP-IQA by any CLIP of transformers: nearer to "Good photo." or to "Bad photo."? (Wang 2023).
+"""CLIP-IQA by any CLIP of transformers: closer to "Good photo." or to "Bad photo."? (Wang 2023).
 
-The papers' CLIPIQA is another one (`clipiqa`, by pyiqa): a ResNet-50 without position embedding, at
-full size, with five pairs of prompts. This one follows torchmetrics' definition: one pair of
-prompts, and pictures as CLIP itself takes them. Its values compare only under one CLIP.
+The papers' CLIPIQA differs (`clipiqa`, by pyiqa): a ResNet-50 without position embedding, at full
+size, with five pairs of prompts. This one follows torchmetrics' definition: one pair of prompts,
+and images as CLIP itself takes them. Values are comparable only under the same CLIP.
 
 Shapes: b batch, d features, h w pixels. Images are RGB in [0, 1].
 """
@@ -23,7 +23,7 @@ from hbr.weights import find_weights
 
 PROMPTS = ("Good photo.", "Bad photo.")
 
-# What CLIP was trained with, where the folder says nothing else
+# CLIP's training values, used where the folder does not specify others
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 # the temperature of CLIP's logits
@@ -31,13 +31,13 @@ _SCALE = 100.0
 
 
 class ClipIQA(nn.Module):
-    """The probability that a picture goes with the first prompt of the two.
+    """The probability that an image matches the first of two prompts.
 
     Args:
-        folder: of a CLIP, as transformers writes it, with its tokenizer.
+        folder: a CLIP model as transformers writes it, with its tokenizer.
 
     Raises:
-        MetricError: the folder holds no such CLIP.
+        MetricError: the folder does not hold such a model.
     """
 
     anchors: Tensor
@@ -56,9 +56,11 @@ class ClipIQA(nn.Module):
             )
         except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
             reason = one_line(error, 200)
-            raise MetricError(f"{folder} holds no CLIP of transformers: {reason}") from None
+            raise MetricError(
+                f"{folder} does not hold a transformers CLIP model: {reason}"
+            ) from None
         if missing := sorted(loaded["missing_keys"]):
-            raise MetricError(f"{folder} holds no whole CLIP: it has no {missing[0]}")
+            raise MetricError(f"{folder} holds an incomplete CLIP model: it lacks {missing[0]}")
         self.clip = model.requires_grad_(False).eval()
         self.side = int(model.config.vision_config.image_size)
         mean, std = _normalisation(folder)
@@ -76,7 +78,7 @@ class ClipIQA(nn.Module):
         return (_SCALE * features @ self.anchors.T).softmax(dim=1)[:, 0]
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Shorter side to CLIP's size (bicubic, antialiased), its centre, its normalisation."""
+        """Resize the shorter side to CLIP's size (bicubic, antialiased), crop, normalise."""
         h, w = image.shape[2:]
         scale = self.side / min(h, w)
         size = (max(self.side, int(h * scale)), max(self.side, int(w * scale)))
@@ -92,14 +94,14 @@ def load_clipiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
     Args:
         info: its row.
         device: where it runs.
-        weights: the folder of a CLIP, or the folder that its folder lies in.
+        weights: the folder of a CLIP model, or its parent folder.
     """
     if weights is not None and (weights / "config.json").is_file():
         folder = weights
     else:
         folder = find_weights(info.weights[0], info.id, weights)
     if not folder.is_dir():
-        raise MetricError(f"{folder}: {info.id} takes the folder of a CLIP")
+        raise MetricError(f"{folder}: {info.id} takes the folder of a CLIP model")
     model = ClipIQA(folder)
     files = sorted(folder.glob("*.safetensors")) or [folder / "config.json"]
     return NetworkMetric(with_weights(info, files[0]), model, device)
@@ -109,8 +111,8 @@ def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [1, 3, 1, 1] that the folder's pictures are normalised with."""
     path = folder / "preprocessor_config.json"
     try:
-        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        mean, std = told.get("image_mean", _MEAN), told.get("image_std", _STD)
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        mean, std = config.get("image_mean", _MEAN), config.get("image_std", _STD)
         return torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
     except (ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise MetricError(f"{path} is no configuration of CLIP's pictures: {error}") from None
+        raise MetricError(f"{path} is not a CLIP image processor configuration: {error}") from None

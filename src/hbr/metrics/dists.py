@@ -1,4 +1,4 @@
-"""DISTS: likeness of structure and of texture in deep features (Ding et al. 2020).
+"""DISTS: similarity of structure and texture in deep features (Ding et al. 2020).
 
 Shapes: b batch, c channels, h w pixels. Images are RGB in [0, 1].
 """
@@ -21,7 +21,7 @@ _STABLE = 1e-6
 
 
 class L2Pooling(nn.Module):
-    """√(g ∗ x²) at every second place: pooling without aliasing; g is a 3×3 Hann window.
+    """√(g ∗ x²) with stride 2: antialiased pooling; g is a 3×3 Hann window.
 
     Args:
         channels: of the features.
@@ -64,7 +64,7 @@ class DISTS(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Two [b, 3, h, w] → [b]: eq. 5; 0 is the same."""
+        """Two [b, 3, h, w] → [b]: eq. 5; 0 for equal images."""
         total = self.alpha.sum() + self.beta.sum()
         alpha, beta = (
             (weight / total).flatten().split(self.widths) for weight in (self.alpha, self.beta)
@@ -93,7 +93,7 @@ class DISTS(nn.Module):
             weights: α and β.
 
         Raises:
-            MetricError: a file cannot be read, or holds other weights.
+            MetricError: a file cannot be read, or holds different weights.
         """
         model = cls()
         model.backbone.load(read_state(features), features)

@@ -1,7 +1,7 @@
-"""Whether a face is still that of the same person, by a network of the user's choice.
+"""Face identity between an image and its reference, by a network of the user's choice.
 
 The network is an ONNX file that turns an aligned face, RGB [b, 3, 112, 112] in 0–255, into an
-embedding [b, d]; SFace of the OpenCV Zoo (Apache-2.0) is the one that hbr names, because the better
+embedding [b, d]; SFace of the OpenCV Zoo (Apache-2.0) is what hbr recommends, because the better
 known ArcFace weights are for non-commercial research only.
 
 Shapes: n people; key points in COCO's order, left and right being the person's own.
@@ -26,7 +26,7 @@ _SIDE = 112
 # Nose, the eye on the left of the picture, the one on its right: where ArcFace's crops have them
 _PLACES = np.array([(56.0252, 71.7366), (38.2946, 51.6963), (73.5318, 51.5014)])
 _NOSE_AND_EYES = [0, 2, 1]
-# Closer eyes than this leave too few pixels of a face to tell people apart
+# Below this distance between the eyes, a face has too few pixels for identification
 _FEWEST_BETWEEN_EYES = 8.0
 
 
@@ -46,7 +46,7 @@ class FaceNetwork:
                 "face-identity runs on ONNX Runtime; install it with `pip install 'hbr[onnx]'`"
             ) from None
         if not path.is_file():
-            raise MetricError(f"{path}: there is no such face network")
+            raise MetricError(f"{path}: no such face network")
         providers = ["CPUExecutionProvider"]
         if device.startswith("cuda"):
             providers.insert(0, "CUDAExecutionProvider")
@@ -56,7 +56,7 @@ class FaceNetwork:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime has a class for each kind of broken file
             reason = one_line(error, 200)
-            raise MetricError(f"{path} is no ONNX file that runs here: {reason}") from None
+            raise MetricError(f"{path} cannot be run by ONNX Runtime: {reason}") from None
         self._input = self._session.get_inputs()[0]
         if list(self._input.shape[1:]) != [3, _SIDE, _SIDE]:
             raise MetricError(
@@ -84,7 +84,7 @@ def identity_distances(
 
     Fails where: networks of this kind are trained on clean frontal faces and are themselves thrown
     off by blur and by profiles; they err more often for people who were rare in their training,
-    so compare methods on the same faces, never people with each other. A distance says nothing of
+    so compare methods on the same faces, never people with each other. A distance does not say
     whether two strangers would be confused: that threshold is the network's own. A method trained
     with such a network's loss is favoured by it.
     """
@@ -118,7 +118,7 @@ def load_identity(info: MetricInfo, device: str, weights: Path | None) -> Person
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The turn, scale and shift nearest to source → target, [k, 2] each → [2, 3], least squares."""
+    """The similarity transform source → target, [k, 2] each → [2, 3], by least squares."""
     rows, wanted = [], []
     for (x, y), (u, v) in zip(source, target, strict=True):
         rows += [(x, -y, 1, 0), (y, x, 0, 1)]
@@ -131,7 +131,7 @@ def _aligned(picture: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """[h, w, 3] → [3, 112, 112]; where a face is larger than that, it is averaged down."""
     shrink = float(np.hypot(turn[0, 0], turn[1, 0]))
     if shrink < 0.5:
-        # a warp takes four pixels for each, whatever the scale: blur what it would skip
+        # a warp interpolates four pixels at any scale: blur first to avoid aliasing
         picture = cv2.GaussianBlur(picture, (0, 0), 0.4 / shrink)
     face = cv2.warpAffine(picture, turn, (_SIDE, _SIDE), flags=cv2.INTER_LINEAR)
     return np.asarray(face.transpose(2, 0, 1))

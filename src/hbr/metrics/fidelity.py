@@ -1,7 +1,7 @@
 """PSNR and SSIM, on Y as the papers report them and on RGB.
 
 Shapes: b batch, h w pixels. Images are RGB in [0, 1]. `psnr` and `ssim` are differentiable and run
-where their tensors are, for training; the others run on the CPU, for tables.
+where their tensors are, for training; the others run on the CPU and are used in tables.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
 def psnr_y(image: Tensor, reference: Tensor) -> Tensor:
     """PSNR in dB on Y of YCbCr (BT.601, 16–235), not rounded, peak 255: two [b, 3, h, w] → [b].
 
-    The definition of the papers' tables. Equal pictures give 120 dB, so that means stay finite.
+    The definition used in the papers' tables. Equal images give 120 dB, so that means stay finite.
     """
     scores = [
         -10 * np.log10(max(float(np.mean((x - y) ** 2)) / 255**2, 1e-12))
@@ -81,7 +81,7 @@ def ssim_rgb(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def ssim_maps(x: Plane, y: Plane) -> tuple[Plane, Plane]:
-    """SSIM, and its part of contrast and structure, at each place of the window.
+    """SSIM and its contrast-structure term at each position of the window.
 
     Wang et al. 2004, Eq. 13 with K = (0.01, 0.03) and the peak 255; two planes [h, w] → two
     [h - 10, w - 10].

@@ -1,4 +1,4 @@
-"""How the weights of metrics are read. Nothing that is read here can run code."""
+"""Reading the weights of metrics. Nothing that is read here can execute code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def with_weights(info: MetricInfo, *files: Path) -> MetricInfo:
-    """The row with these files in its version, for numbers that depend on which they are."""
+    """The row with these files in its version, for metrics whose values depend on them."""
     return replace(info, version=", ".join([info.version, *(sha256(f)[:8] for f in files)]))
 
 
@@ -24,7 +24,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a state dict that torch has saved, on the CPU.
 
     Raises:
-        MetricError: damaged, of another format, or it would run code.
+        MetricError: damaged, of another format, or it would execute code.
     """
     import torch
     from safetensors import SafetensorError

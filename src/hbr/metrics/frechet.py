@@ -1,4 +1,4 @@
-"""FID: how far two sets of pictures are apart, as Gaussians of features (Heusel et al. 2017).
+"""FID: the distance between two sets of images, as Gaussians of features (Heusel et al. 2017).
 
 Shapes: n pictures, b batch, d features, h w pixels. Images are RGB in [0, 1].
 """
@@ -31,10 +31,10 @@ _BATCH = 16
 
 
 class Extractor(Protocol):
-    """What turns pictures into features."""
+    """A feature extractor."""
 
     id: str
-    """Names the network and its weights: statistics compare only under one id."""
+    """Names the network and its weights: statistics are comparable only under the same id."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """RGB [b, 3, h, w] in [0, 1] → [b, d]."""
@@ -42,13 +42,13 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """The Gaussian of a set of pictures.
+    """The Gaussian of the features of a set of images.
 
     Attributes:
         mean: [d], float64.
         covariance: [d, d], float64, unbiased.
-        count: pictures that went into it.
-        extractor: id of what made the features.
+        count: number of images.
+        extractor: id of the feature extractor.
         content: SHA-256 over the files' contents; empty when it was not made from files.
     """
 
@@ -72,10 +72,10 @@ class Statistics:
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
-        """Read what `save` has written.
+        """Read a file that `save` wrote.
 
         Raises:
-            MetricError: missing, damaged or another kind of file.
+            MetricError: the file is missing, damaged or of another kind.
         """
         try:
             with np.load(path, allow_pickle=False) as held:
@@ -88,16 +88,16 @@ class Statistics:
                 )
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or f"{error}"
-            raise MetricError(f"{path} holds no statistics of pictures: {reason}") from None
+            raise MetricError(f"{path} does not hold image statistics: {reason}") from None
         if found.covariance.shape != (len(found.mean), len(found.mean)) or found.count < 2:
-            raise MetricError(f"{path} holds no statistics of pictures: its shapes do not fit")
+            raise MetricError(f"{path} does not hold image statistics: its shapes do not fit")
         return found
 
 
 class Moments:
     """Mean and covariance in one pass, merged batch by batch (Chan, Golub, LeVeque 1983).
 
-    Holds d + d² numbers, however many pictures there are.
+    Holds d + d² numbers, however many images there are.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Moments:
         self.count = total
 
     def statistics(self, extractor: str, content: str = "") -> Statistics:
-        """What has come so far.
+        """The statistics so far.
 
         Raises:
             MetricError: fewer than two pictures.
@@ -147,11 +147,12 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     fewer pictures than features make the covariances singular. Never below 0.
 
     Raises:
-        MetricError: the two come from different extractors.
+        MetricError: the statistics come from different extractors.
     """
     if a.extractor != b.extractor or a.mean.shape != b.mean.shape:
         raise MetricError(
-            f"statistics compare only under one extractor; got {a.extractor!r} and {b.extractor!r}"
+            "statistics are comparable only if one extractor made them; "
+            f"got {a.extractor!r} and {b.extractor!r}"
         )
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
@@ -162,21 +163,21 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 
 def few_pictures(a: Statistics, b: Statistics) -> str | None:
-    """A line that goes with their distance where it is biased: fewer pictures than features."""
+    """A warning where the distance is biased: fewer images than features."""
     if min(a.count, b.count) >= len(a.mean):
         return None
     return (
         f"of {a.count} and {b.count} pictures: with fewer than {len(a.mean)} the value is biased "
-        "upwards, and compares only with values of as many pictures"
+        "upwards, and comparable only with values of as many pictures"
     )
 
 
 class FrechetDistance:
-    """The row `fid`: gathers pictures one batch at a time, then compares with a reference.
+    """The row `fid`: collects images batch by batch, then compares them with a reference.
 
     Args:
         info: its row.
-        extractor: what makes the features.
+        extractor: computes the features.
     """
 
     def __init__(self, info: MetricInfo, extractor: Extractor) -> None:
@@ -185,7 +186,7 @@ class FrechetDistance:
         self._moments = Moments()
 
     def start(self) -> None:
-        """Forget the pictures that came before."""
+        """Discard the images so far."""
         self._moments = Moments()
 
     def update(self, images: Tensor) -> None:
@@ -215,14 +216,14 @@ class FrechetDistance:
         failed: Callable[[Path, str], None] | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Statistics:
-        """The statistics of picture files, in one pass; taken from `cache` if they are there.
+        """The statistics of image files, in one pass; read from `cache` if they are there.
 
         Args:
             files: in any order.
             cache: a folder; the statistics of a set are kept there under the extractor's id and
                 the contents of the files. None keeps nothing.
-            failed: called with each file that cannot be read, and why; the others go on. Default:
-                it is logged.
+            failed: called with each file that cannot be read, and the reason; the other files are
+                used. By default, it is logged.
             progress: called with the number of files that are done, and of all.
 
         Raises:
@@ -258,7 +259,7 @@ class FrechetDistance:
         if kept is not None and not bad:
             try:
                 found.save(kept)
-            except OSError as error:  # a full disk does not cost the number
+            except OSError as error:  # a full disk must not cost the result
                 _LOG.warning("%s: %s; the statistics are not kept", kept, error.strerror or error)
         return found
 
@@ -271,14 +272,14 @@ class FrechetDistance:
 class InceptionFeatures:
     """The 2048 features of FID's Inception v3, as torch-fidelity computes them.
 
-    The pictures are rounded to 8 bits and resized to 299×299 as TensorFlow 1 did it.
+    The pictures are rounded to 8 bits and resized to 299×299 as in TensorFlow 1.
 
     Args:
         path: the weights, `pt_inception-2015-12-05-6726825d.pth`.
         device: where it runs.
 
     Raises:
-        MetricError: torch-fidelity is not installed, or the file holds other weights.
+        MetricError: torch-fidelity is not installed, or the file holds different weights.
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
@@ -289,14 +290,18 @@ class InceptionFeatures:
                 "fid takes its features from torch-fidelity; install it with "
                 "`pip install 'hbr[fid]'`"
             ) from None
-        read_state(path)  # that package would run what is in a file; this says whether there is any
+        read_state(
+            path
+        )  # torch-fidelity would execute code in a file; `read_state` refuses such files
         try:
             network = FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
             )
         except RuntimeError as error:
             reason = one_line(error, 200)
-            raise MetricError(f"{path} holds no weights of FID's Inception: {reason}") from None
+            raise MetricError(
+                f"{path} does not hold the weights of FID's Inception: {reason}"
+            ) from None
         self._network = network.to(device)
         self._device = device
         package = f"torch-fidelity {version('torch-fidelity')}"
@@ -311,7 +316,7 @@ class InceptionFeatures:
 
 
 def load_fid(info: MetricInfo, device: str, weights: Path | None) -> FrechetDistance:
-    """The row `fid`, ready to gather pictures; see `hbr.metrics.load_metric`."""
+    """The row `fid`, ready to collect images; see `hbr.metrics.load_metric`."""
     path = find_weights(info.weights[0], info.id, weights)
     extractor = InceptionFeatures(path, device)
     peer = replace(info, version=f"{info.version} {version('torch-fidelity')}")
@@ -319,7 +324,7 @@ def load_fid(info: MetricInfo, device: str, weights: Path | None) -> FrechetDist
 
 
 def _read_kept(file: Path, extractor: str, content: str) -> Statistics | None:
-    """What `over_files` has kept; None if there is none, or if it is damaged."""
+    """The statistics that `over_files` cached; None if there are none, or if they are damaged."""
     if not file.is_file():
         return None
     try:
@@ -330,7 +335,7 @@ def _read_kept(file: Path, extractor: str, content: str) -> Statistics | None:
 
 
 def statistics_folder() -> Path:
-    """Where `hbr` keeps statistics of references: in its cache."""
+    """The folder of cached statistics of references."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "hbr" / "statistics"
 
@@ -338,7 +343,7 @@ def statistics_folder() -> Path:
 def _content_of(files: Iterable[Path]) -> str:
     """One SHA-256 for the contents of all files, whatever their names and their order.
 
-    A file that cannot be read counts by its name: its error comes when it is read as a picture.
+    An unreadable file contributes its name; its error is raised when it is read as an image.
     """
 
     def digest(file: Path) -> str:

@@ -21,8 +21,8 @@ _TINY = float(np.finfo(np.float64).eps)
 def fsim(image: Tensor, reference: Tensor) -> Tensor:
     """Feature similarity on grey: two [b, 3, h, w] → [b], 1 for equal pictures.
 
-    Zhang et al. 2011, Eq. 7, T1 = 0.85, T2 = 160; pictures are first pooled by the whole number
-    nearest to the shorter side over 256.
+    Zhang et al. 2011, Eq. 7, T1 = 0.85, T2 = 160; images are first average-pooled by
+    round(shorter side / 256).
     """
     return _scores(image, reference, chromatic=False)
 
@@ -44,7 +44,7 @@ def _fsim(x: np.ndarray, y: np.ndarray, chromatic: bool) -> float:
     if chromatic:
         score *= np.abs(_similar(x[1], y[1], 200) * _similar(x[2], y[2], 200)) ** 0.03
     weight = np.maximum(phase_x, phase_y)
-    # two flat pictures have no phase anywhere, and do not differ in it
+    # two flat images have no phase congruency, and are equal in it
     return float(np.sum(score * weight) / np.sum(weight)) if weight.any() else float(np.mean(score))
 
 
@@ -60,7 +60,7 @@ def _similar(a: Plane, b: Plane, constant: float) -> Plane:
 
 
 def _gradient(plane: Plane) -> Plane:
-    """Magnitude by Scharr's operator, zeros beyond the border."""
+    """Magnitude by Scharr's operator, zeros outside the border."""
     slope, smooth = np.array([-1.0, 0.0, 1.0]), np.array([3.0, 10.0, 3.0]) / 16
     border = cv2.BORDER_CONSTANT
     across = cv2.sepFilter2D(plane, -1, slope, smooth, borderType=border)
@@ -82,7 +82,7 @@ def phase_congruency(plane: Plane) -> Plane:
         response = np.fft.ifft2(transform * bank)  # [s, h, w], even + i · odd
         total = response.sum(axis=0)
         direction = total / (np.abs(total) + _TINY)
-        # along the mean phase, less what lies across it
+        # the component along the mean phase, less the one across it
         turned = response * direction.conj()
         along = (turned.real - np.abs(turned.imag)).sum(axis=0)
         # the energy of noise has a χ² distribution of two degrees: mean = median / ln 2
@@ -123,5 +123,5 @@ def _log_gabor(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _frequencies(n: int) -> np.ndarray:
-    """Frequencies in the order of the FFT; ±½ are its ends, on odd sides too, as Kovesi has it."""
+    """Frequencies in the order of the FFT; from -½ to ½, for odd sizes too, as in Kovesi's code."""
     return np.fft.fftfreq(n) * (n / (n - 1) if n % 2 else 1)

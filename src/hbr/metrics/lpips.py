@@ -1,4 +1,4 @@
-"""LPIPS: distance of deep features, weighted as people see differences (Zhang et al. 2018).
+"""LPIPS: perceptual distance of deep features (Zhang et al. 2018).
 
 Shapes: b batch, c channels, h w pixels. Images are RGB in [0, 1].
 """
@@ -24,7 +24,7 @@ class LPIPS(nn.Module):
     in the published files: `lin{i}.model.1.weight`.
 
     Args:
-        net: what gives the features: "vgg" or "alex".
+        net: the network of the features, "vgg" or "alex".
     """
 
     mean: Tensor
@@ -34,7 +34,7 @@ class LPIPS(nn.Module):
         super().__init__()
         self.backbone = Backbone(net)
         for i, width in enumerate(self.backbone.widths):
-            # of the published modules' two layers the first is dropout
+            # the published modules have dropout before the convolution
             linear = nn.Conv2d(width, 1, 1, bias=False)
             self.add_module(f"lin{i}", nn.ModuleDict({"model": nn.ModuleDict({"1": linear})}))
         # the paper normalises images in [-1, 1]; these are the same numbers for [0, 1]
@@ -45,7 +45,7 @@ class LPIPS(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Two [b, 3, h, w] → [b], the mean over all places; 0 is the same."""
+        """Two [b, 3, h, w] → [b], the mean over all positions; 0 for equal images."""
         total = image.new_zeros(len(image))
         features = (self.backbone((t - self.mean) / self.std) for t in (image, reference))
         for i, (x, y) in enumerate(zip(*features, strict=True)):
@@ -64,7 +64,7 @@ class LPIPS(nn.Module):
             linear: the linear layers of LPIPS 0.1.
 
         Raises:
-            MetricError: a file cannot be read, or holds other weights.
+            MetricError: a file cannot be read, or holds different weights.
         """
         model = cls(net)
         model.backbone.load(read_state(features), features)
@@ -86,9 +86,9 @@ def load_lpips(info: MetricInfo, device: str, weights: Path | None) -> Metric:
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Each place's vector with length 1; 1e-10 is the published code's.
+    """Scale the vector at each position to length 1; 1e-10 is from the published code.
 
-    The smaller one changes no value, and keeps the gradient finite where a vector is zero.
+    The smaller constant changes no value, and keeps the gradient finite where a vector is zero.
     """
     length = (features.square().sum(dim=1, keepdim=True) + 1e-24).sqrt()
     return features / (length + 1e-10)

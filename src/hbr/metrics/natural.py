@@ -1,4 +1,4 @@
-"""Statistics of natural scenes that NIQE and BRISQUE are made of: MSCN values and their fits.
+"""Natural scene statistics for NIQE and BRISQUE: MSCN coefficients and their fits.
 
 Shapes: h w pixels; n blocks, p values of one. Planes are float64 [h, w] in levels of 8 bits.
 """
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from hbr.metrics.planes import Plane, gaussian, grey
 
-# Neighbours that products are taken with: right, below, and the two diagonals
+# Neighbours of the pairwise products: right, below, and the two diagonals
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def grey_levels(image: Tensor) -> list[Plane]:
-    """Grey (0.299, 0.587, 0.114) in whole levels, as the authors begin: [b, 3, h, w] → b."""
+    """Grey (0.299, 0.587, 0.114) in whole levels, as in the authors' code: [b, 3, h, w] → b."""
     return [np.rint(plane) for plane in grey(image)]
 
 
@@ -25,8 +25,7 @@ def mscn(plane: Plane) -> tuple[Plane, Plane]:
     """Mean-subtracted, contrast-normalised values, and the local deviation: [h, w] → two [h, w].
 
     Mittal et al. 2012, Eq. 1 to 3: Gaussian window of 7 pixels and σ 7/6, C = 1 level; beyond the
-    border lies the edge. What is left of flat areas by rounding is set to 0, so that they show as
-    flat.
+    border lies the edge. Rounding residue in flat areas is set to 0.
     """
     taps = gaussian(7, 7 / 6)
 
@@ -60,6 +59,6 @@ def fit_aggd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @cache
 def _curve() -> tuple[np.ndarray, np.ndarray]:
-    """Γ(2/a)² / (Γ(1/a) Γ(3/a)) over the shapes a; it rises."""
+    """Γ(2/a)² / (Γ(1/a) Γ(3/a)) over the shapes a; increasing."""
     shapes = np.arange(200, 10001) / 1000
     return shapes, gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes))

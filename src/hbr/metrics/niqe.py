@@ -1,8 +1,8 @@
-"""NIQE (Mittal et al. 2013): how far a picture's statistics are from those of sharp photographs.
+"""NIQE (Mittal et al. 2013): the distance of an image's statistics from those of sharp photographs.
 
 Colour: grey (0.299, 0.587, 0.114) in whole levels. The statistics of sharp photographs are a file:
 the authors' `niqe_modelparameters.mat`, BasicSR's `niqe_pris_params.npz`, or one that `fit_niqe`
-made of photographs of one's own. Values compare only under one such file.
+wrote. Values are comparable only under the same file.
 
 Shapes: n blocks, h w pixels; 36 features.
 """
@@ -32,7 +32,7 @@ from hbr.weights import WeightsError, find_weights
 
 BLOCK = 96
 _VERSION = 1
-# mean and covariance: this project's, the authors', BasicSR's
+# keys of mean and covariance: hbr's, the authors', BasicSR's
 _NAMES = (
     ("mean", "covariance"),
     ("mu_prisparam", "cov_prisparam"),
@@ -82,22 +82,22 @@ def read_niqe(path: str | Path) -> NiqeModel:
             with np.load(path, allow_pickle=False) as file:
                 values = {name: file[name] for name in file.files}
     except FileNotFoundError:
-        raise MetricError(f"{path}: there is no such model of NIQE") from None
+        raise MetricError(f"{path}: no such NIQE model") from None
     except Exception:  # scipy and numpy raise many kinds for a broken file
-        raise MetricError(f"{path} is no model of NIQE: neither a .npz nor a .mat file") from None
+        raise MetricError(f"{path} is not a NIQE model: neither a .npz nor a .mat file") from None
     for names in _NAMES:
         if all(name in values for name in names):
             mean, covariance = (np.asarray(values[name], dtype=np.float64) for name in names)
             break
     else:
-        raise MetricError(f"{path} is no model of NIQE: it holds {', '.join(values) or 'nothing'}")
+        raise MetricError(f"{path} is not a NIQE model: it holds {', '.join(values) or 'nothing'}")
     if mean.size != 36 or covariance.shape != (36, 36):
         shapes = f"{list(mean.shape)} and {list(covariance.shape)}"
         raise MetricError(
             f"{path}: NIQE needs a mean of 36 and a covariance of 36x36, not {shapes}"
         )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise MetricError(f"{path}: the model of NIQE holds values that are not finite")
+        raise MetricError(f"{path}: the NIQE model holds values that are not finite")
     fitted_on = str(values.get("fitted_on", f"{path.name}, SHA-256 {sha256(path)[:16]}"))
     return NiqeModel(mean.reshape(36), covariance, fitted_on)
 
@@ -108,7 +108,7 @@ def fit_niqe(photos: Iterable[Tensor], fitted_on: str, sharpness: float = 0.75) 
     Args:
         photos: RGB [1, 3, h, w] in [0, 1], at least 96x96; one is held at a time. The authors took
             125 photographs.
-        fitted_on: what they are, for the file.
+        fitted_on: a description of them, stored in the file.
         sharpness: blocks count whose mean local deviation is above this share of the photo's
             sharpest block.
 
@@ -124,8 +124,8 @@ def fit_niqe(photos: Iterable[Tensor], fitted_on: str, sharpness: float = 0.75) 
     kept = _whole(np.concatenate(rows)) if rows else np.empty((0, 36))
     if len(kept) < 72:
         raise MetricError(
-            f"a model of NIQE needs 72 sharp blocks of {BLOCK}x{BLOCK} pixels at least; these "
-            f"{len(rows)} photos have {len(kept)}: give more or larger ones"
+            f"a NIQE model needs at least 72 sharp blocks of {BLOCK}x{BLOCK} pixels; these "
+            f"{len(rows)} photos have {len(kept)}: provide more or larger photos"
         )
     return NiqeModel(kept.mean(axis=0), np.cov(kept, rowvar=False), fitted_on)
 
@@ -133,7 +133,7 @@ def fit_niqe(photos: Iterable[Tensor], fitted_on: str, sharpness: float = 0.75) 
 def niqe(image: Tensor, model: NiqeModel) -> Tensor:
     """Distance from the model, Mittal et al. 2013, Eq. 10: [b, 3, h, w] → [b]; lower is better.
 
-    96x96 blocks that fit whole, from the top left. NaN where fewer than two blocks have texture.
+    Over complete 96x96 blocks from the top left. NaN where fewer than two blocks have texture.
     """
     _check_size(image)
     return torch.tensor([_niqe(plane, model) for plane in grey_levels(image)], dtype=torch.float64)
@@ -153,7 +153,7 @@ class Niqe:
 
 
 def load_niqe(info: MetricInfo, device: str, weights: Path | None) -> Niqe:
-    """NIQE with the model that is, or lies in, `weights`; `MetricError` where there is none."""
+    """NIQE with the model `weights`, a file or the folder that holds it."""
     try:
         path = find_weights("niqe", info.id, weights)
     except WeightsError as error:
@@ -209,7 +209,7 @@ def _blocks(plane: Plane, size: int) -> np.ndarray:
 
 
 def _half(plane: Plane) -> Plane:
-    """Half size as MATLAB's imresize does it: cubic (a = -½), antialiased, mirrored borders."""
+    """Half size as in MATLAB's imresize: cubic (a = -½), antialiased, mirrored borders."""
     away = np.abs(np.arange(8) - 3.5) / 2
     near, far = 1.5 * away**3 - 2.5 * away**2 + 1, -0.5 * away**3 + 2.5 * away**2 - 4 * away + 2
     taps = np.where(away <= 1, near, far)
@@ -220,7 +220,7 @@ def _half(plane: Plane) -> Plane:
 
 
 def _whole(rows: np.ndarray) -> np.ndarray:
-    """The rows without a NaN: flat blocks have no fit."""
+    """The rows without NaN: flat blocks cannot be fitted."""
     return rows[np.isfinite(rows).all(axis=1)]
 
 

@@ -1,7 +1,7 @@
-"""Metrics as the package pyiqa computes them: the numbers that papers print.
+"""Metrics computed by the package pyiqa, as reported in papers.
 
-pyiqa is under PolyForm-Noncommercial-1.0.0, which is said once whenever it runs. It reads its
-weights from torch's cache; what is missing there is an error here, not a download.
+pyiqa is under PolyForm-Noncommercial-1.0.0, which is logged once whenever it runs. It reads its
+weights from torch's cache; missing weights are an error, not a download.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _LOG = logging.getLogger("hbr.metrics")
 _SEED = 123  # pyiqa's own
 _told: list[str] = []
 
-# Where papers do not take pyiqa's defaults
+# Where papers deviate from pyiqa's defaults
 _PAPERS_Y = {"test_y_channel": True, "color_space": "ycbcr"}
 _OPTIONS: dict[str, dict[str, Any]] = {"pyiqa-psnr-y": _PAPERS_Y, "pyiqa-ssim-y": _PAPERS_Y}
 
 
 class OneByOne:
-    """Runs pyiqa on one picture at a time from one state of chance.
+    """Runs pyiqa on one image at a time from a fixed RNG state.
 
-    Some of its networks look at random crops; so a picture's value depends neither on its
-    neighbours nor on what ran before, and the caller's random numbers are left as they were.
+    Some of its networks look at random crops; so the value of an image depends neither on its
+    neighbours nor on earlier calls, and the caller's RNG state is restored.
     """
 
     def __init__(self, network: Callable[..., Tensor]) -> None:
@@ -60,7 +60,7 @@ class OneByOne:
 def load_pyiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
     """A row of pyiqa, whose name for it is the row's version; see `hbr.metrics.load_metric`.
 
-    `weights` is ignored: pyiqa looks into torch's cache (TORCH_HOME) only.
+    `weights` is ignored: pyiqa only uses torch's cache (TORCH_HOME).
     """
     try:
         import pyiqa
@@ -88,7 +88,7 @@ def load_pyiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
 
 @contextlib.contextmanager
 def _without_timm_downloads() -> Iterator[None]:
-    """Let timm build its networks empty: the checkpoint that follows holds all of their weights."""
+    """Let timm build its networks without pretrained weights, which the checkpoint holds anyway."""
     import timm
 
     original = timm.create_model
@@ -105,7 +105,7 @@ def _without_timm_downloads() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_chance() -> Iterator[None]:
-    """Give the caller's random numbers back as they were."""
+    """Restore the caller's RNG state."""
     plain, arrays = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():

@@ -1,7 +1,7 @@
-"""How well the people in a picture came through, which no measure of whole pictures tells.
+"""Metrics of the people in an image, which metrics of whole images do not measure.
 
-All compare with a reference of the same size, and read where people are in it: masks, boxes, key
-points, given as data. A picture without the people that a measure needs scores NaN, never 0.
+All compare with a reference of the same size and take the positions of the people in it as data:
+masks, boxes, key points. An image without the people that a metric needs scores NaN, never 0.
 
 Shapes: n people, h w pixels. Pictures are RGB [b, 3, h, w] in [0, 1].
 """
@@ -21,10 +21,10 @@ from hbr.metrics.base import MetricError, MetricInfo, check_images
 from hbr.metrics.ciede import ciede2000, lab
 from hbr.metrics.planes import Plane, grey, levels
 
-# A key point counts as seen from this visibility on: COCO's 1 and 2, and what detectors are sure of
+# Visibility from which a key point counts as labelled: COCO's 1 and 2, or a confidence
 SEEN = 0.3
 
-# Fewer pixels than this tell nothing about a person
+# A person of fewer pixels is not measured
 _FEWEST = 64
 
 # Deviations of annotators on COCO's key points, Ronchi and Perona 2017: nose, then pairs
@@ -33,11 +33,11 @@ _SIGMAS = np.array([0.026, *np.repeat(_PAIRED, 2)])
 
 
 class PeopleLike(Protocol):
-    """The people in one picture.
+    """The people in one image.
 
     Attributes:
         boxes: [n, 4], x0 y0 x1 y1 in pixels.
-        keypoints: [n, 17, 3] or None: x, y, visibility, in COCO's order; below 0.3 is unseen.
+        keypoints: [n, 17, 3] or None: x, y, visibility, in COCO's order; below 0.3 is not labelled.
         masks: bool [n, h, w] or None.
     """
 
@@ -58,7 +58,7 @@ PersonMeasure = Callable[[Tensor, Tensor, PeopleLike, PeopleLike | None], float]
 
 
 class PersonMetric:
-    """A measure of one picture and its people as a `Metric`."""
+    """A measure of one image and its people as a `Metric`."""
 
     def __init__(self, info: MetricInfo, measure: PersonMeasure) -> None:
         self.info = info
@@ -73,8 +73,8 @@ class PersonMetric:
     ) -> Tensor:
         """[b, 3, h, w] twice, and the people in each reference → float64 [b], NaN without people.
 
-        `restored_people`, those found anew in the restored pictures, are read by
-        `person-keypoints` alone.
+        `restored_people`, those detected in the restored images, are used by
+        `person-keypoints` only.
 
         Raises:
             MetricError: what does not fit, or is missing.
@@ -117,7 +117,7 @@ def load_colour(info: MetricInfo, *_: Any) -> PersonMetric:
 
 
 def load_person_sharpness(info: MetricInfo, *_: Any) -> PersonMetric:
-    """Octaves between the sharpness of the people and their reference's; see `sharpness_ratios`."""
+    """Octaves between the sharpness of the people and the reference; see `sharpness_ratios`."""
     return PersonMetric(
         info, lambda x, y, people, _: float(np.abs(np.log2(sharpness_ratios(x, y, people)[0])))
     )
@@ -148,8 +148,8 @@ def colour_error(image: Tensor, reference: Tensor, people: PeopleLike) -> float:
     the background as skin. sRGB, D65.
 
     Fails where: masks are wrong at their borders (what they take in counts in full); fine patterns
-    that lost their colour at a scale below σ; clothing weighs as much as skin, by its area. It
-    says nothing of hue shifts that the reference itself has.
+    that lost their colour at a scale below σ; clothing weighs as much as skin, by its area. Hue
+    shifts of the reference itself are not measured.
     """
     mask = _union(people, image)
     if mask.sum() < _FEWEST:
@@ -172,16 +172,16 @@ def sharpness_ratios(image: Tensor, reference: Tensor, people: PeopleLike) -> tu
     Above 1 is sharper than the reference, below 1 softer. Sharpness is the root mean square of the
     gradient (Sobel's, on grey levels) over pixels at least 3 away from the masks' border, so that
     outlines count for neither side. One squared level is added to both. The metrics give the
-    distance from 1 in octaves, |log₂ ratio|, because being twice too sharp is as wrong as being
-    half as sharp; ask here for the direction.
+    distance from 1 in octaves, |log₂ ratio|, because twice as sharp is as wrong as half as
+    sharp; this function gives the direction.
 
     Fails where: noise, ringing and JPEG blocks count as sharpness, wherever they lie, so a ratio of
-    1 is no proof of detail; a reference that is out of focus is the measure of its own blur. A side
+    1 does not prove detail; a reference that is out of focus is the measure of its own blur. A side
     of fewer than 64 pixels is NaN.
     """
     mask = _union(people, image).astype(np.uint8)
     square = np.ones((7, 7), np.uint8)
-    # no shrinking from the picture's own border
+    # no erosion at the border of the image
     inside = cv2.erode(mask, square).astype(bool)
     outside = ~cv2.dilate(mask, square).astype(bool)
     slopes = [_squared_slope(next(grey(picture))) for picture in (image, reference)]
@@ -199,8 +199,8 @@ def keypoint_agreement(restored: PeopleLike, reference: PeopleLike) -> float:
     """Mean object key point similarity of the people in the reference, in [0, 1]; 1 is the same.
 
     COCO's OKS over the points that are visible in the reference, with the area of the mask, or 0.53
-    of the box where there are no masks; people are matched so that the sum is largest, and one
-    who is not found again counts 0.
+    of the box where there are no masks; people are matched so that the sum is largest, and a person
+    who is not found counts 0.
 
     Fails where: it measures the detector as well as the restoration, so use one detector for both
     and report its name; where the reference's points are annotations by hand, even the untouched
@@ -218,7 +218,7 @@ def keypoint_agreement(restored: PeopleLike, reference: PeopleLike) -> float:
         visible = points[i, :, 2] >= SEEN
         squared = ((others[:, visible, :2] - points[i, visible, :2]) ** 2).sum(axis=2)
         spread = 2 * max(float(areas[i]), 1.0) * (2 * _SIGMAS[visible]) ** 2
-        # a point that was not found is no number, and counts 0
+        # a point that was not found is NaN, and counts 0
         scores[row] = np.nan_to_num(np.exp(-squared / spread)).mean(axis=1)
     matched = scores[linear_sum_assignment(scores, maximize=True)]
     return float(matched.sum() / len(seen))

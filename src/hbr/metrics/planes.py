@@ -1,8 +1,8 @@
-"""Pictures as the planes that metrics are computed on, and the filters over them.
+"""Images as planes of float64, and filters over them.
 
 Shapes: b batch, h w pixels. Pictures come as RGB tensors [b, 3, h, w] in [0, 1]; planes are
-float64 arrays [h, w] in levels of 8 bits. Float64 because differences of squares are taken of
-them, and OpenCV because it filters a plane several times faster than torch's convolutions do.
+float64 arrays [h, w] in levels of 8 bits. Float64 because metrics take differences of
+squares, and OpenCV because it filters a plane several times faster than torch's convolutions do.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _YIQ = np.array([(0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.
 def levels(image: Tensor) -> np.ndarray:
     """[b, 3, h, w] in [0, 1] → float64 [b, 3, h, w], 0–255.
 
-    Rounded to a millionth of the range, which gives the whole levels of an 8-bit file back that
-    float32 blurs.
+    Rounded to a millionth of the range, which restores the whole levels of an 8-bit file that
+    float32 does not hold exactly.
     """
     array = image.detach().to("cpu", torch.float64).numpy() * 255
     return np.round(array, 4)
@@ -59,7 +59,7 @@ def gaussian(size: int, sigma: float) -> np.ndarray:
 
 
 def valid(plane: Plane, taps: np.ndarray) -> Plane:
-    """Filter along both axes where the window fits whole: [h, w] → [h - n + 1, w - n + 1]."""
+    """Filter along both axes, without padding: [h, w] → [h - n + 1, w - n + 1]."""
     half = len(taps) // 2
     h, w = plane.shape
     whole = cv2.sepFilter2D(plane, -1, taps, taps, borderType=cv2.BORDER_REFLECT_101)
@@ -67,7 +67,7 @@ def valid(plane: Plane, taps: np.ndarray) -> Plane:
 
 
 def halved(plane: Plane, border: Literal["edge", "zero"]) -> Plane:
-    """Means of 2x2 pixels: [h, w] → [⌈h/2⌉, ⌈w/2⌉]; beyond an odd side lie its edge or zeros."""
+    """Means of 2x2 pixels: [h, w] → [⌈h/2⌉, ⌈w/2⌉]; odd sides are padded with the edge or zeros."""
     h, w = plane.shape
     if h % 2 or w % 2:
         kind = cv2.BORDER_REPLICATE if border == "edge" else cv2.BORDER_CONSTANT

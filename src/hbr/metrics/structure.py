@@ -21,9 +21,9 @@ _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 def ms_ssim(image: Tensor, reference: Tensor) -> Tensor:
     """Multi-scale SSIM on Y of YCbCr (BT.601, 16–235): two [b, 3, h, w] → [b].
 
-    Wang et al. 2003, Eq. 7: contrast and structure at five scales, luminance at the last. Between
-    scales lie means of 2x2 pixels; an odd side has its edge once more, where libraries differ from
-    each other by some thousandths. Where structure is opposed on the whole, the score is 0.
+    Wang et al. 2003, Eq. 7: contrast and structure at five scales, luminance at the last. Each
+    scale averages 2x2 pixels of the one before; odd sides repeat their edge, where libraries differ
+    from each other by some thousandths. The score is 0 where structure is negative overall.
     """
     return _each(_ms_ssim, luma(image), luma(reference))
 
@@ -42,8 +42,8 @@ def _ms_ssim(x: Plane, y: Plane) -> float:
 def gmsd(image: Tensor, reference: Tensor) -> Tensor:
     """Gradient magnitude similarity deviation: two [b, 3, h, w] → [b], 0 for equal pictures.
 
-    Xue et al. 2014, Eq. 4 and 6, on grey (0.299, 0.587, 0.114) at half size, c = 170; beyond the
-    border lie zeros, as in the authors' code.
+    Xue et al. 2014, Eq. 4 and 6, on grey (0.299, 0.587, 0.114) at half size, c = 170; zero
+    padding, as in the authors' code.
     """
     return _each(_gmsd, grey(image), grey(reference))
 
@@ -87,7 +87,7 @@ def _vif_p(x: Plane, y: Plane, noise: float = 2.0, tiny: float = 1e-8) -> float:
         var_x = np.maximum(valid(x * x, taps) - mean_x**2, 0)
         var_y = np.maximum(valid(y * y, taps) - mean_y**2, 0)
         covariance = valid(x * y, taps) - mean_x * mean_y
-        # x = gain · y + what does not come from y; nothing comes from a flat or an opposed y
+        # x = gain · y + residual; the gain is 0 for a flat or negatively correlated y
         gain = covariance / (var_y + tiny)
         related = (var_y >= tiny) & (var_x >= tiny) & (gain >= 0)
         gain = np.where(related, gain, 0)
@@ -101,14 +101,14 @@ def _vif_p(x: Plane, y: Plane, noise: float = 2.0, tiny: float = 1e-8) -> float:
 def log_spectrum(image: Tensor, reference: Tensor) -> Tensor:
     """Mean distance of the log spectra, in dB: two [b, 3, h, w] → [b], 0 for equal spectra.
 
-    An honest measure of whether a picture is as sharp as its reference, neither more nor less: the
+    Measures whether an image is exactly as sharp as its reference: the
     power of the grey plane (mean taken off, Hann window) is averaged over rings of one frequency,
     and the mean over the rings of |10·log10(P/P_reference)| is the distance. Every ring counts the
     same, from one cycle in the shorter side to half a cycle a pixel. What 8-bit rounding adds (1/12
     of a squared level) is added to both, so that differences below it do not count.
 
-    Fails where: it does not see *where* detail is, so noise of the right power passes for texture,
-    and a picture that is shifted or mirrored scores 0. Read it beside a measure of structure.
+    Fails where: it does not see *where* detail is, so noise of the right power counts as texture,
+    and a picture that is shifted or mirrored scores 0. Use it together with a metric of structure.
     """
     return _each(_log_spectrum, grey(image), grey(reference))
 
@@ -129,7 +129,7 @@ def _log_spectrum(x: Plane, y: Plane) -> float:
 def _rings(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     """The ring that each frequency of `rfft2` is in, [h, w // 2 + 1], and the window, [h, w].
 
-    Ring 0 is the mean, the last ring all that lies beyond half a cycle a pixel.
+    Ring 0 is the mean, the last ring everything beyond half a cycle per pixel.
     """
     n = min(h, w) // 2
     radius = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None])

@@ -1,6 +1,6 @@
-"""The one table of metrics: what each is, which way is better, and where its numbers come from.
+"""The table of metrics: definition, direction, implementation, licence and weights of each.
 
-Importing it loads no torch; `load_metric` imports what a metric needs when it is asked for.
+Importing it does not load torch; `load_metric` imports the packages that a metric needs.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ _LEARNED: list[MetricInfo] = [
 def _pyiqa(
     id: str, name: str, peer: str, better: Better, source: str, *weights: str, **fields: Any
 ) -> MetricInfo:
-    """A row of the package pyiqa, which calls it `peer`; the papers' tables are made with it."""
+    """A row of the package pyiqa, which calls it `peer`; used for the papers' tables."""
     usual = {"kind": "no-reference", "colour": "RGB", "min_size": 32}
     return MetricInfo(
         id, name, peer, better, source=source, weights=weights, **{**usual, **fields},
@@ -236,10 +236,10 @@ ALIASES: dict[str, str] = {
 
 
 def find_metric(name: str) -> MetricInfo:
-    """The row of an id or an alias, whatever its case, `_` counting as `-`.
+    """The row of an id or alias; case is ignored, and `_` stands for `-`.
 
     Raises:
-        MetricError: no metric is called so; names that are near are listed.
+        MetricError: no metric has this name; the message lists similar names.
     """
     key = name.strip().lower().replace("_", "-")
     key = ALIASES.get(key, key)
@@ -255,12 +255,12 @@ def load_metric(name: str, *, device: str = "cpu", weights: Path | None = None) 
 
     Args:
         name: see `find_metric`.
-        device: where a network runs; metrics without weights always run on the CPU.
-        weights: the file of weights, or the folder that it lies in; what needs none ignores it.
+        device: device of a network; metrics without weights always run on the CPU.
+        weights: the file of weights, or its folder; ignored by metrics without weights.
 
     Raises:
-        MetricError: unknown, or something that it needs is missing; the message names it and
-            says how to get it.
+        MetricError: it is unknown, or something that it needs is missing; the message says what and
+            how to get it.
     """
     info = find_metric(name)
     if info.function is not None:

@@ -1,4 +1,4 @@
-"""A photo → the people in it: boxes, key points, masks. Names are resolved on first use."""
+"""The people in a photo: boxes, key points, masks. Names are imported on first use."""
 
 from typing import TYPE_CHECKING
 

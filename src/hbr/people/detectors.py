@@ -1,4 +1,4 @@
-"""Finding people: one interface before transformers, ONNX files, and ultralytics.
+"""Detectors of people: one interface for transformers, ONNX files and ultralytics.
 
 rtdetr, dfine, rfdetr     transformers, Apache-2.0; the weights come from the hub
 a folder or hub name      transformers: RT-DETR, RT-DETRv2, D-FINE, RF-DETR
@@ -26,10 +26,10 @@ ON_THE_HUB = {
 
 
 class Detector(Protocol):
-    """Finds the people in photos."""
+    """Detects the people in photos."""
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image, the surest first, in pixels of that image.
+        """The people in each image, in pixels of that image, by descending score.
 
         Args:
             images: uint8 [h, w, 3] RGB, of any sizes.
@@ -49,15 +49,15 @@ def load_detector(
     """Load a detector.
 
     Args:
-        name: see the head of this module.
+        name: see the module docstring.
         device: as torch names it.
         threshold: boxes with a lower score are dropped, in [0, 1].
-        batch_size: how many images the network sees at once; halved when memory runs out.
-        layout: of an ONNX file, one of `onnx_files.LAYOUTS`; None looks at the file.
-        classes: of an ONNX file that does not name them; None means COCO's.
+        batch_size: images per forward pass; halved when memory runs out.
+        layout: of an ONNX file, one of `onnx_files.LAYOUTS`; None detects it.
+        classes: class names of an ONNX file without any; None means COCO's.
 
     Raises:
-        DetectorError: it is not there, needs an extra, or has no person class.
+        DetectorError: it is missing, needs an extra, or has no person class.
     """
     if not 0 <= threshold <= 1:
         raise DetectorError(f"threshold is {threshold}; it must be in [0, 1]")

@@ -1,8 +1,9 @@
 """RT-DETR, RT-DETRv2, D-FINE and RF-DETR through transformers.
 
-RF-DETR's image processor there needs torchvision. What the processors of all of them do is the same
-and short, so that it is done here: resize to a fixed size whatever the shape, scale, normalise.
- Shapes: b images, q queries, c classes.
+The image processor of RF-DETR needs torchvision. What all of these processors do is the same, and
+done here: resize to a fixed size regardless of the aspect ratio, scale, normalise.
+
+Shapes: b images, q queries, c classes.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ MODEL_TYPES = ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr")
 
 
 class DetrDetector:
-    """A detection transformer of one of these families; see `detectors.Detector`."""
+    """A detection transformer; see `detectors.Detector`."""
 
     def __init__(
         self, name: str, *, device: str = "cpu", threshold: float = 0.5, batch_size: int = 8
     ) -> None:
-        """Load from a folder, the cache of the hub, or the hub.
+        """Load from a folder, the hub's cache, or the hub.
 
         Raises:
-            DetectorError: it is not there, of another family, or has no person class.
+            DetectorError: it is missing, of another family, or has no person class.
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForObjectDetection
@@ -47,9 +48,9 @@ class DetrDetector:
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise DetectorError(_one_line(name, error)) from None
-        # the library fills what is missing by chance; old files may lack a counter or a tied weight
+        # missing weights are initialised at random; old files may lack a counter or a tied weight
         if 10 * len(missing := loaded["missing_keys"]) > len(model.state_dict()):
-            raise DetectorError(f"{name} holds other weights: {len(missing)} are not there")
+            raise DetectorError(f"{name} holds different weights: {len(missing)} are missing")
         self._model = model.to(device).eval()
         self._device = device
         self._threshold = threshold
@@ -71,13 +72,13 @@ class DetrDetector:
 
 
 class Preparation:
-    """What a `preprocessor_config.json` says must be done with an image."""
+    """The preprocessing of an image by a `preprocessor_config.json`."""
 
     def __init__(self, config: dict[str, Any], where: str) -> None:
         """Read it.
 
         Raises:
-            DetectorError: it wants something else than these families do.
+            DetectorError: it is not the preprocessing of these families.
         """
         size = config.get("size")
         if not isinstance(size, dict) or not {"height", "width"} <= set(size):
@@ -102,13 +103,13 @@ class Preparation:
 def select_people(
     logits: Tensor, boxes: Tensor, classes: Sequence[int], threshold: float, size: tuple[int, int]
 ) -> People:
-    """The queries that are people.
+    """The queries that detect a person.
 
     Args:
         logits: [q, c], before the sigmoid.
         boxes: [q, 4], centre and size as parts of the image.
-        classes: those that are people.
-        threshold: of the score.
+        classes: the person classes.
+        threshold: on the score.
         size: height and width of the image.
     """
     scores = logits[:, list(classes)].sigmoid().amax(dim=1).double().numpy()
@@ -128,18 +129,18 @@ def _configuration(name: str) -> tuple[Any, Preparation]:
     try:
         config = AutoConfig.from_pretrained(name)
         path = cached_file(name, "preprocessor_config.json")
-        told = json.loads(Path(path).read_text(encoding="utf-8"))
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError) as error:
         raise DetectorError(_one_line(name, error)) from None
     if config.model_type not in MODEL_TYPES:
         raise DetectorError(
             f"{name} is of the type {config.model_type}; it must be one of {', '.join(MODEL_TYPES)}"
         )
-    # RF-DETR's processor normalises unless told otherwise, the others do not
-    told.setdefault("do_normalize", config.model_type == "rf_detr")
-    told.setdefault("image_mean", [0.485, 0.456, 0.406])
-    told.setdefault("image_std", [0.229, 0.224, 0.225])
-    return config, Preparation(told, name)
+    # RF-DETR's processor normalises by default, the others do not
+    settings.setdefault("do_normalize", config.model_type == "rf_detr")
+    settings.setdefault("image_mean", [0.485, 0.456, 0.406])
+    settings.setdefault("image_std", [0.229, 0.224, 0.225])
+    return config, Preparation(settings, name)
 
 
 def _one_line(name: str, error: BaseException) -> str:

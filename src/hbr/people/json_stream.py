@@ -1,4 +1,4 @@
-"""JSON files of gigabytes, one element at a time, in a few megabytes of memory.
+"""Streaming of large JSON files, one element at a time, in a few megabytes of memory.
 
 Annotation files need what ijson 3.6 (its backend yajl2_c) refuses: NaN and Infinity, integers over
 64 bits, a byte order mark, and file names that are not UTF-8. It is not faster either: on an 80 MB
@@ -16,20 +16,20 @@ from typing import IO, Any
 from hbr.errors import HbrError
 
 CHUNK = 1 << 20
-# An annotation with the outline of a crowd takes some 100 kB.
+# The annotation of a crowd may take 100 kB.
 MAX_ELEMENT = 64 << 20
 _BLANK = re.compile(r"[ \t\n\r]*")
 _decoder = json.JSONDecoder()
 
 
 class JsonCutError(HbrError, ValueError):
-    """The file ends, or stops being JSON, in the middle; what came before was whole."""
+    """The file is cut or not JSON from here on; the elements before are complete."""
 
     http_status = 422
 
 
 def top_level(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """Go through a JSON file that holds one object.
+    """Iterate over a JSON file that holds one object.
 
     Yields:
         (key, element) for each element of each array right below the object; (key, value) for
@@ -73,7 +73,7 @@ def _elements(text: _Text) -> Iterator[Any]:
 
 
 class _Text:
-    """A window on the file: what is read and not yet used."""
+    """A window of the file: text that is read and not yet used."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -89,7 +89,7 @@ class _Text:
         return bool(new)
 
     def peek(self) -> str:
-        """The next character that is no blank; it stays."""
+        """The next character that is not blank, without taking it."""
         while True:
             match = _BLANK.match(self._text, self._at)
             assert match is not None
@@ -100,7 +100,7 @@ class _Text:
                 self.fail("the file ends in the middle")
 
     def expect(self, character: str) -> None:
-        """Take this character, after blanks."""
+        """Take this character, skipping blanks."""
         if (got := self.peek()) != character:
             self.fail(f"{character!r} was expected, {got!r} came")
         self._at += 1
@@ -113,16 +113,16 @@ class _Text:
                 value, end = _decoder.raw_decode(self._text, self._at)
             except (ValueError, RecursionError):
                 value, end = None, -1
-            # A number that touches the end of the window may go on beyond it.
+            # A number at the end of the window may continue beyond it.
             whole = end < len(self._text) or not isinstance(value, (int, float))
             if end >= 0 and whole:
                 self._at = end
                 return value
             left = len(self._text) - self._at
             if left > MAX_ELEMENT:
-                self.fail("no JSON")
+                self.fail("not JSON")
             if not self._more(max(CHUNK, left)):
-                self.fail("the file ends in the middle, or is no JSON")
+                self.fail("the file ends in the middle, or is not JSON")
 
     def fail(self, what: str) -> Any:
         """Raise `JsonCutError` with the place."""

@@ -1,7 +1,7 @@
 """Detectors in ONNX files, through ONNX Runtime (extra `onnx`).
 
-A file takes one float32 input [b, 3, h, w]; b, h and w may be free. What it wants in and gives out
-is one of `LAYOUTS`:
+A file takes one float32 input [b, 3, h, w]; b, h and w may be free. Its input and output follow
+one of `LAYOUTS`:
 
     yolox     0–255 BGR, the image in the top left corner, 114 around it; out `dets` [b, n, 5]
               (x0 y0 x1 y1 score in pixels of the input, after NMS) and `labels` [b, n].
@@ -37,13 +37,13 @@ NMS_IOU = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What an ONNX file wants in and gives out.
+    """The input and output of an ONNX file.
 
     Attributes:
-        fit: how the image comes to the input's size.
-        bgr: the order of channels is BGR.
+        fit: how the image is fitted to the size of the input.
+        bgr: whether the channels are in the order BGR.
         scale, mean, std: (pixel × scale − mean) / std, in the order of the channels.
-        out: see the head of this module.
+        out: see the module docstring.
     """
 
     fit: Literal["corner", "middle", "squash"]
@@ -70,13 +70,13 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the image lies in the network's input: input = image × scale + offset, (x, y)."""
+    """The position of the image in the network's input: input = image × scale + offset, (x, y)."""
 
     scale: tuple[float, float]
     offset: tuple[float, float]
 
     def undo(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """[n, 4] in pixels of the input to pixels of the image, within it."""
+        """[n, 4] in pixels of the input to pixels of the image, clipped to it."""
         height, width = size
         offset, scale = np.tile(self.offset, 2), np.tile(self.scale, 2)
         return np.clip((boxes - offset) / scale, 0, [width, height, width, height])
@@ -98,8 +98,8 @@ class OnnxDetector:
         """Open the file.
 
         Raises:
-            DetectorError: it is missing or no ONNX, its layout is not known or another than it was
-                said to be, it knows no people.
+            DetectorError: it is missing or not an ONNX file, its layout is unknown or differs from
+                `layout`, or it has no person class.
         """
         if layout is not None and layout not in LAYOUTS:
             raise DetectorError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
@@ -165,7 +165,7 @@ class OnnxDetector:
         if len(shapes) == 1 and len(shapes[0]) == 3:
             return "yolo"
         raise DetectorError(
-            f"{path}: its layout cannot be told from its outputs {', '.join(self._outputs)}; "
+            f"{path}: its layout cannot be inferred from its outputs {', '.join(self._outputs)}; "
             f"name one of {', '.join(LAYOUTS)}"
         )
 
@@ -179,8 +179,8 @@ class OnnxDetector:
         else:
             fits = len(shapes) == 1 and len(shapes[0]) == 3 and self._fits_yolo(*shapes[0][1:])
         if not fits:
-            told = ", ".join(f"{n} {s}" for n, s in zip(self._outputs, shapes, strict=True))
-            raise DetectorError(f"{path} gives {told}: none of the layouts that are read here")
+            outputs = ", ".join(f"{n} {s}" for n, s in zip(self._outputs, shapes, strict=True))
+            raise DetectorError(f"{path} has the outputs {outputs}, which no supported layout has")
 
     def _fits_yolo(self, rows: int | str | None, columns: int | str | None) -> bool:
         """Whether there is a row for each class of people; YOLOv5 has the boxes down the rows."""
@@ -193,14 +193,14 @@ class OnnxDetector:
         """The names of the classes: given, in the file as ultralytics writes them, or COCO's."""
         if classes is not None:
             return dict(enumerate(classes))
-        told = self._session.get_modelmeta().custom_metadata_map.get("names", "")
+        names_text = self._session.get_modelmeta().custom_metadata_map.get("names", "")
         try:
-            names = ast.literal_eval(told)
+            names = ast.literal_eval(names_text)
         except (ValueError, SyntaxError):
             names = None
         if isinstance(names, dict):
             return {int(number): str(name) for number, name in names.items()}
-        # all known exports of detectors trained on COCO count the person as 0
+        # in all known exports of detectors trained on COCO, class 0 is the person
         return {0: "person"}
 
 
@@ -208,7 +208,7 @@ def open_session(path: Path, device: str) -> Any:
     """ONNX Runtime's session for a file.
 
     Raises:
-        DetectorError: the extra or the file is missing, or it is no ONNX.
+        DetectorError: the extra or the file is missing, or it is not an ONNX file.
     """
     try:
         import onnxruntime
@@ -231,15 +231,15 @@ def open_session(path: Path, device: str) -> Any:
 
 
 def place(image: np.ndarray, layout: Layout, size: tuple[int, int]) -> tuple[np.ndarray, Placement]:
-    """An image as the network wants it.
+    """Fit and normalise an image for the network.
 
     Args:
         image: uint8 [h, w, 3] RGB.
-        layout: which says how.
+        layout: how.
         size: height and width of the input.
 
     Returns:
-        float32 [3, height, width], and where the image lies in it.
+        float32 [3, height, width], and the position of the image in it.
     """
     height, width = size
     h, w = image.shape[:2]
@@ -267,10 +267,10 @@ def to_corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
-    """The boxes that overlap no surer box by more than `iou`, the surest first.
+    """Non-maximum suppression: boxes that overlap no box of a higher score by more than `iou`.
 
     Returns:
-        their places.
+        their indices, by descending score.
     """
     order = np.argsort(-scores, kind="stable")
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)

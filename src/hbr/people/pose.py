@@ -1,4 +1,4 @@
-"""Key points of people that are found: RTMPose and DWPose in ONNX files (extra `rtmlib`)."""
+"""Key points of detected people: RTMPose and DWPose in ONNX files (extra `rtmlib`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RtmPose:
         """Open a file with the outputs `simcc_x` and `simcc_y`.
 
         Raises:
-            DetectorError: an extra or the file is missing, or it is of another kind.
+            DetectorError: an extra or the file is missing, or it is another kind of model.
         """
         try:
             from rtmlib import RTMPose
@@ -36,7 +36,7 @@ class RtmPose:
         outputs = [output.shape for output in session.get_outputs()]
         if len(outputs) != 2 or not all(isinstance(n, int) for n in shape[2:]):
             raise DetectorError(
-                f"{path} is no RTMPose: its input is {shape}, its outputs {outputs}"
+                f"{path} is not an RTMPose model: its input is {shape}, its outputs {outputs}"
             )
         del session
         height, width = shape[2:]
@@ -50,7 +50,7 @@ class RtmPose:
             people: those in each image.
 
         Raises:
-            DetectorError: the file knows fewer than 17 points.
+            DetectorError: the model has fewer than 17 points.
         """
         each = zip(images, people, strict=True)
         return [self._of(image, found) for image, found in each]
@@ -61,6 +61,8 @@ class RtmPose:
         bgr = np.ascontiguousarray(image[..., ::-1])
         points, scores = self._pose(bgr, list(people.boxes))
         if points.shape[1] < N_KEYPOINTS:
-            raise DetectorError(f"the pose model gives {points.shape[1]} points; 17 are needed")
+            raise DetectorError(
+                f"the pose model has {points.shape[1]} key points; at least 17 are needed"
+            )
         points, scores = points[:, :N_KEYPOINTS], np.clip(scores[:, :N_KEYPOINTS, None], 0, 1)
         return dataclasses.replace(people, keypoints=np.concatenate([points, scores], axis=2))

@@ -21,14 +21,14 @@ LICENCE = (
 
 
 class UltralyticsDetector:
-    """A detector of ultralytics; see `detectors.Detector`."""
+    """An ultralytics detector; see `detectors.Detector`."""
 
     def __init__(
         self, name: str, *, device: str = "cpu", threshold: float = 0.5, batch_size: int = 8
     ) -> None:
         """Load a `.pt` file, or `yolo11n` to `yolo11x`, which ultralytics downloads.
 
-        A `.pt` file runs code when it is loaded: take it only from where you would take a program.
+        Loading a `.pt` file executes code in it: use only files from sources that you trust.
 
         Raises:
             DetectorError: the extra or the file is missing, or it has no person class.
@@ -42,7 +42,7 @@ class UltralyticsDetector:
         log.warning("%s: %s", name, LICENCE)
         try:
             self._model = YOLO(name if name.endswith(".pt") else f"{name}.pt")
-        except Exception as error:  # its errors have no common ancestor
+        except Exception as error:  # its errors have no common base class
             raise DetectorError(f"{name}: {one_line(error, 300)}") from None
         names = {int(number): str(label) for number, label in self._model.names.items()}
         self._people = person_classes(names)
@@ -57,12 +57,12 @@ class UltralyticsDetector:
 
     def _run(self, images: Sequence[np.ndarray]) -> list[People]:
         results = self._model.predict(
-            [np.ascontiguousarray(image[..., ::-1]) for image in images],  # it wants BGR
+            [np.ascontiguousarray(image[..., ::-1]) for image in images],  # BGR is expected
             conf=self._threshold,
             classes=self._people,
             device=self._device,
             batch=len(images),
-            rect=False,  # else what comes out depends on the other shapes in the batch
+            rect=False,  # else results depend on the other shapes in the batch
             verbose=False,
         )
         people = []

@@ -1,4 +1,4 @@
-"""Values as annotation files write them; what cannot be used is NaN or None, never an error."""
+"""Values as annotation files write them; unusable ones become NaN or None, never an error."""
 
 from __future__ import annotations
 

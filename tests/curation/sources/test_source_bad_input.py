@@ -375,7 +375,7 @@ def test_numbers_of_any_length(folder: Path) -> None:
     digits = "9" * 5000
     (folder / "instances.json").write_text(f'{{"images": [{{"id": {digits}}}]}}')
     (problem,) = read(CocoConfig(annotations=folder / "instances.json"))
-    assert "is no JSON" in (problem.error or "")
+    assert "is not JSON" in (problem.error or "")
     config = coco(
         folder, images=[image(1, "a.jpg")], annotations=[box(1, 1e308, 10**400, 1e308, 1)]
     )
