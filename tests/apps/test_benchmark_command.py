@@ -257,7 +257,7 @@ def test_a_folder_of_another_run(run_hbr: Run, folder: Path) -> None:
     data = ("--data", f"photos={folder / 'photos'}", "-o", folder / "run", *QUICK)
     assert run_hbr("benchmark", "run", benchmark(folder, INPUT), *data).returncode == 0
     done = run_hbr("benchmark", "run", folder / "test.yaml", *data)
-    assert (done.returncode, "--resume goes on" in done.stderr) == (2, True)
+    assert (done.returncode, "--resume continues it" in done.stderr) == (2, True)
     done = run_hbr("benchmark", "run", "nano", *data, "--resume")
     assert (done.returncode, "holds a run of 'test'" in done.stderr) == (2, True)
     before = (folder / "run" / "run.json").read_bytes()

@@ -116,7 +116,7 @@ def test_run(run_hbr: Run, photo: Write, mine: Path) -> None:
         ({"program": "gone.yaml"}, 2, "gone.yaml: No such file or directory"),
         ({"program": "gone"}, 1, "no program is called 'gone'; known: diffbir"),
         ({"python": "gone"}, 1, "python is 'gone', which is not there"),
-        ({"repo": "gone"}, 1, "repo is 'gone', which is no folder; write it"),
+        ({"repo": "gone"}, 1, "repo is 'gone', which is not a folder; write it"),
         ({"values": {"script": "gone.py"}}, 1, "gone.py is missing; write it"),
         ({"values": {"scrip": "gone.py"}}, 2, "must be one of script"),
         ({"upscale": 2.0}, 2, "always enlarges by 1"),

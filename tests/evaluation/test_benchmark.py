@@ -175,7 +175,7 @@ def test_verdicts(verdicts: Callable[..., list[str]], lq: Path) -> None:
 
 
 def test_other_lq_files_are_told(verdicts: Callable[..., list[str]], lq: Path) -> None:
-    unknown = "not comparable: it is not known which edition the LQ files are"
+    unknown = "not comparable: the edition of the LQ files is unknown"
     assert verdicts(None)[0].startswith(unknown)
     with Image.open(lq / "p1.png") as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(lq / "p1.png")
@@ -224,7 +224,7 @@ def test_a_table_of_data_sets_is_of_their_pictures_alone(runs: Runs, lq: Path) -
 def test_a_method_that_is_another_one_now(runs: Runs, tmp_path: Path) -> None:
     runs(methods={"m": MEDIAN})
     run = runs(methods={"m": {**MEDIAN, "baseline": "nlm"}}, resume=True)
-    assert "delete this one to have them made anew" in (run.cells[0].error or "")
+    assert "delete this one to compute them again" in (run.cells[0].error or "")
     shutil.rmtree(tmp_path / "run" / "restored" / "photos" / "m")
     assert runs(methods={"m": {**MEDIAN, "baseline": "nlm"}}, resume=True).cells[0].n == 4
 
@@ -279,8 +279,8 @@ def test_lq_without_hq(runs: Runs, photos: Path, lq: Path) -> None:
     own = {"lq": source, "hq": str(photos), "metrics": ["psnr"]}
     run = runs(data_sets={"set": own})
     assert {row.stem: row.error for row in run.rows if row.error} == {
-        "p0": "p0: HQ has no LQ beside it",
-        "p3": "p3: LQ has no HQ beside it",
+        "p0": "p0: HQ has no matching LQ",
+        "p3": "p3: LQ has no matching HQ",
     }
     assert (run.cells[0].n, run.cells[0].failed) == (2, 2)
     alone = runs(

@@ -16,7 +16,7 @@ OTHER = {"a.png": "0" * 64, "b.png": "2" * 64}
     ("hashes", "editions", "name", "comparable", "said"),
     [
         (ONE, {"one": ONE, "other": OTHER}, "one", True, "all 2 LQ files are those of"),
-        (OTHER, {"one": ONE, "other": OTHER}, "other", False, "not of 'one', whose numbers"),
+        (OTHER, {"one": ONE, "other": OTHER}, "other", False, "not of 'one', which the paper's"),
         (ONE, {}, None, False, "no checksums were given"),
         (ONE, {"other": OTHER}, None, False, "no checksums were given"),
         (OTHER, {"one": ONE}, None, False, "which has 2: 1 differ (first b.png)"),
@@ -57,7 +57,7 @@ def test_the_checksum_of_all_depends_on_names_and_hashes() -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "holds no checksums"), ("hello\n", "line 1 is no checksum"), ("\xff", "not text")],
+    [("", "holds no checksums"), ("hello\n", "line 1 is not a checksum"), ("\xff", "not text")],
 )
 def test_a_file_of_something_else(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "sums").write_bytes(text.encode("latin-1"))

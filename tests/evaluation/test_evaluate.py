@@ -58,7 +58,7 @@ def test_a_pair_that_ends_its_worker_costs_only_itself(pairs: list[PicturePair])
     rows = [row for measured, _ in found for row in measured]
     assert [row.pair.stem for row in rows] == [f"p{number}" for number in range(6)]
     assert [bool(row.values) for row in rows] == [True, True, False, True, True, True]
-    assert "the process that measured it was ended" in (rows[2].error or "")
+    assert "the process that measured it died" in (rows[2].error or "")
 
 
 def test_a_worker_that_is_killed_loses_nothing(
@@ -221,7 +221,7 @@ def test_people_are_found_by_name(pairs: list[PicturePair], tmp_path: Path) -> N
     # of the fifth nobody is known, which is no failure; the sixth is not in the file
     summary = found.summaries["person-colour"]
     assert (summary.n, summary.failed) == (4, 1)
-    assert found.rows[4].notes == ["person-colour: nobody to measure it on"]
+    assert found.rows[4].notes == ["person-colour: no person to measure"]
     assert "has no picture called hq5.png" in found.rows[5].errors["person-colour"]
     with pytest.raises(ConfigError, match="give them by --people"):
         evaluate(pairs, EvaluateConfig(metrics=("person-colour",)))

@@ -106,7 +106,7 @@ def test_answers_that_do_not_fit_are_refused(tmp_path, folders):
         study.answer(other, trial.id, 1)
     with pytest.raises(StudyError, match="abcd-efgh-2345"):
         study.join("' OR 1=1 --")
-    with pytest.raises(StudyError, match="begin anew"):
+    with pytest.raises(StudyError, match="start again"):
         study.place(new_code())
     assert study.answers() == []
 

@@ -1,4 +1,4 @@
-"""Runs a benchmark: methods × data sets → restored pictures, rows, cells.
+"""Runs a benchmark: methods × data sets → restored pictures, rows and cells.
 
 The folder of a run: `benchmark.json` (what it is), `lq/` (what was degraded here),
 `restored/DATA SET/METHOD/`, `kept/` (measured values), `run.json` (the results), `report/`.
@@ -47,12 +47,12 @@ from hbr.version import __version__
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use; none of it changes a number.
+    """Resources of a run; they do not affect the results.
 
     Attributes:
-        workers: processes that degrade and measure; None takes one a core, 0 works in this one.
+        workers: processes that degrade and measure; None for one per core, 0 for this process.
         device: where the networks of metrics run.
-        weights: folder of the weights of metrics; None is where hbr looks by itself.
+        weights: folder of the weights of metrics; None searches hbr's default locations.
     """
 
     workers: int | None = None
@@ -73,35 +73,37 @@ def run_benchmark(
     resume: bool = False,
     report: Report = lambda line: None,
 ) -> BenchmarkRun:
-    """Restore, measure, and put it together; `out/run.json` holds it then.
+    """Restore, measure and summarise; the results are written to `out/run.json`.
 
-    A method or picture that fails costs only itself. What is in `out` already, of a run of this
-    benchmark that was stopped, or with other methods or metrics, is not done again.
+    The failure of a method or picture does not affect the others. Results in `out`, of a stopped
+    run of this benchmark or of a run with other methods or metrics, are reused.
 
     Args:
         benchmark: what to run.
         out: the folder of the run.
         resources: processes, device.
-        resume: go on with what is in `out`; otherwise it must be empty.
-        report: takes lines about the progress.
+        resume: continue the run in `out`; otherwise it must be empty.
+        report: called with lines about the progress.
 
     Raises:
-        ConfigError: `out` holds something else, or no data set can be used.
-        KeyboardInterrupt: as it came; what is done is kept.
+        ConfigError: `out` contains something else, or no data set is usable.
+        KeyboardInterrupt: re-raised; finished work is kept.
     """
     resources = resources or Resources()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     open_folder(benchmark, out, resume=resume)
     work = _Work(benchmark, out, resources, report)
     warnings = [
-        f"{name} is left out; --data {missing[0]}=PATH brings it in"
+        f"{name} is skipped; --data {missing[0]}=PATH adds it"
         for name, missing in benchmark.left_out.items()
     ]
     warnings += [
         f"{id} is left out; `hbr fetch {id}` gets its weights" for id in benchmark.without_weights
     ]
     if benchmark.not_run:
-        warnings.append(f"not run, as their places were not given: {', '.join(benchmark.not_run)}")
+        warnings.append(
+            f"not run, because their paths were not given: {', '.join(benchmark.not_run)}"
+        )
     for name, config in benchmark.config.data_sets.items():
         try:
             work.data_set(name, config)
@@ -116,7 +118,7 @@ def run_benchmark(
 
 
 class _Work:
-    """A run under way."""
+    """A run in progress."""
 
     def __init__(
         self, benchmark: Benchmark, out: Path, resources: Resources, report: Report
@@ -147,7 +149,7 @@ class _Work:
 
         Raises:
             PairingError: its files cannot be used.
-            ConfigError: likewise.
+            ConfigError: the configuration of the data set is invalid.
         """
         made = self._out / "lq" / folder_name(name)
         files = find_data_set(
@@ -165,7 +167,7 @@ class _Work:
     def _restore(
         self, data_set: str, method: str, settings: MethodConfig, files: DataSetFiles
     ) -> MethodOutcome:
-        """What the method makes of the data set; a method that cannot run fails on all of it."""
+        """Restore the data set with a method; a method that cannot run fails for every picture."""
         folder = self._out / "restored" / folder_name(data_set) / folder_name(method)
         self._report(f"{data_set}: {method} restores {len(files.lq)} pictures")
         error = "there is nothing to restore"
@@ -194,7 +196,7 @@ class _Work:
         files: DataSetFiles,
         outcome: MethodOutcome,
     ) -> Evaluation | None:
-        """Every metric on what was restored; None where nothing was."""
+        """Every metric on the restored pictures; None if there are none."""
         if not outcome.restored:
             return None
         hq = files.hq or {}
@@ -289,7 +291,7 @@ class _Work:
         config: DataSetConfig,
         values: Mapping[str, Mapping[str, Mapping[str, float]]],
     ) -> None:
-        """Every method against one of them, picture by picture."""
+        """Compare every method with one of them, picture by picture."""
         other = self._config.against or next(iter(values))
         if other not in values:
             self._warnings.append(f"{data_set}: no differences, as {other} was not run")
@@ -304,7 +306,7 @@ class _Work:
         )
 
     def finish(self, started: str, warnings: list[str]) -> BenchmarkRun:
-        """All of it, with the paper's numbers beside."""
+        """The complete run, with the paper's numbers for comparison."""
         config, layout = self._config, self._config.table
         columns = {d.name: config.data_sets[d.name].ids for d in self.data_sets}
         tolerance = {find_metric(name).id: value for name, value in config.tolerance.items()}
@@ -386,7 +388,7 @@ def _relative(info: DataSetInfo, folder: Path) -> DataSetInfo:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """A method's configuration as JSON holds it; `env` may hold what is nobody's business."""
+    """A method's configuration for JSON, without `env`, which may contain secrets."""
     return {key: value for key, value in to_dict(config).items() if key != "env"}
 
 

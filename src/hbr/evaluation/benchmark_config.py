@@ -26,9 +26,9 @@ class LqFolder:
 
     Attributes:
         folder: where they are.
-        published: the edition whose numbers the paper prints.
-        checksums: edition → a file of `sha256sum` lines; an empty path stands for none. What the
-            files are is told by these alone.
+        published: the edition which the paper's numbers belong to.
+        checksums: edition → a file of `sha256sum` lines; an empty path means none. Only these
+            identify the files.
         strip: endings taken off their names; see `hbr.evaluation.pairing.StemRules`.
     """
 
@@ -65,7 +65,7 @@ class DataSetConfig:
         metrics: ids or aliases; these are its columns in the table.
         lq: what methods see.
         hq: references; None where there are none.
-        pictures: how many there should be; another number is told in the table.
+        pictures: how many there should be; a different number is noted in the table.
         recursive: pictures in sub-folders too.
         strip_hq: endings taken off the names of references.
         people: COCO file with the people in the references, for the metrics of people.
@@ -110,7 +110,7 @@ class TableConfig:
 
     Attributes:
         caption: the line above it.
-        rows: what stands in the rows; the columns are the metrics, grouped by the other one.
+        rows: what the rows are; the columns are the metrics, grouped by the other one.
         decimals: metric → digits after the point; others have 4.
         notes: lines below it.
     """
@@ -136,7 +136,7 @@ class BenchmarkConfig:
         data_sets: name → data set.
         methods: name → method, in the order of the table.
         table: its layout.
-        paper: the table whose numbers stand beside, as `osdhuman.table2_methods`; empty is none.
+        paper: the table to compare with, such as `osdhuman.table2_methods`; empty for none.
         tolerance: metric → how far a mean may be from the printed one; others have the usual
             ones of `hbr.evaluation.papers`.
         against: the method that the others are compared with, picture by picture; by default the

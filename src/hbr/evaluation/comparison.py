@@ -1,4 +1,4 @@
-"""Our numbers beside a paper's: the difference, and a verdict that says when there is none."""
+"""Our numbers compared with a paper's: the difference and a verdict."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def compare(
         )
     table = paper_table(paper)
     columns = run.layout.columns
-    # those of another paper, which stood beside before, go
+    # numbers of another paper, compared before, are removed
     own_methods = [m for m in run.methods if m.run or _has_any(table, m.name, columns)]
     names = {method.name for method in own_methods}
     others = [

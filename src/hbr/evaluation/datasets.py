@@ -1,4 +1,4 @@
-"""A data set's files as they are: pairs by stem, which edition the LQ is, or LQ made of HQ."""
+"""The files of a data set: pairs by stem, the edition of the LQ files, or LQ generated from HQ."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class DataSetFiles:
     """The pictures of a data set.
 
     Attributes:
-        info: what it was found to be.
-        lq: stem → what methods see.
+        info: its description.
+        lq: stem → input of the methods.
         hq: stem → reference; None where there are none.
-        failed: stem → why there is nothing to restore.
-        warnings: what a reader must know, a line each.
+        failed: stem → reason why there is nothing to restore.
+        warnings: one line each.
     """
 
     info: DataSetInfo
@@ -43,19 +43,19 @@ def find_data_set(
     workers: int = 1,
     report: Report = lambda line: None,
 ) -> DataSetFiles:
-    """Find a data set's files; make its LQ if the benchmark says how.
+    """Find a data set's files, or generate its LQ if the benchmark has a recipe.
 
     Args:
         name: in tables.
         config: where it is.
-        made: folder for LQ that is made; what an earlier run made of the same HQ is kept.
-        workers: processes that make LQ.
-        report: takes lines about the progress.
+        made: folder for generated LQ; results of an earlier run for the same HQ are reused.
+        workers: processes that generate LQ.
+        report: called with lines about the progress.
 
     Raises:
         hbr.evaluation.pairing.PairingError: no folder, no pictures, two of one stem, or an LQ
             picture without HQ.
-        ConfigError: a file of checksums or a recipe cannot be used.
+        ConfigError: a checksum file or a recipe is invalid.
     """
     hq = None
     if config.hq is not None:
@@ -82,20 +82,20 @@ def _from_folder(
     editions = {
         edition: read_checksums(Path(file)) for edition, file in source.checksums.items() if file
     }
-    # a picture that cannot be read is no error here: methods fail on it, and say why
+    # an unreadable picture is not an error here: the methods fail on it and report the reason
     hashes = hash_files(lq, source.folder, unreadable="unreadable")
     edition = identify(hashes, editions, source.published)
     failed = {}
     warnings = [] if edition.comparable else [f"{name}: {edition.status}"]
     if hq is not None:
-        failed = {stem: f"{stem}: HQ has no LQ beside it" for stem in sorted(hq.keys() - lq.keys())}
+        failed = {stem: f"{stem}: HQ has no matching LQ" for stem in sorted(hq.keys() - lq.keys())}
         lone = sorted(lq.keys() - hq.keys())
         if len(lone) == len(lq):
             raise ConfigError(
                 f"{name}: no stem in {display_name(source.folder)} is one in "
-                f"{display_name(config.hq)}; strip and strip_hq take endings off the names"
+                f"{display_name(config.hq)}; strip and strip_hq remove suffixes from the names"
             )
-        failed |= {stem: f"{stem}: LQ has no HQ beside it" for stem in lone}
+        failed |= {stem: f"{stem}: LQ has no matching HQ" for stem in lone}
         lq = {stem: path for stem, path in lq.items() if stem in hq}
     if failed:
         warnings.append(f"{name}: {len(failed)} pictures are not in both folders")

@@ -1,4 +1,4 @@
-"""Which edition of a data set's LQ files lies in a folder, by the hashes of the files."""
+"""Which edition of a data set's LQ files a folder contains, by file hashes."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def hash_files(
     Args:
         pictures: stem → file.
         folder: that they are below.
-        unreadable: stands in place of the hash of a file that cannot be read.
+        unreadable: replaces the hash of a file that cannot be read.
 
     Raises:
-        OSError: a file cannot be read, and nothing stands in its place.
+        OSError: a file cannot be read and there is no replacement.
     """
     found = {}
     for path in pictures.values():
@@ -79,8 +79,8 @@ def read_checksums(file: Path) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise ConfigError(
-                f"{display_name(file)}: line {number} is no checksum; `hbr benchmark pin` writes "
-                "such files"
+                f"{display_name(file)}: line {number} is not a checksum; `hbr benchmark pin` "
+                "writes such files"
             )
         found[match[2].removeprefix("./")] = match[1]
     if not found:
@@ -91,12 +91,12 @@ def read_checksums(file: Path) -> dict[str, str]:
 def identify(
     hashes: Mapping[str, str], editions: Mapping[str, Mapping[str, str]], published: str
 ) -> Edition:
-    """Say which edition the files are.
+    """Identify the edition of the files.
 
     Args:
         hashes: of the files that are there.
         editions: name → hashes of its files.
-        published: the edition whose numbers the paper prints.
+        published: the edition which the paper's numbers belong to.
     """
     listed = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
     checksum = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
@@ -106,17 +106,17 @@ def identify(
         return Edition(published, True, status, checksum)
     if matches:
         of = f"the LQ files are those of the edition {matches[0]!r}"
-        known = f", not of {published!r}, whose numbers the paper prints" if published else ""
+        known = f", not of {published!r}, which the paper's numbers belong to" if published else ""
         return Edition(matches[0], False, of + known, checksum)
     if published in editions:
         status = _mismatch(hashes, editions[published], published)
     else:
-        status = "it is not known which edition the LQ files are; no checksums were given"
+        status = "the edition of the LQ files is unknown; no checksums were given"
     return Edition(None, False, status, checksum)
 
 
 def _mismatch(hashes: Mapping[str, str], pinned: Mapping[str, str], name: str) -> str:
-    """How the files differ from an edition, with the first of each kind."""
+    """How the files differ from an edition, naming the first of each kind."""
     other = sorted(n for n in hashes.keys() & pinned.keys() if hashes[n] != pinned[n])
     missing, extra = sorted(pinned.keys() - hashes.keys()), sorted(hashes.keys() - pinned.keys())
     kinds = (("differ", other), ("are missing", missing), ("are not in it", extra))

@@ -1,4 +1,4 @@
-"""Pairs of pictures → a row for each, and means that say how sure they are."""
+"""Pairs of pictures → a row for each, and means that say their confidence intervals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EvaluateConfig:
         batch: pictures that are read, and given to a metric, at once; None takes one, or eight on
             a GPU.
         device: where networks run: "cpu", "cuda", "cuda:N".
-        weights: folder of weights; None is where hbr looks by itself.
+        weights: folder of weights; None searches hbr's default locations.
         people: COCO file with the people in the references, for the metrics of people.
         pose: ONNX file that finds key points in restored pictures, for the one that needs them.
     """
@@ -112,7 +112,7 @@ class MetricSummary:
         low, high: ends of the bootstrap's 95 % interval; None where there is none.
         n: pictures that went into it.
         failed: pictures that should have, and did not.
-        error: why there is no value at all.
+        error: why there is no value.
     """
 
     metric: str
@@ -126,13 +126,13 @@ class MetricSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation has found.
+    """The result of an evaluation.
 
     Attributes:
         metrics: id → row of the table of metrics, with the versions that were loaded.
-        rows: a pair each, in the order of the stems; pairs left out are among them.
+        rows: one per pair, in the order of the stems, including skipped pairs.
         summaries: id → the number for the whole.
-        warnings: what a reader must know, a line each.
+        warnings: one line each.
         unavailable: id → one line, of those that could not be loaded; among the warnings too.
     """
 
@@ -144,7 +144,7 @@ class Evaluation:
 
     @property
     def failed(self) -> int:
-        """Pairs with something missing that was asked for."""
+        """Pairs for which a requested value is missing."""
         return sum(bool(row.error or row.errors) and not row.skipped for row in self.rows)
 
     @property
@@ -154,10 +154,10 @@ class Evaluation:
 
 
 class UnavailableError(MetricError):
-    """Not one of the metrics can be computed; `reasons` has a line for each id."""
+    """None of the metrics can be computed; `reasons` has one line for each id."""
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
-        """Say all reasons."""
+        """Join the reasons into one message."""
         super().__init__("; ".join(reasons.values()))
         self.reasons = dict(reasons)
 
@@ -171,7 +171,7 @@ def evaluate(
     resume: bool = True,
     progress: PairProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Measure every pair; a bad one costs only itself.
+    """Measure every pair; an error affects only its own pair.
 
     Args:
         pairs: of `hbr.evaluation.pairing.pair`.
@@ -180,7 +180,7 @@ def evaluate(
             metric, so that nothing in it can be stale. Values are added to it as they come.
         statistics: a folder that keeps what metrics over folders know of the restored pictures,
             under their content.
-        resume: take what is in `kept`; otherwise it is begun anew.
+        resume: reuse the values in `kept`; otherwise the file is started again.
         progress: called with the number of pairs that are done, and of all; then, for metrics
             over folders, with that of the pictures of each folder.
 

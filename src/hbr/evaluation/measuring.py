@@ -66,16 +66,16 @@ class MeasureConfig:
 
 @dataclass(kw_only=True)
 class Measured:
-    """What was found of one pair.
+    """The results for one pair.
 
     Attributes:
         pair: the files.
         values: metric id → number, always finite.
         errors: metric id → one line.
         error: one line if the pair could not be measured at all.
-        notes: what was done about the pair that one should know: resized, grey.
-        skipped: left out by request; `error` says why.
-        key: hash of the content of both files and of how they are compared; empty if unreadable.
+        notes: notes about the comparison: resized, grey.
+        skipped: skipped on request; `error` gives the reason.
+        key: hash of both files' contents and of the comparison settings; empty if unreadable.
         known: metric ids whose values come from an earlier run.
     """
 
@@ -90,7 +90,7 @@ class Measured:
 
 
 def version_of(info: MetricInfo) -> str:
-    """What a kept value is filed under: it changes whenever the metric's numbers do."""
+    """The cache key of a value: it changes whenever the metric's numbers do."""
     return f"{info.id}@{info.implementation}-{info.version}"
 
 
@@ -101,7 +101,7 @@ class Availability:
     Attributes:
         infos: id → its row as it was loaded: the version then names the package and the weights
             that its numbers depend on.
-        unavailable: id → one line that says why not.
+        unavailable: id → the reason, in one line.
         warnings: lines about the annotations of people.
     """
 
@@ -133,7 +133,7 @@ def as_row(measured: Measured, metrics: Mapping[str, MetricInfo]) -> dict[str, A
 
 @dataclass
 class _Loaded:
-    """A pair in memory, on its way through the metrics."""
+    """A pair in memory."""
 
     measured: Measured
     restored: Photo
@@ -141,10 +141,10 @@ class _Loaded:
 
 
 class Measurer:
-    """The metrics, loaded once, and what computes them on pairs."""
+    """Computes metrics, which are loaded once, on pairs."""
 
     def __init__(self, config: MeasureConfig, known: Path | None) -> None:
-        """Load what can be loaded; what cannot is told by `available`.
+        """Load the available metrics; `available` lists those that cannot be loaded.
 
         Args:
             config: what to compute.
@@ -168,7 +168,7 @@ class Measurer:
         self._how = f"size {config.size}, {self._people.digest if self._people else 'no people'}"
 
     def __call__(self, pairs: Sequence[PicturePair]) -> list[Measured]:
-        """Measure pairs, those of one size as one batch; a bad one costs only itself."""
+        """Measure pairs, batched by size; an error affects only its own pair."""
         loaded: list[_Loaded] = []
         out: list[Measured] = []
         for pair in pairs:
@@ -189,7 +189,7 @@ class Measurer:
         return out
 
     def _read(self, measured: Measured) -> _Loaded | None:
-        """Both pictures; None where nothing is left to compute."""
+        """Both pictures; None if nothing is left to compute."""
         pair = measured.pair
         files = [pair.restored] if pair.reference is None else [pair.restored, pair.reference]
         contents = [_content(file) for file in files]
@@ -277,7 +277,7 @@ class Measurer:
             if math.isfinite(score):
                 batch[i].measured.values[name] = score
             elif metric.info.kind == "person" and math.isnan(score):
-                batch[i].measured.notes.append(f"{name}: nobody to measure it on")
+                batch[i].measured.notes.append(f"{name}: no person to measure")
             else:
                 batch[i].measured.errors[name] = f"{name} gives {score} on this picture"
 
@@ -306,7 +306,7 @@ class _People:
             self.digest += f", pose {sha256(config.pose)}"
 
     def __call__(self, info: MetricInfo, items: Sequence[_Loaded]) -> dict[str, Any]:
-        """The arguments of a metric of people beside the pictures."""
+        """The additional arguments of a person metric."""
         people = [self._of(item.measured.pair) for item in items]
         if "restored keypoints" not in info.needs:
             return {"people": people}

@@ -142,12 +142,12 @@ def pair(
     missing: Policy = "error",
     extra: Policy = "error",
 ) -> Pairing:
-    """Put every restored picture beside the reference of its stem.
+    """Pair every restored picture with the reference of the same stem.
 
     Args:
         restored: stem → file, as of `find_pictures`.
         reference: the same of the references; None where metrics need none.
-        missing: a reference without restored picture is an error, or left out and told.
+        missing: a reference without a restored picture is an error, or is skipped and reported.
         extra: the same of a restored picture without reference.
 
     Raises:

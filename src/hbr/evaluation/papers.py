@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hbr.config import ConfigError
 
-# As printed → the metric's id. What is not here is no target, as a column printed wrong.
+# Printed name → metric id. Columns that are not listed, such as misprinted ones, are not compared.
 _COLUMNS = {
     "BRISQUE": "brisque",
     "CLIPIQA": "clipiqa",
@@ -27,7 +27,7 @@ _COLUMNS = {
     "TOPIQ": "topiq-fr",
 }
 
-# How far a mean may be from the printed one. Where nothing stands here, 1 % of the printed value:
+# Tolerance of a mean to the printed value. The default is 1 % of the printed value:
 # more than rounding and other versions of libraries make, less than methods differ by.
 TOLERANCES = {"psnr-y": 0.05, "ssim-y": 0.002}
 _RELATIVE = 0.01
@@ -68,7 +68,7 @@ class PaperTable:
         name: as in a benchmark's `paper`.
         source: the paper.
         notes: what to know before comparing.
-        rows: what stands in its rows.
+        rows: what the rows are.
         methods: those that it has; empty where its rows are data sets.
         values: (method, data set, metric id) → number; the method is "" where rows are data sets.
     """
@@ -83,7 +83,7 @@ class PaperTable:
     def value(self, method: str, data_set: str, metric: str) -> float | None:
         """The printed number; None if the table has no such cell.
 
-        Papers do not say whose code a metric is, so that it stands beside pyiqa's too.
+        Papers do not name the implementation of a metric, so pyiqa's is compared too.
         """
         metric = metric.removeprefix("pyiqa-")
         row = "" if self.rows == "data sets" else method

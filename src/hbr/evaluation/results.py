@@ -34,7 +34,7 @@ class PictureRow:
         stem: of the picture; it may have `/` in it.
         values: metric id → number, always finite. Metrics over a whole folder are not here.
         errors: metric id → one line, for what could not be computed.
-        error: one line if there is no picture to measure: the method failed on it, or a file is
+        error: one line if there is nothing to measure: the method failed on it, or a file is
             missing or cannot be read. `values` is empty then.
         lq, restored, reference: the files, to be resolved by `BenchmarkRun.path`; None where there
             is none.
@@ -122,7 +122,7 @@ class DataSetInfo:
         edition: of the LQ files: the name of the list of checksums that they match, or how they
             were made here ("real-esrgan, seed 0"); None if they are not known.
         status: whether the LQ files are those that they should be, in one line.
-        comparable: the LQ files are the published ones, so that papers' numbers can stand beside.
+        comparable: the LQ files are the published ones, so the paper's numbers are comparable.
         checksum: SHA-256 over the names and hashes of all LQ files.
     """
 
@@ -169,7 +169,7 @@ class TableLayout:
 
     Attributes:
         caption: the line above it.
-        rows: what stands in the rows; the columns are the metrics, grouped by the other one.
+        rows: what the rows are; the columns are the metrics, grouped by the other one.
         columns: data set → metric ids, in order; only these have cells.
         decimals: metric id → digits after the point; others have 4.
         notes: lines below it.
@@ -200,9 +200,9 @@ class BenchmarkRun:
         cells: numbers of the table; by data set, then method, then metric. Methods of the paper
             that were not run have cells too, of verdict `not run`.
         differences: each method against the first.
-        paper: whose numbers stand beside, as a citation; empty if none do.
+        paper: citation of the published numbers shown for comparison; empty if there are none.
         paper_table: the name of that table, as `osdhuman.table2_methods`.
-        warnings: what a reader must know, a line each.
+        warnings: one line each.
         version: of hbr.
         commit: of the source, if it is a checkout.
         machine: processor, system, versions of libraries.

@@ -1,4 +1,4 @@
-"""The folder that a run of a benchmark writes into: whose it is, and names in it."""
+"""The output folder of a benchmark run, and the names in it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hbr.files import write_text
 
 
 def open_folder(benchmark: Benchmark, out: Path, *, resume: bool) -> None:
-    """Make the folder of the run, or see that it is this benchmark's.
+    """Create the run's folder, or check that it belongs to this benchmark.
 
     Raises:
-        ConfigError: it holds something else, or a run that is not to be gone on with.
+        ConfigError: it contains something else, or a run while `resume` is false.
     """
     file = out / "benchmark.json"
     if out.exists() and not out.is_dir():
@@ -29,7 +29,7 @@ def open_folder(benchmark: Benchmark, out: Path, *, resume: bool) -> None:
         if found != benchmark.name:
             raise ConfigError(f"{out}: holds a run of {found!r}; choose another output")
         if not resume:
-            raise ConfigError(f"{out}: holds a run already; --resume goes on with it")
+            raise ConfigError(f"{out}: already contains a run; --resume continues it")
     elif out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out}: holds other files; choose an empty folder, or a new one")
     values = {"name": benchmark.name, "config": to_dict(benchmark.config)}
@@ -37,7 +37,7 @@ def open_folder(benchmark: Benchmark, out: Path, *, resume: bool) -> None:
 
 
 def folder_name(name: str) -> str:
-    """A folder for a data set or method, other ones for names that differ in other signs only."""
+    """A unique folder name for a data set or method."""
     plain = re.sub(r"[^A-Za-z0-9.+-]", "_", name).strip(".") or "_"
     if plain == name:
         return plain
@@ -45,6 +45,6 @@ def folder_name(name: str) -> str:
 
 
 def below(path: Path, folder: Path) -> Path:
-    """A path as it is named below a folder; absolute where it is not below it."""
+    """A path relative to a folder; absolute if it is outside."""
     path, folder = path.absolute(), folder.absolute()
     return path.relative_to(folder) if path.is_relative_to(folder) else path

@@ -1,4 +1,4 @@
-"""How sure a mean is: the percentile bootstrap (Efron 1979), seeded, for means and differences."""
+"""Confidence intervals of means and differences: the seeded percentile bootstrap (Efron 1979)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, and the interval that it lies in with a confidence of 95 %.
+    """A mean and its 95 % confidence interval.
 
     Attributes:
         mean: of the numbers.
@@ -71,8 +71,8 @@ def paired_difference(
 ) -> Mean | None:
     """The mean of `values` − `others` over the pictures in both; None if there are none.
 
-    Pictures differ far more than methods do, so that intervals of two means overlap where the
-    difference on the same pictures is sure.
+    Pictures differ much more than methods do, so the intervals of two means may overlap although
+    the difference on the same pictures is significant.
 
     Args:
         values, others: stem → number.

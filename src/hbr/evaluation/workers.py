@@ -1,4 +1,4 @@
-"""Pairs to worker processes and back: in order, with little in memory, and past a worker's death.
+"""Measures pairs in worker processes: in order, with bounded memory, surviving a worker's death.
 
 The process that runs this loads no torch; the workers (`hbr.evaluation.measuring`) do.
 """
@@ -35,8 +35,8 @@ def measure_all(
 ) -> Iterator[Result]:
     """Measure every pair; results come in the order of the pairs, a batch at a time.
 
-    A batch whose worker dies is measured again, one pair at a time; only a pair whose process dies
-    once more is lost.
+    A batch whose worker dies is measured again one pair at a time; only a pair whose process dies
+    again is lost.
 
     Args:
         pairs: what to measure.
@@ -67,7 +67,7 @@ def _one_by_one(worker: Callable[[], Callable[[PairChunk], Result]], chunk: Pair
         if isinstance(result, WorkerDied):
             (pair,) = result.item
             line = (
-                f"{pair.restored.name}: the process that measured it was ended, by want of memory?"
+                f"{pair.restored.name}: the process that measured it died, possibly out of memory"
             )
             found.append(Measured(pair=pair, error=line))
         else:

@@ -126,7 +126,7 @@ def test_a_folder_of_results(lq: Photos, tmp_path: Path) -> None:
 def test_folders_that_cannot_be_read(lq: Photos, tmp_path: Path) -> None:
     with pytest.raises(MethodError, match="is not a folder of results"):
         build_method(ResultsFolderConfig(folder=tmp_path / "gone")).run(lq, tmp_path / "out")
-    with pytest.raises(MethodError, match="where the results lie already"):
+    with pytest.raises(MethodError, match="already contains the results"):
         build_method(ResultsFolderConfig(folder=tmp_path)).run(lq, tmp_path)
 
 

@@ -413,7 +413,7 @@ def test_several_results_for_one_input(repo: Path, peer: Peer, lq: Photos, tmp_p
     [
         ({"python": "no-such-python"}, "python is 'no-such-python', which is not there"),
         ({"python": "."}, "a folder without an interpreter"),
-        ({"repo": Path("gone")}, "repo is 'gone', which is no folder; pip install it"),
+        ({"repo": Path("gone")}, "repo is 'gone', which is not a folder; pip install it"),
         ({"needs": ("weights/x.pth",)}, "x.pth is missing; pip install it"),
         ({"command": ("./no-such-program", "{input}", "{output}")}, "cannot be started"),
     ],
@@ -473,9 +473,9 @@ def test_the_results_of_another_method_are_left_alone(
     with pytest.raises(MethodError, match=r"other: seed"):
         peer(seed=8).run(lq, out)
     (out / LEDGER).unlink()
-    with pytest.raises(MethodError, match=r"a\.png is there, but no ledger"):
+    with pytest.raises(MethodError, match=r"a\.png exists, but no ledger"):
         peer().run(lq, out)
-    with pytest.raises(MethodError, match=r"a\.png is there, but no ledger"):
+    with pytest.raises(MethodError, match=r"a\.png exists, but no ledger"):
         peer().run(lq, out, resume=False)
 
 

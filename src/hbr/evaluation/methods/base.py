@@ -53,7 +53,7 @@ class Method(Protocol):
         resume: bool = True,
         report: Report = lambda line: None,
     ) -> MethodOutcome:
-        """Restore every input that is not there yet; a bad one costs only itself.
+        """Restore every input that has no result yet; a failure affects only its own input.
 
         Args:
             inputs: stem → photo. A stem may have `/` in it, for sub-folders.
@@ -61,9 +61,9 @@ class Method(Protocol):
                 `ledger.jsonl`, from which a later run knows what is done, and a folder `.work`.
             resume: keep what an earlier run of the same method made of the same inputs; else all
                 is made anew.
-            report: takes lines about the progress.
+            report: called with lines about the progress.
 
         Raises:
             MethodError: the method cannot run at all, or `out` holds another method's results.
-            KeyboardInterrupt: as it came; what is done is kept.
+            KeyboardInterrupt: re-raised; finished work is kept.
         """

@@ -109,10 +109,10 @@ class ProgramSpec:
         workdir: where it runs: "repo", or "run", the folder of the run, for programs that write
             below the folder that they are in.
         values: further placeholders and their defaults; an empty one must be given. Those above but
-            {python} may stand in them.
+            {python} may be used in them.
         needs: files and folders, placeholders allowed, that must be there before it starts;
             relative ones are below the repository.
-        factor: how much the program enlarges; None if {upscale} tells it.
+        factor: the program's fixed scale factor; None if {upscale} sets it.
         name: as in the tables.
         paper: where it was published.
         url: its home.
@@ -175,10 +175,10 @@ class ProgramConfig:
         repo: the folder that it was cloned into.
         values: the program's own placeholders.
         args: words put behind the command.
-        env: environment variables, beside those there are.
+        env: additional environment variables.
         input: how a program of a fixed factor is fed; see the head of this module.
         scale: size of the result over the input's.
-        upscale: what {upscale} stands for; null is `scale`. A program is then fed as one of this
+        upscale: the value of {upscale}; null is `scale`. A program is then fed as one of this
             fixed factor.
         resize: take results of another size than expected too, if the proportions are right to
             2 %, and resize them (antialiased bicubic); otherwise they are failures.
@@ -226,7 +226,7 @@ class ProgramConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultsFolderConfig:
-    """Results that somebody has made already.
+    """Existing results.
 
     Attributes:
         folder: where they are.

@@ -1,4 +1,4 @@
-"""A folder of results that somebody has made; and how any results are found by their names."""
+"""A folder of existing results, and how results are found by name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FolderMethod:
             raise MethodError(f"{display_name(config.folder)} is not a folder of results")
         if out.resolve() == config.folder.resolve():
             raise MethodError(
-                f"{display_name(out)} is where the results lie already; give another folder to "
+                f"{display_name(out)} already contains the results; give another folder to "
                 "write the checked ones to"
             )
 
@@ -67,7 +67,7 @@ def find_result(folder: Path, patterns: tuple[str, ...], names: Mapping[str, str
         folder: where to look.
         patterns: below `folder`, with placeholders for `names`; `*` matches anything, `.*` at the
             end only a suffix, so that `a.*` does not take `a.b.png`.
-        names: what the placeholders stand for.
+        names: values of the placeholders.
 
     Raises:
         FileNotFoundError: none; its strerror says where it was looked for.

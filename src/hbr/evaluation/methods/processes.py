@@ -1,6 +1,6 @@
 """Somebody else's program as a process: its environment, its time limit, its end.
 
-Whatever it started ends with it: it runs as a group of its own, and what has left the group is
+Its child processes end with it: it runs in its own process group, and what has left the group is
 found as its descendants while it still runs.
 """
 
@@ -139,7 +139,7 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits, look: Callable[[], 
 def end_orphan(record: Path) -> bool:
     """End the program that a killed run of hbr left behind, if it still runs.
 
-    The process is told by its number and by the time it was started at, so that another one that
+    The process is identified by its PID and start time, so that another one that
     has the number by now is left alone.
     """
     try:
@@ -165,7 +165,7 @@ def find_python(text: str) -> list[str]:
     if text.startswith("conda:"):
         conda = os.environ.get("CONDA_EXE") or shutil.which("conda")
         if not conda:
-            raise MethodError(f"python is {text!r}, but there is no conda on the PATH")
+            raise MethodError(f"python is {text!r}, but conda is not on the PATH")
         name = text.removeprefix("conda:")
         return [conda, "run", "--no-capture-output", "-n", name, "python"]
     path = Path(text).expanduser()

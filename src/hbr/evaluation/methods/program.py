@@ -1,6 +1,6 @@
 """External programs as methods: nothing they say is trusted, only the files they leave.
 
-The folder `.work` beside the results holds a folder for each start (`run-001`, with `input` and
+The folder `.work` next to the results contains a folder for each start (`run-001`, with `input` and
 `output`, removed once the results are taken over) and its log (`run-001.log`, kept). Inputs carry
 names of equal length that are made of a hash, so that no name begins with another's, none has a
 dot or a blank in it, and what an earlier start left can only be the same method's result of the
@@ -104,7 +104,7 @@ class ProgramMethod:
         find_python(self.config.python)
         install = f"; {' '.join(self.spec.install.split())}" if self.spec.install else ""
         if not self._repo.is_dir():
-            raise MethodError(f"repo is {str(self.config.repo)!r}, which is no folder{install}")
+            raise MethodError(f"repo is {str(self.config.repo)!r}, which is not a folder{install}")
         for path in needed_paths(self.spec, self.config, self._repo):
             if not path.exists():
                 raise MethodError(f"{display_name(path)} is missing{install}")

@@ -1,4 +1,4 @@
-"""The table of external programs (`programs.yaml`), and how a command line comes about."""
+"""The table of external programs (`programs.yaml`), and how a command line is built."""
 
 from __future__ import annotations
 

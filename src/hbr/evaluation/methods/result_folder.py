@@ -21,7 +21,7 @@ from hbr.version import __version__
 LEDGER = "ledger.jsonl"
 WORK = ".work"
 
-# Where something lies and how long it may take do not change what it makes.
+# Locations and time limits do not affect the results.
 _IMMATERIAL = (
     *("file", "folder", "python", "repo", "env"),
     *("start_seconds", "image_seconds", "quiet_seconds", "attempts", "at_once"),
@@ -47,7 +47,7 @@ class ResultFolder:
 
         Args:
             out: the folder.
-            method: plain values that tell this method from every other, see `identity`.
+            method: plain values that identify this method, see `identity`.
             inputs: stem → photo.
             resume: keep what is there.
 
@@ -83,14 +83,14 @@ class ResultFolder:
             strange = [s for s in inputs if self.target(s).exists()]
             if strange:
                 raise MethodError(
-                    f"{display_name(self.target(strange[0]))} is there, but no {LEDGER} tells how "
+                    f"{display_name(self.target(strange[0]))} exists, but no {LEDGER} records how "
                     "it came about; give another folder, or read it as a folder of results"
                 )
         elif resume and found[1] and found[0] != dict(method):
             what = ", ".join(_differences(found[0], method))
             raise MethodError(
                 f"{display_name(out)} holds the results of another method (other: {what}); "
-                "give another folder, or delete this one to have them made anew"
+                "give another folder, or delete this one to compute them again"
             )
         elif resume and found[1]:
             self._done, self._made_with = found[1:]
@@ -107,7 +107,7 @@ class ResultFolder:
 
     @property
     def method_digest(self) -> str:
-        """A hash of all that tells this method from every other."""
+        """A hash that identifies this method."""
         return hashlib.sha256(json.dumps(self._method, sort_keys=True).encode()).hexdigest()
 
     def to_do(
@@ -165,7 +165,7 @@ class ResultFolder:
         return MethodOutcome(restored, dict(failed), seconds, provenance)
 
     def _read(self) -> _Told | None:
-        """The method, the results and their environments; None if there is no ledger."""
+        """The method, the results and their environments; None without a ledger."""
         if not self._file.exists():
             return None
         rows = list(read_rows(self._file))
@@ -216,7 +216,7 @@ def run_each(
 
 
 def identity(config: Any, **more: Any) -> dict[str, Any]:
-    """What tells a method from every other: its configuration, and what it was loaded from."""
+    """What identifies a method: its configuration, and what it was loaded from."""
     kept = {k: v for k, v in to_dict(config).items() if k not in _IMMATERIAL}
     plain: dict[str, Any] = json.loads(json.dumps({**kept, **more}))
     return plain

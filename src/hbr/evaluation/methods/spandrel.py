@@ -162,7 +162,7 @@ def load_network(file: Path, device: str = "auto", dtype: str = "auto") -> Spand
         dtype: "auto" (float32), or a precision that the architecture takes.
 
     Raises:
-        MethodError: spandrel is not installed, or this is no file that it makes an RGB image
+        MethodError: spandrel is not installed, or the file is not an RGB image
             network of.
     """
     spandrel = _import_spandrel()

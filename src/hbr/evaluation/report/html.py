@@ -98,7 +98,7 @@ def _differences(run: BenchmarkRun) -> list[dict[str, str]]:
                 "mean": number(d.mean, places, signed=True),
                 "interval": f"{low} to {high}",
                 "n": str(d.n),
-                "word": {True: "better", False: "worse", None: "not told apart"}[d.better],
+                "word": {True: "better", False: "worse", None: "not significant"}[d.better],
                 "tone": {True: "good", False: "bad", None: "quiet"}[d.better],
             }
         )

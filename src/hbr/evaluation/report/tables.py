@@ -39,7 +39,7 @@ class TableEntry:
     """One place of the table, in digits.
 
     Attributes:
-        cell: what stands there; None if the layout has no such number.
+        cell: the value; None if the layout has no such number.
         rank: best or second of its column, among what was measured; equals share it.
         mean: or a dash.
         interval: "low to high", or empty.
@@ -48,7 +48,7 @@ class TableEntry:
         verdict: in words for a reader; empty where there is nothing to compare.
         tone: `good`, `bad` or `quiet`, as the verdict.
         mark: ✓ or ✗, as the verdict; else empty.
-        note: what else must be known: pictures that failed, why there is no number.
+        note: further information: failed pictures, or why there is no number.
     """
 
     cell: Cell | None
@@ -82,7 +82,7 @@ class Table:
 
     @property
     def has_paper(self) -> bool:
-        """Whether any published number stands in it."""
+        """Whether it contains any published number."""
         return any(entry.paper for line in self.lines for entry in line.entries)
 
     @property

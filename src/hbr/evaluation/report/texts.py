@@ -152,7 +152,7 @@ def _differences(run: BenchmarkRun) -> str:
         places = digits(run, d.metric)
         mean = number(d.mean, places, signed=True)
         ends = f"{number(d.low, places, signed=True)} to {number(d.high, places, signed=True)}"
-        word = {True: "better", False: "worse", None: "not told apart"}[d.better]
+        word = {True: "better", False: "worse", None: "not significant"}[d.better]
         name = run.metric(d.metric).name
         rows.append([md(d.method), md(d.data_set), name, mean, ends, str(d.n), word])
     heads = ["method", "data set", "metric", "difference", "95 % interval", "pictures", ""]

@@ -1,6 +1,6 @@
 """From answers to figures: means, win rates, strengths, differences and agreement, with intervals.
 
-Every interval is 95 %, by percentiles of a bootstrap that draws raters and images anew, both with
+Every interval is 95 %, by percentiles of a bootstrap that resamples raters and images, both with
 replacement, an answer counting as often as its rater times its image was drawn (the pigeonhole
 bootstrap; Owen, Annals of Applied Statistics 1 (2007)). It is meant for statements about other
 raters and other images, and rather too wide than too narrow.
@@ -26,7 +26,7 @@ BLOCK = 100  # resamples at a time, so that memory stays flat
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and the ends of its 95 % interval; None where it cannot be told."""
+    """A number and the ends of its 95 % interval; None where it is undefined."""
 
     value: float | None
     low: float | None
@@ -97,7 +97,7 @@ class Agreement:
     Attributes:
         level: of α: ordinal for scores, nominal for choices.
         alpha: Krippendorff's α; of choices, chance is one half whatever the methods are called
-            and however often they win (Kendall's u is so, too). Its interval draws images anew,
+            and however often they win (Kendall's u is so, too). Its interval resamples images,
             not raters.
         units: images × methods (or pairs) with two answers or more.
         icc_single: ICC(2,1) of scores.

@@ -1,4 +1,4 @@
-"""A new study: folders paired by stem, every photo encoded anew under a random id."""
+"""A new study: folders paired by stem, every photo re-encoded under a random id."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class StudyPhotos:
 
     Attributes:
         methods: name → folder of restored photos.
-        lq: degraded photos to be shown beside; scaled (bicubic) to the size of the restored ones.
-        hq: undamaged photos to be shown beside.
+        lq: degraded photos to show for comparison; scaled (bicubic) to the restored size.
+        hq: undamaged photos to show for comparison.
         in_common: take only the stems that every folder has, instead of refusing.
         rules: what is taken off the names; nothing, by default.
         recursive: take the photos in sub-folders too.

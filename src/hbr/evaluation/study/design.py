@@ -190,7 +190,7 @@ def _with_repeats(trials: list[Trial], number: int, chance: random.Random) -> li
         for t in chance.sample(half, min(number, len(half)))
     ]
     out: list[Trial] = trials.copy()
-    # what is repeated lies before everything that is put in, so that its position stays
+    # repeated trials come before everything that is inserted, so that their position stays
     first = max(len(half), len(trials) - len(trials) // 3)
     for trial in again:
         places = range(first, len(out) + 1)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that stand for those of a page when the SVG is put into one; see `inline_svg`.
+# Placeholders for the colours of the page that embeds the SVG; see `inline_svg`.
 INK, QUIET, ACCENT = "#1d1f21", "#5e6266", "#1f5f8b"
 
 
 def draw(report: StudyReport) -> Figure:
     """Best method on top. Boxes: quartiles and the median of single scores; points: means.
 
-    Of choices, win rates stand on the left and Bradley–Terry strengths on the right. Lines through
+    For choices, win rates are on the left and Bradley–Terry strengths on the right. Lines through
     points are 95 % intervals.
     """
     from matplotlib.figure import Figure

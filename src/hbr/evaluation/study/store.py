@@ -1,4 +1,4 @@
-"""A study on disk: one SQLite file with the design and the answers, and the images beside it.
+"""A study on disk: one SQLite file with the design and the answers, next to the images.
 
 Each answer is committed before it is confirmed, in write-ahead mode with full syncing: what a rater
 has seen confirmed is there after a kill and after a power cut. Nothing that leaves here for the
@@ -53,7 +53,7 @@ CREATE TABLE answers (
 
 
 class StudyError(HbrError, ValueError):
-    """A study that cannot be made, opened or gone on with; the message says what to do."""
+    """A study cannot be created, opened or continued; the message says what to do."""
 
     http_status = 409
 
@@ -208,7 +208,7 @@ class Study:
                 (code,),
             ).fetchall()
         if not trials:
-            raise StudyError("no rater has this code; begin anew")
+            raise StudyError("no rater has this code; start again")
         open_ones = [row[1] for row in trials if row[4] is None]
         first_open = open_ones[0] if open_ones else len(trials)
         at = first_open if position is None else max(0, min(position, first_open))
@@ -298,7 +298,7 @@ class Study:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of its own from the start, so that two writers wait for one another."""
+        """An immediate transaction, so that two writers wait for each other."""
         with _connected(self.folder / DATABASE) as db:
             db.execute("BEGIN IMMEDIATE")
             try:

@@ -59,7 +59,7 @@ def as_html(report: StudyReport, picture: str) -> str:
 
 
 def as_markdown(report: StudyReport) -> str:
-    """Headings, tables and notes; the picture is beside it."""
+    """Headings, tables and notes; the plot is a separate file."""
     parts = [
         f"# {markdown_text(report.title)}",
         f"“{markdown_text(report.question)}”",
