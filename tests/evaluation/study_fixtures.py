@@ -1,6 +1,7 @@
 """Folders of photos, and a served study, for the tests of studies."""
 
 import json
+import secrets
 import subprocess
 import urllib.error
 import urllib.request
@@ -63,11 +64,16 @@ def post(url: str, path: str, **body: Any) -> Any:
         return error.code, json.load(error)
 
 
+def new_code() -> str:
+    """A code for a rater, 60 random bits that are easy to type."""
+    letters = [secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(12)]
+    return "-".join("".join(letters[i : i + 4]) for i in (0, 4, 8))
+
+
 def fill(study: Any, raters: int, seed: int = 0) -> None:
     """Raters who prefer the sharper photos, not always."""
     rng = np.random.default_rng(seed)
     truth = {name: 4.0 - radius for name, radius in METHODS.items()}
-    from hbr.evaluation.study.store import new_code
 
     for _ in range(raters):
         code = new_code()

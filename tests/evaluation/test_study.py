@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from study_fixtures import CODE, METHODS, fill, make_folders, methods_of
+from study_fixtures import CODE, METHODS, fill, make_folders, methods_of, new_code
 
 from hbr.evaluation.pairing import PairingError, StemRules
 from hbr.evaluation.study import (
@@ -21,7 +21,7 @@ from hbr.evaluation.study import (
     summarise,
     write_report,
 )
-from hbr.evaluation.study.store import PATIENCE_S, new_code
+from hbr.evaluation.study.store import PATIENCE_S
 from hbr.image import PhotoError
 
 

@@ -23,9 +23,6 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 Space = Literal["x0", "epsilon"]
 
-TIMESTEPS = (20, 980)
-"""t of the distillation is drawn from [low, high); that of the regularizer's loss from all."""
-
 
 def guided(conditional: Predict, unconditional: Predict, scale: float) -> Predict:
     """Classifier-free guidance: ε = ε_u + scale · (ε_c − ε_u) (Ho and Salimans 2022)."""

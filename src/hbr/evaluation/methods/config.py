@@ -24,8 +24,6 @@ from hbr.restoration.settings import RestoreSettings, TileChoice, check_scale
 Feed = Literal["full", "small"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-BASELINES = ("input", "bicubic", "nlm", "median")
-
 
 @dataclass(frozen=True, kw_only=True)
 class HbrConfig:

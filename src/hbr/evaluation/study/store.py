@@ -309,12 +309,6 @@ class Study:
             db.execute("COMMIT")
 
 
-def new_code() -> str:
-    """A code for a rater, 60 random bits that are easy to type."""
-    letters = [secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(12)]
-    return "-".join("".join(letters[i : i + 4]) for i in (0, 4, 8))
-
-
 def write_database(
     path: Path,
     config: StudyConfig,
