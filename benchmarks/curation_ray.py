@@ -16,7 +16,6 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from curation import Repeated, photos
@@ -24,7 +23,8 @@ from hbr.curation.config import CurationConfig, OutputConfig, SizeConfig
 from hbr.curation.engines.base import Engine
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.engines.ray import RayEngine
-from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
+from hbr.curation.pipeline.chunk import ChunkWork, Task
+from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.store import Store
 from hbr.processes import cores
 
@@ -34,18 +34,11 @@ def rate(engine: Engine, workers: int, count: int, source: Repeated, out: Path) 
     config = CurationConfig(size=SizeConfig(longer=128), output=OutputConfig((), "jpeg"), chunk=64)
     Store(out, config).create()
 
-    def chunks() -> Iterator[Chunk]:
-        waiting = []
-        for image in source:
-            waiting.append(Task.of(image))
-            if len(waiting) == config.chunk:
-                yield Chunk.of(waiting)
-                waiting = []
-
+    plan = write_plan(out / "plan.parquet", map(Task.of, source), config.chunk)
     began = time.perf_counter()
     moments = []
     images = 0
-    for done in engine.run(ChunkWork(config, out), chunks()):
+    for done in engine.run(ChunkWork(config, out), plan):
         images += done.images
         moments.append((time.perf_counter(), images))
     (first, before), (last, after) = moments[2 * workers - 1], moments[-1]

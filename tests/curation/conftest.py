@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from hbr.curation.config import (
     SharpnessConfig,
     SizeConfig,
 )
+from hbr.curation.pipeline.chunk import Task
+from hbr.curation.pipeline.plan import Plan, write_plan
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
 
 
@@ -103,6 +105,16 @@ def photo_file() -> Callable[..., bytes]:
 def listed() -> type[Listed]:
     """A source of images that are given one by one."""
     return Listed
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path) -> Callable[..., Plan]:
+    """A plan of images, this many in a chunk."""
+
+    def write(images: Iterable[SourceImage], size: int = 1) -> Plan:
+        return write_plan(tmp_path / "some.parquet", map(Task.of, images), size)
+
+    return write
 
 
 @pytest.fixture(scope="session")

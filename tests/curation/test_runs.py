@@ -22,9 +22,11 @@ from hbr.curation.config import BoxesConfig, CurationConfig, DetectorConfig, Spl
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
+from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.store import Store, latest_config
 from hbr.curation.record import CurationError, from_row
 from hbr.curation.runs.run import curate
+from hbr.curation.sources.base import Box, ImageRef, SourceImage
 from hbr.image import read_photo
 
 HERE = LocalEngine(workers=0)
@@ -391,10 +393,10 @@ def test_a_lost_worker_is_one_line(hbr_command, recipe, tmp_path) -> None:
 
 def test_two_runs_do_not_share_a_folder(photos, settings, tmp_path, listed) -> None:
     class Nested:
-        def run(self, work: ChunkWork, chunks):
+        def run(self, work: ChunkWork, plan):
             with pytest.raises(CurationError, match="another run works in it"):
                 curate(settings, tmp_path, engine=HERE, sources=[listed("a", [])])
-            yield from HERE.run(work, chunks)
+            yield from HERE.run(work, plan)
 
     curate(settings, tmp_path, engine=Nested(), sources=[listed("coco", photos[:3])])
 
@@ -406,6 +408,31 @@ def test_a_chunk_has_one_name_in_any_order(photos) -> None:
     assert Task.of(moved).id == tasks[0].id
     other = dataclasses.replace(photos[0], boxes=())
     assert Task.of(other).id != tasks[0].id
+
+
+def test_a_plan_gives_the_chunks_back_as_they_were(photos, tmp_path) -> None:
+    tasks = [Task.of(image, repeat) for repeat in (0, 1) for image in photos]
+    odd = ImageRef("/no/\udcff", 7, 9, "image", 3, ("default", "train", ""))
+    box = Box(float("-inf"), 0.1, 1e300, 2, "a \u2028 b", "head", 0.5, True, True, True)
+    tasks.append(Task.of(SourceImage("a", "b\\c", odd, None, 5, (box,), None, "ü", "why", 270)))
+    tasks.append(Task.of(SourceImage("a", "none", None, boxes=())))
+    plan = write_plan(tmp_path / "plan.parquet", iter(tasks), 3)
+    assert len(plan) == 33
+    chunks = list(plan)
+    assert [task for chunk in chunks for task in chunk.tasks] == tasks
+    assert [len(chunk.tasks) for chunk in chunks] == [3] * 32 + [2]
+    assert [chunk.id for chunk in chunks] == [Chunk.of(chunk.tasks).id for chunk in chunks]
+    assert pq.read_table(plan.path)["images"].to_pylist() == [3] * 32 + [2]
+    assert len(write_plan(tmp_path / "plan.parquet", iter(()), 3)) == 0
+
+
+def test_a_plan_takes_tasks_a_few_chunks_at_a_time(photos, tmp_path) -> None:
+    tasks = (Task.of(dataclasses.replace(photos[0], key=str(i))) for i in range(1000))
+    plan = write_plan(tmp_path / "plan.parquet", tasks, 2)
+    assert pq.read_metadata(plan.path).num_row_groups == 32
+    chunks = iter(plan)
+    assert next(chunks).tasks[1].image.key == "1"
+    assert len(list(chunks)) == 499
 
 
 def test_rejected_crops_can_be_looked_at(undisturbed, settings) -> None:

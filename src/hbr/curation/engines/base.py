@@ -1,24 +1,25 @@
-"""What an engine is: something that gets chunks done, here or elsewhere, with one function."""
+"""What an engine is: something that gets the chunks of a plan done, here or elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator
 from typing import Protocol
 
-from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork
+from hbr.curation.pipeline.chunk import ChunkDone, ChunkWork
+from hbr.curation.pipeline.plan import Plan
 
 
 class Engine(Protocol):
-    """Runs `work.open()` once in each worker, and what it gives on each chunk.
+    """Runs `work.open()` once in each worker, and what it returns on each chunk.
 
-    A chunk is done when its part is on disk; the engine only says so. It takes chunks from the
-    iterator no faster than it works, so that a source of millions never lies in memory.
+    A chunk is done when its part is on disk; the engine only says so. Chunks are read from the plan
+    no faster than they get done.
     """
 
-    def run(self, work: ChunkWork, chunks: Iterable[Chunk]) -> Iterator[ChunkDone]:
+    def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
         """Get chunks done, in any order.
 
-        Leaving the iterator before its end stops all workers; what they had begun is not done.
+        Closing the generator before its end stops all workers; what they had begun is not done.
 
         Raises:
             CurationError: a worker was lost.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
 from hbr.config import check
 from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork
+from hbr.curation.pipeline.plan import Plan
 from hbr.curation.pipeline.store import working
 from hbr.curation.record import CurationError
 from hbr.processes import WorkerDied, cores, pool_map
@@ -36,16 +37,16 @@ class LocalEngine:
         ok = self.memory is None or self.memory > 0
         check(ok, "memory", self.memory, "bytes, above 0")
 
-    def run(self, work: ChunkWork, chunks: Iterable[Chunk]) -> Iterator[ChunkDone]:
+    def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
         """See `hbr.curation.engines.base.Engine`."""
         if self.workers == 0:
             worker = None
-            for chunk in chunks:
+            for chunk in plan:
                 worker = worker or work.open()
                 yield worker(chunk)
             return
         results = pool_map(
-            partial(_open, work), chunks, workers=self.workers, memory=self.memory, ordered=False
+            partial(_open, work), plan, workers=self.workers, memory=self.memory, ordered=False
         )
         for done in results:
             if isinstance(done, WorkerDied):

@@ -1,13 +1,13 @@
 """The engine on many machines: Ray Data, with one actor for each core or each part of a GPU.
 
-Chunks, not pixels, travel: an actor gets the description of a chunk, does all its stages with its
+    read_parquet(plan) → map_batches(Worker, ActorPoolStrategy) → driver
+
+Chunks, not pixels, travel: an actor gets a row of the plan, does all stages of its images with its
 own detector and metrics, and writes its part into the run's folder, which all machines share. What
-comes back is what it counted.
-
-    sources → desk (an actor beside the driver) → hand_out → workers (actor pool) → driver
-
-The desk holds a chunk from when the source gave it until it is done, so that a chunk that was lost
-with a machine is handed out again, and nothing but those few chunks ever lies in memory.
+comes back is what it counted. Ray Data limits how much of the plan is read ahead, and does a chunk
+again that was lost with a worker or a machine, as often as it takes. Two things it cannot know are
+files in the run's folder: a part that is there already is not computed again, and a chunk whose
+workers died `_LIVES` times (`Store.begin`) is an error instead of another attempt.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hbr.config import check
 from hbr.curation.config import CurationConfig
-from hbr.curation.engines.ray_actors import Desk, Worker, hand_out
-from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork
-from hbr.curation.record import CurationError
+from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork, ChunkWorker
+from hbr.curation.pipeline.plan import Plan, read_chunk
+from hbr.curation.pipeline.store import Store, working
+from hbr.curation.record import ERRORS, CurationError
+from hbr.processes import THREADS, portable
 
 _IN_FLIGHT = 2  # chunks an actor has: the one it does and the next
+_LIVES = 3  # how many workers may be lost over one chunk
 _OBJECTS = 128 << 20  # bytes of a store of objects that is started here; chunks are small
 
 
@@ -66,7 +69,7 @@ class RayEngine:
         check(ok, "gpus", self.gpus, "a part of one, or whole ones")
         check(self.memory is None or self.memory > 0, "memory", self.memory, "bytes, above 0")
 
-    def run(self, work: ChunkWork, chunks: Iterable[Chunk]) -> Iterator[ChunkDone]:
+    def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
         """See `hbr.curation.engines.base.Engine`.
 
         Raises:
@@ -74,14 +77,15 @@ class RayEngine:
                 or one chunk took one worker after the other down.
         """
         needs = self._needs(work.config)
-        waiting = iter(chunks)
-        first = next(waiting, None)
-        if first is None:
+        if not len(plan):
             return
         work = dataclasses.replace(work, out=work.out.absolute())
         with _connected(self) as ray:
             try:
-                yield from self._flow(ray, work, needs, first, waiting)
+                for answer in _answers(ray, work, plan, needs, self._size(ray, needs)):
+                    if isinstance(answer, BaseException):
+                        raise answer
+                    yield answer
             except ray.exceptions.RayError as error:
                 raise CurationError(
                     f"Ray lost a worker again and again, or its cluster ({_last_line(error)}); "
@@ -99,42 +103,6 @@ class RayEngine:
             )
         gpus = float("cuda" in devices) if self.gpus is None else self.gpus
         return {"CPU": 1.0, "GPU": gpus, "memory": float(self.memory or 0)}
-
-    def _flow(
-        self,
-        ray: Any,
-        work: ChunkWork,
-        needs: dict[str, float],
-        first: Chunk,
-        rest: Iterator[Chunk],
-    ) -> Iterator[ChunkDone]:
-        """Feed the cluster, one chunk for each that is done."""
-        size = self._size(ray, needs)
-        ahead = (_IN_FLIGHT + 1) * size + 2
-        desk = _open_desk(ray)
-        results = _results(ray, desk, work, needs, size)
-        try:
-            given = done = 0
-            chunk: Chunk | None = first
-            while True:
-                while chunk is not None and given - done < ahead:
-                    desk.put.remote(given, pickle.dumps(chunk))
-                    given += 1
-                    chunk = next(rest, None)
-                    if chunk is None:
-                        desk.end.remote(given)
-                result = next(results, None)
-                if result is None:
-                    return
-                number, answer = result
-                desk.done.remote(number)
-                done += 1
-                if isinstance(answer, BaseException):
-                    raise answer
-                yield answer
-        finally:
-            results.close()
-            ray.kill(desk)  # workers that still have a chunk notice, and leave
 
     def _size(self, ray: Any, needs: dict[str, float]) -> int:
         """How many actors; there is room for them, at least for one."""
@@ -174,7 +142,7 @@ def _connected(engine: RayEngine) -> Iterator[Any]:
         options["num_cpus"] = engine.workers
     with _signals_kept():
         try:
-            _knock(address)
+            _probe(address)
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             ray.shutdown()
@@ -187,7 +155,7 @@ def _connected(engine: RayEngine) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _probe(address: str) -> None:
     """Look for somebody at HOST:PORT; Ray itself would go on looking for minutes.
 
     Raises:
@@ -215,35 +183,24 @@ def _signals_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _open_desk(ray: Any) -> Any:
-    """The desk, on the machine of the driver: they end together anyway."""
-    return ray.remote(Desk).options(num_cpus=0, label_selector=_here(ray)).remote()
-
-
-def _here(ray: Any) -> dict[str, str]:
-    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-
-
-def _results(
-    ray: Any, desk: Any, work: ChunkWork, needs: dict[str, float], size: int
-) -> Generator[tuple[int, Any], None, None]:
-    """Number of a chunk and what came of it: a `ChunkDone`, or an exception."""
+def _answers(
+    ray: Any, work: ChunkWork, plan: Plan, needs: dict[str, float], size: int
+) -> Iterator[ChunkDone | Exception]:
+    """What came of each chunk, as it gets done; closing the iterator ends the actors."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # each row is a block of its own, and goes on at once
     context.execution_options.preserve_order = False
+    # the newer reader lists files in tasks of one core, for which actors on all cores leave no room
+    context.use_datasource_v2 = False
+    # the plan is read beside the driver, on no core: there it cannot be lost without the driver
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     with ray.data.DataContext.current(context):
-        chunks = ray.data.from_items([0], override_num_blocks=1).map_batches(
-            hand_out,
-            fn_kwargs={"desk": desk},
-            batch_size=None,
-            num_cpus=0,
-            label_selector=_here(ray),
-        )
+        chunks = ray.data.read_parquet(str(plan.path), num_cpus=0, label_selector=here)
         answers = chunks.map_batches(
             Worker,
-            fn_constructor_args=(work, desk, Path.cwd(), sys.path),
+            fn_constructor_args=(work, Path.cwd(), sys.path),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
@@ -257,10 +214,65 @@ def _results(
             memory=needs["memory"] or None,
         )
         batches = answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in batches:
-        for row in batch.to_pylist():
-            if row["answer"]:
-                yield row["number"], pickle.loads(row["answer"])
+    with contextlib.closing(iter(batches)) as results:
+        for batch in results:
+            yield from map(pickle.loads, batch["answer"].to_pylist())
+
+
+class Worker:
+    """An actor that does chunks; it has its own detector and metrics."""
+
+    def __init__(self, work: ChunkWork, folder: Path, modules: list[str]) -> None:
+        os.environ.update(dict.fromkeys(THREADS, "1"))
+        sys.path += [path for path in modules if path not in sys.path]  # a tagger's, say
+        with contextlib.suppress(OSError):
+            os.chdir(folder)  # paths of the configuration count from there
+        self._work = work
+        self._store = Store(work.out, work.config)
+        self._lock = contextlib.ExitStack()
+        self._do: ChunkWorker | None = None
+
+    def __call__(self, batch: Any) -> Any:
+        """A row of the plan → a row with what came of it: a `ChunkDone`, or an exception."""
+        import pyarrow as pa
+
+        (row,) = batch.to_pylist()
+        try:
+            answer: ChunkDone | Exception = self._done(read_chunk(row["id"], row["tasks"]))
+        except Exception as error:
+            answer = portable(error)
+        return pa.table({"answer": pa.array([pickle.dumps(answer)], pa.binary())})
+
+    def _done(self, chunk: Chunk) -> ChunkDone:
+        if self._do is None:
+            self._check_folder()
+            self._lock.enter_context(working(self._work.out))
+        if self._store.begin(chunk.id) > _LIVES:
+            raise CurationError(
+                f"{_LIVES} workers were lost over the images from {chunk.tasks[0].image.id} to "
+                f"{chunk.tasks[-1].image.id}; what is done is kept, and the same command goes on "
+                "(fewer workers need less memory)"
+            )
+        self._do = self._do or self._work.open()
+        done = _read_done(self._store, chunk) or self._do(chunk)
+        self._store.end(chunk.id)
+        return done
+
+    def _check_folder(self) -> None:
+        if not (self._store.folder / "settings.json").exists():
+            raise CurationError(
+                f"{socket.gethostname()} does not see the run in {self._work.out}; the folder must "
+                "be shared, at the same path, by all machines of the cluster"
+            )
+
+
+def _read_done(store: Store, chunk: Chunk) -> ChunkDone | None:
+    """What a chunk came to whose worker was lost between its part and the answer."""
+    counts = store.counts(chunk.id)
+    if counts is None:
+        return None
+    errors = sum(n for (_, reason), n in counts.items() if reason in ERRORS)
+    return ChunkDone(chunk.id, len(chunk.tasks), errors, counts)
 
 
 def _last_line(error: BaseException) -> str:

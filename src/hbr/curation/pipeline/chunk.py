@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -141,31 +141,22 @@ class ChunkWorker:
         self._scorers, self._detect, self._tag = models.scorers, models.detect, models.tag
         self._costs: dict[str, tuple[int, float]] = {}
 
-    def __call__(self, chunk: Chunk, *, go_on: Callable[[], bool] = lambda: True) -> ChunkDone:
+    def __call__(self, chunk: Chunk) -> ChunkDone:
         """Do a chunk and write its part.
-
-        Args:
-            chunk: the images.
-            go_on: asked before each image and before writing; the worker leaves if it says no.
 
         Raises:
             OSError: the part cannot be written; nothing of it is there then.
-            InterruptedError: `go_on` said no.
         """
         self._costs = {}
         rows: list[tuple[Record, str, bytes | None]] = []
         errors, trouble = 0, ""
         for group in self._groups(chunk.tasks):
-            if not go_on():
-                raise InterruptedError("nobody waits for this chunk any more")
             for task, record, crop in self.records(group):
                 rows.append((record, task.id, crop))
                 if record.reason in ERRORS:
                     errors += 1
                     trouble = f"{task.image.id} ({record.reason}: {record.detail})"
         began = time.process_time()
-        if not go_on():
-            raise InterruptedError("nobody waits for this chunk any more")
         self._store.write_part(chunk.id, rows)
         self._spend("write", len(rows), began)
         counts = count(record for record, _, _ in rows)

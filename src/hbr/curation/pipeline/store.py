@@ -1,6 +1,8 @@
 """What a run has done so far, on disk: a part for each chunk of images, whole or not there.
 
     OUT/work/config.json                     the configuration of the latest run
+    OUT/work/SETTINGS/plan.parquet           the chunks that are to be done, while they are
+    OUT/work/SETTINGS/attempts/CHUNK         a byte for each worker of a cluster that began it
     OUT/work/SETTINGS/parts/CHUNK.parquet    the chunk's rows; its being there means done
     OUT/work/SETTINGS/crops/CHUNK.bin        the files of its crops, one after the other
     OUT/work/SETTINGS/costs.jsonl            what each chunk cost, by stage
@@ -16,15 +18,16 @@ import contextlib
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hbr.config import from_dict
 from hbr.curation.config import CurationConfig, per_image_settings, plain
-from hbr.curation.record import CurationError, Record, from_row, schema, to_row
+from hbr.curation.record import Counts, CurationError, Record, schema, to_row
 from hbr.errors import one_line
 from hbr.files import file_lock, remove_parts, replacing, write_text
 from hbr.ledger import Ledger, read_rows
@@ -77,6 +80,11 @@ class Store:
         return cls(out, latest_config(out))
 
     @property
+    def plan(self) -> Path:
+        """The file of the plan of the run."""
+        return self.folder / "plan.parquet"
+
+    @property
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
@@ -87,9 +95,11 @@ class Store:
 
         To be called by one process, while no other works here (`alone`).
         """
-        for name in ("parts", "crops"):
+        for name in ("parts", "crops", "attempts"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             remove_parts(self.folder / name)
+        for path in (self.folder / "attempts").iterdir():
+            path.unlink()
         done = {path.stem for path in self.parts()}
         for path in (self.folder / "crops").glob("*.bin"):
             if path.stem not in done:
@@ -132,6 +142,26 @@ class Store:
                     file.writelines(crops)
             with replacing(self.folder / "parts" / f"{chunk}.parquet") as part:
                 part.write_bytes(buffer.getbuffer())
+
+    def begin(self, chunk: str) -> int:
+        """How many workers have begun with a chunk, this one included, and not ended with it."""
+        with (self.folder / "attempts" / chunk).open("ab") as file:
+            file.write(b".")
+            return file.tell()
+
+    def end(self, chunk: str) -> None:
+        """Forget who began with a chunk, which is done."""
+        (self.folder / "attempts" / chunk).unlink(missing_ok=True)
+
+    def counts(self, chunk: str) -> Counts | None:
+        """(stage, reason) → rows of a chunk that is done; None if it is not."""
+        import pyarrow.parquet as pq
+
+        path = self.folder / "parts" / f"{chunk}.parquet"
+        if not path.exists():
+            return None
+        table = pq.read_table(path, columns=["stage", "reason"], memory_map=False)
+        return Counter((row["stage"], row["reason"]) for row in table.to_pylist())
 
     def forget(self, reasons: Collection[str]) -> None:
         """Remove the rows that stopped for these reasons, so that their images are done again."""
@@ -278,10 +308,3 @@ def alone(out: Path) -> Iterator[None]:
 def working(out: Path, *, shared: bool = True) -> contextlib.AbstractContextManager[None]:
     """Tell, from a worker's process, that somebody still works in the folder."""
     return file_lock(Path(out) / "work" / "workers.lock", shared=shared)
-
-
-def read_records(table: Any) -> Iterator[Record]:
-    """The records of a table of parts or of a manifest."""
-    for batch in table.to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            yield from_row(row)

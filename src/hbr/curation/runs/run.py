@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import NAME as MANIFEST
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline import passes
-from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork, Task
+from hbr.curation.pipeline.chunk import ChunkDone, ChunkWork, Task
+from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.pipeline.store import Store, TaskSet, add_costs, alone
 from hbr.curation.record import (
@@ -30,11 +33,12 @@ from hbr.curation.record import (
 )
 from hbr.curation.runs import outputs
 from hbr.curation.runs.card import card
-from hbr.curation.sources.base import Source, SourceImage
+from hbr.curation.sources.base import Source
 from hbr.curation.sources.opening import open_sources
 from hbr.files import write_text
 
 _FIRST = 1000  # images before which the share of errors is not judged
+_EVERY = 1000  # images of the plan between two reports
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,10 @@ class Progress:
     """Where a run is.
 
     Attributes:
-        doing: `crops`, `set` (the passes over the whole set), `manifest`, or a kind of output.
+        doing: `plan` (reading the sources), `crops`, `set` (the passes over the whole set),
+            `manifest`, or a kind of output.
         done: images, rows or crops of it.
-        total: how many there will be; None where nobody knows yet.
+        total: how many there will be; None where it is not known yet.
         images: images that this run has worked on.
         earlier: images that an earlier run had done.
         errors: images that could not be used.
@@ -163,7 +168,7 @@ def curate(
 
 
 class _Walk:
-    """Through all sources: what is left becomes chunks, what comes back is counted."""
+    """From the sources to parts on disk: what is left becomes a plan, results are counted."""
 
     def __init__(
         self, config: CurationConfig, store: Store, photos: Sequence[Source], report: Report
@@ -174,8 +179,6 @@ class _Walk:
         self._store = store
         self._photos = photos
         self._report = report
-        self._keys = TaskSet()
-        self._done = store.tasks()
         self._worked = self._errors = self._earlier = 0
         self._trouble = ""
         self._counts: Counts = Counter()
@@ -183,18 +186,17 @@ class _Walk:
     def work(self, engine: Engine, out: Path) -> dict[str, tuple[int, float]]:
         """Get done what is not done yet; CPU seconds by stage."""
         costs: dict[str, tuple[int, float]] = {}
-        results = engine.run(ChunkWork(self._config, out), self._chunks())
-        try:
+        plan = write_plan(self._store.plan, self._tasks(), self._config.chunk)
+        total = self.images.total()
+        results = engine.run(ChunkWork(self._config, out), plan)
+        with contextlib.closing(results):
             for done in results:
                 self._take(done)
                 add_costs(costs, done.costs)
                 self._store.log_costs(done.costs)
-                self._report(self.progress("crops", self._worked + self._earlier))
+                self._report(self.progress("crops", self._worked + self._earlier, total))
                 self._judge_errors(_FIRST)
-        finally:
-            close = getattr(results, "close", None)
-            if close is not None:
-                close()
+        plan.path.unlink()
         self._count_earlier_errors()
         self._judge_errors(1)
         return costs
@@ -210,28 +212,23 @@ class _Walk:
         """Images that could not be used."""
         return self._errors
 
-    def _chunks(self) -> Iterator[Chunk]:
-        waiting: list[Task] = []
-        for image in _all(self._photos):
-            task = self._task(image)
+    def _tasks(self) -> Iterator[Task]:
+        """The tasks of all sources that are not done yet."""
+        done, keys = self._store.tasks(), TaskSet()
+        for image in itertools.chain.from_iterable(self._photos):
+            repeat = 0
+            while (key := int(content_id(image.source, image.key, repeat), 16)) in keys:
+                repeat += 1
+            keys.add(key)
+            task = Task.of(image, repeat)
             self.images[image.source] += 1
             self.seen.add(int(task.id, 16))
-            if int(task.id, 16) in self._done:
+            if int(task.id, 16) in done:
                 self._earlier += 1
-                continue
-            waiting.append(task)
-            if len(waiting) == self._config.chunk:
-                yield Chunk.of(waiting)
-                waiting = []
-        if waiting:
-            yield Chunk.of(waiting)
-
-    def _task(self, image: SourceImage) -> Task:
-        repeat = 0
-        while (key := int(content_id(image.source, image.key, repeat), 16)) in self._keys:
-            repeat += 1
-        self._keys.add(key)
-        return Task.of(image, repeat)
+            else:
+                yield task
+            if (n := self.images.total()) % _EVERY == 0:
+                self._report(self.progress("plan", n))
 
     def _take(self, done: ChunkDone) -> None:
         self._worked += done.images
@@ -257,11 +254,6 @@ class _Walk:
                 f"{self._errors} of {of} images cannot be used{one}: more than the {allowed:.1%} "
                 "that `errors` allows; what is done is kept, and a run that allows more goes on"
             )
-
-
-def _all(photos: Iterable[Source]) -> Iterator[SourceImage]:
-    for source in photos:
-        yield from source
 
 
 def _check_names(photos: Sequence[Source]) -> None:
