@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from curation_simulation import Cluster, Costs, simulate
+
 from curation import SHARED, Pictures, write_pictures
 from hbr.config import load_yaml
 from hbr.curation.config import (
@@ -27,9 +29,8 @@ from hbr.curation.config import (
     SizeConfig,
 )
 from hbr.curation.engines.local import LocalEngine
-from hbr.curation.runs.plan import make_plan
+from hbr.curation.runs.estimate import estimate
 from hbr.curation.runs.run import curate
-from hbr.curation.runs.simulation import Cluster, Costs, simulate
 from hbr.curation.sources.configs import CocoConfig
 
 PERSONA = Path(__file__).parents[1] / "src/hbr/recipes/curation/persona.yaml"
@@ -44,7 +45,7 @@ def stages(sample: int) -> tuple[float, float]:
         boxes=BoxesConfig(),
         quality=QualityConfig(),
     )
-    plan = make_plan(config, sample=sample)
+    plan = estimate(config, sample=sample)
     of_crops = sum(s.ms for s in plan.stages if s.name in ("resize", "phash", "encode"))
     total = sum(s.ms_per_image for s in plan.stages)
     return total - of_crops * plan.crops / plan.sample, of_crops

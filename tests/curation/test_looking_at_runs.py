@@ -17,7 +17,7 @@ from hbr.curation.config import CurationConfig, MetricConfig, QualityConfig
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.record import REASONS, CurationError, Record
-from hbr.curation.runs import fragment
+from hbr.curation.runs import thresholds
 from hbr.curation.runs.difference import Totals, compare_rows, compare_settings
 from hbr.curation.runs.explanation import draw, find_rows, tell
 from hbr.curation.runs.exporting import card_of, export
@@ -171,9 +171,9 @@ def test_thresholds_for_a_count_keep_it_when_they_are_used(out, recipe, tmp_path
     quality = QualityConfig(tuple(map(MetricConfig, names)), all_scores=True)
     open_run = tmp_path / "open"
     curate(dataclasses.replace(recipe, quality=quality), open_run, engine=HERE)
-    scores = fragment.scores_of(RunFolder(open_run))
-    found = fragment.for_wanted(scores, 9, top=1.0)
-    values = yaml.safe_load(fragment.as_yaml(found))["quality"]["metrics"]
+    scores = thresholds.scores_of(RunFolder(open_run))
+    found = thresholds.for_wanted(scores, 9, top=1.0)
+    values = yaml.safe_load(thresholds.as_yaml(found))["quality"]["metrics"]
     assert {v["name"]: v["threshold"] for v in values} == pytest.approx(dict(found.values))
     metrics = tuple(MetricConfig(**value) for value in values)
     done = curate(
@@ -185,7 +185,7 @@ def test_thresholds_for_a_count_keep_it_when_they_are_used(out, recipe, tmp_path
 
 def test_thresholds_of_a_reference_set(out, tmp_path):
     run = RunFolder(out)
-    of_run = fragment.read_reference(out, ["detail", "clipping"])
+    of_run = thresholds.read_reference(out, ["detail", "clipping"])
     kept = list(run.manifest.kept())
     assert sorted(of_run["detail"]) == sorted(r.scores["detail"] for r in kept)
     # the same crops as files have the same scores, but for JPEG, and what cannot be read is told
@@ -193,20 +193,20 @@ def test_thresholds_of_a_reference_set(out, tmp_path):
         (tmp_path / f"{record.id}.jpg").write_bytes(run.crop_files([record])[record.id])
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     said = []
-    of_files = fragment.read_reference(tmp_path, ["detail"], said.append)
+    of_files = thresholds.read_reference(tmp_path, ["detail"], said.append)
     expected = sorted(r.scores["detail"] for r in kept[:5])
     assert sorted(of_files["detail"]) == pytest.approx(expected, abs=0.05)
     assert any("bad.jpg: left out" in line for line in said)
-    found = fragment.for_set(fragment.scores_of(run, ("detail",)), of_run, 0.9, "it")
+    found = thresholds.for_set(thresholds.scores_of(run, ("detail",)), of_run, 0.9, "it")
     assert np.mean(of_run["detail"] >= found.values["detail"]) >= 0.9
     with pytest.raises(CurationError, match="has no scores called niqe"):
-        fragment.scores_of(run, ("niqe",))
+        thresholds.scores_of(run, ("niqe",))
 
 
 @pytest.mark.parametrize("value", [0.1234567, -3.987654321, 1e-7, 123456789.0, 0.0, 5.0])
 @pytest.mark.parametrize("side", ["higher", "lower"])
 def test_short_thresholds_let_pass_what_passed(value, side):
-    short = fragment.round_towards(value, side)
+    short = thresholds.round_towards(value, side)
     assert short <= value if side == "higher" else short >= value
     assert short == pytest.approx(value, rel=2e-5)
 

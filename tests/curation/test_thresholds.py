@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from hbr.curation.config import MetricConfig, QualityConfig
 from hbr.curation.engines.local import LocalEngine
-from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline import sorting
 from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_means
 from hbr.curation.pipeline.store import TaskSet
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run import curate
+from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.runs.thresholds import (
     distribution,
     for_count,
     for_mean,
     for_reference,
-    read_scores,
+    scores_of,
     together,
 )
 
@@ -114,14 +114,14 @@ def test_found_thresholds_keep_that_many_in_a_run(photos, settings, listed, tmp_
     )
     here = LocalEngine(0)
     curate(free, tmp_path / "free", engine=here, sources=source)
-    scores = read_scores(Manifest(tmp_path / "free"), "detail", "noise")
+    scores = scores_of(RunFolder(tmp_path / "free"), ("detail", "noise"))
     found = together(scores, {"detail": "higher", "noise": "lower"}, 8, top=0.7)
     metrics = tuple(MetricConfig(name, t) for name, t in found.thresholds.items())
     strict = dataclasses.replace(free, quality=QualityConfig(metrics, all_scores=True, top=0.7))
     summary = curate(strict, tmp_path / "strict", engine=here, sources=source)
     assert summary.kept == found.kept >= 8
-    with pytest.raises(CurationError, match="no niqe; it has detail, noise, sharpness"):
-        read_scores(Manifest(tmp_path / "free"), "niqe")
+    with pytest.raises(CurationError, match="no scores called niqe; it has detail, noise"):
+        scores_of(RunFolder(tmp_path / "free"), ("niqe",))
 
 
 @pytest.mark.parametrize("limit", [7, 64, 10_000])

@@ -158,12 +158,12 @@ def plan(
     """
     import dataclasses
 
-    from hbr.curation.runs.plan import lines, make_plan
+    from hbr.curation.runs.estimate import estimate, lines
     from hbr.processes import cores
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
     recipe = _recipe(name, settings, inputs, detector)
-    made = make_plan(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
+    made = estimate(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
     crew = cores() if workers is None else workers
     if as_json:
         n = made.images if images is None else images

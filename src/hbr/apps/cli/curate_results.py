@@ -263,8 +263,7 @@ def thresholds(
     What is found is part of a recipe, on stdout or in FILE.yaml. It is found over the crops that
     have all the scores: a run with `all_scores: true` and no thresholds gives the whole picture.
     """
-    from hbr.curation.runs import fragment
-    from hbr.curation.runs.thresholds import distribution
+    from hbr.curation.runs import thresholds as finding
     from hbr.files import write_text
 
     if sum(given is not None for given in (count, reference, means or None)) > 1:
@@ -273,21 +272,21 @@ def thresholds(
     opened = _open(run)
     # of the means alone where no names are given, all metrics else
     wanted = [*(names or ()), *at]
-    scores = fragment.scores_of(opened, tuple(dict.fromkeys(wanted)))
+    scores = finding.scores_of(opened, tuple(dict.fromkeys(wanted)))
     found = None
     if count is not None:
-        found = fragment.for_wanted(scores, count, opened.top)
+        found = finding.for_wanted(scores, count, opened.top)
     elif reference is not None:
-        there = fragment.read_reference(
+        there = finding.read_reference(
             reference, list(scores), lambda text: typer.echo(text, err=True)
         )
-        found = fragment.for_set(scores, there, share, reference.name)
+        found = finding.for_set(scores, there, share, reference.name)
     elif at:
-        found = fragment.for_means(scores, at)
+        found = finding.for_means(scores, at)
     # what was asked for goes to stdout: the distributions, or what is found
     typer.echo(f"{'':<12}{'n':>9}" + "".join(f"{q:>10}" for q in _HEADS) + "  now", err=bool(found))
     for name, values in scores.items():
-        lies = distribution(values)
+        lies = finding.distribution(values)
         numbers = [lies.least, *(lies.quantiles[q] for q in _QUANTILES), lies.most]
         line = opened.thresholds.get(name)
         text = "".join(f"{value:>10.4g}" for value in numbers)
@@ -295,7 +294,7 @@ def thresholds(
         typer.echo(f"{name:<12}{lies.n:>9,}{text}  {now}", err=bool(found))
     if found is None:
         return
-    text = fragment.as_yaml(found)
+    text = finding.as_yaml(found)
     if out is None:
         typer.echo(text, nl=False)
     else:

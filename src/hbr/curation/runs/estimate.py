@@ -29,7 +29,7 @@ _UNKNOWN_MS = 1000.0  # of a metric whose cost nobody measured
 
 
 @dataclass(frozen=True)
-class SourcePlan:
+class SourceEstimate:
     """One source of a run.
 
     Attributes:
@@ -51,7 +51,7 @@ class SourcePlan:
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StageEstimate:
     """One step of the work.
 
     Attributes:
@@ -75,7 +75,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """What would run.
 
     Attributes:
@@ -88,8 +88,8 @@ class Plan:
     """
 
     config: CurationConfig
-    sources: tuple[SourcePlan, ...]
-    stages: tuple[StagePlan, ...]
+    sources: tuple[SourceEstimate, ...]
+    stages: tuple[StageEstimate, ...]
     sample: int
     crops: int
     passed: int
@@ -116,13 +116,13 @@ class Plan:
         return (shared + rows * WHOLE_SET_MS) / 3.6e6
 
 
-def make_plan(
+def estimate(
     config: CurationConfig,
     *,
     sample: int = 32,
     seconds: float = _SECONDS,
     tell: Callable[[str], None] = lambda _: None,
-) -> Plan:
+) -> Estimate:
     """Look at the sources and try a sample of them, in this process.
 
     Args:
@@ -137,7 +137,9 @@ def make_plan(
             source = open_source(source_config)
         except SourceError as error:
             kind, place = source_config.kind, str(error).partition(":")[0]
-            plans.append(SourcePlan(source_config.name, kind, place, None, True, 0.0, str(error)))
+            plans.append(
+                SourceEstimate(source_config.name, kind, place, None, True, 0.0, str(error))
+            )
             continue
         tell(f"counting {source.name}")
         plan, images = _look_at(source, source_config.kind, sample, seconds)
@@ -152,7 +154,7 @@ def make_plan(
     crops = sum(c for (stage, _), c in counts.items() if stage == "quality")
     passed = counts["quality", None]
     stages = [
-        StagePlan(name, things / n, 1e3 * spent / max(things, 1), True)
+        StageEstimate(name, things / n, 1e3 * spent / max(things, 1), True)
         for name, (things, spent) in costs.items()
         if name not in lacks
     ]
@@ -161,17 +163,17 @@ def make_plan(
     for name, why in lacks.items():
         # where nothing came so far, one crop for each image is the safe side
         reach = bare if name == "detect" else (passed / n if crops else 1.0)
-        stages.append(StagePlan(name, reach, _assumed(name), False, why))
+        stages.append(StageEstimate(name, reach, _assumed(name), False, why))
     order = ["read", "detect", "sharpness", "crop", "resize"]
     order += [metric.name for metric in cheapest_first(whole.quality.metrics)]
     order += ["phash", "tags", "encode", "write"]
     stages.sort(key=lambda stage: order.index(stage.name) if stage.name in order else len(order))
-    return Plan(whole, tuple(plans), tuple(stages), len(tried), crops, passed)
+    return Estimate(whole, tuple(plans), tuple(stages), len(tried), crops, passed)
 
 
 def _look_at(
     source: Source, kind: str, sample: int, seconds: float
-) -> tuple[SourcePlan, list[SourceImage]]:
+) -> tuple[SourceEstimate, list[SourceImage]]:
     """Count images for a while, and draw some of them, each equally likely."""
     rng, drawn, n, labelled = random.Random(0), list[SourceImage](), 0, 0
     place, problem, whole = "", None, True
@@ -191,7 +193,7 @@ def _look_at(
     except SourceError as error:
         problem = str(error)
     folder = str(Path(place).parent) if place else ""
-    return SourcePlan(source.name, kind, folder, n, whole, labelled / max(n, 1), problem), drawn
+    return SourceEstimate(source.name, kind, folder, n, whole, labelled / max(n, 1), problem), drawn
 
 
 def _share_out(drawn: Sequence[tuple[int, list[SourceImage]]], sample: int) -> list[SourceImage]:
@@ -265,7 +267,7 @@ def _assumed(name: str) -> float:
     return (known or [_UNKNOWN_MS])[0]
 
 
-def lines(plan: Plan, images: int | None, workers: int) -> Iterator[str]:
+def lines(plan: Estimate, images: int | None, workers: int) -> Iterator[str]:
     """The plan for people.
 
     Args:

@@ -65,7 +65,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Simulated:
     """What came of it.
 
     Attributes:
@@ -101,7 +101,7 @@ class _Queue:
 
 def simulate(
     images: int, costs: Costs, cluster: Cluster, *, chunk: int = 128, seed: int = 0
-) -> Outcome:
+) -> Simulated:
     """How long a run takes.
 
     Args:
@@ -134,7 +134,7 @@ def simulate(
     whole = last + rows * costs.row_ms / 1e3
     parts = {"storage": storage, "cores": cores, "GPUs": gpus, "driver": driver}
     busy = {name: queue.work / queue.servers / last for name, queue in parts.items()}
-    return Outcome(whole / 3600, last / 3600, busy)
+    return Simulated(whole / 3600, last / 3600, busy)
 
 
 def _vary(rng: random.Random, seconds: float, spread: float) -> float:
