@@ -29,7 +29,7 @@ from hbr.curation.config import (
     SizeConfig,
 )
 from hbr.curation.engines.local import LocalEngine
-from hbr.curation.runs.estimate import estimate
+from hbr.curation.runs.estimate import estimate_run
 from hbr.curation.runs.run import curate
 from hbr.curation.sources.configs import CocoConfig
 
@@ -45,7 +45,7 @@ def stages(sample: int) -> tuple[float, float]:
         boxes=BoxesConfig(),
         quality=QualityConfig(),
     )
-    plan = estimate(config, sample=sample)
+    plan = estimate_run(config, sample=sample)
     of_crops = sum(s.ms for s in plan.stages if s.name in ("resize", "phash", "encode"))
     total = sum(s.ms_per_image for s in plan.stages)
     return total - of_crops * plan.crops / plan.sample, of_crops

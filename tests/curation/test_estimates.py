@@ -3,7 +3,7 @@
 import pytest
 
 from hbr.curation.config import BoxesConfig, CurationConfig, MetricConfig, QualityConfig, SizeConfig
-from hbr.curation.runs.estimate import estimate, lines
+from hbr.curation.runs.estimate import estimate_run, lines
 from hbr.curation.sources.configs import CocoConfig, FolderConfig
 
 
@@ -15,7 +15,7 @@ def test_a_plan_of_photos(shared, tmp_path, monkeypatch):
     config = CurationConfig(
         sources=(coco, gone), size=SizeConfig(64), quality=QualityConfig(metrics)
     )
-    plan = estimate(config, sample=8)
+    plan = estimate_run(config, sample=8)
     there, missing = plan.sources
     assert (there.name, there.images, there.whole, there.labelled) == ("coco", 276, True, 1.0)
     assert missing.problem.endswith("gone: no such file or folder")
@@ -41,6 +41,6 @@ def test_a_plan_of_photos(shared, tmp_path, monkeypatch):
 
 def test_photos_without_boxes_are_told(shared):
     folder = FolderConfig(path=shared / "photos/clothing-co-parsing/val", name="val")
-    plan = estimate(CurationConfig(sources=(folder,), boxes=BoxesConfig()), sample=2)
+    plan = estimate_run(CurationConfig(sources=(folder,), boxes=BoxesConfig()), sample=2)
     said = "\n".join(lines(plan, None, 1))
     assert "100 images have no boxes and stop there: --detector" in said

@@ -18,13 +18,13 @@ from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.record import REASONS, CurationError, Record
 from hbr.curation.runs import thresholds
-from hbr.curation.runs.difference import Totals, compare_rows, compare_settings
+from hbr.curation.runs.difference import DiffTotals, compare_rows, compare_settings
 from hbr.curation.runs.explanation import draw, find_rows, tell
 from hbr.curation.runs.exporting import card_of, export
-from hbr.curation.runs.photos import Found, photos_of
-from hbr.curation.runs.run import Progress, curate
+from hbr.curation.runs.photos import FoundPhoto, photos_of
+from hbr.curation.runs.run import RunProgress, curate
 from hbr.curation.runs.run_folder import RunFolder
-from hbr.curation.runs.status import Journal, read_journal
+from hbr.curation.runs.status import StatusFile, read_status
 from hbr.curation.sources.configs import CocoConfig
 
 HERE = LocalEngine(workers=0)
@@ -46,9 +46,9 @@ def recipe(shared, settings, tmp_path_factory) -> CurationConfig:
 @pytest.fixture(scope="module")
 def out(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    journal = Journal(folder)
-    with journal.kept():
-        curate(recipe, folder, engine=HERE, report=journal)
+    status = StatusFile(folder)
+    with status.recording():
+        curate(recipe, folder, engine=HERE, report=status)
     return folder
 
 
@@ -102,7 +102,7 @@ def test_the_picture_shows_the_photo_and_its_boxes(out, tmp_path):
     assert left == pytest.approx(24 + record.x0 * scale, abs=3)
     assert top == pytest.approx(90 + record.y0 * scale, abs=3)
     # without the photo, it says so and is still drawn
-    without = draw(run, record, [], Found(None, why="gone"), tmp_path / "b.png")
+    without = draw(run, record, [], FoundPhoto(None, why="gone"), tmp_path / "b.png")
     assert Image.open(without).size[0] > 760
 
 
@@ -122,7 +122,7 @@ def test_differences_add_up(out, stricter):
         "quality.metrics[detail].threshold": (1.6, 2.2),
         "quality.top": (0.8, 1.0),
     }
-    totals = Totals()
+    totals = DiffTotals()
     changes = list(compare_rows(one, other, totals))
     a, b = ({r.id: r for r in run.rows()} for run in (one, other))
     kept = [{i for i, r in rows.items() if r.alive} for rows in (a, b)]
@@ -135,7 +135,7 @@ def test_differences_add_up(out, stricter):
         if c.kind == "lost":
             assert (c.before, c.after) == ("kept", b[c.id].reason)
             assert c.detail == b[c.id].detail
-    same = Totals()
+    same = DiffTotals()
     assert list(compare_rows(one, one, same)) == []
     assert (same.kept_by_both, same.ways) == (len(kept[0]), {})
 
@@ -144,7 +144,7 @@ def test_a_run_that_has_not_finished_differs_by_what_is_to_come(out, tmp_path):
     manifest = out / "manifest.parquet"
     manifest.rename(tmp_path / manifest.name)
     try:
-        totals, part = Totals(), RunFolder(out)
+        totals, part = DiffTotals(), RunFolder(out)
         changes = list(compare_rows(RunFolder(tmp_path / manifest.name), part, totals))
     finally:
         (tmp_path / manifest.name).rename(manifest)
@@ -158,7 +158,7 @@ def test_a_run_that_has_not_finished_differs_by_what_is_to_come(out, tmp_path):
 def test_a_row_that_only_one_run_has_is_a_difference(out, recipe, tmp_path, listed, photos):
     fewer = tmp_path / "fewer"
     curate(recipe, fewer, engine=HERE, sources=[listed("coco", photos[:20])])
-    totals = Totals()
+    totals = DiffTotals()
     changes = list(compare_rows(RunFolder(out), RunFolder(fewer), totals))
     assert totals.rows == (24, 20)
     assert sum(c.after == "not there" for c in changes) == 4
@@ -246,23 +246,23 @@ def test_every_kind_of_export_holds_the_kept_crops(out, tmp_path):
 
 
 def test_the_journal_tells_where_a_run_is(out, tmp_path):
-    entry = read_journal(out)
+    entry = read_status(out)
     assert (entry.state, entry.images, entry.alive) == ("done", 24, False)
     assert from_dict(type(entry), to_dict(entry)) == entry
-    journal = Journal(tmp_path)
-    journal(Progress("crops", 10, images=10))
-    during = read_journal(tmp_path)
+    status = StatusFile(tmp_path)
+    status(RunProgress("crops", 10, images=10))
+    during = read_status(tmp_path)
     assert during.alive
     assert during.pace > 0
-    with pytest.raises(ValueError, match="too many"), journal.kept():
+    with pytest.raises(ValueError, match="too many"), status.recording():
         raise ValueError("too many\nerrors")
-    after = read_journal(tmp_path)
+    after = read_status(tmp_path)
     assert (after.state, after.why, after.alive) == ("failed", "too many errors", False)
     # a killed run cannot tell; its process does
     killed = dataclasses.replace(during, pid=2**22 + 1)
     assert not killed.alive
     (tmp_path / "work" / "progress.json").write_text('{"state": ')
-    assert read_journal(tmp_path) is None
+    assert read_status(tmp_path) is None
 
 
 def test_what_holds_no_run_is_refused(tmp_path):

@@ -219,11 +219,16 @@ class SplitsConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        names = [*self.parts, *self.fixed.values()]
-        check(all(_NAME.fullmatch(n) for n in names), "parts", names, "letters, digits, . _ and -")
+        ok = all(_NAME.fullmatch(name) for name in self.names)
+        check(ok, "parts", self.names, "letters, digits, . _ and -")
         shares = list(self.parts.values())
         ok = all(share >= 0 for share in shares) and math.isclose(math.fsum(shares), 1)
         check(ok, "parts", self.parts, "shares from 0 that add up to 1")
+
+    @property
+    def names(self) -> list[str]:
+        """Of all splits; one that is in `parts` and `fixed` stands there twice."""
+        return [*self.parts, *self.fixed.values()]
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,7 @@ class CurationConfig:
         quality: stages f and g.
         duplicates: stage h.
         splits: stage i.
-        tagger: where a `Tagger` is to be had, as `package.module:function`; it is called without
+        tagger: where to get a `CropTagger`, as `package.module:function`, which is called without
             arguments in each worker. None tags nothing.
         output: what is written.
         chunk: images that are worked on, recorded as done and resumed together.

@@ -20,7 +20,8 @@ from hbr.errors import ExitCode
 if TYPE_CHECKING:
     from hbr.curation.config import CurationConfig
     from hbr.curation.engines.base import Engine
-    from hbr.curation.runs.run import Progress, Summary
+    from hbr.curation.runs.run import RunProgress
+    from hbr.curation.runs.summary import RunSummary
 
 app = typer.Typer(help="Make a data set of people from photographs (HQ-ACF).", no_args_is_help=True)
 app.command("status")(curate_results.status)
@@ -110,7 +111,7 @@ def run(
     import dataclasses
 
     from hbr.curation.runs.run import curate
-    from hbr.curation.runs.status import Journal
+    from hbr.curation.runs.status import StatusFile
     from hbr.processes import StopSignals
 
     recipe = _recipe(name, settings, inputs, detector)
@@ -120,11 +121,11 @@ def run(
         if value is not None and engine != "ray":
             raise typer.BadParameter("it is for --engine ray.", param_hint=option)
     machine = _engine(engine, address, gpus, workers, memory)
-    journal = Journal(out, _Line())
+    status = StatusFile(out, _Line())
     try:
         # Ray tells of lost machines on stdout
-        with StopSignals(), journal.kept(), contextlib.redirect_stdout(sys.stderr):
-            summary = curate(recipe, out, engine=machine, report=journal)
+        with StopSignals(), status.recording(), contextlib.redirect_stdout(sys.stderr):
+            summary = curate(recipe, out, engine=machine, report=status)
     except KeyboardInterrupt:
         again = shlex.join(["hbr", *sys.argv[1:]])
         typer.echo(f"stopped; the same command goes on: {again}", err=True)
@@ -158,12 +159,12 @@ def plan(
     """
     import dataclasses
 
-    from hbr.curation.runs.estimate import estimate, lines
+    from hbr.curation.runs.estimate import estimate_run, lines
     from hbr.processes import cores
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
     recipe = _recipe(name, settings, inputs, detector)
-    made = estimate(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
+    made = estimate_run(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
     crew = cores() if workers is None else workers
     if as_json:
         n = made.images if images is None else images
@@ -240,7 +241,7 @@ class _Line:
         self._next = 0.0
         self._doing = ""
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RunProgress) -> None:
         import time
 
         now = time.monotonic()
@@ -252,7 +253,7 @@ class _Line:
         typer.echo(f"{progress.doing}: {progress.done:,}{of}{errors}", err=True)
 
 
-def _show(summary: Summary) -> None:
+def _show(summary: RunSummary) -> None:
     """The funnel, to stderr."""
     for step in summary.funnel:
         why = ", ".join(f"{reason} {n:,}" for reason, n in step.stopped.items())

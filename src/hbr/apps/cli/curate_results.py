@@ -27,27 +27,27 @@ def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
     from hbr.curation.record import ERRORS, funnel
 
     opened = _open(run)
-    counts, entry = opened.counts(), opened.journal()
+    counts, latest = opened.counts(), opened.status()
     errors = sum(n for (_, reason), n in counts.items() if reason in ERRORS)
     alive = sum(n for (_, reason), n in counts.items() if reason is None)
     told: dict[str, Any] = {"run": str(run), "name": opened.name, "state": _state(opened)}
     if opened.store is not None:
         told["chunks"] = len(opened.store.parts())
-    if entry is not None:
-        told["images"] = entry.images + entry.earlier
-        told["doing"] = entry.doing
-        told["pace"] = entry.pace
-        told["seconds"] = entry.at - entry.began
-        told["why"] = entry.why
+    if latest is not None:
+        told["images"] = latest.images + latest.earlier
+        told["doing"] = latest.doing
+        told["pace"] = latest.pace
+        told["seconds"] = latest.at - latest.began
+        told["why"] = latest.why
     told |= {"rows": sum(counts.values()), "alive": alive, "errors": errors}
     if as_json:
         told["funnel"] = [vars(step) for step in funnel(counts)]
         print_json(told)
         return
     typer.echo(f"{opened.name}: {told['state']}")
-    if entry is not None:
-        after = f", {entry.pace:.1f} images/s" if entry.pace and entry.alive else ""
-        typer.echo(f"images done  {entry.images + entry.earlier:,}{after}")
+    if latest is not None:
+        after = f", {latest.pace:.1f} images/s" if latest.pace and latest.alive else ""
+        typer.echo(f"images done  {latest.images + latest.earlier:,}{after}")
     if "chunks" in told:
         typer.echo(f"chunks done  {told['chunks']:,}")
     typer.echo(f"rows         {told['rows']:,}")
@@ -58,15 +58,15 @@ def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
 
 
 def _state(run: RunFolder) -> str:
-    entry = run.journal()
+    latest = run.status()
     again = "the command that began it goes on"
-    if entry is not None and entry.alive:
-        return f"at work ({entry.doing}), process {entry.pid} on {entry.host}"
-    if entry is not None and entry.state == "failed":
-        return f"failed: {entry.why}"
+    if latest is not None and latest.alive:
+        return f"at work ({latest.doing}), process {latest.pid} on {latest.host}"
+    if latest is not None and latest.state == "failed":
+        return f"failed: {latest.why}"
     if run.manifest is not None:
         return "finished"
-    if entry is not None and entry.state == "stopped":
+    if latest is not None and latest.state == "stopped":
         return f"stopped; {again}"
     return f"not at work, not finished; {again}"
 
@@ -133,14 +133,14 @@ def diff(
     import dataclasses
     from collections import Counter
 
-    from hbr.curation.runs.difference import Totals, compare_rows, compare_settings
+    from hbr.curation.runs.difference import DiffTotals, compare_rows, compare_settings
 
     a, b = _open(one), _open(other)
     for opened in (a, b):
         if opened.manifest is None:
             text = f"{opened.path} has not finished: what no stage stopped so far counts as kept"
             typer.echo(text, err=True)
-    settings, totals = compare_settings(a, b), Totals()
+    settings, totals = compare_settings(a, b), DiffTotals()
     if as_json:
         typer.echo(json.dumps({"settings": settings}, ensure_ascii=False))
         for change in compare_rows(a, b, totals):

@@ -10,7 +10,7 @@ from functools import partial
 from hbr.config import check
 from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork
 from hbr.curation.pipeline.plan import Plan
-from hbr.curation.pipeline.store import working
+from hbr.curation.pipeline.store import worker_lock
 from hbr.curation.record import CurationError
 from hbr.processes import WorkerDied, cores, pool_map
 
@@ -59,7 +59,7 @@ class LocalEngine:
 
 def _open(work: ChunkWork) -> Callable[[Chunk], ChunkDone]:
     """In a worker, what does chunks; the process then counts as working in the folder."""
-    _held.enter_context(working(work.out))
+    _held.enter_context(worker_lock(work.out))
     return work.open()
 
 

@@ -30,7 +30,7 @@ from hbr.config import check
 from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork, ChunkWorker
 from hbr.curation.pipeline.plan import Plan, read_chunk
-from hbr.curation.pipeline.store import Store, working
+from hbr.curation.pipeline.store import Store, worker_lock
 from hbr.curation.record import ERRORS, CurationError
 from hbr.processes import THREADS, portable
 
@@ -246,7 +246,7 @@ class Worker:
     def _done(self, chunk: Chunk) -> ChunkDone:
         if self._do is None:
             self._check_folder()
-            self._lock.enter_context(working(self._work.out))
+            self._lock.enter_context(worker_lock(self._work.out))
         if self._store.begin(chunk.id) > _LIVES:
             raise CurationError(
                 f"{_LIVES} workers were lost over the images from {chunk.tasks[0].image.id} to "

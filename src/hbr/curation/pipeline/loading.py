@@ -20,7 +20,7 @@ Detect = Callable[[Sequence[np.ndarray]], list[Any]]
 """[h, w, 3] uint8 RGB images → the `hbr.people.People` of each."""
 
 
-class Tagger(Protocol):
+class CropTagger(Protocol):
     """Says what is to be seen in crops (Fig. 7)."""
 
     def __call__(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
@@ -39,7 +39,7 @@ class Models:
 
     scorers: tuple[Scorer, ...]
     detect: Detect | None
-    tag: Tagger | None
+    tag: CropTagger | None
 
 
 def load_models(config: CurationConfig) -> Models:
@@ -81,13 +81,13 @@ def _load_detector(detector: DetectorConfig) -> Detect:
     )
 
 
-def _load_tagger(place: str) -> Tagger:
+def _load_tagger(place: str) -> CropTagger:
     """What `package.module:function` gives."""
     module, name = place.split(":")
     try:
         made = importlib.import_module(module)
         for part in name.split("."):
             made = getattr(made, part)
-        return cast("Callable[[], Tagger]", made)()
+        return cast("Callable[[], CropTagger]", made)()
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"tagger {place!r} cannot be loaded: {error}") from None

@@ -223,7 +223,7 @@ def settle(record: Record, decisions: Decisions) -> Record:
 
 
 @dataclass
-class Tally:
+class ManifestTotals:
     """What the last pass counted.
 
     Attributes:
@@ -265,7 +265,7 @@ def write_manifest(
     path: Path,
     about: dict[str, Any],
     report: Callable[[int], None],
-) -> Tally:
+) -> ManifestTotals:
     """Write all rows of the wanted tasks, with their decisions, in the order of their ids.
 
     Args:
@@ -276,7 +276,7 @@ def write_manifest(
         about: goes into its metadata.
         report: told how many rows are written.
     """
-    tally, written = Tally(), 0
+    tally, written = ManifestTotals(), 0
     parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())
     ordered = by_id(parts, store.folder / "sort")
     keypoints = _have_keypoints(store, wanted)

@@ -93,7 +93,7 @@ class Store:
     def create(self) -> None:
         """Make the folders, and remove what a killed run left half done.
 
-        To be called by one process, while no other works here (`alone`).
+        To be called by one process, while no other works here (`run_lock`).
         """
         for name in ("parts", "crops", "attempts"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -292,7 +292,7 @@ class CropFiles:
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
+def run_lock(out: Path) -> Iterator[None]:
     """Hold the folder for one run, once the workers of a killed one have left.
 
     Raises:
@@ -300,11 +300,11 @@ def alone(out: Path) -> Iterator[None]:
     """
     busy = CurationError(f"{out}: another run works in it; wait for it, or take another folder")
     with file_lock(Path(out) / "work" / "run.lock", busy):
-        with working(out, shared=False):
+        with worker_lock(out, shared=False):
             pass
         yield
 
 
-def working(out: Path, *, shared: bool = True) -> contextlib.AbstractContextManager[None]:
+def worker_lock(out: Path, *, shared: bool = True) -> contextlib.AbstractContextManager[None]:
     """Tell, from a worker's process, that somebody still works in the folder."""
     return file_lock(Path(out) / "work" / "workers.lock", shared=shared)

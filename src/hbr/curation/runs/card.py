@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hbr.curation.pipeline.passes import ManifestTotals
 from hbr.curation.pipeline.stages.zscores import ExactMoments
 from hbr.curation.record import REASONS, FunnelStep
+from hbr.curation.runs.summary import RunSummary
 from hbr.pages import markdown_table
 
 # Table 1 of OSDHuman: heading → what our metric is called.
@@ -27,32 +29,15 @@ PERSONA = {
 }
 
 
-def card(
-    name: str,
-    *,
-    funnel: Sequence[FunnelStep],
-    splits: Mapping[str, int],
-    sources: Mapping[str, Mapping[str, int]],
-    licences: Mapping[str, int],
-    scores: Mapping[str, ExactMoments],
-    persons: ExactMoments,
-    tags: Mapping[str, int],
-    edge: int,
-) -> str:
+def card(summary: RunSummary, totals: ManifestTotals, edge: int) -> str:
     """Markdown, with the front matter that dataset hubs read.
 
     Args:
-        name: of the data set.
-        funnel: what each stage did.
-        splits: split → crops.
-        sources: source → counts by name (images, rows, kept).
-        licences: licence → kept crops; an empty one where none is stated.
-        scores: metric → moments over the kept crops.
-        persons: people in the image, over the kept crops.
-        tags: tag → kept crops that have it.
+        summary: of the data set.
+        totals: of its manifest.
         edge: side of a crop in pixels.
     """
-    kept = funnel[-1].passed
+    name, kept, tags = summary.name, summary.kept, totals.tags
     parts = [
         "---\n"
         f"pretty_name: {name}\n"
@@ -65,26 +50,29 @@ def card(
         "cut from photographs and filtered by `hbr curate` (HQ-ACF). "
         "`manifest.parquet` has a row for every candidate, with what decided it.",
         "## Splits",
-        markdown_table(["split", "crops"], [[s, f"{n:,}"] for s, n in splits.items()]),
+        markdown_table(["split", "crops"], [[s, f"{n:,}"] for s, n in summary.splits.items()]),
         "No image and no near-duplicate is shared between splits.",
         "## Quality",
-        _quality(name, scores),
+        _quality(name, totals.scores),
         "Means over all splits, in the columns of Table 1 of arXiv 2502.01411. "
         "A dash says that the metric was not run.",
         "## People" + (" and tags" if tags else ""),
-        f"{persons.mean:.2f} people in an image on average."
+        f"{totals.persons.mean:.2f} people in an image on average."
         + (f" {_tags(tags, kept)}" if tags else ""),
         "## From photos to crops",
-        _funnel(funnel),
+        _funnel(summary.funnel),
         "## Sources",
         markdown_table(
             ["source", "images", "candidates", "kept"],
-            [[s, *(f"{c[k]:,}" for k in ("images", "rows", "kept"))] for s, c in sources.items()],
+            [
+                [s, *(f"{c[k]:,}" for k in ("images", "rows", "kept"))]
+                for s, c in summary.sources.items()
+            ],
         ),
         "## Licences",
         markdown_table(
             ["licence", "crops"],
-            [[licence or "not stated", f"{n:,}"] for licence, n in licences.items()],
+            [[licence or "not stated", f"{n:,}"] for licence, n in summary.licences.items()],
         ),
         "Each crop is under the licence of its photo; the manifest names it, with the attribution.",
     ]

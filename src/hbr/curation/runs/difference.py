@@ -40,7 +40,7 @@ class Change:
 
 
 @dataclass
-class Totals:
+class DiffTotals:
     """What all changes come to.
 
     Attributes:
@@ -64,7 +64,7 @@ def compare_settings(one: RunFolder, other: RunFolder) -> dict[str, tuple[Any, A
     return {n: (a.get(n), b.get(n)) for n in names if a.get(n) != b.get(n)}
 
 
-def compare_rows(one: RunFolder, other: RunFolder, totals: Totals) -> Iterator[Change]:
+def compare_rows(one: RunFolder, other: RunFolder, totals: DiffTotals) -> Iterator[Change]:
     """Every row that is not the same, in the order of the ids; both are read side by side.
 
     In a run that has not finished, what no stage stopped so far counts as kept.

@@ -75,7 +75,7 @@ class StageEstimate:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """What would run.
 
     Attributes:
@@ -116,13 +116,13 @@ class Estimate:
         return (shared + rows * WHOLE_SET_MS) / 3.6e6
 
 
-def estimate(
+def estimate_run(
     config: CurationConfig,
     *,
     sample: int = 32,
     seconds: float = _SECONDS,
     tell: Callable[[str], None] = lambda _: None,
-) -> Estimate:
+) -> RunEstimate:
     """Look at the sources and try a sample of them, in this process.
 
     Args:
@@ -168,7 +168,7 @@ def estimate(
     order += [metric.name for metric in cheapest_first(whole.quality.metrics)]
     order += ["phash", "tags", "encode", "write"]
     stages.sort(key=lambda stage: order.index(stage.name) if stage.name in order else len(order))
-    return Estimate(whole, tuple(plans), tuple(stages), len(tried), crops, passed)
+    return RunEstimate(whole, tuple(plans), tuple(stages), len(tried), crops, passed)
 
 
 def _look_at(
@@ -267,7 +267,7 @@ def _assumed(name: str) -> float:
     return (known or [_UNKNOWN_MS])[0]
 
 
-def lines(plan: Estimate, images: int | None, workers: int) -> Iterator[str]:
+def lines(plan: RunEstimate, images: int | None, workers: int) -> Iterator[str]:
     """The plan for people.
 
     Args:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.record import REASONS, STAGES, CurationError, Record
-from hbr.curation.runs.photos import Found
+from hbr.curation.runs.photos import FoundPhoto
 from hbr.curation.runs.report.sheets import MARK, draw_box
 from hbr.curation.runs.run_folder import RunFolder
 from hbr.files import write_bytes
@@ -99,7 +99,7 @@ def draw(
     run: RunFolder,
     record: Record,
     others: Sequence[Record],
-    found: Found,
+    found: FoundPhoto,
     path: Path,
 ) -> Path:
     """Write the story as a PNG: photo with boxes and square, crop, scores against thresholds.
@@ -138,7 +138,7 @@ def draw(
     return path
 
 
-def _photo(record: Record, others: Sequence[Record], found: Found) -> Image.Image:
+def _photo(record: Record, others: Sequence[Record], found: FoundPhoto) -> Image.Image:
     if found.pixels is None:
         sheet = Image.new("RGB", (_EDGE, _EDGE // 2), (235, 235, 232))
         canvas = ImageDraw.Draw(sheet)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from hbr.curation.manifest import FOLDERS, NAME, Manifest
-from hbr.curation.pipeline.passes import Tally
+from hbr.curation.pipeline.passes import ManifestTotals
 from hbr.curation.pipeline.store import TaskSet
-from hbr.curation.record import CurationError, Record, funnel
+from hbr.curation.record import CurationError, Record
 from hbr.curation.runs.card import card
 from hbr.curation.runs.outputs import write_output
 from hbr.curation.runs.run_folder import RunFolder
+from hbr.curation.runs.summary import summarize
 from hbr.files import replacing, write_text
 
 Kind = Literal["folder", "webdataset", "parquet"]
@@ -68,11 +68,11 @@ def export(
 
 def card_of(name: str, manifest: Manifest, edge: int) -> str:
     """The data set card of a manifest, from its rows alone."""
-    tally, images = Tally(), dict[str, TaskSet]()
+    totals, images = ManifestTotals(), dict[str, TaskSet]()
     rows: list[Record] = []
 
     def settle() -> None:
-        tally.add(rows)
+        totals.add(rows)
         rows.clear()
 
     for record in manifest:
@@ -81,23 +81,11 @@ def card_of(name: str, manifest: Manifest, edge: int) -> str:
         if len(rows) == 4096:
             settle()
     settle()
-    splits, kept = Counter[str](), Counter[str]()
-    for (source, split), n in tally.kept.items():
-        splits[split] += n
-        kept[source] += n
-    told = manifest.about.get("splits", {})
-    order = dict.fromkeys([*told.get("parts", {}), *told.get("fixed", {}).values()])
-    return card(
+    splits = manifest.about.get("splits", {})
+    summary = summarize(
         name,
-        funnel=funnel(tally.counts),
-        splits={split: splits[split] for split in [*order, *sorted(set(splits) - set(order))]},
-        sources={
-            source: {"images": len(images[source]), "rows": n, "kept": kept[source]}
-            for source, n in sorted(tally.rows.items())
-        },
-        licences=dict(sorted(tally.licences.items())),
-        scores=tally.scores,
-        persons=tally.persons,
-        tags=tally.tags,
-        edge=edge,
+        totals,
+        images={source: len(seen) for source, seen in images.items()},
+        splits=[*splits.get("parts", {}), *splits.get("fixed", {}).values()],
     )
+    return card(summary, totals, edge)

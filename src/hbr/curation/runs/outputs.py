@@ -24,12 +24,12 @@ _ROW_GROUP = 100
 Row = tuple[Record, bytes]
 """A kept crop's row, and its file."""
 
-Progress = Callable[[int], None]
+RunProgress = Callable[[int], None]
 """Told how many crops are written."""
 
 
 def write_folder(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, report: Progress
+    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, report: RunProgress
 ) -> None:
     """A file a crop, `SPLIT/3f/ID.png`.
 
@@ -45,7 +45,7 @@ def write_folder(
 
 
 def write_webdataset(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: Progress
+    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: RunProgress
 ) -> None:
     """Tars of `ID.png` and `ID.json` (the row), `SPLIT-000000.tar` and so on.
 
@@ -64,7 +64,7 @@ def write_webdataset(
 
 
 def write_parquet(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: Progress
+    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: RunProgress
 ) -> None:
     """Parquet files of all columns and `image` {bytes, path}, as Hugging Face `datasets` reads it.
 
@@ -109,7 +109,7 @@ def _read(crops: CropFiles, record: Record) -> bytes:
 
 
 def _shards(
-    manifest: Manifest, crops: CropFiles, size: int, report: Progress
+    manifest: Manifest, crops: CropFiles, size: int, report: RunProgress
 ) -> Iterator[tuple[str, int, Iterator[Row]]]:
     """Split, number, and up to `size` crops, read as they are asked for, in the order of ids."""
     waiting: dict[str, list[Record]] = {}
@@ -140,7 +140,7 @@ def write_output(
     manifest: Manifest,
     crops: CropFiles,
     out: Path,
-    report: Progress = lambda _: None,
+    report: RunProgress = lambda _: None,
 ) -> Path:
     """Write one kind of output into its folder below `out`, which it gives back."""
     target = out / FOLDERS[kind]

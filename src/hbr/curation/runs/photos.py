@@ -20,7 +20,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPhoto:
     """A photo, or why there is none.
 
     Attributes:
@@ -54,22 +54,22 @@ def find_images(config: CurationConfig, keys: Collection[Key]) -> Iterator[tuple
                     break
 
 
-def read_pixels(image: SourceImage, max_pixels: int) -> Found:
+def read_pixels(image: SourceImage, max_pixels: int) -> FoundPhoto:
     """The upright pixels of an image, or why there are none."""
     if image.ref is None:
-        return Found(None, why=image.error or "its place is not known")
+        return FoundPhoto(None, why=image.error or "its place is not known")
     try:
         data = image.ref.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         decoded = decode(data, image.key, rotation=image.rotation, max_pixels=max_pixels)
     except (SourceError, PhotoError, MemoryError) as error:
-        return Found(None, why=one_line(error) or "out of memory")
-    return Found(decoded.pixels, digest)
+        return FoundPhoto(None, why=one_line(error) or "out of memory")
+    return FoundPhoto(decoded.pixels, digest)
 
 
 def photos_of(
     config: CurationConfig | None, records: Collection[Record]
-) -> Iterator[tuple[Record, Found]]:
+) -> Iterator[tuple[Record, FoundPhoto]]:
     """Each record with its photo, one photo in memory at a time.
 
     Records whose photo is not in the sources any more come with the reason, at the end.
@@ -87,11 +87,11 @@ def photos_of(
                 for record in by_key.pop(key):
                     changed = None not in (found.sha256, record.image_sha256)
                     if changed and found.sha256 != record.image_sha256:
-                        yield record, Found(None, found.sha256, "the photo is another one now")
+                        yield record, FoundPhoto(None, found.sha256, "the photo is another one now")
                     else:
                         yield record, found
         except SourceError as error:
             why = one_line(error)
     for records_left in by_key.values():
         for record in records_left:
-            yield record, Found(None, why=why)
+            yield record, FoundPhoto(None, why=why)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hbr.config import to_dict
 from hbr.curation.config import CurationConfig, per_image_settings, plain
 from hbr.curation.engines.base import Engine
 from hbr.curation.engines.local import LocalEngine
@@ -21,18 +19,16 @@ from hbr.curation.pipeline import passes
 from hbr.curation.pipeline.chunk import ChunkDone, ChunkWork, Task
 from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.stages.quality import better
-from hbr.curation.pipeline.store import Store, TaskSet, add_costs, alone
+from hbr.curation.pipeline.store import Store, TaskSet, add_costs, run_lock
 from hbr.curation.record import (
-    ERRORS,
     PASSING,
     Counts,
     CurationError,
-    FunnelStep,
     content_id,
-    funnel,
 )
 from hbr.curation.runs import outputs
 from hbr.curation.runs.card import card
+from hbr.curation.runs.summary import RunSummary, summarize
 from hbr.curation.sources.base import Source
 from hbr.curation.sources.opening import open_sources
 from hbr.files import write_text
@@ -42,7 +38,7 @@ _EVERY = 1000  # images of the plan between two reports
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """Where a run is.
 
     Attributes:
@@ -65,44 +61,7 @@ class Progress:
     counts: Counts = field(default_factory=Counter)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a run came to.
-
-    Attributes:
-        name: of the data set.
-        images: how many the sources named.
-        rows: rows of the manifest.
-        kept: crops of the data set.
-        errors: images that could not be used.
-        funnel: what each stage did; what enters it is what the one before let through.
-        splits: split → kept crops.
-        sources: source → `images`, `rows`, `kept`.
-        licences: licence → kept crops.
-        means: metric → mean over the kept crops.
-        costs: stage → (things, CPU seconds) of what this run did, not of what it took over.
-    """
-
-    name: str
-    images: int
-    rows: int
-    kept: int
-    errors: int
-    funnel: tuple[FunnelStep, ...]
-    splits: Mapping[str, int]
-    sources: Mapping[str, Mapping[str, int]]
-    licences: Mapping[str, int]
-    means: Mapping[str, float]
-    costs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
-
-    def as_json(self) -> str:
-        """The summary without `costs`, which no two runs share."""
-        values = to_dict(self)
-        del values["costs"]
-        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
-
-
-Report = Callable[[Progress], None]
+Report = Callable[[RunProgress], None]
 
 
 def curate(
@@ -112,7 +71,7 @@ def curate(
     engine: Engine | None = None,
     report: Report = lambda _: None,
     sources: Sequence[Source] | None = None,
-) -> Summary:
+) -> RunSummary:
     """Run a curation, or go on with one that stopped.
 
     The folder holds, at the end, `manifest.parquet`, `summary.json`, `README.md` (the card) and the
@@ -138,7 +97,7 @@ def curate(
     _check_names(photos)
     for metric in config.quality.metrics:
         better(metric.name)  # one that is not known shows before anything is done
-    with alone(out):
+    with run_lock(out):
         store = Store(out, config)
         store.create()
         store.forget(PASSING)
@@ -146,7 +105,7 @@ def curate(
         costs = walk.work(engine or LocalEngine(), out)
         report(walk.progress("set", 0))
         decisions = passes.decide(passes.gather(store, walk.seen), config)
-        tally = passes.write_manifest(
+        totals = passes.write_manifest(
             store,
             walk.seen,
             decisions,
@@ -154,7 +113,9 @@ def curate(
             about(config),
             lambda n: report(walk.progress("manifest", n)),
         )
-        summary = _summary(config, walk, tally, costs)
+        summary = summarize(
+            config.name, totals, images=walk.images, splits=config.splits.names, costs=costs
+        )
         manifest, crops = Manifest(out), store.crops()
         for kind in config.output.kinds:
 
@@ -162,7 +123,7 @@ def curate(
                 report(walk.progress(kind, n, summary.kept))
 
             outputs.write_output(config.output, kind, manifest, crops, out, tell)
-        write_text(out / "README.md", _card(config, summary, tally))
+        write_text(out / "README.md", card(summary, totals, config.crop.edge))
         write_text(out / "summary.json", summary.as_json())
     return summary
 
@@ -201,9 +162,9 @@ class _Walk:
         self._judge_errors(1)
         return costs
 
-    def progress(self, doing: str, done: int, total: int | None = None) -> Progress:
+    def progress(self, doing: str, done: int, total: int | None = None) -> RunProgress:
         """Where the run is."""
-        return Progress(
+        return RunProgress(
             doing, done, total, self._worked, self._earlier, self._errors, self._counts.copy()
         )
 
@@ -274,48 +235,3 @@ def about(config: CurationConfig) -> dict[str, Any]:
         **{key: values[key] for key in ("duplicates", "splits")},
         "quality": {key: values["quality"][key] for key in ("metrics", "all_scores", "top")},
     }
-
-
-def _summary(
-    config: CurationConfig,
-    walk: _Walk,
-    tally: passes.Tally,
-    costs: Mapping[str, tuple[int, float]],
-) -> Summary:
-    steps = funnel(tally.counts)
-    order = [*config.splits.parts, *config.splits.fixed.values()]
-    by_split = Counter[str]()
-    by_source = Counter[str]()
-    for (source, split), n in tally.kept.items():
-        by_split[split] += n
-        by_source[source] += n
-    return Summary(
-        name=config.name,
-        images=sum(walk.images.values()),
-        rows=sum(tally.rows.values()),
-        kept=steps[-1].passed,
-        errors=sum(n for (_, reason), n in tally.counts.items() if reason in ERRORS),
-        funnel=steps,
-        splits={name: by_split[name] for name in dict.fromkeys(order)},
-        sources={
-            name: {"images": walk.images[name], "rows": tally.rows[name], "kept": by_source[name]}
-            for name in sorted(walk.images)
-        },
-        licences=dict(sorted(tally.licences.items())),
-        means={name: moments.mean for name, moments in sorted(tally.scores.items())},
-        costs=dict(costs),
-    )
-
-
-def _card(config: CurationConfig, summary: Summary, tally: passes.Tally) -> str:
-    return card(
-        config.name,
-        funnel=summary.funnel,
-        splits=summary.splits,
-        sources=summary.sources,
-        licences=summary.licences,
-        scores=tally.scores,
-        persons=tally.persons,
-        tags=tally.tags,
-        edge=config.crop.edge,
-    )

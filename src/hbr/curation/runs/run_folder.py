@@ -15,7 +15,7 @@ from hbr.curation.pipeline.sorting import by_id
 from hbr.curation.pipeline.store import Store, latest_config
 from hbr.curation.record import SCORE, Counts, CurationError, Record, from_row, schema
 from hbr.curation.runs.run import about
-from hbr.curation.runs.status import Entry, read_journal
+from hbr.curation.runs.status import RunStatus, read_status
 from hbr.curation.sources.base import SourceError
 from hbr.curation.sources.opening import open_sources
 
@@ -65,8 +65,8 @@ class RunFolder:
             return False
         if self.config is None:
             return True
-        if (entry := self.journal()) is not None:
-            return entry.state == "done"
+        if (status := self.status()) is not None:
+            return status.state == "done"
         # each run writes its configuration first and the manifest towards its end
         told = self.path / "work" / "config.json"
         return manifest.stat().st_mtime_ns >= told.stat().st_mtime_ns
@@ -106,9 +106,9 @@ class RunFolder:
         """The part that Eq. 1 keeps."""
         return float(self.about.get("quality", {}).get("top", 1.0))
 
-    def journal(self) -> Entry | None:
+    def status(self) -> RunStatus | None:
         """Where the latest run is, as it told; None if it told nothing."""
-        return read_journal(self.path) if self.path.is_dir() else None
+        return read_status(self.path) if self.path.is_dir() else None
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Some columns of all rows, in tables of some thousand rows.

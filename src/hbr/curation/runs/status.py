@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.config import ConfigError, from_dict, to_dict
-from hbr.curation.runs.run import Progress
+from hbr.curation.runs.run import RunProgress
 from hbr.errors import one_line
 from hbr.files import write_text
 
@@ -26,14 +26,14 @@ _SILENT = 900.0  # seconds after which a run on another machine counts as gone
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunStatus:
     """Where a run is.
 
     Attributes:
         state: as the run itself told; a killed one could not tell.
         host, pid, born: the process, and when it began (seconds of the epoch).
         began, at: when the run began, and when this was written.
-        doing, done, total: see `hbr.curation.runs.run.Progress`.
+        doing, done, total: see `hbr.curation.runs.run.RunProgress`.
         images, earlier, errors: likewise.
         pace: images a second, over the last two minutes; None where none was finished in them.
         why: what a failed run failed by.
@@ -64,7 +64,7 @@ class Entry:
         return abs(_born(self.pid) - self.born) < 1
 
 
-class Journal:
+class StatusFile:
     """Keeps `OUT/work/progress.json`; give it to `curate` as its `report`.
 
     Args:
@@ -72,16 +72,18 @@ class Journal:
         then: told the same.
     """
 
-    def __init__(self, out: str | Path, then: Callable[[Progress], None] = lambda _: None) -> None:
+    def __init__(
+        self, out: str | Path, then: Callable[[RunProgress], None] = lambda _: None
+    ) -> None:
         self._path = _place(Path(out))
         self._then = then
         self._began = time.time()
         self._born = _born(os.getpid())
         self._recent: deque[tuple[float, int]] = deque()
-        self._last = Progress("crops", 0)
+        self._last = RunProgress("crops", 0)
         self._next = 0.0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RunProgress) -> None:
         """Take note, and write if it is time."""
         now = time.time()
         if progress.images != self._last.images or not self._recent:
@@ -96,7 +98,7 @@ class Journal:
         self._then(progress)
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """Around a run: tells how it ended."""
         try:
             yield
@@ -115,7 +117,7 @@ class Journal:
 
     def _write(self, state: State, why: str | None = None) -> None:
         p = self._last
-        entry = Entry(
+        status = RunStatus(
             state,
             socket.gethostname(),
             os.getpid(),
@@ -133,7 +135,7 @@ class Journal:
         )
         # a full disk stops the run where it loses something, not here
         with contextlib.suppress(OSError):
-            write_text(self._path, json.dumps(to_dict(entry), indent=1) + "\n")
+            write_text(self._path, json.dumps(to_dict(status), indent=1) + "\n")
 
     def _pace(self) -> float | None:
         if not self._recent:
@@ -146,10 +148,10 @@ class Journal:
         return (after - before) / (end - start) if after > before and end > start else None
 
 
-def read_journal(out: str | Path) -> Entry | None:
+def read_status(out: str | Path) -> RunStatus | None:
     """What the latest run in a folder told of itself; None if it told nothing."""
     try:
-        return from_dict(Entry, json.loads(_place(Path(out)).read_text(encoding="utf-8")))
+        return from_dict(RunStatus, json.loads(_place(Path(out)).read_text(encoding="utf-8")))
     except (OSError, ValueError, ConfigError):
         return None
 

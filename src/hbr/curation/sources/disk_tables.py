@@ -49,10 +49,10 @@ def in_order(names: Iterable[str]) -> Iterator[str]:
             yield name.decode("utf-8", "surrogateescape")
 
 
-class Seen:
+class SeenKeys:
     """Which keys have come already; to be used as a context manager."""
 
-    def __enter__(self) -> Seen:
+    def __enter__(self) -> SeenKeys:
         """Open the table."""
         self._stack = contextlib.ExitStack()
         self._database = self._stack.enter_context(temporary_database())

@@ -13,7 +13,7 @@ from typing import Any
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.hub_tables import load_table
 from hbr.curation.sources.parquet import class_names
-from hbr.curation.sources.row_reader import COLUMNS, Told
+from hbr.curation.sources.row_reader import COLUMNS, RowReader
 
 ROWS_AT_ONCE = 1000
 
@@ -32,7 +32,7 @@ class HubSource:
 
     name: str
     dataset: str
-    told: Told
+    told: RowReader
     config: str = ""
     split: str = "train"
     revision: str = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbr.curation.sources.base import Box, BoxKind, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import Seen
+from hbr.curation.sources.disk_tables import SeenKeys
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import at, broken
 from hbr.people.values import number, pixels, text
@@ -38,7 +38,7 @@ class OdgtSource:
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the lines; a bad line is a record of its own."""
         try:
-            with self.annotations.open("rb") as file, Seen() as seen:
+            with self.annotations.open("rb") as file, SeenKeys() as seen:
                 line = 0
                 while data := file.readline(MAX_LINE):
                     line += 1
@@ -47,7 +47,7 @@ class OdgtSource:
         except OSError as error:
             raise SourceError(f"{self.annotations}: {error.strerror or error}") from None
 
-    def _image(self, line: int, data: bytes, seen: Seen) -> SourceImage:
+    def _image(self, line: int, data: bytes, seen: SeenKeys) -> SourceImage:
         place = f"{self.annotations.name}:line {line}"
         try:
             record = json.loads(data)

@@ -30,7 +30,7 @@ from hbr.curation.sources.labels import load_vocabulary
 from hbr.curation.sources.odgt import OdgtSource
 from hbr.curation.sources.openimages import OpenImagesSource
 from hbr.curation.sources.parquet import ParquetSource
-from hbr.curation.sources.row_reader import Told
+from hbr.curation.sources.row_reader import RowReader
 from hbr.curation.sources.tars import TarSource
 from hbr.curation.sources.voc import VocSource
 from hbr.curation.sources.wider import WiderSource
@@ -221,7 +221,7 @@ def _open_yolo(name: str, config: YoloConfig) -> Source:
 
 def _open_rows(name: str, config: WebDatasetConfig | ParquetConfig | HubConfig) -> Source:
     vocabulary = load_vocabulary(config.vocabulary, config.labels, config.people)
-    told = Told(vocabulary, config.boxes, config.normalised, config.classes)
+    told = RowReader(vocabulary, config.boxes, config.normalised, config.classes)
     if isinstance(config, WebDatasetConfig):
         return TarSource(name, _files(config.path, "*.tar"), told)
     if isinstance(config, ParquetConfig):

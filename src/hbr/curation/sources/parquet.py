@@ -10,7 +10,7 @@ from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.paths import broken
-from hbr.curation.sources.row_reader import COLUMNS, Told
+from hbr.curation.sources.row_reader import COLUMNS, RowReader
 from hbr.errors import one_line
 
 ROWS_AT_ONCE = 1000
@@ -29,7 +29,7 @@ class ParquetSource:
 
     name: str
     files: tuple[Path, ...]
-    told: Told
+    told: RowReader
     column: str | None = None
 
     def __iter__(self) -> Iterator[SourceImage]:

@@ -38,7 +38,7 @@ _LABELS = ("label", "category", "category_name", "name", "category_id")
 
 
 @dataclass(frozen=True)
-class Told:
+class RowReader:
     """How to read what is told.
 
     Attributes:

@@ -11,9 +11,9 @@ from typing import Any
 
 from hbr.archives import COMPRESSED, read_part, tar_members
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import Seen
+from hbr.curation.sources.disk_tables import SeenKeys
 from hbr.curation.sources.paths import badly_named, broken
-from hbr.curation.sources.row_reader import Told
+from hbr.curation.sources.row_reader import RowReader
 from hbr.image import is_photo_name
 
 # More is no description of one image.
@@ -32,7 +32,7 @@ class TarSource:
 
     name: str
     tars: tuple[Path, ...]
-    told: Told
+    told: RowReader
 
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the tars; a cut tar gives what was whole, then a record."""
@@ -42,7 +42,7 @@ class TarSource:
                 yield broken(self.name, path.name, said)
                 continue
             try:
-                with Seen() as seen:
+                with SeenKeys() as seen:
                     yield from self._tar(path, seen)
             except tarfile.TarError as error:
                 said = f"{path.name} is cut or no tar: {error}"
@@ -50,7 +50,7 @@ class TarSource:
             except OSError as error:
                 raise SourceError(f"{path}: {error.strerror or error}") from None
 
-    def _tar(self, path: Path, seen: Seen) -> Iterator[SourceImage]:
+    def _tar(self, path: Path, seen: SeenKeys) -> Iterator[SourceImage]:
         image: tarfile.TarInfo | None = None
         told: dict[str, Any] = {}
         stem = None
@@ -69,7 +69,7 @@ class TarSource:
             yield self._image(path, image, told, seen)
 
     def _image(
-        self, path: Path, member: tarfile.TarInfo, told: dict[str, Any], seen: Seen
+        self, path: Path, member: tarfile.TarInfo, told: dict[str, Any], seen: SeenKeys
     ) -> SourceImage:
         key = f"{path.name}/{member.name}"
         if bad := badly_named(self.name, key):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hbr.curation.sources.base import Box, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import Seen
+from hbr.curation.sources.disk_tables import SeenKeys
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import at, badly_named, broken, walk
 from hbr.people.values import number, pixels, text
@@ -41,7 +41,7 @@ class VocSource:
 
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the names of the XML files, or of the list."""
-        with Seen() as seen:
+        with SeenKeys() as seen:
             for count, name in enumerate(self._names(), 1):
                 if bad := badly_named(self.name, name):
                     yield bad

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.curation.sources.base import SourceError, SourceImage
-from hbr.curation.sources.disk_tables import Seen
+from hbr.curation.sources.disk_tables import SeenKeys
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import at, badly_named, broken, walk
 from hbr.image import is_photo_name
@@ -58,7 +58,7 @@ class WiderSource:
         try:
             with (
                 self.annotations.open(encoding="utf-8-sig", errors="backslashreplace") as file,
-                Seen() as seen,
+                SeenKeys() as seen,
             ):
                 lines = _Lines(file)
                 for image in read(lines):

@@ -13,7 +13,7 @@ from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.pipeline.store import TaskSet
 from hbr.curation.record import ERRORS, FunnelStep, Record, funnel
 from hbr.curation.runs.run_folder import RunFolder, score_column
-from hbr.curation.runs.status import Entry
+from hbr.curation.runs.status import RunStatus
 
 BINS = 48
 _SAMPLE = 20_000  # values that the ends of a histogram are taken from
@@ -100,7 +100,7 @@ class Contents:
     Attributes:
         name: of the data set.
         finished: the passes over the whole set have run.
-        entry: where an unfinished run is; None if it told nothing.
+        status: where an unfinished run is; None if it told nothing.
         images, rows, kept, errors: how many.
         funnel: what each stage did.
         histograms: of every column with values.
@@ -117,7 +117,7 @@ class Contents:
 
     name: str
     finished: bool
-    entry: Entry | None
+    status: RunStatus | None
     images: int
     rows: int
     kept: int
@@ -160,7 +160,7 @@ def collect(run: RunFolder, *, kept: int, rejected: int) -> Contents:
     return Contents(
         run.name,
         run.manifest is not None,
-        run.journal(),
+        run.status(),
         sum(len(images) for images in tally.images.values()),
         sum(counts.values()),
         steps[-1].passed,

@@ -205,10 +205,10 @@ def _state(contents: Contents) -> str:
     """One sentence, where the run has not finished."""
     if contents.finished:
         return ""
-    entry = contents.entry
+    status = contents.status
     where = "This run has not finished: what follows is what is done so far, before the stages "
     where += "over the whole set (Eq. 1, near-duplicates, splits)."
-    if entry is None:
+    if status is None:
         return where
-    word = {"failed": f" It failed: {entry.why}", "stopped": " It was stopped."}.get(entry.state)
-    return where + (word or (" It is at work." if entry.alive else " It is not at work."))
+    word = {"failed": f" It failed: {status.why}", "stopped": " It was stopped."}.get(status.state)
+    return where + (word or (" It is at work." if status.alive else " It is not at work."))

@@ -1,0 +1,89 @@
+"""What a run came to: the counts of its manifest, by stage, split, source and licence."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from hbr.config import to_dict
+from hbr.curation.pipeline.passes import ManifestTotals
+from hbr.curation.record import ERRORS, FunnelStep, funnel
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What a run came to.
+
+    Attributes:
+        name: of the data set.
+        images: how many the sources named.
+        rows: rows of the manifest.
+        kept: crops of the data set.
+        errors: images that could not be used.
+        funnel: what each stage did; what enters it is what the one before let through.
+        splits: split → kept crops.
+        sources: source → `images`, `rows`, `kept`.
+        licences: licence → kept crops.
+        means: metric → mean over the kept crops.
+        costs: stage → (things, CPU seconds) of what this run did, not of what it took over.
+    """
+
+    name: str
+    images: int
+    rows: int
+    kept: int
+    errors: int
+    funnel: tuple[FunnelStep, ...]
+    splits: Mapping[str, int]
+    sources: Mapping[str, Mapping[str, int]]
+    licences: Mapping[str, int]
+    means: Mapping[str, float]
+    costs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        """The summary without `costs`, which no two runs share."""
+        values = to_dict(self)
+        del values["costs"]
+        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+def summarize(
+    name: str,
+    totals: ManifestTotals,
+    *,
+    images: Mapping[str, int],
+    splits: Iterable[str],
+    costs: Mapping[str, tuple[int, float]] | None = None,
+) -> RunSummary:
+    """Sum up a manifest.
+
+    Args:
+        name: of the data set.
+        totals: of all its rows.
+        images: source → images.
+        splits: names of splits in the order to list them; those of kept crops are added.
+        costs: stage → (things, CPU seconds).
+    """
+    steps = funnel(totals.counts)
+    by_split, by_source = Counter[str](), Counter[str]()
+    for (source, split), n in totals.kept.items():
+        by_split[split] += n
+        by_source[source] += n
+    return RunSummary(
+        name=name,
+        images=sum(images.values()),
+        rows=totals.rows.total(),
+        kept=steps[-1].passed,
+        errors=sum(n for (_, reason), n in totals.counts.items() if reason in ERRORS),
+        funnel=steps,
+        splits={split: by_split[split] for split in dict.fromkeys([*splits, *sorted(by_split)])},
+        sources={
+            source: {"images": n, "rows": totals.rows[source], "kept": by_source[source]}
+            for source, n in sorted(images.items())
+        },
+        licences=dict(sorted(totals.licences.items())),
+        means={name: moments.mean for name, moments in sorted(totals.scores.items())},
+        costs=dict(costs or {}),
+    )
