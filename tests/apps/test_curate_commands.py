@@ -75,7 +75,7 @@ def test_a_killed_run_is_told_and_goes_on(home, hbr_command, run_hbr):
     assert "has not finished" in (out / "report.html").read_text()
     done = run_hbr("curate", "export", out, "-o", home / "nothing")
     assert done.returncode == 1
-    assert "has not finished; the command that began it goes on" in done.stderr
+    assert "has not finished; the command that began it resumes it" in done.stderr
     done = run_hbr(
         *["curate", "run", "recipe.yaml", "-i", "voc", "-o", "killed", "--workers", "0"], cwd=home
     )

@@ -187,7 +187,7 @@ def test_too_many_errors_stop_the_run_and_a_milder_one_goes_on(
     assert str(told.value) == (
         "1 of 10 images cannot be used, such as s/0.jpg (unreadable: 0.jpg: is empty; get an "
         "undamaged copy): more than the 5.0% that `errors` allows; what is done is kept, and a run "
-        "that allows more goes on"
+        "that allows more resumes"
     )
     assert not (tmp_path / "out/manifest.parquet").exists()
     records, summary = run(*images, config=dataclasses.replace(SETTINGS, errors=0.1))

@@ -283,7 +283,7 @@ def test_ctrl_c_ends_what_was_started_for_the_run(hbr_command, recipe, tmp_path)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert out == ""
-    assert "stopped; the same command goes on: hbr curate run" in err
+    assert "stopped; the same command resumes: hbr curate run" in err
     assert "Traceback" not in err
     assert len(started) >= 3
     _, left = psutil.wait_procs(started, timeout=PATIENCE)
@@ -299,7 +299,8 @@ def test_without_the_extra_it_is_one_line(photos, settings, tmp_path, listed, mo
 
 
 @pytest.mark.parametrize(
-    ("address", "why"), [("127.0.0.1:1", "refused"), ("somewhere", "not of the form HOST:PORT")]
+    ("address", "why"),
+    [("127.0.0.1:1", "refused"), ("somewhere", "neither auto nor of the form HOST:PORT")],
 )
 def test_where_no_cluster_answers_it_is_one_line(run_hbr, recipe, tmp_path, address, why) -> None:
     options = ("--engine", "ray", "--ray-address", address)

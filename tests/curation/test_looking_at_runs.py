@@ -19,7 +19,7 @@ from hbr.curation.manifest import Manifest
 from hbr.curation.record import REASONS, CurationError, Record
 from hbr.curation.runs import thresholds
 from hbr.curation.runs.difference import DiffTotals, compare_rows, compare_settings
-from hbr.curation.runs.explanation import draw, find_rows, tell
+from hbr.curation.runs.explanation import draw, explain, find_rows
 from hbr.curation.runs.exporting import card_of, export
 from hbr.curation.runs.photos import FoundPhoto, photos_of
 from hbr.curation.runs.run import RunProgress, curate
@@ -65,7 +65,7 @@ def stricter(recipe, tmp_path_factory):
 def test_the_story_of_every_row_says_what_its_columns_say(out):
     run = RunFolder(out)
     for record in run.rows():
-        text = "\n".join(tell(run, record))
+        text = "\n".join(explain(run, record))
         assert record.id in text
         assert ("kept, in split" in text) == record.alive
         # the line that stopped it is the one that says NO
@@ -271,7 +271,7 @@ def test_what_holds_no_run_is_refused(tmp_path):
     with pytest.raises(CurationError, match="no such file or folder"):
         RunFolder(tmp_path / "nowhere")
     (tmp_path / "no.parquet").write_text("no table")
-    with pytest.raises(CurationError, match="is no manifest of hbr curate"):
+    with pytest.raises(CurationError, match="is not a manifest of hbr curate"):
         RunFolder(tmp_path / "no.parquet")
 
 

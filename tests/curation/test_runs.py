@@ -373,7 +373,7 @@ def test_ctrl_c_leaves_what_is_done(hbr_command, recipe, tmp_path) -> None:
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert out == ""
-    assert "stopped; the same command goes on: hbr curate run" in err
+    assert "stopped; the same command resumes: hbr curate run" in err
     assert "Traceback" not in err
     _wait_for_group(process.pid)
     assert len(parts(tmp_path)) >= 2

@@ -122,7 +122,7 @@ def test_a_curated_set_that_is_not_whole_is_refused(tmp_path, people):
         opened(manifest=people, split="trian")
     with pytest.raises(ConfigError, match=r"there is no .*nowhere; `hbr curate run`"):
         opened(manifest=people / "nowhere")
-    with pytest.raises(ConfigError, match=r"summary\.json: is no manifest of hbr curate"):
+    with pytest.raises(ConfigError, match=r"summary\.json: is not a manifest of hbr curate"):
         opened(manifest=people / "summary.json")
     lacking = with_only("webdataset", people, tmp_path / "lacking")
     (lacking / "shards/train-000001.tar").unlink()

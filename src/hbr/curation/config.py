@@ -20,7 +20,7 @@ class DetectorConfig:
     Attributes:
         name: a detector's name, or the path of its weights.
         device: cpu, cuda, cuda:1, mps.
-        score: what it is less sure of is no box; 0 to 1.
+        score: detections below this score are dropped; 0 to 1.
         batch: images at a time. Above 1, the last digits of a box may depend on its neighbours in
             the batch, and with them the same bytes for any order of the input.
     """
@@ -112,7 +112,7 @@ class CropConfig:
         crowd_cover, crowd_people: a person is crowded, and stops, if more than `crowd_people`
             others each cover at least the part `crowd_cover` of the box.
         overlap: of two candidates whose squares have a higher intersection over union, only the one
-            whose box is nearer to the image's centre goes on; 1 lets all pass.
+            whose box is nearer to the image's centre passes; 1 lets all pass.
         edge: side of the finished crop, in pixels.
     """
 
@@ -161,8 +161,8 @@ class QualityConfig:
     Attributes:
         metrics: they run cheapest first, whatever their order here.
         all_scores: every crop gets every score, and Eq. 1 is over the whole set, as in the paper.
-            If not, a crop that fails a threshold is not seen by the dearer metrics, and its part of
-            `top` goes to others.
+            If not, a crop that fails a threshold is skipped by the more expensive metrics, and its
+            share of `top` goes to others.
         top: the part of the crops that came to stage f that Eq. 1 keeps; 1 keeps all.
         device: where the metrics run.
         batch: crops at a time. Each batch is filled up to this size, so that a crop's score does
@@ -319,7 +319,7 @@ _PER_IMAGE = ("boxes", "sharpness", "size", "crop", "tagger", "max_pixels")
 def per_image_settings(config: CurationConfig) -> dict[str, Any]:
     """What stages a to f depend on; work done under other values of these cannot be taken over.
 
-    Devices and batch sizes are left out: moving to a GPU does not throw away what is done.
+    Devices and batch sizes are left out: moving to a GPU keeps the work that is done.
     """
     values = plain(config)
     settings = {name: values[name] for name in _PER_IMAGE}

@@ -35,7 +35,7 @@ class ManifestWriter:
     """Writes records, in the order of their ids, a row group at a time.
 
     Args:
-        path: a part file; whoever calls renames it (`hbr.files.replacing`).
+        path: a part file, which the caller renames (`hbr.files.replacing`).
         metrics: those that have a column.
         about: plain values that are kept in the file's metadata under `hbr`.
         keypoints: with the column of key points.
@@ -46,8 +46,8 @@ class ManifestWriter:
     ) -> None:
         import pyarrow.parquet as pq
 
-        told = {"hbr": json.dumps(about, sort_keys=True)}
-        self._schema = schema(metrics, keypoints=keypoints).with_metadata(told)
+        metadata = {"hbr": json.dumps(about, sort_keys=True)}
+        self._schema = schema(metrics, keypoints=keypoints).with_metadata(metadata)
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def __enter__(self) -> ManifestWriter:
@@ -60,7 +60,7 @@ class ManifestWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the file's foot, unless something went wrong: that is what is to be heard of."""
+        """Write the footer of the file; an error in the block is not masked by one here."""
         with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
             self._writer.close()
 
@@ -96,9 +96,9 @@ class Manifest:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the writer told: name, configuration, version."""
-        told = (self._file().schema_arrow.metadata or {}).get(b"hbr", b"{}")
-        return dict(json.loads(told))
+        """What the writer stored: name, configuration, version."""
+        text = (self._file().schema_arrow.metadata or {}).get(b"hbr", b"{}")
+        return dict(json.loads(text))
 
     @property
     def metrics(self) -> list[str]:
@@ -127,7 +127,7 @@ class Manifest:
 
         needed = {"split", "reason", *names}
         if not needed <= {*self.names}:
-            raise ValueError(f"{self.path}: is no manifest of hbr curate (it has other columns)")
+            raise ValueError(f"{self.path}: is not a manifest of hbr curate (it has other columns)")
         for batch in self._file().iter_batches(columns=sorted(needed)):
             wanted = pc.and_(pc.is_null(batch["reason"]), pc.equal(batch["split"], split))
             yield batch.filter(wanted)
@@ -154,5 +154,5 @@ class Manifest:
             return pq.ParquetFile(self.path)
         except (OSError, pa.ArrowInvalid) as error:
             raise CurationError(
-                f"{self.path}: is no manifest of hbr curate ({one_line(error, 150)})"
+                f"{self.path}: is not a manifest of hbr curate ({one_line(error, 150)})"
             ) from None

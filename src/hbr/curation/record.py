@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CurationError(HbrError, ValueError):
-    """A run that cannot go on; one line says why, and what to do."""
+    """A run that cannot continue; one line says why, and what to do."""
 
 
 STAGES = (
@@ -274,7 +274,7 @@ def count(records: Iterable[Record]) -> Counts:
 
 
 def funnel(counts: Mapping[tuple[str, str | None], int]) -> tuple[FunnelStep, ...]:
-    """The steps of a run: what enters each is what the one before let through."""
+    """The steps of a run; each one gets what passed the one before."""
     entered = sum(counts.values())
     steps = []
     for stage in STAGES:

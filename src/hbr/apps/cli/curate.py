@@ -105,7 +105,7 @@ def run(
 ) -> None:
     """Find, cut out, judge and split crops of people.
 
-    The same command goes on where an earlier run stopped. Progress goes to stderr; the last line,
+    The same command resumes where an earlier run stopped. Progress goes to stderr; the last line,
     on stdout, is the manifest.
     """
     import dataclasses
@@ -123,12 +123,12 @@ def run(
     machine = _engine(engine, address, gpus, workers, memory)
     status = StatusFile(out, _Line())
     try:
-        # Ray tells of lost machines on stdout
+        # Ray reports lost machines on stdout
         with StopSignals(), status.recording(), contextlib.redirect_stdout(sys.stderr):
             summary = curate(recipe, out, engine=machine, report=status)
     except KeyboardInterrupt:
         again = shlex.join(["hbr", *sys.argv[1:]])
-        typer.echo(f"stopped; the same command goes on: {again}", err=True)
+        typer.echo(f"stopped; the same command resumes: {again}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _show(summary)
     typer.echo(out / "manifest.parquet")
@@ -168,7 +168,7 @@ def plan(
     crew = cores() if workers is None else workers
     if as_json:
         n = made.images if images is None else images
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "sources": [dataclasses.asdict(source) for source in made.sources],
             "stages": [dataclasses.asdict(stage) for stage in made.stages],
             "sample": {"images": made.sample, "crops": made.crops, "passed": made.passed},
@@ -177,7 +177,7 @@ def plan(
             "hours": made.hours(n, crew),
             "missing": made.missing,
         }
-        print_json(told)
+        print_json(values)
     else:
         for line in lines(made, images, crew):
             typer.echo(line)
@@ -204,7 +204,7 @@ def _recipe(
         old = recipe.boxes.detector
         new = dataclasses.replace(old, name=detector) if old else DetectorConfig(detector)
         recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, detector=new))
-    # whoever looks at the run later may stand in another folder
+    # later commands may run in another folder
     return dataclasses.replace(recipe, sources=tuple(map(_with_whole_paths, recipe.sources)))
 
 

@@ -30,27 +30,27 @@ def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
     counts, latest = opened.counts(), opened.status()
     errors = sum(n for (_, reason), n in counts.items() if reason in ERRORS)
     alive = sum(n for (_, reason), n in counts.items() if reason is None)
-    told: dict[str, Any] = {"run": str(run), "name": opened.name, "state": _state(opened)}
+    values: dict[str, Any] = {"run": str(run), "name": opened.name, "state": _state(opened)}
     if opened.store is not None:
-        told["chunks"] = len(opened.store.parts())
+        values["chunks"] = len(opened.store.parts())
     if latest is not None:
-        told["images"] = latest.images + latest.earlier
-        told["doing"] = latest.doing
-        told["pace"] = latest.pace
-        told["seconds"] = latest.at - latest.began
-        told["why"] = latest.why
-    told |= {"rows": sum(counts.values()), "alive": alive, "errors": errors}
+        values["images"] = latest.images + latest.earlier
+        values["doing"] = latest.doing
+        values["pace"] = latest.pace
+        values["seconds"] = latest.at - latest.began
+        values["why"] = latest.why
+    values |= {"rows": sum(counts.values()), "alive": alive, "errors": errors}
     if as_json:
-        told["funnel"] = [vars(step) for step in funnel(counts)]
-        print_json(told)
+        values["funnel"] = [vars(step) for step in funnel(counts)]
+        print_json(values)
         return
-    typer.echo(f"{opened.name}: {told['state']}")
+    typer.echo(f"{opened.name}: {values['state']}")
     if latest is not None:
         after = f", {latest.pace:.1f} images/s" if latest.pace and latest.alive else ""
         typer.echo(f"images done  {latest.images + latest.earlier:,}{after}")
-    if "chunks" in told:
-        typer.echo(f"chunks done  {told['chunks']:,}")
-    typer.echo(f"rows         {told['rows']:,}")
+    if "chunks" in values:
+        typer.echo(f"chunks done  {values['chunks']:,}")
+    typer.echo(f"rows         {values['rows']:,}")
     typer.echo(f"{'kept' if opened.manifest else 'kept so far':<13}{alive:,}")
     typer.echo(f"errors       {errors:,}")
     for line in _stopped(counts):
@@ -59,7 +59,7 @@ def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
 
 def _state(run: RunFolder) -> str:
     latest = run.status()
-    again = "the command that began it goes on"
+    again = "the command that began it resumes it"
     if latest is not None and latest.alive:
         return f"at work ({latest.doing}), process {latest.pid} on {latest.host}"
     if latest is not None and latest.state == "failed":
@@ -89,23 +89,24 @@ def explain(
         bool, typer.Option("--no-picture", help="Only words; no source is looked through.")
     ] = False,
 ) -> None:
-    """Tell a crop's whole story: its photo, every stage's number and line, and the reason.
+    """Explain a crop: its photo, every stage's value and threshold, and the reason.
 
     The picture shows the photo with boxes and square, the crop, and the scores; its path is the
     last line. Where several rows are meant, they are listed.
     """
-    from hbr.curation.runs.explanation import draw, find_rows, tell, verdict
+    from hbr.curation.runs.explanation import draw, find_rows, verdict
+    from hbr.curation.runs.explanation import explain as explain_row
     from hbr.curation.runs.photos import photos_of
 
     opened = _open(run)
     found = find_rows(opened, asked)
     if len(found) > 1:
         for record in found:
-            told = verdict(record, finished=opened.manifest is not None)
-            typer.echo(f"{record.id}  {record.source}/{record.key}  {told}")
+            result = verdict(record, finished=opened.manifest is not None)
+            typer.echo(f"{record.id}  {record.source}/{record.key}  {result}")
         return
     (record,) = found
-    for line in tell(opened, record):
+    for line in explain_row(opened, record):
         typer.echo(line)
     if without:
         return
@@ -146,8 +147,8 @@ def diff(
         for change in compare_rows(a, b, totals):
             typer.echo(json.dumps(dataclasses.asdict(change), ensure_ascii=False))
         ways = [[*way, n] for way, n in totals.ways.most_common()]
-        told = {"rows": totals.rows, "kept": totals.kept, "kept_by_both": totals.kept_by_both}
-        typer.echo(json.dumps({"totals": {**told, "kinds": totals.kinds, "ways": ways}}))
+        values = {"rows": totals.rows, "kept": totals.kept, "kept_by_both": totals.kept_by_both}
+        typer.echo(json.dumps({"totals": {**values, "kinds": totals.kinds, "ways": ways}}))
         return
     for name, (before, after) in settings.items():
         typer.echo(f"{name}: {_plain(before)} → {_plain(after)}")

@@ -1,4 +1,4 @@
-"""What an engine is: something that gets the chunks of a plan done, here or elsewhere."""
+"""The interface of engines, which get the chunks of a plan done on one machine or many."""
 
 from __future__ import annotations
 

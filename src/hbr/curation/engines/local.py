@@ -25,7 +25,7 @@ class LocalEngine:
     Attributes:
         workers: how many processes; 0 works in this one.
         memory: bytes that all of them together should stay below. Above it, no worker gets a new
-            chunk while another works, and idle ones start afresh. None sets no limit.
+            chunk while another works, and idle ones are replaced. None sets no limit.
     """
 
     workers: int = field(default_factory=cores)
@@ -51,14 +51,14 @@ class LocalEngine:
         for done in results:
             if isinstance(done, WorkerDied):
                 raise CurationError(
-                    f"a worker {done.ending}; what is done is kept, and the same command goes on "
+                    f"a worker {done.ending}; what is done is kept, and the same command resumes "
                     "(fewer workers need less memory)"
                 )
             yield done
 
 
 def _open(work: ChunkWork) -> Callable[[Chunk], ChunkDone]:
-    """In a worker, what does chunks; the process then counts as working in the folder."""
+    """In a worker, load what works on chunks, and hold the lock of workers from now on."""
     _held.enter_context(worker_lock(work.out))
     return work.open()
 

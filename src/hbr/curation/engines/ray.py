@@ -34,9 +34,9 @@ from hbr.curation.pipeline.store import Store, worker_lock
 from hbr.curation.record import ERRORS, CurationError
 from hbr.processes import THREADS, portable
 
-_IN_FLIGHT = 2  # chunks an actor has: the one it does and the next
-_LIVES = 3  # how many workers may be lost over one chunk
-_OBJECTS = 128 << 20  # bytes of a store of objects that is started here; chunks are small
+_IN_FLIGHT = 2  # chunks queued at an actor: the current one and the next
+_LIVES = 3  # workers that may die on one chunk
+_OBJECTS = 128 << 20  # bytes of the object store of a Ray that is started here
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class RayEngine:
                     yield answer
             except ray.exceptions.RayError as error:
                 raise CurationError(
-                    f"Ray lost a worker again and again, or its cluster ({_last_line(error)}); "
-                    "what is done is kept, and the same command goes on"
+                    f"Ray repeatedly lost a worker, or lost its cluster ({_last_line(error)}); "
+                    "what is done is kept, and the same command resumes"
                 ) from None
 
     def _needs(self, config: CurationConfig) -> dict[str, float]:
@@ -122,8 +122,8 @@ class RayEngine:
 
 @contextlib.contextmanager
 def _connected(engine: RayEngine) -> Iterator[Any]:
-    """Ray, running; what was started here ends with the block."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
+    """Ray, connected; a Ray that was started here is shut down at the end of the block."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the rest is in Ray's own files
     try:
         import ray
@@ -140,7 +140,7 @@ def _connected(engine: RayEngine) -> Iterator[Any]:
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": _OBJECTS}
         options["num_cpus"] = engine.workers
-    with _signals_kept():
+    with _keep_sigterm_handler():
         try:
             _probe(address)
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
@@ -156,23 +156,23 @@ def _connected(engine: RayEngine) -> Iterator[Any]:
 
 
 def _probe(address: str) -> None:
-    """Look for somebody at HOST:PORT; Ray itself would go on looking for minutes.
+    """Connect to HOST:PORT once; Ray itself would retry for minutes.
 
     Raises:
-        OSError: nobody is there.
-        ValueError: it is no such address.
+        OSError: nothing listens there.
+        ValueError: the address is malformed.
     """
     if address in ("auto", "local"):
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        raise ValueError("it is not of the form HOST:PORT, nor auto")
+        raise ValueError("it is neither auto nor of the form HOST:PORT")
     socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray puts its own answer to SIGTERM in place of the program's."""
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore the SIGTERM handler, which Ray replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -190,7 +190,7 @@ def _answers(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
-    context.target_max_block_size = 1  # each row is a block of its own, and goes on at once
+    context.target_max_block_size = 1  # each row is a block of its own, passed on at once
     context.execution_options.preserve_order = False
     # the newer reader lists files in tasks of one core, for which actors on all cores leave no room
     context.use_datasource_v2 = False
@@ -250,7 +250,7 @@ class Worker:
         if self._store.begin(chunk.id) > _LIVES:
             raise CurationError(
                 f"{_LIVES} workers were lost over the images from {chunk.tasks[0].image.id} to "
-                f"{chunk.tasks[-1].image.id}; what is done is kept, and the same command goes on "
+                f"{chunk.tasks[-1].image.id}; what is done is kept, and the same command resumes "
                 "(fewer workers need less memory)"
             )
         self._do = self._do or self._work.open()

@@ -1,7 +1,7 @@
 """The work on one chunk of images, from their bytes to rows and crops: stages a to f.
 
 Every engine runs this same function. A worker is made once in each process (`ChunkWork.open`), with
-its detector and metrics; what it makes of a chunk depends on nothing but the chunk.
+its detector and metrics; its result for a chunk depends on the chunk alone.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Task:
 
     @classmethod
     def of(cls, image: SourceImage, repeat: int = 0) -> Task:
-        """The task of an image; its place on disk is no part of its id."""
+        """The task of an image; its location on disk is not part of its id."""
         boxes = None
         if image.boxes is not None:
             boxes = sorted(f"{box!r}{box.keypoints or ''}" for box in image.boxes)
-        told = (image.source, image.key, image.width, image.height, image.licence)
+        said = (image.source, image.key, image.width, image.height, image.licence)
         more = (image.attribution, image.error, image.rotation, repeat)
-        return cls(content_id(*told, *more, boxes), image, repeat)
+        return cls(content_id(*said, *more, boxes), image, repeat)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Image:
     boxes: list[PlacedBox] | None = None
 
     def fail(self, error: Exception) -> None:
-        """End it with what no stage foresaw: memory for this one image, a bug in a library."""
+        """Stop it with an unexpected error: out of memory for this image, a bug in a library."""
         self.rows = [self.rows[0].stopped("read", "failed", with_type(error, 200))]
         self.decoded = None
 
@@ -217,9 +217,9 @@ class ChunkWorker:
             )
             self._lay_boxes(out, row, decoded)
         except SourceError as error:
-            # a manifest that is published tells no folders of this machine
-            told = one_line(error).replace(image.ref.path, image.key)
-            out.rows = [row.stopped("read", "missing", told)]
+            # a published manifest must not show folders of this machine
+            detail = one_line(error).replace(image.ref.path, image.key)
+            out.rows = [row.stopped("read", "missing", detail)]
         except PhotoError as error:
             out.rows = [row.stopped("read", "unreadable", one_line(error))]
         except Exception as error:
@@ -252,7 +252,7 @@ class ChunkWorker:
             ]
 
     def _find_people(self, images: Sequence[_Image]) -> None:
-        """Let the detector look at the images that nobody looked at."""
+        """Run the detector on the images that have no annotations."""
         blank = [image for image in images if image.decoded is not None and image.boxes is None]
         if not blank or self._detect is None:
             return
@@ -276,7 +276,7 @@ class ChunkWorker:
         """What the detector finds in each of some images, or why it cannot look at it.
 
         Raises:
-            Exception: whatever it raises, if no picture at all can be looked at.
+            Exception: what the detector raises, if it fails on every image.
         """
         detect = cast(Detect, self._detect)
         try:
@@ -288,7 +288,7 @@ class ChunkWorker:
             return [error]
 
     def _to_crops(self, image: _Image) -> dict[str, np.ndarray]:
-        """Stages a to e of one image, whose pixels are then let go; its crops by id."""
+        """Stages a to e of one image, whose pixels are then released; its crops by id."""
         decoded, image.decoded = image.decoded, None
         crops: dict[str, np.ndarray] = {}
         if decoded is None:

@@ -21,7 +21,7 @@ Detect = Callable[[Sequence[np.ndarray]], list[Any]]
 
 
 class CropTagger(Protocol):
-    """Says what is to be seen in crops (Fig. 7)."""
+    """Tags crops with what is in them (Fig. 7)."""
 
     def __call__(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
         """Tags for each of [h, w, 3] uint8 RGB crops."""

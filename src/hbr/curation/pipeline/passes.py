@@ -274,7 +274,7 @@ def write_manifest(
         decisions: what `decide` gave.
         path: the manifest; it is there whole or not at all.
         about: goes into its metadata.
-        report: told how many rows are written.
+        report: called with the number of rows written.
     """
     tally, written = ManifestTotals(), 0
     parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())
@@ -301,7 +301,7 @@ def _have_keypoints(store: Store, wanted: TaskSet) -> bool:
 
 
 def _groups(tables: Iterator[pa.Table]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in groups of one size, wherever the tables end: the file must not tell how it came."""
+    """Rows in groups of equal size, wherever tables end: row groups depend on the rows alone."""
     batches = (b for table in tables for b in table.to_batches(max_chunksize=_ROWS))
     rows = (row for batch in batches for row in batch.to_pylist())
     while group := list(itertools.islice(rows, _ROWS)):

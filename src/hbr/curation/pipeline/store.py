@@ -1,15 +1,15 @@
-"""What a run has done so far, on disk: a part for each chunk of images, whole or not there.
+"""The finished work of a run on disk: a part for each chunk of images, written whole.
 
     OUT/work/config.json                     the configuration of the latest run
     OUT/work/SETTINGS/plan.parquet           the chunks that are to be done, while they are
     OUT/work/SETTINGS/attempts/CHUNK         a byte for each worker of a cluster that began it
-    OUT/work/SETTINGS/parts/CHUNK.parquet    the chunk's rows; its being there means done
-    OUT/work/SETTINGS/crops/CHUNK.bin        the files of its crops, one after the other
-    OUT/work/SETTINGS/costs.jsonl            what each chunk cost, by stage
+    OUT/work/SETTINGS/parts/CHUNK.parquet    the chunk's rows; if the file exists, it is done
+    OUT/work/SETTINGS/crops/CHUNK.bin        the files of its crops, concatenated
+    OUT/work/SETTINGS/costs.jsonl            CPU time of each chunk, by stage
     OUT/work/SETTINGS/settings.json          the settings that the rows depend on
 
-`SETTINGS` is a hash: other thresholds for the passes over the whole set take the parts over, other
-settings of the stages before start their own.
+`SETTINGS` is a hash of the settings of the stages up to f. Other settings of the passes over the
+whole set reuse the parts; other settings of earlier stages start a folder of their own.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class Store:
             if path.stem not in done:
                 path.unlink()
         write_text(self.folder / "settings.json", self._settings + "\n")
-        told = json.dumps(plain(self._config), indent=1, ensure_ascii=False)
-        write_text(self.folder.parent / "config.json", told + "\n")
+        text = json.dumps(plain(self._config), indent=1, ensure_ascii=False)
+        write_text(self.folder.parent / "config.json", text + "\n")
 
     def parts(self) -> list[Path]:
         """The parts that are done, sorted by name."""
@@ -169,8 +169,8 @@ class Store:
         import pyarrow.parquet as pq
 
         for path in self.parts():
-            told = pq.read_table(path, columns=["reason"], memory_map=False)["reason"].to_pylist()
-            stays = [reason not in reasons for reason in told]
+            column = pq.read_table(path, columns=["reason"], memory_map=False)["reason"]
+            stays = [reason not in reasons for reason in column.to_pylist()]
             if not any(stays):
                 path.unlink()
             elif not all(stays):
@@ -306,5 +306,5 @@ def run_lock(out: Path) -> Iterator[None]:
 
 
 def worker_lock(out: Path, *, shared: bool = True) -> contextlib.AbstractContextManager[None]:
-    """Tell, from a worker's process, that somebody still works in the folder."""
+    """Held by each worker process of a run: a new run waits until all have left."""
     return file_lock(Path(out) / "work" / "workers.lock", shared=shared)

@@ -1,4 +1,4 @@
-"""What a run would do, what it lacks, and how long it would take: measured on a sample of it."""
+"""Estimates what a run would do, what is missing, and how long it takes, from a sample."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE_SET_MS = 0.2
 """CPU milliseconds of a row in the passes over the whole set, the manifest and the outputs, as
 benchmarks/curation_cluster.py measures them."""
 _SECONDS = 10.0  # that the images are counted for
-_UNKNOWN_MS = 1000.0  # of a metric whose cost nobody measured
+_UNKNOWN_MS = 1000.0  # of a metric whose cost is not known
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What would run.
+    """What a run would do.
 
     Attributes:
         config: the run.
@@ -101,7 +101,7 @@ class RunEstimate:
 
     @property
     def missing(self) -> list[str]:
-        """All that is to be done before it can run."""
+        """What must be done before it can run."""
         lacks = [s.problem for s in self.sources if s.problem]
         for stage in self.stages:
             if stage.missing is not None:
@@ -129,7 +129,7 @@ def estimate_run(
         config: the run.
         sample: images to try, drawn evenly from those that are counted.
         seconds: how long the images of a source are counted at most.
-        tell: told what is being done.
+        tell: called with a line for each step.
     """
     plans, drawn = [], []
     for source_config in config.sources:
@@ -161,7 +161,7 @@ def estimate_run(
     labelled = sum(s.labelled * (s.images or 0) for s in plans)
     bare = 1 - labelled / total if (total := sum(s.images or 0 for s in plans)) else 1.0
     for name, why in lacks.items():
-        # where nothing came so far, one crop for each image is the safe side
+        # where no crop came that far, assume one for each image
         reach = bare if name == "detect" else (passed / n if crops else 1.0)
         stages.append(StageEstimate(name, reach, _assumed(name), False, why))
     order = ["read", "detect", "sharpness", "crop", "resize"]

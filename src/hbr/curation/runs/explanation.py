@@ -1,4 +1,4 @@
-"""One crop's whole story: what each stage found, in words, and as a picture."""
+"""Explains one row: what each stage found, in words and as a picture."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def find_rows(run: RunFolder, asked: str) -> list[Record]:
 
 
 def verdict(record: Record, *, finished: bool = True) -> str:
-    """What became of a row, in one line."""
+    """The result of a row, in one line."""
     if record.reason is None:
         if not finished:
             return "not stopped so far; the stages over the whole set are still to come"
@@ -46,8 +46,8 @@ def verdict(record: Record, *, finished: bool = True) -> str:
     return f"stopped at {record.stage}: {REASONS[record.stage][record.reason]}"
 
 
-def tell(run: RunFolder, record: Record) -> Iterator[str]:
-    """The story, line by line."""
+def explain(run: RunFolder, record: Record) -> Iterator[str]:
+    """What each stage found, line by line."""
     lines = run.thresholds
     yield f"{record.id}  {verdict(record, finished=run.manifest is not None)}"
     if record.detail:
@@ -102,7 +102,7 @@ def draw(
     found: FoundPhoto,
     path: Path,
 ) -> Path:
-    """Write the story as a PNG: photo with boxes and square, crop, scores against thresholds.
+    """Write the explanation as a PNG: photo with boxes and square, crop, scores against thresholds.
 
     Args:
         run: the run.

@@ -1,4 +1,4 @@
-"""What a run kept, once more and elsewhere: as files, tars or tables, with manifest and card."""
+"""Exports what a run kept as files, tars or tables, with manifest and card."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export(
         kind: how the crops are written.
         shard: crops in a tar or a Parquet file.
         overwrite: what an earlier export left there is replaced.
-        report: told how many crops are written.
+        report: called with the number of crops written.
 
     Returns:
         the folder of the crops.
@@ -49,7 +49,7 @@ def export(
     """
     out = Path(out)
     if run.manifest is None:
-        raise CurationError(f"{run.path} has not finished; the command that began it goes on")
+        raise CurationError(f"{run.path} has not finished; the command that began it resumes it")
     if run.config is None or run.store is None:
         raise CurationError(f"{run.path} has no work folder, where the crops are taken from")
     target = out / FOLDERS[kind]

@@ -39,7 +39,7 @@ _EVERY = 1000  # images of the plan between two reports
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a run is.
+    """The progress of a run.
 
     Attributes:
         doing: `plan` (reading the sources), `crops`, `set` (the passes over the whole set),
@@ -72,18 +72,18 @@ def curate(
     report: Report = lambda _: None,
     sources: Sequence[Source] | None = None,
 ) -> RunSummary:
-    """Run a curation, or go on with one that stopped.
+    """Run a curation, or resume one that stopped.
 
     The folder holds, at the end, `manifest.parquet`, `summary.json`, `README.md` (the card) and the
     outputs that the configuration names; their bytes depend on the photos and the settings alone.
     `work` beside them holds what makes the run resumable, and the rejected crops. What is done is
-    not looked at again, but for images that could not be used: each run tries those once more.
+    not repeated, except for images that could not be used: each run tries those again.
 
     Args:
         config: what to do.
         out: the folder.
         engine: who does it; by default processes on this machine, one for each core.
-        report: told where the run is.
+        report: called with the progress of the run.
         sources: in place of `config.sources`.
 
     Raises:
@@ -145,7 +145,7 @@ class _Walk:
         self._counts: Counts = Counter()
 
     def work(self, engine: Engine, out: Path) -> dict[str, tuple[int, float]]:
-        """Get done what is not done yet; CPU seconds by stage."""
+        """Do what is not done yet; returns CPU seconds by stage."""
         costs: dict[str, tuple[int, float]] = {}
         plan = write_plan(self._store.plan, self._tasks(), self._config.chunk)
         total = self.images.total()
@@ -163,7 +163,7 @@ class _Walk:
         return costs
 
     def progress(self, doing: str, done: int, total: int | None = None) -> RunProgress:
-        """Where the run is."""
+        """The progress of the run."""
         return RunProgress(
             doing, done, total, self._worked, self._earlier, self._errors, self._counts.copy()
         )
@@ -213,7 +213,7 @@ class _Walk:
             one = f", such as {self._trouble}" if self._trouble else ""
             raise CurationError(
                 f"{self._errors} of {of} images cannot be used{one}: more than the {allowed:.1%} "
-                "that `errors` allows; what is done is kept, and a run that allows more goes on"
+                "that `errors` allows; what is done is kept, and a run that allows more resumes"
             )
 
 

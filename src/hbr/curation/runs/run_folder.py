@@ -1,4 +1,4 @@
-"""A run as it lies on disk: finished, stopped on its way, still at work, or a bare manifest."""
+"""A run on disk: finished, stopped, still running, or only a manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BATCH = 8192
 
 
 class RunFolder:
-    """What `hbr curate run -o OUT` left, read a few thousand rows at a time.
+    """The results of `hbr curate run -o OUT`, read a few thousand rows at a time.
 
     A finished run is read from its manifest; one that has not come so far, from its parts, whose
     rows then lack what the passes over the whole set decide.
@@ -68,8 +68,8 @@ class RunFolder:
         if (status := self.status()) is not None:
             return status.state == "done"
         # each run writes its configuration first and the manifest towards its end
-        told = self.path / "work" / "config.json"
-        return manifest.stat().st_mtime_ns >= told.stat().st_mtime_ns
+        config = self.path / "work" / "config.json"
+        return manifest.stat().st_mtime_ns >= config.stat().st_mtime_ns
 
     @property
     def name(self) -> str:
@@ -107,7 +107,7 @@ class RunFolder:
         return float(self.about.get("quality", {}).get("top", 1.0))
 
     def status(self) -> RunStatus | None:
-        """Where the latest run is, as it told; None if it told nothing."""
+        """The status of the latest run; None if it left no status file."""
         return read_status(self.path) if self.path.is_dir() else None
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:

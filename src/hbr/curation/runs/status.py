@@ -1,4 +1,4 @@
-"""Where a run is, written beside it every few seconds, for whoever looks at it from outside."""
+"""The status of a run, written to a file beside it every few seconds."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SILENT = 900.0  # seconds after which a run on another machine counts as gone
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run is.
+    """The status of a run.
 
     Attributes:
-        state: as the run itself told; a killed one could not tell.
+        state: as written by the run; a killed run leaves `running`.
         host, pid, born: the process, and when it began (seconds of the epoch).
         began, at: when the run began, and when this was written.
         doing, done, total: see `hbr.curation.runs.run.RunProgress`.
@@ -69,7 +69,7 @@ class StatusFile:
 
     Args:
         out: the run's folder.
-        then: told the same.
+        then: called with the same progress.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class StatusFile:
         self._next = 0.0
 
     def __call__(self, progress: RunProgress) -> None:
-        """Take note, and write if it is time."""
+        """Take note of the progress, and write the file if it is time."""
         now = time.time()
         if progress.images != self._last.images or not self._recent:
             self._recent.append((now, progress.images))
@@ -99,7 +99,7 @@ class StatusFile:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Around a run: tells how it ended."""
+        """Around a run: record how it ended."""
         try:
             yield
         except KeyboardInterrupt:
@@ -111,7 +111,7 @@ class StatusFile:
         self._end("done")
 
     def _end(self, state: State, why: str | None = None) -> None:
-        # a run that was refused, as another works here, never reported, and leaves no word
+        # a run that was refused, as another works here, never reported, and writes nothing
         if self._next or state == "done":
             self._write(state, why)
 
@@ -149,7 +149,7 @@ class StatusFile:
 
 
 def read_status(out: str | Path) -> RunStatus | None:
-    """What the latest run in a folder told of itself; None if it told nothing."""
+    """The status of the latest run in a folder; None if there is no status file."""
     try:
         return from_dict(RunStatus, json.loads(_place(Path(out)).read_text(encoding="utf-8")))
     except (OSError, ValueError, ConfigError):

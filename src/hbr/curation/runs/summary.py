@@ -22,7 +22,7 @@ class RunSummary:
         rows: rows of the manifest.
         kept: crops of the data set.
         errors: images that could not be used.
-        funnel: what each stage did; what enters it is what the one before let through.
+        funnel: what each stage did; each gets what passed the one before.
         splits: split → kept crops.
         sources: source → `images`, `rows`, `kept`.
         licences: licence → kept crops.

@@ -204,13 +204,13 @@ class Thresholds:
         values: column → threshold.
         kept: crops of the run that pass them all, and Eq. 1's share.
         of: crops that have all the scores.
-        told: one line on how they were found.
+        description: one line on how they were found.
     """
 
     values: Mapping[str, float]
     kept: int
     of: int
-    told: str
+    description: str
 
 
 def side(name: str) -> Better:
@@ -263,9 +263,9 @@ def for_wanted(scores: Mapping[str, np.ndarray], count: int, top: float) -> Thre
         value = for_count(scores[name], side(name), count)
         return _found(scores, {name: value}, f"that {count:,} crops pass")
     found = together(metrics, {n: side(n) for n in metrics}, count, top)
-    told = f"that {count:,} crops pass; each lets {found.share:.1%} through by itself"
+    description = f"that {count:,} crops pass; each lets {found.share:.1%} through by itself"
     values = {n: round_towards(v, side(n)) for n, v in found.thresholds.items()}
-    return dataclasses.replace(_found(metrics, values, told), kept=found.kept)
+    return dataclasses.replace(_found(metrics, values, description), kept=found.kept)
 
 
 def for_set(
@@ -282,7 +282,7 @@ def for_set(
 
 
 def for_means(scores: Mapping[str, np.ndarray], means: Mapping[str, float]) -> Thresholds:
-    """The mildest thresholds at which each column has a wanted mean, as published tables tell."""
+    """The mildest thresholds at which each column has a wanted mean, as published tables give."""
     if unknown := [n for n in means if n not in scores]:
         raise CurationError(f"there is no score {unknown[0]}; there are {', '.join(scores)}")
     values = {
@@ -292,14 +292,16 @@ def for_means(scores: Mapping[str, np.ndarray], means: Mapping[str, float]) -> T
     return _found(scores, values, f"at which the means are {wanted}, each by itself")
 
 
-def _found(scores: Mapping[str, np.ndarray], values: Mapping[str, float], told: str) -> Thresholds:
+def _found(
+    scores: Mapping[str, np.ndarray], values: Mapping[str, float], description: str
+) -> Thresholds:
     stacked = {n: scores[n] for n in values}
     there = ~np.isnan(np.stack(list(stacked.values()))).any(axis=0)
     passed = there.copy()
     for n, column in stacked.items():
         good = column >= values[n] if side(n) == "higher" else column <= values[n]
         passed &= good
-    return Thresholds(values, int(passed.sum()), int(there.sum()), told)
+    return Thresholds(values, int(passed.sum()), int(there.sum()), description)
 
 
 def round_towards(value: float, better_side: Better, digits: int = 6) -> float:
@@ -319,7 +321,7 @@ def read_reference(
     Args:
         path: OUT, a manifest, or a folder of pictures, which are scored now.
         names: columns.
-        tell: told what is being done, and which pictures cannot be read.
+        tell: called with a line for each step, and for each picture that cannot be read.
 
     Raises:
         CurationError: it has none.
@@ -358,7 +360,7 @@ def _of_run(run: RunFolder, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def as_yaml(found: Thresholds) -> str:
     """The part of a recipe that has these thresholds."""
-    lines = [f"# {found.told}: {found.kept:,} of {found.of:,} crops"]
+    lines = [f"# {found.description}: {found.kept:,} of {found.of:,} crops"]
     if "sharpness" in found.values:
         lines.append(f"sharpness: {{threshold: {_plain(found.values['sharpness'])}}}")
     if "box_edge" in found.values:

@@ -30,7 +30,7 @@ class Box:
         kind: the whole body (also where hidden), its visible part, or the head.
         score: the detector's or the annotators' confidence in [0, 1]; None where none is stated.
         crowd: the box holds a group, not one person.
-        ignore: the source says that the box is no good example: a depiction (drawing, statue), the
+        ignore: the source marks the box as a poor example: a depiction (drawing, statue), the
             inside of a thing, a region that was not annotated, a "difficult" object.
         normalised: the edges are parts of width and height, to be multiplied by them.
         keypoints: 51 numbers, x, y (in pixels of the image as stored) and visibility of COCO's 17
@@ -119,10 +119,10 @@ class SourceImage:
         key: names the image within the source, unique there.
         ref: where its bytes lie; None where that is not known, and then `error` says why.
         width, height: pixels as the annotations state them, which may lie; None where they do not.
-        boxes: the boxes of people; () says that somebody looked and found none, None that nobody
-            looked, so that a detector has to.
+        boxes: the boxes of people; () means that the image is annotated and has none, None that it
+            is not annotated, so that a detector has to find them.
         licence, attribution: as the source states them.
-        error: one line that says what is wrong with it; the rest may still be of use for a report.
+        error: one line that says what is wrong with it; the other fields may still be set.
         rotation: degrees (0, 90, 180, 270), counter-clockwise, by which the stored pixels and the
             boxes must be turned to be upright, beyond what EXIF says.
     """

@@ -40,7 +40,7 @@ class CocoSource:
     vocabulary: Vocabulary
 
     def __iter__(self) -> Iterator[SourceImage]:
-        """The images in the file's order; then what is wrong with the file."""
+        """The images in the order of the file, then the errors of the file."""
         with BoxIndex() as index:
             file = CocoFile(
                 path=self.annotations, is_person=lambda name: self.vocabulary.role(name) is not None
@@ -171,7 +171,7 @@ def _licence(entry: Mapping[str, Any]) -> str:
 
 
 def _attribution(element: Mapping[str, Any]) -> str | None:
-    """The photographer's page, as far as the file tells it.
+    """The photographer's page, if the file has it.
 
     A name on Flickr's servers, `server/id_secret_size.jpg`, holds the photo's id.
     """

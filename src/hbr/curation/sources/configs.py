@@ -34,7 +34,7 @@ class _Named:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoConfig(_Named):
-    """COCO, Objects365 and what is written like them: see `coco`.
+    """COCO, Objects365 and other files in their format: see `coco`.
 
     Attributes:
         annotations: the JSON file.
@@ -135,7 +135,7 @@ class YoloConfig(_Named):
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows(_Named):
-    """How boxes are written in the rows of tables: see `told`.
+    """How boxes are written in the rows of tables: see `row_reader`.
 
     Attributes:
         vocabulary: an entry of `labels.yaml`.

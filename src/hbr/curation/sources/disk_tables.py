@@ -1,4 +1,4 @@
-"""Tables on disk for what is too much for memory: SQLite's private temporary databases.
+"""Tables on disk for data that does not fit in memory: SQLite's temporary databases.
 
 SQLite keeps a page cache of 2 MB and writes the rest to an unnamed file in `TMPDIR` (or
 `SQLITE_TMPDIR`), which is gone when the connection is closed, even after a kill. Needed there:
@@ -77,7 +77,7 @@ class IndexedImage:
         id: what boxes name it by.
         name: file name, as written there.
         width, height, licence, attribution, rotation: as of `SourceImage`.
-        labelled: somebody looked for people there.
+        labelled: it was annotated for people.
         boxes: in the order of the file.
         listed: the file lists the image; else only its boxes name it.
         repeated: another image before it had the same file name.
@@ -138,7 +138,7 @@ class BoxIndex:
         return cursor.rowcount == 1
 
     def mark_labelled(self, id: str) -> None:
-        """Say that somebody looked for people in this image, which may not be listed."""
+        """Note that this image, which may not be listed, was annotated for people."""
         self._database.execute(
             "INSERT INTO images VALUES (NULL,?,NULL,NULL,NULL,NULL,NULL,0,1,0)"
             " ON CONFLICT (id) DO UPDATE SET labelled = 1",
@@ -148,7 +148,7 @@ class BoxIndex:
     def list_image(
         self, id: str, name: str, *, licence: str | None, attribution: str | None, rotation: int
     ) -> None:
-        """Add an image that nobody need have looked at, or what its list says, if it is there."""
+        """Add an image that may not be annotated, or update what the list says of it."""
         self._database.execute(
             "INSERT INTO images VALUES (NULL,?,?,NULL,NULL,?,?,?,0,1)"
             " ON CONFLICT (id) DO UPDATE SET name = excluded.name, licence = excluded.licence,"

@@ -1,4 +1,4 @@
-"""Plain folders of photos: nobody looked for people there."""
+"""Plain folders of photos, without annotations."""
 
 from __future__ import annotations
 

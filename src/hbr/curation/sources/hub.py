@@ -25,14 +25,14 @@ class HubSource:
     Attributes:
         name: of the source.
         dataset: its name on the hub, or a folder.
-        told: how the other columns are read.
+        reader: reads the other columns.
         config, split, revision: as `datasets.load_dataset` takes them.
         column: the one with the images; None for the only one.
     """
 
     name: str
     dataset: str
-    told: RowReader
+    reader: RowReader
     config: str = ""
     split: str = "train"
     revision: str = ""
@@ -48,9 +48,9 @@ class HubSource:
         column = self.column or _image_column(data, self.dataset)
         if column not in data.column_names:
             raise SourceError(f"{self.dataset}: no column {column}; {data.column_names}")
-        told = self.told
-        if not told.classes:
-            told = replace(told, classes=class_names(data.features.to_dict()))
+        reader = self.reader
+        if not reader.classes:
+            reader = replace(reader, classes=class_names(data.features.to_dict()))
         columns = [name for name in COLUMNS if name in data.column_names and name != column]
         rest = data.select_columns(columns) if columns else None
         for row in range(len(data)):
@@ -58,7 +58,7 @@ class HubSource:
                 batch = rest[row : row + ROWS_AT_ONCE]
             values = {} if rest is None else {k: v[row % ROWS_AT_ONCE] for k, v in batch.items()}
             ref = ImageRef(self.dataset, column=column, row=row, hub=hub)
-            yield SourceImage(self.name, f"{self.split}/{row:08d}", ref, **told.read(values))
+            yield SourceImage(self.name, f"{self.split}/{row:08d}", ref, **reader.read(values))
 
 
 def _image_column(data: Any, dataset: str) -> str:

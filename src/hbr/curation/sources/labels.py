@@ -62,7 +62,7 @@ def load_vocabulary(name: str, extra: Path | None = None, people: Iterable[str] 
         people: further labels that name a person.
 
     Raises:
-        ConfigError: `extra` cannot be used, or nobody knows the vocabulary.
+        ConfigError: `extra` cannot be used, or the vocabulary is unknown.
     """
     files = [Path(__file__).with_name("labels.yaml"), *([] if extra is None else [extra])]
     tables = [_read(file) for file in files]

@@ -14,7 +14,7 @@ from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import at, broken
 from hbr.people.values import number, pixels, text
 
-# A line of 300 people is 60 kB; what is longer is no line of this format.
+# A line of 300 people has 60 kB; longer lines are not of this format.
 MAX_LINE = 16 << 20
 _KINDS: tuple[tuple[str, BoxKind], ...] = (("fbox", "full"), ("vbox", "visible"), ("hbox", "head"))
 

@@ -4,7 +4,7 @@ They lie in one folder, of any versions and subsets together, and are known by t
 
     boxes           ImageID, LabelName, XMin … : parts of width and height
     images          ImageID, Rotation, License, Author … : the lists of image ids
-    image labels    ImageID, Source, LabelName, Confidence: where somebody saw, or saw no, person
+    image labels    ImageID, Source, LabelName, Confidence: whether annotators saw a person
     class names     *class-descriptions*.csv; those of v4 and v5 have no head line
     hierarchy       *hierarchy*.json: what stands below a person's label is a person
 
@@ -56,7 +56,7 @@ class OpenImagesSource:
     unlabelled: bool = False
 
     def __iter__(self) -> Iterator[SourceImage]:
-        """The images in the order of their ids; then what is wrong in the files."""
+        """The images in the order of their ids, then the errors of the files."""
         try:
             files = sorted(p for p in self.annotations.iterdir() if p.is_file())
         except OSError as error:
@@ -154,15 +154,15 @@ class _Reading:
             return
         label, role = known
         x0, y0, x1, y1 = (number(row[c]) for c in ("XMin", "YMin", "XMax", "YMax"))
-        # besides 0 and 1 there is -1: nobody looked
+        # besides 0 and 1 there is -1: not annotated
         group, depiction, inside = (
             row.get(c) == "1" for c in ("IsGroupOf", "IsDepiction", "IsInside")
         )
         score = number(row.get("Confidence"))
         kind: BoxKind = "head" if role == "head" else "full"
         crowd, ignore = group or role == "crowd", depiction or inside or role == "ignore"
-        told = score if score == score else None
-        self._index.add_box(id, Box(x0, y0, x1, y1, label, kind, told, crowd, ignore, True))
+        confidence = score if score == score else None
+        self._index.add_box(id, Box(x0, y0, x1, y1, label, kind, confidence, crowd, ignore, True))
 
     def _image_label(self, row: dict[str, str]) -> None:
         known = self._roles.get(row["LabelName"])

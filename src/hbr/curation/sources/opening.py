@@ -40,7 +40,7 @@ from hbr.people.values import clean
 
 HUB = "hf://"
 _IMAGES = ("images", "Images", "JPEGImages", "img")
-# files that tell what a folder is, and how many of a kind are looked at
+# files by which a folder is recognised, and how many of a kind are examined
 _TELLING = (".csv", ".json", ".odgt", ".parquet", ".tar", ".xml")
 _MANY = 50
 # a source in such a folder is called as the folder above
@@ -221,15 +221,15 @@ def _open_yolo(name: str, config: YoloConfig) -> Source:
 
 def _open_rows(name: str, config: WebDatasetConfig | ParquetConfig | HubConfig) -> Source:
     vocabulary = load_vocabulary(config.vocabulary, config.labels, config.people)
-    told = RowReader(vocabulary, config.boxes, config.normalised, config.classes)
+    reader = RowReader(vocabulary, config.boxes, config.normalised, config.classes)
     if isinstance(config, WebDatasetConfig):
-        return TarSource(name, _files(config.path, "*.tar"), told)
+        return TarSource(name, _files(config.path, "*.tar"), reader)
     if isinstance(config, ParquetConfig):
-        return ParquetSource(name, _files(config.path, "*.parquet"), told, config.column)
+        return ParquetSource(name, _files(config.path, "*.parquet"), reader, config.column)
     folder = Path(config.dataset)
     dataset = str(folder.absolute()) if folder.is_dir() else config.dataset
     return HubSource(
-        name, dataset, told, config.config, config.split, config.revision, config.column
+        name, dataset, reader, config.config, config.split, config.revision, config.column
     )
 
 

@@ -23,13 +23,13 @@ class ParquetSource:
     Attributes:
         name: of the source.
         files: in their order.
-        told: how the other columns are read.
+        reader: reads the other columns.
         column: the one with the bytes; None for `image`, or the only one that can be it.
     """
 
     name: str
     files: tuple[Path, ...]
-    told: RowReader
+    reader: RowReader
     column: str | None = None
 
     def __iter__(self) -> Iterator[SourceImage]:
@@ -55,16 +55,16 @@ class ParquetSource:
                 there = ", ".join(schema.names)
                 raise SourceError(f"{path}: no column {column}; there are {there}")
             columns = [name for name in COLUMNS if name in schema.names]
-            told = self.told
-            if not told.classes:
-                told = replace(told, classes=class_names(_features(schema)))
+            reader = self.reader
+            if not reader.classes:
+                reader = replace(reader, classes=class_names(_features(schema)))
             rows: Iterator[dict[str, Any]] = ({} for _ in range(file.metadata.num_rows))
             if columns:
                 batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
                 rows = (values for batch in batches for values in batch.to_pylist())
             for row, values in enumerate(rows):
                 ref = ImageRef(str(path.absolute()), column=column, row=row)
-                yield SourceImage(self.name, f"{path.name}/{row:08d}", ref, **told.read(values))
+                yield SourceImage(self.name, f"{path.name}/{row:08d}", ref, **reader.read(values))
 
 
 def _image_column(schema: Any, path: Path) -> str:
@@ -96,7 +96,7 @@ def _features(schema: Any) -> Any:
 
 
 def class_names(features: Any) -> tuple[str, ...]:
-    """The names behind the numbers of `objects.category`, wherever the features tell them."""
+    """The names behind the numbers of `objects.category`, if the features have them."""
     if isinstance(features, dict):
         if features.get("_type") == "ClassLabel" and isinstance(features.get("names"), list):
             return tuple(map(str, features["names"]))

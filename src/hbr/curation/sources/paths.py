@@ -30,7 +30,7 @@ def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:
 
 
 def locate(folder: Path, name: str) -> tuple[str | None, str | None]:
-    """Where an image that annotations name lies below `folder`, and what is wrong with that.
+    """Where an image that annotations name lies below `folder`, and what is wrong with it.
 
     Annotations often name folders that a download does not have (`images/v1/patch8/x.jpg` for
     `patch8/x.jpg`): leading folders are dropped until a file is there.
@@ -49,7 +49,7 @@ def locate(folder: Path, name: str) -> tuple[str | None, str | None]:
 
 
 def broken(source: str, key: str, error: str) -> SourceImage:
-    """The record of something that is no image: a bad line, a cut file."""
+    """The record of something that is not an image: a bad line, a truncated file."""
     return SourceImage(source, clean(key), None, error=clean(error))
 
 

@@ -1,4 +1,4 @@
-"""What a row of a table, or the JSON beside an image, tells about it.
+"""Reads sizes, boxes and licences from a row of a table, or from the JSON beside an image.
 
 Boxes may be written in three ways:
 
@@ -39,7 +39,7 @@ _LABELS = ("label", "category", "category_name", "name", "category_id")
 
 @dataclass(frozen=True)
 class RowReader:
-    """How to read what is told.
+    """Reads rows of one form.
 
     Attributes:
         vocabulary: what labels mean.

@@ -16,7 +16,7 @@ from hbr.curation.sources.paths import badly_named, broken
 from hbr.curation.sources.row_reader import RowReader
 from hbr.image import is_photo_name
 
-# More is no description of one image.
+# Larger files do not describe one image.
 MAX_JSON = 16 << 20
 
 
@@ -27,12 +27,12 @@ class TarSource:
     Attributes:
         name: of the source.
         tars: the files; images are read from their places in them, so they must not be compressed.
-        told: how the JSON is read.
+        reader: reads the JSON.
     """
 
     name: str
     tars: tuple[Path, ...]
-    told: RowReader
+    reader: RowReader
 
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the tars; a cut tar gives what was whole, then a record."""
@@ -52,24 +52,24 @@ class TarSource:
 
     def _tar(self, path: Path, seen: SeenKeys) -> Iterator[SourceImage]:
         image: tarfile.TarInfo | None = None
-        told: dict[str, Any] = {}
+        sidecar: dict[str, Any] = {}
         stem = None
         for member in tar_members(path):
             if (new := _stem(member.name)) != stem:
                 if image is not None:
-                    yield self._image(path, image, told, seen)
-                stem, image, told = new, None, {}
+                    yield self._image(path, image, sidecar, seen)
+                stem, image, sidecar = new, None, {}
             if is_photo_name(member.name):
                 if image is not None:
-                    yield self._image(path, image, told, seen)
+                    yield self._image(path, image, sidecar, seen)
                 image = member
             elif member.name.lower().endswith(".json"):
-                told = _sidecar(path, member)
+                sidecar = _sidecar(path, member)
         if image is not None:
-            yield self._image(path, image, told, seen)
+            yield self._image(path, image, sidecar, seen)
 
     def _image(
-        self, path: Path, member: tarfile.TarInfo, told: dict[str, Any], seen: SeenKeys
+        self, path: Path, member: tarfile.TarInfo, sidecar: dict[str, Any], seen: SeenKeys
     ) -> SourceImage:
         key = f"{path.name}/{member.name}"
         if bad := badly_named(self.name, key):
@@ -78,8 +78,8 @@ class TarSource:
             place = f"{key}#{member.offset_data}"
             return broken(self.name, place, f"{key}: a second file of that name in the tar")
         ref = ImageRef(str(path.absolute()), member.offset_data, member.size)
-        error = told.pop("_error", None)
-        return SourceImage(self.name, key, ref, **self.told.read(told), error=error)
+        error = sidecar.pop("_error", None)
+        return SourceImage(self.name, key, ref, **self.reader.read(sidecar), error=error)
 
 
 def _stem(name: str) -> str:
@@ -88,7 +88,7 @@ def _stem(name: str) -> str:
 
 
 def _sidecar(path: Path, member: tarfile.TarInfo) -> dict[str, Any]:
-    """What the JSON tells; `_error` says what is wrong with it."""
+    """The JSON object; `_error` says what is wrong with it."""
     try:
         data = json.loads(read_part(path, member.offset_data, min(member.size, MAX_JSON)))
     except (OSError, ValueError, RecursionError):

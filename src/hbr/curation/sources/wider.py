@@ -127,7 +127,7 @@ class WiderSource:
 
 
 def _count(words: str) -> int | None:
-    """A count of boxes; None for what is none."""
+    """A count of boxes; None if the text is not a count."""
     return int(words) if re.fullmatch(r"\s*[0-9]{1,18}\s*", words) else None
 
 

@@ -52,7 +52,7 @@ class YoloSource:
                 lines = path.read_text(encoding="utf-8-sig").splitlines()
                 boxes, error = self._boxes(lines, path.name)
             except FileNotFoundError:
-                pass  # nobody looked; who looked and found nobody left an empty file
+                pass  # not annotated; annotated images without people have an empty file
             except (OSError, UnicodeDecodeError) as problem:
                 error = f"{path.name}: {problem}"
             yield SourceImage(

@@ -1,4 +1,4 @@
-"""Stage d, continued: of candidates that cover the same place one goes on; crowds do not."""
+"""Stage d, continued: one of several candidates in the same place passes; crowds do not."""
 
 from __future__ import annotations
 

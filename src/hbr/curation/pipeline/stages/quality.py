@@ -135,7 +135,7 @@ def judge_quality(
         crops: the crop of each, [edge, edge, 3] uint8.
         scorers: cheapest first.
         config: whether stopped crops get the other scores too, and the batch.
-        costs: told a metric's name, how many crops it saw, and the CPU seconds.
+        costs: called with a metric's name, the number of its crops, and CPU seconds.
     """
     out = [row.passed(STAGE) for row in rows]
     for scorer in scorers:

@@ -72,7 +72,7 @@ def z_means(
     Args:
         scores: metric → [n]; all of one length.
         moments: metric → its mean and deviation over the whole set. A metric without any spread
-            tells nothing, and its z-score is 0.
+            carries no information, and its z-score is 0.
         better: metric → which end of its scale is the good one.
 
     Returns:

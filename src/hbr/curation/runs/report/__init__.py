@@ -30,7 +30,7 @@ def write_report(
         edge: longer edge of the pictures, in pixels.
         photos: also show those that were rejected before they had a crop; for that, their photos
             are looked for in the sources.
-        tell: told what is being done.
+        tell: called with a line for each step.
 
     Raises:
         ConfigError: a number that makes no sense.

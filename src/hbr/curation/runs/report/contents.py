@@ -80,7 +80,7 @@ class Sheet:
     """A contact sheet: a bounded sample of rows, the first by id, which is a hash.
 
     Attributes:
-        stage, reason: of its rows; reason None is what is kept, or has come so far.
+        stage, reason: of its rows; reason None for rows that are kept, or not stopped yet.
         metric: the one that stopped them, at stage `quality`.
         count: how many such rows there are.
         records: those that are shown.
@@ -95,12 +95,12 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the page tells.
+    """The contents of the page.
 
     Attributes:
         name: of the data set.
         finished: the passes over the whole set have run.
-        status: where an unfinished run is; None if it told nothing.
+        status: of an unfinished run; None if it left no status file.
         images, rows, kept, errors: how many.
         funnel: what each stage did.
         histograms: of every column with values.
@@ -290,8 +290,8 @@ class _Tally:
         )
 
     @staticmethod
-    def in_order(told: Mapping[str, Any], splits: Mapping[str, int]) -> dict[str, int]:
+    def in_order(settings: Mapping[str, Any], splits: Mapping[str, int]) -> dict[str, int]:
         """Splits in the order of the configuration."""
-        order: Sequence[str] = [*told.get("parts", {}), *told.get("fixed", {}).values()]
+        order: Sequence[str] = [*settings.get("parts", {}), *settings.get("fixed", {}).values()]
         names = dict.fromkeys([*order, *sorted(splits)])
         return {name: splits.get(name, 0) for name in names if name}
