@@ -1,4 +1,4 @@
-"""Filters of images with kernels of their own, reflected at the borders.
+"""Filtering of images, each with its own kernel, reflected at the borders.
 
 Small kernels go through a convolution in space, large ones through the Fourier transform, whose
 time does not grow with the kernel. Shapes: b batch, c channels, h w pixels, k kernel edge.
@@ -31,7 +31,7 @@ def filter_each(images: Tensor, kernels: Sequence[Tensor]) -> Tensor:
     """
     size = max(kernel.shape[-1] for kernel in kernels)
     weight = torch.stack([pad_kernel(kernel, size) for kernel in kernels]).to(images)  # [b, k, k]
-    # reflection needs more pixels than it mirrors, whatever the kernels of the other images
+    # reflection needs more pixels than it mirrors, regardless of the other kernels
     mode = "reflect" if min(images.shape[-2:]) > SPATIAL_KERNEL // 2 else "replicate"
     padded = F.pad(images, (size // 2,) * 4, mode=mode)
     flat = rearrange(padded, "b c h w -> c b h w")

@@ -50,7 +50,7 @@ _PEOPLE_AT_THAT = 20
 
 
 class WorkerKilledError(OutOfMemoryError):
-    """A process of the run was killed from outside, most likely for want of memory."""
+    """A process of the run was killed from outside, most likely because memory ran out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class DegradeSettings:
-    """What all files of a run have in common.
+    """The settings of a run.
 
     Attributes:
         recipe: the ranges, at full strength.
@@ -113,7 +113,7 @@ class DegradedFile:
 
 
 def draw_for(recipe: Recipe, seed: int, digest: str) -> Degradation:
-    """What is drawn for a file.
+    """Draw the degradation of a file.
 
     Args:
         recipe: the ranges.
@@ -139,10 +139,10 @@ def degrade_files(
 ) -> Generator[DegradedFile, None, None]:
     """Degrade files; outcomes come in the order of the items.
 
-    A file that cannot be read or written gives a failed row, and the others go on.
+    A file that cannot be read or written gives a failed row, and the others are done.
 
     Args:
-        items: the files, each with a target of its own.
+        items: the files, each with a different target.
         settings: of the run.
         previous: the row of an earlier run by its name. A file whose row agrees with this run, and
             whose LQ file is still the one that was written, is kept.
@@ -193,7 +193,7 @@ def _digest_of_name(item: Item) -> str:
 def _contents(item: Item) -> bytes:
     name = display_name(item.hq)
     try:
-        if not stat.S_ISREG(item.source.stat().st_mode):  # a pipe would wait for ever
+        if not stat.S_ISREG(item.source.stat().st_mode):  # reading a pipe would block
             raise PhotoError(f"{name}: is not a regular file; name a photograph")
         return item.source.read_bytes()
     except OSError as error:
@@ -324,8 +324,8 @@ def _in_processes(
     for outcome in pool_map(partial(_open_worker, settings), jobs, workers=workers):
         if isinstance(outcome, WorkerDied):
             raise WorkerKilledError(
-                "a process of the run was killed, most likely for want of memory; "
-                "fewer --workers need less, --resume goes on"
+                "a process of the run was killed, most likely because memory ran out; "
+                "fewer --workers need less, --resume continues"
             )
         yield outcome
 

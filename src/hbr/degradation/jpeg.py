@@ -1,4 +1,4 @@
-"""JPEG at 4:2:0, differentiable up to its rounding, and libjpeg's own.
+"""JPEG at 4:2:0: differentiable up to rounding, and by libjpeg.
 
 Shapes: b batch, h w pixels, n 8×8 blocks of one plane.
 """
@@ -71,7 +71,7 @@ def _compress_plane(plane: Tensor, table: tuple[tuple[int, ...], ...], factor: T
 
 
 def jpeg(image: Tensor, quality: Tensor) -> Tensor:
-    """JPEG of a batch by differentiable operations; its rounding passes no gradient.
+    """JPEG of a batch by differentiable operations; rounding has no gradient.
 
     Args:
         image: [b, 3, h, w] in [0, 1].
@@ -97,7 +97,7 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
 
 
 def libjpeg(image: Tensor, quality: Tensor) -> Tensor:
-    """JPEG of a batch by libjpeg itself, through 8-bit pixels and real files in memory.
+    """JPEG of a batch by libjpeg, through 8-bit pixels and files in memory.
 
     Arguments and result as `jpeg`, which it agrees with up to its own whole-numbered tables,
     colour conversion and smoother chroma; no gradient passes.

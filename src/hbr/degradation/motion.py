@@ -1,12 +1,12 @@
 """Human motion blur: drawn first, then applied to an image and the regions of its people.
 
 A blurred copy of the image is mixed in under a soft mask of the parts that moved; the mask is
-swept along the same path, since what moves covers the ground that it moves over. In the spirit of
-HAODiff (2025), where human motion blur and generic damage come together; written from the
-idea, and so with ranges of its own.
+swept along the same path, because moving parts cover what they move over. Inspired by
+HAODiff (2025), which combines human motion blur with generic degradation; an independent
+implementation with its own ranges.
 
-Where an image has no regions, the drawn seed makes up shapes: one to three strokes as wide as a
-limb, or an upright ellipse for a whole person, in the middle of the image.
+Where an image has no regions, shapes are generated from the drawn seed: one to three strokes as
+wide as a limb, or an upright ellipse for a whole person, in the middle of the image.
 
 Shapes: h w pixels, k kernel edge.
 """
@@ -61,7 +61,7 @@ def draw_motions(config: MotionConfig, n_stages: int, generator: Generator) -> t
     Args:
         config: the ranges.
         n_stages: of the recipe; with fewer than two, all movements come before the first.
-        generator: which alone decides; it is advanced.
+        generator: the only source of randomness; it is advanced.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -95,7 +95,7 @@ def move(image: Tensor, motion: Motion, regions: Regions | None) -> Tensor:
 
     Args:
         image: [3, h, w] in [0, 1].
-        motion: what was drawn.
+        motion: the drawn movement.
         regions: where the people are, at the size of this image or another; None if not known.
 
     Returns:
@@ -107,16 +107,16 @@ def move(image: Tensor, motion: Motion, regions: Regions | None) -> Tensor:
 
 
 def moved_mask(motion: Motion, regions: Regions | None, size: tuple[int, int]) -> Tensor:
-    """How much of each pixel moved: [h, w] in [0, 1], float32.
+    """The moved share of each pixel: [h, w] in [0, 1], float32.
 
     Args:
-        motion: what was drawn.
+        motion: the drawn movement.
         regions: where the people are.
         size: (h, w).
     """
     generator = torch.Generator().manual_seed(motion.seed)
     if regions is None or not len(regions.outlines):
-        chosen = _made_up(motion.whole, size, generator)
+        chosen = _synthetic(motion.whole, size, generator)
     else:
         chosen = _chosen(motion, regions, generator).float()
     if chosen.shape != size:
@@ -124,7 +124,7 @@ def moved_mask(motion: Motion, regions: Regions | None, size: tuple[int, int]) -
     short = min(size)
     sigma = motion.softness * short
     covered = filter_large(chosen[None], path_kernel(motion, short))
-    # nothing sharp shines through where a part was for a good share of the time
+    # no sharp pixels remain where a part was for a good share of the time
     swept = (covered / _ENOUGH).clamp(max=1)
     edge = 2 * math.ceil(3 * sigma) + 1
     return filter_large(swept, kernels.gaussian(edge, sigma, sigma))[0].clamp(0, 1)
@@ -138,19 +138,19 @@ def path_kernel(motion: Motion, short: int) -> Tensor:
 
 
 def _chosen(motion: Motion, regions: Regions, generator: Generator) -> Tensor:
-    """What moves: bool [h, w]."""
+    """The parts that move: bool [h, w]."""
     person = int(torch.randint(len(regions.outlines), (), generator=generator))
     own = [i for i, owner in enumerate(regions.owners) if owner == person]
     if motion.whole or not own:
         return regions.outlines[person]
     draws = torch.rand(len(own), generator=generator)
     hit = [i for i, u in zip(own, draws, strict=True) if u < motion.part_prob]
-    # at least one: the nearest to being taken
+    # at least one: the one closest to being chosen
     return regions.parts[hit or [own[int(draws.argmin())]]].any(dim=0)
 
 
-def _made_up(whole: bool, size: tuple[int, int], generator: Generator) -> Tensor:
-    """Shapes where a person may be: [h, w] of 0 and 1."""
+def _synthetic(whole: bool, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Synthetic shapes in the place of a person: [h, w] of 0 and 1."""
     h, w = size
     y = ((torch.arange(h) + 0.5) / h)[:, None]
     x = ((torch.arange(w) + 0.5) / w)[None]

@@ -24,7 +24,7 @@ _ROW_GROUP = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class PairRow:
-    """One HQ file and what became of it; what is not known is None.
+    """One HQ file and its result; unknown values are None.
 
     Attributes:
         name: the LQ file, below the output folder.
@@ -68,7 +68,7 @@ class PairRow:
 
 
 class PairLedger:
-    """The rows of finished files, from which a killed run knows what it has done.
+    """The rows of finished files, from which an interrupted run resumes.
 
     Of several rows of one name the last one counts. Only places in the files are held in memory.
     """
@@ -78,7 +78,7 @@ class PairLedger:
 
         Args:
             folder: of the outputs; made if it is missing. None keeps the rows in a temporary file.
-            shard: whose rows are written; each shard has a file of its own.
+            shard: whose rows are written; each shard has its own file.
         """
         part = f"-{shard.index}-of-{shard.count}" if shard.count > 1 else ""
         own = None if folder is None else folder / f".hbr-degrade{part}.jsonl"
@@ -103,7 +103,7 @@ class PairLedger:
             return None
 
     def add(self, row: PairRow) -> None:
-        """Write a row; it outlives a kill of the process from here on."""
+        """Write a row; from then on it survives a kill of the process."""
         self._places[row.name] = (self._own, self._own.append(to_dict(row)))
 
     def rows(self, names: Iterable[str]) -> Iterator[PairRow]:

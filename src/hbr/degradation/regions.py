@@ -1,7 +1,7 @@
-"""Where the parts of people are: from boxes, keypoints or segmentation, whichever there are.
+"""Regions of people and their parts, from boxes, key points or outlines, whichever are available.
 
-The outline of a person is its segmentation, else a rounded shape in its box. It is parted along
-limbs where keypoints show enough of them, else by the proportions of somebody who stands.
+The outline of a person is its segmentation, else a rounded shape in its box. It is divided along
+the limbs if there are enough key points, else by the proportions of a standing person.
 
 Shapes: n parts, h w pixels. Coordinates are in pixels, y downwards, (0, 0) the corner of the image.
 """
@@ -22,7 +22,7 @@ from hbr.people.types import SEEN, Person, Point, Rle
 # COCO: 0–4 face, 5 6 shoulders, 7 8 elbows, 9 10 wrists, 11 12 hips, 13 14 knees, 15 16 ankles
 _FACE = range(5)
 _TRUNK = (5, 6, 12, 11)
-# joints, and how far beyond the last of them the hand or foot reaches
+# joints, and the length of the hand or foot relative to the last bone
 _LIMBS = (
     ((5, 7, 9), 0.4),
     ((6, 8, 10), 0.4),
@@ -33,7 +33,7 @@ _LIMBS = (
     ((13, 15), 0.15),
     ((14, 16), 0.15),
 )
-# left, top, right, bottom of the box, in parts of it: head, trunk, arms, legs
+# left, top, right, bottom relative to the box: head, trunk, arms, legs
 _CELLS = (
     (0.0, 0.0, 1.0, 0.16),
     (0.25, 0.16, 0.75, 0.55),
@@ -46,7 +46,7 @@ _CELLS = (
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The people in one image, and their parts.
+    """The people in an image, and their parts.
 
     Attributes:
         outlines: bool [p, h, w], one for each person.
@@ -59,7 +59,7 @@ class Regions:
     owners: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check that outlines, parts and owners go together."""
+        """Check that outlines, parts and owners are consistent."""
         people, parts = self.outlines.shape, self.parts.shape
         fits = len(people) == len(parts) == 3 and people[1:] == parts[1:]
         if not fits or parts[0] != len(self.owners):
@@ -81,12 +81,12 @@ class Regions:
     ) -> Regions:
         """These people in an image of (h, w), to which they are scaled.
 
-        Whoever lies outside of the image, or of the window, is left out.
+        People outside the image, or outside the window, are left out.
 
         Args:
             people: with the size of the image that they were annotated in.
             size: of the image.
-            longest: the masks are made smaller, so that their longer edge is at most this.
+            longest: masks are downscaled so that their longer edge is at most this.
             window: (y, x, h, w) of the part of the image that the masks show; excludes `longest`.
 
         Raises:
