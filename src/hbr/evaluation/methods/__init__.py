@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hbr.config import ConfigError, check, from_dict, load_yaml
 from hbr.evaluation.methods.base import Method, MethodError, MethodOutcome, Report
@@ -39,13 +40,13 @@ __all__ = [
     "read_method",
 ]
 
-# kind → (its module here, its class)
+# kind → its module here
 _KINDS = {
-    "hbr": ("own", "HbrMethod"),
-    "spandrel": ("spandrel", "SpandrelMethod"),
-    "program": ("program", "ProgramMethod"),
-    "folder": ("folder", "FolderMethod"),
-    "baseline": ("baseline", "BaselineMethod"),
+    "hbr": "own",
+    "spandrel": "spandrel",
+    "program": "program",
+    "folder": "folder",
+    "baseline": "baseline",
 }
 
 
@@ -59,8 +60,13 @@ def build_method(config: MethodConfig) -> Method:
         MethodError: a program that is not known.
         hbr.config.ConfigError: a program's YAML is wrong, or does not fit its configuration.
     """
-    module, name = _KINDS[config.kind]
-    return cast(Method, getattr(importlib.import_module(f"{__name__}.{module}"), name)(config))
+    module = importlib.import_module(f"{__name__}.{_KINDS[config.kind]}")
+    if isinstance(config, ProgramConfig):
+        program: Method = module.ProgramMethod(config)
+        return program
+    from hbr.evaluation.methods.in_process import InProcessMethod
+
+    return InProcessMethod(partial(module.prepare, config))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -10,35 +9,18 @@ import cv2
 import numpy as np
 import PIL
 
-from hbr.evaluation.methods.base import MethodOutcome, Report
 from hbr.evaluation.methods.config import BaselineConfig
+from hbr.evaluation.methods.in_process import PictureSteps
 from hbr.evaluation.methods.resizing import Pixels, resized, wanted_size
-from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
+from hbr.evaluation.methods.result_folder import identity
 
 
-class BaselineMethod:
+def prepare(config: BaselineConfig, out: Path) -> PictureSteps:
     """The input itself, resized, or through a classical filter."""
-
-    def __init__(self, config: BaselineConfig) -> None:
-        """Take the configuration."""
-        self.config = config
-
-    def run(
-        self,
-        inputs: Mapping[str, Path],
-        out: Path,
-        *,
-        resume: bool = True,
-        report: Report = lambda line: None,
-    ) -> MethodOutcome:
-        """See `hbr.evaluation.methods.base.Method`."""
-        with ResultFolder(out, identity(self.config), inputs, resume=resume) as results:
-
-            def load() -> RestorePixels:
-                results.note({"opencv": cv2.__version__, "pillow": PIL.__version__})
-                return partial(restore, config=self.config)
-
-            return results.outcome(inputs, run_each(results, inputs, load, report))
+    made_with = {"opencv": cv2.__version__, "pillow": PIL.__version__}
+    return PictureSteps(
+        identity=identity(config), load=lambda: (made_with, partial(restore, config=config))
+    )
 
 
 def restore(pixels: Pixels, config: BaselineConfig) -> Pixels:

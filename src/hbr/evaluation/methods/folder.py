@@ -8,56 +8,39 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hbr.errors import display_name
-from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
+from hbr.evaluation.methods.base import MethodError
 from hbr.evaluation.methods.config import ResultsFolderConfig
+from hbr.evaluation.methods.in_process import PictureSteps
 from hbr.evaluation.methods.resizing import Pixels, fitted, read_pixels, wanted_size
-from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
+from hbr.evaluation.methods.result_folder import identity
 from hbr.files import sha256
 from hbr.image import is_photo_name
 
 
-class FolderMethod:
+def prepare(config: ResultsFolderConfig, out: Path) -> PictureSteps:
     """Results of a folder, checked and written as every method writes them."""
+    if not config.folder.is_dir():
+        raise MethodError(f"{display_name(config.folder)} is not a folder of results")
+    if out.resolve() == config.folder.resolve():
+        raise MethodError(
+            f"{display_name(out)} already contains the results; give another folder to "
+            "write the checked ones to"
+        )
 
-    def __init__(self, config: ResultsFolderConfig) -> None:
-        """Take the configuration."""
-        self.config = config
+    def key(stem: str, path: Path) -> str:
+        found = find_result(config.folder, config.outputs, {"stem": stem})
+        return f"{sha256(path)} {sha256(found)}"
 
-    def run(
-        self,
-        inputs: Mapping[str, Path],
-        out: Path,
-        *,
-        resume: bool = True,
-        report: Report = lambda line: None,
-    ) -> MethodOutcome:
-        """See `hbr.evaluation.methods.base.Method`."""
-        config = self.config
-        if not config.folder.is_dir():
-            raise MethodError(f"{display_name(config.folder)} is not a folder of results")
-        if out.resolve() == config.folder.resolve():
-            raise MethodError(
-                f"{display_name(out)} already contains the results; give another folder to "
-                "write the checked ones to"
-            )
+    def read(stem: str, path: Path) -> Pixels:
+        height, width = read_pixels(path).shape[:2]
+        wanted = wanted_size((height, width), config.scale)
+        made = read_pixels(find_result(config.folder, config.outputs, {"stem": stem}))
+        return fitted(made, wanted, wanted, resize=config.resize)
 
-        def key(stem: str, path: Path) -> str:
-            found = find_result(config.folder, config.outputs, {"stem": stem})
-            return f"{sha256(path)} {sha256(found)}"
-
-        def read(stem: str, path: Path) -> Pixels:
-            height, width = read_pixels(path).shape[:2]
-            wanted = wanted_size((height, width), config.scale)
-            made = read_pixels(find_result(config.folder, config.outputs, {"stem": stem}))
-            return fitted(made, wanted, wanted, resize=config.resize)
-
-        def load() -> RestorePixels:
-            results.note({"folder": str(config.folder)})
-            return lambda made: made
-
-        with ResultFolder(out, identity(config), inputs, resume=resume) as results:
-            failed = run_each(results, inputs, load, report, read=read, key=key)
-            return results.outcome(inputs, failed)
+    made_with = {"folder": str(config.folder)}
+    return PictureSteps(
+        identity=identity(config), load=lambda: (made_with, lambda made: made), read=read, key=key
+    )
 
 
 def find_result(folder: Path, patterns: tuple[str, ...], names: Mapping[str, str]) -> Path:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hbr.config import to_dict
 from hbr.errors import display_name, reason
-from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
-from hbr.evaluation.methods.resizing import Pixels, read_pixels, write_pixels
-from hbr.files import file_lock, sha256
+from hbr.evaluation.methods.base import MethodError, MethodOutcome
+from hbr.evaluation.methods.resizing import Pixels, write_pixels
+from hbr.files import file_lock
 from hbr.ledger import Ledger, read_rows, write_rows
 from hbr.version import __version__
 
@@ -27,7 +26,6 @@ _IMMATERIAL = (
     *("start_seconds", "image_seconds", "quiet_seconds", "attempts", "at_once"),
 )
 
-RestorePixels = Callable[[Pixels], Pixels]
 _Told = tuple[dict[str, Any], dict[str, dict[str, Any]], list[dict[str, Any]]]
 
 
@@ -173,46 +171,6 @@ class ResultFolder:
             raise MethodError(f"{display_name(self._file)} is damaged; give another folder")
         made_with = [row["made_with"] for row in rows if "made_with" in row]
         return rows[0]["method"], {r["stem"]: r for r in rows if "stem" in r}, made_with
-
-
-def run_each(
-    results: ResultFolder,
-    inputs: Mapping[str, Path],
-    load: Callable[[], RestorePixels],
-    report: Report,
-    *,
-    read: Callable[[str, Path], Pixels] = lambda stem, path: read_pixels(path),
-    key: Callable[[str, Path], str] = lambda stem, path: sha256(path),
-) -> dict[str, str]:
-    """Restore, one after the other, what has no result yet.
-
-    Args:
-        results: where to.
-        inputs: stem → photo.
-        load: gives what restores; called once, if anything is left to do.
-        report: takes a line for each.
-        read: gives the pixels.
-        key: what a result depends on; another one and it is made again.
-
-    Returns:
-        stem → one line, of those that failed.
-
-    Raises:
-        MethodError: what `load` raises.
-    """
-    todo, failed = results.to_do(inputs, key)
-    if not todo:
-        return failed
-    restore = load()
-    for number, (stem, path) in enumerate(todo.items(), 1):
-        began = time.perf_counter()
-        try:
-            result = restore(read(stem, path))
-            results.add(stem, result, time.perf_counter() - began)
-        except Exception as error:
-            failed[stem] = reason(error)
-        report(f"{number} of {len(todo)}: {failed.get(stem, stem)}")
-    return failed
 
 
 def identity(config: Any, **more: Any) -> dict[str, Any]:

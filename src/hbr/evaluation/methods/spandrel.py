@@ -7,7 +7,6 @@ pixels.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,10 +17,11 @@ from torch import Tensor
 
 from hbr.devices import choose_device, reproducible, torch_dtype
 from hbr.errors import display_name, one_line
-from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
+from hbr.evaluation.methods.base import MethodError
 from hbr.evaluation.methods.config import SpandrelConfig
+from hbr.evaluation.methods.in_process import PictureSteps, RestorePixels
 from hbr.evaluation.methods.resizing import Pixels, fed_size, resized, wanted_size
-from hbr.evaluation.methods.result_folder import RestorePixels, ResultFolder, identity, run_each
+from hbr.evaluation.methods.result_folder import identity
 from hbr.files import sha256
 from hbr.image.pixels import to_8_bits
 from hbr.models import Capabilities
@@ -34,51 +34,34 @@ _LARGE = 512
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
-class SpandrelMethod:
-    """A network that spandrel reads, over the inputs."""
+def prepare(config: SpandrelConfig, out: Path) -> PictureSteps:
+    """A network that spandrel reads; the file is read when there is something to restore."""
+    file = config.file
+    try:
+        digest = sha256(file)
+    except OSError as error:
+        raise MethodError(f"{display_name(file)}: {error.strerror or error}") from None
+    if config.sha256 not in ("", digest):
+        raise MethodError(
+            f"{display_name(file)} has the SHA-256 {digest}; pinned is {config.sha256}"
+        )
+    who = identity(config, name=file.name, sha256=digest)
+    return PictureSteps(identity=who, load=lambda: _load(config))
 
-    def __init__(self, config: SpandrelConfig) -> None:
-        """Take the configuration; the file is read when there is something to restore."""
-        self.config = config
 
-    def run(
-        self,
-        inputs: Mapping[str, Path],
-        out: Path,
-        *,
-        resume: bool = True,
-        report: Report = lambda line: None,
-    ) -> MethodOutcome:
-        """See `hbr.evaluation.methods.base.Method`."""
-        file = self.config.file
-        try:
-            digest = sha256(file)
-        except OSError as error:
-            raise MethodError(f"{display_name(file)}: {error.strerror or error}") from None
-        if self.config.sha256 not in ("", digest):
-            raise MethodError(
-                f"{display_name(file)} has the SHA-256 {digest}; pinned is {self.config.sha256}"
-            )
-        who = identity(self.config, name=file.name, sha256=digest)
-        with ResultFolder(out, who, inputs, resume=resume) as results:
-            failed = run_each(results, inputs, lambda: self._load(results), report)
-            return results.outcome(inputs, failed)
+def _load(config: SpandrelConfig) -> tuple[dict[str, Any], RestorePixels]:
+    network = load_network(config.file, config.device, config.dtype)
+    least = least_tile(network.capabilities) // network.factor
+    if config.tile != "auto" and 0 < config.tile < least:
+        raise MethodError(f"tile is {config.tile}; this network needs at least {least}, or 0")
 
-    def _load(self, results: ResultFolder) -> RestorePixels:
-        config = self.config
-        network = load_network(config.file, config.device, config.dtype)
-        results.note(network.told)
-        least = least_tile(network.capabilities) // network.factor
-        if config.tile != "auto" and 0 < config.tile < least:
-            raise MethodError(f"tile is {config.tile}; this network needs at least {least}, or 0")
+    def restore(pixels: Pixels) -> Pixels:
+        size = (pixels.shape[0], pixels.shape[1])
+        fed = fed_size(size, config.scale, network.factor, config.input)
+        made = network(resized(pixels, fed), config.tile)
+        return resized(made, wanted_size(size, config.scale))
 
-        def restore(pixels: Pixels) -> Pixels:
-            size = (pixels.shape[0], pixels.shape[1])
-            fed = fed_size(size, config.scale, network.factor, config.input)
-            made = network(resized(pixels, fed), config.tile)
-            return resized(made, wanted_size(size, config.scale))
-
-        return restore
+    return network.told, restore
 
 
 class SpandrelNetwork:
