@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hbr.config import to_dict
 from hbr.models.block_scaling import skip_unit_scaling
-from hbr.models.files import Header, model_format, read_header, read_tensors, write_tensors
+from hbr.models.files import Card, Header, model_format, read_header, read_tensors, write_tensors
 from hbr.models.kinds import build_model
 from hbr.models.protocol import ModelConfig
 from hbr.models.text_buffer import fit_text_buffers
@@ -40,12 +40,12 @@ class Checkpoint:
     Attributes:
         config: of the model.
         tensors: name → weight, as the model's `state_dict` names them.
-        card: further metadata (training, licence, …).
+        card: further metadata.
     """
 
     config: ModelConfig
     tensors: Mapping[str, Tensor]
-    card: Mapping[str, str]
+    card: Card
 
 
 def save_checkpoint(
@@ -54,7 +54,7 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float32,
-    card: Mapping[str, str] | None = None,
+    card: Card | None = None,
 ) -> Path:
     """Write a model file atomically.
 

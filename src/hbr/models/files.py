@@ -29,6 +29,15 @@ PROMPT_FORMAT = "hbr prompt"
 
 _MAPPED_AT_ONCE = 32
 
+Card = Mapping[str, str]
+"""What a model file says of itself besides its configuration; any key may be there. Known ones:
+
+* licence, trained_on, steps: of a training, from its recipe.
+* source, source_sha256, kind: of an import: name and hash of the file, and kind of the import.
+* trained: by whom, or that it is untrained; base: what published weights were merged into.
+* image_encoder, tagger: files from which parts were taken.
+"""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -37,12 +46,12 @@ class Header:
     Attributes:
         config: of the model.
         shapes: name → shape of each weight.
-        card: as `Checkpoint.card`.
+        card: further metadata.
     """
 
     config: ModelConfig
     shapes: Mapping[str, tuple[int, ...]]
-    card: Mapping[str, str]
+    card: Card
 
 
 def model_format(config: ModelConfig) -> str:

@@ -12,13 +12,16 @@ from hbr.lazy import lazy
 if TYPE_CHECKING:
     from hbr.errors import OutOfMemoryError
     from hbr.restoration.restorer import Restored, Restorer
+    from hbr.restoration.settings import Provenance, RestoreSettings
 
 _HOMES = {
     "OutOfMemoryError": "hbr.errors",
+    "Provenance": "hbr.restoration.settings",
+    "RestoreSettings": "hbr.restoration.settings",
     "Restored": "hbr.restoration.restorer",
     "Restorer": "hbr.restoration.restorer",
 }
 
-__all__ = ["OutOfMemoryError", "Restored", "Restorer"]
+__all__ = ["OutOfMemoryError", "Provenance", "RestoreSettings", "Restored", "Restorer"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

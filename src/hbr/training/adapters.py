@@ -6,13 +6,13 @@ regularizer's it follows what is restored, with none it is the prior.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from hbr.models import lora
 from hbr.models.exporting.adapters import adapter_of, write_lora
+from hbr.models.files import Card
 from hbr.training.config import InitConfig, RestorationConfig, TrainConfig
 from hbr.training.discriminator import Discriminator
 
@@ -67,9 +67,7 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in merged.items() if not is_of_discriminator(name)}
 
 
-def write_generator(
-    path: Path, model: nn.Module, config: TrainConfig, card: Mapping[str, str]
-) -> None:
+def write_generator(path: Path, model: nn.Module, config: TrainConfig, card: Card) -> None:
     """Write the generator's adapters as a LoRA file; none if the training has no adapters.
 
     Args:

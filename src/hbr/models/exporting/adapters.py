@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hbr.models import lora
-from hbr.models.files import write_tensors
+from hbr.models.files import Card, write_tensors
 
 PARTS = {"unet": "unet", "autoencoder": "vae"}
 """Parts of the model → their names in diffusers."""
@@ -59,9 +59,7 @@ def adapter_of(module: nn.Module, names: Collection[str]) -> Adapter:
     return Adapter(a, b)
 
 
-def write_lora(
-    path: str | Path, parts: Mapping[str, Adapter], card: Mapping[str, str] | None = None
-) -> Path:
+def write_lora(path: str | Path, parts: Mapping[str, Adapter], card: Card | None = None) -> Path:
     """Write a LoRA file for `load_lora_adapter` of diffusers and for `hbr models import`.
 
     Args:

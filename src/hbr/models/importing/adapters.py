@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
 from hbr.models.config import LoRAConfig
-from hbr.models.importing.reading import load_json, load_pickle, load_safetensors, origin
+from hbr.models.importing.reading import load_json, load_pickle, load_safetensors, published
 from hbr.weights import WeightsError
 
 T = TypeVar("T")
@@ -86,8 +86,7 @@ def import_lora(source: Path, base: Checkpoint, report: Callable[[str], None]) -
         lora.load_lora(module, named, source)
         report(f"merging LoRA on {len(ranks)} layers of the {type(module).__name__}")
         lora.merge(module)
-    card = {**base.card, **origin(source, source, kind="lora"), "trained": "by its publisher"}
-    card["base"] = base.card.get("source", "an hbr model")
+    card = published(base.card, source, "lora")
     return Checkpoint(base.config, model.state_dict(), card)
 
 

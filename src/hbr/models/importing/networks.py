@@ -8,7 +8,7 @@ from typing import Literal
 
 from hbr.models.checkpoint import Checkpoint, empty
 from hbr.models.importing.base import read_part
-from hbr.models.importing.reading import origin
+from hbr.models.importing.reading import published
 
 
 def import_network(
@@ -31,6 +31,5 @@ def import_network(
     model = empty(base.config)
     report(f"replacing the weights of the {part}")
     named = {f"{part}.{n}": t for n, t in read_part(model.get_submodule(part), source).items()}
-    card = {**base.card, **origin(source, source, kind=part), "trained": "by its publisher"}
-    card["base"] = base.card.get("source", "an hbr model")
+    card = published(base.card, source, part)
     return Checkpoint(base.config, {**base.tensors, **named}, card)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
 from hbr.models.config import LoRAConfig
-from hbr.models.importing.reading import load_pickle, origin, require_tensors
+from hbr.models.importing.reading import load_pickle, published, require_tensors
 from hbr.weights import WeightsError
 
 _UNET = {
@@ -73,8 +73,7 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
         count = sum(map(len, targets.values()))
         report(f"merging LoRA of rank {rank} on {count} layers of the {type(module).__name__}")
         lora.merge(module)
-    card = {**base.card, **origin(source, source, kind="osediff"), "trained": "by its publisher"}
-    card["base"] = base.card.get("source", "an hbr model")
+    card = published(base.card, source, "osediff")
     return Checkpoint(base.config, model.state_dict(), card)
 
 

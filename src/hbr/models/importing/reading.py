@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hbr.errors import one_line
 from hbr.files import sha256
+from hbr.models.files import Card
 from hbr.weights import WeightsError
 
 
@@ -103,6 +104,13 @@ def describe_size(path: Path) -> str:
 def origin(source: Path, file: Path, **more: str) -> dict[str, str]:
     """The entries of a card that say where the weights come from."""
     return {"source": source.name, "source_sha256": sha256(file), **more}
+
+
+def published(base: Card, source: Path, kind: str) -> dict[str, str]:
+    """The card of a model with published weights of this kind on a base with that card."""
+    card = {**base, **origin(source, source, kind=kind), "trained": "by its publisher"}
+    card["base"] = base.get("source", "an hbr model")
+    return card
 
 
 def _must_be_file(path: Path) -> None:
