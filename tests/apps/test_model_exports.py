@@ -229,7 +229,7 @@ def test_what_cannot_be_pushed_is_one_line_and_leaves_nothing(
     mit = ("--licence", "MIT")
     for arguments, environment, told in (
         ((toy, "ann/model", *mit), {"HF_ENDPOINT": hub.address}, "there is no token"),
-        ((toy, "a/b/c", *mit), here, "'a/b/c' is no repository"),
+        ((toy, "a/b/c", *mit), here, "'a/b/c' is not a repository name"),
         ((toy, "ann/model", *mit), {**here, "HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
         (
             (toy, "ann/model", *mit),

@@ -176,7 +176,7 @@ def test_a_folder_is_there_whole_or_not_at_all(toy_file: Path, tmp_path: Path) -
 def test_a_changed_folder_is_refused(toy_file: Path, tmp_path: Path) -> None:
     folder = export_folder(toy_file, tmp_path / "folder")
     out = tmp_path / "o.safetensors"
-    with pytest.raises(WeightsError, match="leave --prompt out"):
+    with pytest.raises(WeightsError, match="leave out --prompt"):
         import_weights(folder, "diffusers", out, prompt="x")
     settings = folder / "unet" / "config.json"
     values = json.loads(settings.read_text())
@@ -266,5 +266,5 @@ def test_a_prompt_of_another_width_is_refused(
             tmp_path / "o.safetensors",
             prompt_file=prompt,
         )
-    with pytest.raises(WeightsError, match="no prompt extractor"):
+    with pytest.raises(WeightsError, match="does not contain a prompt extractor"):
         load_prompt(toy_file)

@@ -42,7 +42,7 @@ def write_model_folder(model: Path, about: About, out: Path) -> Path:
     """
     if not about.licence:
         raise WeightsError(
-            f"{model} names no licence; give the one that it is published under with --licence"
+            f"{model} names no licence; --licence names the one that it is published under"
         )
     card = model_card(about, usage=usage_with_hbr(MODEL_FILE))
     with making_folder(out) as folder:
