@@ -26,7 +26,7 @@ from hbr.image.pixels import on_white, to_8_bits, turn_upright
 _TURN = {0: 1, 90: 8, 180: 3, 270: 6}
 
 
-Edges = tuple[float, float, float, float]
+BoxEdges = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Decoded:
         """(width, height) of the pixels that annotations count on."""
         return self.stored[::-1] if turned and self.orientation > 4 else self.stored
 
-    def _upright(self, edges: Edges, *, turned: bool) -> Edges:
+    def _upright(self, edges: BoxEdges, *, turned: bool) -> BoxEdges:
         width, height = self._grid(turned=turned)
         if not turned:
             edges = turn_box(edges, width, height, self.orientation)

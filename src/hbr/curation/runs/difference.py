@@ -11,7 +11,7 @@ from hbr.config import to_dict
 from hbr.curation.record import Record
 from hbr.curation.runs.run_folder import RunFolder
 
-Kind = Literal["gained", "lost", "changed", "other-reason"]
+ChangeKind = Literal["gained", "lost", "changed", "other-reason"]
 
 # What may be different in a crop that both runs keep.
 _WATCHED = ("crop_sha256", "square", "split", "scores", "licence")
@@ -30,7 +30,7 @@ class Change:
         detail: what is different.
     """
 
-    kind: Kind
+    kind: ChangeKind
     id: str
     source: str
     key: str
@@ -53,7 +53,7 @@ class DiffTotals:
     rows: tuple[int, int] = (0, 0)
     kept: tuple[int, int] = (0, 0)
     kept_by_both: int = 0
-    kinds: Counter[Kind] = field(default_factory=Counter)
+    kinds: Counter[ChangeKind] = field(default_factory=Counter)
     ways: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -84,7 +84,7 @@ def compare_rows(one: RunFolder, other: RunFolder, totals: DiffTotals) -> Iterat
             continue
         if before != after:
             totals.ways[before, after] += 1
-        kind: Kind = "other-reason"
+        kind: ChangeKind = "other-reason"
         if all(kept):
             kind = "changed"
         elif any(kept):
@@ -118,7 +118,7 @@ def _place(record: Record | None) -> str:
     return record.reason or "kept"
 
 
-def _why(a: Record | None, b: Record | None, kind: Kind) -> str:
+def _why(a: Record | None, b: Record | None, kind: ChangeKind) -> str:
     """The numbers that stopped it, in the run that did."""
     first, then = (a, b) if kind == "gained" else (b, a)
     return (first and first.detail) or (then and then.detail) or ""

@@ -18,13 +18,13 @@ from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.runs.summary import summarize
 from hbr.files import replacing, write_text
 
-Kind = Literal["folder", "webdataset", "parquet"]
+OutputKind = Literal["folder", "webdataset", "parquet"]
 
 
 def export(
     run: RunFolder,
     out: str | Path,
-    kind: Kind,
+    kind: OutputKind,
     *,
     shard: int = 1000,
     overwrite: bool = False,

@@ -21,15 +21,15 @@ from hbr.files import making_folder
 
 _ROW_GROUP = 100
 
-Row = tuple[Record, bytes]
+CropRow = tuple[Record, bytes]
 """A kept crop's row, and its file."""
 
-RunProgress = Callable[[int], None]
-"""Told how many crops are written."""
+Written = Callable[[int], None]
+"""Called with the number of crops written so far."""
 
 
 def write_folder(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, report: RunProgress
+    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, report: Written
 ) -> None:
     """A file a crop, `SPLIT/3f/ID.png`.
 
@@ -45,7 +45,7 @@ def write_folder(
 
 
 def write_webdataset(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: RunProgress
+    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: Written
 ) -> None:
     """Tars of `ID.png` and `ID.json` (the row), `SPLIT-000000.tar` and so on.
 
@@ -64,7 +64,7 @@ def write_webdataset(
 
 
 def write_parquet(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: RunProgress
+    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: Written
 ) -> None:
     """Parquet files of all columns and `image` {bytes, path}, as Hugging Face `datasets` reads it.
 
@@ -87,7 +87,7 @@ def write_parquet(
                     writer.write_table(pa.Table.from_pylist(values, schema=columns))
 
 
-def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
+def _groups(rows: Iterator[CropRow]) -> Iterator[list[CropRow]]:
     """Small row groups: who writes or reads them holds one."""
     while group := list(itertools.islice(rows, _ROW_GROUP)):
         yield group
@@ -109,14 +109,14 @@ def _read(crops: CropFiles, record: Record) -> bytes:
 
 
 def _shards(
-    manifest: Manifest, crops: CropFiles, size: int, report: RunProgress
-) -> Iterator[tuple[str, int, Iterator[Row]]]:
+    manifest: Manifest, crops: CropFiles, size: int, report: Written
+) -> Iterator[tuple[str, int, Iterator[CropRow]]]:
     """Split, number, and up to `size` crops, read as they are asked for, in the order of ids."""
     waiting: dict[str, list[Record]] = {}
     numbers: dict[str, int] = {}
     written = 0
 
-    def close(split: str) -> tuple[str, int, Iterator[Row]]:
+    def close(split: str) -> tuple[str, int, Iterator[CropRow]]:
         number = numbers.get(split, 0)
         numbers[split] = number + 1
         return split, number, ((record, _read(crops, record)) for record in waiting.pop(split))
@@ -140,7 +140,7 @@ def write_output(
     manifest: Manifest,
     crops: CropFiles,
     out: Path,
-    report: RunProgress = lambda _: None,
+    report: Written = lambda _: None,
 ) -> Path:
     """Write one kind of output into its folder below `out`, which it gives back."""
     target = out / FOLDERS[kind]

@@ -61,15 +61,12 @@ class RunProgress:
     counts: Counts = field(default_factory=Counter)
 
 
-Report = Callable[[RunProgress], None]
-
-
 def curate(
     config: CurationConfig,
     out: str | Path,
     *,
     engine: Engine | None = None,
-    report: Report = lambda _: None,
+    report: Callable[[RunProgress], None] = lambda _: None,
     sources: Sequence[Source] | None = None,
 ) -> RunSummary:
     """Run a curation, or resume one that stopped.
@@ -132,7 +129,11 @@ class _Walk:
     """From the sources to parts on disk: what is left becomes a plan, results are counted."""
 
     def __init__(
-        self, config: CurationConfig, store: Store, photos: Sequence[Source], report: Report
+        self,
+        config: CurationConfig,
+        store: Store,
+        photos: Sequence[Source],
+        report: Callable[[RunProgress], None],
     ) -> None:
         self.seen = TaskSet()  # every task of this run, done now or before
         self.images: Counter[str] = Counter()

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hbr.curation.config import BoxesConfig
+from hbr.curation.pipeline.decoding import BoxEdges
 from hbr.curation.record import Record, content_id
 
 STAGE = "boxes"
-
-Edges = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class PlacedBox:
         keypoints: as there, on the upright pixels.
     """
 
-    edges: Edges
+    edges: BoxEdges
     label: str
     kind: str = "full"
     score: float | None = None
@@ -68,7 +67,7 @@ def candidates(image: Record, boxes: Sequence[PlacedBox], config: BoxesConfig) -
     return rows
 
 
-def _judge(row: Record, box: PlacedBox, edges: Edges | None, least_score: float) -> Record:
+def _judge(row: Record, box: PlacedBox, edges: BoxEdges | None, least_score: float) -> Record:
     if edges is None:
         shown = ", ".join(f"{edge:g}" for edge in box.edges)
         if not all(map(math.isfinite, box.edges)):
@@ -87,7 +86,7 @@ def _judge(row: Record, box: PlacedBox, edges: Edges | None, least_score: float)
     return row
 
 
-def _clip(edges: Edges, width: int, height: int) -> Edges | None:
+def _clip(edges: BoxEdges, width: int, height: int) -> BoxEdges | None:
     """The part inside the image; None where there is none, or the box is broken."""
     if not all(map(math.isfinite, edges)):
         return None
