@@ -12,15 +12,19 @@ EXTRAS_PIP   := $(BIN)/python -m pip --python $(EXTRAS)/bin/python --disable-pip
 
 # one thread for each of the processes that share the tests
 PYTEST_ARGS   ?= -n 2 --dist loadgroup
+NUMERIC_TESTS := $(addprefix tests/,models/test_parity.py models/test_tagger.py models/test_prompts.py \
+	models/test_vsd.py models/test_lora.py restoration/test_inference.py restoration/test_color_fix.py \
+	metrics/test_fidelity.py metrics/test_structure.py metrics/test_deep_distances.py \
+	degradation/test_kernels_and_jpeg.py)
 EXAMPLES      ?= examples/lq
 DEMO          ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-extras lint format bench clean
+.PHONY: help setup demo test test-extras test-isa test-nightly lint format bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1 /p' Makefile | while read -r name text; do \
-		printf 'make %-11s %s\n' "$$name" "$$text"; done
+		printf 'make %-13s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)  ## install everything into .venv
 
@@ -33,6 +37,16 @@ test: $(STAMP)  ## run the tests
 
 test-extras: $(EXTRAS_STAMP)  ## run the tests that need optional packages, in .venv-extras
 	@OMP_NUM_THREADS=1 $(EXTRAS)/bin/python -m pytest $(PYTEST_ARGS) tests/extras
+
+# The kernels of processors that this one is not: without AVX-512, and without 16-bit arithmetic.
+test-isa: $(STAMP)  ## run the numeric tests with the kernels of other processors
+	@OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
+		$(BIN)/python -m pytest $(PYTEST_ARGS) $(NUMERIC_TESTS)
+	@OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX512_CORE \
+		$(BIN)/python -m pytest $(PYTEST_ARGS) $(NUMERIC_TESTS)
+
+test-nightly: $(STAMP)  ## run the tests that are slow by nature, which .ci/run leaves out
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m slow --timeout 1800
 
 lint: $(STAMP)  ## check style, types and who imports whom
 	@$(BIN)/ruff check .

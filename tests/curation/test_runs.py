@@ -286,6 +286,7 @@ def parts(out: Path) -> dict[str, tuple[int, int]]:
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in found}
 
 
+@pytest.mark.slow
 def test_twenty_kills_change_nothing(hbr_command, run_hbr, recipe, tmp_path, digests) -> None:
     done = run_hbr("curate", "run", recipe, "-o", tmp_path / "whole", "--workers", "1")
     assert done.returncode == 0, done.stderr
