@@ -23,11 +23,29 @@ Conventions:
 * Gamma and cICP chunks, IPTC blocks, and HDR gain maps are not read.
 """
 
-from hbr.errors import PhotoError
-from hbr.image.paths import READ_SUFFIXES, is_photo_name
-from hbr.image.photo import Photo
-from hbr.image.reading import DEFAULT_MAX_PIXELS, read_photo
-from hbr.image.writing import WRITE_SUFFIXES, output_suffix, write_photo
+from typing import TYPE_CHECKING
+
+from hbr.lazy import lazy
+
+if TYPE_CHECKING:
+    from hbr.errors import PhotoError
+    from hbr.image.limits import DEFAULT_MAX_PIXELS
+    from hbr.image.paths import READ_SUFFIXES, is_photo_name
+    from hbr.image.photo import Photo
+    from hbr.image.reading import read_photo
+    from hbr.image.writing import WRITE_SUFFIXES, output_suffix, write_photo
+
+_HOMES = {
+    "DEFAULT_MAX_PIXELS": "hbr.image.limits",
+    "READ_SUFFIXES": "hbr.image.paths",
+    "WRITE_SUFFIXES": "hbr.image.writing",
+    "Photo": "hbr.image.photo",
+    "PhotoError": "hbr.errors",
+    "is_photo_name": "hbr.image.paths",
+    "output_suffix": "hbr.image.writing",
+    "read_photo": "hbr.image.reading",
+    "write_photo": "hbr.image.writing",
+}
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -40,3 +58,5 @@ __all__ = [
     "read_photo",
     "write_photo",
 ]
+
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -15,13 +15,13 @@ from PIL import ImageFile
 
 from hbr.errors import PhotoError, display_name, one_line, with_type
 from hbr.image import png, tiff
+from hbr.image.limits import DEFAULT_MAX_PIXELS
 from hbr.image.metadata import StoredMetadata
 from hbr.image.paths import HAS_AVIF
 from hbr.image.photo import Photo, photo_from_pil, upright_photo
 from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
 
 # Allows photos of 100 megapixels, but not a file of 20000 x 20000 that needs gigabytes.
-DEFAULT_MAX_PIXELS = 200_000_000
 
 READABLE = "JPEG, PNG, TIFF, WebP, BMP" + (" and AVIF" if HAS_AVIF else "")
 _NAMES = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WebP", "avif": "AVIF"}

@@ -14,6 +14,7 @@ import typer
 from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive
 from hbr.apps.cli.reporting import Reporter
 from hbr.errors import ExitCode
+from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.degradation.folder import DegradedFile, DegradeSettings, Item
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from hbr.people.coco import AnnotatedPeople
     from hbr.restoration.jobs import BatchPlan
 
-DEFAULT_MAX_PIXELS = 200_000_000  # hbr.image's, which --help need not load
 _FILES_A_WORKER = 8  # starting a process takes as long as some files
 
 

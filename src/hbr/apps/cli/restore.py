@@ -11,14 +11,13 @@ import typer
 from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive
 from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.errors import ExitCode
+from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.restoration.batch import BatchTally, FileRecord, RestorePhoto
     from hbr.restoration.inference import TileProgress
     from hbr.restoration.jobs import Existing
     from hbr.restoration.settings import RestoreSettings
-
-DEFAULT_MAX_PIXELS = 200_000_000  # hbr.image's, which --help need not load
 
 
 class Color(StrEnum):
