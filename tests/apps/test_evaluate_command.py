@@ -50,13 +50,13 @@ def means(done: "subprocess.CompletedProcess[str]") -> dict[str, list[str]]:
 
 
 def test_numbers_are_those_of_the_metrics(
-    run_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
+    call_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     restored, hq = pairs
     files = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "parquet")}
     outputs = [part for kind, file in files.items() for part in (f"--{kind}", file)]
     command = ("evaluate", "-r", restored, "-g", hq, "--strip", "_out", "-m", "psnr,gmsd")
-    done = run_hbr(*command, *outputs)
+    done = call_hbr(*command, *outputs)
     assert (done.returncode, done.stderr) == (0, "")
     expected = {}
     for name in ("psnr-y", "gmsd"):
@@ -82,13 +82,13 @@ def test_numbers_are_those_of_the_metrics(
 
 
 def test_workers_and_batches_do_not_matter(
-    run_hbr: Run, pairs: tuple[Path, Path], photo: Write
+    call_hbr: Run, pairs: tuple[Path, Path], photo: Write
 ) -> None:
     restored, hq = pairs
     blurred(photo(hq / "wide.png", 3, (60, 40)), restored / "wide_out.png")
     command = ("evaluate", "-r", restored, "-g", hq, "--strip", "_out", "-m", "psnr,ssim,gmsd")
     outputs = {
-        run_hbr(*command, "--workers", workers, "--batch", batch).stdout
+        call_hbr(*command, "--workers", workers, "--batch", batch).stdout
         for workers, batch in ((0, 1), (2, 1), (1, 7))
     }
     (text,) = outputs
@@ -96,7 +96,7 @@ def test_workers_and_batches_do_not_matter(
 
 
 def test_one_unreadable_among_good_ones(
-    run_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
+    call_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     restored, hq = pairs
     (restored / "p1_out.png").write_bytes(b"no picture")
@@ -104,7 +104,7 @@ def test_one_unreadable_among_good_ones(
     (restored / "p4_out.png").write_bytes(data[: len(data) // 2])
     command = ("evaluate", "-r", restored, "-g", hq, "--strip", "_out", "-m", "psnr")
     out = tmp_path / "out.json"
-    done = run_hbr(*command, "--json", out, *ONE_LINE_EACH)
+    done = call_hbr(*command, "--json", out, *ONE_LINE_EACH)
     assert done.returncode == 3
     first, second = done.stderr.splitlines()
     assert first.startswith(f"hbr: {restored / 'p1_out.png'}: is not a photograph")
@@ -119,7 +119,7 @@ def test_one_unreadable_among_good_ones(
     kept.write_text("\n".join(map(json.dumps, [*planted, *stale])) + '\n{"torn')
     for number in (1, 4):
         shutil.copy(hq / f"p{number}.png", restored / f"p{number}_out.png")
-    done = run_hbr(*command, "--json", out, "--resume", *ONE_LINE_EACH)
+    done = call_hbr(*command, "--json", out, "--resume", *ONE_LINE_EACH)
     assert (done.returncode, done.stderr) == (0, "")
     values = [row["psnr-y"] for row in json.loads(out.read_text())["rows"]]
     assert values == [1.0, 120.0, 1.0, 1.0, 120.0, 1.0]
@@ -127,18 +127,18 @@ def test_one_unreadable_among_good_ones(
 
 
 def test_a_changed_file_is_measured_again(
-    run_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
+    call_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     restored, hq = pairs
     (restored / "p0_out.png").write_bytes(b"")
     command = ("evaluate", "-r", restored, "-g", hq, "--strip", "_out", "-m", "psnr")
     command = (*command, "--json", tmp_path / "out.json", *ONE_LINE_EACH)
-    assert run_hbr(*command).returncode == 3
+    assert call_hbr(*command).returncode == 3
     before = (restored / "p2_out.png").stat()
     for number in (0, 2):
         shutil.copy(hq / f"p{number}.png", restored / f"p{number}_out.png")
     os.utime(restored / "p2_out.png", ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert run_hbr(*command, "--resume").returncode == 0
+    assert call_hbr(*command, "--resume").returncode == 0
     values = [row["psnr-y"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]]
     assert [value == 120 for value in values] == [True, False, True, False, False, False]
 
@@ -152,26 +152,26 @@ def test_a_changed_file_is_measured_again(
     ],
 )
 def test_unequal_sizes(
-    run_hbr: Run, pairs: tuple[Path, Path], photo: Write, policy: str, code: int, n: str, said: str
+    call_hbr: Run, pairs: tuple[Path, Path], photo: Write, policy: str, code: int, n: str, said: str
 ) -> None:
     restored, hq = pairs
     with Image.open(restored / "p3_out.png") as image:
         image.resize((24, 20)).save(restored / "p3_out.png")
     command = ("evaluate", "-r", restored, "-g", hq, "--strip", "_out", "-m", "psnr")
-    done = run_hbr(*command, "--size", policy, *ONE_LINE_EACH)
+    done = call_hbr(*command, "--size", policy, *ONE_LINE_EACH)
     assert done.returncode == code
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
     assert means(done)["PSNR-Y"][3] == n
 
 
-def test_grey_against_colour(run_hbr: Run, tmp_path: Path, photo: Write) -> None:
+def test_grey_against_colour(call_hbr: Run, tmp_path: Path, photo: Write) -> None:
     hq = photo(tmp_path / "hq" / "a.png")
     (tmp_path / "r").mkdir()
     with Image.open(hq) as image:
         image.convert("L").save(tmp_path / "r" / "a.png")
     command = ("evaluate", "-r", tmp_path / "r", "-g", tmp_path / "hq", *ONE_LINE_EACH)
-    done = run_hbr(*command, "-m", "psnr,psnr-rgb")
+    done = call_hbr(*command, "-m", "psnr,psnr-rgb")
     assert done.returncode == 0
     assert "1 of 1 pairs are grey against colour, compared with R = G = B" in done.stderr
     found = means(done)
@@ -181,7 +181,7 @@ def test_grey_against_colour(run_hbr: Run, tmp_path: Path, photo: Write) -> None
 
 
 def test_what_is_refused_before_any_work(
-    run_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
+    call_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     restored, hq = pairs
     (tmp_path / "empty").mkdir()
@@ -199,22 +199,22 @@ def test_what_is_refused_before_any_work(
         (("-g", hq, "--json", hq, "--overwrite"), 2, "is not a regular file"),
     ]
     for arguments, code, said in cases:
-        done = run_hbr(*command, *arguments)
+        done = call_hbr(*command, *arguments)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
         assert said in done.stderr
     (restored / "p5_out.png").unlink()
-    done = run_hbr("evaluate", "-r", restored, "-g", hq, "--strip", "_out")
+    done = call_hbr("evaluate", "-r", restored, "-g", hq, "--strip", "_out")
     assert done.returncode == 1
     assert "1 reference without a restored picture, first" in done.stderr
 
 
-def test_a_picture_too_small_for_a_metric(run_hbr: Run, tmp_path: Path, photo: Write) -> None:
+def test_a_picture_too_small_for_a_metric(call_hbr: Run, tmp_path: Path, photo: Write) -> None:
     for number, size in enumerate(((48, 40), (8, 8))):
         blurred(
             photo(tmp_path / "hq" / f"{number}.png", size=size), tmp_path / "r" / f"{number}.png"
         )
     command = ("evaluate", "-r", tmp_path / "r", "-g", tmp_path / "hq", *ONE_LINE_EACH)
-    done = run_hbr(*command, "-m", "psnr,ssim")
+    done = call_hbr(*command, "-m", "psnr,ssim")
     assert done.returncode == 3
     assert "1: ssim-y: ssim-y needs 11 pixels" in done.stderr
     assert [column[3:] for column in means(done).values()] == [["2", "0"], ["1", "1"]]

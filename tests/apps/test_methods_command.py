@@ -56,8 +56,8 @@ def test_list(run_hbr: Run) -> None:
     assert [entry["id"] for entry in told] == list(licences)
 
 
-def test_show(run_hbr: Run, mine: Path) -> None:
-    done = run_hbr("methods", "show", "seesr")
+def test_show(call_hbr: Run, mine: Path) -> None:
+    done = call_hbr("methods", "show", "seesr")
     assert done.returncode == 0
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     assert lines["licence"].startswith("Apache-2.0")
@@ -67,29 +67,29 @@ def test_show(run_hbr: Run, mine: Path) -> None:
     assert yaml.safe_load(example)["method"]["program"] == "seesr"
 
     for file in ("copy.yaml", "run.yaml"):
-        done = run_hbr("methods", "show", file, cwd=mine)
+        done = call_hbr("methods", "show", file, cwd=mine)
         python = "PYTHON" if file == "copy.yaml" else sys.executable
         assert f"command: {python} copy.py INPUT OUTPUT\n" in done.stdout
-    told = json.loads(run_hbr("methods", "show", "copy.yaml", "--json", cwd=mine).stdout)
+    told = json.loads(call_hbr("methods", "show", "copy.yaml", "--json", cwd=mine).stdout)
     assert (told["shown"], told["factor"]) == ("PYTHON copy.py INPUT OUTPUT", 1)
 
 
 @pytest.mark.parametrize("name", ["diffbir", "osediff", "swinir"])
-def test_the_example_is_a_method(run_hbr: Run, tmp_path: Path, name: str) -> None:
+def test_the_example_is_a_method(call_hbr: Run, tmp_path: Path, name: str) -> None:
     from hbr.evaluation.methods import ProgramConfig, build_method, read_method
 
-    shown = run_hbr("methods", "show", name).stdout.split("a method file to start from:")[1]
+    shown = call_hbr("methods", "show", name).stdout.split("a method file to start from:")[1]
     (tmp_path / "run.yaml").write_text(shown)
     config = read_method(tmp_path / "run.yaml")
     assert isinstance(config, ProgramConfig)
     build_method(config)
 
 
-def test_run(run_hbr: Run, photo: Write, mine: Path) -> None:
+def test_run(call_hbr: Run, photo: Write, mine: Path) -> None:
     for number, name in enumerate(["a.png", "b.jpg"]):
         photo(mine / "lq" / name, number)
     command = ("methods", "run", "run.yaml", "-i", "lq", "-o", "out")
-    done = run_hbr(*command, cwd=mine)
+    done = call_hbr(*command, cwd=mine)
     assert (done.returncode, done.stdout) == (0, "out/a.png\nout/b.png\n")
     assert "hbr: 2 of 2 made: the program ended with exit code 0" in done.stderr
     assert done.stderr.endswith("hbr: 2 of 2 restored\n")
@@ -97,13 +97,13 @@ def test_run(run_hbr: Run, photo: Write, mine: Path) -> None:
         made = np.asarray(Image.open(mine / "out" / f"{name[0]}.png"))
         assert np.array_equal(made, np.asarray(Image.open(mine / "lq" / name)))
 
-    again = run_hbr(*command, cwd=mine)
+    again = call_hbr(*command, cwd=mine)
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert again.stderr == "hbr: 2 of 2 restored\n"
-    assert "2 of 2 made" in run_hbr(*command, "--anew", cwd=mine).stderr
+    assert "2 of 2 made" in call_hbr(*command, "--anew", cwd=mine).stderr
 
     (mine / "lq" / "c.png").write_bytes(b"")
-    some = run_hbr(*command, cwd=mine)
+    some = call_hbr(*command, cwd=mine)
     assert some.returncode == 3
     assert "hbr: c: lq/c.png: is empty" in some.stderr
 
@@ -123,34 +123,36 @@ def test_run(run_hbr: Run, photo: Write, mine: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_one_line(
-    run_hbr: Run, photo: Write, mine: Path, change: dict[str, object], code: int, says: str
+    call_hbr: Run, photo: Write, mine: Path, change: dict[str, object], code: int, says: str
 ) -> None:
     photo(mine / "lq" / "a.png")
     method = yaml.safe_load((mine / "run.yaml").read_text())
     method["method"] |= change
     method["method"] = {k: v for k, v in method["method"].items() if v is not None}
     (mine / "run.yaml").write_text(yaml.safe_dump(method))
-    done = run_hbr("methods", "run", "run.yaml", "-i", "lq", "-o", "out", cwd=mine)
+    done = call_hbr("methods", "run", "run.yaml", "-i", "lq", "-o", "out", cwd=mine)
     assert done.returncode == code
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_nothing_is_done(run_hbr: Run, photo: Write, mine: Path) -> None:
+def test_nothing_is_done(call_hbr: Run, photo: Write, mine: Path) -> None:
     photo(mine / "lq" / "a.png")
     (mine / "clone" / "copy.py").write_text("raise SystemExit('no GPU')")
-    done = run_hbr("methods", "run", "run.yaml", "-i", "lq", "-o", "out", cwd=mine)
+    done = call_hbr("methods", "run", "run.yaml", "-i", "lq", "-o", "out", cwd=mine)
     assert done.returncode == 1
     assert "hbr: a: no result; the program ended with exit code 1, its last words: no GPU" in (
         done.stderr
     )
     for more in (("-o", "lq"), ("-o", "lq/out", "--recursive")):
-        done = run_hbr("methods", "run", "run.yaml", "-i", "lq", *more, cwd=mine)
+        done = call_hbr("methods", "run", "run.yaml", "-i", "lq", *more, cwd=mine)
         assert done.returncode == 2
         assert "among the photos of the next run" in done.stderr
     assert [p.name for p in (mine / "lq").iterdir()] == ["a.png"]
     (mine / "empty").mkdir()
-    assert run_hbr("methods", "run", "run.yaml", "-i", "empty", "-o", "o", cwd=mine).returncode == 1
+    assert (
+        call_hbr("methods", "run", "run.yaml", "-i", "empty", "-o", "o", cwd=mine).returncode == 1
+    )
 
 
 def test_the_page_of_the_docs_holds(tmp_path: Path) -> None:

