@@ -199,6 +199,7 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "torch": torch.__version__,
         "model": "same",
         "sha256": None,
+        "fidelity": None,
         "device": "cpu",
         "dtype": "float32",
         "tile": [128, 128],

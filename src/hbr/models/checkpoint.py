@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from hbr.config import to_dict
 from hbr.models.block_scaling import skip_unit_scaling
-from hbr.models.files import Card, Header, model_format, read_header, read_tensors, write_tensors
+from hbr.models.fidelity import read_weights
+from hbr.models.files import Card, Header, model_format, read_header, write_tensors
 from hbr.models.kinds import build_model
 from hbr.models.protocol import ModelConfig
 from hbr.models.text_buffer import fit_text_buffers
@@ -78,15 +78,13 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a model file.
+    """Read a model file; one with two ends at its default fidelity.
 
     Raises:
         WeightsError: it is missing, not a safetensors file, or not a model of hbr.
     """
     header = read_header(path)
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in header.shapes}
-    return Checkpoint(header.config, tensors, header.card)
+    return Checkpoint(header.config, dict(read_weights(Path(path), header)), header.card)
 
 
 def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> nn.Module:
@@ -101,16 +99,26 @@ def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> nn.Mo
 
 
 def load(
-    path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    fidelity: float | None = None,
 ) -> nn.Module:
     """Load the model of a file in `dtype` on `device`, without a second copy in memory.
 
+    Args:
+        path: of the file.
+        device: of the model.
+        dtype: of its floating-point weights.
+        fidelity: of a file with two ends, see `hbr.models.fidelity`; None is the file's default.
+
     Raises:
+        ConfigError: the fidelity is not in [0, 1], or the file has one end.
         WeightsError: the file is missing, damaged, or lacks weights that its configuration needs.
     """
     path = Path(path)
     header = read_header(path)
-    tensors = read_tensors(path, header.shapes)
+    tensors = read_weights(path, header, fidelity)
     # Convolutions are fastest with the channels last, on CPUs and on tensor cores.
     return assemble(header, tensors, path, device, dtype, torch.channels_last)
 

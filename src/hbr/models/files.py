@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from hbr.config import ConfigError
+from hbr.config import ConfigError, check
 from hbr.files import replacing
 from hbr.models.config import RestorerConfig
 from hbr.models.kinds import model_config
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 IMAGE_ENCODER_FORMAT = "hbr image encoder"
 PROMPT_FORMAT = "hbr prompt"
+
+SHARP = "sharp."
+"""Begins the names of the differences to the sharp end (`hbr.models.fidelity`)."""
 
 _MAPPED_AT_ONCE = 32
 
@@ -47,11 +50,15 @@ class Header:
         config: of the model.
         shapes: name → shape of each weight.
         card: further metadata.
+        fidelity: of a file with two ends, its default (`hbr.models.fidelity`); else None.
+        sharp: names of the weights that differ between the ends.
     """
 
     config: ModelConfig
     shapes: Mapping[str, tuple[int, ...]]
     card: Card
+    fidelity: float | None = None
+    sharp: frozenset[str] = frozenset()
 
 
 def model_format(config: ModelConfig) -> str:
@@ -95,7 +102,27 @@ def read_header(path: str | Path) -> Header:
         config = model_config(json.loads(metadata.pop("config")))
     except (KeyError, json.JSONDecodeError, ConfigError) as error:
         raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
-    return Header(config, shapes, metadata)
+    if "fidelity" not in metadata:
+        return Header(config, shapes, metadata)
+    fidelity, sharp = _two_ends(path, metadata.pop("fidelity"), shapes)
+    plain = {name: shape for name, shape in shapes.items() if not name.startswith(SHARP)}
+    return Header(config, plain, metadata, fidelity, sharp)
+
+
+def _two_ends(
+    path: Path, default: str, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[float, frozenset[str]]:
+    """The default of a file with two ends, and the names of the weights that differ."""
+    sharp = {n.removeprefix(SHARP): s for n, s in shapes.items() if n.startswith(SHARP)}
+    for name, shape in sharp.items():
+        if shapes.get(name) != shape:
+            raise WeightsError(f"{path}: {SHARP}{name} is {shape}; the other end differs")
+    try:
+        fidelity = float(default)
+        check(0 <= fidelity <= 1, "fidelity", fidelity, "in [0, 1]")
+    except ValueError as error:
+        raise WeightsError(f"{path}: its default fidelity is not valid: {error}") from None
+    return fidelity, frozenset(sharp)
 
 
 def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:

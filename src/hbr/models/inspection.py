@@ -178,11 +178,14 @@ def _with_insides(known: Description, path: Path) -> Description:
             card=card,
         )
     header = read_header(path)
+    capabilities = dataclasses.asdict(header.config.capabilities)
+    if header.fidelity is not None:
+        capabilities["fidelity"] = header.fidelity
     return dataclasses.replace(
         known,
         licence=known.licence or header.card.get("licence", ""),
-        parameters=count_parameters(shapes),
-        capabilities=dataclasses.asdict(header.config.capabilities),
+        parameters=count_parameters(header.shapes),
+        capabilities=capabilities,
         config=to_dict(header.config),
         card=header.card,
     )

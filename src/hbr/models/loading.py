@@ -14,6 +14,7 @@ def load_model(
     name_or_path: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    fidelity: float | None = None,
 ) -> Model:
     """Load a model for inference: eval, without gradients, channels last.
 
@@ -21,8 +22,10 @@ def load_model(
         name_or_path: a name of the catalogue (`available()`) or a `.safetensors` file of hbr.
         device: where it runs.
         dtype: of its weights and, except for the one step itself, of the computation.
+        fidelity: of a model with two ends, from 0, sharp, to 1, faithful; None is its default.
 
     Raises:
+        ConfigError: the fidelity is not in [0, 1], or the model has one end.
         WeightsError: it is unknown, missing, damaged or in another format.
     """
-    return cast(Model, load(find_model(name_or_path), device, dtype))
+    return cast(Model, load(find_model(name_or_path), device, dtype, fidelity))

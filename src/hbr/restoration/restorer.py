@@ -79,18 +79,27 @@ class Restorer:
     tile of plain background does not know that there is a person beside it.
     """
 
-    def __init__(self, model: Model, *, name: str = "custom", sha256: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        name: str = "custom",
+        sha256: str | None = None,
+        fidelity: float | None = None,
+    ) -> None:
         """Wrap a loaded model, on the device and in the precision that it has.
 
         Args:
             model: a network or a backend; a `torch.nn.Module` is put into eval mode.
             name: for the provenance.
             sha256: of its weights, for the provenance.
+            fidelity: that its weights were loaded with, for the provenance.
         """
         self.model = model.eval() if isinstance(model, nn.Module) else model
         self.capabilities = model.capabilities
         self.name = name
         self.sha256 = sha256
+        self.fidelity = fidelity
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
 
@@ -100,6 +109,7 @@ class Restorer:
         name_or_path: str | Path = "nano",
         device: str | torch.device = "auto",
         dtype: str = "auto",
+        fidelity: float | None = None,
     ) -> Restorer:
         """Load a model.
 
@@ -108,8 +118,11 @@ class Restorer:
             device: "cpu", "cuda", "cuda:N", "mps", or "auto", the first available of CUDA, MPS
                 and CPU.
             dtype: "auto" (bfloat16 if hardware and model support it, else float32), or a name.
+            fidelity: of a model with two ends, as nano: 1 is faithful to the photo, 0 sharp, with
+                texture that may be invented; None is its default.
 
         Raises:
+            hbr.config.ConfigError: the fidelity is not in [0, 1], or the model has one end.
             hbr.models.WeightsError: the weights are unknown, missing or damaged.
             ValueError: the device or precision is not available.
         """
@@ -118,7 +131,7 @@ class Restorer:
         choose_device(device)  # a wrong one shows before the file is read
         path, digest = find_and_hash_model(name_or_path)
         name = name_or_path if isinstance(name_or_path, str) else name_or_path.stem
-        return cls.from_file(path, device, dtype, name=name, sha256=digest)
+        return cls.from_file(path, device, dtype, fidelity, name=name, sha256=digest)
 
     @classmethod
     def from_file(
@@ -126,6 +139,7 @@ class Restorer:
         path: Path,
         device: str | torch.device = "auto",
         dtype: str = "auto",
+        fidelity: float | None = None,
         *,
         name: str,
         sha256: str,
@@ -135,9 +149,12 @@ class Restorer:
         from hbr.models.files import read_header
 
         place = choose_device(device)
-        supported = read_header(path).config.capabilities.dtypes
+        header = read_header(path)
+        supported = header.config.capabilities.dtypes
         precision = torch_dtype(choose_dtype(dtype, place, supported))
-        return cls(load_model(path, device=place, dtype=precision), name=name, sha256=sha256)
+        model = load_model(path, device=place, dtype=precision, fidelity=fidelity)
+        used = header.fidelity if fidelity is None else fidelity
+        return cls(model, name=name, sha256=sha256, fidelity=used)
 
     def __call__(
         self,
@@ -215,6 +232,7 @@ class Restorer:
             "torch": torch.__version__,
             "model": self.name,
             "sha256": self.sha256,
+            "fidelity": self.fidelity,
             "device": str(self.device),
             "dtype": self.dtype,
             "tile": (rows.tile, columns.tile),

@@ -62,6 +62,7 @@ class Provenance(TypedDict):
     Attributes:
         hbr, torch: versions.
         model, sha256: name of the model, and the hash of its file if it has one.
+        fidelity: between the two ends of the model; None if it has one.
         device, dtype: where it ran, and in what precision.
         tile, overlap: (height, width) in pixels, after any retreat when memory ran out.
         tiles, batch: their number, and how many were restored at a time.
@@ -72,6 +73,7 @@ class Provenance(TypedDict):
     torch: str
     model: str
     sha256: str | None
+    fidelity: float | None
     device: str
     dtype: str
     tile: tuple[int, int]

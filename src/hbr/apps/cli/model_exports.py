@@ -1,4 +1,4 @@
-"""`hbr models export | push`."""
+"""`hbr models export | push | join`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,25 @@ def export_model(
 
     for path in export_lora(_adapted(model), out, vae=vae, prompt=prompt, report=_report):
         typer.echo(path)
+
+
+def join(
+    faithful: Annotated[Path, typer.Argument(metavar="FAITHFUL", help="A model file.")],
+    sharp: Annotated[
+        Path, typer.Argument(metavar="SHARP", help="One that was trained on from it.")
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    fidelity: Annotated[
+        float, typer.Option(help="Default of the new file: 1 faithful, 0 sharp.")
+    ] = 0.5,
+) -> None:
+    """Join two models into a file with two ends, for `hbr restore --fidelity`.
+
+    The last line, on stdout, is the file.
+    """
+    from hbr.models.fidelity import write_two_ends
+
+    typer.echo(write_two_ends(out, faithful, sharp, fidelity))
 
 
 def push(

@@ -1,4 +1,4 @@
-"""`hbr models list | show | verify | fetch | import | export | push`."""
+"""`hbr models list | show | verify | fetch | import | export | push | join`."""
 
 from __future__ import annotations
 
@@ -147,6 +147,7 @@ def import_model(
 app.command("fetch", help="The same as `hbr fetch`.")(fetching.fetch)
 app.command("export")(model_exports.export_model)
 app.command("push")(model_exports.push)
+app.command("join")(model_exports.join)
 
 
 def _card(d: Description) -> list[tuple[str, Any]]:

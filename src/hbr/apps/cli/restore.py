@@ -63,6 +63,12 @@ def restore(
     model: Annotated[
         str, typer.Option(help="A known model (hbr models list) or a .safetensors file.")
     ] = "nano",
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            help="1 faithful, 0 sharp with invented texture, or between; for models with two ends."
+        ),
+    ] = None,
     scale: Annotated[
         float, typer.Option(help="Enlarge by this much before restoring, 0.25 to 8.")
     ] = 1.0,
@@ -142,7 +148,7 @@ def restore(
                 inputs, out, format=file_format, recursive=recursive, existing=existing
             )
             total = plan.total
-            load = partial(_load, model, device, dtype.value, settings, reporter.tiles)
+            load = partial(_load, model, device, dtype.value, fidelity, settings, reporter.tiles)
             files = Files(quality, png_compression, max_pixels)
             batch = run_batch(plan, load, files, strict=strict, stop=stop)
             with reporter.bar(len(plan.jobs)):
@@ -177,6 +183,7 @@ def _load(
     model: str,
     device: str,
     dtype: str,
+    fidelity: float | None,
     settings: RestoreSettings,
     progress: TileProgress,
 ) -> RestorePhoto:
@@ -191,7 +198,7 @@ def _load(
     try:
         choose_device(device)
         option = "--dtype"
-        restorer = Restorer.from_pretrained(model, device=device, dtype=dtype)
+        restorer = Restorer.from_pretrained(model, device=device, dtype=dtype, fidelity=fidelity)
         option = "--tile"
         plan_tiles(1, 1, restorer.capabilities, settings.tile)
         option = "--prompt"

@@ -1,0 +1,152 @@
+"""Files with two ends: any blend of them, its default, and what cannot be."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hbr
+from hbr.config import ConfigError
+from hbr.image import Photo, write_photo
+from hbr.models import WeightsError, load_model, read_checkpoint, save_checkpoint
+from hbr.models.fidelity import write_two_ends
+from hbr.models.files import read_header, read_metadata
+from hbr.models.onestep import OneStepRestorer
+
+
+@pytest.fixture
+def ends(toy, tmp_path):
+    """Two models that differ in the U-Net alone, and the file of both."""
+    torch.manual_seed(0)
+    model, config = copy.deepcopy(toy), toy.config
+    faithful = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.unet.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    files = [tmp_path / "faithful.safetensors", tmp_path / "sharp.safetensors"]
+    for file, state in zip(files, (faithful, model.state_dict()), strict=True):
+        save_checkpoint(file, config, state, card={"licence": file.stem})
+    return (*files, write_two_ends(tmp_path / "both.safetensors", *files, 0.25))
+
+
+def test_each_end_and_what_lies_between(ends):
+    faithful, sharp = (load_model(file).state_dict() for file in ends[:2])
+    for fidelity in (None, 0.0, 0.25, 0.7, 1.0):
+        part = 0.25 if fidelity is None else fidelity
+        both = load_model(ends[2], fidelity=fidelity).state_dict()
+        assert both.keys() == faithful.keys()
+        for name, tensor in both.items():
+            expected = part * faithful[name] + (1 - part) * sharp[name]
+            torch.testing.assert_close(tensor, expected, atol=2e-3, rtol=1e-3)
+    moved = max(float((faithful[n] - sharp[n]).abs().max()) for n in faithful)
+    assert moved > 0.1
+
+
+def test_what_the_ends_share_is_there_once(ends):
+    _, shapes = read_metadata(ends[2])
+    names = {name for name in shapes if name.startswith("sharp.")}
+    assert names
+    assert all(name.startswith("sharp.unet.") for name in names)
+    header = read_header(ends[2])
+    assert (header.fidelity, len(header.sharp)) == (0.25, len(names))
+    assert header.shapes == read_header(ends[0]).shapes
+    assert header.card == {"licence": "faithful"}
+    assert all(tensor.dtype == torch.float16 for tensor in load_file(ends[2]).values())
+
+
+def test_other_readers_see_the_default(ends):
+    """Exports, imports and trainings read the file as one of a single end."""
+    held = read_checkpoint(ends[2]).tensors
+    loaded = load_model(ends[2]).state_dict()
+    assert held.keys() == loaded.keys()
+    for name, tensor in loaded.items():
+        torch.testing.assert_close(held[name].float(), tensor, atol=1e-6, rtol=0)
+
+
+def test_a_restorer_says_its_fidelity(ends):
+    photo = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    made = {}
+    for fidelity in (None, 0.0, 0.25, 1.0):
+        restorer = hbr.Restorer.from_pretrained(ends[2], dtype="float32", fidelity=fidelity)
+        restored = restorer(photo, color="none")
+        assert restored.provenance["fidelity"] == (0.25 if fidelity is None else fidelity)
+        made[fidelity] = restored.tensor
+    assert torch.equal(made[None], made[0.25])
+    assert not torch.equal(made[0.0], made[1.0])
+    single = hbr.Restorer.from_pretrained(ends[0], dtype="float32")
+    assert single(photo).provenance["fidelity"] is None
+
+
+@pytest.mark.parametrize("fidelity", [-0.1, 2.0, float("nan")])
+def test_a_fidelity_out_of_range(ends, fidelity, tmp_path):
+    with pytest.raises(ConfigError, match=r"fidelity is .*; it must be from 0, sharp, to 1"):
+        load_model(ends[2], fidelity=fidelity)
+    with pytest.raises(ConfigError, match="fidelity"):
+        write_two_ends(tmp_path / "out.safetensors", *ends[:2], fidelity)
+
+
+def test_a_model_with_one_end_takes_none(ends):
+    with pytest.raises(ConfigError, match=r"0\.5, but faithful.safetensors has one end only"):
+        load_model(ends[0], fidelity=0.5)
+
+
+def test_ends_that_do_not_go_together(ends, toy, tmp_path):
+    out = tmp_path / "out.safetensors"
+    other = tmp_path / "other.safetensors"
+    config = replace(toy.config, name="another")
+    save_checkpoint(other, config, OneStepRestorer(config).state_dict())
+    for pair, message in (
+        ((ends[0], other), "different configurations"),
+        ((ends[2], ends[1]), "has two ends already"),
+        ((ends[0], ends[0]), "the same weights"),
+        ((ends[0], tmp_path / "none.safetensors"), "no such model file"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            write_two_ends(out, *pair, 0.5)
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("damage", ["default", "shape", "name"])
+def test_a_damaged_file_is_told(ends, damage, tmp_path):
+    tensors = load_file(ends[2])
+    metadata, _ = read_metadata(ends[2])
+    first = next(name for name in tensors if name.startswith("sharp."))
+    if damage == "default":
+        metadata["fidelity"] = "1.5"
+    elif damage == "shape":
+        tensors[first] = torch.zeros(1, 2, 3)
+    else:
+        tensors["sharp.unet.nothing"] = tensors.pop(first)
+    file = tmp_path / "damaged.safetensors"
+    save_file(tensors, file, metadata=metadata)
+    with pytest.raises(WeightsError, match=r"fidelity|other end differs"):
+        load_model(file)
+
+
+def test_the_commands(ends, run_hbr, tmp_path):
+    joined = tmp_path / "joined.safetensors"
+    made = run_hbr("models", "join", ends[0], ends[1], "-o", joined, "--fidelity", "0.25")
+    assert made.returncode == 0
+    assert read_metadata(joined) == read_metadata(ends[2])
+    expected = load_file(ends[2])
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_file(joined).items())
+    assert "fidelity: 0.25" in run_hbr("models", "show", joined).stdout.splitlines()
+    photo = tmp_path / "photo.png"
+    write_photo(Photo.from_array((torch.rand(32, 32, 3) * 255).byte().numpy()), photo)
+    restore = ("restore", "-i", photo, "-o", tmp_path / "out", "--dtype", "float32", "--model")
+    done = run_hbr(*restore, joined, "--fidelity", "0.7", "--log-format", "json")
+    assert done.returncode == 0
+    lines = (done.stdout + done.stderr).splitlines()
+    records = [json.loads(line) for line in lines if "provenance" in line]
+    assert records[0]["provenance"]["fidelity"] == 0.7
+    for model, fidelity, message in (
+        (joined, "2", "fidelity is 2.0; it must be from 0, sharp, to 1, faithful"),
+        (ends[0], "0.5", "faithful.safetensors has one end only; leave it out"),
+    ):
+        failed = run_hbr(*restore, model, "--fidelity", fidelity, "--overwrite")
+        assert failed.returncode == 2
+        assert message in failed.stderr
+        assert "Traceback" not in failed.stderr
