@@ -18,6 +18,7 @@ from hbr.people import DetectorError, load_detector
 from hbr.people.batches import in_batches
 from hbr.people.detr import DetrDetector, select_people
 from hbr.people.onnx_files import LAYOUTS, non_maximum_suppression, place
+from hbr.weights import entries
 
 NAMES = {0: "dog", 1: "tree", 2: "Person"}
 PROCESSOR = {
@@ -414,3 +415,19 @@ def _has(name: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(name) is not None
+
+
+def test_known_detectors_are_taken_from_where_fetch_puts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("hbr.people.detr.DetrDetector", lambda name, **_: asked.append(name))
+    monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
+    load_detector("rtdetr")
+    folder = tmp_path / "rtdetr"
+    folder.mkdir()
+    for file in entries()["rtdetr"].files:
+        (folder / file.path).touch()
+    load_detector("rtdetr")
+    load_detector("someone/else")
+    assert asked == ["PekingU/rtdetr_v2_r50vd", str(folder), "someone/else"]

@@ -1,6 +1,6 @@
 """Detectors of people: one interface for transformers, ONNX files and ultralytics.
 
-rtdetr, dfine, rfdetr     transformers, Apache-2.0; the weights come from the hub
+rtdetr, dfine, rfdetr     transformers, Apache-2.0; what `hbr fetch` has put there, or the hub's
 a folder or hub name      transformers: RT-DETR, RT-DETRv2, D-FINE, RF-DETR
 file.onnx                 ONNX Runtime (extra `onnx`), in one of the layouts of `onnx_files`
 yolo11n … yolo11x, *.pt   ultralytics (extra `ultralytics`, AGPL-3.0); the paper's choice
@@ -15,14 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from hbr.people.types import DetectorError, People
+from hbr.weights import entries
 
 DEFAULT_DETECTOR = "rtdetr"
-# Apache-2.0, as their cards say; trained on COCO (and Objects365)
-ON_THE_HUB = {
-    "rtdetr": "PekingU/rtdetr_v2_r50vd",
-    "dfine": "ustc-community/dfine-large-coco",
-    "rfdetr": "Roboflow/rf-detr-base",
-}
 
 
 class Detector(Protocol):
@@ -81,5 +76,7 @@ def load_detector(
         return UltralyticsDetector(text, device=device, threshold=threshold, batch_size=batch_size)
     from hbr.people.detr import DetrDetector
 
-    where = ON_THE_HUB.get(text, text)
-    return DetrDetector(where, device=device, threshold=threshold, batch_size=batch_size)
+    known = entries().get(text)
+    if known is not None and known.kind == "detector":
+        text = str(known.find() or known.hub)
+    return DetrDetector(text, device=device, threshold=threshold, batch_size=batch_size)

@@ -17,7 +17,7 @@ from hbr.weights.sources import DownloadError, KnownFile, WeightsError, check_fi
 
 PACKAGE = Path(__file__).parent.parent
 
-WeightsKind = Literal["restorer", "base", "lora", "image encoder", "tag list", "metric"]
+WeightsKind = Literal["restorer", "base", "lora", "image encoder", "tag list", "detector", "metric"]
 
 _FOREIGN = (".pkl", ".pickle", ".pth", ".pt", ".bin", ".ckpt")
 
@@ -37,6 +37,7 @@ class Entry:
         embedded: it ships inside the package.
         package: folder within an installed package that ships them.
         home: who looks for them: "hbr", or a package that reads torch's cache.
+        hub: its name on the Hugging Face hub, where a package that reads it downloads it by itself.
         import_with: the command that makes a model file of it.
         assembled_from: names of other weights that it is used with or built from.
     """
@@ -51,6 +52,7 @@ class Entry:
     embedded: bool = False
     package: str | None = None
     home: Literal["hbr", "torch"] = "hbr"
+    hub: str | None = None
     import_with: str = ""
     assembled_from: tuple[str, ...] = ()
 
