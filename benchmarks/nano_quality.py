@@ -1,23 +1,25 @@
 """How good nano and its kin are on photos that they never saw; prints JSON.
 
 Every photo of the folder gives its centre 512x512, degraded by the Real-ESRGAN recipe with a
-generator seeded with (0, number of the photo). Restored by `hbr.Restorer` as `hbr restore` runs
+generator seeded with (0, number of the photo), or by whoever made the folder --lq, whose files
+are named like the photos and show their centres. Restored by `hbr.Restorer` as `hbr restore` runs
 it, from and to 8 bits. Beside it the input itself, and non-local means as OpenCV has them.
 
-A model is a name or a file, "NAME=FILE" to call it so in the table, and "…@hq" to make its prompt
-of the undamaged photo, as no real restoration can (OSDHuman's table 4).
+A model is a name or a file, "NAME=FILE" to call it so in the table, "…@0.3" for a fidelity, and
+"…@hq" to make its prompt of the undamaged photo, as no real restoration can (OSDHuman's table 4).
 
 "grid-8" is how much larger neighbouring pixels differ across the borders of 8x8 squares than
 inside them (grey, mean of both axes): 1 without a grid.
 
-Usage: python benchmarks/nano_quality.py [PHOTOS] [--model nano --model other=FILE …]
-       [--niqe niqe.npz] [--color wavelet] [--count 100] [--pictures DIR]
+Usage: python benchmarks/nano_quality.py [PHOTOS] [--lq DIR] [--model nano --model other=FILE …]
+       [--metric lpips-alex …] [--damaged-only] [--niqe niqe.npz] [--color wavelet]
+       [--count 100] [--pictures DIR]
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -26,11 +28,12 @@ import torch
 from machine import machine
 
 import hbr
-from hbr.image import Photo, write_photo
+from hbr.image import Photo, read_photo, write_photo
 from hbr.metrics import Metric, MetricError, load_metric
 from hbr.models import load_model
 from hbr.training.config import ValidationConfig
 from hbr.training.data import validation_pairs
+from hbr.training.photos import open_photos
 
 PHOTOS = Path("../shared/photos/clothing-co-parsing/val")
 METRICS = ("psnr-rgb", "ssim-rgb", "log-spectrum")
@@ -45,30 +48,31 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("photos", type=Path, nargs="?", default=PHOTOS)
+    parser.add_argument("--lq", type=Path, help="damaged centres of the photos, by their names")
     parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--metric", action="append", help="by name; all if none is given")
+    parser.add_argument("--damaged-only", action="store_true", help="restore no undamaged photos")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--color", default="wavelet")
     parser.add_argument("--niqe", type=Path, help="a model of sharp photos: hbr metrics fit-niqe")
     parser.add_argument("--pictures", type=Path, help="where to put side-by-side pictures")
     args = parser.parse_args()
-    metrics = [load_metric(name) for name in METRICS] + _with_weights(args.niqe)
+    metrics = _metrics(args.metric, args.niqe)
     models = dict(_model(spec, args.color) for spec in args.model or ["nano"])
     methods: dict[str, Restore] = {
         "input": lambda lq, _: lq,
         "non_local_means": lambda lq, _: _non_local_means(lq),
         **models,
     }
-    names = [*methods, *(f"{name} on undamaged photos" for name in models), "photos themselves"]
+    undamaged = [] if args.damaged_only else list(models)
+    names = [*methods, *(f"{name} on undamaged photos" for name in undamaged), "photos themselves"]
     rows: dict[str, list[list[float]]] = {name: [] for name in names}
-    for i, pair in enumerate(
-        validation_pairs(ValidationConfig(photos=args.photos, count=args.count))
-    ):
-        hq, lq = (_pixels(x) for x in (pair.hq, pair.lq))
+    for i, (hq, lq) in enumerate(_pairs(args.photos, args.lq, args.count)):
         images = {name: method(lq, hq) for name, method in methods.items()}
         if args.pictures:
             shown = [lq, *(images[name] for name in models), hq]
             write_photo(Photo.from_array(np.hstack(shown)), args.pictures / f"{i:03d}.jpg")
-        images |= {f"{name} on undamaged photos": models[name](hq, hq) for name in models}
+        images |= {f"{name} on undamaged photos": models[name](hq, hq) for name in undamaged}
         images["photos themselves"] = hq
         for name, image in images.items():
             scores = [_score(metric, image, hq) for metric in metrics]
@@ -77,9 +81,23 @@ def main() -> None:
     print(json.dumps(_summary(ids, rows, list(models), args), indent=1))
 
 
-def _with_weights(niqe: Path | None) -> list[Metric]:
-    """The metrics whose weights are on this machine; what is left out is told."""
-    found = []
+def _pairs(photos: Path, lq: Path | None, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Undamaged and damaged pixels, uint8 [512, 512, 3] each."""
+    config = ValidationConfig(photos=photos, count=count)
+    found = open_photos(config)
+    for i, pair in enumerate(validation_pairs(config, photos=found)):
+        if lq is None:
+            yield _pixels(pair.hq), _pixels(pair.lq)
+        else:
+            (damaged,) = lq.glob(f"{Path(found.name(i)).stem}.*")
+            yield _pixels(pair.hq), read_photo(damaged).pixels
+
+
+def _metrics(names: list[str] | None, niqe: Path | None) -> list[Metric]:
+    """Those that are named, or all whose weights are on this machine; what is left out is told."""
+    if names:
+        return [load_metric(n, weights=niqe if n == "niqe" else None) for n in names]
+    found = [load_metric(name) for name in METRICS]
     for name in WITH_WEIGHTS:
         try:
             found.append(load_metric(name, weights=niqe if name == "niqe" else None))
@@ -91,9 +109,9 @@ def _with_weights(niqe: Path | None) -> list[Metric]:
 def _model(spec: str, color: str) -> tuple[str, Restore]:
     """The name of a model in the table, and how it restores."""
     name, _, place = spec.rpartition("=")
-    path = place.removesuffix("@hq")
-    name = name or Path(path).stem
-    if place != path:
+    path, _, how = place.partition("@")
+    name = name or Path(place).stem
+    if how == "hq":
         model = load_model(path)
 
         @torch.inference_mode()
@@ -101,7 +119,7 @@ def _model(spec: str, color: str) -> tuple[str, Restore]:
             return _pixels(model(_tensor(lq), model.prompt(_tensor(hq))).clamp(0, 1))
 
         return name, with_hq_prompt
-    restorer = hbr.Restorer.from_pretrained(path)
+    restorer = hbr.Restorer.from_pretrained(path, fidelity=float(how) if how else None)
     return name, lambda lq, _: restorer(lq, color=color).pixels
 
 
@@ -147,8 +165,11 @@ def _summary(
         first = table[models[0]]
         key = f"beside {models[0]}"
         out[key] = {name: _difference(ids, table[name] - first) for name in models[1:]}
-    worst = {name: table[f"{name} on undamaged photos"][:, 0].min() for name in models}
-    out["worst psnr-rgb on undamaged photos"] = {n: round(float(v), 2) for n, v in worst.items()}
+    if "psnr-rgb" in ids and not args.damaged_only:
+        at = ids.index("psnr-rgb")
+        worst = {name: table[f"{name} on undamaged photos"][:, at].min() for name in models}
+        worst_psnr = {n: round(float(v), 2) for n, v in worst.items()}
+        out["worst psnr-rgb on undamaged photos"] = worst_psnr
     return {**out, **machine()}
 
 
