@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hbr
-from hbr.config import ConfigError
+from hbr.config import ConfigError, from_dict, to_dict
 from hbr.image import Photo, write_photo
 from hbr.models import WeightsError, load_model, read_checkpoint, save_checkpoint
 from hbr.models.fidelity import write_two_ends
 from hbr.models.files import read_header, read_metadata
 from hbr.models.onestep import OneStepRestorer
+from hbr.training.config import TrainConfig
+from hbr.training.start import load_initial_weights
 
 
 @pytest.fixture
@@ -64,6 +66,9 @@ def test_other_readers_see_the_default(ends):
     assert held.keys() == loaded.keys()
     for name, tensor in loaded.items():
         torch.testing.assert_close(held[name].float(), tensor, atol=1e-6, rtol=0)
+    sharp = read_checkpoint(ends[2], fidelity=0.0).tensors
+    for name, tensor in read_checkpoint(ends[1]).tensors.items():
+        torch.testing.assert_close(sharp[name].float(), tensor, atol=2e-3, rtol=1e-3)
 
 
 def test_a_restorer_says_its_fidelity(ends):
@@ -150,3 +155,24 @@ def test_the_commands(ends, run_hbr, tmp_path):
         assert failed.returncode == 2
         assert message in failed.stderr
         assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("fidelity", [None, 0.0, 1.0])
+def test_a_training_starts_from_the_end_that_it_names(ends, toy, tmp_path, fidelity):
+    config = from_dict(
+        TrainConfig,
+        {
+            "model": to_dict(toy.config),
+            "data": {"sources": [{"photos": str(tmp_path)}]},
+            "validation": {"photos": str(tmp_path)},
+            "phases": [{"steps": 1, "crop": 64, "batch": 1}],
+            "optim": {"warmup": 0},
+            "out": str(tmp_path / "out"),
+            "init": {"base": str(ends[2]), "fidelity": fidelity},
+        },
+    )
+    model = OneStepRestorer(toy.config)
+    load_initial_weights(model, config)
+    expected = load_model(ends[2], fidelity=fidelity).state_dict()
+    for name, tensor in model.unet.state_dict().items():
+        torch.testing.assert_close(tensor, expected[f"unet.{name}"], atol=1e-6, rtol=0)

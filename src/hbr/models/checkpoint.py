@@ -77,14 +77,19 @@ def save_checkpoint(
     return write_tensors(path, plain, metadata)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a model file; one with two ends at its default fidelity.
+def read_checkpoint(path: str | Path, fidelity: float | None = None) -> Checkpoint:
+    """Read a model file.
+
+    Args:
+        path: of the file.
+        fidelity: of a file with two ends, see `hbr.models.fidelity`; None is the file's default.
 
     Raises:
+        ConfigError: the fidelity is not in [0, 1], or the file has one end.
         WeightsError: it is missing, not a safetensors file, or not a model of hbr.
     """
     header = read_header(path)
-    return Checkpoint(header.config, dict(read_weights(Path(path), header)), header.card)
+    return Checkpoint(header.config, dict(read_weights(Path(path), header, fidelity)), header.card)
 
 
 def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> nn.Module:

@@ -61,7 +61,8 @@ def load_initial_weights(
         if place.is_dir():
             _load_folder(model, config.one_step, place)
         else:
-            _load_model(model, config.one_step, place)
+            fidelity = init.fidelity if isinstance(init, InitConfig) else None
+            _load_model(model, config.one_step, place, fidelity)
         _load_text(model, config)
     if isinstance(init, InitConfig) and init.image_encoder is not None:
         _load_image_encoder(model, config.one_step.prompt, init, report)
@@ -161,8 +162,8 @@ def _load_folder(model: nn.Module, ours: RestorerConfig, folder: Path) -> None:
     model.load_state_dict({**own, **base.tensors})
 
 
-def _load_model(model: nn.Module, ours: RestorerConfig, path: Path) -> None:
-    checkpoint = read_checkpoint(path)
+def _load_model(model: nn.Module, ours: RestorerConfig, path: Path, fidelity: float | None) -> None:
+    checkpoint = read_checkpoint(path, fidelity)
     theirs = require_one_step(checkpoint.config, path)
     parts = ["autoencoder", "unet", "schedule", "timestep"]
     same_prompt = type(theirs.prompt) is type(ours.prompt)

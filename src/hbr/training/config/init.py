@@ -18,6 +18,7 @@ class InitConfig:
         base: autoencoder and U-Net, and the text encoder where the prompt needs one: a name
             ("sd-2.1-base"), a diffusers folder, or a model file of hbr, of which a prompt of the
             same kind is taken too.
+        fidelity: of a base with two ends, from 0, sharp, to 1, faithful; None is its default.
         image_encoder: what the prompt sees the image through: a name ("ram-swin-l"), a RAM
             checkpoint, or a file of `hbr models import --kind ram`. HFIE takes the image encoder
             of it; `dape` the whole tagger, which only a RAM checkpoint has.
@@ -29,6 +30,7 @@ class InitConfig:
     """
 
     base: Path | None = None
+    fidelity: float | None = None
     image_encoder: Path | None = None
     dape: Path | None = None
     tags: Path | None = None
@@ -38,6 +40,8 @@ class InitConfig:
         """Check what must fit together."""
         ok = self.base is not None or self.image_encoder is not None
         check(ok, "base", self.base, "given, or `image_encoder`")
+        ok = self.fidelity is None or self.base is not None
+        check(ok, "fidelity", self.fidelity, "left out, since no `base` is given")
         for name in ("dape", "tags", "thresholds"):
             got = getattr(self, name)
             ok = got is None or self.image_encoder is not None
