@@ -193,7 +193,7 @@ def test_a_table_of_a_paper_that_has_no_such_cell(run_hbr: Run, folder: Path) ->
     assert run_hbr("benchmark", "run", benchmark(folder, INPUT), *data).returncode == 0
     done = run_hbr("benchmark", "compare", out)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "names no table of a paper" in done.stderr
+    assert "does not name a paper's table" in done.stderr
     done = run_hbr("benchmark", "compare", out, "--paper", "osdhuman.table9")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "known: osdhuman.table1_datasets" in done.stderr
@@ -303,7 +303,7 @@ def test_killed_and_gone_on(hbr_command: list[str], run_hbr: Run, folder: Path) 
         _, stderr = process.communicate(timeout=60)
         assert process.returncode in (130, -9), stderr
         command = [*hbr_command, *map(str, arguments), "--resume"]
-    assert "hbr: stopped; the same command with --resume goes on" in stderr
+    assert "hbr: stopped; run the same command with --resume to continue" in stderr
     assert not (out / "run.json").exists()
     done = run_hbr(*arguments, "--resume")
     assert done.returncode == 0, done.stderr

@@ -68,7 +68,7 @@ def test_a_killed_run_is_told_and_goes_on(home, hbr_command, run_hbr):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     told = json.loads(run_hbr("curate", "status", out, "--json").stdout)
-    assert told["state"].startswith("not at work, not finished")
+    assert told["state"].startswith("not running, not finished")
     assert 1 <= told["chunks"] <= 7
     done = run_hbr("curate", "report", out)
     assert done.returncode == 0, done.stderr
@@ -140,7 +140,7 @@ def test_plan_lists_what_is_missing(home, run_hbr):
         (["thresholds", "out", "--mean", "detail"], 2, "must be METRIC=VALUE"),
         (["run"], 2, "name photos or annotations"),
         (["run", "-i", "voc", "--max-errors", "5"], 2, "errors is 5.0; it must be 0 to 1"),
-        (["run", "-i", "voc", "--ray-address", "auto"], 2, "it is for --engine ray"),
+        (["run", "-i", "voc", "--ray-address", "auto"], 2, "only valid with --engine ray"),
         (["run", "-i", "nowhere"], 1, "hbr: nowhere: no such file or folder"),
     ],
 )

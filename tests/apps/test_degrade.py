@@ -165,7 +165,7 @@ def test_stopped_and_killed_runs_go_on(
         if number != signal.SIGKILL:
             assert process.returncode == ExitCode.INTERRUPTED
             assert stderr.count("\n") == 1, stderr
-            assert "done; the same command with --resume goes on" in stderr
+            assert "done; run the same command with --resume to continue" in stderr
         assert not pairs.exists()
         now = tree(out)
         assert all(Path(name).exists() for name in told)
@@ -339,7 +339,7 @@ def test_motion_blur_falls_on_people(run_hbr: Run, photo: Write, tmp_path: Path)
     assert done.returncode == ExitCode.OK
     assert done.stderr == (
         "hbr: 1 of 2 have no annotated people (--people): "
-        "their motion blur is in made-up places\nhbr: 2 done\n"
+        "motion blur was applied in random places\nhbr: 2 done\n"
     )
     assert [row["people"] for row in rows(pairs)] == [1, 0]
     before, after = (read_photo(tmp_path / f / "a.png").pixels.astype(int) for f in ("hq", "lq"))

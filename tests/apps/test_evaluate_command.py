@@ -272,7 +272,7 @@ def test_stopped_and_gone_on(
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, ""), stderr
-    assert stderr == "hbr: stopped; the same command with --resume goes on\n"
+    assert stderr == "hbr: stopped; run the same command with --resume to continue\n"
     assert not out.exists()
     before = kept.read_bytes().count(b"\n")
     assert 3 <= before < 16

@@ -78,7 +78,7 @@ def test_fetched_weights_of_a_metric_are_found(
     assert shown["weights"][0]["file"] == str(places)
     again = with_addresses("http://127.0.0.1:1", "metrics", "fetch", "brisque")
     assert again.returncode == 0
-    assert "is here" in again.stderr
+    assert "already present" in again.stderr
 
 
 def test_fetched_weights_of_a_model_come_with_the_next_command(
@@ -112,7 +112,7 @@ def test_what_came_is_another_file(site: tuple[Path, str], places: Path) -> None
         (("fetch", "torch-vgg16"), "get checkpoints/vgg16-397923af.pth"),
         (
             ("models", "fetch", "nanno"),
-            "are called 'nanno'; did you mean nano",
+            "no metric named 'nanno'; did you mean nano",
         ),
         (("models", "fetch", "nano"), "comes with hbr"),
     ],

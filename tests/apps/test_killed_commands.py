@@ -111,5 +111,5 @@ def test_stopped_by_ctrl_c(hbr_command: list[str], photo: Write, tmp_path: Path)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, b"")
-    assert stderr.decode().splitlines()[-1] == "hbr: stopped; the same command goes on"
+    assert stderr.decode().splitlines()[-1] == "hbr: stopped; run the same command to continue"
     assert are_gone(children)

@@ -91,7 +91,7 @@ def test_doctor_json(run_hbr: Run) -> None:
     facts = {section: told[section] for section in told if section not in ("ok", "problems")}
     lines = as_text(Diagnosis(facts)).splitlines()
     assert [line.split()[0] for line in lines[:-1]] == list(facts)
-    assert lines[-1] == "everything needed is here"
+    assert lines[-1] == "all requirements are met"
 
 
 def test_doctor_says_what_is_broken_and_how_to_mend_it(run_hbr: Run, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_train_stopped_by_ctrl_c_goes_on(
     assert (process.returncode, stdout) == (130, "")
     assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
-    assert last.startswith("stopped; the same command goes on: hbr train")
+    assert last.startswith("stopped; the same command resumes: hbr train")
     assert (tmp_path / "out" / "state.safetensors").is_file()
 
 

@@ -48,7 +48,7 @@ def test_list(run_hbr: Run) -> None:
     done = run_hbr("methods", "list")
     assert done.returncode == 0
     head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert head == ["id", "kind", "what", "enlarges", "licence"]
+    assert head == ["id", "kind", "summary", "upscale", "licence"]
     assert [row[1] for row in rows[:5]] == ["hbr", "spandrel", "folder", "baseline", "program"]
     licences = {row[0]: row[4] for row in rows if row[0]}
     assert licences["supir"].startswith("non-commercial")
@@ -63,7 +63,7 @@ def test_show(call_hbr: Run, mine: Path) -> None:
     assert lines["licence"].startswith("Apache-2.0")
     assert lines["command"].startswith("PYTHON test_seesr.py --pretrained_model_path preset/")
     assert lines["results"] == "output/sample00/{name}.png"
-    example = done.stdout.split("a method file to start from:")[1]
+    example = done.stdout.split("example of a method file:")[1]
     assert yaml.safe_load(example)["method"]["program"] == "seesr"
 
     for file in ("copy.yaml", "run.yaml"):
@@ -78,7 +78,7 @@ def test_show(call_hbr: Run, mine: Path) -> None:
 def test_the_example_is_a_method(call_hbr: Run, tmp_path: Path, name: str) -> None:
     from hbr.evaluation.methods import ProgramConfig, build_method, read_method
 
-    shown = call_hbr("methods", "show", name).stdout.split("a method file to start from:")[1]
+    shown = call_hbr("methods", "show", name).stdout.split("example of a method file:")[1]
     (tmp_path / "run.yaml").write_text(shown)
     config = read_method(tmp_path / "run.yaml")
     assert isinstance(config, ProgramConfig)
@@ -147,7 +147,7 @@ def test_nothing_is_done(call_hbr: Run, photo: Write, mine: Path) -> None:
     for more in (("-o", "lq"), ("-o", "lq/out", "--recursive")):
         done = call_hbr("methods", "run", "run.yaml", "-i", "lq", *more, cwd=mine)
         assert done.returncode == 2
-        assert "among the photos of the next run" in done.stderr
+        assert "among the inputs of the next run" in done.stderr
     assert [p.name for p in (mine / "lq").iterdir()] == ["a.png"]
     (mine / "empty").mkdir()
     assert (

@@ -125,7 +125,11 @@ def test_export_and_import_again(hbr: Hbr, toy: Path, tmp_path: Path) -> None:
     for arguments, code, told in (
         ((toy, "-o", tmp_path / "l.safetensors", "--as", "lora"), 4, "adapters are merged"),
         ((toy, "-o", tmp_path / "l", "--as", "lora"), 2, "must end in .safetensors"),
-        ((toy, "-o", tmp_path / "x", "--as", "diffusers", "--prompt"), 2, "are for --as lora"),
+        (
+            (toy, "-o", tmp_path / "x", "--as", "diffusers", "--prompt"),
+            2,
+            "are only valid with --as lora",
+        ),
     ):
         result = hbr("export", *arguments)
         assert result.returncode == code, result.stderr
@@ -204,7 +208,7 @@ def test_the_card_shows_the_figures_of_a_benchmark(hbr: Hbr, toy: Path, tmp_path
     assert (front["license"], front["license_name"]) == ("other", "a-licence-of-ours")
     result = hbr("push", toy, "ann/model", *options, "--method", "x", "--dry-run", tmp_path / "f")
     assert result.returncode == 2
-    assert "ours, input; --method says which" in " ".join(result.stderr.split())
+    assert "ours, input; choose the model with --method" in " ".join(result.stderr.split())
 
 
 def test_a_push_is_one_commit(hbr: Hbr, hub: Hub, toy: Path) -> None:

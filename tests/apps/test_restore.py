@@ -95,7 +95,7 @@ def test_fifty_files_the_same_bytes_however_they_came_about(
         # at most one more file was put in its place than was told of
         assert len(now) < 50
         assert stderr.startswith("hbr: stopped, ")
-        assert stderr.endswith(" of 50 done; the same command with --resume goes on\n")
+        assert stderr.endswith(" of 50 done; run the same command with --resume to continue\n")
         assert stderr.count("\n") == 1
         assert len(now) >= len(ready) + 3
         assert all(first[name] == data for name, data in now.items())

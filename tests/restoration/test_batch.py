@@ -286,7 +286,7 @@ class TestBatch:
             (OSError(errno.EIO, "Input/output error"), "a.png: Input/output error", False),
             (
                 KeyError("w"),
-                "a.png: unexpected error: KeyError: 'w' (HBR_DEBUG=1 shows where)",
+                "a.png: unexpected error: KeyError: 'w' (set HBR_DEBUG=1 for the traceback)",
                 False,
             ),
         ],

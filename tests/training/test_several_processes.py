@@ -145,7 +145,7 @@ def test_what_is_killed_goes_on_as_if_it_had_not_been(tmp_path, count):
     assert (whole / "curves.jsonl").read_text() == (killed / "curves.jsonl").read_text()
     said = Path(f"{killed}.0").read_text()
     assert said.count("going on at step") == 3
-    assert said.count("the same command goes on") == 1
+    assert said.count("the same command resumes") == 1
     assert "Traceback" not in said
 
 

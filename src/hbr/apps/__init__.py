@@ -1,1 +1,1 @@
-"""The rooms' front doors: words and wiring, no logic."""
+"""User interfaces: the command line and the web pages; argument handling and output, no logic."""

@@ -244,4 +244,7 @@ def _describe(error: Exception, source: Path) -> tuple[str, bool]:
         return f"{name}: {error.strerror}", False
     if is_out_of_memory(error):
         return f"{name}: out of memory; use smaller tiles (--tile) or --device cpu", True
-    return f"{name}: unexpected error: {with_type(error)} (HBR_DEBUG=1 shows where)", False
+    return (
+        f"{name}: unexpected error: {with_type(error)} (set HBR_DEBUG=1 for the traceback)",
+        False,
+    )

@@ -1,4 +1,4 @@
 """The command line: `hbr restore | models | curate | degrade | train | evaluate | …`.
 
-Loading it loads no torch; each command imports what it works with when it is called.
+Importing this package does not import torch; each command imports its dependencies when called.
 """

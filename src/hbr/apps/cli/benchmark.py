@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from hbr.evaluation.results import BenchmarkRun, Cell
 
 app = typer.Typer(
-    help="The papers' tables, and others: restore, measure, compare, report.",
+    help="Run benchmarks, such as the tables of papers: restore, measure, compare, report.",
     no_args_is_help=True,
 )
 
-_Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or its run.json.")]
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or its run.json.")]
 _Paper = Annotated[
     str | None,
-    typer.Option(help="Another table to compare with, as osdhuman.table2_methods."),
+    typer.Option(help="Another table to compare with, e.g. osdhuman.table2_methods."),
 ]
 
 
 @app.command("list")
 def list_benchmarks(as_json: AsJson = False) -> None:
-    """List the benchmarks that hbr ships, and what has to be given to each."""
+    """List the benchmarks that come with hbr, and the data that each requires."""
     from hbr.evaluation.benchmark_config import parameters, read_raw, shipped
 
     found = []
@@ -58,9 +58,9 @@ def list_benchmarks(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Of a benchmark.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A benchmark or YAML file.")],
 ) -> None:
-    """Show a benchmark's YAML, with what it says of itself: commands, data, parameters."""
+    """Show a benchmark's YAML file; its header explains commands, data and parameters."""
     from importlib.resources import files
 
     from hbr.evaluation.benchmark_config import read_raw, shipped
@@ -74,35 +74,40 @@ def show(
 @app.command("run")
 def run(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", help="hbr benchmark list, or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="NAME|FILE", help="A benchmark (see hbr benchmark list) or a YAML file."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="The run's folder.")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="A parameter of the benchmark; repeatable."),
+        typer.Option(
+            metavar="NAME=PATH", help="Set a parameter of the benchmark; may be repeated."
+        ),
     ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=PLACE",
-            help="A folder of results, or a YAML file of a method; in place of the benchmark's "
-            "method of that name, or another one. Repeatable.",
+            help="Add or replace a method: a folder of results, or the YAML file of a method; may "
+            "be repeated.",
         ),
     ] = None,
     workers: MeasuringWorkers = None,
-    device: Annotated[str, typer.Option(help="Where metrics' networks run.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device of the metrics' networks.")] = "cpu",
     weights: MetricWeights = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was stopped, or that failed.")
+        bool, typer.Option("--resume", help="Resume a run that was stopped or that failed.")
     ] = False,
     no_report: Annotated[
-        bool, typer.Option("--no-report", help="Write run.json only, no tables and page.")
+        bool, typer.Option("--no-report", help="Write only run.json, without tables and page.")
     ] = False,
 ) -> None:
     """Restore and measure, then write the tables and the page; their paths go to stdout.
 
-    What fails costs only itself. Exit code: 0 all done, 3 some data sets, methods or pictures
-    failed, 1 none is done; 2 wrong usage; 130 stopped, --resume goes on.
+    A failure does not stop the rest. Exit codes: 0 all done; 3 some data sets, methods or pictures
+    failed; 1 all failed; 2 usage error; 130 stopped, use --resume to continue.
     """
     from hbr.evaluation.benchmark import Resources, run_benchmark
     from hbr.evaluation.benchmark_config import load_benchmark
@@ -129,14 +134,15 @@ def run(
         except BaseException:
             if stop.received is None:
                 raise
-            reporter.say("error", "stopped; the same command with --resume goes on")
+            reporter.say("error", "stopped; run the same command with --resume to continue")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         for line in found.warnings:
             reporter.say("warning", line)
     typer.echo(out / "run.json")
     code = _exit_code(found)
-    lost = len(benchmark.config.data_sets) - len(found.data_sets)  # by errors, which are told
-    raise typer.Exit(ExitCode.SOME if lost and code == ExitCode.OK else code)
+    # data sets that failed have been reported
+    n_missing = len(benchmark.config.data_sets) - len(found.data_sets)
+    raise typer.Exit(ExitCode.SOME if n_missing and code == ExitCode.OK else code)
 
 
 @app.command("compare")
@@ -145,15 +151,15 @@ def compare(
     paper: _Paper = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(metavar="METRIC=NUMBER", help="How far a mean may be off; repeatable."),
+        typer.Option(metavar="METRIC=NUMBER", help="Allowed deviation of a mean; may be repeated."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set a run's numbers beside a paper's, with differences and verdicts."""
+    """Compare a run's numbers with a paper's, with differences and verdicts."""
     found = _load(run, paper, tolerance)
     if not found.paper:
         raise typer.BadParameter(
-            f"{found.name} names no table of a paper; give one", param_hint="--paper"
+            f"{found.name} does not name a paper's table; give one", param_hint="--paper"
         )
     if as_json:
         from hbr.config import to_dict
@@ -174,25 +180,29 @@ def report(
     run: _Run,
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Default: report/ in the run's folder."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder to write. Default: report/ in RUN."
+        ),
     ] = None,
     paper: _Paper = None,
 ) -> None:
-    """Write a run as Markdown, LaTeX, CSV, and one HTML page that needs nothing else."""
+    """Write a run's tables as Markdown, LaTeX, CSV and one self-contained HTML page."""
     found = _load(run, paper, None)
     _render(found, out or found.folder / "report")
 
 
 @app.command("pin")
 def pin(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="LQ files as downloaded.")],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="To be written.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of LQ files as downloaded.")
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
     recursive: Recursive = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the checksums of a folder's pictures, to which later runs are held.
+    """Write the checksums of a folder's pictures, against which later runs are checked.
 
-    The file is what sha256sum writes. Give it to a benchmark as the checksums of an edition.
+    The file has the format of sha256sum. Give it to a benchmark as the checksums of an edition.
     """
     from hbr.evaluation.editions import hash_files, write_checksums
     from hbr.evaluation.pairing import find_pictures
@@ -205,7 +215,7 @@ def pin(
 
 
 def _given(options: Sequence[str] | None, hint: str) -> dict[str, str]:
-    """NAME=VALUE, several times."""
+    """Parse NAME=VALUE options."""
     found: dict[str, str] = {}
     for option in options or ():
         name, equals, value = option.partition("=")
@@ -218,7 +228,7 @@ def _given(options: Sequence[str] | None, hint: str) -> dict[str, str]:
 
 
 def _load(run: Path, paper: str | None, tolerance: Sequence[str] | None) -> BenchmarkRun:
-    """A run, with another table of a paper beside it if one is asked for."""
+    """Load a run, compared with another table or with other tolerances if given."""
     from hbr.evaluation.comparison import compare
     from hbr.evaluation.results import BenchmarkRun
     from hbr.metrics import MetricError, find_metric

@@ -1,4 +1,4 @@
-"""`hbr curate run | plan`; what looks at runs is in `curate_results`."""
+"""`hbr curate run | plan`; the commands that inspect runs are in `curate_results`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from hbr.curation.runs.run import RunProgress
     from hbr.curation.runs.summary import RunSummary
 
-app = typer.Typer(help="Make a data set of people from photographs (HQ-ACF).", no_args_is_help=True)
+app = typer.Typer(
+    help="Build a data set of people from photographs (HQ-ACF).", no_args_is_help=True
+)
 app.command("status")(curate_results.status)
 app.command("explain")(curate_results.explain)
 app.command("diff")(curate_results.diff)
@@ -33,7 +35,7 @@ app.command("thresholds")(curate_results.thresholds)
 
 RecipeArgument = Annotated[
     str,
-    typer.Argument(metavar="[RECIPE]", help="A name of hbr recipes list, or a YAML file."),
+    typer.Argument(metavar="[RECIPE]", help="A recipe name (see hbr recipes list) or a YAML file."),
 ]
 Inputs = Annotated[
     list[str] | None,
@@ -41,14 +43,14 @@ Inputs = Annotated[
         "--input",
         "-i",
         metavar="SOURCE",
-        help="Photos or annotations, in place of the recipe's sources; may be repeated.",
+        help="Photos or annotations to use instead of the recipe's sources; may be repeated.",
     ),
 ]
 DetectorOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Finds the people in photos without boxes: rtdetr, dfine, rfdetr, a file.",
+        help="Detector for photos without boxes: rtdetr, dfine, rfdetr, or a model file.",
     ),
 ]
 
@@ -63,50 +65,57 @@ def run(
     name: RecipeArgument = "people-photos",
     inputs: Inputs = None,
     out: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the data set and of the work.")
+        Path, typer.Option("--output", "-o", help="Folder for the data set and the working files.")
     ] = Path("curated"),
     detector: DetectorOption = None,
     settings: Settings = None,
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="Processes on this machine, or a cluster of Ray (extra `ray`)."),
+        typer.Option(
+            help="Where to run: processes on this machine, or a Ray cluster (extra `ray`)."
+        ),
     ] = "local",
     address: Annotated[
         str | None,
         typer.Option(
-            "--ray-address", metavar="auto|HOST:PORT", help="Of Ray's head; none starts Ray here."
+            "--ray-address",
+            metavar="auto|HOST:PORT",
+            help="Address of the Ray head node. Default: start Ray on this machine.",
         ),
     ] = None,
     gpus: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="With ray, GPUs of each actor, 0.25 for four to share one; by default 1 "
-            "where the recipe says cuda.",
+            help="With ray: GPUs per actor; with 0.25, four actors share one. Default: 1 if the "
+            "recipe's device is cuda.",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes or actors; by default one a core, or as many as fit."),
+        typer.Option(
+            min=0,
+            help="Number of processes (default: one per core) or actors (default: all that fit).",
+        ),
     ] = None,
     memory: Annotated[
         float | None,
         typer.Option(
-            min=0.1, help="Gigabytes that all processes should stay below; with ray, of each actor."
+            min=0.1, help="Memory limit in GB for all processes together; with ray, per actor."
         ),
     ] = None,
     max_errors: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Part of the images that may be unusable.",
+            help="Largest fraction of the images that may fail.",
         ),
     ] = None,
 ) -> None:
-    """Find, cut out, judge and split crops of people.
+    """Detect people, crop, filter by quality, and split into data sets.
 
-    The same command resumes where an earlier run stopped. Progress goes to stderr; the last line,
-    on stdout, is the manifest.
+    The same command resumes an interrupted run. Progress goes to stderr; the last line, on stdout,
+    is the manifest.
     """
     import dataclasses
 
@@ -119,11 +128,11 @@ def run(
         recipe = dataclasses.replace(recipe, errors=max_errors)
     for option, value in (("--ray-address", address), ("--gpus", gpus)):
         if value is not None and engine != "ray":
-            raise typer.BadParameter("it is for --engine ray.", param_hint=option)
+            raise typer.BadParameter("only valid with --engine ray.", param_hint=option)
     machine = _engine(engine, address, gpus, workers, memory)
-    status = StatusFile(out, _Line())
+    status = StatusFile(out, _ProgressLine())
     try:
-        # Ray reports lost machines on stdout
+        # Ray reports lost nodes on stdout
         with StopSignals(), status.recording(), contextlib.redirect_stdout(sys.stderr):
             summary = curate(recipe, out, engine=machine, report=status)
     except KeyboardInterrupt:
@@ -143,19 +152,21 @@ def plan(
     detector: DetectorOption = None,
     settings: Settings = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; by default one a core.")
+        int | None, typer.Option(min=1, help="Number of processes. Default: one per core.")
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=1, help="Estimate for so many, in place of those that are counted."),
+        typer.Option(min=1, help="Number of images to estimate for, instead of counting them."),
     ] = None,
-    sample: Annotated[int, typer.Option(min=1, help="Images to try.")] = 32,
+    sample: Annotated[
+        int, typer.Option(min=1, help="Number of images to process as a sample.")
+    ] = 32,
     as_json: AsJson = False,
 ) -> None:
-    """Say what would run, what it lacks, and how long it would take.
+    """Estimate a run: sources, stages, missing weights, and time.
 
-    A sample of the images goes through all stages on this machine; nothing is written. The images
-    of each source are counted for at most 10 seconds. Exit code 4: something is missing.
+    A sample of the images goes through all stages on this machine; nothing is written. Counting
+    the images of a source takes at most 10 seconds. Exit code 4: something is missing.
     """
     import dataclasses
 
@@ -165,7 +176,7 @@ def plan(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
     recipe = _recipe(name, settings, inputs, detector)
     made = estimate_run(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
-    crew = cores() if workers is None else workers
+    n_workers = cores() if workers is None else workers
     if as_json:
         n = made.images if images is None else images
         values: dict[str, Any] = {
@@ -173,13 +184,13 @@ def plan(
             "stages": [dataclasses.asdict(stage) for stage in made.stages],
             "sample": {"images": made.sample, "crops": made.crops, "passed": made.passed},
             "images": n,
-            "workers": crew,
-            "hours": made.hours(n, crew),
+            "workers": n_workers,
+            "hours": made.hours(n, n_workers),
             "missing": made.missing,
         }
         print_json(values)
     else:
-        for line in lines(made, images, crew):
+        for line in lines(made, images, n_workers):
             typer.echo(line)
     if made.missing:
         raise typer.Exit(ExitCode.WEIGHTS)
@@ -188,7 +199,7 @@ def plan(
 def _recipe(
     name: str, settings: list[str] | None, inputs: list[str] | None, detector: str | None
 ) -> CurationConfig:
-    """The recipe with what the command line puts in its place; its paths are whole."""
+    """Return the recipe with the command line's overrides and absolute paths."""
     import dataclasses
 
     from hbr.config import load_yaml
@@ -199,16 +210,16 @@ def _recipe(
     if inputs:
         recipe = dataclasses.replace(recipe, sources=tuple(map(guess_source, inputs)))
     if not recipe.sources:
-        raise typer.BadParameter("name photos or annotations.", param_hint="--input")
+        raise typer.BadParameter("give photos or annotations.", param_hint="--input")
     if detector is not None:
         old = recipe.boxes.detector
         new = dataclasses.replace(old, name=detector) if old else DetectorConfig(detector)
         recipe = dataclasses.replace(recipe, boxes=dataclasses.replace(recipe.boxes, detector=new))
     # later commands may run in another folder
-    return dataclasses.replace(recipe, sources=tuple(map(_with_whole_paths, recipe.sources)))
+    return dataclasses.replace(recipe, sources=tuple(map(_with_absolute_paths, recipe.sources)))
 
 
-def _with_whole_paths(source: Any) -> Any:
+def _with_absolute_paths(source: Any) -> Any:
     import dataclasses
 
     values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
@@ -223,19 +234,19 @@ def _engine(
     workers: int | None,
     memory: float | None,
 ) -> Engine:
-    given = None if memory is None else int(memory * 1e9)
+    limit = None if memory is None else int(memory * 1e9)
     if name == "ray":
         from hbr.curation.engines.ray import RayEngine
 
-        return RayEngine(address=address, workers=workers, gpus=gpus, memory=given)
+        return RayEngine(address=address, workers=workers, gpus=gpus, memory=limit)
     from hbr.curation.engines.local import LocalEngine
     from hbr.processes import cores
 
-    return LocalEngine(cores() if workers is None else workers, given)
+    return LocalEngine(cores() if workers is None else workers, limit)
 
 
-class _Line:
-    """Says every few seconds where a run is."""
+class _ProgressLine:
+    """Prints the progress of a run every few seconds."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -254,13 +265,13 @@ class _Line:
 
 
 def _show(summary: RunSummary) -> None:
-    """The funnel, to stderr."""
+    """Print the funnel to stderr."""
     for step in summary.funnel:
         why = ", ".join(f"{reason} {n:,}" for reason, n in step.stopped.items())
         line = f"{step.stage:<11}{step.entered:>9,} → {step.passed:,}"
         typer.echo(line + (f"   ({why})" if why else ""), err=True)
-    bare = next((step.stopped.get("unlabelled", 0) for step in summary.funnel[1:2]), 0)
-    if bare:
-        typer.echo(f"{bare:,} images have no boxes: --detector rtdetr finds the people", err=True)
+    unlabelled = next((step.stopped.get("unlabelled", 0) for step in summary.funnel[1:2]), 0)
+    if unlabelled:
+        typer.echo(f"{unlabelled:,} images have no boxes; use --detector rtdetr", err=True)
     splits = ", ".join(f"{name} {n:,}" for name, n in summary.splits.items())
     typer.echo(f"{summary.kept:,} kept of {summary.images:,} images: {splits}", err=True)

@@ -1,4 +1,4 @@
-"""`hbr curate status | explain | diff | report | export | thresholds`: what looks at runs."""
+"""`hbr curate status | explain | diff | report | export | thresholds`: commands to inspect runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from hbr.curation.runs.run_folder import RunFolder
 
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="[RUN]", help="What `hbr curate run -o` made; finished or not.")
+    Path, typer.Argument(metavar="[RUN]", help="Folder of a run, finished or not.")
 ]
 HERE = Path("curated")
 
 
 def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
-    """Say where a run is: images done, rows, kept so far, errors, pace."""
+    """Show the progress of a run: images done, rows, kept so far, errors, speed."""
     from hbr.curation.record import ERRORS, funnel
 
     opened = _open(run)
@@ -59,16 +59,16 @@ def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
 
 def _state(run: RunFolder) -> str:
     latest = run.status()
-    again = "the command that began it resumes it"
+    again = "run its command again to resume"
     if latest is not None and latest.alive:
-        return f"at work ({latest.doing}), process {latest.pid} on {latest.host}"
+        return f"running ({latest.doing}), process {latest.pid} on {latest.host}"
     if latest is not None and latest.state == "failed":
         return f"failed: {latest.why}"
     if run.manifest is not None:
         return "finished"
     if latest is not None and latest.state == "stopped":
         return f"stopped; {again}"
-    return f"not at work, not finished; {again}"
+    return f"not running, not finished; {again}"
 
 
 def _stopped(counts: Counts) -> list[str]:
@@ -78,21 +78,26 @@ def _stopped(counts: Counts) -> list[str]:
 
 def explain(
     asked: Annotated[
-        str, typer.Argument(metavar="ID", help="Of a row, or its start; or an image's key.")
+        str, typer.Argument(metavar="ID", help="A row id or a prefix of it, or an image's key.")
     ],
     run: RunArgument = HERE,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", "-p", metavar="FILE.png", help="Default: ID.png in RUN/work."),
+        typer.Option(
+            "--picture",
+            "-p",
+            metavar="FILE.png",
+            help="Output picture. Default: ID.png in RUN/work/explained.",
+        ),
     ] = None,
     without: Annotated[
-        bool, typer.Option("--no-picture", help="Only words; no source is looked through.")
+        bool, typer.Option("--no-picture", help="Print text only; sources are not read.")
     ] = False,
 ) -> None:
-    """Explain a crop: its photo, every stage's value and threshold, and the reason.
+    """Explain why a crop was kept or rejected: each stage's value, threshold and reason.
 
-    The picture shows the photo with boxes and square, the crop, and the scores; its path is the
-    last line. Where several rows are meant, they are listed.
+    The picture shows the photo with its boxes and the cropped square, the crop, and the scores; its
+    path is the last line. If ID matches several rows, they are listed instead.
     """
     from hbr.curation.runs.explanation import draw, find_rows, verdict
     from hbr.curation.runs.explanation import explain as explain_row
@@ -116,21 +121,23 @@ def explain(
         folder = opened.path if opened.path.is_dir() else opened.path.parent
         picture = folder / "work" / "explained" / f"{record.id}.png"
     if photo.pixels is None:
-        typer.echo(f"hbr: the photo is not in the picture: {photo.why}", err=True)
+        typer.echo(f"hbr: the picture lacks the photo: {photo.why}", err=True)
     typer.echo(draw(opened, record, others, photo, picture))
 
 
 def diff(
     one: Annotated[Path, typer.Argument(metavar="A", help="A run or a manifest.")],
-    other: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
-    most: Annotated[
-        int, typer.Option("--list", min=0, help="Show so many crops of each kind.")
+    other: Annotated[
+        Path, typer.Argument(metavar="B", help="The run or manifest to compare with.")
+    ],
+    limit: Annotated[
+        int, typer.Option("--list", min=0, help="Number of crops to list of each kind.")
     ] = 5,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a line: settings, every row, totals.")
+        bool, typer.Option("--json", help="Print JSON lines: settings, every row, totals.")
     ] = False,
 ) -> None:
-    """Say what is different between two runs: settings, and crops gained, lost and changed."""
+    """Compare two runs: settings, and crops gained, lost and changed."""
     import dataclasses
     from collections import Counter
 
@@ -139,7 +146,7 @@ def diff(
     a, b = _open(one), _open(other)
     for opened in (a, b):
         if opened.manifest is None:
-            text = f"{opened.path} has not finished: what no stage stopped so far counts as kept"
+            text = f"{opened.path} has not finished: crops not rejected so far count as kept"
             typer.echo(text, err=True)
     settings, totals = compare_settings(a, b), DiffTotals()
     if as_json:
@@ -155,7 +162,7 @@ def diff(
     shown: Counter[str] = Counter()
     examples = []
     for change in compare_rows(a, b, totals):
-        if shown[change.kind] < most and change.kind != "other-reason":
+        if shown[change.kind] < limit and change.kind != "other-reason":
             shown[change.kind] += 1
             way = f"{change.before} → {change.after}"
             if change.kind == "changed":
@@ -166,7 +173,7 @@ def diff(
     typer.echo(
         f"kept {totals.kept[0]:,} → {totals.kept[1]:,}: {totals.kinds['gained']:,} gained, "
         f"{totals.kinds['lost']:,} lost, {totals.kinds['changed']:,} changed, "
-        f"{totals.kept_by_both - totals.kinds['changed']:,} the same"
+        f"{totals.kept_by_both - totals.kinds['changed']:,} unchanged"
     )
     for (before, after), n in totals.ways.most_common():
         typer.echo(f"  {n:>9,}  {before} → {after}")
@@ -180,11 +187,13 @@ def report(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.html", help="Default: report.html in RUN."),
     ] = None,
-    kept: Annotated[int, typer.Option(min=0, help="Kept crops to show.")] = 48,
-    rejected: Annotated[int, typer.Option(min=0, help="Crops to show for each reason.")] = 12,
+    kept: Annotated[int, typer.Option(min=0, help="Number of kept crops to show.")] = 48,
+    rejected: Annotated[
+        int, typer.Option(min=0, help="Number of rejected crops to show for each reason.")
+    ] = 12,
     photos: Annotated[
         bool,
-        typer.Option(help="Look through the sources for photos of what never came to a crop."),
+        typer.Option(help="Read the sources to show photos that were rejected before cropping."),
     ] = True,
 ) -> None:
     """Write one HTML page: funnel, histograms, kept and rejected crops, licences, errors."""
@@ -208,91 +217,98 @@ def report(
 
 def export(
     run: RunArgument = HERE,
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")] = Path(
-        "dataset"
-    ),
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("dataset"),
     kind: Annotated[
         Literal["folder", "webdataset", "parquet"],
-        typer.Option(help="A file a crop, tars, or tables with the bytes."),
+        typer.Option(help="One file per crop, tar shards, or Parquet tables with the images."),
     ] = "folder",
-    shard: Annotated[int, typer.Option(min=1, help="Crops in a tar or a table.")] = 1000,
+    shard: Annotated[int, typer.Option(min=1, help="Crops per tar or table.")] = 1000,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export.")
     ] = False,
 ) -> None:
-    """Write what a finished run kept as a data set: crops, manifest and card."""
+    """Export the kept crops of a finished run as a data set: crops, manifest and card."""
     from hbr.curation.runs.exporting import export as write
 
     last = 0
 
-    def tell(n: int) -> None:
+    def progress(n: int) -> None:
         nonlocal last
         if n - last >= 1000:
             last = n
             typer.echo(f"{n:,} crops", err=True)
 
-    typer.echo(write(_open(run), out, kind, shard=shard, overwrite=overwrite, report=tell))
+    typer.echo(write(_open(run), out, kind, shard=shard, overwrite=overwrite, report=progress))
 
 
 def thresholds(
     run: RunArgument = HERE,
     names: Annotated[
         list[str] | None,
-        typer.Option("--metric", "-m", help="Or sharpness, box_edge; repeated. Default: metrics."),
+        typer.Option(
+            "--metric",
+            "-m",
+            help="A metric, sharpness or box_edge; may be repeated. Default: all metrics.",
+        ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Find thresholds that keep so many crops.")
+        int | None, typer.Option(min=1, help="Find thresholds that keep this many crops.")
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(help="Find thresholds that this set passes: a run, or a folder of crops."),
+        typer.Option(help="Find thresholds that a reference set passes: a run or a crop folder."),
     ] = None,
     share: Annotated[
-        float, typer.Option(min=0.01, max=1, help="Part of the reference set that is to pass.")
+        float, typer.Option(min=0.01, max=1, help="Fraction of the reference set that has to pass.")
     ] = 0.95,
     means: Annotated[
         list[str] | None,
-        typer.Option("--mean", metavar="METRIC=VALUE", help="Find the threshold of this mean."),
+        typer.Option(
+            "--mean", metavar="METRIC=VALUE", help="Find the threshold that gives this mean."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.yaml", help="Write what is found here."),
+        typer.Option(
+            "--output", "-o", metavar="FILE.yaml", help="Write the thresholds found to this file."
+        ),
     ] = None,
 ) -> None:
-    """Show how scores lie, and find thresholds: by a count, a reference set, or published means.
+    """Show score distributions; find thresholds from a count, a reference set or published means.
 
-    What is found is part of a recipe, on stdout or in FILE.yaml. It is found over the crops that
-    have all the scores: a run with `all_scores: true` and no thresholds gives the whole picture.
+    The thresholds found are written as part of a recipe, to stdout or to FILE.yaml. They are
+    computed over the crops that have all scores: use a run with `all_scores: true` and without
+    thresholds to include every crop.
     """
     from hbr.curation.runs import thresholds as finding
     from hbr.files import write_text
 
     if sum(given is not None for given in (count, reference, means or None)) > 1:
-        raise typer.BadParameter("--count, --reference and --mean exclude each other.")
+        raise typer.BadParameter("--count, --reference and --mean are mutually exclusive.")
     at = dict(map(_mean, means or ()))
     opened = _open(run)
-    # of the means alone where no names are given, all metrics else
+    # without names: the metrics of the means if there are any, else all
     wanted = [*(names or ()), *at]
     scores = finding.scores_of(opened, tuple(dict.fromkeys(wanted)))
     found = None
     if count is not None:
         found = finding.for_wanted(scores, count, opened.top)
     elif reference is not None:
-        there = finding.read_reference(
+        reference_scores = finding.read_reference(
             reference, list(scores), lambda text: typer.echo(text, err=True)
         )
-        found = finding.for_set(scores, there, share, reference.name)
+        found = finding.for_set(scores, reference_scores, share, reference.name)
     elif at:
         found = finding.for_means(scores, at)
-    # what was asked for goes to stdout: the distributions, or what is found
+    # stdout gets the main result: the thresholds found, else the distributions
     typer.echo(f"{'':<12}{'n':>9}" + "".join(f"{q:>10}" for q in _HEADS) + "  now", err=bool(found))
     for name, values in scores.items():
-        lies = finding.distribution(values)
-        numbers = [lies.least, *(lies.quantiles[q] for q in _QUANTILES), lies.most]
-        line = opened.thresholds.get(name)
+        stats = finding.distribution(values)
+        numbers = [stats.least, *(stats.quantiles[q] for q in _QUANTILES), stats.most]
+        threshold = opened.thresholds.get(name)
         text = "".join(f"{value:>10.4g}" for value in numbers)
-        now = "none" if line is None else f"{line:g}"
-        typer.echo(f"{name:<12}{lies.n:>9,}{text}  {now}", err=bool(found))
+        now = "none" if threshold is None else f"{threshold:g}"
+        typer.echo(f"{name:<12}{stats.n:>9,}{text}  {now}", err=bool(found))
     if found is None:
         return
     text = finding.as_yaml(found)
@@ -304,7 +320,7 @@ def thresholds(
 
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_HEADS = ("least", "5 %", "25 %", "50 %", "75 %", "95 %", "most")
+_HEADS = ("min", "5 %", "25 %", "50 %", "75 %", "95 %", "max")
 
 
 def _mean(text: str) -> tuple[str, float]:

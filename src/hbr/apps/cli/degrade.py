@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from hbr.people.coco import AnnotatedPeople
     from hbr.restoration.jobs import BatchPlan
 
-_FILES_A_WORKER = 8  # starting a process takes as long as some files
+_FILES_PER_WORKER = 8  # starting a process takes as long as a few files
 
 
 class Format(StrEnum):
-    """Formats without loss."""
+    """Lossless formats."""
 
     png = "png"
     tif = "tif"
@@ -43,50 +43,55 @@ def degrade(
             "--output",
             "-o",
             metavar="LQ",
-            help="A file, if HQ is one file and LQ ends like a photo; else a folder, which keeps "
-            "sub-folders and names.",
+            help="A file, if HQ is one file and LQ has the extension of a photo; otherwise a "
+            "folder, in which sub-folders and names are kept.",
         ),
     ],
     recipe: Annotated[
         str,
         typer.Option(
             help="real-esrgan, photo, codeformer, diffbir, motion-blur, light, none, or a .yaml "
-            "file (docs/degradations.md)."
+            "file (see docs/degradations.md)."
         ),
     ] = "real-esrgan",
     strength: Annotated[
         float,
-        typer.Option(help="0 to 1: how much of each range of severity is drawn from."),
+        typer.Option(help="Fraction of each severity range to draw from, 0 to 1."),
     ] = 1.0,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="With the bytes of a file, it decides all.")
+        int,
+        typer.Option(
+            min=0, max=2**63 - 1, help="Random seed; combined with the bytes of each file."
+        ),
     ] = 0,
     pairs_out: Annotated[
         Path | None,
         typer.Option(
-            metavar="MANIFEST.parquet", help="A row for each file, with all that was drawn."
+            metavar="MANIFEST.parquet",
+            help="Write a manifest with one row per file and all parameters drawn.",
         ),
     ] = None,
     people: Annotated[
         Path | None,
         typer.Option(
             metavar="COCO.json",
-            help="Boxes, keypoints or outlines of the people, for motion blur; without it shapes "
-            "like limbs are made up.",
+            help="Boxes, keypoints or outlines of the people, for motion blur. Default: random "
+            "limb-like shapes.",
         ),
     ] = None,
     keep_small: Annotated[
         bool,
         typer.Option(
-            "--keep-small", help="Leave LQ smaller by the recipe's scale; else it has HQ's size."
+            "--keep-small",
+            help="Keep LQ smaller by the recipe's scale instead of resizing it to HQ's size.",
         ),
     ] = False,
-    file_format: Annotated[Format, typer.Option("--format", help="Of LQ.")] = Format.png,
+    file_format: Annotated[Format, typer.Option("--format", help="Format of LQ.")] = Format.png,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Do only part I, from 0, of N; by hash of the file.")
+        str, typer.Option(metavar="I/N", help="Process only shard I of N (from 0), by file hash.")
     ] = "0/1",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; as many as cores if not given.")
+        int | None, typer.Option(min=1, help="Number of processes. Default: one per core.")
     ] = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     recursive: Recursive = False,
@@ -95,20 +100,20 @@ def degrade(
         bool,
         typer.Option(
             "--resume",
-            help="Keep outputs that the same recipe and seed made of the same photo; do the rest.",
+            help="Keep outputs of the same photo, recipe and seed; degrade the rest.",
         ),
     ] = False,
 ) -> None:
-    """Degrade good photographs, for pairs of HQ and LQ.
+    """Degrade high-quality photographs to make pairs of HQ and LQ.
 
-    What happens to a file depends on its bytes, the recipe and the seed alone: the order, the
-    shards and the number of processes do not matter. The name of each file that is written goes to
-    stdout, all else to stderr. A bad file does not stop the others. Exit code: 0 all done, 3 some,
-    1 none; 2 wrong usage, nothing was done; 5 out of memory; 130 stopped by Ctrl-C or SIGTERM, no
-    file is half written.
+    The result for a file depends only on its bytes, the recipe and the seed, not on the order, the
+    shards or the number of processes. The name of each written file goes to stdout, everything else
+    to stderr. An unreadable file does not stop the others. Exit codes: 0 all done; 3 some failed;
+    1 all failed; 2 usage error, nothing was done; 5 out of memory; 130 stopped by Ctrl-C or
+    SIGTERM. No file is left half-written.
     """
     if overwrite and resume:
-        raise typer.BadParameter("choose one of them.", param_hint="--overwrite and --resume")
+        raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
     reporter = Reporter(as_json=False)
     tally = _Tally()
 
@@ -132,7 +137,7 @@ def degrade(
                 max_pixels=max_pixels,
             )
             _check_manifest(pairs_out, may_exist=overwrite or resume)
-            # planned as if resumed, which never lets an output take the place of an input
+            # planned as a resumed run, in which an output never overwrites an input
             plan = plan_batch(
                 [source], out, format=file_format.value, recursive=recursive, existing="resume"
             )
@@ -152,7 +157,7 @@ def degrade(
             # An interrupted import can end in any error.
             if stop.received is None:
                 raise
-            hint = "" if overwrite else "; the same command with --resume goes on"
+            hint = "" if overwrite else "; run the same command with --resume to continue"
             reporter.say("error", f"stopped, {tally.done} done{hint}")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
     raise typer.Exit(tally.exit_code)
@@ -160,12 +165,12 @@ def degrade(
 
 @dataclass
 class _Tally:
-    """What became of the files so far."""
+    """Counts of the results so far."""
 
     done: int = 0
     failed: int = 0
-    made_up: int = 0
-    """Done with motion blur in made-up shapes."""
+    without_people: int = 0
+    """Done without annotated people: motion blur in random shapes."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -182,11 +187,11 @@ def _check_manifest(path: Path | None, *, may_exist: bool) -> None:
     if path.suffix.lower() != ".parquet":
         raise typer.BadParameter(f"{path} does not end in .parquet.", param_hint="--pairs-out")
     if path.exists() and not may_exist:
-        raise ConfigError(f"{path} exists; --resume and --overwrite make it again")
+        raise ConfigError(f"{path} exists; use --resume or --overwrite to write it again")
 
 
 def _people(path: Path | None, recipe: Recipe) -> AnnotatedPeople | None:
-    """The annotated people; what is asked for and not used is an error."""
+    """Read the annotated people; it is an error if the recipe does not use them."""
     if path is None:
         return None
     if recipe.motion is None:
@@ -197,7 +202,7 @@ def _people(path: Path | None, recipe: Recipe) -> AnnotatedPeople | None:
 
 
 def _items(plan: BatchPlan, out: Path, people: AnnotatedPeople | None) -> list[Item]:
-    """What is planned, sorted by name, each with its people."""
+    """Return the planned files, sorted by name, each with its people."""
     from hbr.config import ConfigError
     from hbr.degradation.folder import Item
 
@@ -230,15 +235,15 @@ def _run(
     reporter: Reporter,
     tally: _Tally,
 ) -> None:
-    """Do the work, and write the manifest."""
+    """Degrade the files and write the manifest."""
     from hbr.degradation.folder import degrade_files
     from hbr.degradation.pairs import PairLedger, write_manifest
     from hbr.processes import cores
 
-    if not items:  # all that was wrong has been told
+    if not items:  # errors have been reported
         return
     if workers is None:
-        workers = min(cores(), -(-len(items) // _FILES_A_WORKER))
+        workers = min(cores(), -(-len(items) // _FILES_PER_WORKER))
     names = []
     with closing(PairLedger(folder, settings.shard)) as ledger:
         previous = ledger.find if resume else (lambda name: None)
@@ -251,21 +256,21 @@ def _run(
                 names.append(outcome.row.name)
                 if not outcome.kept:
                     ledger.add(outcome.row)
-                _tell(outcome, items[number - 1], reporter, tally)
+                _report(outcome, items[number - 1], reporter, tally)
         if pairs_out is not None:
             write_manifest(pairs_out, ledger.rows(names))
-    if settings.recipe.motion is not None and tally.made_up:
+    if settings.recipe.motion is not None and tally.without_people:
         reporter.say(
             "warning",
-            f"{tally.made_up} of {tally.done} have no annotated people (--people): "
-            "their motion blur is in made-up places",
+            f"{tally.without_people} of {tally.done} have no annotated people (--people): "
+            "motion blur was applied in random places",
         )
     if tally.done + tally.failed != 1:
         failed = f", {tally.failed} failed" if tally.failed else ""
         reporter.say("info", f"{tally.done} done{failed}")
 
 
-def _tell(outcome: DegradedFile, item: Item, reporter: Reporter, tally: _Tally) -> None:
+def _report(outcome: DegradedFile, item: Item, reporter: Reporter, tally: _Tally) -> None:
     row = outcome.row
     assert row is not None
     if row.error is not None:
@@ -273,6 +278,6 @@ def _tell(outcome: DegradedFile, item: Item, reporter: Reporter, tally: _Tally) 
         reporter.say("error", row.error)
         return
     tally.done += 1
-    tally.made_up += not row.people
+    tally.without_people += not row.people
     if not outcome.kept:
         typer.echo(str(item.target))

@@ -17,7 +17,7 @@ import typer
 from hbr.apps.cli.options import AsJson
 from hbr.errors import ExitCode
 
-# package → the name it is imported by
+# package → import name
 REQUIRED = {
     "torch": "torch",
     "diffusers": "diffusers",
@@ -32,8 +32,8 @@ REQUIRED = {
     "pyyaml": "yaml",
     "tifffile": "tifffile",
 }
-# package → (the name it is imported by, the extra that brings it, what it is for)
-OPTIONAL = {"tensorboard": ("tensorboard", "train", "curves of a training")}
+# package → (import name, extra, purpose)
+OPTIONAL = {"tensorboard": ("tensorboard", "train", "training curves")}
 CODECS = {"jpeg": "jpg", "png": "zlib", "tiff": "libtiff", "webp": "webp", "avif": "avif"}
 EMBEDDED = "nano"
 REQUIRED_CODECS = ("jpeg", "png", "tiff")
@@ -41,7 +41,7 @@ REQUIRED_CODECS = ("jpeg", "png", "tiff")
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is missing or broken, and how to get it."""
+    """A missing or broken component, and how to install it."""
 
     what: str
     how: str
@@ -50,27 +50,27 @@ class Problem:
 
 @dataclass
 class Diagnosis:
-    """All that `hbr doctor` found; `facts` is what `--json` prints, section by section."""
+    """The result of `hbr doctor`; `facts` holds the sections that `--json` prints."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether everything that is required is there."""
+        """Whether all required components are present."""
         return not any(problem.required for problem in self.problems)
 
     def miss(self, what: str, how: str, *, required: bool) -> None:
-        """Note a problem."""
+        """Record a problem."""
         self.problems.append(Problem(what, how, required))
 
 
 def doctor(
     as_json: AsJson = False,
 ) -> None:
-    """Show versions, devices and the embedded model; what is missing, and how to get it.
+    """Show versions, devices and the embedded model, what is missing, and how to install it.
 
-    Exits with 1 if something is missing that hbr cannot do without.
+    The exit code is 1 if a required component is missing.
     """
     report = examine()
     if as_json:
@@ -82,7 +82,7 @@ def doctor(
 
 
 def examine() -> Diagnosis:
-    """Look at everything."""
+    """Check packages, codecs, devices and the embedded model."""
     from hbr.version import __version__
 
     report = Diagnosis()
@@ -117,11 +117,11 @@ def _packages(report: Diagnosis) -> dict[str, str | None]:
 
 
 def _version(package: str, module: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version  # slow, and --help needs it not
+    from importlib.metadata import PackageNotFoundError, version  # slow; not needed for --help
 
     try:
         return version(package)
-    except PackageNotFoundError:  # the same module may come from a sibling, as opencv-python
+    except PackageNotFoundError:  # another package, e.g. opencv-python, may provide the module
         return getattr(sys.modules.get(module), "__version__", None)
 
 
@@ -142,10 +142,10 @@ def _codecs(report: Diagnosis) -> dict[str, str | None]:
         return {}
     found: dict[str, str | None] = {}
     for name, feature in CODECS.items():
-        there = features.check(feature)
-        found[name] = (features.version(feature) or "yes") if there else None
-        if not there:
-            how = "pip install --force-reinstall pillow (its wheels bring the codec)"
+        available = features.check(feature)
+        found[name] = (features.version(feature) or "yes") if available else None
+        if not available:
+            how = "pip install --force-reinstall pillow (its wheels include the codec)"
             report.miss(f"pillow has no {name}", how, required=name in REQUIRED_CODECS)
     return found
 
@@ -159,7 +159,7 @@ def _cpu() -> dict[str, Any]:
         return facts
     facts["threads"] = torch.get_num_threads()
     facts["vectors"] = torch.backends.cpu.get_cpu_capability()
-    # told by torch since 2.10 or so; where it is not, nothing is claimed
+    # only recent versions of torch have this
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     facts["name"] = known.get("cpu_name")
     units = [unit for unit in ("amx_bf16", "avx512_bf16", "bf16") if known.get(unit)]
@@ -174,8 +174,8 @@ def _accelerators() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
-            it = torch.cuda.get_device_properties(i)
-            found.append({"device": f"cuda:{i}", "name": it.name, "memory": it.total_memory})
+            gpu = torch.cuda.get_device_properties(i)
+            found.append({"device": f"cuda:{i}", "name": gpu.name, "memory": gpu.total_memory})
     if torch.backends.mps.is_available():
         found.append({"device": "mps", "name": "Apple GPU", "memory": None})
     return found
@@ -191,7 +191,7 @@ def _memory() -> dict[str, int] | None:
 
 
 def _embedded_model(report: Diagnosis) -> dict[str, Any]:
-    """Load the embedded model as a restoration would: this finds broken packages too."""
+    """Load the embedded model as `hbr restore` does, which also finds broken packages."""
     facts: dict[str, Any] = {"name": EMBEDDED, "file": None, "intact": False}
     try:
         from hbr.models import load_model
@@ -199,8 +199,8 @@ def _embedded_model(report: Diagnosis) -> dict[str, Any]:
 
         facts["file"] = str(find_model(EMBEDDED))
         load_model(EMBEDDED)
-    except Exception as error:  # whatever it is, a restoration would fail on it
-        how = "install hbr anew (`make setup` in a clone)"
+    except Exception as error:  # any error here would also fail a restoration
+        how = "reinstall hbr (`make setup` in a clone)"
         report.miss(f"the model {EMBEDDED} does not load: {error}", how, required=True)
     else:
         facts["intact"] = True
@@ -208,14 +208,14 @@ def _embedded_model(report: Diagnosis) -> dict[str, Any]:
 
 
 def as_text(report: Diagnosis) -> str:
-    """The report for people, a fact a line."""
+    """Format the report as text, one section per line."""
     lines = []
     for section, facts in report.facts.items():
         lines += [f"{section:<13} {line}" for line in _section(section, facts)]
     for problem in report.problems:
         kind = "MISSING" if problem.required else "optional"
         lines.append(f"{kind:<13} {problem.what}; {problem.how}")
-    lines.append("everything needed is here" if report.ok else "something needed is missing")
+    lines.append("all requirements are met" if report.ok else "a requirement is missing")
     return "\n".join(lines)
 
 
@@ -228,10 +228,10 @@ def _section(name: str, facts: Any) -> list[str]:
 
 
 def _joined(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {_told(key, value)}" for key, value in facts.items())
+    return ", ".join(f"{key} {_formatted(key, value)}" for key, value in facts.items())
 
 
-def _told(key: str, value: Any) -> str:
+def _formatted(key: str, value: Any) -> str:
     if value is None:
         return "unknown"
     if key in ("total", "available", "free", "memory"):

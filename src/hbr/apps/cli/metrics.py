@@ -17,19 +17,17 @@ from hbr.errors import ExitCode
 if TYPE_CHECKING:
     from torch import Tensor
 
-app = typer.Typer(
-    help="What can be measured, and how each number comes about.", no_args_is_help=True
-)
+app = typer.Typer(help="List and show the metrics, and get what they need.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_metrics(
     as_json: AsJson = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="As it stands in docs/metrics.md.")
+        bool, typer.Option("--markdown", help="Print the table of docs/metrics.md.")
     ] = False,
 ) -> None:
-    """List every metric: version, direction, colour space, crop, what it needs, its licence."""
+    """List the metrics: version, direction, kind, colour space, crop, weights, licence."""
     from hbr.metrics.table import METRICS, table_as_markdown
 
     if markdown:
@@ -58,15 +56,15 @@ def list_metrics(
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="ID", help="An id of `hbr metrics list`.")],
+    name: Annotated[str, typer.Argument(metavar="ID", help="A metric id (see hbr metrics list).")],
     as_json: AsJson = False,
 ) -> None:
-    """Show how a metric comes about, and whether its weights are on this machine."""
+    """Show how a metric is computed, and whether its weights are on this machine."""
     from hbr.metrics.table import find_metric
     from hbr.weights import entries
 
     info = find_metric(name)
-    told = {
+    details = {
         key: ", ".join(value) if isinstance(value, tuple) else value
         for key, value in dataclasses.asdict(info).items()
         if key not in ("function", "factory", "weights") and value not in (None, "", ())
@@ -83,31 +81,33 @@ def show(
         for known in map(entries().__getitem__, info.weights)
     ]
     if as_json:
-        print_json({**told, "weights": weights})
+        print_json({**details, "weights": weights})
         return
-    for key, value in told.items():
+    for key, value in details.items():
         typer.echo(f"{key.replace('_', ' ')}: {value}")
     for row in weights:
         where = row["file"] or f"not on this machine; {row['obtain']}"
         typer.echo(f"weights {row['name']}: {row['summary']}; {row['licence']}; {where}")
 
 
-app.command("fetch", help="The same as `hbr fetch`.")(fetching.fetch)
+app.command("fetch", help="Alias of `hbr fetch`.")(fetching.fetch)
 
 
 @app.command("fit-niqe")
 def fit_niqe(
     photos: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Sharp photographs.", exists=True, file_okay=False),
+        typer.Argument(
+            metavar="FOLDER", help="Folder of sharp photos.", exists=True, file_okay=False
+        ),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Fit NIQE's model of natural photographs to a folder of sharp ones.
+    """Fit NIQE's model of natural photographs to a folder of sharp photos.
 
-    Values of NIQE compare only under one model. Photos that cannot be read are left out and
-    counted: exit code 3.
+    NIQE values are comparable only under the same model. Unreadable photos are skipped, and the
+    exit code is then 3.
     """
     if out.suffix.lower() != ".npz":
         raise typer.BadParameter("the model is an .npz file", param_hint="--output")
@@ -136,7 +136,7 @@ def fit_niqe(
 
 
 def _readable(files: Sequence[Path], left_out: list[Path], reporter: Reporter) -> Iterator[Tensor]:
-    """The photos [1, 3, h, w] that NIQE can be fitted to; the others are reported and listed."""
+    """Yield the photos [1, 3, h, w] large enough for NIQE; add the others to `left_out`."""
     from hbr.image import PhotoError, read_photo
     from hbr.metrics.niqe import BLOCK
 

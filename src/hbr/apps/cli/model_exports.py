@@ -20,33 +20,33 @@ def export_model(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A known name, a model file, or the folder of a training."
+            metavar="MODEL", help="A known name, a model file, or a training's output folder."
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option("--output", "-o", help="A .safetensors file for lora; else a new folder."),
+        typer.Option("--output", "-o", help="lora: a .safetensors file; diffusers: a new folder."),
     ],
     form: Annotated[
         Literal["lora", "diffusers"],
-        typer.Option("--as", help="The adapters of a fine-tuning, or the whole, merged."),
+        typer.Option("--as", help="LoRA adapters only, or the whole model with merged weights."),
     ],
     vae: Annotated[
-        bool, typer.Option("--vae/--no-vae", help="lora: with the autoencoder's adapters too.")
+        bool, typer.Option("--vae/--no-vae", help="lora: also write the autoencoder's adapters.")
     ] = True,
     prompt: Annotated[
         bool,
-        typer.Option("--prompt", help="lora: write the prompt extractor beside it as well."),
+        typer.Option("--prompt", help="lora: also write the prompt extractor, next to the output."),
     ] = False,
 ) -> None:
-    """Write a model for diffusers and peft; `hbr models import` brings it back.
+    """Export a model for diffusers and peft; `hbr models import` reads it back.
 
-    `lora` also takes a published OSEDiff checkpoint (.pkl). Progress goes to stderr, what was
-    written to stdout.
+    `lora` also accepts a published OSEDiff checkpoint (.pkl). Progress goes to stderr, the names of
+    the written files to stdout.
     """
     if form == "diffusers":
         if prompt or not vae:
-            raise typer.BadParameter("--prompt and --no-vae are for --as lora")
+            raise typer.BadParameter("--prompt and --no-vae are only valid with --as lora")
         from hbr.models.exporting.folder import export_folder
 
         typer.echo(export_folder(_model_file(model), out))
@@ -82,43 +82,45 @@ def push(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A known name, a model file, or the folder of a training."
+            metavar="MODEL", help="A known name, a model file, or a training's output folder."
         ),
     ],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="NAMESPACE/NAME on the hub.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="NAMESPACE/NAME on the Hub.")],
     licence: Annotated[
         str | None,
-        typer.Option(help="That it is published under, as Apache-2.0; else the file's."),
+        typer.Option(help="Licence of the model, e.g. Apache-2.0. Default: the file's."),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="A new repository is.")] = False,
-    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Create a new repository as private.")
+    ] = False,
+    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
     base_model: Annotated[
         list[str] | None,
-        typer.Option(metavar="REPO", help="What it was trained from, on the hub; repeatable."),
+        typer.Option(metavar="REPO", help="Base model on the Hub; may be repeated."),
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(metavar="REPO", help="What it was trained on, on the hub; repeatable."),
+        typer.Option(metavar="REPO", help="Training data set on the Hub; may be repeated."),
     ] = None,
     benchmark: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="A run of `hbr benchmark`, whose figures the card shows."),
+        typer.Option(metavar="RUN", help="A run of `hbr benchmark` whose results the card shows."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="The model's name in RUN; else the one model of hbr there.")
+        str | None, typer.Option(help="The model's name in RUN. Default: the only hbr model there.")
     ] = None,
     dry_run: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write the model folder here, and push nothing."),
+        typer.Option(metavar="FOLDER", help="Write the model folder here without pushing it."),
     ] = None,
 ) -> None:
-    """Push a model with its card to the Hugging Face hub, in one commit.
+    """Push a model with its card to the Hugging Face Hub, in one commit.
 
-    The card says what the file and the training's folder know: licence, recipe, what it was
-    trained on, sizes. The last line, on stdout, is the commit, or the folder of --dry-run.
+    The card is made from the model file and the training's folder: licence, recipe, training data,
+    sizes. The last line, on stdout, is the URL of the commit, or the folder of --dry-run.
     """
     if method is not None and benchmark is None:
-        raise typer.BadParameter("--method needs the --benchmark that it is in")
+        raise typer.BadParameter("--method requires --benchmark")
     from hbr.models.exporting.card import about
     from hbr.models.exporting.hub import check_repository, push_folder, write_model_folder
 
@@ -153,7 +155,7 @@ def _model_file(model: str) -> Path:
 
 
 def _adapted(model: str) -> Path:
-    """What `export_lora` takes: folders of trainings and `.pkl` too."""
+    """Return the input of `export_lora`: a training folder, a `.pkl` file, or a model file."""
     path = Path(model)
     if path.suffix == ".pkl" or (path / "lora.safetensors").is_file():
         return path
@@ -161,7 +163,7 @@ def _adapted(model: str) -> Path:
 
 
 def _figures(place: Path, method: str | None) -> Figures:
-    """A model's numbers in a run of a benchmark."""
+    """Return a model's results in a benchmark run."""
     from hbr.evaluation.report.tables import digits, number
     from hbr.evaluation.results import BenchmarkRun
     from hbr.models.exporting.card import Figures
@@ -173,18 +175,18 @@ def _figures(place: Path, method: str | None) -> Figures:
     names = [m.name for m in run.methods if m.run]
     if method not in names:
         raise typer.BadParameter(
-            f"{place} has the methods {', '.join(names)}; --method says which one is the model"
+            f"{place} has the methods {', '.join(names)}; choose the model with --method"
         )
     rows = []
     for cell in run.cells:
         if cell.method != method or cell.mean is None:
             continue
         info, places = run.metric(cell.metric), digits(run, cell.metric)
-        between = ""
+        interval = ""
         if cell.low is not None and cell.high is not None:
-            between = f"{number(cell.low, places)} to {number(cell.high, places)}"
+            interval = f"{number(cell.low, places)} to {number(cell.high, places)}"
         mean = number(cell.mean, places)
-        rows.append((cell.data_set, info.name, mean, between, info.better, str(cell.n)))
+        rows.append((cell.data_set, info.name, mean, interval, info.better, str(cell.n)))
     return Figures(
         benchmark=run.title or run.name,
         command=f"hbr benchmark run {run.name}",

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from hbr.models.inspection import Description
 
 app = typer.Typer(
-    help="Known weights: what they are, whether they are whole, how others come in and go out.",
+    help="List, show, verify, import, export and push model weights.",
     no_args_is_help=True,
 )
 
-_Model = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A known name, or a file.")]
+_Model = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A known name or a file.")]
 _report = partial(typer.echo, err=True)
 
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List all known weights and where they are from."""
+    """List the known weights: kind, size, licence and source."""
     from hbr.models.inspection import as_dict, overview
 
     found = overview()
@@ -59,23 +59,21 @@ def show(model: _Model, as_json: AsJson = False) -> None:
 def verify(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME|FILE]", help="Default: all that is installed."),
+        typer.Argument(metavar="[NAME|FILE]", help="Default: all installed weights."),
     ] = None,
     place: Annotated[
         Path | None,
-        typer.Option(
-            "--in", help="File or folder of a known name, where hbr does not look.", exists=True
-        ),
+        typer.Option("--in", help="File or folder that should hold the weights NAME.", exists=True),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute SHA-256 and look for NaN; ends with 4 when something is wrong."""
+    """Verify SHA-256 checksums and check for NaN; the exit code is 4 if a file is invalid."""
     from hbr.models import WeightsError
     from hbr.models.inspection import as_dict, verify
     from hbr.weights import entries
 
     if place is not None and model is None:
-        raise typer.BadParameter("--in needs the NAME that the files should be")
+        raise typer.BadParameter("--in requires NAME")
     here = [entry.name for entry in entries().values() if entry.installed]
     names = here if model is None else [model]
     if not names:
@@ -93,33 +91,34 @@ def verify(
 @app.command("import")
 def import_model(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The weights; diffusers: a folder.")
+        Path, typer.Argument(metavar="FILE", help="File of the weights; diffusers: a folder.")
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
     kind: Annotated[
         Literal["auto", "osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"],
-        typer.Option(help="What FILE is; auto: by its names and shapes."),
+        typer.Option(help="Format of FILE; auto: detected from tensor names and shapes."),
     ] = "auto",
     base: Annotated[
         Path | None,
-        typer.Option(help="What FILE builds on: a diffusers folder, or a model file of hbr."),
+        typer.Option(help="Base model of FILE: a diffusers folder or an hbr model file."),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Text behind the one prompt of a diffusers folder; else none."),
+        typer.Option(help="Text of the fixed prompt of a diffusers folder. Default: empty."),
     ] = None,
     prompt_file: Annotated[
         Path | None,
-        typer.Option(help="A prompt.safetensors that was exported, in place of the base's prompt."),
+        typer.Option(help="An exported prompt.safetensors to use instead of the base's prompt."),
     ] = None,
     dape: Annotated[
-        Path | None, typer.Option(help="LoRA of SeeSR's DAPE, merged into the tagger.")
+        Path | None, typer.Option(help="LoRA file of SeeSR's DAPE to merge into the tagger.")
     ] = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights written.")
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(help="Precision of the written weights."),
     ] = "float32",
 ) -> None:
-    """Make a model file of weights in another format; nothing in them is run.
+    """Convert weights in another format to a model file, without running code from them.
 
     Progress goes to stderr; the last line, on stdout, is the file.
     """
@@ -144,7 +143,7 @@ def import_model(
     typer.echo(path)
 
 
-app.command("fetch", help="The same as `hbr fetch`.")(fetching.fetch)
+app.command("fetch", help="Alias of `hbr fetch`.")(fetching.fetch)
 app.command("export")(model_exports.export_model)
 app.command("push")(model_exports.push)
 app.command("join")(model_exports.join)
@@ -156,7 +155,7 @@ def _card(d: Description) -> list[tuple[str, Any]]:
         ("kind", d.kind),
         ("summary", d.summary),
         ("source", d.source),
-        ("licence", d.licence or "not known"),
+        ("licence", d.licence or "unknown"),
         ("file", d.file or "not on this machine"),
         ("size", _size(d.size)),
         ("import with", d.import_with),

@@ -1,4 +1,4 @@
-"""Options that several commands have, and that mean the same in each."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 MaxPixels = Annotated[
-    int, typer.Option(min=1, help="Refuse photos of more pixels (width x height).")
+    int, typer.Option(min=1, help="Refuse photos with more pixels (width x height).")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-Recursive = Annotated[bool, typer.Option("--recursive", help="Take the photos in sub-folders too.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Include photos in sub-folders.")]
 MeasuringWorkers = Annotated[
     int | None,
-    typer.Option(min=0, help="Processes that measure; 0: this one; default: one a core."),
+    typer.Option(min=0, help="Measuring processes; 0: only this one; default: one per core."),
 ]
 MetricWeights = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Weights of metrics, where not hbr's own.")
+    Path | None, typer.Option(metavar="DIR", help="Folder of metric weights. Default: hbr's own.")
 ]

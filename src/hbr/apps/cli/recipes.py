@@ -1,4 +1,4 @@
-"""`hbr recipes list | show | copy`, and the recipe that another command is given."""
+"""`hbr recipes list | show | copy`, and resolving the RECIPE argument of other commands."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ app = typer.Typer(
     help="The recipes that come with hbr, for training and curation.", no_args_is_help=True
 )
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="As hbr recipes list gives it.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="A recipe name (see hbr recipes list).")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one setting of the recipe, as optim.lr=1e-4; repeatable.",
+        help="Override one setting of the recipe, e.g. optim.lr=1e-4; may be repeated.",
     ),
 ]
 
 
 @app.command("list")
 def list_recipes() -> None:
-    """List the recipes by name, with the first line of what each says of itself."""
+    """List the recipes with the first line of each header."""
     rows = []
     for name in recipe_names():
         first = _text(name).splitlines()[0]
         rows.append((name, first.removeprefix("# ")))
-    print_table(("name", "what"), rows)
+    print_table(("name", "summary"), rows)
 
 
 @app.command("show")
 def show(name: _Name) -> None:
-    """Show a recipe: its header with command, hardware, hours and result, and its settings."""
+    """Show a recipe: a header with command, hardware, hours and result, then the settings."""
     typer.echo(_text(name), nl=False)
 
 
@@ -47,21 +47,21 @@ def copy(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE.yaml", help="Default: the name's last part, here."
+            "--output", "-o", metavar="FILE.yaml", help="Default: the last part of NAME, here."
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that exists.")
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
 ) -> None:
-    """Copy a recipe into a file of your own, to be changed; the file's name goes to stdout."""
+    """Copy a recipe to a file that you can edit; the file name goes to stdout."""
     from hbr.files import write_text
 
     text = _text(name)
     file = out or Path(f"{name.split('/')[-1]}.yaml")
     if file.exists() and not overwrite:
         raise typer.BadParameter(
-            f"{file} exists; name another file, or replace it with --overwrite",
+            f"{file} exists; choose another file, or replace it with --overwrite",
             param_hint="--output",
         )
     write_text(file, text)
@@ -69,10 +69,10 @@ def copy(
 
 
 def recipe_file(given: str, group: str = "") -> Path:
-    """The file of the recipe that a command is given by path or by name.
+    """Return the file of a recipe given by path or by name.
 
     Raises:
-        typer.BadParameter: there is neither such a file nor such a recipe.
+        typer.BadParameter: there is neither a file nor a recipe of that name.
     """
     path = Path(given)
     if path.exists() and not path.is_dir():
@@ -80,7 +80,7 @@ def recipe_file(given: str, group: str = "") -> Path:
     found = find_recipe(given, group)
     if found is None:
         raise typer.BadParameter(
-            f"there is no file {given!r}, and no recipe of that name; hbr recipes list shows all",
+            f"there is no file or recipe {given!r}; see hbr recipes list",
             param_hint="RECIPE",
         )
     return found
@@ -90,6 +90,6 @@ def _text(name: str) -> str:
     file = find_recipe(name, "curation")
     if file is None:
         raise typer.BadParameter(
-            f"there is no recipe {name!r}; hbr recipes list shows all", param_hint="NAME"
+            f"there is no recipe {name!r}; see hbr recipes list", param_hint="NAME"
         )
     return file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What `hbr restore` says: data to stdout, logs to stderr, and a bar where a person looks on."""
+"""Output of the commands: data to stdout, logs and a progress bar (on a terminal) to stderr."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Reporter(logging.Handler):
-    """Lines for people, or one JSON object a line for programs."""
+    """A log handler that prints text, or one JSON object per line."""
 
     def __init__(self, *, as_json: bool) -> None:
-        """Say it as text, or as JSON."""
+        """Report as text, or as JSON."""
         super().__init__()
         self._as_json = as_json
         self._bar: Progress | None = None
@@ -30,7 +30,7 @@ class Reporter(logging.Handler):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take over what hbr logs; names of files go to stdout byte for byte."""
+        """Handle hbr's log records; file names go to stdout byte for byte."""
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(
                 encoding=sys.getfilesystemencoding(), errors=sys.getfilesystemencodeerrors()
@@ -46,7 +46,7 @@ class Reporter(logging.Handler):
 
     @contextmanager
     def bar(self, files: int) -> Iterator[None]:
-        """Show a progress bar with the time that is left, if stderr is a terminal."""
+        """Show a progress bar with the remaining time, if stderr is a terminal."""
         if not sys.stderr.isatty():
             yield
             return
@@ -54,7 +54,7 @@ class Reporter(logging.Handler):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # Redirecting would send stdout to stderr where only that is a terminal.
+        # If only stderr is a terminal, redirecting would send stdout to stderr.
         with Progress(
             *columns,
             console=Console(stderr=True),
@@ -69,16 +69,16 @@ class Reporter(logging.Handler):
                 self._bar = None
 
     def tiles(self, done: int, total: int) -> None:
-        """Move the bar within a photo."""
+        """Advance the bar within a photo."""
         self._move(self._files + done / total)
 
     def moved(self, done: int, total: int) -> None:
-        """Move the bar, which has `total` steps."""
+        """Set the bar to `done` of its `total` steps."""
         self._files = done
         self._move(done)
 
     def record(self, record: FileRecord) -> None:
-        """What became of an input."""
+        """Report the result for one input."""
         if record.was_tried:
             self._files += 1
             self._move(self._files)
@@ -92,13 +92,13 @@ class Reporter(logging.Handler):
             typer.echo(record.output)
 
     def summary(self, tally: BatchTally) -> None:
-        """The end of a batch of several."""
+        """Report the totals of a batch with more than one file."""
         if tally.done + tally.failed > 1:
             failed = f", {tally.failed} failed" if tally.failed else ""
             self.say("info", f"{tally.done} done{failed}")
 
     def say(self, level: str, message: str) -> None:
-        """A line to stderr."""
+        """Print a line to stderr."""
         if self._as_json:
             line = json.dumps({"level": level, "message": message})
         else:
@@ -109,7 +109,7 @@ class Reporter(logging.Handler):
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """What hbr logs, as `logging` calls it."""
+        """Print a log record of hbr; called by `logging`."""
         message = self.format(record)
         if record.exc_info is None:
             message = " ".join(message.split())
@@ -121,7 +121,7 @@ class Reporter(logging.Handler):
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table to stdout; lines with tabs between where it is no terminal."""
+    """Print a table to stdout; tab-separated lines if stdout is not a terminal."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             typer.echo("\t".join(row))
@@ -132,21 +132,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    # names may look like rich's markup
+    # names may contain rich markup
     Console(markup=False, highlight=False).print(table)
 
 
 def print_json(value: object) -> None:
-    """Plain values to stdout, for programs."""
+    """Print plain values to stdout as JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def as_number_or(word: str, text: str, option: str) -> Any:
-    """A whole number from 0, or the one word that may stand instead."""
+    """Parse a non-negative integer, or return `word` if the text is that word."""
     if text == word:
         return text
     if not text.isascii() or not text.isdigit():
         raise typer.BadParameter(
-            f"{text!r} must be {word} or a whole number from 0.", param_hint=option
+            f"{text!r} must be {word} or an integer of at least 0.", param_hint=option
         )
     return int(text)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Color(StrEnum):
-    """Where the colours come from."""
+    """Colour correction method."""
 
     auto = "auto"
     wavelet = "wavelet"
@@ -39,7 +39,7 @@ class DtypeOption(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How records and logs look."""
+    """Format of records and logs."""
 
     text = "text"
     json = "json"
@@ -56,8 +56,8 @@ def restore(
             "--output",
             "-o",
             metavar="OUT",
-            help="A file, if IN is one file and OUT ends like a photo; else a folder, which keeps "
-            "sub-folders and names.",
+            help="A file, if IN is one file and OUT has the extension of a photo; otherwise a "
+            "folder, in which sub-folders and names are kept.",
         ),
     ],
     model: Annotated[
@@ -70,33 +70,34 @@ def restore(
         ),
     ] = None,
     scale: Annotated[
-        float, typer.Option(help="Enlarge by this much before restoring, 0.25 to 8.")
+        float, typer.Option(help="Resize by this factor before restoring, 0.25 to 8.")
     ] = 1.0,
     tile: Annotated[
-        str, typer.Option(help="Edge of the tiles in pixels; 0 takes the whole photo at once.")
+        str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
     ] = "auto",
     color: Annotated[
-        Color, typer.Option(help="How the colours of the input are kept; auto: as suits the model.")
+        Color, typer.Option(help="Colour correction towards the input; auto: the model's default.")
     ] = Color.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[
         DtypeOption, typer.Option(help="Precision of the computation.")
     ] = DtypeOption.auto,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="For models that draw random numbers.")
+        int, typer.Option(min=0, max=2**63 - 1, help="Random seed, for models that use one.")
     ] = 0,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Text in place of the image's tags, for models with a text encoder."),
+        typer.Option(help="Prompt to use instead of image tags, for models with a text encoder."),
     ] = None,
     file_format: Annotated[
-        str, typer.Option("--format", help="keep, or jpg, png, tif, webp, avif, bmp.")
+        str, typer.Option("--format", help="Output format: keep, jpg, png, tif, webp, avif, bmp.")
     ] = "keep",
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF outputs.")
+        int, typer.Option(min=1, max=100, help="Quality of JPEG, WebP and AVIF outputs.")
     ] = 95,
     png_compression: Annotated[
-        int, typer.Option(min=0, max=9, help="0 is fast and large, 9 slow and small.")
+        int,
+        typer.Option(min=0, max=9, help="PNG compression; 0 is fast and large, 9 slow and small."),
     ] = 6,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     recursive: Recursive = False,
@@ -105,28 +106,28 @@ def restore(
         bool,
         typer.Option(
             "--resume",
-            help="Keep outputs that exist and are not older than their input, whatever settings "
-            "made them; do the rest.",
+            help="Keep existing outputs that are not older than their input, regardless of the "
+            "settings they were made with, and restore the rest.",
         ),
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad file.")] = False,
     log_format: Annotated[
         LogFormat,
-        typer.Option(help="json: a record a line, with timings and provenance."),
+        typer.Option(help="json: one record per line, with timings and provenance."),
     ] = LogFormat.text,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be done without doing it.")
     ] = False,
 ) -> None:
     """Restore photographs of people.
 
-    The name of each file that is written goes to stdout, all else to stderr. A bad file does not
-    stop the others. Exit code: 0 all done, 3 some, 1 none; 2 wrong usage, nothing was done;
-    4 no such weights or wrong ones; 5 out of memory and none done; 130 stopped by Ctrl-C or
-    SIGTERM, no file is half written.
+    The name of each written file goes to stdout, everything else to stderr. An unreadable file
+    does not stop the others. Exit codes: 0 all done; 3 some failed; 1 all failed; 2 usage error,
+    nothing was done; 4 missing or invalid weights; 5 out of memory and none done; 130 stopped by
+    Ctrl-C or SIGTERM. No file is left half-written.
     """
     if overwrite and resume:
-        raise typer.BadParameter("choose one of them.", param_hint="--overwrite and --resume")
+        raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
     edge = as_number_or("auto", tile, "--tile")
 
     existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
@@ -160,7 +161,7 @@ def restore(
             if stop.received is None:
                 raise
             done = BatchTally.of(records).done
-            hint = "" if overwrite else "; the same command with --resume goes on"
+            hint = "" if overwrite else "; run the same command with --resume to continue"
             reporter.say("error", f"stopped, {done} of {total} done{hint}")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
     tally = BatchTally.of(records)
@@ -175,7 +176,7 @@ def _settings(**values: Any) -> RestoreSettings:
     try:
         return RestoreSettings(**values)
     except ConfigError as error:
-        field = str(error).partition(" ")[0]  # the message begins with it
+        field = str(error).partition(" ")[0]  # the message begins with the field's name
         raise typer.BadParameter(str(error), param_hint=f"--{field}") from None
 
 
@@ -187,7 +188,7 @@ def _load(
     settings: RestoreSettings,
     progress: TileProgress,
 ) -> RestorePhoto:
-    """The model with its settings; what is wrong with them shows before the first photo."""
+    """Load the model and check the settings against it, before the first photo is read."""
     from hbr.config import ConfigError
     from hbr.devices import choose_device
     from hbr.models import WeightsError

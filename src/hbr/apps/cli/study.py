@@ -12,7 +12,7 @@ import typer
 from hbr.apps.cli.options import Recursive
 
 app = typer.Typer(
-    help="User studies: blinded, randomised and balanced, in the browser on this machine.",
+    help="Run blinded, randomised and balanced user studies in the browser.",
     no_args_is_help=True,
 )
 
@@ -26,41 +26,46 @@ def new(
     methods: Annotated[
         list[str],
         typer.Option(
-            "--method", "-m", metavar="NAME=DIR", help="A method's restored photos; repeat it."
+            "--method",
+            "-m",
+            metavar="NAME=DIR",
+            help="Folder of a method's restored photos; give it once per method.",
         ),
     ],
     kind: Annotated[
         Literal["scores", "choice"],
-        typer.Option(help="0 to 5 for each photo, or the better one of two."),
+        typer.Option(help="Rate each photo from 0 to 5, or choose the better of two."),
     ] = "scores",
     lq: Annotated[
-        Path | None, typer.Option(help="Degraded photos, to be shown beside as 'Before'.")
+        Path | None, typer.Option(help="Folder of degraded photos, shown as 'Before'.")
     ] = None,
     hq: Annotated[
-        Path | None, typer.Option(help="Undamaged photos, to be shown beside as 'Reference'.")
+        Path | None, typer.Option(help="Folder of undamaged photos, shown as 'Reference'.")
     ] = None,
     per_rater: Annotated[
-        int | None, typer.Option(min=1, help="Trials for each rater; else every one there is.")
+        int | None, typer.Option(min=1, help="Number of trials per rater. Default: all.")
     ] = None,
     repeats: Annotated[
-        int, typer.Option(min=0, help="Trials shown twice, to see how steady a rater is.")
+        int, typer.Option(min=0, help="Number of trials shown twice to measure consistency.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of every random order.")] = 0,
-    title: Annotated[str, typer.Option(help="Heading that raters see.")] = "Photo study",
-    question: Annotated[str, typer.Option(help="What they are asked; else the usual.")] = "",
+    seed: Annotated[int, typer.Option(help="Random seed of the orders.")] = 0,
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Photo study",
+    question: Annotated[
+        str, typer.Option(help="Question to the raters. Default: that of the kind.")
+    ] = "",
     strip: Annotated[
         list[str] | None,
-        typer.Option(help="Ending to take off the names, as _out; re:… is an expression."),
+        typer.Option(help="Suffix to strip from names, e.g. _out; re:… is a regular expression."),
     ] = None,
     recursive: Recursive = False,
     common: Annotated[
-        bool, typer.Option("--common", help="Take the photos that all methods have.")
+        bool, typer.Option("--common", help="Use only the photos that all methods have.")
     ] = False,
 ) -> None:
-    """Make a study of folders of restored photos, paired by stem.
+    """Create a study from folders of restored photos, paired by file stem.
 
-    The photos are copied into STUDY without metadata, under random ids; nothing that raters get
-    names a method. The last line, on stdout, is the folder.
+    The photos are copied into STUDY without metadata, under random ids, so that raters cannot see
+    the names of the methods. The last line, on stdout, is the folder.
     """
     from hbr.evaluation.pairing import StemRules
     from hbr.evaluation.study import StudyConfig, StudyPhotos, create
@@ -91,11 +96,11 @@ def new(
 def serve(
     folder: _Folder,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other devices in.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 also serves other devices.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8420,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")] = 8420,
 ) -> None:
-    """Serve a study until Ctrl-C; every confirmed answer is kept, and serving again goes on.
+    """Serve a study until Ctrl-C; answers are saved at once, and serving again continues the study.
 
     The address goes to stdout.
     """
@@ -118,16 +123,16 @@ def report(
     folder: _Folder,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")],
     bootstrap: Annotated[
-        int, typer.Option(min=1, help="Resamples behind the 95 % intervals.")
+        int, typer.Option(min=1, help="Bootstrap resamples for 95 % intervals.")
     ] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the bootstrap.")] = 0,
     exclude: Annotated[
-        list[int] | None, typer.Option(help="Number of a rater to leave out; may be repeated.")
+        list[int] | None, typer.Option(help="Number of a rater to exclude; may be repeated.")
     ] = None,
 ) -> None:
     """Report a study's results so far: HTML, Markdown, JSON, CSV and a box plot.
 
-    The files go to stdout, one a line.
+    The names of the files go to stdout, one per line.
     """
     from hbr.evaluation.study import Study, summarise, write_report
 
@@ -143,8 +148,8 @@ def _named(methods: list[str]) -> dict[str, Path]:
     for text in methods:
         name, equals, place = text.partition("=")
         if not (name.strip() and equals and place):
-            raise typer.BadParameter(f"{text!r} is not NAME=DIR.", param_hint="--method")
+            raise typer.BadParameter(f"{text!r} must be NAME=DIR.", param_hint="--method")
         if name.strip() in named:
-            raise typer.BadParameter(f"{name.strip()!r} is there twice.", param_hint="--method")
+            raise typer.BadParameter(f"{name.strip()!r} is given twice.", param_hint="--method")
         named[name.strip()] = Path(place)
     return named

@@ -19,32 +19,36 @@ from hbr.errors import ExitCode, OutOfMemoryError
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A name of hbr recipes list, or a YAML file."),
+        typer.Argument(
+            metavar="RECIPE", help="A recipe name (see hbr recipes list) or a YAML file."
+        ),
     ],
     settings: Settings = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps: where it runs.")
+        str, typer.Option(help="Device to train on: auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of checkpoints, curves and pictures; else the recipe's."),
+        typer.Option(
+            help="Folder for checkpoints, curves and images. Default: the recipe's `out`."
+        ),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what it will take (memory, hours), and end.")
+        bool, typer.Option("--plan", help="Print the estimated memory and hours, and exit.")
     ] = False,
     processes: Annotated[
-        int, typer.Option(min=1, help="With --plan: how many devices share each batch.")
+        int, typer.Option(min=1, help="With --plan: number of devices that share each batch.")
     ] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="With --plan: as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
 ) -> None:
-    """Train a model by a recipe; the same command goes on where an earlier run stopped.
+    """Train a model from a recipe; the same command resumes an interrupted run.
 
-    Progress goes to stderr; the last line, on stdout, is the model file. Several GPUs, and several
-    machines, train together under torchrun: see docs/training-cluster.md. --plan looks for no photo
-    and loads no weights; without --device it is for a CUDA device.
+    Progress goes to stderr; the last line, on stdout, is the model file. Use torchrun to train on
+    several GPUs or machines: see docs/training-cluster.md. --plan neither reads photos nor loads
+    weights, and assumes a CUDA device unless --device is given.
     """
     if not plan and (as_json or processes != 1):
-        raise typer.BadParameter("belongs to --plan", param_hint="--json, --processes")
+        raise typer.BadParameter("only valid with --plan", param_hint="--json, --processes")
 
     from hbr.training.recipe import load_recipe
 
@@ -68,17 +72,17 @@ def train(
         trainer = Trainer(config, device=chosen, report=_report)
         model = trainer.run()
     except KeyboardInterrupt:
-        launcher = "launched as before, " if world_size() > 1 else ""
+        launcher = "with the same launcher, " if world_size() > 1 else ""
         command = shlex.join(["hbr", *sys.argv[1:]])
         if rank() == 0:
-            _report(f"stopped; {launcher}the same command goes on: {command}")
+            _report(f"stopped; {launcher}the same command resumes: {command}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
-            f"out of memory on {chosen}; a larger optim.accumulate, memory.checkpointing, "
-            "memory.decode_crop or smaller batches need less: --plan says how much"
+            f"out of memory on {chosen}; increase optim.accumulate, set memory.checkpointing or "
+            "memory.decode_crop, or use smaller batches; --plan estimates the memory needed"
         ) from error
     if rank() == 0:
         typer.echo(model)

@@ -1,4 +1,4 @@
-"""`hbr train --plan`: what a training will take, in words or as JSON."""
+"""`hbr train --plan`: the estimated cost of a training, as text or JSON."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def show_plan(recipe: TrainConfig, processes: int, device: str, *, as_json: bool) -> None:
-    """Print what the recipe will take on `processes` devices of a kind ("cuda", "cpu", …)."""
+    """Print the recipe's estimated cost on `processes` devices of one type ("cuda", "cpu", …)."""
     from hbr.training.cost import plan
 
-    # what is neither, such as Apple's, computes norms as CUDA does
+    # other devices, such as mps, compute norms as CUDA does
     found = plan(recipe, processes, "cpu" if device == "cpu" else "cuda")
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(found), "peak": found.peak}, indent=1))
@@ -37,7 +37,16 @@ def _parameters(found: TrainingPlan) -> None:
 
 
 def _memory(found: TrainingPlan) -> None:
-    columns = ("steps", "crop", "batch", "at once", "weights", "AdamW, average", "passing", "peak")
+    columns = (
+        "steps",
+        "crop",
+        "batch",
+        "micro-batch",
+        "weights",
+        "AdamW, EMA",
+        "transient",
+        "peak",
+    )
     rows = [
         (
             *(f"{n:,}" for n in (phase.steps, phase.crop, phase.batch, phase.at_once)),
@@ -47,20 +56,20 @@ def _memory(found: TrainingPlan) -> None:
     ]
     print_table(columns, rows)
     typer.echo(
-        f"Each of {found.processes} process(es) needs {_gb(found.peak)}, and the libraries' own "
-        "workspaces on top. Passing: gradients and activations at their most."
+        f"Each of {found.processes} process(es) needs {_gb(found.peak)}, plus the libraries' own "
+        "workspaces. Transient: peak of gradients and activations."
     )
     if "regularizer's adapters" in found.parameters:
         more = _gb(2 * found.unet_bytes)
-        typer.echo(f"Three U-Nets in place of one with two sets of adapters: {more} more.")
+        typer.echo(f"Three U-Nets instead of one with two sets of adapters would need {more} more.")
 
 
 def _work(found: TrainingPlan, precision: str) -> None:
     from hbr.training.cost import HARDWARE, UTILISATION
 
-    typer.echo(f"Work: {found.flops / 1e15:,.1f} PFLOP, validation left out.")
+    typer.echo(f"Compute: {found.flops / 1e15:,.1f} PFLOP, without validation.")
     if not found.hours:
-        typer.echo(f"No hours are given for {precision}.")
+        typer.echo(f"No estimate of hours for {precision}.")
         return
     rows = [
         (
@@ -70,9 +79,9 @@ def _work(found: TrainingPlan, precision: str) -> None:
         )
         for name, hours in found.hours.items()
     ]
-    print_table(("hardware", "hours", "memory is enough"), rows)
+    print_table(("hardware", "hours", "fits in memory"), rows)
     typer.echo(
-        f"Hours assume {UTILISATION:.0%} of the maker's dense bf16 rate; no such device was timed."
+        f"Hours assume {UTILISATION:.0%} of the vendor's dense bf16 rate; they are not measured."
     )
 
 

@@ -1,1 +1,1 @@
-"""The web pages: words and wiring. Each is made by a function that takes what it shows."""
+"""Web pages: each application is created by a function that takes the data to serve."""

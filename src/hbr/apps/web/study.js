@@ -1,13 +1,13 @@
 "use strict";
-// One rater's way through a study. Whatever is shown comes from the server, and an answer counts
-// only when the server has confirmed it; the same answer sent twice changes nothing there.
+// The page of one rater. The server decides what is shown; an answer counts once the server has
+// confirmed it. Sending the same answer again has no effect.
 
 const $ = (id) => document.getElementById(id);
 const KEY = "hbr-study-code";
 const kind = document.body.dataset.kind;
-let code = null; // of the rater
-let place = null; // what the server said last
-let shownAt = 0; // when the images could be seen
+let code = null; // the rater's code
+let place = null; // the server's last reply
+let shownAt = 0; // when the images became visible
 let busy = true;
 
 const pause = (ms) => new Promise((go) => setTimeout(go, ms));
@@ -23,14 +23,14 @@ async function ask(path, body) {
       });
       if (reply.status >= 500) throw new Error(String(reply.status));
     } catch {
-      $("message").textContent = "No connection; not saved yet, trying again …";
+      $("message").textContent = "No connection; not saved yet, retrying …";
       await pause(1500);
       continue;
     }
-    const told = await reply.json();
-    if (!reply.ok) throw new Error(typeof told.detail === "string" ? told.detail : "refused");
+    const data = await reply.json();
+    if (!reply.ok) throw new Error(typeof data.detail === "string" ? data.detail : "refused");
     $("message").textContent = "";
-    return told;
+    return data;
   }
 }
 
@@ -57,21 +57,21 @@ function pane(image, caption, className) {
   return figure;
 }
 
-async function show(told) {
-  place = told;
+async function show(reply) {
+  place = reply;
   $("bar").hidden = false;
-  $("bar").max = told.total;
-  $("bar").value = told.answered;
-  $("count").textContent = `${told.answered} of ${told.total}`;
+  $("bar").max = reply.total;
+  $("bar").value = reply.answered;
+  $("count").textContent = `${reply.answered} of ${reply.total}`;
   $("mycode").textContent = code;
   $("who").hidden = false;
-  if (!told.trial) {
+  if (!reply.trial) {
     only("end");
     busy = false;
     return;
   }
   only("trial");
-  const { trial } = told;
+  const { trial } = reply;
   const { lq, hq } = trial.references;
   const words = kind === "choice" ? ["Left", "Right"] : [lq || hq ? "This one" : ""];
   const panes = trial.images.map((id, i) => pane(id, words[i], "rated"));
@@ -93,14 +93,14 @@ async function show(told) {
   try {
     await Promise.all([...$("panes").querySelectorAll("img")].map((img) => img.decode()));
   } catch {
-    $("message").textContent = "A photo did not load; trying again …";
+    $("message").textContent = "A photo did not load; retrying …";
     await pause(1500);
     await go("/api/place", { code, position: trial.position });
     return;
   }
   $("panes").classList.remove("loading");
   shownAt = performance.now();
-  await pause(200); // the second half of a double click is meant for the trial before
+  await pause(200); // ignore the second half of a double click on the previous trial
   for (const button of $("answers").children) button.disabled = false;
   busy = false;
   for (const id of trial.ahead) new Image().src = `/images/${id}.png`;
@@ -142,7 +142,7 @@ function newCode() {
   return [...drawn].map((n) => letters[n % 32]).join("").replace(/(.{4})(?=.)/g, "$1-");
 }
 
-// Closer looks: every photo on the page goes to the same spot, so that they can be compared.
+// Zoom: all photos on the page show the same spot, so that they can be compared.
 function zoom(event, toggle) {
   const frame = event.target.closest(".frame");
   if (!frame) return;
@@ -167,7 +167,7 @@ $("answers").addEventListener("click", (event) => {
 $("back").addEventListener("click", back);
 $("again").addEventListener("click", back);
 $("other").addEventListener("click", () => {
-  try { localStorage.removeItem(KEY); } catch { /* nothing was kept */ }
+  try { localStorage.removeItem(KEY); } catch { /* nothing was stored */ }
   location.reload();
 });
 $("begin").addEventListener("click", () => { if (!code) enter(newCode()); });

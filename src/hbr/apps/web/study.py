@@ -1,4 +1,4 @@
-"""The web page of a user study: what raters see and what they send; it knows no method's name."""
+"""The web application of a user study; raters never receive the names of the methods."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Answer(BaseModel):
 
 
 def create_app(study: Study) -> FastAPI:
-    """The application that serves this study."""
+    """Create the application that serves a study."""
     app = FastAPI(title=study.config.title, docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -63,7 +63,7 @@ def create_app(study: Study) -> FastAPI:
 
 
 def _add_pages(app: FastAPI, study: Study) -> None:
-    """The page, its style and script, and the images."""
+    """Add the routes of the page, its style sheet and script, and the images."""
     page = environment(__package__).get_template("study.html").render(config=study.config)
     style = text("hbr", "style.css") + text(__package__, "study.css")
     script = text(__package__, "study.js")
@@ -85,14 +85,14 @@ def _add_pages(app: FastAPI, study: Study) -> None:
         path = study.image_path(image)
         if path is None:
             return JSONResponse({"detail": "no such image"}, status_code=404)
-        # raters go back and forth, and the next trial's images are asked for early
+        # cached: raters go back and forth, and the next trial's images are preloaded
         return FileResponse(
             path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"}
         )
 
 
 def _add_answers(app: FastAPI, study: Study) -> None:
-    """What raters send: who they are, where they are, and their answers."""
+    """Add the routes for joining, moving between trials and answering."""
 
     @app.post("/api/join")
     def join(body: _Join) -> Any:
@@ -114,20 +114,22 @@ def _place(study: Study, code: str, position: int | None = None) -> dict[str, An
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that waits there; port 0 takes a free one.
+    """Return a listening socket; port 0 selects a free port.
 
     Raises:
-        StudyError: the address cannot be had.
+        StudyError: the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise StudyError(f"{host}:{port} cannot be had ({reason}); choose another --port") from None
+        raise StudyError(
+            f"cannot listen on {host}:{port} ({reason}); choose another --port"
+        ) from None
 
 
 def serve(study: Study, sock: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM; every answer that was confirmed is on the disk."""
+    """Serve until Ctrl-C or SIGTERM; every confirmed answer has been saved to disk."""
     config = uvicorn.Config(create_app(study), log_level="warning", timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[sock])
