@@ -313,7 +313,7 @@ class TestBatch:
         make("out/a.png")
         (record,) = run_batch(plan, load, Files())
         assert record.error is not None
-        assert record.error.startswith("out/a.png: has come to exist")
+        assert record.error.startswith("out/a.png: was created since the start")
         assert np.array_equal(read_photo("out/a.png").pixels, PIXELS)
 
     def test_two_names_that_turn_out_to_be_one_file(self) -> None:
