@@ -224,7 +224,7 @@ def test_train_ends_with_the_model_file(run_hbr: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     again = run_hbr("train", recipe, "--device", "cpu", "--out", tmp_path / "elsewhere")
     assert (again.returncode, again.stdout) == (0, done.stdout)
-    assert "going on at step 2 of 2" in again.stderr
+    assert "resuming at step 2 of 2" in again.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 1])

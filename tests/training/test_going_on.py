@@ -86,7 +86,7 @@ def test_a_state_from_before_a_field_was_known_goes_on():
         del before["optim"][name]
     del before["memory"], before["data"]["mirror"]
     check_unchanged(before, now, FILE)
-    with pytest.raises(ConfigError, match="this version of hbr does not know: flavour"):
+    with pytest.raises(ConfigError, match="an incompatible version of hbr: flavour"):
         check_unchanged({**before, "flavour": 1}, now, FILE)
 
 
@@ -120,7 +120,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path):
     tensors = read_checkpoint(trainer.run()).tensors
     assert all(t.isfinite().all() for t in tensors.values())
     assert (trainer.state.left_out, trainer.state.left_out_in_a_row) == (3, 0)
-    assert any("step 5: the loss" in line and "(2 in a row, 2 in all)" in line for line in said)
+    assert any("step 5: the loss" in line and "(2 in a row, 2 in total)" in line for line in said)
     rows = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
     assert next(row for row in rows if "loss/l1" in row)["left_out"] == 3
     again = Trainer(config, report=said.append)

@@ -103,7 +103,7 @@ def test_a_million_photos_take_little_memory_in_each_process():
         ({}, "sources\\[0\\].photos is None; it must be given, or else `manifest` or `tars`"),
         (
             {"photos": "a", "tars": "b"},
-            "sources\\[0\\].tars is 'b'; it must be left out beside `photos`",
+            "sources\\[0\\].tars is 'b'; it must be left out if `photos` is given",
         ),
         ({"tars": "b", "exclude": ["c"]}, "sources\\[0\\].exclude .* left out without `photos`"),
         ({"manifest": "m", "boxes": "c"}, "sources\\[0\\].boxes .* left out without `photos`"),
@@ -140,7 +140,7 @@ def test_tars_that_cannot_be_read_are_named(tmp_path, people):
     with tarfile.open(tmp_path / "empty.tar", "w"):
         pass
     for name, message in (
-        ("cut.tar", "cut.tar is cut or no tar"),
+        ("cut.tar", "cut.tar is truncated or not a tar"),
         ("packed.tar.gz", "is compressed"),
         ("empty.tar", "no photo"),
         ("none-*.tar", r"there is no file .*none-\*\.tar"),
@@ -191,8 +191,8 @@ def test_three_broken_photos_of_a_thousand_are_skipped_and_reported(tmp_path, th
     values = training(tmp_path / "whole", thousand)
     lines: list[str] = []
     Trainer(from_dict(TrainConfig, values), report=lines.append).run()
-    told = [line for line in lines if line.startswith("left out: ")]
-    assert [Path(line.removeprefix("left out: ").split(":")[0]).name for line in told] == [
+    told = [line for line in lines if line.startswith("skipped: ")]
+    assert [Path(line.removeprefix("skipped: ").split(":")[0]).name for line in told] == [
         "0825.png",
         "0550.png",
     ]
@@ -206,7 +206,7 @@ def test_three_broken_photos_of_a_thousand_are_skipped_and_reported(tmp_path, th
     Trainer(config, report=again.append).run()
     assert skipped(tmp_path / "parts") == [1, 2]
     assert again[-1] == lines[-1]
-    assert sum(line.startswith("left out: ") for line in again) == 1
+    assert sum(line.startswith("skipped: ") for line in again) == 1
 
 
 def test_a_small_source_may_have_more_broken_photos_than_its_own_part(tmp_path, thousand):
@@ -229,7 +229,7 @@ def test_too_many_broken_photos_stop_the_training_with_one_line(tmp_path, worker
         (photos / f"{i}.png").write_bytes(
             b"no photo" if i % 3 else (DATA / "blue.png").read_bytes()
         )
-    message = r"of 9 photos could not be read, and data.errors lets 1 pass; the last: .*photograph"
+    message = r"of 9 photos could not be read, and data.errors allows 1; the last: .*photograph"
     with pytest.raises(ConfigError, match=message) as caught:
         train(training(tmp_path / "out", photos, workers=workers))
     assert "\n" not in str(caught.value)
@@ -295,7 +295,9 @@ def test_motion_blur_falls_on_the_people_of_the_photos(tmp_path, caplog):
     assert torch.equal(turned.batch(0).lq, made_up[0].lq)
     assert torch.equal(turned.batch(1).lq, made_up[1].lq)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.endswith("take the photo that was annotated; its motion blur is in random places")
+    assert line.endswith(
+        "take the photo that was annotated; motion blur is applied in random places"
+    )
     # what no recipe asks for is not held in memory
     values["data"]["degradations"] = {"real-esrgan": 1.0, "motion-blur": 0.0}
     assert TrainingPairs(from_dict(TrainConfig, values), 0).sources[0].people is None

@@ -144,7 +144,7 @@ def test_what_is_killed_goes_on_as_if_it_had_not_been(tmp_path, count):
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert (whole / "curves.jsonl").read_text() == (killed / "curves.jsonl").read_text()
     said = Path(f"{killed}.0").read_text()
-    assert said.count("going on at step") == 3
+    assert said.count("resuming at step") == 3
     assert said.count("the same command resumes") == 1
     assert "Traceback" not in said
 
@@ -203,7 +203,7 @@ def test_a_launcher_that_cannot_be_is_refused(tmp_path, monkeypatch, environment
 def test_a_device_with_a_number_is_for_one_process(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(ConfigError, match="each with a device of its own; give cuda"):
+    with pytest.raises(ConfigError, match="each with its own device; give cuda"):
         Trainer(from_dict(TrainConfig, settings(tmp_path)), device="cuda:1")
 
 

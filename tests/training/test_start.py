@@ -252,13 +252,15 @@ def test_another_image_encoder_is_named(base, ram, tmp_path):
     other = {**HFIE, "encoder": {**toy_tagger.ENCODER, "num_heads": [2, 2, 2, 4]}}
     with pytest.raises(ConfigError, match=r"prompt.encoder.num_heads is \[2, 2, 4, 4\] there"):
         started(config_of(tmp_path, other, init))
-    with pytest.raises(ConfigError, match="the prompt of a text sees no image"):
+    with pytest.raises(ConfigError, match="a text prompt does not use an image"):
         started(config_of(tmp_path, TEXT, init))
     tagger = {**toy_tagger.TAGGER, "n_tags": 6}
     with pytest.raises(ConfigError, match=r"prompt.tagger.n_tags is 5 there, 6 in `model`"):
         started(config_of(tmp_path, {**DAPE, "tagger": tagger}, init))
     text = {**toy_tagger.TEXT, "layers": 3}
-    with pytest.raises(ConfigError, match=r"another text encoder: prompt.text.layers is 2 there"):
+    with pytest.raises(
+        ConfigError, match=r"a different text encoder: prompt.text.layers is 2 there"
+    ):
         started(config_of(tmp_path, {**DAPE, "text": text}, init))
 
 

@@ -141,7 +141,7 @@ def test_weights_to_start_from(tmp_path):
         tensors["unet.conv_in.weight"], read_checkpoint(first).tensors["unet.conv_in.weight"]
     )
     other = {**MODEL, "timestep": 99}
-    with pytest.raises(ConfigError, match="another configuration"):
+    with pytest.raises(ConfigError, match="has a different configuration"):
         train(settings(tmp_path / "third", init=str(first), model=other))
 
 
@@ -204,7 +204,7 @@ def test_a_start_at_the_identity_gives_the_input_back():
         ({"seed": -1}, "seed is -1"),
         ({"freeze": ["autoencoder", "vae"]}, "no part 'vae'"),
         ({"loss": {"l1": 0.0}}, "weights, not all 0"),
-        ({"data": {"sources": [{"photos": "nowhere"}], "workers": 0}}, "nowhere is no folder"),
+        ({"data": {"sources": [{"photos": "nowhere"}], "workers": 0}}, "nowhere is not a folder"),
         ({"data": {"sources": [], "workers": 0}}, "one source"),
     ],
 )

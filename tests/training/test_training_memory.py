@@ -144,7 +144,7 @@ def test_a_training_that_decodes_squares_learns_from_them(tmp_path: Path) -> Non
         ({"memory": {"decode_crop": 0}}, "1 or more"),
         (
             {"memory": {"decode_crop": 32}, "objective": {"kind": "diffusion"}},
-            "a diffusion prior decodes nothing",
+            "the diffusion objective does not decode",
         ),
         ({"loss": {"lpips": -1.0}}, "weights, not all 0"),
         ({"loss": {"lpips": 1.0, "net": "alex"}}, "loss.net is not known"),

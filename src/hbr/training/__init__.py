@@ -1,4 +1,4 @@
-"""Photos × degradations × a model → a checkpoint."""
+"""Training: photos, degradations and a model configuration → a checkpoint."""
 
 from hbr.training.config import TrainConfig
 from hbr.training.loop import Trainer

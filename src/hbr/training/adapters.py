@@ -1,7 +1,7 @@
-"""The adapters of a fine-tuning: the generator's, and the regularizer's on the same U-Net.
+"""The LoRA adapters of a fine-tuning: the generator's, and the regularizer's on the same U-Net.
 
-One frozen U-Net is three networks: with the generator's adapters it restores, with the
-regularizer's it follows what is restored, with none it is the prior.
+One frozen U-Net serves as three networks: with the generator's adapters it is the generator, with
+the regularizer's the regularizer, and without adapters the prior.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _DISCRIMINATOR = "discriminator"
 
 
 def generator_adapters(unet: nn.Module) -> tuple[str, ...]:
-    """Names of the adapters that restore."""
+    """Return the names of the generator's adapters."""
     return tuple(lora.unet_targets(unet))
 
 
 def regularizer_adapters(unet: nn.Module) -> tuple[str, ...]:
-    """Names of the adapters that follow."""
+    """Return the names of the regularizer's adapters."""
     return tuple(_of_regularizer(name) for name in generator_adapters(unet))
 
 
 def add_adapters(model: nn.Module, config: TrainConfig) -> None:
-    """Add the networks that the objective trains beside the model: adapters, a discriminator.
+    """Add the modules that the objective trains in addition to the model.
 
-    Under adapters encoder, decoder and U-Net are frozen.
+    These are adapters, with which encoder, decoder and U-Net are frozen, or a discriminator.
     """
     objective = config.objective
     if isinstance(objective, RestorationConfig) and objective.discriminator is not None:
@@ -45,8 +45,8 @@ def add_adapters(model: nn.Module, config: TrainConfig) -> None:
     lora.inject(autoencoder, lora.autoencoder_targets(autoencoder), objective.lora)
     lora.inject(unet, targets, objective.lora)
     if objective.vsd is not None:
-        following = {_of_regularizer(name): layers for name, layers in targets.items()}
-        lora.inject(unet, following, objective.vsd.lora)
+        regularizer = {_of_regularizer(name): layers for name, layers in targets.items()}
+        lora.inject(unet, regularizer, objective.vsd.lora)
     lora.activate(unet, tuple(targets))
 
 
@@ -61,19 +61,19 @@ def is_of_discriminator(parameter: str) -> bool:
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the model that restores: the generator's adapters merged, no other ones."""
+    """Return the model's weights with the generator's adapters merged and all others removed."""
     names = {name: None for layer in lora.lora_layers(model).values() for name in layer.lora_A}
     merged = lora.merged_state(model, [name for name in names if _REGULARIZER not in name])
     return {name: tensor for name, tensor in merged.items() if not is_of_discriminator(name)}
 
 
 def write_generator(path: Path, model: nn.Module, config: TrainConfig, card: Card) -> None:
-    """Write the generator's adapters as a LoRA file; none if the training has no adapters.
+    """Write the generator's adapters as a LoRA file; do nothing if the training has no adapters.
 
     Args:
-        path: ends in `.safetensors`.
-        model: with the weights that are to be written.
-        config: of the training; rank, α and base go into the file's metadata.
+        path: the file, with the extension `.safetensors`.
+        model: holds the weights to write.
+        config: the training; rank, α and base are written to the file's metadata.
         card: further metadata.
     """
     objective = config.objective
@@ -89,7 +89,7 @@ def write_generator(path: Path, model: nn.Module, config: TrainConfig, card: Car
 
 
 def _base(config: TrainConfig) -> str:
-    """What the training began with, without the folders of this machine."""
+    """Return what the training started from, without absolute paths."""
     base = config.init.base if isinstance(config.init, InitConfig) else config.init
     if base is None:
         return f"none: {config.start} weights"

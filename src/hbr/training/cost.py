@@ -1,7 +1,7 @@
-"""What a training will take, from its configuration alone: parameters, memory, work, hours.
+"""Estimate the cost of a training from its configuration: parameters, memory, FLOPs, hours.
 
-Memory and work come from a step without numbers (`hbr.training.simulation`); what is kept between
-steps is counted from the parameters. No photo and no weights are looked for.
+Memory and FLOPs come from a step with fake tensors (`hbr.training.simulation`); the memory held
+between steps is computed from the parameters. Neither photos nor weights are needed.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from hbr.training.objectives import build_objective
 from hbr.training.simulation import Device, simulate
 from hbr.training.start import prepare
 
-# AdamW's two moments and the average of the weights, each in float32 as the weights are
+# AdamW's two moments and the average of the weights, in float32 like the weights
 _KEPT = 3
 _FLOAT32 = 4
 
 UTILISATION = 0.35
-"""Share of a device's dense bf16 rate that a training reaches: an assumption, not measured."""
+"""Assumed fraction of a device's dense bf16 rate that a training reaches; not measured."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device as its maker describes it.
+    """A device, by its vendor's specification.
 
     Attributes:
-        tflops: dense bf16 multiplications and additions a second, in 10^12.
+        tflops: dense bf16 rate in 10^12 FLOP/s.
         memory: in 10^9 bytes.
     """
 
@@ -47,7 +47,7 @@ HARDWARE = {
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of parameters of a part of the model."""
+    """Parameter counts of a part of the model."""
 
     trained: int = 0
     frozen: int = 0
@@ -55,16 +55,16 @@ class Parameters:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseCost:
-    """What a step of one phase takes; bytes are those of one process.
+    """The cost of a step of one phase; sizes are in bytes per process.
 
     Attributes:
-        steps, crop, batch: of the phase.
-        at_once: crops that pass at once in a process.
-        weights: the model's and those of the losses' networks.
+        steps, crop, batch: those of the phase.
+        at_once: micro-batch size: crops per forward pass in a process.
+        weights: weights of the model and of the losses' networks.
         kept: AdamW's moments and the average of the weights.
-        passing: gradients and activations where, together, they are most.
-        peak: all of these. The libraries' own workspaces come on top.
-        flops: multiplications and additions of a step, over all processes.
+        passing: peak of gradients and activations together.
+        peak: the sum of these, without the libraries' own workspaces.
+        flops: FLOPs of a step, over all processes.
     """
 
     steps: int
@@ -80,16 +80,16 @@ class PhaseCost:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """What a training will take.
+    """The estimated cost of a training.
 
     Attributes:
-        parameters: by part of the model; adapters by whose they are.
-        phases: in order.
-        processes: that share each batch.
-        unet_bytes: one copy of the U-Net's own weights. Variational score distillation with a
-            U-Net each for generator, prior and regularizer would need two copies more.
-        flops: of the whole training, validation left out.
-        hours: by hardware, at `UTILISATION`; none unless the precision is bfloat16.
+        parameters: counts by part of the model; the generator's and regularizer's adapters apart.
+        phases: costs of the phases, in order.
+        processes: number of processes that share each batch.
+        unet_bytes: size of the U-Net's own weights. Variational score distillation with separate
+            U-Nets for generator, prior and regularizer would need two more copies.
+        flops: FLOPs of the whole training, without validation.
+        hours: by hardware, at `UTILISATION`; empty unless the precision is bfloat16.
     """
 
     parameters: dict[str, Parameters]
@@ -101,20 +101,21 @@ class TrainingPlan:
 
     @property
     def peak(self) -> int:
-        """Bytes that a process needs at most."""
+        """Peak memory of a process, in bytes."""
         return max(phase.peak for phase in self.phases)
 
 
 def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> TrainingPlan:
-    """Plan a training.
+    """Estimate the cost of a training.
 
     Args:
         config: the training.
-        processes: that share each batch, one a device.
-        device: of which kind; norms take more memory on CUDA under autocast.
+        processes: number of processes that share each batch, one per device.
+        device: type of the devices; norms need more memory on CUDA under autocast.
 
     Raises:
-        ConfigError: a batch cannot be shared out to so many, or `freeze` names no part.
+        ConfigError: a batch cannot be divided among the processes, or `freeze` names an unknown
+            part.
     """
     parameters = count_parameters(config)
     kept = _KEPT * _FLOAT32 * sum(part.trained for part in parameters.values())
@@ -138,7 +139,7 @@ def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Tr
 
 
 def count_parameters(config: TrainConfig) -> dict[str, Parameters]:
-    """Trained and frozen parameters by part of the model, adapters apart."""
+    """Count trained and frozen parameters by part of the model, adapters separately."""
     model = empty(config.model)
     prepare(model, config, build_objective(config).parts)
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -160,8 +161,8 @@ def _phase(config: TrainConfig, i: int, processes: int, device: Device, kept: in
         )
     found = simulate(config, phase, at_once, device)
     gradients = kept // _KEPT
-    passing = found.passing + (gradients if parts > 1 else 0)  # those of the parts before
-    # AdamW makes one tensor more of each weight's size while it updates
+    passing = found.passing + (gradients if parts > 1 else 0)  # accumulated gradients
+    # during the update AdamW allocates one more tensor of each weight's size
     passing = max(passing, 2 * gradients)
     return PhaseCost(
         steps=phase.steps,

@@ -1,6 +1,6 @@
-"""Crops of photos, as their generator draws them; photos that cannot be read are passed over.
+"""Random crops of photos; unreadable photos are skipped.
 
-Shapes: h w a photo, s edge of the crop.
+Shapes: h w size of a photo, s size of the crop.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ PersonBox = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A square of a photo.
+    """A square crop of a photo.
 
     Attributes:
         pixels: uint8 [3, s, s].
-        photo: the number of the photo.
-        size: (h, w) of the photo when it was cut out.
-        corner: (y, x) of the square in it.
-        mirrored: left to right, after it was cut out.
+        photo: index of the photo.
+        size: (h, w) of the photo, after resizing.
+        corner: (y, x) of the top left corner of the crop.
+        mirrored: whether the crop was flipped horizontally.
     """
 
     pixels: Tensor
@@ -54,22 +54,22 @@ class Crop:
 
 
 class CropSource:
-    """The crops of some photos.
+    """Draws crops from the photos of a source.
 
     Attributes:
-        photos: those that crops are drawn from.
-        boxes: the person boxes of each photo; None if crops fall anywhere.
-        people: the people of each photo; None if they are not known, or not asked for.
-        warning: one line about annotations that were skipped.
-        allowed: how many photos may be unreadable one after the other.
+        photos: the photos to draw crops from.
+        boxes: the person boxes of each photo; None if crops may be anywhere.
+        people: the people of each photo; None if unknown or not requested.
+        warning: one line about skipped annotations, or None.
+        allowed: maximum number of consecutive unreadable photos.
     """
 
     def __init__(self, config: PhotoSourceConfig, *, with_people: bool = False) -> None:
-        """Look for the photos.
+        """Open the photos.
 
         Args:
-            config: where they are.
-            with_people: also hold their people, for `regions`.
+            config: the source.
+            with_people: whether to load their people, for `regions`.
         """
         self.people: list[tuple[Person, ...]] | CuratedPeople | None = None
         self.boxes: list[list[PersonBox]] | None = None
@@ -96,22 +96,22 @@ class CropSource:
         mirror: bool = True,
         skipped: dict[str, str] | None = None,
     ) -> Crop:
-        """A random square of a random photo.
+        """Return a random crop of a random photo.
 
         Args:
-            size: its edge in pixels.
-            shrink: factor by which the photo is made smaller first, if it is large enough.
-            generator: what is drawn from.
-            mirror: every other one is mirrored.
-            skipped: photos that cannot be read are added to it.
+            size: size of the crop in pixels.
+            shrink: factor to downscale the photo by first, if it is large enough.
+            generator: source of randomness.
+            mirror: whether to flip the crop horizontally with probability 0.5.
+            skipped: unreadable photos are added to it, name → reason.
 
         Raises:
-            ConfigError: one photo after the other cannot be read, more than are allowed.
+            ConfigError: more consecutive photos than allowed are unreadable.
         """
         drawn = random_integer(len(self.photos), generator)
         index, pixels = self._read(drawn, {} if skipped is None else skipped)
         h, w = pixels.shape[:2]
-        # never below the crop, and never enlarged unless the photo is smaller than it
+        # the photo is never smaller than the crop, and only enlarged if it was smaller
         factor = max(shrink, size / min(h, w))
         if factor != 1:
             target = (max(round(w * factor), size), max(round(h * factor), size))
@@ -133,7 +133,7 @@ class CropSource:
         )
 
     def regions(self, crop: Crop) -> Regions | None:
-        """Where the people of a crop are; None if that is not known."""
+        """Return the regions of the people in a crop, or None if they are unknown."""
         people = None if self.people is None else self.people[crop.photo]
         if not people:
             return None
@@ -143,14 +143,14 @@ class CropSource:
             if crop.photo not in self._unfit:
                 self._unfit.add(crop.photo)
                 name = self.photos.name(crop.photo)
-                log.warning("%s: %s; its motion blur is in random places", name, error)
+                log.warning("%s: %s; motion blur is applied in random places", name, error)
             return None
         return found.mirrored() if crop.mirrored else found
 
     def skip(self, generator: Generator, *, mirror: bool = True) -> None:
-        """Draw as many numbers as `crop` does, without reading the photo.
+        """Draw as many random numbers as `crop` does, without reading the photo.
 
-        How many that is depends on nothing that is in it, nor on what is drawn.
+        That number depends neither on the photo nor on the values drawn.
         """
         random_integer(len(self.photos), generator)
         if self.boxes is None:
@@ -161,7 +161,7 @@ class CropSource:
             random_integer(2, generator)
 
     def _read(self, index: int, skipped: dict[str, str]) -> tuple[int, np.ndarray]:
-        """Photo `index`, or the next one that can be read: the same at every try."""
+        """Read photo `index`, or deterministically the next readable one."""
         n = len(self.photos)
         for i in range(min(self.allowed + 1, n)):
             at = (index + i) % n
@@ -179,10 +179,10 @@ class CropSource:
             return random_integer(free[0], generator), random_integer(free[1], generator)
         boxes = self.boxes[index]
         x, y, w, h = (v * factor for v in boxes[random_integer(len(boxes), generator)])
-        # a point of the box becomes the middle of the crop
-        middle = (y + h * random_unit(generator), x + w * random_unit(generator))
+        # the crop is centred on a random point of the box
+        centre = (y + h * random_unit(generator), x + w * random_unit(generator))
         row, column = (
-            int(min(max(m - size / 2, 0), f - 1)) for m, f in zip(middle, free, strict=True)
+            int(min(max(c - size / 2, 0), f - 1)) for c, f in zip(centre, free, strict=True)
         )
         return row, column
 
@@ -190,7 +190,7 @@ class CropSource:
 def _with_people(
     config: PhotoSourceConfig, annotated: AnnotatedPeople
 ) -> tuple[Photos, list[tuple[Person, ...]]]:
-    """The photos of a folder that show annotated people, and these."""
+    """Return the photos of a folder with annotated people, and the people of each."""
     assert config.photos is not None  # as PhotoSourceConfig checks
     files, people = [], []
     for file in photo_files(config.photos):
@@ -213,24 +213,24 @@ def _without_excluded(config: PhotoSourceConfig) -> Photos:
 
 
 def allowed_errors(photos: int, errors: float) -> int:
-    """How many of so many photos may be unreadable: a part of them, but always one."""
+    """Return how many photos may be unreadable: the fraction `errors`, but at least one."""
     return max(1, int(photos * errors))
 
 
 def _too_many(skipped: dict[str, str], allowed: int, photos: int) -> ConfigError:
     return ConfigError(
-        f"{len(skipped)} of {photos} photos could not be read, and data.errors lets {allowed} "
-        f"pass; the last: {list(skipped.values())[-1]}"
+        f"{len(skipped)} of {photos} photos could not be read, and data.errors allows {allowed}; "
+        f"the last: {list(skipped.values())[-1]}"
     )
 
 
 class Skipped:
-    """The photos that a training could not read so far.
+    """The unreadable photos that a training has skipped so far.
 
     Args:
-        photos: how many there are in all.
-        errors: the part of them that may be unreadable.
-        lines: those of before, with why; new ones are added to it.
+        photos: total number of photos.
+        errors: fraction of them that may be unreadable.
+        lines: photos skipped before, name → reason; new ones are added to it.
     """
 
     def __init__(self, photos: int, errors: float, lines: dict[str, str]) -> None:
@@ -239,23 +239,23 @@ class Skipped:
         self.lines = lines
 
     def add(self, skipped: dict[str, str]) -> list[str]:
-        """Count those of a batch, name → why; gives a line for each that is new.
+        """Add those of a batch, name → reason; return a message for each new one.
 
         Raises:
-            ConfigError: there are more now than may be.
+            ConfigError: more photos than allowed are unreadable.
         """
         new = {name: why for name, why in skipped.items() if name not in self.lines}
         self.lines.update(new)
         if len(self.lines) > self.allowed:
             raise _too_many(self.lines, self.allowed, self.photos)
-        return [f"left out: {why}; the next photo takes its place" for why in new.values()]
+        return [f"skipped: {why}; the next photo is used instead" for why in new.values()]
 
 
 def random_integer(below: int, generator: Generator) -> int:
-    """One of 0 … `below` - 1, all equally likely."""
+    """Return a uniform random integer in [0, `below`)."""
     return int(torch.randint(below, (), generator=generator))
 
 
 def random_unit(generator: Generator) -> float:
-    """A number in [0, 1)."""
+    """Return a uniform random number in [0, 1)."""
     return float(torch.rand((), generator=generator))

@@ -1,4 +1,4 @@
-"""The curves of a training, in a file that outlives a kill."""
+"""The training curves, in a file that survives a kill."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hbr.ledger import Ledger, read_rows, write_rows
 
 
 class Curves:
-    """Numbers by step: a line of JSON each, and TensorBoard where it is installed."""
+    """Values by step, as JSON lines and, if TensorBoard is installed, as its event files."""
 
     def __init__(self, out: Path, step: int) -> None:
         file = out / "curves.jsonl"
-        # what was written after the state that the training resumes from will be written again
+        # rows after the saved state will be written again
         write_rows(file, [row for row in read_rows(file) if row.get("step", math.inf) <= step])
         self._ledger = Ledger(file)
         self._board: Any = None
@@ -26,10 +26,10 @@ class Curves:
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Write the numbers of a step.
+        """Write the values of a step.
 
         Raises:
-            OSError: the file cannot be written, as on a full disk; it is named.
+            OSError: the file cannot be written, e.g. because the disk is full.
         """
         self._ledger.append({"step": step, **values})
         if self._board is not None:
@@ -37,7 +37,7 @@ class Curves:
                 self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> Curves:
-        """Itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,7 @@
-"""Pairs for training and validation; each is a pure function of the seed and its number.
+"""Pairs for training and validation; each is a pure function of the seed and its index.
 
-Nothing is remembered from one batch to the next, so a resumed training sees what an undisturbed
-one would. Shapes: b batch, s edge of the crop.
+There is no state between batches, so a resumed training sees the same data as an uninterrupted
+one. Shapes: b batch, s size of the crop.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from hbr.training.photos import (
 
 @dataclass(frozen=True)
 class Pair:
-    """A batch.
+    """A batch of pairs.
 
     Attributes:
         hq, lq: float32 [b, 3, s, s] in [0, 1].
-        skipped: photos that could not be read, and one line of why; others took their places.
-        conditions: what guides the model besides LQ.
+        skipped: unreadable photos that were replaced by others, name → reason on one line.
+        conditions: further inputs of the model besides LQ.
     """
 
     hq: Tensor
@@ -45,23 +45,24 @@ class Pair:
     conditions: Conditions = field(default_factory=Conditions)
 
     def part(self, at: slice) -> Pair:
-        """A part of the batch."""
+        """Return a part of the batch."""
         return Pair(self.hq[at], self.lq[at], self.skipped, self.conditions.part(at))
 
     def to(self, device: torch.device) -> Pair:
-        """The batch on a device, images with the channels last."""
+        """Return the batch on a device, with images in channels-last layout."""
         layout = torch.channels_last
         hq, lq = (x.to(device).contiguous(memory_format=layout) for x in (self.hq, self.lq))
         return Pair(hq, lq, self.skipped, self.conditions.to(device))
 
 
 class TrainingPairs(IterableDataset[Pair | ConfigError]):
-    """The batches of a training from `start` on, in order.
+    """The batches of a training from step `start` on, in order.
 
     Args:
         config: the training.
         start: the first step, from 0.
-        index, count: of each batch, only the share of this one of so many processes.
+        index, count: rank of this process and number of processes; each batch is restricted to
+            the share of this process.
     """
 
     def __init__(self, config: TrainConfig, start: int, index: int = 0, count: int = 1) -> None:
@@ -78,13 +79,13 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
 
     @property
     def photos(self) -> int:
-        """How many photos there are to draw from."""
+        """Number of photos to draw from."""
         return sum(len(source.photos) for source in self.sources)
 
     def __iter__(self) -> Iterator[Pair | ConfigError]:
-        """Batches; with several workers each makes every so-manieth one.
+        """Yield batches; of n workers, each makes every n-th one.
 
-        An error comes as the last thing: torch would make a traceback of what a worker raises.
+        An error is yielded as the last item: torch would wrap a raised one in a traceback.
         """
         info = torch.utils.data.get_worker_info()
         first, every = (info.id, info.num_workers) if info else (0, 1)
@@ -96,7 +97,7 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
                 return
 
     def batch(self, step: int) -> Pair:
-        """The pair of this step (from 0): the crops of the share, as they are in the whole."""
+        """Return this process's share of the batch of a step (from 0)."""
         phase = self.config.phase_at(step)
         share = share_of(phase.batch, self.index, self.count)
         data = self.config.data
@@ -135,7 +136,7 @@ def _corner_in_margin(data: DataConfig, generator: Generator) -> tuple[int, int]
 
 
 def _squares(images: Tensor, corners: list[tuple[int, int]], size: int) -> Tensor:
-    """The square at (y, x) of each image: [b, 3, h, w] → [b, 3, s, s]."""
+    """Crop the square at (y, x) of each image: [b, 3, h, w] → [b, 3, s, s]."""
     squares = [
         image[:, y : y + size, x : x + size] for image, (y, x) in zip(images, corners, strict=True)
     ]
@@ -143,16 +144,16 @@ def _squares(images: Tensor, corners: list[tuple[int, int]], size: int) -> Tenso
 
 
 def share_of(batch: int, index: int, count: int) -> range:
-    """The crops of a batch that belong to one of `count` processes, which divides it."""
+    """Return the crops of process `index` of `count`; `batch` is a multiple of `count`."""
     size = batch // count
     return range(index * size, (index + 1) * size)
 
 
 def prepared(pairs: TrainingPairs) -> Iterator[Pair]:
-    """The batches of a training, prepared in other processes.
+    """Yield the batches of a training, prepared by worker processes.
 
     Raises:
-        ConfigError: too many photos cannot be read.
+        ConfigError: too many photos are unreadable.
     """
     workers = pairs.config.data.workers
     loader = DataLoader(
@@ -161,11 +162,11 @@ def prepared(pairs: TrainingPairs) -> Iterator[Pair]:
         num_workers=workers,
         prefetch_factor=2 if workers else None,
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_leave_signals_to_the_trainer,
-        # its own, so that starting anew draws nothing from the generator of the training
+        worker_init_fn=_ignore_stop_signals,
+        # its own generator, so that creating the loader does not advance torch's global one
         generator=Generator(),
     )
-    with block_sigint():  # from their first moment on
+    with block_sigint():  # the workers inherit the mask
         batches = iter(loader)
     for pair in batches:
         if isinstance(pair, ConfigError):
@@ -173,22 +174,22 @@ def prepared(pairs: TrainingPairs) -> Iterator[Pair]:
         yield pair
 
 
-def _leave_signals_to_the_trainer(_: int) -> None:
-    """Ctrl-C in a terminal reaches every process of the command; the trainer alone answers it."""
+def _ignore_stop_signals(_: int) -> None:
+    """Ignore Ctrl-C, which a terminal sends to all processes; the trainer handles it."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def check_validation(config: ValidationConfig) -> Photos:
-    """Read the validation photos once, so that no training ends at a bad one hours later.
+    """Read the validation photos once, to fail early on an unusable one.
 
     Returns:
-        The photos, for `validation_pairs`: looking for them again would take long where they are
-        many, and might find others.
+        The photos, for `validation_pairs`: searching many photos again is slow, and may give a
+        different result.
 
     Raises:
-        ConfigError: there is none, or one is smaller than the crop.
-        hbr.image.PhotoError: one cannot be read.
+        ConfigError: there are no photos, or one is smaller than the crop.
+        hbr.image.PhotoError: a photo is unreadable.
     """
     photos = open_photos(config)
     for i in range(min(config.count, len(photos))):
@@ -203,10 +204,10 @@ def check_validation(config: ValidationConfig) -> Photos:
 def validation_pairs(
     config: ValidationConfig, numbers: range | None = None, photos: Photos | None = None
 ) -> Iterator[Pair]:
-    """Centre crops and their degradations, one at a time; the same for ever.
+    """Yield centre crops and their degradations, one at a time; always the same.
 
-    Photo i is degraded by what a generator seeded with (seed, i) draws; `numbers` chooses photos,
-    of `photos` if they are open already.
+    The degradation of photo i is drawn from a generator seeded with (seed, i). `numbers` selects
+    photos; `photos` are the opened photos, if available.
     """
     photos = open_photos(config) if photos is None else photos
     recipe = find_recipe(config.recipe)
@@ -223,7 +224,7 @@ def validation_pairs(
 
 
 def seeded(*numbers: int) -> Generator:
-    """A generator of its own for each tuple of numbers, such as (seed, step)."""
+    """Return a generator seeded by a tuple of numbers, such as (seed, step)."""
     mixed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return Generator().manual_seed(int(mixed >> np.uint64(1)))
 

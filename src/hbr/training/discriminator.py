@@ -1,4 +1,4 @@
-"""The discriminator of an adversarial training, its losses, and how its collapse is told.
+"""The discriminator of an adversarial training, its losses, and the detection of its collapse.
 
 Shapes: b batch, h w pixels. Images are in [0, 1].
 Source: Real-ESRGAN (2021), §3.3 for the U-Net with spectral norm; LDL (Liang et al. 2022) for the
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 _BALANCE = 2 * math.log(2)
-"""The discriminator's loss where it cannot tell restored from real."""
+"""The discriminator's loss if it cannot distinguish restored from real images."""
 
 _HEALTHY = (0.25, 2.5)
 _DIVERGED = (0.1, 4.0)
-_REMEMBERED = 0.98
+_MOMENTUM = 0.98
 _ARTIFACT_WINDOW = 7
 
 
 class Discriminator(nn.Module):
-    """A U-Net that says of every 2×2 pixels how real they look; every convolution is normalised.
+    """A U-Net that predicts for each 2×2 pixels whether they are real, with spectral norm.
 
-    It works on unshuffled pixels, 2×2 to a place, which costs a quarter.
+    The input is pixel-unshuffled by 2, which reduces the cost to a quarter.
 
     Args:
-        width: channels of the first level; the next two have twice and four times as many.
+        width: number of channels of the first level; the next two have two and four times as many.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -42,7 +42,7 @@ class Discriminator(nn.Module):
         self.middle, self.last = _conv(width, width, 3), nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Images [b, 3, h, w], h and w multiples of 8 → logits [b, 1, h/2, w/2]; real is high."""
+        """Images [b, 3, h, w], h and w multiples of 8 → logits [b, 1, h/2, w/2]; high is real."""
         x0 = _act(self.first(F.pixel_unshuffle(image * 2 - 1, 2)))
         x1 = _act(self.down1(x0))
         x2 = _act(self.down2(x1))
@@ -66,38 +66,38 @@ def _twice(x: Tensor) -> Tensor:
 
 
 def generator_loss(discriminator: nn.Module, image: Tensor) -> Tensor:
-    """How unreal images [b, 3, h, w] look: a scalar; only the images get a gradient."""
+    """Return the generator's loss on images [b, 3, h, w]; only the images get a gradient."""
     with _frozen(discriminator):
         return F.softplus(-discriminator(image).float()).mean()
 
 
 def discriminator_loss(discriminator: nn.Module, image: Tensor, real: Tensor) -> Tensor:
-    """Binary cross-entropy of telling real from restored images, each [b, 3, h, w]: a scalar."""
+    """Return the binary cross-entropy on real and restored images, each [b, 3, h, w]: a scalar."""
     logits = discriminator(torch.cat([real, image.detach()])).float()
     return F.softplus(-logits[: len(real)]).mean() + F.softplus(logits[len(real) :]).mean()
 
 
 def artifact_loss(image: Tensor, averaged: Tensor, real: Tensor) -> Tensor:
-    """L1 where the image is off like an artifact and more so than the averaged model's: a scalar.
+    """Return the L1 weighted by an artifact map (LDL): a scalar.
 
-    The map is the local variance of the residual times its overall variance^(1/5), 0 where the
-    averaged model's image is further off.
+    The map is the local variance of the residual times its overall variance^(1/5), and 0 where the
+    residual of the averaged model is larger.
 
     Args:
         image: [b, 3, h, w].
-        averaged: what the averaged weights restore.
+        averaged: the images restored with the averaged weights.
         real: the HQ images.
     """
     with torch.no_grad():
         residual = (real - image).abs().mean(dim=1, keepdim=True)
-        steadier = (real - averaged).abs().mean(dim=1, keepdim=True)
+        reference = (real - averaged).abs().mean(dim=1, keepdim=True)
         overall = residual.var(dim=(1, 2, 3), keepdim=True) ** 0.2
-        where = overall * _local_variance(residual) * (residual >= steadier)
-    return (where * (real - image).abs()).mean()
+        artifacts = overall * _local_variance(residual) * (residual >= reference)
+    return (artifacts * (real - image).abs()).mean()
 
 
 def _local_variance(x: Tensor) -> Tensor:
-    """Variance in a window around each pixel: [b, 1, h, w] → the same."""
+    """Compute the variance in a window around each pixel: [b, 1, h, w] → the same."""
     windows = F.pad(x, (_ARTIFACT_WINDOW // 2,) * 4, mode="reflect")
     mean, square = (F.avg_pool2d(t, _ARTIFACT_WINDOW, stride=1) for t in (windows, windows**2))
     return (square - mean**2).clamp(min=0)
@@ -105,7 +105,7 @@ def _local_variance(x: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """No gradient for the weights of a module that is run inside."""
+    """Disable gradients for the weights of a module within the context."""
     trained = [p for p in module.parameters() if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -117,26 +117,26 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 class Balance:
-    """The running mean of the discriminator's loss.
+    """The exponential moving average of the discriminator's loss.
 
     Attributes:
-        mean: from 2·ln 2, where it cannot tell at all; falls towards 0 as it tells everything.
+        mean: starts at 2·ln 2 (chance level); approaches 0 as the discriminator wins.
     """
 
     def __init__(self, mean: float = _BALANCE) -> None:
         self.mean = mean
 
     def add(self, loss: float) -> None:
-        """Count the loss of one step."""
+        """Update the average with the loss of one step."""
         if math.isfinite(loss):
-            self.mean = _REMEMBERED * self.mean + (1 - _REMEMBERED) * loss
+            self.mean = _MOMENTUM * self.mean + (1 - _MOMENTUM) * loss
 
     @property
     def healthy(self) -> bool:
-        """Whether what is trained against it is worth saving."""
+        """Whether the generator trained against it is worth saving."""
         return _HEALTHY[0] <= self.mean <= _HEALTHY[1]
 
     @property
     def diverged(self) -> bool:
-        """Whether it tells everything, or nothing that is so: its gradient is no help any more."""
+        """Whether the discriminator has collapsed, so that its gradient is useless."""
         return not _DIVERGED[0] <= self.mean <= _DIVERGED[1]

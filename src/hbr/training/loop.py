@@ -1,6 +1,6 @@
-"""The training loop: pairs → loss → AdamW → average, checkpoints, validation.
+"""The training loop: pairs → loss → AdamW → averaged weights, checkpoints, validation.
 
-Shapes: b batch, s edge of the crop. Images are in [0, 1].
+Shapes: b batch, s size of the crop. Images are in [0, 1].
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from hbr.training.state import TrainingError, TrainState
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
-    """The rate of this step (from 0): linear warm-up, held, cosine to 0 over the last `decay`."""
+    """Return the rate of a step (from 0): linear warm-up, constant, cosine decay to 0."""
     rate = config.lr
     if step < config.warmup:
         rate *= (step + 1) / config.warmup
@@ -59,14 +59,14 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
 
 
 class Trainer:
-    """A training that can be stopped and gone on with at any moment.
+    """Runs a training, which can be stopped and resumed at any time.
 
-    Under `torchrun` or `accelerate launch`, each process makes one, and they train together.
+    With `torchrun` or `accelerate launch`, each process creates one, and they train together.
 
     Args:
         config: the training.
-        device: where it runs; the kind alone if there are several processes.
-        report: called with one line of progress at a time, in the first process.
+        device: device to train on; without an index if there are several processes.
+        report: called with lines of progress, in the first process.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Trainer:
         self.config = config
         self.processes = Processes(device, config)
         self.device = self.processes.device
-        self.report = report if self.processes.first else _say_nothing
+        self.report = report if self.processes.first else _ignore
         self.validation_photos = check_validation(config.validation)
         networks = load_networks(config, self.device)
         self.state_file = config.out / "state.safetensors"
@@ -89,22 +89,22 @@ class Trainer:
         negative = embed_negative(model, config)
         self.objective = build_objective(config, networks, negative)
         prepare(model, config, self.objective.parts)
-        # on CPUs and on tensor cores convolutions are fastest with the channels last
+        # convolutions on CPUs and tensor cores are fastest in channels-last layout
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.processes.equal_weights(p for p in self.model.parameters() if p.requires_grad)
         self.state = TrainState(self.model, config)
         if self.state_file.exists():
             self.state.load(self.state_file)
-            self.report(f"going on at step {self.state.step} of {config.steps}")
+            self.report(f"resuming at step {self.state.step} of {config.steps}")
         self.processes.agree({"recipe": to_dict(config), "number of steps made": self.state.step})
 
     def run(self) -> Path:
-        """Train to the end; returns the model file.
+        """Train to the end and return the model file.
 
         Raises:
-            KeyboardInterrupt: it was stopped; the state is saved.
-            TrainingError: it cannot go on; what was last saved is whole.
-            WeightsError, OSError: a file cannot be written; what was last saved is whole.
+            KeyboardInterrupt: the training was stopped; its state has been saved.
+            TrainingError: the training cannot continue; the last checkpoint is intact.
+            WeightsError, OSError: a file cannot be written; the last checkpoint is intact.
         """
         config, state, processes = self.config, self.state, self.processes
         processes.begin()
@@ -129,9 +129,9 @@ class Trainer:
                 measured = None
                 if last or state.step % config.validation.every == 0:
                     measured = self._validate()
-                # all have to stop after the same step
+                # all processes have to stop after the same step
                 stop = processes.any(signals.received is not None)
-                # what led to steps that are not finite must not replace what was good
+                # do not overwrite a good checkpoint with diverging weights
                 good = not state.left_out_in_a_row and state.balance.healthy
                 due = state.step % config.save_every == 0 and good
                 save = stop or last or due
@@ -147,7 +147,7 @@ class Trainer:
 
     @contextmanager
     def _curves(self) -> Iterator[Curves | None]:
-        """Those that the first process writes, beside the configuration."""
+        """Write the configuration and open the curves, in the first process."""
         if not self.processes.first:
             yield None
             return
@@ -157,7 +157,7 @@ class Trainer:
             yield curves
 
     def _step(self, pair: Pair) -> dict[str, float]:
-        """The generator's update, then the regularizer's, by this process's share of the batch."""
+        """Update the generator, then the regularizer, with this process's share of the batch."""
         config, state, processes = self.config, self.state, self.processes
         self.model.train()
         rate = learning_rate(state.step, config.steps, config.optim)
@@ -176,35 +176,35 @@ class Trainer:
                 yield losses.terms
 
         def second() -> Iterator[dict[str, Tensor]]:
-            for following in then:
+            for losses in then:
                 with processes.autocast():
-                    terms = following()
+                    terms = losses()
                 yield terms
 
         out, finite = self._minimise(first())
         if then:
-            followed, so_is_this = self._minimise(second())
-            out |= {name: value for name, value in followed.items() if name != "norm"}
-            finite = finite and so_is_this
+            second_out, second_finite = self._minimise(second())
+            out |= {name: value for name, value in second_out.items() if name != "norm"}
+            finite = finite and second_finite
         self._count(finite)
         if "discriminator" in out:
-            self._weigh(out["discriminator"])
+            self._check_discriminator(out["discriminator"])
         state.update_average()
         return {**out, "lr": rate}
 
     def _parts(self, pair: Pair) -> Iterator[tuple[RandomState, Pair]]:
-        """This process's share of a batch, in parts, with the random numbers of each."""
+        """Yield the parts of this process's share of a batch with their random numbers."""
         seed, step = self.config.seed, self.state.step
         batch = self.config.phase_at(step).batch
         start = self.processes.share(batch).start
         for part in self.processes.parts(batch):
-            # dropout draws from torch's own generator; the data have (seed, step) to themselves
+            # for dropout, which uses torch's global generator; data use (seed, step)
             torch.manual_seed(seeded(seed, step, 2, part.start).initial_seed())
             draws = RandomState(seeded(seed, step, 1), batch, part.start)
             yield draws, pair.part(slice(part.start - start, part.stop - start))
 
     def _minimise(self, parts: Iterable[dict[str, Tensor]]) -> tuple[dict[str, float], bool]:
-        """One update by the mean over the parts of the batch; (what it was, whether finite)."""
+        """Accumulate gradients over the parts and update; return (values, whether finite)."""
         state, processes = self.state, self.processes
         state.optimizer.zero_grad(set_to_none=True)
         seen: dict[str, list[float]] = defaultdict(list)
@@ -220,33 +220,32 @@ class Trainer:
         return out, finite
 
     def _count(self, finite: bool) -> None:
-        """One step more; the end if too many in a row were left out."""
-        state, most = self.state, self.config.optim.nonfinite
+        """Count a step; raise `TrainingError` after too many consecutive non-finite ones."""
+        state, limit = self.state, self.config.optim.nonfinite
         state.count(finite=finite)
         if finite:
             return
         row = state.left_out_in_a_row
         self.report(
-            f"step {state.step}: the loss or its gradient is not finite; this batch is left out "
-            f"({row} in a row, {state.left_out} in all)"
+            f"step {state.step}: the loss or its gradient is not finite; the batch is skipped "
+            f"({row} in a row, {state.left_out} in total)"
         )
-        if row > most:
+        if row > limit:
             raise TrainingError(
                 f"step {state.step}: the loss or its gradient was not finite {row} times in a row, "
-                f"and optim.nonfinite is {most}; {self.config.out} is as it was last saved; a "
-                "lower optim.lr, or precision float32, may help"
+                f"and optim.nonfinite is {limit}; {self.config.out} holds the last checkpoint; try "
+                "a lower optim.lr, or precision float32"
             )
 
-    def _weigh(self, loss: float) -> None:
-        """The discriminator's loss; the end if it has won or lost for good."""
+    def _check_discriminator(self, loss: float) -> None:
+        """Track the discriminator's loss; raise `TrainingError` if it has collapsed."""
         state = self.state
         state.balance.add(loss)
         if state.balance.diverged:
             raise TrainingError(
                 f"step {state.step}: the discriminator diverged, its loss is "
-                f"{state.balance.mean:.3g} on average (1.39 is balance); {self.config.out} is as "
-                "it was last saved; a lower "
-                "loss.adversarial or objective.discriminator.lr may help"
+                f"{state.balance.mean:.3g} on average (1.39 is balanced); {self.config.out} holds "
+                "the last checkpoint; try a lower loss.adversarial or objective.discriminator.lr"
             )
 
     def _write(
@@ -257,13 +256,13 @@ class Trainer:
         *,
         save: bool,
     ) -> None:
-        """What the first process leaves of a step."""
+        """Write the results of a step, in the first process."""
         assert curves is not None
         step = self.state.step
         if numbers:
             left_out = {"left_out": float(self.state.left_out)} if self.state.left_out else {}
             curves.add(step, {**numbers, **left_out})
-        # before the state is saved: what a kill takes away is then done again
+        # written before the state is saved, so that a killed process repeats it
         if measured is not None:
             if measured.picture is not None:
                 write_picture(measured.picture, self.config.out / "pictures" / f"{step:06d}.png")
@@ -285,19 +284,19 @@ class Trainer:
                 card=card,
             )
             write_generator(self.config.out / "lora.safetensors", self.model, self.config, card)
-        # last, so that no state speaks of a model that was never written
+        # last, so that a saved state implies a saved model
         self.state.save(self.state_file)
 
     def _check_average(self) -> None:
         if not all(bool(t.isfinite().all()) for t in self.state.average.values()):
             raise TrainingError(
                 f"step {self.state.step}: the averaged weights are not finite; "
-                f"{self.config.out} is as it was last saved"
+                f"{self.config.out} holds the last checkpoint"
             )
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The averaged weights in place of the trained ones, for a while."""
+        """Use the averaged weights instead of the trained ones within the context."""
         kept = {n: p.detach().clone() for n, p in self.state.trained.items()}
         self.model.load_state_dict(self.state.average, strict=False)
         try:
@@ -313,7 +312,7 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> ValidationResult:
-        """What the objective measures of the averaged weights; the photos are shared out."""
+        """Validate the averaged weights; the photos are divided among the processes."""
         self._check_average()
         config, processes = self.config.validation, self.processes
         numbers = range(processes.index, config.count, processes.count)
@@ -331,5 +330,5 @@ class Trainer:
         return summary(processes.gather(own))
 
 
-def _say_nothing(_: str) -> None:
+def _ignore(_: str) -> None:
     pass

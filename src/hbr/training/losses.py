@@ -1,6 +1,6 @@
-"""The terms between restored and HQ images, and the frozen networks that some of them need.
+"""Losses between restored and HQ images, and the frozen networks that some of them need.
 
-Shapes: b batch, c channels, h w size, s edge of a crop in pixels. Images are in [0, 1].
+Shapes: b batch, c channels, h w size, s size of a crop in pixels. Images are in [0, 1].
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from hbr.weights import find_weights
 Term = Callable[[Tensor, Tensor], Tensor]
 DeepLossKind = Literal["lpips", "dists"]
 Networks = Mapping[tuple[DeepLossKind, Path | None], nn.Module]
-"""(what it computes, file of VGG-16 as the configuration names it) → the network, frozen."""
+"""(kind of loss, VGG-16 file from the configuration) → the frozen network."""
 
 
 def negative_psnr(image: Tensor, target: Tensor, floor: float = 1e-4) -> Tensor:
-    """Mean over the batch of log10(MSE + floor), that is −PSNR/10 per image: scalar.
+    """Return the mean over the batch of log10(MSE + floor), i.e. −PSNR/10 per image: a scalar.
 
-    The floor keeps images that are right already from taking all the gradient.
+    The floor keeps nearly perfect images from dominating the gradient.
     """
     mse = F.mse_loss(image, target, reduction="none").mean(dim=(1, 2, 3))
     return torch.log10(mse + floor).mean()
 
 
 def gradient_l1(image: Tensor, target: Tensor) -> Tensor:
-    """L1 between the differences of neighbouring pixels, along both axes: scalar."""
+    """Return the L1 between differences of neighbouring pixels, along both axes: a scalar."""
     across = F.l1_loss(image.diff(dim=-1), target.diff(dim=-1))
     return across + F.l1_loss(image.diff(dim=-2), target.diff(dim=-2))
 
 
 def sobel(image: Tensor) -> Tensor:
-    """Edge map, √(Gx² + Gy²) of each channel: [b, c, h, w] → the same, in [0, √2] for [0, 1].
+    """Compute the edge map √(Gx² + Gy²) of each channel: [b, c, h, w] → the same, in [0, √2].
 
-    Sobel's kernels are divided by 4, so that a step from 0 to 1 is an edge of 1. At the border the
-    nearest pixels count twice.
+    The Sobel kernels are divided by 4, so that a step from 0 to 1 gives an edge of 1. The border
+    is padded by replication.
     """
     x = F.pad(image, (1, 1, 1, 1), mode="replicate")
     # each kernel is a smoothing along one axis and a difference along the other
@@ -55,26 +55,26 @@ def sobel(image: Tensor) -> Tensor:
     columns = (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4
     across = rows[..., 2:] - rows[..., :-2]
     down = columns[..., 2:, :] - columns[..., :-2, :]
-    # where nothing changes, a plain root has no gradient
+    # the gradient of a root is infinite at 0
     return (across.square() + down.square() + 1e-12).sqrt()
 
 
 def edge_l1(image: Tensor, target: Tensor) -> Tensor:
-    """L1 between the edge maps of `sobel`: scalar."""
+    """Return the L1 between the edge maps of `sobel`: a scalar."""
     return F.l1_loss(sobel(image), sobel(target))
 
 
 def load_networks(config: TrainConfig, device: str | torch.device = "cpu") -> Networks:
-    """The networks that the losses of a training need, each once, frozen, float32 on `device`.
+    """Load the networks that a training's losses need, frozen, in float32 on `device`.
 
     Raises:
-        hbr.metrics.MetricError: weights are missing or wrong; the message says how to get them.
+        hbr.metrics.MetricError: weights are missing or invalid; the message says how to get them.
     """
     return {key: _load(*key).to(device) for key in needed_networks(config)}
 
 
 def needed_networks(config: TrainConfig) -> list[tuple[DeepLossKind, Path | None]]:
-    """Keys of the networks that the losses of a training need."""
+    """Return the keys of the networks that a training's losses need."""
     keys: dict[tuple[DeepLossKind, Path | None], None] = {}
     for loss in [phase.loss or config.loss for phase in config.phases]:
         if loss.lpips:
@@ -87,19 +87,20 @@ def needed_networks(config: TrainConfig) -> list[tuple[DeepLossKind, Path | None
 def pixel_loss(
     image: Tensor, target: Tensor, config: LossConfig, networks: Networks | None = None
 ) -> dict[str, Tensor]:
-    """The weighted terms whose sum is minimised; terms of weight 0 are not computed.
+    """Return the weighted terms of the loss by name; terms with weight 0 are not computed.
 
     Args:
         image, target: float32 [b, 3, h, w].
         config: the weights.
-        networks: of `load_networks`; only terms that need one look into it.
+        networks: from `load_networks`, for the terms that need one.
     """
 
-    def deep(kind: DeepLossKind, file: Path | None, seen: Callable[[Tensor], Tensor]) -> Term:
+    def deep(kind: DeepLossKind, file: Path | None, transform: Callable[[Tensor], Tensor]) -> Term:
         def term(image: Tensor, target: Tensor) -> Tensor:
             low = config.precision == "bfloat16"
             with torch.autocast(image.device.type, torch.bfloat16, enabled=low):
-                distances: Tensor = (networks or {})[kind, file](seen(image), seen(target))
+                network = (networks or {})[kind, file]
+                distances: Tensor = network(transform(image), transform(target))
             return distances.float().mean()
 
         return term
@@ -110,8 +111,8 @@ def pixel_loss(
         "psnr": (config.psnr, negative_psnr),
         "gradient": (config.gradient, gradient_l1),
         "edge": (config.edge, edge_l1),
-        "lpips": (config.lpips, deep("lpips", config.lpips_weights, _as_is)),
-        "dists": (config.dists, deep("dists", config.dists_weights, _as_is)),
+        "lpips": (config.lpips, deep("lpips", config.lpips_weights, _identity)),
+        "dists": (config.dists, deep("dists", config.dists_weights, _identity)),
         "edge_dists": (config.edge_dists, deep("dists", config.dists_weights, sobel)),
     }
     return {name: w * term(image, target) for name, (w, term) in terms.items() if w > 0}
@@ -119,10 +120,10 @@ def pixel_loss(
 
 @dataclass(frozen=True)
 class Compared:
-    """What latents decode to beside the HQ images.
+    """Decoded images and their losses.
 
     Attributes:
-        terms: the weighted terms between them.
+        terms: the weighted terms of the loss, by name.
         image, hq: float32 [b, 3, s, s].
     """
 
@@ -133,11 +134,11 @@ class Compared:
 
 @dataclass(frozen=True)
 class PixelTerms:
-    """The terms between what latents decode to and the HQ images.
+    """Computes the losses between decoded latents and HQ images.
 
     Attributes:
-        networks: of `load_networks`.
-        decode_crop: edge in pixels of the random square that alone is decoded; None is the whole.
+        networks: from `load_networks`.
+        decode_crop: size in pixels of the random square to decode; None decodes the whole.
     """
 
     networks: Networks = field(default_factory=dict)
@@ -151,14 +152,14 @@ class PixelTerms:
         loss: LossConfig,
         draws: RandomState,
     ) -> Compared:
-        """Decode z [b, c, h, w], compare with hq [b, 3, s, s]."""
+        """Decode z [b, c, h, w] and compare with hq [b, 3, s, s]."""
         if self.decode_crop is not None:
             z, hq = random_squares(z, hq, self.decode_crop, draws)
         image = model.decode(z).float()
         return Compared(pixel_loss(image, hq, loss, self.networks), image, hq)
 
 
-def _as_is(image: Tensor) -> Tensor:
+def _identity(image: Tensor) -> Tensor:
     return image
 
 

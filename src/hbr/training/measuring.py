@@ -1,6 +1,6 @@
-"""What a validation has seen, photo by photo, as means and a picture.
+"""Results of a validation: values of each photo, their means, and a picture.
 
-Shapes: s edge of the crop.
+Shapes: s size of the crop.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from hbr.image import Photo, write_photo
 
 @dataclass(frozen=True)
 class ValidatedPhoto:
-    """One photo of a validation, on the CPU.
+    """The results of one validation photo, on the CPU.
 
     Attributes:
-        number: of the photo.
-        numbers: name → what was measured, [1].
-        picture: [1, 3, s, n s], n crops side by side; None if it is not to be shown.
+        number: index of the photo.
+        numbers: name → value, [1].
+        picture: [1, 3, s, n s], n crops side by side; None if it is not shown.
     """
 
     number: int
@@ -32,7 +32,7 @@ class ValidatedPhoto:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """A whole validation.
+    """The result of a validation.
 
     Attributes:
         means: name → mean over the photos; the names begin with "validation/".
@@ -44,7 +44,7 @@ class ValidationResult:
 
 
 def summary(seen: list[ValidatedPhoto]) -> ValidationResult:
-    """All photos together; the order in which they come makes no difference."""
+    """Combine the results of all photos, independently of their order."""
     values: dict[str, list[Tensor]] = defaultdict(list)
     pictures = []
     for one in sorted(seen, key=lambda one: one.number):
@@ -57,6 +57,6 @@ def summary(seen: list[ValidatedPhoto]) -> ValidationResult:
 
 
 def write_picture(picture: Tensor, file: Path) -> None:
-    """Write a picture [1, 3, h, w] in [0, 1]; missing folders are made."""
+    """Write a picture [1, 3, h, w] in [0, 1]; create the folder if necessary."""
     file.parent.mkdir(exist_ok=True)
     write_photo(Photo.from_tensor(picture), file)

@@ -1,6 +1,6 @@
-"""What a training gives for less memory: time for activations, and pixels that are not decoded.
+"""Reducing the memory of a training: activation checkpointing, and decoding only random squares.
 
-Shapes: b batch, c latent channels, h w latent size, s edge of the crop. Images are in [0, 1].
+Shapes: b batch, c latent channels, h w latent size, s size of the crop. Images are in [0, 1].
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from hbr.training.random_state import RandomState
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Recompute the blocks of every part that supports it in the backward pass.
+    """Enable activation checkpointing in every part of the model that supports it.
 
-    Only what enters a block is kept (Chen et al. 2016). What is computed again must be what was
-    computed first: the adapters that acted on the way there must act on the way back.
+    Only the inputs of blocks are kept (Chen et al. 2016). The backward pass must recompute the same
+    values: the adapters active in the forward pass must be active in the backward pass.
     """
     for part in model.children():
         if enable := getattr(part, "enable_gradient_checkpointing", None):
@@ -24,13 +24,13 @@ def checkpoint_blocks(model: nn.Module) -> None:
 
 
 def random_squares(z: Tensor, hq: Tensor, crop: int, draws: RandomState) -> tuple[Tensor, Tensor]:
-    """A random square of each latent, and the same square of its image.
+    """Return a random square of each latent and the same square of its image.
 
     Args:
         z: latents [b, c, h, w].
         hq: images [b, 3, s, s], s a multiple of h.
-        crop: edge of the square in pixels, a multiple of s / h and at most s.
-        draws: the corners, on latent cells.
+        crop: size of the square in pixels, a multiple of s / h and at most s.
+        draws: source of the random corners, in latent pixels.
 
     Returns:
         [b, c, crop · h / s, crop · h / s] and [b, 3, crop, crop].
@@ -42,7 +42,7 @@ def random_squares(z: Tensor, hq: Tensor, crop: int, draws: RandomState) -> tupl
 
 
 def _squares(images: Tensor, y: Tensor, x: Tensor, edge: int) -> Tensor:
-    """The square of each image [b, c, h, w] that begins at (y, x), two [b]; no device waits."""
+    """Crop a square of each image [b, c, h, w] at (y, x), each [b], without synchronization."""
     steps = torch.arange(edge, device=images.device)
     rows, columns = (y[:, None] + steps)[:, :, None], (x[:, None] + steps)[:, None]
     each = torch.arange(len(images), device=images.device)[:, None, None]

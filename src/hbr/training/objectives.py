@@ -1,8 +1,8 @@
-"""What a training minimises: restoration, a diffusion prior, or an autoencoder.
+"""Training objectives: restoration, a diffusion prior, or an autoencoder.
 
-Each is two plain functions: the terms of the loss on a pair, and what its validation measures.
+Each consists of two functions: one returns the losses of a pair, the other its validation results.
 
-Shapes: b batch, s edge of the crop, c latent channels, h w latent size, q d the prompt. Images are
+Shapes: b batch, s size of the crop, c latent channels, h w latent size, q d the prompt. Images are
 in [0, 1].
 """
 
@@ -49,7 +49,7 @@ _VALIDATED_AT = (50, 150, 250, 350, 450, 550, 650, 750, 850, 950)
 
 @dataclass(frozen=True)
 class Validation:
-    """What one validation pair gives: numbers by name, and images [b, 3, s, s] side by side."""
+    """Results of one validation pair: values by name, and images [b, 3, s, s] to show."""
 
     numbers: dict[str, Tensor]
     images: tuple[Tensor, ...]
@@ -57,11 +57,11 @@ class Validation:
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step minimises.
+    """The losses of a step.
 
     Attributes:
-        terms: weighted; their sum is minimised.
-        then: gives the terms of a second update, after the first was made.
+        terms: weighted terms; their sum is minimised.
+        then: returns the terms of a second update, to be called after the first update.
     """
 
     terms: dict[str, Tensor]
@@ -69,7 +69,7 @@ class Losses:
 
 
 class LossFunction(Protocol):
-    """What a training minimises, of a pair."""
+    """Computes the losses of a pair."""
 
     def __call__(
         self,
@@ -79,16 +79,16 @@ class LossFunction(Protocol):
         draws: RandomState,
         average: Average | None = None,
     ) -> Losses:
-        """The terms, by the weights of the pixel losses and the averaged weights of the model."""
+        """Return the losses, given the weights of the pixel losses and the averaged model."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What the losses of a restoration need beside the pair.
+    """Further inputs of the restoration losses.
 
     Attributes:
-        negative: what a distillation guides away from, [q, d]; None is a prompt of zeros.
-        average: the averaged weights of the model, by name; None is the model's own.
+        negative: negative prompt of the distillation, [q, d]; None is a prompt of zeros.
+        average: averaged weights of the model, by name; None is the model's own.
     """
 
     negative: Tensor | None = None
@@ -97,12 +97,12 @@ class Beside:
 
 @dataclass(frozen=True)
 class Objective:
-    """How a training makes its loss.
+    """A training objective.
 
     Attributes:
-        parts: the parts of the model that it trains.
-        losses: of a pair.
-        validate: (model, pair, number of the pair) → what is measured.
+        parts: names of the trained parts of the model.
+        losses: computes the losses of a pair.
+        validate: (model, pair, index of the pair) → validation results.
     """
 
     parts: tuple[str, ...]
@@ -113,12 +113,12 @@ class Objective:
 def build_objective(
     config: TrainConfig, networks: Networks | None = None, negative: Tensor | None = None
 ) -> Objective:
-    """The objective that the training's configuration names.
+    """Return the objective of a training's configuration.
 
     Args:
         config: the training.
-        networks: that its losses need (`hbr.training.losses.load_networks`).
-        negative: what a distillation guides away from, [q, d]; None is a prompt of zeros.
+        networks: networks of its losses (`hbr.training.losses.load_networks`).
+        negative: negative prompt of the distillation, [q, d]; None is a prompt of zeros.
     """
     objective = config.objective
     pixels = PixelTerms(networks or {}, config.memory.decode_crop)
@@ -159,7 +159,7 @@ def restoration(
     pixels: PixelTerms,
     beside: Beside,
 ) -> Losses:
-    """The pixel losses between the restored LQ and the HQ image, and what else is asked for."""
+    """Return the pixel losses of the restored image, and the other losses that are configured."""
     lora.activate(model.unet, generator_adapters(model.unet))
     p = model.prompt(_prompted_by(pair, config))
     z_l = model.encode(pair.lq)
@@ -171,21 +171,21 @@ def restoration(
             weights = {
                 n: t for n, t in (beside.average or {}).items() if not is_of_discriminator(n)
             }
-            steadier = functional_call(model, weights, (pair.lq,)).float()
-        terms["artifacts"] = loss.artifacts * artifact_loss(compared.image, steadier, compared.hq)
+            averaged = functional_call(model, weights, (pair.lq,)).float()
+        terms["artifacts"] = loss.artifacts * artifact_loss(compared.image, averaged, compared.hq)
     if config.discriminator is not None:
-        return _against(model.get_submodule("discriminator"), compared, loss)
+        return _adversarial(model.get_submodule("discriminator"), compared, loss)
     if config.vsd is None:
         return Losses(terms)
     p = p.detach()
     terms["vsd"] = config.vsd.weight * distillation(
         model, z_h, p, config.vsd, draws, beside.negative
     )
-    return Losses(terms, lambda: following(model, z_h.detach(), p, draws))
+    return Losses(terms, lambda: regularization(model, z_h.detach(), p, draws))
 
 
-def _against(discriminator: nn.Module, compared: Compared, loss: LossConfig) -> Losses:
-    """The terms so far, what the discriminator says of the image, and its own loss after that."""
+def _adversarial(discriminator: nn.Module, compared: Compared, loss: LossConfig) -> Losses:
+    """Add the adversarial loss, and the discriminator's loss as the second update."""
     terms, image, hq = dict(compared.terms), compared.image, compared.hq
     if loss.adversarial > 0:
         terms["adversarial"] = loss.adversarial * generator_loss(discriminator, image)
@@ -202,9 +202,9 @@ def distillation(
     draws: RandomState,
     negative: Tensor | None = None,
 ) -> Tensor:
-    """The VSD loss of restored latents [b, c, h, w] under their prompt [b, q, d]: a scalar.
+    """Return the VSD loss of restored latents [b, c, h, w] with prompt [b, q, d]: a scalar.
 
-    The prior is guided away from `negative` [q', d], or from a prompt of zeros.
+    The negative prompt of the prior's guidance is `negative` [q', d], or zeros.
     """
     t = draws.timesteps(config.timesteps, z_h)
     noise = draws.noise(z_h)
@@ -219,15 +219,15 @@ def distillation(
         finetuned=_network(model, regularizer_adapters(model.unet), p),
         space=config.space,
     )
-    # the way back may run parts of the generator once more
+    # with checkpointing, the backward pass recomputes blocks of the generator
     lora.activate(model.unet, generator_adapters(model.unet))
     return vsd_loss(z_h, gradient)
 
 
-def following(
+def regularization(
     model: OneStepRestorer, z_h: Tensor, p: Tensor, draws: RandomState
 ) -> dict[str, Tensor]:
-    """The regularizer's loss on latents that the generator has just restored."""
+    """Return the regularizer's loss on latents restored by the generator."""
     t = draws.timesteps((0, model.config.schedule.steps), z_h)
     noise = draws.noise(z_h)
     network = _network(model, regularizer_adapters(model.unet), p)
@@ -246,7 +246,7 @@ def _network(model: OneStepRestorer, adapters: tuple[str, ...], p: Tensor) -> Pr
 def validate_restoration(
     model: OneStepRestorer, pair: Pair, config: RestorationConfig
 ) -> Validation:
-    """PSNR and SSIM, and their gain over the input."""
+    """Return PSNR and SSIM, and their gain over the input."""
     lora.activate(model.unet, generator_adapters(model.unet))
     image = model(pair.lq, model.prompt(_prompted_by(pair, config))).float().clamp(0, 1)
     p, s = psnr(image, pair.hq), ssim(image, pair.hq)
@@ -271,7 +271,7 @@ def autoencoding(
     draws: RandomState,
     pixels: PixelTerms,
 ) -> dict[str, Tensor]:
-    """The pixel losses of encoding and decoding the HQ image, and the size of its latent."""
+    """Return the pixel losses of the reconstructed HQ image and the penalty on its latent."""
     z = model.encode(pair.hq).float()
     noise = draws.noise(z)
     terms = pixels(model, z + config.noise * noise, pair.hq, loss, draws).terms
@@ -279,7 +279,7 @@ def autoencoding(
 
 
 def validate_autoencoding(model: OneStepRestorer, pair: Pair, _: int) -> Validation:
-    """PSNR and SSIM of the decoded image, and the standard deviation of the latent."""
+    """Return PSNR and SSIM of the decoded image, and the standard deviation of the latent."""
     z = model.encode(pair.hq).float()
     image = model.decode(z).clamp(0, 1)
     numbers = {
@@ -293,7 +293,7 @@ def validate_autoencoding(model: OneStepRestorer, pair: Pair, _: int) -> Validat
 def diffusion(
     model: OneStepRestorer, pair: Pair, config: DiffusionConfig, draws: RandomState
 ) -> dict[str, Tensor]:
-    """ε-MSE at a random t on the HQ latent, the prompt from HQ or LQ (DDPM, Ho et al. 2020)."""
+    """Return the ε-MSE at a random t on the HQ latent, with the prompt from HQ or LQ (DDPM)."""
     with torch.no_grad():
         z = model.encode(pair.hq).float()
     t = draws.timesteps(config.timesteps, z)
@@ -309,7 +309,7 @@ def diffusion(
 def validate_diffusion(
     model: OneStepRestorer, pair: Pair, config: DiffusionConfig, number: int
 ) -> Validation:
-    """ε-MSE at ten timesteps with the same noise every time; pictures of x̂0 at some of them."""
+    """Return the ε-MSE at ten timesteps with fixed noise, and images of x̂0 at three of them."""
     z = model.encode(pair.hq).float()
     p = model.prompt(_prompted_by(pair, config))
     noise = RandomState(seeded(0, number)).noise(z)

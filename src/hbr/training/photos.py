@@ -1,7 +1,7 @@
-"""Photos by number, wherever they lie: a folder, a curated data set, WebDataset tars.
+"""Indexed access to photos in a folder, a curated data set, or WebDataset tars.
 
-What is remembered of a photo is a few bytes in an array, so that a set of millions fits into memory
-and into every process that prepares pairs.
+Only a few bytes per photo are held in memory, so that every process that prepares pairs can open a
+set of millions.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from hbr.training.config import PhotoSourceConfig, ValidationConfig
 
 
 class Photos(Protocol):
-    """Photos 0 to n - 1."""
+    """A sequence of photos, indexed from 0 to n - 1."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of photos."""
 
     def name(self, index: int) -> str:
-        """What a photo is called in messages."""
+        """Return the name of a photo, for messages."""
 
     def open(self, index: int) -> Path | IO[bytes]:
-        """Its file.
+        """Return the path of a photo, or its opened bytes.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the photo cannot be read.
         """
 
 
 def open_photos(config: PhotoSourceConfig | ValidationConfig) -> Photos:
-    """The photos that a source names.
+    """Open the photos of a source.
 
     Raises:
-        ConfigError: they are not there, or not whole.
+        ConfigError: they are missing or incomplete.
     """
     if config.photos is not None:
         return FolderPhotos(config.photos, photo_files(config.photos))
@@ -62,10 +62,10 @@ def open_photos(config: PhotoSourceConfig | ValidationConfig) -> Photos:
 
 
 def read_pixels(photos: Photos, index: int) -> np.ndarray:
-    """A photo, upright and in sRGB: uint8 [h, w, 3].
+    """Read a photo, upright and in sRGB: uint8 [h, w, 3].
 
     Raises:
-        PhotoError: it cannot be read.
+        PhotoError: the photo cannot be read.
     """
     try:
         return to_8_bits(read_photo(photos.open(index)).pixels)
@@ -74,19 +74,19 @@ def read_pixels(photos: Photos, index: int) -> np.ndarray:
 
 
 def photo_files(folder: Path) -> list[Path]:
-    """The photos of a folder and its sub-folders, sorted by name.
+    """Return the photos of a folder and its sub-folders, sorted by name.
 
     Raises:
-        ConfigError: there is no such folder, it cannot be read, or it holds no photo.
+        ConfigError: the folder does not exist, cannot be read, or contains no photos.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder of photos")
+        raise ConfigError(f"{folder} is not a folder")
     try:
         files = find_photos(folder)
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from None
     if not files:
-        raise ConfigError(f"{folder} holds no photo")
+        raise ConfigError(f"{folder} contains no photos")
     return files
 
 
@@ -94,7 +94,7 @@ class FolderPhotos:
     """Files below a folder.
 
     Args:
-        folder: where they lie.
+        folder: the folder.
         files: the files, in order.
     """
 
@@ -105,27 +105,27 @@ class FolderPhotos:
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of photos."""
         return len(self._ends)
 
     def name(self, index: int) -> str:
-        """The path of the file."""
+        """Return the path of the file."""
         return str(self.open(index))
 
     def open(self, index: int) -> Path:
-        """The path of the file."""
+        """Return the path of the file."""
         start = self._ends[index - 1] if index else 0
         name = self._names[start : self._ends[index]]
         return self.folder / os.fsdecode(name)
 
 
 class CropPhotos:
-    """The kept crops of a curated data set, a file each.
+    """The kept crops of a curated data set, as one file per crop.
 
     Args:
-        folder: `crops` of a run.
-        split: which of them.
-        ids: [n] uint64.
+        folder: the folder `crops` of a run.
+        split: the split.
+        ids: ids of the crops, uint64 [n].
     """
 
     def __init__(self, folder: Path, split: str, ids: np.ndarray) -> None:
@@ -134,15 +134,15 @@ class CropPhotos:
         self._suffix = next((path.suffix for path in first if path.exists()), ".png")
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of photos."""
         return len(self.ids)
 
     def name(self, index: int) -> str:
-        """The path of the file."""
+        """Return the path of the file."""
         return str(self.open(index))
 
     def open(self, index: int) -> Path:
-        """The path of the file."""
+        """Return the path of the file."""
         return self.folder / self._place(index, self._suffix)
 
     def _place(self, index: int, suffix: str) -> str:
@@ -150,9 +150,9 @@ class CropPhotos:
 
 
 class TarPhotos:
-    """The photos in WebDataset tars, read from their places; other files in them are passed over.
+    """The photos in WebDataset tars, read without unpacking; other members are ignored.
 
-    The tars are gone through once, when this is made.
+    The tars are scanned once, on construction.
 
     Args:
         tars: uncompressed tars, in order.
@@ -161,7 +161,7 @@ class TarPhotos:
     def __init__(self, tars: Sequence[Path]) -> None:
         self.tars = tuple(tars)
         places = [_photos_in(tar) for tar in self.tars]
-        # the number of the tar, and where in it the file starts and how long it is
+        # the index of the tar, and offset and size of the photo in it
         counts = [len(found) for found in places]
         self._tar = np.repeat(np.arange(len(places), dtype=np.uint32), counts)
         self._at = np.concatenate(places)
@@ -169,15 +169,15 @@ class TarPhotos:
             raise ConfigError(f"tars: there is no photo in {self.tars[0]} and {len(tars) - 1} more")
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of photos."""
         return len(self._at)
 
     def name(self, index: int) -> str:
-        """The tar, and where in it the file starts."""
+        """Return the tar and the offset of the photo in it."""
         return f"{self.tars[self._tar[index]]} at byte {self._at[index, 0]}"
 
     def open(self, index: int) -> IO[bytes]:
-        """Its bytes."""
+        """Return the bytes of the photo."""
         start, size = map(int, self._at[index])
         return named_bytes(read_part(self.tars[self._tar[index]], start, size), self.name(index))
 
@@ -185,11 +185,11 @@ class TarPhotos:
 class TablePhotos:
     """The column `image` of Parquet files, as `hbr curate` writes it.
 
-    A photo is read with those before it in its row group (of 100), since Parquet has no index of
-    rows: tars are faster.
+    Parquet has no row index, so reading a photo also reads those before it in its row group (of
+    100); tars are faster.
 
     Args:
-        files: in order.
+        files: the files, in order.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -202,23 +202,23 @@ class TablePhotos:
             try:
                 table = pq.ParquetFile(path)
             except (OSError, pa.ArrowInvalid) as error:
-                raise ConfigError(f"{path} is no Parquet file: {one_line(error, 150)}") from None
+                raise ConfigError(f"{path} is not a Parquet file: {one_line(error, 150)}") from None
             if "image.bytes" not in [c.path for c in table.schema]:
                 raise ConfigError(f"{path} has no column `image` with bytes")
             counts.append(table.metadata.num_rows)
         self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of photos."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def name(self, index: int) -> str:
-        """The file, and the row in it."""
+        """Return the file and the row in it."""
         file, row = self._place(index)
         return f"{file}, row {row}"
 
     def open(self, index: int) -> IO[bytes]:
-        """Its bytes."""
+        """Return the bytes of the photo."""
         file, row = self._place(index)
         data = image_bytes(read_cell(file, "image", row), file.parent)
         return named_bytes(data or b"", self.name(index))
@@ -229,11 +229,11 @@ class TablePhotos:
 
 
 class CuratedPeople:
-    """The person of each kept crop of a split, by the crop's number: box and key points.
+    """The person in each kept crop of a split, with box and key points, by index of the crop.
 
     Args:
-        path: a data set of `hbr curate`, or the manifest in it.
-        split: such as "train".
+        path: a data set of `hbr curate`, or its manifest file.
+        split: the split, such as "train".
     """
 
     _COLUMNS = ("x0", "y0", "x1", "y1", "square_x", "square_y", "square_side")
@@ -252,7 +252,7 @@ class CuratedPeople:
         self._points = np.concatenate(points) if more else None  # [n, 51]
 
     def __getitem__(self, index: int) -> tuple[Person, ...]:
-        """The people of a crop, in pixels of the square that was cut out."""
+        """Return the people of a crop, in pixels of the cropped square."""
         x0, y0, x1, y1, x, y, side = self._places[index].tolist()
         points = None
         if self._points is not None and self._points[index].any():
@@ -263,14 +263,14 @@ class CuratedPeople:
 
 
 def curated(path: Path, split: str) -> Photos:
-    """The kept crops of one split of a data set that `hbr curate run` or `export` wrote.
+    """Open the kept crops of one split of a data set from `hbr curate run` or `export`.
 
     Args:
-        path: its folder, or the manifest in it.
-        split: such as "train".
+        path: its folder, or its manifest file.
+        split: the split, such as "train".
 
     Raises:
-        ConfigError: there is no such data set or split, or its crops are not all there.
+        ConfigError: the data set or split does not exist, or crops are missing.
     """
     manifest = Manifest(path)
     if not manifest.path.is_file():
@@ -298,15 +298,15 @@ def curated(path: Path, split: str) -> Photos:
     if len(photos) != len(ids):
         raise ConfigError(
             f"manifest: {folder} holds {len(photos)} crops of the split {split!r}, its manifest "
-            f"names {len(ids)}; `hbr curate export` writes them anew"
+            f"names {len(ids)}; `hbr curate export` writes them again"
         )
     return photos
 
 
 def _photos_in(tar: Path) -> np.ndarray:
-    """Where the photos of a tar lie: [n, 2] int64, first byte and size."""
+    """Return offset and size of each photo in a tar: int64 [n, 2]."""
     if tar.name.lower().endswith(COMPRESSED):
-        raise ConfigError(f"tars: {tar} is compressed; photos are read from their places in a tar")
+        raise ConfigError(f"tars: {tar} is compressed; give uncompressed tars")
     found = array("q")
     try:
         for member in tar_members(tar):
@@ -316,6 +316,6 @@ def _photos_in(tar: Path) -> np.ndarray:
         raise ConfigError(f"tars: {tar}: {error.strerror or error}") from None
     except tarfile.TarError as error:
         raise ConfigError(
-            f"tars: {tar} is cut or no tar ({one_line(error, 150)}); get it anew"
+            f"tars: {tar} is truncated or not a tar ({one_line(error, 150)}); get it again"
         ) from None
     return np.array(found, dtype=np.int64).reshape(-1, 2)

@@ -1,11 +1,10 @@
-"""The processes of a training: who takes which crops, and how they agree.
+"""Data-parallel training: the processes, their shares of a batch, and their communication.
 
-Every process holds the whole model and takes its share of each batch; before an update their
-gradients become the mean. The model is not wrapped (`DistributedDataParallel`), because it is used
-by its parts, not by its `forward`, and because one step runs the U-Net under several sets of
-adapters and makes two updates of different parameters. What is trained of a large model is its
-adapters, so that one reduction before each update costs little; and with one process, nothing is
-computed that would not be without any of this.
+Every process holds the whole model and takes its share of each batch; gradients are averaged before
+each update. The model is not wrapped in `DistributedDataParallel`, because its parts are called
+instead of its `forward`, and because one step runs the U-Net with several sets of adapters and
+makes two updates of different parameters. Of a large model only adapters are trained, so that one
+reduction per update is cheap. With a single process there is no overhead.
 """
 
 from __future__ import annotations
@@ -29,26 +28,26 @@ from hbr.training.state import TrainingError
 
 T = TypeVar("T")
 
-# Elements that are sent at once: few calls, little memory.
+# Elements per reduction: few calls, little memory.
 _BUCKET = 2**25
 
 
 class Processes:
-    """All processes of a training, as one of them sees it.
+    """The group of processes of a training, seen from one of them.
 
-    They are started by `torchrun` or `accelerate launch`; without those, there is one.
+    They are started by `torchrun` or `accelerate launch`; otherwise there is only one.
 
     Args:
-        device: where this process computes. With several of them it is the kind alone, and each
-            takes the device of its number.
+        device: the device of this process. With several processes it has no index: each uses the
+            device of its local rank.
         config: the training.
 
     Attributes:
-        count: how many there are.
-        index: this one's number, from 0.
+        count: number of processes.
+        index: rank of this process, from 0.
 
     Raises:
-        ConfigError: the device, the launcher or the batch does not go with so many processes.
+        ConfigError: the device, the launcher or the batch does not fit the number of processes.
     """
 
     def __init__(self, device: str, config: TrainConfig) -> None:
@@ -66,7 +65,7 @@ class Processes:
                 )
 
     def begin(self) -> None:
-        """Set Accelerate up for this training: it remembers one set of settings a process."""
+        """Initialise Accelerate for this training; its settings are global to the process."""
         AcceleratorState._reset_state(reset_partial_state=True)
         if self._wanted.type == "cuda" and self._wanted.index is not None:
             torch.cuda.set_device(self._wanted)
@@ -85,40 +84,40 @@ class Processes:
             )
 
     def end(self) -> None:
-        """Part from the others, when all is done."""
+        """Leave the process group, at the end of the training."""
         self._accelerator.end_training()
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and tells."""
+        """Whether this is the process that writes files and reports."""
         return self.index == 0
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """The device of this process."""
         return self._accelerator.device
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The forward pass in the training's precision."""
+        """Return a context that runs the forward pass in the training's precision."""
         return self._accelerator.autocast()
 
     def share(self, batch: int) -> range:
-        """The crops of a batch that are this process's."""
+        """Return this process's crops of a batch."""
         return share_of(batch, self.index, self.count)
 
     def parts(self, batch: int) -> Iterator[range]:
-        """This process's crops, in the parts that it takes one after the other."""
+        """Yield this process's crops in the parts for gradient accumulation."""
         share = self.share(batch)
         n = len(share) // self._accumulate
         for first in range(share.start, share.stop, n):
             yield range(first, first + n)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a part's loss, as one of the parts that make the mean."""
+        """Accumulate the gradient of a part's loss, scaled so that the parts sum to their mean."""
         self._accelerator.backward(loss)
 
     def clip(self, parameters: Iterable[Tensor], largest: float) -> float:
-        """Norm of the gradients of all processes, which are made no larger than `largest`."""
+        """Average the gradients over the processes, clip them to `largest`, return their norm."""
         trained = list(parameters)
         if self.count > 1:
             gradients = [p.grad for p in trained if p.grad is not None]
@@ -126,43 +125,43 @@ class Processes:
         return float(self._accelerator.clip_grad_norm_(trained, largest))
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """The means over the processes."""
+        """Return the means over the processes."""
         if self.count == 1:
             return values
         own = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         return dict(zip(values, self._accelerator.reduce(own, "mean").tolist(), strict=True))
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process."""
+        """Return whether `flag` is true in any process."""
         return any(self.mean({"": float(flag)}).values())
 
     def gather(self, own: list[T]) -> list[T]:
-        """The lists of all processes, one after the other; what is in them can be pickled."""
+        """Return the concatenated lists of all processes; the items must be picklable."""
         gathered: list[T] = gather_object(own) if self.count > 1 else own
         return gathered
 
     def union(self, own: dict[str, str]) -> dict[str, str]:
-        """The entries of all processes."""
+        """Return the union of the entries of all processes."""
         if not self.any(bool(own)):
             return {}
         return {key: value for one in self.gather([own]) for key, value in one.items()}
 
     def equal_weights(self, parameters: Iterable[Tensor]) -> None:
-        """Take the first process's weights: random ones may differ from machine to machine."""
+        """Copy the weights of the first process, as random ones may differ between machines."""
         if self.count > 1:
             with torch.no_grad():
                 _in_buckets(list(parameters), broadcast)
 
-    def agree(self, told: dict[str, object]) -> None:
-        """Make sure that all processes say the same.
+    def agree(self, values: dict[str, object]) -> None:
+        """Check that values are the same in all processes.
 
         Args:
-            told: what it is, and its value here.
+            values: description → value in this process.
 
         Raises:
-            ConfigError: one says another thing than the first.
+            ConfigError: a process has a different value than the first.
         """
-        first, *others = self.gather([told])
+        first, *others = self.gather([values])
         for i, other in enumerate(others, 1):
             for what, value in first.items():
                 if other[what] != value:
@@ -172,11 +171,11 @@ class Processes:
                     )
 
     def by_first(self, work: Callable[[], None]) -> None:
-        """Do something in the first process; if it fails there, all end.
+        """Call a function in the first process; if it fails there, raise in all processes.
 
         Raises:
-            Exception: the first process's error, in that process.
-            TrainingError: in the others.
+            Exception: the original error, in the first process.
+            TrainingError: in the other processes.
         """
         error: Exception | None = None
         if self.first:
@@ -185,7 +184,7 @@ class Processes:
             except Exception as caught:
                 error = caught
         if self.any(error is not None):
-            raise error or TrainingError("process 0 could not go on; it says why")
+            raise error or TrainingError("process 0 failed; see its message")
 
 
 def _check_launcher(device: torch.device) -> None:
@@ -193,23 +192,23 @@ def _check_launcher(device: torch.device) -> None:
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
             raise ConfigError(
                 f"the launcher asks for {other}; hbr trains with a whole model in every process, "
-                "so launch it without (docs/training-cluster.md)"
+                "so launch it without (see docs/training-cluster.md)"
             )
     if world_size() > 1 and "LOCAL_RANK" not in os.environ:
         raise ConfigError(
             f"WORLD_SIZE is {world_size()}, but there is no LOCAL_RANK; "
-            "start several processes by torchrun or accelerate launch"
+            "start several processes with torchrun or accelerate launch"
         )
     if world_size() > 1 and device.index is not None:
         raise ConfigError(
-            f"device is {device}, but there are {world_size()} processes, each with a device of "
-            f"its own; give {device.type}"
+            f"device is {device}, but there are {world_size()} processes, each with its own "
+            f"device; give {device.type}"
         )
 
 
 @torch.no_grad()
 def _in_buckets(tensors: list[Tensor], change: Callable[[Tensor], Tensor]) -> None:
-    """Change tensors in place, many at a time as one flat tensor."""
+    """Apply `change` to tensors in place, flattened into buckets."""
     while tensors:
         bucket: list[Tensor] = []
         size = 0

@@ -1,6 +1,6 @@
-"""Random numbers of a step that do not depend on how its batch is split.
+"""Random numbers of a step that are independent of how its batch is split.
 
-Shapes: b crops of a part, B of the whole batch.
+Shapes: b crops of a part, B crops of the whole batch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class RandomState:
-    """RandomState for a part of a batch what that part would get if the batch were not split.
+    """Draws the random numbers of a part of a batch as if the batch were not split.
 
     The numbers for all B crops are drawn, and those of the part are returned. Several processes, or
-    several parts of an accumulated step, therefore give the same numbers as one whole batch.
+    several parts of an accumulated step, therefore get the same numbers as one whole batch.
 
     Attributes:
-        generator: the step's; every part has its own, in the same state.
+        generator: the step's generator; every part has its own, in the same state.
         whole: B; None if the part is the whole batch.
         first: index of the part's first crop in the whole batch.
     """
@@ -29,21 +29,21 @@ class RandomState:
     first: int = 0
 
     def timesteps(self, between: tuple[int, int], like: Tensor) -> Tensor:
-        """One t for each crop of `like`, from [low, high): int64 [b]."""
+        """Draw a timestep for each crop of `like` from [low, high): int64 [b]."""
         drawn = torch.randint(*between, (self._whole(like),), generator=self.generator)
         return self._part(drawn, like)
 
     def integers(self, below: int, like: Tensor) -> Tensor:
-        """An integer for each crop of `like`, from [0, below): int64 [b]."""
+        """Draw an integer for each crop of `like` from [0, below): int64 [b]."""
         return self.timesteps((0, below), like)
 
     def noise(self, like: Tensor) -> Tensor:
-        """Gaussian noise, float32 in the shape of `like`; the same on every device."""
+        """Draw Gaussian noise, float32 in the shape of `like`; the same on every device."""
         shape = (self._whole(like), *like.shape[1:])
         return self._part(torch.randn(shape, generator=self.generator), like)
 
     def uniform(self, like: Tensor) -> Tensor:
-        """A number for each crop of `like`, from [0, 1): float32 [b]."""
+        """Draw a number for each crop of `like` from [0, 1): float32 [b]."""
         return self._part(torch.rand(self._whole(like), generator=self.generator), like)
 
     def _whole(self, like: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""A training's recipe, from its file to its configuration."""
+"""Load the recipe of a training as its configuration."""
 
 from __future__ import annotations
 

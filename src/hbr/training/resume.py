@@ -1,4 +1,4 @@
-"""What may change when a training is resumed, and what may not."""
+"""Check that a training is resumed with a compatible configuration."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ FREE = (
     "optim.accumulate",
     "optim.nonfinite",
 )
-"""Fields that do not affect what is learned. The steps of the last phase may change too."""
+"""Fields that may change, as they do not affect the result; so may the last phase's steps."""
 
 
 def check_unchanged(before: dict[str, Any], now: TrainConfig, state: Path) -> None:
     """Check that a training is resumed with the configuration that it was started with.
 
     Args:
-        before: the configuration that the state was written with, as `to_dict` gives it; missing
-            fields have their defaults.
+        before: the configuration that the state was written with, from `to_dict`; missing fields
+            have their defaults.
         now: the configuration to resume with.
-        state: the file, for messages.
+        state: the state file, for messages.
 
     Raises:
-        ConfigError: a field that is not `FREE` differs; the first is named.
+        ConfigError: a field that is not in `FREE` differs; the message names the first.
     """
     try:
         then = from_dict(TrainConfig, before)
     except ConfigError as error:
         raise ConfigError(
-            f"{state} belongs to a training that this version of hbr does not know: {error}; "
+            f"{state} was written by an incompatible version of hbr: {error}; "
             "train into another folder (--out)"
         ) from None
     if len(then.phases) == len(now.phases):

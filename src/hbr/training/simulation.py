@@ -1,10 +1,10 @@
-"""A training step without numbers: the bytes of its tensors at their most, and its computations.
+"""Simulate a training step with fake tensors to measure its peak memory and FLOPs.
 
-The code that trains is run on torch's fake tensors, which have shapes, types and lives, but no
-values. The bytes of each count from its making to its end; only what the libraries underneath take
-for themselves is not seen.
+The training code runs on torch's fake tensors, which have shapes, types and lifetimes, but no
+values. The bytes of each count from its creation to its release; the libraries' own workspaces are
+not included.
 
-Shapes: b crops at once, s edge of a crop in pixels.
+Shapes: b micro-batch, s size of a crop in pixels.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Simulated:
-    """What one pass over some crops takes: both updates of a step, but for the optimizer.
+    """The cost of both updates of a step on one micro-batch, without the optimizer.
 
     Attributes:
-        weights: bytes of all weights and buffers, the networks of the losses included.
-        passing: bytes of the gradients and activations where, together, they are most.
-        flops: of multiplications and additions in matrix products, convolutions and attention.
+        weights: bytes of all weights and buffers, including the losses' networks.
+        passing: peak bytes of gradients and activations together.
+        flops: FLOPs of matrix products, convolutions and attention.
     """
 
     weights: int
@@ -52,11 +52,11 @@ class Simulated:
 
 
 class Meter(TorchDispatchMode):
-    """Counts bytes of living tensors and floating-point operations while it is active.
+    """Counts the bytes of live tensors and the FLOPs while it is active.
 
     Attributes:
-        now, peak: bytes.
-        flops: so far.
+        now, peak: current and peak bytes.
+        flops: FLOPs so far.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Meter(TorchDispatchMode):
         self._alive: dict[int, int] = {}
 
     def count(self, tensors: Iterable[Any]) -> None:
-        """Count tensors that were made before."""
+        """Add tensors to the live ones."""
         for tensor in tensors:
             if not isinstance(tensor, Tensor):
                 continue
@@ -75,27 +75,27 @@ class Meter(TorchDispatchMode):
                 self._alive[key] = storage.nbytes()
                 self.now += storage.nbytes()
                 self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._ended, key)
+                weakref.finalize(storage, self._released, key)
 
-    def _ended(self, key: int) -> None:
+    def _released(self, key: int) -> None:
         self.now -= self._alive.pop(key)
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run the operation; count what it made."""
-        made = function(*args, **(kwargs or {}))
-        self.count(tree_iter(made))
+        """Run the operation and count its outputs."""
+        out = function(*args, **(kwargs or {}))
+        self.count(tree_iter(out))
         packet = function._overloadpacket
         if packet in flop_registry:
-            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=made)
+            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
         elif packet in _ATTENTION:
             count, n = _ATTENTION[packet]
             self.flops += count(*(tensor.shape for tensor in args[:n]))
-        return made
+        return out
 
 
-# torch's counter knows the kernels of GPUs only
+# torch's counter only knows the GPU kernels
 _ATTENTION: dict[Any, tuple[Callable[..., int], int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (sdpa_flop_count, 3),
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
@@ -108,13 +108,13 @@ _ATTENTION: dict[Any, tuple[Callable[..., int], int]] = {
 def simulate(
     config: TrainConfig, phase: PhaseConfig, crops: int, device: Device = "cuda"
 ) -> Simulated:
-    """Run a step of `phase` without numbers.
+    """Simulate a step of `phase`.
 
     Args:
-        config: the training; no photo and no weights are looked for.
-        phase: gives the crop's edge and the loss.
-        crops: b, how many pass at once.
-        device: whose rules of autocast hold.
+        config: the training; neither photos nor weights are needed.
+        phase: determines the crop size and the loss.
+        crops: b, the micro-batch size.
+        device: device type whose autocast rules apply.
     """
     model = empty(config.model)
     prepare(model, config, build_objective(config).parts)
@@ -126,28 +126,28 @@ def simulate(
     with ExitStack() as modes:
         modes.enter_context(FakeTensorMode())
         for module in (model, *networks.values()):
-            _without_numbers(module)
+            _make_fake(module)
             meter.count([*module.parameters(), *module.buffers()])
         weights = meter.now
         modes.enter_context(meter)
         if device == "cuda" and config.precision == "bfloat16":
             _compute_norms_in_float32(model)
         if isinstance(config.one_step.prompt, DAPEConfig):
-            _leave_out_tags(model, config.one_step.prompt)
+            _skip_tagging(model, config.one_step.prompt)
         model.train()
         hq, lq = (torch.empty(crops, 3, phase.crop, phase.crop) for _ in range(2))
         with _autocast(config):
             loss = phase.loss or config.loss
             losses = objective.losses(model, Pair(hq, lq), loss, RandomState(seeded(0)))
-        _way_back(model, losses.terms)
+        _backward(model, losses.terms)
         if losses.then is not None:
             with _autocast(config):
-                following = losses.then()
-            _way_back(model, following)
+                second = losses.then()
+            _backward(model, second)
     return Simulated(weights, meter.peak - weights, meter.flops)
 
 
-def _way_back(model: nn.Module, terms: dict[str, Tensor]) -> None:
+def _backward(model: nn.Module, terms: dict[str, Tensor]) -> None:
     model.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
 
@@ -157,24 +157,25 @@ def _autocast(config: TrainConfig) -> torch.autocast:
 
 
 def _compute_norms_in_float32(model: nn.Module) -> None:
-    """As autocast does on CUDA, and not on CPUs; most activations stand before or behind a norm.
+    """Compute norms in float32, as autocast does on CUDA but not on CPUs.
 
-    Fake tensors are the CPU's, since those of CUDA need a torch that was built with it.
+    Most activations are inputs or outputs of a norm. Fake CUDA tensors need a torch built with
+    CUDA, so the simulation uses CPU tensors.
     """
     for module in model.modules():
         if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
             module.register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
 
 
-def _leave_out_tags(model: nn.Module, prompt: DAPEConfig) -> None:
-    """Give a prompt of its shape: words cannot be without numbers, and finding them is little."""
+def _skip_tagging(model: nn.Module, prompt: DAPEConfig) -> None:
+    """Return a prompt of zeros: tags depend on values, and computing them is cheap."""
     shape = (prompt.n_queries, prompt.width)
     model.get_submodule("prompt").forward = lambda image: torch.zeros(len(image), *shape)
 
 
-def _without_numbers(module: nn.Module) -> None:
-    """Put fake tensors in the place of a module's own."""
-    weights: dict[nn.Parameter, nn.Parameter] = {}  # a weight in two places stays one
+def _make_fake(module: nn.Module) -> None:
+    """Replace the tensors of a module by fake ones."""
+    weights: dict[nn.Parameter, nn.Parameter] = {}  # keeps shared weights shared
     for part in module.modules():
         for name, weight in part._parameters.items():
             if weight is not None:

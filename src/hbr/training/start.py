@@ -1,4 +1,4 @@
-"""What a training starts from: published weights, a model of hbr, or an identity."""
+"""Initialise a training: from published weights, an hbr model, or as an identity."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from hbr.weights import entries, find_model, find_weights
 def load_initial_weights(
     model: nn.Module, config: TrainConfig, report: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Load the weights of `config.init`; where the prompts differ in kind, the model keeps its own.
+    """Load the weights of `config.init`; prompts of a different kind are not loaded.
 
     Args:
-        model: changed in place; on the CPU, in float32.
-        config: of the training.
-        report: told what of a file is left out.
+        model: modified in place; on the CPU, in float32.
+        config: the training.
+        report: called with a line about each part of a file that is not used.
 
     Raises:
-        ConfigError: they are of other sizes than `config.model` says; the first is named.
-        WeightsError: they are missing, damaged or another model's; the message says what to do.
+        ConfigError: the weights do not fit `config.model`; the message names the first difference.
+        WeightsError: the weights are missing, damaged or of another model.
     """
     init = config.init
     base = init.base if isinstance(init, InitConfig) else init
@@ -76,10 +76,10 @@ def load_initial_weights(
 
 
 def embed_negative(model: nn.Module, config: TrainConfig) -> Tensor | None:
-    """The negative prompt of the distillation, [q, d] in float32; None where none is asked for.
+    """Embed the negative prompt of the distillation: float32 [q, d], or None without one.
 
     Raises:
-        ConfigError: nothing that the training starts from has a text encoder of this width.
+        ConfigError: `init` has no text encoder of the U-Net's width.
     """
     match config.objective:
         case RestorationConfig(vsd=VSDConfig(negative_prompt=str(text))):
@@ -92,25 +92,25 @@ def embed_negative(model: nn.Module, config: TrainConfig) -> Tensor | None:
 
 
 def begin_at_identity(model: Any, config: TrainConfig) -> None:
-    """Set weights so that the model, or its autoencoder alone, gives its input back."""
+    """Initialise the model, or only its autoencoder, to return its input."""
     alone = isinstance(config.objective, AutoencodingConfig)
     start_at_identity(model, one_step=not alone)
     if alone:
         pairs = TrainingPairs(config, 0)
-        for_measure = min(8, config.phases[0].steps)  # crops of one size
-        whiten(model, torch.cat([pairs.batch(step).hq for step in range(for_measure)]))
+        n_batches = min(8, config.phases[0].steps)  # within a phase crops have one size
+        whiten(model, torch.cat([pairs.batch(step).hq for step in range(n_batches)]))
 
 
 def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...]) -> None:
-    """Make a model with its weights ready for training: adapters, checkpoints, what is frozen.
+    """Prepare a model for training: add adapters, enable checkpointing, freeze parts.
 
     Args:
-        model: changed in place.
+        model: modified in place.
         config: the training.
-        parts: of the model, that its objective trains.
+        parts: names of the parts that the objective trains.
 
     Raises:
-        ConfigError: `freeze` names a part that the model does not have.
+        ConfigError: `freeze` names an unknown part.
     """
     add_adapters(model, config)
     if config.memory.checkpointing:
@@ -121,7 +121,7 @@ def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...]) -> No
 
 
 def freeze(model: nn.Module, name: str) -> None:
-    """Leave a part of the model, such as "autoencoder", out of the training."""
+    """Freeze a part of the model, such as "autoencoder"."""
     try:
         model.get_submodule(name).requires_grad_(False)
     except AttributeError:
@@ -129,7 +129,7 @@ def freeze(model: nn.Module, name: str) -> None:
 
 
 def _base(config: TrainConfig) -> Path:
-    """The folder in diffusers layout, or the model file of hbr, that `init` begins with."""
+    """Return the diffusers folder or hbr model file of `init`."""
     match config.init:
         case InitConfig(base=Path() as base):
             known = entries().get(str(base))
@@ -142,7 +142,7 @@ def _base(config: TrainConfig) -> Path:
 
 
 def _file(value: Path) -> Path:
-    """A path as it is; a catalogued name as the first of its files."""
+    """Return a path unchanged, and for a known name the first of its files."""
     known = entries().get(str(value))
     if known is None:
         return value
@@ -157,7 +157,7 @@ def _load_folder(model: nn.Module, ours: RestorerConfig, folder: Path) -> None:
         ("unet", base.unet, ours.unet),
         ("schedule", ScheduleConfig(), ours.schedule),
     ):
-        _must_agree(theirs, wanted, name, f"init: {folder} is a model of another configuration")
+        _must_agree(theirs, wanted, name, f"init: {folder} has a different configuration")
     own = model.state_dict()
     model.load_state_dict({**own, **base.tensors})
 
@@ -170,7 +170,7 @@ def _load_model(model: nn.Module, ours: RestorerConfig, path: Path, fidelity: fl
     if same_prompt and not isinstance(ours.prompt, TextPromptConfig):
         parts.append("prompt")
     for part in parts:
-        what = f"init: {path} is a model of another configuration"
+        what = f"init: {path} has a different configuration"
         _must_agree(getattr(theirs, part), getattr(ours, part), part, what)
     same_prompt = same_prompt and theirs.prompt == ours.prompt
     given = build(checkpoint, path).state_dict()
@@ -180,28 +180,28 @@ def _load_model(model: nn.Module, ours: RestorerConfig, path: Path, fidelity: fl
 
 
 def _load_text(model: nn.Module, config: TrainConfig) -> None:
-    """What a prompt of texts takes from the base: its text encoder, or what that says."""
+    """Load the text encoder of the base into the prompt, or embed the fixed text with it."""
     wanted, place = config.one_step.prompt, _base(config)
     match wanted, model.prompt:
         case TextPromptConfig(text=text), TextPrompt() as prompt:
             if not place.is_dir():
-                there = require_one_step(read_header(place).config, place)
-                if there.prompt == wanted:
-                    return  # it came with the model
+                theirs = require_one_step(read_header(place).config, place)
+                if theirs.prompt == wanted:
+                    return  # loaded with the model
             encoder = _text_encoder(place)
             if encoder is None and not text.strip():
                 return  # zeros
             width = config.one_step.unet.cross_attention_dim
             p = _embed(text, "model.prompt.text", width, encoder, place)
             if p.shape != prompt.embedding.shape:
-                ours, theirs = ("×".join(map(str, x.shape)) for x in (prompt.embedding, p))
+                expected, got = ("×".join(map(str, x.shape)) for x in (prompt.embedding, p))
                 raise ConfigError(
-                    f"model.prompt is {ours}; the text encoder of {place} gives {theirs}"
+                    f"model.prompt is {expected}; the text encoder of {place} gives {got}"
                 )
             prompt.embedding.copy_(p)
         case DAPEConfig(text=here), DAPE() as prompt if place.is_dir():
             found, encoder = load_text_encoder(place)
-            what = f"init: {place} has another text encoder"
+            what = f"init: {place} has a different text encoder"
             _must_agree(found, here, "prompt.text", what)
             prompt.text.load_state_dict(encoder.state_dict())
 
@@ -211,7 +211,7 @@ def _load_image_encoder(
 ) -> None:
     assert init.image_encoder is not None
     path = _file(init.image_encoder)
-    what = f"init.image_encoder: {path} is another one"
+    what = f"init.image_encoder: {path} has a different configuration"
     match wanted, model.prompt:
         case HFIEConfig(encoder=ours), HFIE() as hfie:
             if path.suffix == ".safetensors":
@@ -232,11 +232,11 @@ def _load_image_encoder(
             _must_agree(found, tagger, "prompt.tagger", what)
             dape.tagger.load_state_dict(tensors)
         case _:
-            raise ConfigError(f"init.image_encoder is {path}; the prompt of a text sees no image")
+            raise ConfigError(f"init.image_encoder is {path}; a text prompt does not use an image")
 
 
 def _embed(text: str, field: str, width: int, encoder: TextEncoder | None, place: Path) -> Tensor:
-    """The prompt of a text [q, d], by the text encoder of what the training starts from."""
+    """Embed a text with the text encoder of `init`: [q, d]."""
     if encoder is None:
         raise ConfigError(f"{field} is {text!r}; it needs a text encoder, which {place} lacks")
     p: Tensor = encoder([text])[0].cpu()
@@ -248,7 +248,7 @@ def _embed(text: str, field: str, width: int, encoder: TextEncoder | None, place
 
 
 def _text_encoder(place: Path) -> TextEncoder | None:
-    """The text encoder of a folder, or of a model file that has one."""
+    """Load the text encoder of a folder or model file; None if it has none."""
     if place.is_dir():
         return load_text_encoder(place)[1]
     header = read_header(place)
@@ -262,7 +262,7 @@ def _text_encoder(place: Path) -> TextEncoder | None:
 
 
 def _must_agree(theirs: Any, ours: Any, name: str, what: str) -> None:
-    """Raise `ConfigError` at the first field in which two configurations differ."""
+    """Raise `ConfigError` for the first field in which two configurations differ."""
     if (found := first_difference(to_dict(theirs), to_dict(ours), name)) is not None:
         field, there, here = found
         hint = ", the width of its prompt" if field == "unet.cross_attention_dim" else ""

@@ -1,4 +1,4 @@
-"""All that a training is between two steps, as one safetensors file."""
+"""The complete state of a training between two steps, saved as one safetensors file."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ _COUNTS = ("step", "left_out", "left_out_in_a_row")
 
 
 class TrainingError(HbrError, RuntimeError):
-    """A training that cannot go on; the message says why, and what to do."""
+    """The training cannot continue; the message says why, and what to do."""
 
 
 class TrainState:
-    """The model, the average of its weights, the optimizer, and how many steps were made.
+    """The model, the average of its weights, the optimizer, and the step counters.
 
-    There is no state of a random generator in it: whatever is drawn is a function of the seed and
-    of the number of the step.
+    There is no RNG state: all random numbers are functions of the seed and the step.
 
     Attributes:
-        step: steps that were made.
-        left_out: steps among them whose loss or gradient was not finite.
-        left_out_in_a_row: of those, how many since the last good one.
-        skipped: photos that could not be read so far, and why.
-        balance: between model and discriminator, if there is one.
+        step: number of completed steps.
+        left_out: number of steps skipped because of a non-finite loss or gradient.
+        left_out_in_a_row: number of steps skipped since the last good one.
+        skipped: unreadable photos so far, name → reason.
+        balance: running loss of the discriminator, if there is one.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
@@ -59,24 +58,24 @@ class TrainState:
         self.balance = Balance()
 
     def count(self, *, finite: bool) -> None:
-        """A step was made, or left out because its loss or gradient was not finite."""
+        """Count a step, which was skipped if its loss or gradient was not finite."""
         self.step += 1
         self.left_out += not finite
         self.left_out_in_a_row = 0 if finite else self.left_out_in_a_row + 1
 
     def set_learning_rate(self, rate: float) -> None:
-        """Set the generator's rate; the regularizer's or discriminator's keeps its proportion."""
+        """Set the generator's rate, and scale the regularizer's or discriminator's with it."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["proportion"]
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the average towards the weights; faster at the start, while they are still wild."""
+        """Update the exponential moving average, with a lower decay in the first steps."""
         decay = min(self.config.optim.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.values()), list(self.trained.values()), 1 - decay)
 
     def save(self, path: Path) -> None:
-        """Write the state; a kill at any moment leaves the old one or the new one."""
+        """Write the state atomically: a kill leaves either the old or the new state."""
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items() if self._keeps(n)}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
         for name, parameter in self.trained.items():
@@ -92,26 +91,26 @@ class TrainState:
         write_tensors(path, plain, metadata)
 
     def _keeps(self, name: str) -> bool:
-        """Under adapters, the frozen weights are those of `init`, and need not be kept again."""
+        """Return whether to save a tensor; with adapters, frozen weights come from `init`."""
         match self.config.objective:
             case RestorationConfig(lora=LoRAConfig()):
                 return name in self.trained
         return True
 
     def load(self, path: Path) -> None:
-        """Go on exactly where `save` was called.
+        """Restore the state written by `save`.
 
         Raises:
-            ConfigError: the file is damaged, or of a training by another configuration.
+            ConfigError: the file is damaged, or was written with another configuration.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise ConfigError(f"{path} is no training state: {error}") from None
+            raise ConfigError(f"{path} is not a training state: {error}") from None
         if not {"config", "step"} <= metadata.keys():
-            raise ConfigError(f"{path} is no training state")
+            raise ConfigError(f"{path} is not a training state")
         check_unchanged(json.loads(metadata["config"]), self.config, path)
         self.model.load_state_dict(_under("model.", tensors), strict=False)
         for name, tensor in _under("average.", tensors).items():
@@ -138,14 +137,14 @@ def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[
         ):
             proportion = rate / config.optim.lr
     second = {n for n in trained if is_of_regularizer(n) or is_of_discriminator(n)}
-    following = [p for name, p in trained.items() if name in second]
+    scaled = [p for name, p in trained.items() if name in second]
     others = [p for name, p in trained.items() if name not in second]
-    groups = [(others, 1.0), (following, proportion)]
+    groups = [(others, 1.0), (scaled, proportion)]
     return [{"params": p, "proportion": share} for p, share in groups if p]
 
 
 def _like(parameter: Tensor, saved: Tensor) -> Tensor:
-    """A moment on the parameter's device and in its layout; AdamW's count stays on the CPU."""
+    """Return a moment with the parameter's device and layout; AdamW's step stays on the CPU."""
     return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a training, one to one with the recipes of `hbr.recipes`."""
+"""The configuration of a training; its fields are the keys of the recipes in `hbr.recipes`."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ __all__ = [
     "ValidationConfig",
 ]
 
-_A_BASE = "an `init` with a text encoder, as sd-2.1-base has"
+_A_BASE = "an `init` with a text encoder, such as sd-2.1-base"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A whole training.
+    """The configuration of a training.
 
     Attributes:
         model: the network.
-        objective: what is minimised, and so which parts of the model are trained.
+        objective: the training objective, which also determines the trained parts of the model.
         data, validation: the photos.
-        phases: in order; the steps of a training are the sum of theirs.
-        out: folder of checkpoints, curves and pictures.
-        start: "identity" sets random weights so that the model gives its input back
-            (`hbr.models.identity`); "random" leaves them.
+        phases: the phases in order; the training runs the sum of their steps.
+        out: folder for checkpoints, curves and pictures.
+        start: "identity" initialises the model to return its input (`hbr.models.identity`);
+            "random" keeps the random initialisation.
         init: weights to start from instead: a model, as `hbr restore --model` takes it, or parts.
-        freeze: names of parts of the model that stay as they are, such as "autoencoder".
-        memory: what is given for less of it.
-        precision: of the forward pass; weights and optimizer stay float32.
-        seed: with the step, it alone decides every crop and degradation.
-        save_every: steps between checkpoints.
+        freeze: names of parts of the model to freeze, such as "autoencoder".
+        memory: options that reduce the memory needed.
+        precision: precision of the forward pass; weights and optimizer state are float32.
+        seed: random seed; every crop and degradation depends only on it and the step.
+        save_every: number of steps between checkpoints.
         weights: precision of the weights in the model file.
-        card: what the model file says of itself, such as its licence and what it was trained on.
+        card: metadata of the model file, such as its licence and training data.
     """
 
     model: Annotated[ModelConfig, model_config]
@@ -86,7 +86,7 @@ class TrainConfig:
     card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check what must fit together."""
+        """Check the fields against each other."""
         check(len(self.phases) >= 1, "phases", self.phases, "one phase or more")
         kind, objective = self.model.kind, self.objective.kind
         ok = isinstance(self.model, RestorerConfig)
@@ -117,7 +117,7 @@ class TrainConfig:
             return
         name, factor = "memory.decode_crop", self.one_step.autoencoder.factor
         decodes = not isinstance(self.objective, DiffusionConfig)
-        check(decodes, name, crop, "null, since a diffusion prior decodes nothing")
+        check(decodes, name, crop, "null, since the diffusion objective does not decode")
         check(crop % factor == 0, name, crop, f"a multiple of {factor}")
         smallest = min(phase.crop for phase in self.phases)
         check(crop <= smallest, name, crop, f"at most the crop {smallest}")
@@ -135,7 +135,7 @@ class TrainConfig:
         ok = got == 0 or (
             isinstance(self.objective, RestorationConfig) and self.memory.decode_crop is None
         )
-        check(ok, "artifacts", got, "0 where not the whole of a restored image is compared")
+        check(ok, "artifacts", got, "0 unless whole restored images are compared")
 
     def _check_prompt(self) -> None:
         if self.init is not None:
@@ -152,16 +152,16 @@ class TrainConfig:
 
     @property
     def one_step(self) -> RestorerConfig:
-        """The model: the objectives of today train models of kind one-step."""
+        """The model configuration; the current objectives only train models of kind one-step."""
         return cast(RestorerConfig, self.model)
 
     @property
     def steps(self) -> int:
-        """Steps of all phases."""
+        """Total number of steps."""
         return sum(phase.steps for phase in self.phases)
 
     def phase_at(self, step: int) -> PhaseConfig:
-        """The phase that step (from 0) belongs to."""
+        """Return the phase of a step (from 0)."""
         for phase in self.phases:
             if step < phase.steps:
                 return phase

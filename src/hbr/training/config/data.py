@@ -1,4 +1,4 @@
-"""The photos that a training learns from, and those that it is measured on."""
+"""The configuration of training and validation photos."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hbr.degradation import find_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoSourceConfig:
-    """Photos to draw crops from: one of `photos`, `manifest`, `tars`.
+    """A source of photos to draw crops from: exactly one of `photos`, `manifest` and `tars`.
 
-    Relative paths start where the command is run.
+    Relative paths are relative to the working directory.
 
     Attributes:
         photos: a folder.
-        manifest: a data set of `hbr curate`: its folder, or the manifest in it.
-        split: the part of the manifest.
-        tars: WebDataset tars, as `data/train-*.tar`; they are read from where they lie.
-        weight: how often it is drawn from, beside the other sources.
-        boxes: a COCO file with person boxes for `photos`; crops then fall on a person.
-        exclude: names of files of `photos` that are left out.
+        manifest: a data set of `hbr curate`: its folder or its manifest file.
+        split: the split of the manifest.
+        tars: a glob of WebDataset tars, such as `data/train-*.tar`; they are not unpacked.
+        weight: sampling weight relative to the other sources.
+        boxes: a COCO file with person boxes for `photos`; crops are then placed on a person.
+        exclude: names of files in `photos` to exclude.
     """
 
     photos: Path | None = None
@@ -44,22 +44,22 @@ class PhotoSourceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where pairs come from.
+    """The training pairs.
 
     Attributes:
-        sources: the photos.
-        degradations: name of a recipe, or its YAML file → how often it is drawn.
-        shrink_prob, shrink: probability of making the HQ photo smaller first, and by what factors;
-            this hides the compression that the photo came with.
-        mirror: every other crop is mirrored.
-        margin: pixels by which the square that is degraded is larger than the crop; a multiple of
-            16, so that it is a whole number of JPEG's blocks at every `scale` that divides it.
-        shift_prob: probability that the crop is cut out of that square at random, so that resizes
-            and JPEGs start anywhere on the model's patches; otherwise both have the same corner.
-        errors: the training stops when more than this part of all photos turned out to be
-            unreadable; until then, and for a single one in any case, the next photo takes the
-            place of each.
-        workers: processes that prepare pairs.
+        sources: the sources of photos.
+        degradations: name or YAML file of a degradation recipe → sampling weight.
+        shrink_prob, shrink: probability of downscaling the HQ photo first, and the range of
+            factors; this hides the compression artifacts of the photo.
+        mirror: whether to flip crops horizontally with probability 0.5.
+        margin: number of pixels by which the degraded square is larger than the crop; a multiple
+            of 16, so that it is a whole number of JPEG blocks at every `scale` that divides it.
+        shift_prob: probability of taking the crop at a random position in that square, so that
+            JPEG and resizing grids are not aligned with the model's patches; otherwise the crop is
+            the top left corner.
+        errors: the largest fraction of unreadable photos; the training stops if there are more.
+            An unreadable photo is replaced by the next one; one is always allowed.
+        workers: number of processes that prepare pairs.
     """
 
     sources: tuple[PhotoSourceConfig, ...]
@@ -92,15 +92,16 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Photos that are never trained on, degraded the same way every time.
+    """The validation photos, which are degraded the same way every time.
 
     Attributes:
-        photos, manifest, split, tars: where they are, as in `PhotoSourceConfig`.
-        count: as many of them, the first by name.
-        crop: edge of the centre crop, in pixels.
-        recipe: that degrades them, by its name or YAML file.
-        every: steps between validations.
-        pictures: how many go into the picture (LQ, restored, HQ side by side).
+        photos, manifest, split, tars: their location, as in `PhotoSourceConfig`.
+        count: number of photos to use, the first by name.
+        crop: size of the centre crop, in pixels.
+        recipe: name or YAML file of the degradation recipe.
+        seed: random seed of the degradations.
+        every: number of steps between validations.
+        pictures: number of photos in the picture (LQ, restored, HQ side by side).
     """
 
     photos: Path | None = None
@@ -135,4 +136,4 @@ def _check_one_place(config: PhotoSourceConfig | ValidationConfig) -> None:
     given = [n for n in ("photos", "manifest", "tars") if getattr(config, n) is not None]
     check(bool(given), "photos", None, "given, or else `manifest` or `tars`")
     for name in given[1:]:
-        check(False, name, str(getattr(config, name)), f"left out beside `{given[0]}`")
+        check(False, name, str(getattr(config, name)), f"left out if `{given[0]}` is given")

@@ -1,4 +1,4 @@
-"""The published weights that a training starts from."""
+"""The configuration of the weights that a training starts from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class InitConfig:
     thresholds: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check what must fit together."""
+        """Check the fields against each other."""
         ok = self.base is not None or self.image_encoder is not None
         check(ok, "base", self.base, "given, or `image_encoder`")
         ok = self.fidelity is None or self.base is not None

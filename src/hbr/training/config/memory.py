@@ -1,4 +1,4 @@
-"""What a training gives for less memory."""
+"""The configuration of memory savings."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from hbr.config import check
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """How a training fits into memory; `hbr train CONFIG.yaml --plan` says how much it needs.
+    """Options that reduce memory; `hbr train CONFIG.yaml --plan` estimates how much is needed.
 
     Attributes:
-        checkpointing: U-Net, encoder and decoder keep only what enters their blocks, and compute
-            the rest once more on the way back (Chen et al. 2016). The numbers stay, time grows.
-        decode_crop: edge in pixels of a random square of each latent that alone is decoded and
-            compared; None is the whole. Terms on latents still see the whole. The square is
-            decoded as if the image ended at its edges, so that pixels near them are a little off
-            what the whole latent would give.
+        checkpointing: activation checkpointing in U-Net, encoder and decoder: only the inputs of
+            blocks are kept, and the rest is recomputed in the backward pass (Chen et al. 2016).
+            The results do not change; steps take longer.
+        decode_crop: size in pixels of a random square of each latent to decode and compare
+            instead of the whole; None decodes the whole. Losses on latents always use the whole.
+            The square is decoded without its surroundings, so pixels near its edges differ
+            slightly from those of the whole image.
     """
 
     checkpointing: bool = False

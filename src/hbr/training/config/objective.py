@@ -1,4 +1,4 @@
-"""What a training minimises."""
+"""The configuration of objectives and losses."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from hbr.models.config import LoRAConfig
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the terms between restored and HQ images in [0, 1].
+    """Weights of the losses between restored and HQ images in [0, 1].
 
-    OSEDiff's and OSDHuman's MSE + 2 LPIPS is `{l1: 0, mse: 4, lpips: 2}` here: their MSE is of
-    images in [-1, 1], which is 4 times that of the same images in [0, 1]. LPIPS and DISTS give the
-    numbers of their packages on the same images.
+    The loss MSE + 2 LPIPS of OSEDiff and OSDHuman is `{l1: 0, mse: 4, lpips: 2}` here: they compute
+    the MSE of images in [-1, 1], which is 4 times that of images in [0, 1]. LPIPS and DISTS equal
+    those of their packages.
 
     Attributes:
         mse, l1: means over all pixels.
-        psnr: mean over the images of log10(MSE + 1e-4), which is −PSNR/10 for damaged images; it
-            weighs every image alike.
+        psnr: mean over the images of log10(MSE + 1e-4), which is −PSNR/10 for degraded images; all
+            images have the same influence.
         gradient: L1 between the differences of neighbouring pixels, for edges.
-        edge: L1 between Sobel's edge maps.
+        edge: L1 between Sobel edge maps.
         lpips: LPIPS 0.1 on VGG-16 (Zhang et al. 2018).
         dists: DISTS (Ding et al. 2020).
-        edge_dists: DISTS of Sobel's edge maps. With the same weight as `dists` the two are the
+        edge_dists: DISTS of Sobel edge maps. With the same weight as `dists`, the sum is the
             edge-aware DISTS of D³SR and OSDFace (arXiv 2410.04224): DISTS(x̂, x) + DISTS(Sx̂, Sx).
-        adversarial: how real the images look to the objective's `discriminator`.
-        artifacts: L1 where the image is off like an artifact (LDL; Liang et al. 2022).
-        precision: of the networks of LPIPS and DISTS. bfloat16 halves their time on a CPU; it moves
-            distances like those of training, 0.2 and more, by less than 0.5 %.
-        lpips_weights, dists_weights: file of VGG-16, or a folder that is looked into first; None is
-            where `hbr fetch vgg16` puts it.
+        adversarial: adversarial loss against the objective's `discriminator`.
+        artifacts: L1 weighted by an artifact map (LDL; Liang et al. 2022).
+        precision: precision of the LPIPS and DISTS networks. bfloat16 halves their time on a CPU;
+            distances that are typical of training (0.2 and more) change by less than 0.5 %.
+        lpips_weights, dists_weights: file of VGG-16, or a folder to search first; None is where
+            `hbr fetch vgg16` puts it.
     """
 
     mse: float = 0.0
@@ -60,17 +60,17 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VSDConfig:
-    """Variational score distillation against the weights that the training starts from.
+    """Variational score distillation; the prior is the U-Net that the training starts from.
 
     Attributes:
-        weight: of the loss, beside those on pixels.
-        space: "x0", as the published code runs it, or "epsilon", Eq. 6 to the letter
+        weight: weight of the loss relative to the pixel losses.
+        space: "x0", as in the published code, or "epsilon", as in Eq. 6
             (`hbr.models.vsd.vsd_gradient`).
-        guidance: how far the prior is guided towards the prompt, away from the negative one.
-        negative_prompt: a text, embedded by the text encoder that `init` has; None is zeros.
-        timesteps: t is drawn from [low, high); the regularizer's own from the whole schedule.
-        lora: the regularizer's adapters, which sit on the U-Net beside the generator's.
-        lr: of the regularizer; None is the generator's.
+        guidance: scale of the prior's classifier-free guidance.
+        negative_prompt: a text, embedded by the text encoder of `init`; None is a prompt of zeros.
+        timesteps: t is drawn from [low, high); the regularizer's from the whole schedule.
+        lora: the regularizer's adapters on the U-Net, in addition to the generator's.
+        lr: learning rate of the regularizer; None is the generator's.
     """
 
     weight: float = 1.0
@@ -92,11 +92,11 @@ class VSDConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """A small U-Net with spectral norm that learns to tell restored from HQ images.
+    """A small U-Net with spectral norm that learns to distinguish restored from HQ images.
 
     Attributes:
-        width: channels of its first level.
-        lr: its learning rate; None is the generator's.
+        width: number of channels of the first level.
+        lr: learning rate; None is the generator's.
     """
 
     width: int = 32
@@ -110,18 +110,17 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class RestorationConfig:
-    """LQ in, HQ out, in one step (OSDHuman §3.1).
+    """Restore HQ from LQ in one step (OSDHuman §3.1).
 
     Attributes:
-        prompt_from: the image that the prompt is made of, in training and in validation. "hq" is
-            for comparisons, as in OSDHuman's table 4: it shows what a perfect prompt would be
-            worth. `hbr restore` has no HQ image, so it makes the prompt of the LQ one whatever
-            this says.
-        lora: adapters on the encoder and the U-Net, whose own weights and the decoder's are frozen
-            then; None trains every weight.
-        vsd: the distillation, which needs `lora`: the frozen U-Net is its prior.
-        discriminator: trained beside the model in every phase; `loss.adversarial` is the weight of
-            what it says, which may be 0 in a first phase, until it knows something.
+        prompt_from: the image to compute the prompt from, in training and validation. "hq" is for
+            comparisons, as in table 4 of OSDHuman: it shows the effect of an ideal prompt.
+            `hbr restore` has no HQ image and always uses the LQ image.
+        lora: adapters on the encoder and the U-Net, which are then frozen like the decoder; None
+            trains all weights.
+        vsd: the distillation; it requires `lora`, since the frozen U-Net is its prior.
+        discriminator: trained along with the model in every phase; the weight of its loss,
+            `loss.adversarial`, may be 0 in a first phase to pre-train the discriminator.
     """
 
     kind: Literal["restoration"] = "restoration"
@@ -131,20 +130,21 @@ class RestorationConfig:
     discriminator: DiscriminatorConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check what must fit together."""
+        """Check the fields against each other."""
         ok = self.vsd is None or self.lora is not None
         check(ok, "lora", self.lora, "given, since `vsd` needs the frozen U-Net under it")
         ok = self.vsd is None or self.discriminator is None
-        check(ok, "discriminator", self.discriminator, "null beside `vsd`")
+        check(ok, "discriminator", self.discriminator, "null if `vsd` is given")
 
 
 @dataclass(frozen=True)
 class AutoencodingConfig:
-    """HQ in, HQ out, through the autoencoder alone, which is trained; LQ is not used.
+    """Train the autoencoder to reconstruct HQ images; LQ images are not used.
 
     Attributes:
-        noise: standard deviation of the noise on z, so that decoding bears what a U-Net misses.
-        latent: weight of the mean of z², without which z would grow out of the noise.
+        noise: standard deviation of noise added to z, so that the decoder tolerates errors of the
+            U-Net.
+        latent: weight of the mean of z², which keeps z from outgrowing the noise.
     """
 
     kind: Literal["autoencoder"] = "autoencoder"
@@ -159,11 +159,11 @@ class AutoencodingConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """A diffusion prior of HQ latents: U-Net and prompt extractor are trained on ε-MSE.
+    """Train the U-Net and the prompt extractor as a diffusion prior of HQ latents, with ε-MSE.
 
     Attributes:
-        prompt_from: the image that the prompt is made of.
-        prompt_drop: how often the prompt is all zeros, which teaches the unguided half of guidance.
+        prompt_from: the image to compute the prompt from.
+        prompt_drop: probability of a prompt of zeros, for classifier-free guidance.
         timesteps: t is drawn from [low, high).
     """
 

@@ -1,4 +1,4 @@
-"""How long a training lasts, and how it steps."""
+"""The configuration of phases and of the optimizer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hbr.training.config.objective import LossConfig
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """A part of the training.
+    """A phase of the training.
 
     Attributes:
-        steps: how long it lasts.
-        crop: edge of the crops, in pixels.
-        batch: crops a step, over all processes and all parts that `optim.accumulate` makes.
-        loss: another loss than the training's.
+        steps: number of steps.
+        crop: size of the crops, in pixels.
+        batch: crops per step, in total over all processes and accumulated parts.
+        loss: a loss that replaces the training's in this phase.
     """
 
     steps: int
@@ -32,17 +32,17 @@ class PhaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, its schedule, and the average of the weights.
+    """AdamW, the learning rate schedule, and the moving average of the weights.
 
     Attributes:
-        lr: the learning rate that is held between warm-up and decay.
-        warmup, decay: steps of linear rise at the start, and of cosine fall to 0 at the end.
-        clip: largest norm of the gradient.
-        ema: decay of the average that is validated and shipped.
-        accumulate: each process takes its crops in this many parts, one after the other, to need
-            less memory; the update is by the mean over all of them.
-        nonfinite: a step whose loss or gradient is not finite is left out; more than this many in
-            a row end the training.
+        lr: learning rate between warm-up and decay.
+        warmup, decay: number of steps of linear warm-up, and of cosine decay to 0 at the end.
+        clip: maximum norm of the gradient.
+        ema: decay of the exponential moving average of the weights, which is validated and saved.
+        accumulate: number of parts that each process splits its crops into to save memory;
+            gradients are accumulated over the parts.
+        nonfinite: number of consecutive steps with a non-finite loss or gradient to skip; one
+            more stops the training.
     """
 
     lr: float = 5e-5
