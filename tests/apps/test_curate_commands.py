@@ -136,7 +136,7 @@ def test_plan_lists_what_is_missing(home, run_hbr):
         (["explain", "zz", "out"], 1, "hbr: out: no row's id starts with zz"),
         (["thresholds", "out", "-m", "niqe"], 1, "hbr: out has no scores called niqe"),
         (["thresholds", "out", "--count", "9999"], 1, "hbr: 9999 cannot be kept"),
-        (["thresholds", "out", "--count", "1", "--mean", "detail=2"], 2, "exclude each other"),
+        (["thresholds", "out", "--count", "1", "--mean", "detail=2"], 2, "are mutually exclusive"),
         (["thresholds", "out", "--mean", "detail"], 2, "must be METRIC=VALUE"),
         (["run"], 2, "name photos or annotations"),
         (["run", "-i", "voc", "--max-errors", "5"], 2, "errors is 5.0; it must be 0 to 1"),

@@ -220,5 +220,5 @@ def test_too_little_memory_names_what_needs_less(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "run", full)
     recipe = tmp_path / "toy.yaml"
     recipe.write_text(yaml.safe_dump(settings(tmp_path / "out")))
-    with pytest.raises(OutOfMemoryError, match=r"on cpu; a larger optim.accumulate"):
+    with pytest.raises(OutOfMemoryError, match=r"on cpu; increase optim.accumulate"):
         train_command(recipe, device="cpu")
