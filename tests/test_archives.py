@@ -45,7 +45,7 @@ def test_a_cut_tar_gives_what_comes_before(tar: Path, left: int) -> None:
     with pytest.raises(tarfile.ReadError, match="c goes on beyond the end"):
         names.extend(member.name for member in tar_members(tar))
     assert names[-2:] == ["folder/b.bin", "c"]
-    with pytest.raises(OSError, match=f"2048 bytes at .* were expected, {left} came"):
+    with pytest.raises(OSError, match=f"expected 2048 bytes at .*, got {left}"):
         read_part(tar, last.offset_data, last.size)
 
 

@@ -6,9 +6,9 @@
 >>> hbr.read_photo(file).pixels.shape == restored.pixels.shape
 True
 
-The rooms behind it (`hbr.image`, `hbr.models`, `hbr.degradation`, `hbr.training`,
-`hbr.restoration`) are for those who build on it. Importing `hbr` loads no torch: names are resolved
-on first use.
+The subpackages (`hbr.image`, `hbr.models`, `hbr.degradation`, `hbr.training`, `hbr.restoration`)
+are for developers who build on hbr. Importing `hbr` does not import torch: names are resolved on
+first use.
 """
 
 from typing import TYPE_CHECKING

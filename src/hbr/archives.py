@@ -1,4 +1,4 @@
-"""Files inside tars, and bytes in the cells of Parquet files, each read from where it lies."""
+"""Read members of tars and cells of Parquet files in place, without unpacking."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from hbr.errors import one_line
 
 COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
-"""Suffixes of tars in which nothing can be read from its place."""
+"""Suffixes of compressed tars, which do not allow random access."""
 
 # Image bytes are read this many rows at a time: 64 photos of 500 kB are 32 MB.
 _ROWS_AT_ONCE = 64
 
 
 def tar_members(path: str | Path) -> Iterator[tarfile.TarInfo]:
-    """The regular files in an uncompressed tar, in order; none of them is kept in memory.
+    """Yield the regular files in an uncompressed tar, in order, without holding them in memory.
 
     Raises:
-        tarfile.TarError: the file is not a tar, or cut; the last member given is then not whole.
-        OSError: it cannot be read.
+        tarfile.TarError: the file is not a tar, or is truncated within the last member yielded.
+        OSError: the file cannot be read.
     """
     size = Path(path).stat().st_size
     with tarfile.open(path, "r:") as tar:
@@ -37,23 +37,23 @@ def tar_members(path: str | Path) -> Iterator[tarfile.TarInfo]:
 
 
 def read_part(path: str | Path, offset: int, size: int) -> bytes:
-    """`size` bytes of a file from `offset` on.
+    """Read `size` bytes of a file from `offset` on.
 
     Raises:
-        OSError: it cannot be read, or ends before.
+        OSError: the file cannot be read, or is too short.
     """
     with Path(path).open("rb") as file:
         file.seek(offset)
         data = file.read(size)
     if len(data) != size:
-        raise OSError(f"{size} bytes at {offset} were expected, {len(data)} came")
+        raise OSError(f"expected {size} bytes at {offset}, got {len(data)}")
     return data
 
 
 def read_cell(path: str | Path, column: str, row: int) -> Any:
-    """The value of a column in a row of a Parquet file.
+    """Return the value of a column in a row of a Parquet file.
 
-    Reading row after row is fast; going back starts the row group again.
+    Reading rows in ascending order is fast; going back re-reads the row group.
 
     Raises:
         OSError: the file cannot be read, is damaged, or has no such row.
@@ -70,17 +70,17 @@ def read_cell(path: str | Path, column: str, row: int) -> Any:
 
 
 def image_bytes(value: Any, folder: Path) -> bytes | None:
-    """The image file in a cell: bytes, or {bytes, path} as Hugging Face `datasets` writes it.
+    """Return the image file in a cell: bytes, or {bytes, path} as Hugging Face `datasets` writes.
 
     Args:
-        value: of the cell.
-        folder: that `path` is relative to.
+        value: value of the cell.
+        folder: folder that `path` is relative to.
 
     Returns:
-        None if the cell holds no image.
+        the bytes, or None if the cell has no image.
 
     Raises:
-        OSError: the file that it names cannot be read.
+        OSError: the file at `path` cannot be read.
     """
     if isinstance(value, dict):
         if value.get("bytes") is None and value.get("path"):
@@ -90,14 +90,14 @@ def image_bytes(value: Any, folder: Path) -> bytes | None:
 
 
 class _Reader(threading.local):
-    """The file that this thread reads from, and the rows that it has read last."""
+    """The open file of this thread, and the batch of rows read last."""
 
     def __init__(self) -> None:
         self.place: tuple[str, str] | None = None
         self.batch: Any = None
 
     def cell(self, path: str, column: str, row: int) -> Any:
-        """The value in this row."""
+        """Return the value in a row."""
         from pyarrow import parquet
 
         if self.place != (path, column):

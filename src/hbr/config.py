@@ -1,4 +1,4 @@
-"""Frozen dataclasses from YAML and back, one to one; unknown keys and wrong types are errors."""
+"""Convert YAML to frozen dataclasses and back; unknown keys and wrong types are errors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 class ConfigError(HbrError, ValueError):
-    """A configuration that cannot be used; the message names the field and what it may be."""
+    """The configuration is invalid; the message names the field and the values allowed."""
 
     exit_code = ExitCode.USAGE
     http_status = 422
 
 
 def check(ok: bool, field: str, got: object, expected: str) -> None:
-    """Raise `ConfigError` unless `ok`, naming the field, what it got and what it may be."""
+    """Raise `ConfigError` unless `ok`, naming the field, its value and what is expected."""
     if not ok:
         raise ConfigError(f"{field} is {got!r}; it must be {expected}")
 
@@ -32,12 +32,12 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     """Build the dataclass `cls` from plain values, nested dataclasses, tuples and dicts included.
 
     Args:
-        cls: a dataclass whose fields are typed.
-        values: a mapping as YAML or JSON gives it.
+        cls: a dataclass with type annotations.
+        values: a mapping from YAML or JSON.
         where: the dotted path of `values`, for messages.
 
     Raises:
-        ConfigError: an unknown or missing key, a value of another type, or a failed check.
+        ConfigError: a key is unknown or missing, a value has the wrong type, or a check failed.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{where or 'the configuration'} is {values!r}; it must be a mapping")
@@ -64,7 +64,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain values (dicts, lists, text, numbers) of a config dataclass; `from_dict` reads them."""
+    """Convert a dataclass to plain values (dicts, lists, text, numbers) for `from_dict`."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -81,18 +81,18 @@ def to_dict(config: Any) -> dict[str, Any]:
 def first_difference(
     old: Any, new: Any, where: str = "", free: typing.Collection[str] = ()
 ) -> tuple[str, Any, Any] | None:
-    """Where two plain values, as `to_dict` gives them, first differ; None if they do not.
+    """Return the first difference of two plain values from `to_dict`; None if they are equal.
 
-    Lists of mappings are compared one by one; mappings of another `kind`, and other lists, as one
-    value.
+    Lists of mappings are compared item by item; mappings with different `kind`, and other lists,
+    are compared as single values.
 
     Args:
-        old, new: what is compared.
+        old, new: the values to compare.
         where: the dotted path of both.
         free: paths that may differ.
 
     Returns:
-        the dotted path, and the value of each there.
+        the dotted path, and both values there.
     """
     if where in free:
         return None
@@ -108,10 +108,10 @@ def first_difference(
 
 
 def load_yaml(cls: type[T], path: str | Path, settings: Sequence[str] = ()) -> T:
-    """Read the YAML file `path`, with `settings` put over it, into the dataclass `cls`.
+    """Read the YAML file `path`, overridden by `settings`, into the dataclass `cls`.
 
     Raises:
-        ConfigError: as `read_yaml`, or the file does not fit `cls`; the file is named.
+        ConfigError: as for `read_yaml`, or the file does not fit `cls`; the message names the file.
     """
     values = read_yaml(path, settings)
     try:
@@ -121,20 +121,20 @@ def load_yaml(cls: type[T], path: str | Path, settings: Sequence[str] = ()) -> T
 
 
 def read_yaml(path: str | Path, settings: Sequence[str] = ()) -> Any:
-    """The values of a YAML file, put over those of its base.
+    """Read a YAML file, merged into its base if it has one.
 
-    A file may say `base: OTHER.yaml`, relative to itself, or `base: NAME` of a recipe of hbr, and
-    then only what it changes of the other: mappings are merged key by key, anything else is
-    replaced, lists too; so is a mapping of another `kind`.
+    A file may inherit from another with `base: OTHER.yaml`, relative to itself, or with the name of
+    a recipe, `base: NAME`, and then holds only the changes. Mappings are merged key by key; other
+    values, lists and mappings with a different `kind` are replaced.
 
     Args:
         path: the file.
-        settings: changes, `KEY=VALUE` each: the key with dots between its parts, as `optim.lr`, or
-            `phases.0.steps` in a list; the value as in YAML.
+        settings: overrides as `KEY=VALUE`: the key is a dotted path such as `optim.lr`, or
+            `phases.0.steps` for a list item; the value is YAML.
 
     Raises:
-        ConfigError: a file is missing, is not YAML or has itself as its base; a setting has no
-            value, or its key leads into something that is not a mapping.
+        ConfigError: a file is missing, is not YAML or is its own base; a setting has no value, or
+            its key does not lead to a mapping.
     """
     values = _read_over_base(Path(path), ())
     for setting in settings:
@@ -145,7 +145,7 @@ def read_yaml(path: str | Path, settings: Sequence[str] = ()) -> Any:
 
 
 def _read_over_base(path: Path, above: tuple[Path, ...]) -> Any:
-    """The values of a YAML file, put over those of its base; `above` are files that lead here."""
+    """Read a YAML file merged into its base; `above` are the files that inherit from it."""
     values = _read_yaml(path)
     if not isinstance(values, dict) or "base" not in values:
         return values
@@ -183,7 +183,7 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _set(values: Any, keys: Sequence[str], value: Any, where: str) -> Any:
-    """`values` with another value under nested keys; a key of a list is a place in it, from 0."""
+    """Return `values` with the value at nested keys replaced; keys of lists are indices."""
     if not keys:
         return value
     key, *rest = keys
@@ -212,7 +212,7 @@ def _join(where: str, key: str) -> str:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:  # with a function that reads the value
+    if origin is typing.Annotated:  # with a function that converts the value
         return args[1](value, where)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(args, value, where)
@@ -246,7 +246,7 @@ def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, 
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    """The first option that fits; for a mapping the dataclass, of more than one by its `kind`."""
+    """Convert to the first option that fits; for a mapping, to the dataclass of its `kind`."""
     if value is None and type(None) in options:
         return None
     structured = [option for option in options if dataclasses.is_dataclass(option)]
@@ -292,7 +292,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-# scalar type → whether a value of YAML or JSON fits, and what is expected
+# scalar type → (check of a YAML or JSON value, description of what is expected)
 _SCALARS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: isinstance(value, bool), "true or false"),
     float: (_is_number, "a number"),

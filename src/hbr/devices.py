@@ -1,6 +1,6 @@
 """Where networks run: device, precision, batch size, reproducibility, and running out of memory.
 
-torch is imported inside the functions only, so that importing this module stays cheap.
+torch is imported only inside functions, so that importing this module is fast.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory", "allo
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
-    """The device of that name; "auto" is the first available of CUDA, MPS and the CPU.
+    """Return a device by name; "auto" is the first available of CUDA, MPS and the CPU.
 
     Raises:
-        ValueError: there is no such device, or this machine does not have it.
+        ValueError: the name is not a device, or this machine does not have it.
     """
     import torch
 
@@ -56,15 +56,15 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, supported: tuple[str, ...] = DTYPES) -> str:
-    """The precision of that name; "auto" is bfloat16 where the hardware computes in it.
+    """Return a precision by name; "auto" is bfloat16 if the hardware supports it natively.
 
     Args:
         name: "auto" or one of `supported`.
-        device: where the network runs.
+        device: device of the network.
         supported: the precisions that the model supports.
 
     Raises:
-        ValueError: the model does not support it.
+        ValueError: the model does not support the precision.
     """
     if name == "auto":
         fast = "bfloat16" if has_fast_bfloat16(device) else "float32"
@@ -75,7 +75,7 @@ def choose_dtype(name: str, device: torch.device, supported: tuple[str, ...] = D
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The torch dtype of one of `DTYPES`."""
+    """Return the torch dtype of one of `DTYPES`."""
     import torch
 
     dtype: torch.dtype = getattr(torch, name)
@@ -83,7 +83,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16 rather than emulating it."""
+    """Return whether the hardware supports bfloat16 natively rather than emulating it."""
     import torch
 
     if device.type == "cuda":
@@ -96,10 +96,10 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def choose_batch(device: torch.device) -> int:
-    """Tiles per batch: 1 on the CPU and MPS; on CUDA more, depending on the device's memory.
+    """Return the number of tiles per batch: 1 on CPU and MPS; by the device's memory on CUDA.
 
-    This uses the total memory, not what is free at the moment: the batch size can change the last
-    bit of a result, and the same input must give the same bytes.
+    This uses the total memory instead of the free memory: the batch size can change the last bit of
+    a result, and the same input must give the same bytes.
     """
     import torch
 
@@ -130,9 +130,9 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on any device; torch has no single type for it.
+    """Return whether an error means out of memory on any device; torch has no single type for it.
 
-    It loads no torch: where torch is not loaded, no error can be torch's.
+    This does not import torch: unless torch is loaded, the error cannot be torch's.
     """
     if isinstance(error, MemoryError):
         return True
@@ -152,8 +152,8 @@ def fit_in_memory(
 
     Args:
         run: the work.
-        size: to start with.
-        smaller: gives the next size to try, or raises if there is none.
+        size: the first size to try.
+        smaller: returns the next size to try, or raises if there is none.
 
     Returns:
         what `run` returned, and the size that fitted into memory.
@@ -164,7 +164,7 @@ def fit_in_memory(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside of `except`, where the traceback no longer holds the tensors of the failed run.
+        # Outside of `except`: the traceback no longer references tensors of the failed run.
         _free_memory()
         size = smaller(size)
 

@@ -1,4 +1,4 @@
-"""Which part of the work is this process's: rank, world size, shard i of n."""
+"""The share of work of this process: rank, world size, shard i of n."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hbr.config import check
 
 
 def rank() -> int:
-    """This process's number among all of the run, from 0; 0 where nothing launched several."""
+    """Return the rank of this process, from 0; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """How many processes the run has."""
+    """Return the number of processes of the run; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -23,12 +23,11 @@ def world_size() -> int:
 class Shard:
     """One of `count` parts of the work.
 
-    What belongs to it is decided by a hash of each item's content, so that it depends neither on
-    the order of the items nor on what else there is.
+    Items are assigned by a hash of their content, independently of their order and of other items.
 
     Attributes:
-        index: from 0.
-        count: how many shards there are.
+        index: index of the shard, from 0.
+        count: number of shards.
     """
 
     index: int = 0
@@ -41,10 +40,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Read "i/n", as in `--shard 0/4`; i counts from 0.
+        """Parse "i/n", as in `--shard 0/4`; i counts from 0.
 
         Raises:
-            ConfigError: it is of another form, or i is not below n.
+            ConfigError: the format is different, or i is not less than n.
         """
         match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         check(match is not None, "shard", text, "i/n, i from 0 to n-1, as in 0/4")
@@ -52,5 +51,5 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def __contains__(self, digest: str) -> bool:
-        """Whether the item with this hexadecimal content hash belongs to the shard."""
+        """Return whether the item with this hexadecimal content hash belongs to the shard."""
         return int(digest[:16], 16) % self.count == self.index

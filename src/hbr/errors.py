@@ -1,15 +1,15 @@
-"""Errors: the base class of all of hbr's own, exit codes, and how an error becomes one line.
+"""The base class of hbr's errors, exit codes, and formatting errors as one line.
 
-Every error class of hbr derives from `HbrError` and carries what the command line and a web service
-need: the exit code, the HTTP status, and the message on one line. It also derives from the built-in
-exception that a caller may expect (`ValueError`, `MemoryError`, …).
+Every error class of hbr derives from `HbrError`, which provides the exit code, the HTTP status, and
+the message on one line, and from the built-in exception that a caller may expect (`ValueError`,
+`MemoryError`, …).
 
 HTTP statuses:
 
 * 409: the request does not fit the state of a study.
 * 422: the input or the settings cannot be processed (photos, configurations, annotations).
-* 500: the work failed for a reason that the request does not decide.
-* 502: another service, as a model hub, cannot be reached or refuses.
+* 500: the work failed for a reason unrelated to the request.
+* 502: another service, such as a model hub, cannot be reached or refuses.
 * 503: weights, or a package that they need, are missing or damaged on this machine.
 * 507: memory ran out; a smaller request may succeed.
 """
@@ -22,32 +22,32 @@ from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
-    """What the exit code of a command means."""
+    """Exit codes of the commands."""
 
     OK = 0
     """Everything was done."""
     NOTHING = 1
-    """None of the inputs was done, or an error that no other code stands for."""
+    """None of the inputs was done, or another error."""
     USAGE = 2
-    """The command or its configuration is wrong."""
+    """The usage or the configuration is invalid."""
     SOME = 3
     """Some inputs were done, some failed."""
     WEIGHTS = 4
-    """Weights are missing or wrong."""
+    """Weights are missing or invalid."""
     MEMORY = 5
     """Out of memory."""
     INTERRUPTED = 130
     """Interrupted by Ctrl-C."""
     BROKEN_PIPE = 141
-    """The reader of the output has closed it."""
+    """The reader of the output closed the pipe."""
 
 
 class HbrError(Exception):
-    """The base of every error class of hbr: its message says what is wrong and what to do.
+    """The base class of hbr's errors; the message says what is wrong and what to do.
 
     Attributes:
-        exit_code: the exit code of a command that ends with it.
-        http_status: the status of a response that reports it.
+        exit_code: exit code of a command that fails with the error.
+        http_status: status of a response that reports the error.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.NOTHING
@@ -60,39 +60,39 @@ class HbrError(Exception):
 
 
 class OutOfMemoryError(HbrError, MemoryError):
-    """Memory ran out, also with the least that could be tried; the message says what needs less."""
+    """Out of memory, even with the smallest size tried; the message says what needs less."""
 
     exit_code = ExitCode.MEMORY
     http_status = 507
 
 
 class PhotoError(HbrError, ValueError):
-    """A photograph that cannot be read or written: "PATH: what is wrong; what to do"."""
+    """A photo cannot be read or written; the message is "PATH: what is wrong; what to do"."""
 
     http_status = 422
 
 
 def one_line(error: BaseException, limit: int | None = None) -> str:
-    """The message of an error on one line; the name of its class if it has none.
+    """Return the message of an error on one line, or the name of its class if it is empty.
 
     Args:
         error: any exception.
-        limit: the number of characters after which the message is cut.
+        limit: maximum number of characters; longer messages are truncated.
     """
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def with_type(error: BaseException, limit: int | None = None) -> str:
-    """The class and the message of an error, as `ValueError: message`, on one line."""
+    """Return the class and message of an error on one line, as in `ValueError: message`."""
     line, name = one_line(error, limit), type(error).__name__
     return line if line == name else f"{name}: {line}"
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, on one line, for a table or a log.
+    """Return the reason of an error on one line, for a table or a log.
 
-    Messages of hbr's own errors, and of `ValueError` and `MemoryError`, speak for themselves; of an
-    `OSError` the file and the system's words are given; any other has its class before it.
+    This is the message for hbr's own errors, `ValueError` and `MemoryError`; the file and the
+    system's message for an `OSError`; and otherwise the message preceded by the class.
     """
     if isinstance(error, OSError) and error.strerror and not isinstance(error, HbrError):
         names = [display_name(n) for n in (error.filename, error.filename2) if n is not None]
@@ -103,7 +103,7 @@ def reason(error: BaseException) -> str:
 
 
 def display_name(source: Any) -> str:
-    """The name of a path or file for a message: one line, printable in any terminal."""
+    """Return the name of a path or file for a message: on one line, printable in any terminal."""
     name = source if isinstance(source, str | bytes | Path) else getattr(source, "name", "input")
     name = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
     name = name.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and locks between processes."""
+"""Atomic writing of files and folders, and locks between processes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# `.NAME.part.lock` must be a file name too, and those have at most 255 bytes.
+# `.NAME.part.lock` must be a valid file name of at most 255 bytes.
 _LONGEST_NAME = 200
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a part file beside `path` to write to; it replaces `path` when the block succeeds.
+    """Yield a part file next to `path` to write to; it replaces `path` if the block succeeds.
 
-    Each writer has a part file of its own: of several that write `path` at once, the last to
-    finish wins, whole. What a killed writer leaves is removed by the next one. Missing folders are
-    made. If the block raises, `path` is unchanged.
+    Each writer has its own part file: of several concurrent writers, the last to finish wins. Part
+    files of a killed writer are removed by the next one. Missing folders are created. If the block
+    raises, `path` is unchanged.
 
     Raises:
         OSError: no permission, a full disk, or `path` is a folder, a device or a pipe.
     """
-    target = Path(os.path.realpath(path))  # through a link, not over it
+    target = Path(os.path.realpath(path))  # replace the target of a link, not the link
     if target.exists() and not target.is_file():  # root could replace /dev/null
         number = errno.EISDIR if target.is_dir() else errno.EINVAL
         raise OSError(number, "is not a regular file", str(target))
@@ -45,7 +45,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _own_part(target: Path) -> Iterator[Path]:
-    """`.NAME.part`, or `.NAME.1.part` and so on where others are writing; gone at the end."""
+    """Own `.NAME.part`, or `.NAME.1.part` etc. if others are writing; removed at the end."""
     numbers = (f".{n}" if n else "" for n in itertools.count())
     parts = (_part_of(target, number) for number in numbers)
     with contextlib.ExitStack() as held:
@@ -53,7 +53,7 @@ def _own_part(target: Path) -> Iterator[Path]:
             with contextlib.suppress(BlockingIOError):
                 held.enter_context(_locked_part(part))
                 break
-        for other in parts:  # left by several writers that were killed at once
+        for other in parts:  # left by killed writers
             if not _lock_of(other).exists():
                 break
             with contextlib.suppress(BlockingIOError), _locked_part(other):
@@ -63,9 +63,9 @@ def _own_part(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked_part(part: Path) -> Iterator[None]:
-    """Own a part file, which exists neither before nor after; BlockingIOError if another does.
+    """Own a part file, which is removed before and after; BlockingIOError if another process does.
 
-    The part itself cannot be locked: some libraries put another file in its place.
+    The part file itself cannot be locked, since some libraries replace it.
     """
     with file_lock(_lock_of(part), BlockingIOError(), remove=True):
         part.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def _lock_of(part: Path) -> Path:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the part files in a folder that nobody writes to now."""
+    """Remove the part files in a folder that no process is writing to."""
     for part in folder.glob(".*.part*"):
         part.unlink()
 
@@ -97,15 +97,15 @@ def remove_parts(folder: Path) -> None:
 def file_lock(
     path: str | Path, busy: Exception | None = None, *, shared: bool = False, remove: bool = False
 ) -> Iterator[None]:
-    """Hold the lock on a file; the system releases it however the process ends.
+    """Hold a lock on a file; the system releases it even if the process is killed.
 
-    Where there are no locks (on Windows and some network folders), everyone gets it.
+    On systems without locks (Windows and some network file systems) this does nothing.
 
     Args:
-        path: made if it is missing, with its folders.
-        busy: raised if another process holds the lock; None waits until it is free.
-        shared: others may hold it too, if they share it.
-        remove: delete the file at the end.
+        path: the file; created with its folders if missing.
+        busy: exception to raise if another process holds the lock; None waits.
+        shared: whether to take a shared lock.
+        remove: whether to delete the file at the end.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def file_lock(
 
 
 def _locked(path: Path, busy: Exception | None, how: int) -> int:
-    """A handle of the locked file."""
+    """Return a handle of the locked file."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -134,7 +134,7 @@ def _locked(path: Path, busy: Exception | None, how: int) -> int:
                     raise busy from None
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
                     raise
-            # whoever held it may have removed the file since it was opened
+            # the previous holder may have removed the file since it was opened
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), path.stat()):
                     return handle
@@ -145,28 +145,29 @@ def _locked(path: Path, busy: Exception | None, how: int) -> int:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data` whole or not at all; see `replacing`."""
+    """Write `data` atomically; see `replacing`."""
     with replacing(path) as part:
         part.write_bytes(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    r"""Write `text` as UTF-8, whole or not at all; see `replacing`.
+    r"""Write `text` as UTF-8, atomically; see `replacing`.
 
-    Bytes of a file name that are not UTF-8 become `\udcxx`, which JSON reads as the same name.
+    Bytes of file names that are not UTF-8 are written as `\udcxx`, which JSON decodes to the same
+    name.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 @contextlib.contextmanager
 def making_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a folder beside `path` to fill; it becomes `path` when the block succeeds.
+    """Yield a folder next to `path` to fill; it is renamed to `path` if the block succeeds.
 
-    What a killed process leaves is removed the next time. If the block raises, nothing is left.
+    Leftovers of a killed process are removed the next time. If the block raises, nothing is left.
 
     Args:
         path: the folder.
-        replace: put it in the place of a folder that is there, once it is filled.
+        replace: whether to replace an existing folder at the end.
 
     Raises:
         OSError: no permission, a full disk, or `path` exists and is not an empty folder.
@@ -196,7 +197,7 @@ def making_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def os_error_context(path: str | Path) -> Iterator[None]:
-    """Let an error of the system that names no file, as of a full disk, name this one."""
+    """Add a file name to an `OSError` without one, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -206,13 +207,13 @@ def os_error_context(path: str | Path) -> Iterator[None]:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename last through a power cut, where the system lets folders be synced."""
+    """Make a rename durable, on systems where folders can be synced."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Names of a package that are resolved on first use, so that importing it loads nothing heavy."""
+"""Resolve the names of a package on first use, to keep its import fast."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 def lazy(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and the `__dir__` (its `__all__`) of a package.
+    """Return `__getattr__` and `__dir__` (from its `__all__`) for a package.
 
     Args:
-        package: its name.
-        homes: public name → the module that it lives in.
+        package: name of the package.
+        homes: public name → the module that defines it.
     """
 
     def get(name: str) -> Any:

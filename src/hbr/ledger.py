@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines, from which a run that was killed resumes."""
+"""Append-only files of JSON lines, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Row = Mapping[str, Any]
 
 
 class Ledger:
-    """A file with a JSON object on each line, of which none is ever changed.
+    """An append-only file with one JSON object per line.
 
-    A row outlives a kill of the process from the return of `append` on. A line that a kill has
-    torn is skipped by readers, and the next row starts on a line of its own.
+    Once `append` has returned, the row survives a kill of the process. Readers skip a line that was
+    torn by a kill, and the next row starts on a new line.
 
     Attributes:
         path: the file; None for a temporary one.
     """
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
-        """Open the file, or make it with its folders.
+        """Open the file; create it with its folders if missing.
 
         Args:
-            path: the file; None makes a temporary one without a name.
-            read_only: the file exists, and another process may append to it.
+            path: the file; None creates an unnamed temporary file.
+            read_only: whether to only read an existing file, to which others may append.
 
         Raises:
-            OSError: no permission, a full disk.
+            OSError: the file cannot be opened.
         """
         self.path = path
         if path is None:
@@ -52,7 +52,7 @@ class Ledger:
                 self._file.write(b"\n")
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The place of each row, for `read`, and the row."""
+        """Yield the offset of each row, for `read`, and the row."""
         self._file.seek(0)
         place = 0
         for line in self._file:
@@ -63,16 +63,16 @@ class Ledger:
             place += len(line)
 
     def read(self, place: int) -> dict[str, Any]:
-        """The row at a place that `rows` or `append` gave."""
+        """Return the row at an offset from `rows` or `append`."""
         self._file.seek(place)
         row: dict[str, Any] = json.loads(self._file.readline())
         return row
 
     def append(self, *rows: Row) -> int:
-        """Write rows to the end of the file; the place of the first.
+        """Append rows to the file and return the offset of the first.
 
         Raises:
-            OSError: they cannot be written, as on a full disk; the file is named.
+            OSError: the rows cannot be written, e.g. because the disk is full.
         """
         with os_error_context(self.path or tempfile.gettempdir()):
             place = self._file.seek(0, os.SEEK_END)
@@ -82,11 +82,11 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
-        with contextlib.suppress(OSError):  # of a full disk, `append` has told
+        with contextlib.suppress(OSError):  # `append` has raised it already
             self._file.close()
 
     def __enter__(self) -> Self:
-        """The ledger itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,14 +95,14 @@ class Ledger:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a ledger, which others may append to; none if there is no file."""
+    """Yield the rows of a ledger, to which others may append; none if the file is missing."""
     if path.exists():
         with Ledger(path, read_only=True) as ledger:
             yield from (row for _, row in ledger.rows())
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Replace a ledger by these rows, whole or not at all."""
+    """Replace the rows of a ledger, atomically."""
     write_text(path, "".join(map(_line, rows)))
 
 

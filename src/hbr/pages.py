@@ -1,4 +1,4 @@
-"""What pages have in common: templates that escape, the style sheet, images inside, Markdown."""
+"""Shared parts of HTML and Markdown pages: templates, style sheet, embedded images, tables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def environment(package: str) -> jinja2.Environment:
-    """Templates of a package: everything is escaped, and a name that is not given is an error.
+    """Return the templates of a package, with autoescaping and errors for undefined names.
 
-    `style` stands for the style sheet that all pages share.
+    The variable `style` is the style sheet that all pages share.
     """
     import jinja2
 
@@ -35,19 +35,19 @@ def environment(package: str) -> jinja2.Environment:
 
 
 def text(package: str, name: str) -> str:
-    """A text file that lies in the package."""
+    """Read a text file of a package."""
     return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def _trusted(source: str) -> Any:
-    """Text of our own that goes into a page as it is."""
+    """Mark text as safe to include in a page without escaping."""
     from markupsafe import Markup
 
     return Markup(source)
 
 
 def data_uri(picture: Image.Image, *, edge: int, quality: int = 82) -> str:
-    """An RGB picture as a WebP `data:` address, its longer edge at most `edge` pixels."""
+    """Return an RGB picture as a WebP `data:` URI with at most `edge` pixels along each side."""
     if max(picture.size) > edge:
         picture = picture.copy()
         picture.thumbnail((edge, edge))
@@ -59,11 +59,11 @@ def data_uri(picture: Image.Image, *, edge: int, quality: int = 82) -> str:
 def markdown_table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False
 ) -> str:
-    """A table in Markdown.
+    """Return a table in Markdown.
 
     Args:
-        heads, rows: cells in Markdown; line breaks and `|` do no harm.
-        numbers: all columns but the first hold numbers.
+        heads, rows: cells in Markdown; line breaks become spaces, and `|` is escaped.
+        numbers: whether all columns but the first are right-aligned.
     """
     rest = len(heads) - 1
     rule = "|---" + "|--:" * rest + "|" if numbers else "| ---" + " | ---" * rest + " |"
@@ -77,5 +77,5 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Plain text in Markdown, on one line."""
+    """Escape plain text for Markdown, on one line."""
     return re.sub(r"[\\|*_`<[]", r"\\\g<0>", " ".join(text.split()))

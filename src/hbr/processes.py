@@ -1,8 +1,8 @@
-"""Processes that share a machine: how many, the pool of workers, and the signals that stop them.
+"""Worker processes: their number, the process pool, and the signals that stop them.
 
-`pool_map` is the only pool of processes. It is built on `multiprocessing` rather than on
-`concurrent.futures`, whose pool breaks as a whole when one worker dies, and tells neither which
-item it was working on nor how it ended.
+`pool_map` is the only process pool. It is built on `multiprocessing` rather than
+`concurrent.futures`, whose pool breaks as a whole when one worker dies, and does not report which
+item the worker was processing or how it ended.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables by which libraries choose, when they are loaded, how many threads they use."""
+"""Environment variables that set the number of threads of libraries when they are loaded."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_AHEAD = 4  # results a worker may be ahead of the one whose turn it is
-_GRACE = 10.0  # seconds that a worker has to finish what it is writing
+_AHEAD = 4  # results per worker that may wait for an earlier one
+_GRACE = 10.0  # seconds that a worker has to finish writing
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -44,7 +44,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Processes that are started in this block use one thread each."""
+    """Make processes that are started in this block use one thread each."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -89,7 +89,7 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         """Install the handlers."""
         for number in STOP_SIGNALS:
-            # a background job of a shell ignores Ctrl-C, and continues to do so
+            # a background job of a shell keeps ignoring Ctrl-C
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._stop)
         return self
@@ -103,7 +103,7 @@ class StopSignals:
         """Raise if a signal was received.
 
         Raises:
-            KeyboardInterrupt: one was.
+            KeyboardInterrupt: a signal was received.
         """
         if self.received is not None:
             raise KeyboardInterrupt
@@ -120,7 +120,7 @@ class WorkerDied(Generic[Item]):
     """What `pool_map` yields in place of a result if the worker process died.
 
     Attributes:
-        item: what the worker was working on.
+        item: the item that the worker was processing.
         ending: how the process ended: `was killed (SIGKILL)`, `ended with code 1`.
     """
 
@@ -139,22 +139,22 @@ def pool_map(
 ) -> Generator[Result | WorkerDied[Item], None, None]:
     """Map a function over items in worker processes of one thread each.
 
-    Items are taken from the iterable as workers become free, so that it may be long. A worker that
-    dies costs its item, whose result is a `WorkerDied`, and is replaced. Ctrl-C is for this process
-    alone: closing the generator, by an exception or before its end, stops all workers at once,
-    except for what is in a `finishing` block. Workers also stop when this process dies.
+    Items are taken from the iterable as workers become free, so it may be long. A worker that dies
+    is replaced, and the result of its item is a `WorkerDied`. Only this process receives Ctrl-C:
+    closing the generator, by an exception or before its end, stops all workers immediately, except
+    in a `finishing` block. Workers also stop when this process dies.
 
     Args:
         open_worker: called once in each worker; returns the function. Must be picklable.
         items: arguments of the function, picklable.
         workers: number of processes, 1 or more.
         ordered: yield results in the order of the items; otherwise as they are ready.
-        memory: bytes that this process and its workers should stay below. Above it, no worker gets
-            a new item while another is busy, and idle ones are replaced. None sets no limit.
-        preload: modules to load once and share between the workers, where the system can.
+        memory: limit in bytes for this process and its workers. Above it, workers get no new items
+            while another is busy, and idle ones are replaced. None sets no limit.
+        preload: modules to load once and share between the workers, if the system supports it.
 
     Raises:
-        Exception: what the function, or `open_worker`, raised.
+        Exception: raised by the function or by `open_worker`.
     """
     pool = _Pool(open_worker, workers, memory, preload)
     waiting = enumerate(items)
@@ -180,23 +180,23 @@ def pool_map(
 
 @contextlib.contextmanager
 def finishing() -> Iterator[None]:
-    """In a worker of a pool, protect the block, such as the writing of a file, from its end."""
+    """In a worker of a pool, delay termination until the block, such as writing a file, ends."""
     if not _is_worker:
         yield
         return
-    asked: list[int] = []
+    received: list[int] = []
     with _finishing:
-        signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+        signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            if asked:
+            if received:
                 os._exit(1)
 
 
 def portable(error: Exception) -> Exception:
-    """The exception, or a plain one with its message if it cannot be pickled."""
+    """Return the exception, or a `RuntimeError` with its message if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -221,7 +221,7 @@ class _Pool:
         self._context = _context(preload)
 
     def give(self, number: int, item: Any) -> bool:
-        """Hand an item to a worker; False if none is free, or there is too little memory."""
+        """Send an item to a worker; return False if none is free or memory is short."""
         if self._memory is not None and self._in_use() > self._memory:
             self._stop(self._idle)
             if self.busy:
@@ -238,7 +238,7 @@ class _Pool:
         return False
 
     def collect(self) -> Iterator[tuple[int, Any]]:
-        """Wait for results: number of the item, and what came of it."""
+        """Wait for results; yield the number of each item and its result."""
         for pipe in wait(list(self.busy)):
             assert isinstance(pipe, Connection)
             process, number, item = self.busy[pipe]
@@ -253,7 +253,7 @@ class _Pool:
             yield number, result
 
     def stop(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         self._stop([*self._idle, *(process for process, _, _ in self.busy.values())])
 
     @staticmethod
@@ -291,7 +291,7 @@ class _Process:
 
 
 def _context(preload: Sequence[str]) -> BaseContext:
-    """Fresh interpreters: threads and locks of this process cannot be inherited half way."""
+    """Return a start method with fresh interpreters, which inherit no threads or held locks."""
     if not preload or sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -306,13 +306,13 @@ def _ending(code: int | None) -> str:
     return f"ended with code {code}"
 
 
-# of a worker process: whether it is one, and what it must finish before it ends
+# in a worker process: that it is one, and a lock that delays its exit
 _is_worker = False
 _finishing = threading.Lock()
 
 
 def _serve(open_worker: Callable[[], Callable[[Any], Any]], pipe: Connection) -> None:
-    """The life of a worker: items come in, results go out, until the pipe ends."""
+    """Run a worker: receive items and send results until the pipe is closed."""
     global _is_worker
     _is_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -329,12 +329,12 @@ def _serve(open_worker: Callable[[], Callable[[Any], Any]], pipe: Connection) ->
             result = work(item)
         except Exception as error:
             result = _Raised(portable(error))
-        with contextlib.suppress(OSError):  # nobody is there any more: the pipe has ended
+        with contextlib.suppress(OSError):  # the parent has closed the pipe
             pipe.send(result)
 
 
 def _end_with_parent() -> None:
-    """A killed parent tells its workers nothing; they would wait for items for ever."""
+    """Exit when the parent dies; after a kill, workers would otherwise wait for items forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

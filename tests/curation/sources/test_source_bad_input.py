@@ -272,7 +272,7 @@ def test_tars(folder: Path) -> None:
     assert first.ref is not None
     assert first.ref.offset is not None
     whole.write_bytes(data[: first.ref.offset + 188])
-    with pytest.raises(SourceError, match=f"{len(JPEG)} bytes at .* were expected, 188 came"):
+    with pytest.raises(SourceError, match=f"expected {len(JPEG)} bytes at .*, got 188"):
         first.ref.read_bytes()
 
 
