@@ -190,7 +190,8 @@ def table(file: Path) -> Any:
 
 
 def numbers(page: str) -> list[str]:
-    """The numbers that a page shows, without its words, its style and its pictures."""
+    """The numbers that a page shows, without its words, style, pictures, and table of CPU times."""
+    page = re.sub(r'aria-label="Costs".*?</table>', ">", page, flags=re.DOTALL)
     page = re.sub(r"<(style|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
     text = html.unescape(re.sub(r"<[^>]*>", " ", page))
     return re.findall(r"(?<![\w.-])-?\d+(?:[.,]\d+)*", text)
