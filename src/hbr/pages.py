@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -44,6 +45,12 @@ def _trusted(source: str) -> Any:
     from markupsafe import Markup
 
     return Markup(source)
+
+
+def script_data(value: object) -> Any:
+    """Plain values as JSON for a script element of a page, which nothing in them can end."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _trusted(text.replace("<", "\\u003c"))
 
 
 def data_uri(picture: Image.Image, *, edge: int, quality: int = 82) -> str:

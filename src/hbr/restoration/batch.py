@@ -219,7 +219,7 @@ def _check_free(job: Job, written: set[tuple[int, int]]) -> None:
 
 def _failed(job: Job, error: Exception) -> FileRecord:
     log.debug("%s", job.source, exc_info=error)
-    line, short = _describe(error, job.source)
+    line, short = describe_failure(error, job.source)
     return FileRecord(
         input=str(job.source),
         status="failed",
@@ -229,7 +229,7 @@ def _failed(job: Job, error: Exception) -> FileRecord:
     )
 
 
-def _describe(error: Exception, source: Path) -> tuple[str, bool]:
+def describe_failure(error: Exception, source: Path) -> tuple[str, bool]:
     """The error in one line that names the file, and whether memory ran out."""
     name = display_name(source)
     text = one_line(error)

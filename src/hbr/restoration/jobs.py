@@ -103,14 +103,14 @@ def plan_batch(
     if not inputs or "" in (*inputs, out):
         raise ConfigError("an input or output is empty; give each a name")
     is_file = len(inputs) == 1 and _is_output_file(inputs[0], out, suffix)
-    found = list(_expand_all(inputs, out, recursive))
+    found = list(expand_inputs(inputs, out, recursive))
     jobs = [
         Job(item[0], Path(out) if is_file else Path(out) / _named(*item, suffix))
         for item in found
         if not isinstance(item, BadInput)
     ]
     jobs = _without_clashes(jobs, may_overwrite_itself=existing == "overwrite")
-    _check_writable(Path(out).parent if is_file else Path(out))
+    check_writable(Path(out).parent if is_file else Path(out))
     there = {job for job in jobs if os.path.lexists(job.target)}
     if existing == "refuse":
         _refuse(there, jobs)
@@ -148,11 +148,12 @@ def _is_output_file(given: str, out: str, suffix: str | None) -> bool:
     return ending in WRITE_SUFFIXES
 
 
-# A photo, and where it lies below the input that it was found in.
-_Found = tuple[Path, Path]
+Found = tuple[Path, Path]
+"""A photo, and where it lies below the input that it was found in."""
 
 
-def _expand_all(inputs: Iterable[str], out: str, recursive: bool) -> Iterator[_Found | BadInput]:
+def expand_inputs(inputs: Iterable[str], out: str, recursive: bool) -> Iterator[Found | BadInput]:
+    """The photos that files, folders and globs stand for, as `plan_batch` says; none is opened."""
     for given in inputs:
         path = Path(given)
         if _is_folder(path):
@@ -180,7 +181,7 @@ def _why_missing(path: Path) -> str | None:
 
 def _photos_below(
     folder: Path, base: Path, out: Path, recursive: bool
-) -> Iterator[_Found | BadInput]:
+) -> Iterator[Found | BadInput]:
     """The photos in a folder, each with its place below `base`."""
     is_output = _output_below(base, out)
     broken: list[OSError] = []
@@ -203,7 +204,7 @@ def _photos_below(
         yield _bad(str(folder), f"holds no photographs; {hint}")
 
 
-def _photos_like(pattern: str, out: Path, recursive: bool) -> Iterator[_Found | BadInput]:
+def _photos_like(pattern: str, out: Path, recursive: bool) -> Iterator[Found | BadInput]:
     """The photos that match a glob, each with its place below the glob's fixed part."""
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
@@ -288,7 +289,7 @@ def _key(path: Path) -> str:
     return os.path.normcase(os.path.realpath(path))
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Check before hours of work that outputs can be written; creates nothing."""
     there = Path(os.path.realpath(folder))
     while not os.path.lexists(there):

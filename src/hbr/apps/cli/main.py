@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from hbr.apps.cli import (
     benchmark,
+    compare,
     curate,
     degrade,
     doctor,
@@ -52,6 +53,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("restore")(restore.restore)
+app.command("compare")(compare.compare)
 app.command("fetch")(fetching.fetch)
 app.add_typer(models.app, name="models")
 app.add_typer(methods.app, name="methods")

@@ -137,7 +137,7 @@ def restore(
     from hbr.restoration.batch import BatchTally, Files, look_at, run_batch
     from hbr.restoration.jobs import plan_batch
 
-    settings = _settings(
+    settings = restore_settings(
         scale=scale, tile=edge, color=color.value, seed=seed, prompt=prompt, max_pixels=max_pixels
     )
 
@@ -169,7 +169,8 @@ def restore(
     raise typer.Exit(_exit_code(tally))
 
 
-def _settings(**values: Any) -> RestoreSettings:
+def restore_settings(**values: Any) -> RestoreSettings:
+    """The settings; a wrong one is wrong usage of the option of its name."""
     from hbr.config import ConfigError
     from hbr.restoration.settings import RestoreSettings
 

@@ -9,7 +9,7 @@ from hbr.evaluation.report.pictures import scenes
 from hbr.evaluation.report.tables import build, digits, number, verdict_line
 from hbr.evaluation.report.texts import failed
 from hbr.evaluation.results import BenchmarkRun
-from hbr.pages import environment
+from hbr.pages import environment, script_data
 
 
 def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:
@@ -20,11 +20,7 @@ def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:
         edge: longer edge of the pictures in it, in pixels.
         budget: how large they may be altogether, in bytes.
     """
-    from markupsafe import Markup
-
     data = _data(run, edge=edge, budget=budget)
-    # `<` could end the script element that holds the data
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     pictures = len({(row.data_set, row.stem) for row in run.rows})
     return (
         environment(__package__)
@@ -39,7 +35,7 @@ def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:
             plain=_plain,
             pictures=pictures,
             inside=len(data["scenes"]),
-            data=Markup(text.replace("<", "\\u003c")),
+            data=script_data(data),
         )
     )
 
@@ -66,6 +62,7 @@ def _data(run: BenchmarkRun, *, edge: int, budget: int) -> dict[str, Any]:
     return {
         "methods": list(methods),
         "main": methods[shown[0]] if shown else 0,
+        "ends": ["LQ", "HQ"],
         "sets": list(sets),
         "stems": stems,
         "metrics": [

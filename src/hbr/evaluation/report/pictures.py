@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from hbr.evaluation.results import BenchmarkRun, PictureRow
-from hbr.image import PhotoError, read_photo
+from hbr.image import Photo, PhotoError, read_photo
 from hbr.image.pixels import on_white, to_8_bits
 from hbr.pages import data_uri
 
@@ -93,6 +93,12 @@ def _evenly(n: int) -> Iterator[int]:
             yield index
 
 
+def as_shown(photo: Photo) -> Image.Image:
+    """A photo as pages show it: 8-bit RGB, on white."""
+    pixels = photo.pixels if photo.alpha is None else on_white(photo.pixels, photo.alpha)
+    return Image.fromarray(to_8_bits(pixels))
+
+
 def _scene(run: BenchmarkRun, rows: list[PictureRow], edge: int) -> tuple[Scene | None, int]:
     width = height = size = 0
 
@@ -104,8 +110,7 @@ def _scene(run: BenchmarkRun, rows: list[PictureRow], edge: int) -> tuple[Scene 
             photo = read_photo(run.path(file))
         except PhotoError:
             return None
-        pixels = photo.pixels if photo.alpha is None else on_white(photo.pixels, photo.alpha)
-        picture = Image.fromarray(to_8_bits(pixels))
+        picture = as_shown(photo)
         if picture.width * picture.height > width * height:
             width, height = picture.size
         uri = data_uri(picture, edge=edge)

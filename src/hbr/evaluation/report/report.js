@@ -37,9 +37,9 @@ scenes.sort((a, b) => {
 
 function forms(scene) {
   const found = [];
-  if (scene.lq) found.push(["lq", "LQ", scene.lq]);
+  if (scene.lq) found.push(["lq", run.ends[0], scene.lq]);
   for (const i of methods) if (scene.out[i]) found.push([String(i), run.methods[i], scene.out[i]]);
-  if (scene.hq) found.push(["hq", "HQ", scene.hq]);
+  if (scene.hq) found.push(["hq", run.ends[1], scene.hq]);
   return found;
 }
 

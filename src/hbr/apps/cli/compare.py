@@ -1,0 +1,151 @@
+"""`hbr compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive
+from hbr.apps.cli.reporting import Reporter, as_number_or
+from hbr.apps.cli.restore import restore_settings
+from hbr.errors import ExitCode
+from hbr.image.limits import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from hbr.evaluation.side_by_side import ComparedPhoto, SideBySide
+
+
+def compare(
+    inputs: Annotated[list[str], typer.Argument(metavar="IN...", help="Photos, folders or globs.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The HTML page to write; ends in .html."
+        ),
+    ],
+    models: Annotated[
+        str, typer.Option(help="Known models and .safetensors files, separated by commas.")
+    ] = "nano",
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            "-g",
+            metavar="FOLDER|FILE",
+            help="Reference photos, matched by file stem; adds PSNR, SSIM, and LPIPS if its "
+            "weights are installed.",
+        ),
+    ] = None,
+    fidelity: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Fidelity of models with two ends, 0 to 1; may be repeated.",
+        ),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(help="Resize by this factor before restoring, 0.25 to 8.")
+    ] = 1.0,
+    tile: Annotated[
+        str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    recursive: Recursive = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore photos with several models and compare the results on one HTML page.
+
+    The page works offline: a slider compares any two of the input, the models' results and the
+    reference, with the time of each model. Models restore the whole photo; the page shows the
+    central 1024×1024 pixels of larger photos, and at most 24 MB of pictures.
+
+    The name of the page goes to stdout, everything else to stderr. A bad photo or model does not
+    stop the others. Exit code: 0 all done, 3 some; without a page: 1 none, 2 wrong usage,
+    4 weights missing or invalid, 5 out of memory, 130 stopped by Ctrl-C or SIGTERM.
+    """
+    settings = restore_settings(
+        scale=scale, tile=as_number_or("auto", tile, "--tile"), max_pixels=max_pixels
+    )
+    _check_page(out, overwrite=overwrite)
+    _check_device(device)
+    reporter = Reporter(as_json=False)
+    from hbr.evaluation.side_by_side import as_html, compare, name_models
+    from hbr.files import write_text
+    from hbr.processes import StopSignals
+
+    with StopSignals() as stop, reporter.listening():
+
+        def progress(done: int, total: int) -> None:
+            stop.check()  # a library may have swallowed the interruption
+            reporter.moved(done, total)
+
+        try:
+            entrants = name_models(models.split(","), tuple(dict.fromkeys(fidelity or ())))
+            photos, bad = _photos(inputs, out, reference, recursive, reporter)
+            with reporter.bar(len(photos) * (1 + len(entrants))):
+                found = compare(
+                    photos, entrants, settings, device=device, say=reporter.say, progress=progress
+                )
+            found.problems[:0] = bad
+            if found.restored:
+                write_text(out, as_html(found, settings))
+        except BaseException:
+            if stop.received is None:
+                raise
+            reporter.say("error", "stopped, no page was written")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+    if found.restored:
+        typer.echo(str(out))
+    raise typer.Exit(_exit_code(found))
+
+
+def _check_page(out: Path, *, overwrite: bool) -> None:
+    from hbr.restoration.jobs import check_writable
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"{out} must end in .html", param_hint="--output")
+    if out.exists() and not out.is_file():
+        raise typer.BadParameter(f"{out} is not a regular file", param_hint="--output")
+    if out.exists() and not overwrite:
+        raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
+    check_writable(out.parent)
+
+
+def _check_device(device: str) -> None:
+    from hbr.devices import choose_device
+
+    try:
+        choose_device(device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--device") from None
+
+
+def _photos(
+    inputs: list[str], out: Path, reference: Path | None, recursive: bool, reporter: Reporter
+) -> tuple[list[ComparedPhoto], list[str]]:
+    """The photos, and a line for each input without one."""
+    from hbr.evaluation.side_by_side import name_photos
+    from hbr.restoration.jobs import BadInput, expand_inputs
+
+    found = list(expand_inputs(inputs, str(out), recursive))
+    bad = [item.error for item in found if isinstance(item, BadInput)]
+    for line in bad:
+        reporter.say("error", line)
+    there = [item for item in found if not isinstance(item, BadInput)]
+    photos = name_photos(there, reference, recursive=recursive)
+    lacking = sum(photo.reference is None for photo in photos)
+    if reference is not None and lacking:
+        reporter.say("warning", f"{lacking} of {len(photos)} photos have no reference")
+    return photos, bad
+
+
+def _exit_code(found: SideBySide) -> ExitCode:
+    if found.restored:
+        return ExitCode.SOME if found.problems else ExitCode.OK
+    if found.out_of_memory:
+        return ExitCode.MEMORY
+    return ExitCode.WEIGHTS if found.weights_missing else ExitCode.NOTHING

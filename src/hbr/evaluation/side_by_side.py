@@ -1,0 +1,481 @@
+"""Photos through several models, side by side on one page that needs no network.
+
+One model is in memory at a time. Each restores the whole photo; of the results only numbers and
+the pictures for the page are kept.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from hbr.config import ConfigError
+from hbr.errors import display_name, one_line
+from hbr.evaluation.pairing import PairingError, StemRules, find_pictures
+from hbr.evaluation.provenance import machine
+from hbr.evaluation.report.pictures import as_shown
+from hbr.evaluation.report.tables import number
+from hbr.image import Photo, read_photo
+from hbr.image.pixels import resize
+from hbr.metrics import Metric, MetricError, MetricInfo, load_metric
+from hbr.pages import data_uri, environment, script_data
+from hbr.restoration.batch import describe_failure
+from hbr.restoration.jobs import Found
+from hbr.restoration.settings import RestoreSettings
+from hbr.version import __version__
+from hbr.weights import WeightsError
+
+if TYPE_CHECKING:
+    from hbr.restoration.restorer import Restorer
+
+EDGE = 1024
+"""Of a larger photo the page shows the middle, this many pixels wide and high, at full size."""
+
+BUDGET = 24_000_000
+"""Bytes of pictures in a page; further photos are in it with their numbers only."""
+
+INPUT = "input"
+_METRICS = ("psnr-y", "ssim-y", "lpips-alex")
+_DECIMALS = {"psnr-y": 2}
+_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model of the comparison.
+
+    Attributes:
+        label: unique, for people.
+        model: a known name, or a file.
+        fidelity: of a model with two ends; None is its default.
+    """
+
+    label: str
+    model: str
+    fidelity: float | None = None
+
+
+@dataclass(frozen=True)
+class ComparedPhoto:
+    """A photo of the comparison.
+
+    Attributes:
+        name: unique, for people.
+        file: what the models restore.
+        reference: what the result should look like, if that is known.
+    """
+
+    name: str
+    file: Path
+    reference: Path | None = None
+
+
+@dataclass
+class SideBySide:
+    """What a comparison found; it is filled model by model.
+
+    Attributes:
+        photos: those that could be read.
+        columns: the input, then each model that could be loaded: label → how it ran.
+        values: (photo, label) → "seconds" and metric ids → number; there is none where a model
+            failed.
+        pictures: photo → label → `data:` address, with the reference under "reference".
+        sizes: photo → (width, height) of the result.
+        shown: photo → (width, height) of its pictures in the page.
+        metrics: those that were measured.
+        problems: one line for each photo, model and reference that failed.
+        out_of_memory, weights_missing: whether that was among the reasons.
+    """
+
+    photos: list[ComparedPhoto] = field(default_factory=list)
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    pictures: dict[str, dict[str, str]] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    shown: dict[str, tuple[int, int]] = field(default_factory=dict)
+    metrics: dict[str, MetricInfo] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    out_of_memory: bool = False
+    weights_missing: bool = False
+
+    @property
+    def restored(self) -> int:
+        """How many times a model restored a photo."""
+        return sum(label != INPUT for _, label in self.values)
+
+
+Say = Callable[[str, str], None]
+"""Takes a level, as "error", and a line."""
+
+
+def name_models(models: Sequence[str], fidelities: Sequence[float] = ()) -> list[Entrant]:
+    """The models of a comparison, each with a label of its own.
+
+    Args:
+        models: names and files; one that is named twice takes part once.
+        fidelities: a model with two ends takes part once for each of these.
+
+    Raises:
+        ConfigError: no models, or fidelities but no model with two ends.
+    """
+    given = list(dict.fromkeys(model.strip() for model in models if model.strip()))
+    if not given:
+        raise ConfigError("models is empty; it must be names or files with commas between")
+    files = {model: Path(model).stem for model in given if Path(model).suffix}
+    short = [files.get(model, model) for model in given]
+    labels = [a if short.count(a) == 1 else b for a, b in zip(short, given, strict=True)]
+    two_ended = {model for model in given if fidelities and _has_two_ends(model)}
+    if fidelities and not two_ended:
+        raise ConfigError("fidelity is for models with two ends, and none of these has them")
+    found = []
+    for label, model in zip(map(display_name, labels), given, strict=True):
+        if model in two_ended:
+            found += [Entrant(f"{label}, fidelity {f:g}", model, f) for f in fidelities]
+        else:
+            found.append(Entrant(label, model))
+    return found
+
+
+def _has_two_ends(model: str) -> bool:
+    from hbr.models.files import read_header
+    from hbr.weights import find_model
+
+    try:
+        return read_header(find_model(model)).fidelity is not None
+    except WeightsError:
+        return False  # loading it will say so
+
+
+def name_photos(
+    found: Sequence[Found], reference: Path | None, *, recursive: bool = False
+) -> list[ComparedPhoto]:
+    """The photos of a comparison, each once, with a name of its own and its reference.
+
+    Args:
+        found: photos and where they lie below their inputs.
+        reference: a folder or file of references, which belong to the photos of the same stem; a
+            file is that of a single photo whatever its name.
+        recursive: take the references in sub-folders too.
+
+    Raises:
+        PairingError: the reference is not there, or belongs to no photo.
+    """
+    places: dict[str, Found] = {}
+    for item in found:
+        places.setdefault(os.path.realpath(item[0]), item)
+    once = list(places.values())
+    names = [str(place) for _, place in once]
+    unique = [n if names.count(n) == 1 else str(f) for n, (f, _) in zip(names, once, strict=True)]
+    stems = [StemRules().stem(name) for name in names]
+    references = _references(reference, stems, recursive) if reference is not None else {}
+    return [
+        ComparedPhoto(display_name(name), file, references.get(stem))
+        for name, stem, (file, _) in zip(unique, stems, once, strict=True)
+    ]
+
+
+def _references(reference: Path, stems: Sequence[str], recursive: bool) -> Mapping[str, Path]:
+    if reference.is_file():
+        if len(stems) == 1:
+            return {stems[0]: reference}
+        found = {StemRules().stem(reference.name): reference}
+    else:
+        found = find_pictures(reference, recursive=recursive)
+    if stems and not found.keys() & set(stems):
+        raise PairingError(
+            f"{display_name(reference)}: no reference has the stem of a photo "
+            f"({stems[0]} against {min(found)})"
+        )
+    return found
+
+
+def compare(
+    photos: Sequence[ComparedPhoto],
+    entrants: Sequence[Entrant],
+    settings: RestoreSettings,
+    *,
+    device: str = "auto",
+    say: Say,
+    progress: Callable[[int, int], None],
+    budget: int = BUDGET,
+) -> SideBySide:
+    """Restore every photo with every model; a bad one of either does not stop the others.
+
+    Args:
+        photos: of `name_photos`.
+        entrants: of `name_models`.
+        settings: the same for all models.
+        device: where they run; the metrics run on the CPU.
+        say: is told of each problem when it shows.
+        progress: called with the number of photos that are done, of all models, and their total.
+        budget: see `BUDGET`; the first photo is shown in any case.
+    """
+    found = SideBySide()
+    total = len(photos) * (1 + len(entrants))
+    metrics = _load_metrics(say) if any(p.reference for p in photos) else []
+    for done, photo in enumerate(photos, 1):
+        _look_at(photo, found, settings, metrics, say)
+        _keep_within(found, budget)
+        progress(done, total)
+    for number_, entrant in enumerate(entrants, 1):
+        if not found.photos:
+            break
+        for done in _enter(entrant, found, settings, device, metrics, say):
+            _keep_within(found, budget)
+            progress(number_ * len(photos) + done, total)
+    return found
+
+
+def _load_metrics(say: Say) -> list[Metric]:
+    loaded = []
+    for name in _METRICS:
+        try:
+            loaded.append(load_metric(name))
+        except MetricError as error:
+            say("warning", f"{name} is left out: {one_line(error)}")
+    return loaded
+
+
+def _look_at(
+    photo: ComparedPhoto,
+    found: SideBySide,
+    settings: RestoreSettings,
+    metrics: Sequence[Metric],
+    say: Say,
+) -> None:
+    """Read a photo and its reference; the input is in the comparison at the size of the result."""
+    try:
+        given = _enlarged(read_photo(photo.file, max_pixels=settings.max_pixels), settings)
+    except Exception as error:
+        _failed(found, say, error, photo.file)
+        return
+    height, width = given.size
+    found.sizes[photo.name] = (width, height)
+    found.shown[photo.name] = (min(EDGE, width), min(EDGE, height))
+    found.columns.setdefault(INPUT, {})
+    pictures = found.pictures[photo.name] = {INPUT: _picture(given)}
+    if photo.reference is not None:
+        try:
+            pictures["reference"] = _picture(_reference(photo.reference, given, settings))
+        except Exception as error:
+            _failed(found, say, error, photo.reference)
+            photo = replace(photo, reference=None)
+    found.photos.append(photo)
+    found.values[photo.name, INPUT] = _measure(photo, given, settings, metrics, found, say)
+
+
+def _enlarged(photo: Photo, settings: RestoreSettings) -> Photo:
+    from hbr.restoration.inputs import resized_pixels
+
+    pixels = resized_pixels(photo, settings.scale, max_pixels=settings.max_pixels)
+    if pixels is photo.pixels:
+        return photo
+    alpha = None if photo.alpha is None else resize(photo.alpha, *pixels.shape[:2])
+    return Photo(pixels=pixels, alpha=alpha, mode=photo.mode)
+
+
+def _reference(file: Path, result: Photo, settings: RestoreSettings) -> Photo:
+    reference = read_photo(file, max_pixels=settings.max_pixels)
+    (h, w), (height, width) = result.size, reference.size
+    if (h, w) != (height, width):
+        raise ValueError(
+            f"the reference has {width}×{height} pixels, the result {w}×{h}; choose another --scale"
+        )
+    return reference
+
+
+def _measure(
+    photo: ComparedPhoto,
+    result: Photo,
+    settings: RestoreSettings,
+    metrics: Sequence[Metric],
+    found: SideBySide,
+    say: Say,
+) -> dict[str, float]:
+    """Metric → value. What a metric cannot be computed on, as a small photo, is said once."""
+    if photo.reference is None:
+        return {}
+    reference = _reference(photo.reference, result, settings)
+    values = {}
+    for metric in metrics:
+        try:
+            value = metric(result.tensor(), reference.tensor()).item()
+        except MetricError as error:
+            if (photo.name, INPUT) not in found.values:
+                say("warning", f"{photo.name}: {one_line(error)}")
+            continue
+        if math.isfinite(value):  # the PSNR of two pictures that are the same is not
+            values[metric.info.id] = value
+            found.metrics[metric.info.id] = metric.info
+    return values
+
+
+def _enter(
+    entrant: Entrant,
+    found: SideBySide,
+    settings: RestoreSettings,
+    device: str,
+    metrics: Sequence[Metric],
+    say: Say,
+) -> Iterator[int]:
+    """Restore all photos with one model; gives the number of those that are done."""
+    from hbr.restoration import Restorer
+
+    try:
+        restorer = Restorer.from_pretrained(entrant.model, device=device, fidelity=entrant.fidelity)
+    except Exception as error:
+        if isinstance(error, WeightsError):
+            found.weights_missing = True
+            line = one_line(error)
+        else:
+            line, short = describe_failure(error, Path(entrant.model))
+            found.out_of_memory |= short
+        found.problems.append(line)
+        say("error", line)
+        yield len(found.photos)
+        return
+    found.columns[entrant.label] = _about(restorer)
+    for done, photo in enumerate(found.photos, 1):
+        try:
+            restored = restorer(photo.file, settings)
+            values = _measure(photo, restored.photo, settings, metrics, found, say)
+        except Exception as error:
+            _failed(found, say, error, photo.file, f"{entrant.label}: ")
+        else:
+            seconds = {"seconds": restored.timings["total"] - restored.timings["read"]}
+            found.values[photo.name, entrant.label] = seconds | values
+            if photo.name in found.pictures:
+                found.pictures[photo.name][entrant.label] = _picture(restored.photo)
+        yield done
+
+
+def _about(restorer: Restorer) -> dict[str, Any]:
+    fidelity = {} if restorer.fidelity is None else {"fidelity": restorer.fidelity}
+    return {
+        "SHA-256": restorer.sha256,
+        **fidelity,
+        "device": str(restorer.device),
+        "precision": restorer.dtype,
+    }
+
+
+def _failed(found: SideBySide, say: Say, error: Exception, file: Path, label: str = "") -> None:
+    line, short = describe_failure(error, file)
+    found.out_of_memory |= short
+    found.problems.append(label + line)
+    say("error", label + line)
+
+
+def _picture(photo: Photo) -> str:
+    """What the page shows of a photo: all of it, or the middle."""
+    picture = as_shown(photo)
+    width, height = min(EDGE, picture.width), min(EDGE, picture.height)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    middle: Image.Image = picture.crop((left, top, left + width, top + height))
+    return data_uri(middle, edge=EDGE, quality=_QUALITY)
+
+
+def _keep_within(found: SideBySide, budget: int) -> None:
+    """Drop the pictures of the last photos until the others fit into the page."""
+    sizes = {name: sum(map(len, uris.values())) for name, uris in found.pictures.items()}
+    spent = sum(sizes.values())
+    for name in reversed(list(sizes)[1:]):
+        if spent <= budget:
+            return
+        spent -= sizes[name]
+        del found.pictures[name]
+
+
+def as_html(found: SideBySide, settings: RestoreSettings) -> str:
+    """The page of a comparison."""
+    cropped = [p.name for p in found.photos if found.sizes[p.name] != found.shown[p.name]]
+    return (
+        environment("hbr.evaluation.report")
+        .get_template("side_by_side.html")
+        .render(
+            found=found,
+            heads=["model", "s per photo", *(_heading(info) for info in found.metrics.values())],
+            lines=list(_lines(found)),
+            about={"hbr": __version__, "scale": f"{settings.scale:g}", **machine()},
+            cropped=bool(set(cropped) & found.pictures.keys()),
+            edge=EDGE,
+            data=script_data(_data(found)),
+        )
+    )
+
+
+def _heading(info: MetricInfo) -> str:
+    return f"{info.name} {'↑' if info.better == 'higher' else '↓'}"
+
+
+def _lines(found: SideBySide) -> Iterator[tuple[str, list[tuple[str, bool]], str]]:
+    """A line of the table for each column: its label, means, whether best, and a note."""
+    names = ["seconds", *found.metrics]
+    means: dict[tuple[str, str], float] = {}
+    counts = {}
+    for label in found.columns:
+        rows = [found.values[key] for p in found.photos if (key := (p.name, label)) in found.values]
+        counts[label] = len(rows)
+        for name in names:
+            if values := [row[name] for row in rows if name in row]:
+                means[label, name] = sum(values) / len(values)
+    best = {}
+    for name, info in found.metrics.items():
+        values = [means[label, name] for label in found.columns if (label, name) in means]
+        if len(set(values)) > 1:
+            best[name] = max(values) if info.better == "higher" else min(values)
+    for label in found.columns:
+        cells = [
+            (
+                number(mean, _decimals(name)),
+                mean is not None and mean == best.get(name),
+            )
+            for name in names
+            for mean in [means.get((label, name))]
+        ]
+        failed = len(found.photos) - counts[label]
+        yield label, cells, f"{failed} of {len(found.photos)} failed" if failed else ""
+
+
+def _decimals(name: str) -> int:
+    return 2 if name == "seconds" else _DECIMALS.get(name, 4)
+
+
+def _data(found: SideBySide) -> dict[str, Any]:
+    """What the script of the viewer (report.js) works on; photos without pictures are left out."""
+    labels = list(found.columns)
+    inside = [photo.name for photo in found.photos if photo.name in found.pictures]
+    names = ["seconds", *found.metrics]
+    return {
+        "methods": labels,
+        "main": min(1, len(labels) - 1),
+        "ends": ["", "reference"],
+        "sets": [""],
+        "stems": inside,
+        "metrics": [{"name": "seconds", "better": "lower", "digits": 2}]
+        + [
+            {"name": info.name, "better": info.better, "digits": _decimals(info.id)}
+            for info in found.metrics.values()
+        ],
+        "rows": [
+            [0, column, place, [values.get(name) for name in names]]
+            for place, photo in enumerate(inside)
+            for column, label in enumerate(labels)
+            if (values := found.values.get((photo, label))) is not None
+        ],
+        "scenes": {
+            f"0/{place}": {
+                "size": found.shown[photo],
+                "lq": None,
+                "hq": found.pictures[photo].get("reference"),
+                "out": [found.pictures[photo].get(label) for label in labels],
+            }
+            for place, photo in enumerate(inside)
+        },
+    }
