@@ -138,7 +138,7 @@ def test_plan_lists_what_is_missing(home, run_hbr):
         (["thresholds", "out", "--count", "9999"], 1, "hbr: 9999 cannot be kept"),
         (["thresholds", "out", "--count", "1", "--mean", "detail=2"], 2, "are mutually exclusive"),
         (["thresholds", "out", "--mean", "detail"], 2, "must be METRIC=VALUE"),
-        (["run"], 2, "name photos or annotations"),
+        (["run"], 2, "give photos or annotations"),
         (["run", "-i", "voc", "--max-errors", "5"], 2, "errors is 5.0; it must be 0 to 1"),
         (["run", "-i", "voc", "--ray-address", "auto"], 2, "only valid with --engine ray"),
         (["run", "-i", "nowhere"], 1, "hbr: nowhere: no such file or folder"),

@@ -195,7 +195,7 @@ def test_what_is_refused_before_any_work(
         (("-g", hq, "-m", ","), 2, "metrics"),
         (("-g", hq, "--strip", "re:("), 2, "a regular expression"),
         (("-g", hq, "--resume"), 2, "needs --json, --csv or --parquet"),
-        (("-g", hq, "--json", hq / "p0.png"), 2, "--overwrite replaces it"),
+        (("-g", hq, "--json", hq / "p0.png"), 2, "use --overwrite to replace it"),
         (("-g", hq, "--json", hq, "--overwrite"), 2, "is not a regular file"),
     ]
     for arguments, code, said in cases:

@@ -60,7 +60,7 @@ def test_nothing_asked_shows_the_help(run_hbr: Run) -> None:
         (["polish"], "polish"),
         (["--colour"], "--colour"),
         (["doctor", "--yaml"], "--yaml"),
-        (["train"], "CONFIG.yaml"),
+        (["train"], "RECIPE"),
     ],
 )
 def test_usage_errors_are_one_line_and_2(run_hbr: Run, arguments: list[str], named: str) -> None:

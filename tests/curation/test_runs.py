@@ -464,7 +464,7 @@ def test_no_sources_is_a_clear_line(tmp_path, listed) -> None:
 def test_a_folder_without_a_run_is_a_clear_line(tmp_path) -> None:
     with pytest.raises(CurationError, match="holds no run of hbr curate"):
         Store.latest(tmp_path)
-    with pytest.raises(CurationError, match="is no manifest"):
+    with pytest.raises(CurationError, match="is not a manifest"):
         list(Manifest(tmp_path))
 
 

@@ -325,7 +325,7 @@ class TestBatch:
         Path("out/b.png").unlink()
         Path("out/b.png").hardlink_to("out/a.png")
         record = next(batch)
-        assert record.error == "out/b.png: was written from another input just now; rename one"
+        assert record.error == "out/b.png: was just written from another input; rename one"
 
 
 class TestStopping:
