@@ -129,7 +129,7 @@ def test_scores_by_keys_through_a_kill(tmp_path, folders, hbr_command, browser):
         process.kill()
         process.wait()
         page.keyboard.press("0")
-        page.wait_for_selector("#message:has-text('trying again')")
+        page.wait_for_selector("#message:has-text('retrying')")
         port = int(url.rsplit(":", 1)[1].rstrip("/"))
     with served(hbr_command, tmp_path / "s", port):
         answered(page, "2 of 4")
