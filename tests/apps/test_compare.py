@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from hbr.config import ConfigError
-from hbr.evaluation.side_by_side import BUDGET, as_html, compare, name_models, name_photos
+from hbr.evaluation.side_by_side import BUDGET, compare, name_models, name_photos
+from hbr.evaluation.side_by_side_page import as_html
 from hbr.restoration.settings import RestoreSettings
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

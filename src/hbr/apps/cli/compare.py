@@ -73,7 +73,8 @@ def compare(
     _check_page(out, overwrite=overwrite)
     _check_device(device)
     reporter = Reporter(as_json=False)
-    from hbr.evaluation.side_by_side import as_html, compare, name_models
+    from hbr.evaluation.side_by_side import compare, name_models
+    from hbr.evaluation.side_by_side_page import as_html
     from hbr.files import write_text
     from hbr.processes import StopSignals
 
