@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS, Color, DtypeOption, _exit_code
 from hbr.errors import ExitCode
@@ -19,6 +19,8 @@ from hbr.restoration.batch import BatchTally, FileRecord
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Write = Callable[..., Path]
+
+DATA = Path(__file__).parents[1] / "data"
 
 ODD_NAMES = ("-dash.png", "with space.png", "größe 写真.png", "sub/inner.jpg", "sub/[1].webp")
 
@@ -217,3 +219,20 @@ def test_exit_codes(records: list[str], code: ExitCode) -> None:
         for status in records
     ]
     assert _exit_code(BatchTally.of(made)) is code
+
+
+def test_the_gate_says_what_it_thinks_of_a_photo(run_hbr: Run, toy: Path, tmp_path: Path) -> None:
+    part = Image.open(DATA / "purple.jpg").crop((0, 0, 128, 128))
+    part.filter(ImageFilter.GaussianBlur(8)).save(tmp_path / "soft.png")
+    asked = ("restore", "-i", tmp_path / "soft.png", "-o", tmp_path / "out", "--model", toy)
+    done = run_hbr(*asked, "--gate", "auto", "--log-format", "json")
+    assert done.returncode == 0
+    provenance = json.loads(done.stdout)["provenance"]
+    assert provenance["gate"] == "beyond the model"
+    assert provenance["gate_score"] > 0.9
+    (told,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert told["level"] == "warning"
+    assert "soft.png: beyond the model, restored all the same: edges " in told["message"]
+    done = run_hbr(*asked, "--overwrite", "--log-format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["provenance"]["gate"] is None

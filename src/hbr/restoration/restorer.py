@@ -21,6 +21,7 @@ from hbr.devices import choose_batch, choose_device, choose_dtype, reproducible,
 from hbr.image import Photo, write_photo
 from hbr.models.protocol import ColorFix, Conditions, Model, PromptedModel
 from hbr.restoration.color import fix_color
+from hbr.restoration.gate import Judgement, judge
 from hbr.restoration.inference import TiledRun, TileProgress, run_within_memory
 from hbr.restoration.inputs import PhotoLike, as_photo, enlargeable_pixels, resized_pixels
 from hbr.restoration.settings import Provenance, RestoreSettings
@@ -186,6 +187,13 @@ class Restorer:
         color = self.capabilities.color if settings.color == "auto" else settings.color
         conditions = self.conditions(settings.prompt)
         given = as_photo(photo, max_pixels=settings.max_pixels)
+        judged = None
+        if settings.gate == "auto" and settings.scale == 1:
+            judged = judge(given.pixels)
+            if judged.verdict == "nothing to restore":
+                seconds = time.perf_counter() - began
+                timings = {"read": seconds, "model": 0.0, "color": 0.0, "total": seconds}
+                return Restored(given, timings, self._provenance(None, settings, color, judged))
         pixels = resized_pixels(given, settings.scale, max_pixels=settings.max_pixels)
         seen, factor = pixels, self.capabilities.upscale
         if factor > 1:
@@ -211,7 +219,7 @@ class Restorer:
             "color": done - restored,
             "total": done - began,
         }
-        return Restored(result, timings, self._provenance(run, settings, color))
+        return Restored(result, timings, self._provenance(run, settings, color, judged))
 
     def conditions(self, prompt: str | None) -> Conditions:
         """What guides the model besides the photo.
@@ -225,8 +233,18 @@ class Restorer:
             raise ValueError(f"{self.name} takes no prompt: it has no text encoder")
         return Conditions(tokens={"prompt": cast(PromptedModel, self.model).embed(prompt)})
 
-    def _provenance(self, run: TiledRun, settings: RestoreSettings, color: ColorFix) -> Provenance:
-        rows, columns = run.plan.rows, run.plan.columns
+    def _provenance(
+        self,
+        run: TiledRun | None,
+        settings: RestoreSettings,
+        color: ColorFix,
+        judged: Judgement | None,
+    ) -> Provenance:
+        """How it was done; without a run, how the photo was left as it is."""
+        tile = overlap = (0, 0)
+        if run is not None:
+            rows, columns = run.plan.rows, run.plan.columns
+            tile, overlap = (rows.tile, columns.tile), (rows.overlap, columns.overlap)
         return {
             "hbr": __version__,
             "torch": torch.__version__,
@@ -235,10 +253,13 @@ class Restorer:
             "fidelity": self.fidelity,
             "device": str(self.device),
             "dtype": self.dtype,
-            "tile": (rows.tile, columns.tile),
-            "overlap": (rows.overlap, columns.overlap),
-            "tiles": len(run.plan),
-            "batch": run.batch,
+            "tile": tile,
+            "overlap": overlap,
+            "tiles": len(run.plan) if run else 0,
+            "batch": run.batch if run else 0,
+            "gate": judged.verdict if judged else None,
+            "gate_score": judged.score if judged else None,
+            "gate_reasons": judged.reasons if judged else (),
             "scale": settings.scale,
             "color": color,
             "seed": settings.seed,

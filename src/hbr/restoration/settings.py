@@ -12,6 +12,9 @@ from hbr.models.protocol import ColorFix
 COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
 SCALES = (0.25, 8.0)
 
+Gate = Literal["auto", "off"]
+GATES: tuple[Gate, ...] = get_args(Gate)
+
 TileChoice = int | Literal["auto"]
 
 
@@ -30,6 +33,9 @@ class RestoreSettings:
             "auto" is what the model asks for (`hbr.models.Capabilities.color`).
         batch: tiles per batch, or "auto": 1 on the CPU, more on CUDA.
         seed: for models that draw random numbers.
+        gate: "auto" leaves a photo that needs nothing as it is, and tells of one that is damaged
+            beyond what the models were trained on (`hbr.restoration.gate`); "off" restores every
+            photo unseen. A photo that is resized is always restored.
         prompt: a text in place of the prompt that the model makes of the image, for models that
             take one (`hbr.models.Capabilities.takes_prompt`).
         max_pixels: larger files, and larger results of enlarging, are refused.
@@ -40,6 +46,7 @@ class RestoreSettings:
     color: ColorFix | Literal["auto"] = "auto"
     batch: int | Literal["auto"] = "auto"
     seed: int = 0
+    gate: Gate = "off"
     prompt: str | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
 
@@ -53,6 +60,7 @@ class RestoreSettings:
         ok = self.batch == "auto" or (_is_whole(self.batch) and self.batch >= 1)
         check(ok, "batch", self.batch, "auto or 1 or more")
         check(_is_whole(self.seed), "seed", self.seed, "a whole number")
+        check(self.gate in GATES, "gate", self.gate, f"one of {', '.join(GATES)}")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
 
 
@@ -66,6 +74,10 @@ class Provenance(TypedDict):
         device, dtype: where it ran, and in what precision.
         tile, overlap: (height, width) in pixels, after any retreat when memory ran out.
         tiles, batch: their number, and how many were restored at a time.
+        gate: what the gate says of the photo (`hbr.restoration.gate.Verdict`), "nothing to restore"
+            where it was left as it is, with no tiles; None if it was not asked.
+        gate_score: how likely the photo is damaged, 0 to 1; None where that cannot be told.
+        gate_reasons: in what the photo is beyond the model.
         scale, color, seed, prompt: as in `RestoreSettings`; `color` is never "auto".
     """
 
@@ -80,6 +92,9 @@ class Provenance(TypedDict):
     overlap: tuple[int, int]
     tiles: int
     batch: int
+    gate: str | None
+    gate_score: float | None
+    gate_reasons: tuple[str, ...]
     scale: float
     color: ColorFix
     seed: int

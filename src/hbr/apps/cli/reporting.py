@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hbr.errors import display_name
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -84,6 +86,7 @@ class Reporter(logging.Handler):
             self._move(self._files)
         if record.error is not None:
             self.say("error", record.error)
+        self._gate(record)
         if self._as_json:
             typer.echo(json.dumps(record.as_json()))
         elif record.status == "planned":
@@ -114,6 +117,16 @@ class Reporter(logging.Handler):
         if record.exc_info is None:
             message = " ".join(message.split())
         self.say(record.levelname.lower(), message)
+
+    def _gate(self, record: FileRecord) -> None:
+        """What `hbr restore --gate auto` has to say of a photo."""
+        verdict = record.provenance.get("gate")
+        name = display_name(record.input)
+        if verdict == "nothing to restore":
+            self.say("info", f"{name}: nothing to restore; its pixels are left as they are")
+        elif verdict == "beyond the model":
+            reasons = " and ".join(record.provenance["gate_reasons"])
+            self.say("warning", f"{name}: beyond the model, restored all the same: {reasons}")
 
     def _move(self, files: float) -> None:
         if self._bar is not None:

@@ -29,6 +29,13 @@ class Color(StrEnum):
     none = "none"
 
 
+class Gate(StrEnum):
+    """Whether photos that need nothing are left as they are."""
+
+    auto = "auto"
+    off = "off"
+
+
 class DtypeOption(StrEnum):
     """Precision of the computation."""
 
@@ -85,6 +92,13 @@ def restore(
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Random seed, for models that use one.")
     ] = 0,
+    gate: Annotated[
+        Gate,
+        typer.Option(
+            help="auto: leave a photo as it is that needs nothing, and warn of one that is damaged "
+            "beyond what the model knows; off: restore every photo."
+        ),
+    ] = Gate.off,
     prompt: Annotated[
         str | None,
         typer.Option(help="Prompt to use instead of image tags, for models with a text encoder."),
@@ -138,7 +152,13 @@ def restore(
     from hbr.restoration.jobs import plan_batch
 
     settings = restore_settings(
-        scale=scale, tile=edge, color=color.value, seed=seed, prompt=prompt, max_pixels=max_pixels
+        scale=scale,
+        tile=edge,
+        color=color.value,
+        seed=seed,
+        gate=gate.value,
+        prompt=prompt,
+        max_pixels=max_pixels,
     )
 
     with StopSignals() as stop, reporter.listening():
