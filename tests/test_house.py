@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / "hbr"
 CONFIGS = sorted((SOURCE / "recipes").rglob("*.yaml"))
 
 # To be raised by hand with every recipe that is added, so that none goes missing unseen.
-N_CONFIGS = 17
+N_CONFIGS = 22
 
 HEAVY = ("torch", "diffusers", "transformers", "peft", "cv2", "PIL", "numpy")
 
@@ -351,7 +351,7 @@ def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
     )
     for name in needed:
         assert f"hbr/{name}" in sizes
-    assert sizes["hbr/weights/nano.safetensors"] <= 20_000_000
+    assert sizes["hbr/weights/nano.safetensors"] <= 40_000_000
     assert any(name.endswith("/licenses/LICENSE") for name in sizes)
     python = {f"hbr/{p.relative_to(SOURCE).as_posix()}" for p in SOURCE.rglob("*.py")}
     assert python <= set(sizes)

@@ -27,7 +27,7 @@ def test_nano_in_the_package_is_the_one_of_the_catalogue() -> None:
         pytest.skip("src/hbr/weights/nano.safetensors is not there yet")
     assert nano.files[0].sha256 == sha256(nano.file), "pin nano's SHA-256 in catalogue.yaml"
     assert nano.files[0].size == nano.file.stat().st_size
-    assert nano.file.stat().st_size <= 20_000_000
+    assert nano.file.stat().st_size <= 40_000_000
     assert "nano" in available()
     assert load_model("nano").config.name == "nano"
 
