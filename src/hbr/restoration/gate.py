@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hbr.image.pixels import luma
 
-Plane = NDArray[np.float32]
+GreyPlane = NDArray[np.float32]
 Verdict = Literal["nothing to restore", "restored", "beyond the model", "cannot tell"]
 
 # Larger photos are judged by tiles, three each way.
@@ -177,12 +177,12 @@ def _tiles(
     return [pixels[top : top + t_h, left : left + t_w] for top in tops for left in lefts]
 
 
-def _levels(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Plane:
+def _levels(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> GreyPlane:
     grey = luma(pixels).astype(np.float32)
     return grey / np.float32(257) if pixels.dtype == np.uint16 else grey
 
 
-def _octaves(plane: Plane) -> list[Plane]:
+def _octaves(plane: GreyPlane) -> list[GreyPlane]:
     """The plane, its half by averages of 2×2, its quarter, and so on."""
     octaves = [plane]
     while len(octaves) < _OCTAVES:
@@ -190,19 +190,19 @@ def _octaves(plane: Plane) -> list[Plane]:
     return octaves
 
 
-def _block_means(plane: Plane, edge: int) -> Plane:
+def _block_means(plane: GreyPlane, edge: int) -> GreyPlane:
     h, w = plane.shape
     return plane.reshape(h // edge, edge, w // edge, edge).mean(axis=(1, 3))
 
 
-def _is_exposed(plane: Plane) -> NDArray[np.bool_]:
+def _is_exposed(plane: GreyPlane) -> NDArray[np.bool_]:
     """Of each block, whether it is neither black nor white."""
     low, high = _EXPOSED
     means = _block_means(plane, _BLOCK).ravel()
     return (means > low) & (means < high)
 
 
-def _deviations(plane: Plane, edge: int) -> Plane:
+def _deviations(plane: GreyPlane, edge: int) -> GreyPlane:
     """Of each block, the deviation that white noise of this fine detail would have.
 
     The mask is the difference of two Laplacians; its squares sum to 36. It gives zero on planes and
@@ -214,13 +214,13 @@ def _deviations(plane: Plane, edge: int) -> Plane:
     return np.sqrt(_block_means(squares, edge).ravel() / 36)
 
 
-def _slopes(plane: Plane) -> Plane:
+def _slopes(plane: GreyPlane) -> GreyPlane:
     across = plane[:-1, 1:] - plane[:-1, :-1]
     down = plane[1:, :-1] - plane[:-1, :-1]
     return np.hypot(across, down).ravel()
 
 
-def _blocks(planes: Sequence[Plane]) -> float:
+def _blocks(planes: Sequence[GreyPlane]) -> float:
     """`Measures.blocks`, the mean of both axes."""
     total = 0.0
     for axis in (0, 1):

@@ -29,7 +29,7 @@ class Color(StrEnum):
     none = "none"
 
 
-class Gate(StrEnum):
+class GateOption(StrEnum):
     """Whether photos that need nothing are left as they are."""
 
     auto = "auto"
@@ -93,12 +93,12 @@ def restore(
         int, typer.Option(min=0, max=2**63 - 1, help="Random seed, for models that use one.")
     ] = 0,
     gate: Annotated[
-        Gate,
+        GateOption,
         typer.Option(
             help="auto: leave a photo as it is that needs nothing, and warn of one that is damaged "
             "beyond what the model knows; off: restore every photo."
         ),
-    ] = Gate.off,
+    ] = GateOption.off,
     prompt: Annotated[
         str | None,
         typer.Option(help="Prompt to use instead of image tags, for models with a text encoder."),
