@@ -104,8 +104,8 @@ def spoiled(trainer: Trainer, *steps: int) -> Trainer:
     """A training whose loss is not a number at these steps."""
     objective = trainer.objective
 
-    def losses(model, pair, loss, draws):
-        out = objective.losses(model, pair, loss, draws)
+    def losses(*arguments):
+        out = objective.losses(*arguments)
         bad = float("nan") if trainer.state.step in steps else 1.0
         return dataclasses.replace(out, terms={n: t * bad for n, t in out.terms.items()})
 
