@@ -151,14 +151,16 @@ class _Walk:
         plan = write_plan(self._store.plan, self._tasks(), self._config.chunk)
         total = self.images.total()
         results = engine.run(ChunkWork(self._config, out), plan)
-        with contextlib.closing(results):
-            for done in results:
-                self._take(done)
-                add_costs(costs, done.costs)
-                self._store.log_costs(done.costs)
-                self._report(self.progress("crops", self._worked + self._earlier, total))
-                self._judge_errors(_FIRST)
-        plan.path.unlink()
+        try:
+            with contextlib.closing(results):
+                for done in results:
+                    self._take(done)
+                    add_costs(costs, done.costs)
+                    self._store.log_costs(done.costs)
+                    self._report(self.progress("crops", self._worked + self._earlier, total))
+                    self._judge_errors(_FIRST)
+        finally:
+            plan.path.unlink(missing_ok=True)  # the next run makes its own
         self._count_earlier_errors()
         self._judge_errors(1)
         return costs
