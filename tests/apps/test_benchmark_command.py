@@ -98,7 +98,11 @@ def cells(out: Path) -> dict[tuple[str, str], Cell]:
     return {(cell.method, cell.metric): cell for cell in BenchmarkRun.load(out).cells}
 
 
-def test_from_photos_to_numbers(run_hbr: Run, folder: Path, toy: Path) -> None:
+def test_from_photos_to_numbers(
+    run_hbr: Run, folder: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HBR_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):  # no weights of this machine's
+        monkeypatch.setenv(name, str(folder / "none"))
     out = folder / "run"
     for path in (folder / "photos").iterdir():  # as large as the metrics of several scales need
         with Image.open(path) as image:
