@@ -41,6 +41,13 @@ class ExitCode(IntEnum):
     BROKEN_PIPE = 141
     """The reader of the output closed the pipe."""
 
+    @classmethod
+    def of(cls, *, done: int, failed: int) -> ExitCode:
+        """Return `OK`, `SOME` or `NOTHING`, by the number of inputs that were done and failed."""
+        if not failed:
+            return cls.OK
+        return cls.SOME if done else cls.NOTHING
+
 
 class HbrError(Exception):
     """The base class of hbr's errors; the message says what is wrong and what to do.

@@ -121,7 +121,8 @@ def run(
             stop.check()  # a library may have swallowed the interruption
             reporter.say("info", line)
 
-        try:
+        line = "stopped; run the same command with --resume to continue"
+        with reporter.interruption(stop, lambda: line):
             found = run_benchmark(
                 benchmark,
                 out,
@@ -131,11 +132,6 @@ def run(
             )
             if not no_report:
                 _render(found, out / "report")
-        except BaseException:
-            if stop.received is None:
-                raise
-            reporter.say("error", "stopped; run the same command with --resume to continue")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
         for line in found.warnings:
             reporter.say("warning", line)
     typer.echo(out / "run.json")

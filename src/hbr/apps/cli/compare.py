@@ -84,7 +84,7 @@ def compare(
             stop.check()  # a library may have swallowed the interruption
             reporter.moved(done, total)
 
-        try:
+        with reporter.interruption(stop, lambda: "stopped, no page was written"):
             entrants = name_models(models.split(","), tuple(dict.fromkeys(fidelity or ())))
             photos, bad = _photos(inputs, out, reference, recursive, reporter)
             with reporter.bar(len(photos) * (1 + len(entrants))):
@@ -94,11 +94,6 @@ def compare(
             found.problems[:0] = bad
             if found.restored:
                 write_text(out, as_html(found, settings))
-        except BaseException:
-            if stop.received is None:
-                raise
-            reporter.say("error", "stopped, no page was written")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
     if found.restored:
         typer.echo(str(out))
     raise typer.Exit(_exit_code(found))

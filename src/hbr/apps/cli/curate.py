@@ -141,8 +141,7 @@ def run(
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _show(summary)
     typer.echo(out / "manifest.parquet")
-    if summary.errors:
-        raise typer.Exit(ExitCode.SOME if summary.errors < summary.images else ExitCode.NOTHING)
+    raise typer.Exit(ExitCode.of(done=summary.images - summary.errors, failed=summary.errors))
 
 
 @app.command()

@@ -120,7 +120,8 @@ def degrade(
     from hbr.processes import StopSignals
 
     with StopSignals() as stop, reporter.listening():
-        try:
+        hint = "" if overwrite else "; run the same command with --resume to continue"
+        with reporter.interruption(stop, lambda: f"stopped, {tally.done} done{hint}"):
             from hbr.degradation.folder import DegradeSettings, refuse_existing
             from hbr.degradation.named_recipes import find_recipe
             from hbr.distributed import Shard
@@ -153,13 +154,6 @@ def degrade(
             alone = [item.target for item in items] == [Path(out)]
             ledger = None if alone else Path(out)
             _run(items, settings, ledger, resume, workers, pairs_out, reporter, tally)
-        except BaseException:
-            # An interrupted import can end in any error.
-            if stop.received is None:
-                raise
-            hint = "" if overwrite else "; run the same command with --resume to continue"
-            reporter.say("error", f"stopped, {tally.done} done{hint}")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
     raise typer.Exit(tally.exit_code)
 
 
@@ -174,9 +168,7 @@ class _Tally:
 
     @property
     def exit_code(self) -> ExitCode:
-        if not self.failed:
-            return ExitCode.OK
-        return ExitCode.SOME if self.done else ExitCode.NOTHING
+        return ExitCode.of(done=self.done, failed=self.failed)
 
 
 def _check_manifest(path: Path | None, *, may_exist: bool) -> None:

@@ -123,18 +123,13 @@ def evaluate(
             stop.check()  # a library may have swallowed the interruption
             reporter.moved(done, total)
 
-        try:
+        hint = "; run the same command with --resume to continue" if kept else ""
+        with reporter.interruption(stop, lambda: f"stopped{hint}"):
             pairing = _paired(
                 (restored, strip), (reference, strip_reference), missing, extra, recursive
             )
             with reporter.bar(len(pairing.pairs)):
                 found = evaluate(pairing.pairs, config, kept=kept, resume=resume, progress=progress)
-        except BaseException:
-            if stop.received is None:
-                raise
-            hint = "; run the same command with --resume to continue" if kept else ""
-            reporter.say("error", f"stopped{hint}")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
         about = _about(config, restored, reference, pairing)
         _write(found, about, json_file, csv_file, parquet_file)
     _print_result(reporter, found, pairing)

@@ -125,22 +125,16 @@ def run(
     photos = find_pictures(lq, recursive=recursive)
     reporter = Reporter(as_json=False)
     with StopSignals() as stop, reporter.listening():
-        try:
+        with reporter.interruption(stop, lambda: "stopped; run the same command to continue"):
             outcome = built.run(
                 photos, out, resume=not restart, report=lambda line: reporter.say("info", line)
             )
-        except BaseException:
-            if stop.received is None:
-                raise
-            reporter.say("error", "stopped; run the same command to continue")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
         for stem, line in outcome.failed.items():
             reporter.say("error", f"{stem}: {line}")
         for path in outcome.restored.values():
             typer.echo(path)
         reporter.say("info", f"{len(outcome.restored)} of {len(photos)} restored")
-    if outcome.failed:
-        raise typer.Exit(ExitCode.SOME if outcome.restored else ExitCode.NOTHING)
+    raise typer.Exit(ExitCode.of(done=len(outcome.restored), failed=len(outcome.failed)))
 
 
 def _program_of(text: str) -> ProgramConfig | object | None:

@@ -6,17 +6,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hbr.errors import display_name
+from hbr.errors import ExitCode, display_name
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from hbr.processes import StopSignals
     from hbr.restoration.batch import BatchTally, FileRecord
 
 
@@ -69,6 +70,23 @@ class Reporter(logging.Handler):
                 yield
             finally:
                 self._bar = None
+
+    @contextmanager
+    def interruption(self, stop: StopSignals, line: Callable[[], str]) -> Iterator[None]:
+        """End the command with one line and `ExitCode.INTERRUPTED` after a stop signal.
+
+        Args:
+            stop: the signals that were received.
+            line: says what was stopped, and how to continue.
+        """
+        try:
+            yield
+        except BaseException:
+            # An interrupted import can end in any error.
+            if stop.received is None:
+                raise
+            self.say("error", line())
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
 
     def tiles(self, done: int, total: int) -> None:
         """Advance the bar within a photo."""

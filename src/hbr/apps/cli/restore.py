@@ -164,7 +164,10 @@ def restore(
     with StopSignals() as stop, reporter.listening():
         records: list[FileRecord] = []
         total = 0
-        try:
+        hint = "" if overwrite else "; run the same command with --resume to continue"
+        with reporter.interruption(
+            stop, lambda: f"stopped, {BatchTally.of(records).done} of {total} done{hint}"
+        ):
             plan = plan_batch(
                 inputs, out, format=file_format, recursive=recursive, existing=existing
             )
@@ -176,14 +179,6 @@ def restore(
                 for record in look_at(plan) if dry_run else batch:
                     records.append(record)
                     reporter.record(record)
-        except BaseException:
-            # An interrupted import can end in any error.
-            if stop.received is None:
-                raise
-            done = BatchTally.of(records).done
-            hint = "" if overwrite else "; run the same command with --resume to continue"
-            reporter.say("error", f"stopped, {done} of {total} done{hint}")
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
     tally = BatchTally.of(records)
     reporter.summary(tally)
     raise typer.Exit(_exit_code(tally))
@@ -233,8 +228,5 @@ def _load(
 
 
 def _exit_code(tally: BatchTally) -> ExitCode:
-    if not tally.failed:
-        return ExitCode.OK
-    if tally.done:
-        return ExitCode.SOME
-    return ExitCode.MEMORY if tally.out_of_memory else ExitCode.NOTHING
+    code = ExitCode.of(done=tally.done, failed=tally.failed)
+    return ExitCode.MEMORY if code is ExitCode.NOTHING and tally.out_of_memory else code
