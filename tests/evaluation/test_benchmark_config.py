@@ -6,6 +6,7 @@ import pytest
 
 from hbr.config import ConfigError
 from hbr.evaluation.benchmark_config import load_benchmark, parameters, read_raw, shipped
+from hbr.evaluation.methods import BaselineConfig, HbrConfig, ResultsFolderConfig
 from hbr.evaluation.papers import paper_table
 
 # To be raised by hand with every benchmark that is added, so that none goes missing unseen.
@@ -67,6 +68,31 @@ def test_methods_of_the_user(tmp_path: Path) -> None:
     assert config.methods["mine"].strength == 3  # type: ignore[union-attr]
 
 
+def test_a_path_in_a_benchmark_may_be_results_a_model_or_a_method_file(tmp_path: Path) -> None:
+    """`OSEDiff*` and its like: whatever there is of a retrained model can stand in the table."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "retrained.yaml").write_text("method: {kind: baseline, baseline: nlm, strength: 3}")
+    given = {
+        "persona-test": "somewhere",
+        "osediff-persona": "runs/osediff-persona/model.safetensors",
+        "resshift-persona": str(tmp_path / "results"),
+        "sinsr-persona": str(tmp_path / "retrained.yaml"),
+        "scale": "4",
+    }
+    methods = load_benchmark("osdhuman-table2", given).config.methods
+    assert methods == {
+        "ResShift*": ResultsFolderConfig(folder=tmp_path / "results", scale=4),
+        "SinSR*": BaselineConfig("nlm", scale=4, strength=3),
+        "OSEDiff*": HbrConfig(model="runs/osediff-persona/model.safetensors", scale=4),
+    }
+    model = tmp_path / "model.safetensors"
+    model.touch()
+    own = {"mine": str(model)}
+    assert load_benchmark("nano", {"photos": "p"}, own).config.methods["mine"] == HbrConfig(
+        model=str(model)
+    )
+
+
 YAML = """
 title: a test
 data_sets:
@@ -125,7 +151,10 @@ def test_names_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("kind: baseline\nbaseline: nlm\n")
     with pytest.raises(ConfigError, match=r"m\.yaml: kind is not known; it may be one of method"):
         load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "m.yaml")})
-    with pytest.raises(ConfigError, match="neither a folder of results nor a YAML file"):
+    with pytest.raises(
+        ConfigError,
+        match=r"folder of results nor a YAML file .* nor a model file",
+    ):
         load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "none")})
 
 

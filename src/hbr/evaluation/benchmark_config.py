@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hbr.config import ConfigError, check, from_dict, read_yaml, to_dict
-from hbr.evaluation.methods import MethodConfig, read_method
+from hbr.evaluation.methods import MethodConfig, method_at
 from hbr.evaluation.papers import TableRows, paper_table
 from hbr.metrics import MetricError, find_metric
 from hbr.weights import entries as known_weights
@@ -240,8 +240,9 @@ def load_benchmark(
     Args:
         name: of a shipped benchmark, or a file.
         given: parameter → value.
-        methods: name → a folder of results or a YAML file of a method (`read_method`), in place
-            of the benchmark's method of that name or behind them.
+        methods: name → a folder of results, a model file or a YAML file of a method
+            (`hbr.evaluation.methods.method_at`), in place of the benchmark's method of that name
+            or behind them.
 
     Raises:
         ConfigError: it cannot be used; a parameter that it does not have; nothing is left to run.
@@ -252,7 +253,7 @@ def load_benchmark(
         listed = ", ".join(known) or "none"
         raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {listed}")
     check(isinstance(values, dict), name, values, "a mapping")
-    own = {name: _method_values(place) for name, place in (methods or {}).items()}
+    own = {name: _users_method(place) for name, place in (methods or {}).items()}
     values = {**values, "methods": {**(values.get("methods") or {}), **own}}
     if against := values.get("against"):
         ok = against in values["methods"]
@@ -273,7 +274,9 @@ def load_benchmark(
             what = section.replace("_", " ")
             raise ConfigError(f"{name} has no {what} to run on; give {options}")
     try:
-        config = from_dict(BenchmarkConfig, _filled(values, given))
+        filled = _filled(values, given)
+        filled["methods"] = _methods(filled.get("methods"))
+        config = from_dict(BenchmarkConfig, filled)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     without = {id for d in config.data_sets.values() for id in _without_weights(d.with_weights)}
@@ -300,14 +303,32 @@ def _with_weights(config: DataSetConfig, without: Container[str]) -> DataSetConf
     return dataclasses.replace(config, metrics=(*config.metrics, *more), with_weights=())
 
 
-def _method_values(place: str) -> dict[str, Any]:
-    """The values of a method that the user named by a folder of results or a YAML file."""
-    path = Path(place)
-    if path.is_dir():
-        return {"kind": "folder", "folder": place}
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{place}: is neither a folder of results nor a YAML file of a method")
-    return to_dict(read_method(path))
+def _users_method(place: str) -> dict[str, Any]:
+    """The values of a method that the user named by a path, which must exist."""
+    if not Path(place).exists():
+        raise ConfigError(
+            f"{place}: is neither a folder of results nor a YAML file of a method nor a model file"
+        )
+    return to_dict(method_at(place))
+
+
+def _methods(entries: Any) -> Any:
+    """The methods, with `{given: PATH}` replaced by what is at the path.
+
+    Its other fields, such as `scale`, come before those of a method file.
+    """
+    if not isinstance(entries, dict):
+        return entries
+    return {
+        name: {**to_dict(method_at(str(values["given"]))), **_without(values, "given")}
+        if isinstance(values, dict) and "given" in values
+        else values
+        for name, values in entries.items()
+    }
+
+
+def _without(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != key}
 
 
 def _texts(values: Any) -> Iterator[str]:

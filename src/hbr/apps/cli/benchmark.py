@@ -90,8 +90,8 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="NAME=PLACE",
-            help="Add or replace a method: a folder of results, or the YAML file of a method; may "
-            "be repeated.",
+            help="Add or replace a method: a folder of results, a model file of hbr, or the YAML "
+            "file of a method; may be repeated.",
         ),
     ] = None,
     workers: MeasuringWorkers = None,

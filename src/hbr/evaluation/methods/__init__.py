@@ -37,6 +37,7 @@ __all__ = [
     "ResultsFolderConfig",
     "SpandrelConfig",
     "build_method",
+    "method_at",
     "read_method",
 ]
 
@@ -91,3 +92,20 @@ def read_method(path: str | Path) -> MethodConfig:
         return from_dict(_MethodFile, {"method": values}).method
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def method_at(place: str) -> MethodConfig:
+    """The method that a path stands for, by the kind of file.
+
+    A model file of hbr (`.safetensors`) is run by hbr, a YAML file is read by `read_method`, and
+    anything else is a folder of results.
+
+    Raises:
+        hbr.config.ConfigError: the YAML file is missing or wrong.
+    """
+    path = Path(place)
+    if path.suffix in (".yaml", ".yml") and not path.is_dir():
+        return read_method(path)
+    if path.suffix == ".safetensors" and not path.is_dir():
+        return HbrConfig(model=place)
+    return ResultsFolderConfig(folder=path)
