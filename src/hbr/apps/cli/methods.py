@@ -76,7 +76,8 @@ def show(
     config = _program_of(program)
     if config is None:
         spec = find_program(program)
-        given = {name: f"PATH_OF_{name.upper()}" for name, v in spec.values.items() if not v}
+        needed = [n for n, v in spec.values.items() if not v and n not in spec.optional]
+        given = {name: f"PATH_OF_{name.upper()}" for name in needed}
         config = ProgramConfig(program=program, python="PYTHON", repo=Path("REPO"), values=given)
     elif not isinstance(config, ProgramConfig):
         raise MethodError(f"{program}: is not a program; see hbr methods list")
@@ -164,6 +165,7 @@ def _card(spec: ProgramSpec, config: ProgramConfig) -> list[tuple[str, str]]:
         ("name", spec.name),
         ("paper", spec.paper),
         ("home", spec.url),
+        ("commit", spec.commit),
         ("licence", spec.licence),
         ("install", spec.install),
         ("needs", ", ".join(spec.needs)),

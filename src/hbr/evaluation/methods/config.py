@@ -108,12 +108,15 @@ class ProgramSpec:
             below the folder that they are in.
         values: further placeholders and their defaults; an empty one must be given. Those above but
             {python} may be used in them.
+        optional: names in `values` that may stay empty; a word of `command` that is nothing but
+            such a placeholder is then left out.
         needs: files and folders, placeholders allowed, that must be there before it starts;
             relative ones are below the repository.
         factor: the program's fixed scale factor; None if {upscale} sets it.
         name: as in the tables.
         paper: where it was published.
         url: its home.
+        commit: of the repository that `command` was checked against.
         licence: of the code, and of the weights where it differs.
         install: what has to be installed and downloaded.
         notes: what else one should know before comparing with it.
@@ -123,11 +126,13 @@ class ProgramSpec:
     outputs: tuple[str, ...] = ("output/{name}.png",)
     workdir: Literal["repo", "run"] = "repo"
     values: dict[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     factor: int | None = None
     name: str = ""
     paper: str = ""
     url: str = ""
+    commit: str = ""
     licence: str = "not known"
     install: str = ""
     notes: str = ""
@@ -137,6 +142,8 @@ class ProgramSpec:
         check(bool(self.command), "command", self.command, "the words of a command line")
         check(bool(self.outputs), "outputs", self.outputs, "one pattern or more")
         _check_values(self.values)
+        for name in self.optional:
+            check(name in self.values, "optional", name, f"one of {', '.join(self.values)}")
         known = {*OWN_PLACEHOLDERS, *self.values}
         for word in (*self.command, *self.needs):
             _check_placeholders(word, known)

@@ -37,6 +37,7 @@ from hbr.evaluation.methods.programs import (
     factor_of,
     find_program,
     needed_paths,
+    other_commit,
     settled_values,
 )
 from hbr.evaluation.methods.resizing import (
@@ -119,7 +120,10 @@ class ProgramMethod:
         """Start the program until all is there or nothing more comes."""
         self._check_ready()
         told = {"name": self.spec.name, "licence": self.spec.licence}
-        results.note({**told, "commit": commit_of(self._repo)})
+        commit = commit_of(self._repo)
+        results.note({**told, "commit": commit})
+        if line := other_commit(self.spec, commit):
+            report(line)
         failed: dict[str, str] = {}
         in_vain = 0
         for part in _parts(todo, self.config.at_once):

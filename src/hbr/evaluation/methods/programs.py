@@ -48,7 +48,7 @@ def settled_values(spec: ProgramSpec, config: ProgramConfig) -> dict[str, str]:
         check(name in spec.values, "values", name, expected)
     values = {**spec.values, **config.values}
     for name, value in values.items():
-        if not value:
+        if not value and name not in spec.optional:
             raise ConfigError(f"values.{name} is missing; {spec.name or 'the program'} needs it")
     ok = config.upscale is None or spec.factor is None
     check(ok, "upscale", config.upscale, f"null: the program always enlarges by {spec.factor}")
@@ -72,11 +72,12 @@ def command_line(
         folders: "repo", "input" and "output".
     """
     filled = _fillings(spec, config, folders)
+    left_out = {f"{{{name}}}" for name in spec.optional if not filled[name]}
     words: list[str] = []
     for word in spec.command:
         if word == "{python}":
             words += python
-        else:
+        elif word not in left_out:
             words.append(word.format_map({**filled, "python": python[0]}))
     return [*words, *config.args]
 
@@ -86,6 +87,16 @@ def needed_paths(spec: ProgramSpec, config: ProgramConfig, repo: Path) -> list[P
     folders = {"repo": repo, "input": repo, "output": repo}
     filled = {**_fillings(spec, config, folders), "python": ""}
     return [repo / need.format_map(filled) for need in spec.needs]
+
+
+def other_commit(spec: ProgramSpec, commit: str | None) -> str:
+    """One line if the repository is not at the commit that the command was checked against."""
+    if not spec.commit or commit is None or commit.split()[0] == spec.commit:
+        return ""
+    return (
+        f"the repository is at {commit}; the command was checked against {spec.commit}, "
+        "and options may have changed since"
+    )
 
 
 def commit_of(repo: Path) -> str | None:
