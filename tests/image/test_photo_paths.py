@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from hbr.image.paths import find_photos, is_picture_name, match_files, walk_files
+from hbr.image.paths import (
+    find_photos,
+    has_suffix,
+    is_picture_name,
+    is_thumbnail_folder,
+    match_files,
+    split_glob,
+    walk_files,
+)
 
 
 @pytest.fixture
@@ -49,3 +57,46 @@ def test_globs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert match_files("x*/**/*.tif") == [Path("x.png", "f.tif")]
     assert match_files("none*") == []
+
+
+def test_brackets_of_a_name_in_a_glob_are_the_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("Album [2020]/a.jpg", "Album 2/b.jpg", "x/[1]/c.jpg", "x/1/d.jpg", "q?/e*.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for pattern, expected in {
+        "Album [2020]/*.jpg": ["Album [2020]/a.jpg"],
+        "Album [0-9]/*.jpg": ["Album 2/b.jpg"],
+        "Album */*.jpg": ["Album 2/b.jpg", "Album [2020]/a.jpg"],
+        "*/[1]/*.jpg": ["x/[1]/c.jpg"],
+        "x/**/[cd].jpg": ["x/1/d.jpg", "x/[1]/c.jpg"],
+        "q?/e*.jpg": ["q?/e*.jpg"],
+        "x/*/": ["x/1", "x/[1]"],
+        str(tmp_path / "Album [2020]" / "?.jpg"): [str(tmp_path / "Album [2020]" / "a.jpg")],
+    }.items():
+        assert [str(path) for path in match_files(pattern)] == expected, pattern
+    assert split_glob("Album [2020]/sub/*.jpg") == (Path("Album [2020]/sub"), ("*.jpg",))
+    assert split_glob("Album [19]/sub/*.jpg") == (Path(), ("Album [19]", "sub", "*.jpg"))
+
+
+def test_names_with_dots_need_not_have_a_suffix() -> None:
+    for name in ("IMG_0001", "Anna 3.5.1962", "St. Peter", "scan.1", ".hidden"):
+        assert not has_suffix(name), name
+    for name in ("a.jpg", "a.JPG_original", "a.b.mov", "notes.txt~"):
+        assert has_suffix(name), name
+
+
+def test_folders_of_thumbnails() -> None:
+    for name in ("@eaDir", "a/.@__thumb", "#recycle", "@Recycle", "$RECYCLE.BIN"):
+        assert is_thumbnail_folder(name), name
+    for name in ("eaDir", "@home", "#2020", "thumbs"):
+        assert not is_thumbnail_folder(name), name
+
+
+def test_camera_raw_beside_its_photo_is_not_a_second_picture() -> None:
+    assert [n for n in ("a.jpg", "a.NEF", "a.psd", "a.heic") if is_picture_name(n)] == [
+        "a.jpg",
+        "a.heic",
+    ]

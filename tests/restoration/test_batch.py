@@ -209,6 +209,25 @@ class TestClashes:
             plan_batch(["a.jpg"], "file/out")
 
 
+class TestLongNames:
+    def test_they_are_found_before_the_work(self) -> None:
+        long = "x" * 251
+        make(f"in/{long}.jpg", "in/a.jpg")
+        plan = plan_batch(["in"], "out", format="webp")
+        assert set(pairs(plan)) == {"in/a.jpg"}
+        assert errors(plan) == [
+            f"in/{long}.jpg: its output would have a name of 256 bytes, 255 are allowed; shorten it"
+        ]
+        assert set(pairs(plan_batch(["in"], "out"))) == {"in/a.jpg", f"in/{long}.jpg"}
+
+    def test_paths_too(self) -> None:
+        deep = "/".join(["d" * 200] * 19)
+        make(f"in/{deep}/a.jpg", "in/b.jpg")
+        plan = plan_batch(["in"], "o" * 250, recursive=True)
+        assert set(pairs(plan)) == {"in/b.jpg"}
+        assert "its output would have a path of " in errors(plan)[0]
+
+
 def test_resume_does_again_what_is_old_or_empty() -> None:
     make("in/a.jpg", "in/b.jpg", "in/c.jpg", "in/d.jpg", "in/e.jpg", "out/a.jpg", "out/b.jpg")
     Path("out/c.jpg").write_bytes(b"")

@@ -24,7 +24,7 @@ from hbr.image.pixels import resize
 from hbr.metrics import Metric, MetricError, MetricInfo, load_metric
 from hbr.pages import data_uri
 from hbr.restoration.batch import describe_failure
-from hbr.restoration.jobs import Found
+from hbr.restoration.finding import InputPhoto
 from hbr.restoration.settings import RestoreSettings
 from hbr.weights import WeightsError
 
@@ -149,7 +149,7 @@ def _has_two_ends(model: str) -> bool:
 
 
 def name_photos(
-    found: Sequence[Found], reference: Path | None, *, recursive: bool = False
+    found: Sequence[InputPhoto], reference: Path | None, *, recursive: bool = False
 ) -> list[ComparedPhoto]:
     """The photos of a comparison, each once, with a name of its own and its reference.
 
@@ -162,7 +162,7 @@ def name_photos(
     Raises:
         PairingError: the reference is not there, or belongs to no photo.
     """
-    places: dict[str, Found] = {}
+    places: dict[str, InputPhoto] = {}
     for item in found:
         places.setdefault(os.path.realpath(item[0]), item)
     once = list(places.values())

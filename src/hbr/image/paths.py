@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,34 @@ READ_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"]
     + ([".avif"] if HAS_AVIF else [])
 )
-UNREADABLE_SUFFIXES = frozenset([".gif", ".heic", ".heif", ".jp2", ".jxl"])
+CAMERA_RAW = "camera raw"
+# pictures that are not read: their format, and its suffixes
+_UNREADABLE = {
+    CAMERA_RAW: ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw "
+    ".nef .nrw .orf .ori .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f",
+    "HEIC": ".avci .heic .heics .heif .heifs .hif",
+    "JPEG XL": ".jxl",
+    "JPEG 2000": ".j2c .j2k .jp2 .jpc .jpf .jpm .jpx",
+    "JPEG XR": ".hdp .jxr .wdp",
+    "Photoshop": ".psb .psd",
+    "GIMP": ".xcf",
+    "Netpbm": ".pam .pbm .pfm .pgm .pnm .ppm",
+    "TGA": ".tga",
+    "PCX": ".pcx",
+    "PICT": ".pct .pict",
+    "SGI": ".sgi",
+    "OpenEXR": ".exr",
+    "Radiance": ".hdr",
+    "DDS": ".dds",
+    "GIF": ".gif",
+} | ({} if HAS_AVIF else {"AVIF": ".avif"})
+UNREADABLE = {suffix: name for name, suffixes in _UNREADABLE.items() for suffix in suffixes.split()}
+"""The format of a picture that cannot be read here, by its suffix."""
+
+# The folders that a NAS fills with thumbnails or with what was deleted: Synology, QNAP, Asustor.
+_THUMBNAIL_FOLDERS = frozenset(
+    ["@eadir", "@__thumb", ".@__thumb", ".@thumb", "#recycle", "@recycle", "$recycle.bin"]
+)
 
 
 def is_photo_name(path: str | Path) -> bool:
@@ -30,10 +58,24 @@ def is_picture_name(path: str | Path) -> bool:
     """Like `is_photo_name`, but also for pictures that cannot be read here, as HEIC.
 
     They are reported as failed, because skipping them silently would suggest that they were done.
+    Camera raw files and those of picture editors do not count: they lie beside the picture that was
+    made of them.
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    return suffix in READ_SUFFIXES | UNREADABLE_SUFFIXES and not path.name.startswith(".")
+    if UNREADABLE.get(suffix) in (CAMERA_RAW, "Photoshop", "GIMP"):
+        return False
+    return (suffix in READ_SUFFIXES or suffix in UNREADABLE) and not path.name.startswith(".")
+
+
+def has_suffix(path: str | Path) -> bool:
+    """Whether the name ends in a dot and a word, as `a.jpg`, but not `Anna 3.5.1962`."""
+    return re.fullmatch(r"\.[a-zA-Z][\w~-]*", Path(path).suffix) is not None
+
+
+def is_thumbnail_folder(path: str | Path) -> bool:
+    """Whether a NAS made the folder by itself, for thumbnails (`@eaDir`) or what was deleted."""
+    return Path(path).name.lower() in _THUMBNAIL_FOLDERS
 
 
 def walk_files(
@@ -94,5 +136,40 @@ def find_photos(folder: Path) -> list[Path]:
 
 
 def match_files(pattern: str) -> list[Path]:
-    """The files and folders that match a glob, which may be absolute and hold `**`; sorted."""
-    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+    """The files and folders that match a glob, which may be absolute and hold `**`; sorted.
+
+    A part of the pattern that is the name of a file or folder stands for that name: in
+    `Album [2020]/*.jpg`, the brackets are the folder's.
+    """
+    base, wild = split_glob(pattern)
+    found = {base} if wild or os.path.lexists(base) else set()
+    for number, part in enumerate(wild, 1):
+        found = {path for above in found for path in _matches(above, part, number == len(wild))}
+    if pattern.endswith(("/", os.sep)):
+        found = {path for path in found if path.is_dir()}
+    return sorted(found, key=str)
+
+
+def split_glob(pattern: str) -> tuple[Path, tuple[str, ...]]:
+    """The part of a glob that stands for one folder, and the parts behind it, as `match_files`."""
+    parts = Path(pattern).parts
+    base = Path()
+    for number, part in enumerate(parts):
+        if glob.has_magic(part) and not os.path.lexists(base / part):
+            return base, parts[number:]
+        base /= part
+    return base, ()
+
+
+def _matches(folder: Path, part: str, is_last: bool) -> Iterator[Path]:
+    """What one part of a glob matches in a folder."""
+    if part == "**":
+        yield folder
+        pattern = "**" if is_last else "**/"
+        names = glob.iglob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
+    elif os.path.lexists(folder / part):
+        names = iter([part])
+    else:
+        names = glob.iglob(part, root_dir=folder)  # noqa: PTH207
+    for name in names:
+        yield folder / name

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -17,7 +18,7 @@ from hbr.errors import PhotoError, display_name, one_line, with_type
 from hbr.image import png, tiff
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 from hbr.image.metadata import StoredMetadata
-from hbr.image.paths import HAS_AVIF
+from hbr.image.paths import CAMERA_RAW, HAS_AVIF, UNREADABLE
 from hbr.image.photo import Photo, photo_from_pil, upright_photo
 from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
 
@@ -110,21 +111,75 @@ _SIGNATURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "JPEG 2000"),
     (0, (b"\xff\x0a", b"\0\0\0\x0cJXL "), "JPEG XL"),
     (0, (b"8BPS",), "Photoshop"),
+    (0, (b"gimp xcf",), "GIMP"),
+    (0, (b"\x76\x2f\x31\x01",), "OpenEXR"),
+    (0, (b"#?RADIANCE", b"#?RGBE"), "Radiance"),
+    (0, (b"DDS ",), "DDS"),
+    (0, (b"II\xbc\x01",), "JPEG XR"),
+    (0, (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM"), CAMERA_RAW),
+    (8, (b"crx ",), CAMERA_RAW),
     (8, (b"heic", b"heix", b"mif1", b"hevc", b"msf1"), "HEIC"),
 )
+_NETPBM = re.compile(rb"P[1-6]\s+[\d#]|P7\n|P[Ff]\n\d")
+_READ = frozenset(["jpeg", "png", "tiff", "webp", "bmp", *(["avif"] if HAS_AVIF else [])])
 
 
-def sniff(head: bytes) -> str | None:
-    """The format by the first bytes of a file, regardless of its name; None if unknown."""
+def picture_format(path: Path) -> str | None:
+    """The format of a file by its first bytes, as `sniff`; None if it cannot be opened."""
+    try:
+        if not path.is_file():  # a pipe would wait here
+            return None
+        with path.open("rb") as file:
+            return sniff(file.read(64), path)
+    except OSError:
+        return None
+
+
+def is_read(kind: str | None) -> bool:
+    """Whether pictures of a format of `sniff` can be read."""
+    return kind in _READ
+
+
+def not_read(names: Sequence[str], kind: str) -> str:
+    """The error of pictures whose format is not read, in one line."""
+    one = len(names) == 1
+    if kind == CAMERA_RAW:
+        advice = f"develop {'it' if one else 'them'} to JPEG, PNG or TIFF first"
+    else:
+        advice = f"save {'it' if one else 'them'} as one of {READABLE}"
+    kind = _NAMES.get(kind, kind)
+    if one:
+        return f"{names[0]}: is a {kind} file; {advice}"
+    return f"{names[0]} and {len(names) - 1} more are {kind} files, which are not read; {advice}"
+
+
+def sniff(head: bytes, name: str | Path = "") -> str | None:
+    """The format by the first bytes of a file; None if unknown.
+
+    Args:
+        head: 64 bytes, or as many as there are.
+        name: of the file. Only it tells camera raw files that begin as TIFF.
+    """
+    kind = _by_content(head)
+    if kind == "tiff" and (
+        head[8:10] == b"CR" or UNREADABLE.get(Path(name).suffix.lower()) == CAMERA_RAW
+    ):
+        return CAMERA_RAW
+    return kind
+
+
+def _by_content(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     base_media = head[4:8] == b"ftyp"
     if base_media and (b"avif" in head[8:64] or b"avis" in head[8:64]):
         return "avif"
     for start, signatures, kind in _SIGNATURES:
+        if kind == "bmp" and head[15:18] != b"\0\0\0":  # two letters may begin a text
+            continue
         if head.startswith(signatures, start) and (start == 0 or base_media):
             return kind
-    return None
+    return "Netpbm" if _NETPBM.match(head) else None
 
 
 def _read(file: BinaryIO, name: str, max_pixels: int) -> Photo:
@@ -132,14 +187,11 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Photo:
     head = file.read(64)
     if not head:
         raise PhotoError(f"{name}: is empty; get an undamaged copy")
-    kind = sniff(head)
+    kind = sniff(head, name)
     if kind is None:
         raise PhotoError(f"{name}: is not a photograph; {READABLE} are read")
-    if kind not in ("jpeg", "png", "tiff", "webp", "avif", "bmp") or (
-        kind == "avif" and not HAS_AVIF
-    ):
-        shown = _NAMES.get(kind, kind)
-        raise PhotoError(f"{name}: is a {shown} file; save it as one of {READABLE}")
+    if not is_read(kind):
+        raise PhotoError(not_read([name], kind))
     if start:  # offsets in TIFF count from the start of the file
         file = io.BytesIO(head + file.read())
     file.seek(0)

@@ -125,14 +125,11 @@ def _photos(
 ) -> tuple[list[ComparedPhoto], list[str]]:
     """The photos, and a line for each input without one."""
     from hbr.evaluation.side_by_side import name_photos
-    from hbr.restoration.jobs import BadInput, expand_inputs
+    from hbr.restoration.finding import find_inputs
 
-    found = list(expand_inputs(inputs, str(out), recursive))
-    bad = [item.error for item in found if isinstance(item, BadInput)]
-    for line in bad:
-        reporter.say("error", line)
-    there = [item for item in found if not isinstance(item, BadInput)]
-    photos = name_photos(there, reference, recursive=recursive)
+    found = find_inputs(inputs, str(out), recursive=recursive)
+    bad = reporter.found(found.bad, found.thumbnails)
+    photos = name_photos(found.photos, reference, recursive=recursive)
     lacking = sum(photo.reference is None for photo in photos)
     if reference is not None and lacking:
         reporter.say("warning", f"{lacking} of {len(photos)} photos have no reference")

@@ -148,9 +148,8 @@ def degrade(
             items = _items(plan, Path(out), annotated)
             if not overwrite and not resume:
                 refuse_existing(items, part)
-            for bad in plan.bad:
-                tally.failed += 1
-                reporter.say("error", bad.error)
+            reporter.found(plan.bad, plan.thumbnails)
+            tally.failed = len(plan.bad)
             alone = [item.target for item in items] == [Path(out)]
             ledger = None if alone else Path(out)
             _run(items, settings, ledger, resume, workers, pairs_out, reporter, tally)

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from hbr.processes import StopSignals
     from hbr.restoration.batch import BatchTally, FileRecord
+    from hbr.restoration.finding import BadInput
 
 
 class Reporter(logging.Handler):
@@ -88,6 +90,23 @@ class Reporter(logging.Handler):
             self.say("error", line())
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
+    def found(self, bad: Sequence[BadInput], thumbnails: Sequence[Path]) -> list[str]:
+        """Report what of the inputs is not processed, and return the errors.
+
+        Args:
+            bad: inputs without a photo.
+            thumbnails: folders that were skipped.
+        """
+        from hbr.restoration.finding import lines_of
+
+        lines = lines_of(bad)
+        for line in lines:
+            self.say("error", line)
+        if thumbnails:
+            several = f" and {len(thumbnails) - 1} more" if len(thumbnails) > 1 else ""
+            self.say("info", f"{display_name(thumbnails[0])}{several}: thumbnails, skipped")
+        return lines
+
     def tiles(self, done: int, total: int) -> None:
         """Advance the bar within a photo."""
         self._move(self._files + done / total)
@@ -98,11 +117,11 @@ class Reporter(logging.Handler):
         self._move(done)
 
     def record(self, record: FileRecord) -> None:
-        """Report the result for one input."""
+        """Report the result for one input; errors of `found` are not repeated."""
         if record.was_tried:
             self._files += 1
             self._move(self._files)
-        if record.error is not None:
+        if record.error is not None and record.output is not None:
             self.say("error", record.error)
         self._gate(record)
         if self._as_json:

@@ -172,6 +172,7 @@ def restore(
                 inputs, out, format=file_format, recursive=recursive, existing=existing
             )
             total = plan.total
+            reporter.found(plan.bad, plan.thumbnails)
             load = partial(_load, model, device, dtype.value, fidelity, settings, reporter.tiles)
             files = Files(quality, png_compression, max_pixels)
             batch = run_batch(plan, load, files, strict=strict, stop=stop)
