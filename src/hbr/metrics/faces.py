@@ -20,7 +20,7 @@ from hbr.metrics.base import MetricError, MetricInfo
 from hbr.metrics.files import with_weights
 from hbr.metrics.person import SEEN, PeopleLike, PersonMetric
 from hbr.metrics.planes import levels
-from hbr.weights import find_weights
+from hbr.weights import find_weights, instead_of_weights
 
 _SIDE = 112
 # Nose, the eye on the left of the picture, the one on its right: where ArcFace's crops have them
@@ -55,8 +55,8 @@ class FaceNetwork:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime has a class for each kind of broken file
-            reason = one_line(error, 200)
-            raise MetricError(f"{path} cannot be run by ONNX Runtime: {reason}") from None
+            unread = f"cannot be run by ONNX Runtime: {one_line(error, 200)}"
+            raise MetricError(f"{path} {instead_of_weights(path) or unread}") from None
         self._input = self._session.get_inputs()[0]
         if list(self._input.shape[1:]) != [3, _SIDE, _SIDE]:
             raise MetricError(

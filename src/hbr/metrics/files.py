@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.metrics.base import MetricError, MetricInfo
+from hbr.weights import instead_of_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +36,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = one_line(error, 200)
-        raise MetricError(f"{path} cannot be read as weights: {reason}") from None
+        unread = f"cannot be read as weights: {one_line(error, 200)}"
+        raise MetricError(f"{path} {instead_of_weights(path) or unread}") from None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise MetricError(f"{path} holds no state dict of tensors")
     return state

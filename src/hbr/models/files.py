@@ -19,7 +19,7 @@ from hbr.files import replacing
 from hbr.models.config import RestorerConfig
 from hbr.models.kinds import model_config
 from hbr.models.protocol import ModelConfig
-from hbr.weights import WeightsError
+from hbr.weights import WeightsError, instead_of_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,7 +143,8 @@ def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             return dict(file.metadata() or {}), shapes
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
+        damaged = f"is damaged or not a safetensors file: {error}"
+        raise WeightsError(f"{path} {instead_of_weights(path) or damaged}") from None
 
 
 def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:

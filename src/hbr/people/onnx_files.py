@@ -30,6 +30,7 @@ from hbr.errors import one_line
 from hbr.people.batches import in_batches
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
+from hbr.weights import instead_of_weights
 
 DEFAULT_SIZE = 640
 NMS_IOU = 0.7
@@ -227,6 +228,8 @@ def open_session(path: Path, device: str) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # its errors have no common ancestor
+        if what := instead_of_weights(path):
+            raise DetectorError(f"{path} {what}") from None
         raise DetectorError(f"{path}: {one_line(error, 300)}") from None
 
 

@@ -18,6 +18,7 @@ from hbr.training.adapters import is_of_discriminator, is_of_regularizer
 from hbr.training.config import DiscriminatorConfig, RestorationConfig, TrainConfig, VSDConfig
 from hbr.training.discriminator import Balance
 from hbr.training.resume import check_unchanged
+from hbr.weights import instead_of_weights
 
 _COUNTS = ("step", "left_out", "left_out_in_a_row")
 
@@ -108,7 +109,8 @@ class TrainState:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise ConfigError(f"{path} is not a training state: {error}") from None
+            other = instead_of_weights(path) or f"is not a training state: {error}"
+            raise ConfigError(f"{path} {other}") from None
         if not {"config", "step"} <= metadata.keys():
             raise ConfigError(f"{path} is not a training state")
         check_unchanged(json.loads(metadata["config"]), self.config, path)

@@ -13,6 +13,7 @@ from hbr.weights.catalogue import (
     find_weights,
 )
 from hbr.weights.download import ByteProgress, fetch, weights_folder, weights_folders
+from hbr.weights.mistaken import instead_of_weights
 from hbr.weights.sources import (
     DownloadError,
     KnownFile,
@@ -38,6 +39,7 @@ __all__ = [
     "find_and_hash_model",
     "find_model",
     "find_weights",
+    "instead_of_weights",
     "weights_folder",
     "weights_folders",
 ]

@@ -13,6 +13,7 @@ from typing import Literal
 from hbr.config import check, from_dict, read_yaml
 from hbr.files import sha256
 from hbr.weights.download import ByteProgress, fetch, weights_folder, weights_folders
+from hbr.weights.mistaken import instead_of_weights
 from hbr.weights.sources import DownloadError, KnownFile, WeightsError, check_file
 
 PACKAGE = Path(__file__).parent.parent
@@ -247,6 +248,8 @@ def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
             f"{path} is a folder; a Stable Diffusion 2.1-base folder comes in with "
             f"`hbr models import {path} --kind diffusers -o OUT.safetensors`"
         )
+    if path.is_file() and (what := instead_of_weights(path)):
+        raise WeightsError(f"{path} {what}")
     if path.suffix.lower() in _FOREIGN:
         raise WeightsError(
             f"{path} is no safetensors file and may run code when it is loaded; bring it in with "

@@ -113,6 +113,10 @@ def import_model(
     dape: Annotated[
         Path | None, typer.Option(help="LoRA file of SeeSR's DAPE to merge into the tagger.")
     ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="α of a LoRA, instead of what the file or its folder states."),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
         typer.Option(help="Precision of the written weights."),
@@ -135,6 +139,7 @@ def import_model(
             prompt=prompt,
             prompt_file=prompt_file,
             dape=dape,
+            alpha=alpha,
             dtype=getattr(torch, dtype),
             report=_report,
         )

@@ -28,6 +28,7 @@ from hbr.models import Capabilities
 from hbr.restoration.inference import run_within_memory
 from hbr.restoration.settings import TileChoice
 from hbr.restoration.tiling import least_tile, plan_tiles
+from hbr.weights import instead_of_weights
 
 # Such networks are convolutions or windows and take any size; tiles are for memory only.
 _LARGE = 512
@@ -209,9 +210,8 @@ def _read_weights(file: Path, name: str) -> dict[str, Any]:
         raise MethodError(f"{name} does not exist") from None
     except Exception as error:  # pickle, zip and header errors of every kind
         line = one_line(error, 160)
-        raise MethodError(
-            f"{name} cannot be read as weights alone, and nothing else in it is run ({line})"
-        ) from None
+        unread = f"cannot be read as weights alone, and nothing else in it is run ({line})"
+        raise MethodError(f"{name} {instead_of_weights(file) or unread}") from None
     if not isinstance(weights, dict):
         raise MethodError(f"{name} holds a {type(weights).__name__}, no weights by name")
     return weights

@@ -12,6 +12,7 @@ from hbr.models.checkpoint import read_checkpoint
 from hbr.models.exporting.adapters import Adapter, write_lora
 from hbr.models.files import is_model_format, read_metadata
 from hbr.models.importing.base import PROMPT_FILE
+from hbr.models.importing.lora_settings import read_settings
 from hbr.models.importing.osediff import ALPHA, is_osediff
 from hbr.models.importing.reading import load_pickle, load_safetensors, require_tensors
 from hbr.models.prompt_files import write_prompt
@@ -99,15 +100,21 @@ def _of_training(file: Path) -> tuple[dict[str, Adapter], dict[str, str]]:
     tensors, metadata = load_safetensors(file)
     if unknown := [name for name in tensors if not _OURS.fullmatch(name)]:
         raise WeightsError(f"{file}: {unknown[0]} is not part of a LoRA of hbr")
-    parts = {}
+    parts, settings = {}, read_settings(file, metadata)
     for part, prefix in (("unet", "unet."), ("autoencoder", "vae.")):
         own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         matrices = {
             m: {n.removesuffix(end): t for n, t in own.items() if n.endswith(end)}
             for m, end in (("A", ".lora_A.weight"), ("B", ".lora_B.weight"))
         }
-        if own:
-            parts[part] = Adapter(matrices["A"], matrices["B"])
+        if not own:
+            continue
+        a, b = matrices["A"], matrices["B"]
+        if lonely := sorted(a.keys() ^ b.keys()):
+            raise WeightsError(f"{file}: {lonely[0]} lacks a matrix of its LoRA")
+        stated = settings.of(part)
+        scaled = {layer: b[layer] * stated.scale(layer, a[layer].shape[0]) for layer in a}
+        parts[part] = Adapter(a, scaled)
     card = {n: v for n, v in metadata.items() if n not in ("format", "lora_adapter_metadata")}
     return parts, card
 

@@ -6,6 +6,7 @@ Nothing is skipped silently: a key that is missing, unexpected or of the wrong s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -24,7 +25,7 @@ from hbr.models.importing.ram import (
     put_into,
     save_image_encoder,
 )
-from hbr.models.importing.reading import describe_size
+from hbr.models.importing.reading import check_finite, describe_size
 from hbr.models.importing.recognition import must_be, recognise
 from hbr.models.importing.tagger import put_into_base
 from hbr.models.prompt_files import with_prompt
@@ -61,6 +62,7 @@ def import_weights(
     prompt: str | None = None,
     prompt_file: str | Path | None = None,
     dape: str | Path | None = None,
+    alpha: float | None = None,
     dtype: torch.dtype = torch.float32,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -83,6 +85,7 @@ def import_weights(
             must be a model file made with "tagger".
         prompt_file: a prompt extractor written by `export`, which replaces the base's.
         dape: LoRA of SeeSR's DAPE, merged into a tagger.
+        alpha: α of a LoRA, in place of what the file and its folder state.
         dtype: of the weights in the file.
         report: called with each line of progress.
 
@@ -101,16 +104,17 @@ def import_weights(
         kind = _recognised(source, report)
     dape = None if dape is None else Path(dape)
     _check_arguments(kind, out, base, prompt, prompt_file)
-    if dape is not None and kind != "tagger":
-        raise ArgumentError("--dape is a LoRA over a tagger: it needs --kind tagger")
+    _check_loras(kind, dape, alpha)
     if not source.exists():
         raise WeightsError(f"{source}: there is no such file")
     report(f"reading {source} ({describe_size(source)})")
     try:
         if kind == "ram" and base is None:
             encoder = import_ram(source, report)
+            check_finite(encoder[1], source)
             return save_image_encoder(out, *encoder, source=source, dtype=dtype)
-        checkpoint = _import(source, kind, base, prompt, dape, report)
+        checkpoint = _import(source, kind, base, prompt, dape, alpha, report)
+        check_finite(checkpoint.tensors, source)
     except WeightsError as error:
         raise must_be(kind, source, error) from None
     if prompt_file is not None:
@@ -138,6 +142,7 @@ def _import(
     base: Path | None,
     prompt: str | None,
     dape: Path | None,
+    alpha: float | None,
     report: Callable[[str], None],
 ) -> Checkpoint:
     if kind == "diffusers":
@@ -153,7 +158,7 @@ def _import(
         case "osediff":
             return import_osediff(source, onto, report)
         case "lora":
-            return import_lora(source, onto, report)
+            return import_lora(source, onto, report, alpha)
     return import_network(source, onto, "unet" if kind == "unet" else "autoencoder", report)
 
 
@@ -179,6 +184,15 @@ def _check_arguments(
         raise ArgumentError(
             f"--prompt-file is the whole prompt: it goes with no --prompt and no --kind {kind}"
         )
+
+
+def _check_loras(kind: str, dape: Path | None, alpha: float | None) -> None:
+    if dape is not None and kind != "tagger":
+        raise ArgumentError("--dape is a LoRA over a tagger: it needs --kind tagger")
+    if alpha is not None and kind != "lora":
+        raise ArgumentError(f"--alpha is the α of a LoRA; --kind is {kind}")
+    if alpha is not None and not math.isfinite(alpha):
+        raise ArgumentError(f"--alpha is {alpha}; it must be a finite number")
 
 
 def _into_restorer(source: Path, base: Path, report: Callable[[str], None]) -> Checkpoint:

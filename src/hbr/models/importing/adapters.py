@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
 from hbr.models.config import LoRAConfig
-from hbr.models.importing.reading import load_json, load_pickle, load_safetensors, published
+from hbr.models.importing.lora_settings import NETWORKS, LoraSettings, read_settings
+from hbr.models.importing.reading import (
+    check_finite,
+    load_pickle,
+    load_safetensors,
+    published,
+)
 from hbr.weights import WeightsError
 
 T = TypeVar("T")
@@ -25,11 +30,8 @@ _KEY = re.compile(
 )
 # kohya joins module names with _
 _PARTS = {
-    "unet.": "unet",
-    "vae.": "autoencoder",
-    "autoencoder.": "autoencoder",
-    "lora_unet_": "unet",
-    "lora_vae_": "autoencoder",
+    **{f"{prefix}.": network for prefix, network in NETWORKS.items()},
+    **{f"lora_{prefix}_": network for prefix, network in NETWORKS.items()},
 }
 _OTHER_NETWORKS = re.compile(
     r"(lora_te\d?_|te\d?\.|text_encoder(_\d)?\.|text_model\.|transformer\.|controlnet\.)"
@@ -48,46 +50,67 @@ class _Part:
     alpha: dict[str, float] = field(default_factory=dict)
 
 
-def import_lora(source: Path, base: Checkpoint, report: Callable[[str], None]) -> Checkpoint:
+def import_lora(
+    source: Path, base: Checkpoint, report: Callable[[str], None], alpha: float | None = None
+) -> Checkpoint:
     """Merge a LoRA file into a base.
 
     Args:
         source: `.safetensors` with keys `unet.LAYER.lora_A.weight` (or `lora.down`), `vae.LAYER…`
             for the autoencoder; without a prefix the U-Net is meant; kohya's `lora_unet_LAYER…` by
-            diffusers' names of layers. α comes from `LAYER.alpha`, from the file's metadata as
-            diffusers writes it, or from peft's `adapter_config.json` beside it; otherwise α is the
-            rank, as in diffusers.
+            diffusers' names of layers. α comes from `LAYER.alpha`, or from what the file or its
+            folder state (`lora_settings`); otherwise α is the rank, as in diffusers, and a warning
+            says so.
         base: the model that the LoRA was trained on.
         report: called with each line of progress.
+        alpha: α of all layers, in place of all that is stated.
 
     Raises:
-        WeightsError: the file is damaged, or does not match the base.
+        WeightsError: the file is damaged, is no plain LoRA, or does not match the base.
     """
     if source.suffix != ".safetensors":
         load_pickle(source)  # raises its own error if the file is unsafe or damaged
         raise WeightsError(f"{source}: a LoRA must be a safetensors file")
     tensors, metadata = load_safetensors(source)
     parts = _sort(tensors, source)
-    settings = _settings(source, metadata)
+    check_finite(tensors, source)
+    settings = read_settings(source, metadata)
+    for line in settings.warnings:
+        report(f"warning: {line}")
     model = build(base, "the base")
     for name, part in parts.items():
         module = model.get_submodule(name)
         part = _with_names_of(module, part, source)
-        ranks = {layer: a.shape[0] for layer, a in part.a.items()}
-        alphas = {
-            layer: part.alpha.get(layer, _alpha(settings.get(name, {}), layer, rank))
-            for layer, rank in ranks.items()
-        }
+        stated = settings.of(name)
+        scales = _scales(part, stated, alpha)
+        unstated = [n for n in part.a if n not in part.alpha and stated.alpha_of(n) is None]
+        if alpha is None and unstated:
+            report(
+                f"warning: {source} does not state α for {len(unstated)} layers of the "
+                f"{type(module).__name__}; α is taken to be the rank (--alpha states another)"
+            )
         default = LoRAConfig(rank=1, alpha=1.0)
-        targets = {_ADAPTER: tuple(ranks)}
+        targets = {_ADAPTER: tuple(scales)}
+        ranks = {layer: a.shape[0] for layer, a in part.a.items()}
+        alphas = {layer: scale * ranks[layer] for layer, scale in scales.items()}
         lora.inject(module, targets, default, ranks=ranks, alphas=alphas)
         named = {f"{layer}.lora_A.{_ADAPTER}.weight": a for layer, a in part.a.items()}
         named |= {f"{layer}.lora_B.{_ADAPTER}.weight": b for layer, b in part.b.items()}
         lora.load_lora(module, named, source)
-        report(f"merging LoRA on {len(ranks)} layers of the {type(module).__name__}")
+        low, high = min(scales.values()), max(scales.values())
+        at = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        report(f"merging LoRA on {len(ranks)} layers of the {type(module).__name__}, scale {at}")
         lora.merge(module)
     card = published(base.card, source, "lora")
     return Checkpoint(base.config, model.state_dict(), card)
+
+
+def _scales(part: _Part, settings: LoraSettings, alpha: float | None) -> dict[str, float]:
+    """The factor of B A of each layer; α in the file comes before settings, `alpha` before all."""
+    return {
+        layer: settings.scale(layer, a.shape[0], part.alpha.get(layer) if alpha is None else alpha)
+        for layer, a in part.a.items()
+    }
 
 
 def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:
@@ -141,33 +164,3 @@ def _network(name: str) -> tuple[str, str]:
         if name.startswith(prefix):
             return network, name.removeprefix(prefix)
     return "unet", name
-
-
-def _settings(source: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Rank and α settings by network, from the file or from peft's file beside it."""
-    beside = source.with_name("adapter_config.json")
-    settings: dict[str, dict[str, Any]] = {}
-    if text := metadata.get("lora_adapter_metadata"):
-        try:
-            values = dict(json.loads(text))
-        except (ValueError, TypeError):
-            raise WeightsError(f"{source}: its lora_adapter_metadata is not JSON") from None
-        for key, value in values.items():
-            prefix, _, name = key.partition(".")
-            network = _PARTS.get(f"{prefix}.", prefix)
-            settings.setdefault(network, {})[name] = value
-    elif source.name.startswith("adapter_model") and beside.is_file():
-        settings = dict.fromkeys(("unet", "autoencoder"), load_json(beside))
-    for values in settings.values():
-        for name in ("use_rslora", "use_dora"):
-            if values.get(name):
-                raise WeightsError(f"{source}: {name} is on; hbr merges plain LoRA only")
-    return settings
-
-
-def _alpha(settings: Mapping[str, Any], layer: str, rank: int) -> float:
-    patterns = settings.get("alpha_pattern") or {}
-    for pattern, alpha in patterns.items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", layer):
-            return float(alpha)
-    return float(settings.get("lora_alpha") or rank)

@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.models.files import Card
-from hbr.weights import WeightsError
+from hbr.weights import WeightsError, instead_of_weights
 
 
 def load_pickle(path: Path) -> Any:
@@ -34,6 +35,8 @@ def load_pickle(path: Path) -> Any:
             warnings.simplefilter("ignore")  # about old pickle formats
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
+        if what := instead_of_weights(path):
+            raise WeightsError(f"{path} {what}") from None
         found = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+)", str(error))
         what = f" (it asks for {found[1]})" if found else ""
         raise WeightsError(
@@ -41,8 +44,8 @@ def load_pickle(path: Path) -> Any:
             "get these weights as safetensors, or from their publisher"
         ) from None
     except Exception as error:  # a damaged file can raise anything
-        text = one_line(error, 200)
-        raise WeightsError(f"{path} is damaged or not a torch file: {text}") from None
+        damaged = f"is damaged or not a torch file: {one_line(error, 200)}"
+        raise WeightsError(f"{path} {instead_of_weights(path) or damaged}") from None
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -57,7 +60,8 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from None
+        damaged = f"is damaged or not a safetensors file: {error}"
+        raise WeightsError(f"{path} {instead_of_weights(path) or damaged}") from None
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -88,6 +92,20 @@ def require_tensors(values: Any, where: str) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise WeightsError(f"{where}: {name!r} is {type(tensor).__name__}, not a tensor")
     return values
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Check that there is no NaN and no infinity.
+
+    Raises:
+        WeightsError: there is one; the first weight is named.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(
+                f"{where}: the weight {name} has values that are not finite (NaN or infinity); "
+                "the file is broken, get another copy or an earlier checkpoint"
+            )
 
 
 def describe_size(path: Path) -> str:
