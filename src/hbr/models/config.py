@@ -310,6 +310,27 @@ class LoRAConfig:
         check(self.alpha > 0, "alpha", self.alpha, "above 0")
 
 
+@dataclass(frozen=True)
+class RefinerConfig:
+    """A convolutional network on pixels after the decoder (`hbr.models.refiner`).
+
+    Attributes:
+        width: number of channels.
+        blocks: residual blocks of two convolutions.
+        patch_size: factor of the pixel-unshuffle before it and of the pixel-shuffle after it.
+    """
+
+    width: int = 48
+    blocks: int = 4
+    patch_size: int = 2
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name in ("width", "blocks"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check(self.patch_size in (1, 2, 4), "patch_size", self.patch_size, "1, 2 or 4")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RestorerConfig:
     """A one-step model; `RestorerConfig()` is OSDHuman on Stable Diffusion 2.1-base.
@@ -318,6 +339,7 @@ class RestorerConfig:
         prompt: what tells the U-Net what to restore.
         timestep: T_L, from which the one step starts.
         native_size: edge in pixels of the images that the model was trained on.
+        refiner: a network on the decoded pixels; the published models have none.
         name: for display.
     """
 
@@ -330,6 +352,7 @@ class RestorerConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     timestep: int = 999
     native_size: int = 512
+    refiner: RefinerConfig | None = None
     name: str = "one-step"
 
     def __post_init__(self) -> None:
@@ -341,6 +364,10 @@ class RestorerConfig:
         check(ok, "prompt.width", self.prompt.width, expected)
         ok = self.native_size % self.multiple_of == 0
         check(ok, "native_size", self.native_size, f"a multiple of {self.multiple_of}")
+        if self.refiner is not None:
+            ok = self.multiple_of % self.refiner.patch_size == 0
+            expected = f"a divisor of {self.multiple_of}, the multiple of the model's sizes"
+            check(ok, "refiner.patch_size", self.refiner.patch_size, expected)
 
     @property
     def multiple_of(self) -> int:

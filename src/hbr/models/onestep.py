@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hbr.models.config import AutoencoderConfig, RestorerConfig, UNetConfig
 from hbr.models.prompts import TakesText, build_prompt
 from hbr.models.protocol import Capabilities, Conditions, Place
+from hbr.models.refiner import Refiner
 from hbr.models.schedule import alphas_cumprod, one_step
 
 
@@ -32,6 +33,7 @@ class OneStepRestorer(nn.Module):
         self.autoencoder = build_autoencoder(config.autoencoder)
         self.unet = build_unet(config.unet, config.autoencoder.latent_channels)
         self.prompt = build_prompt(config.prompt)
+        self.refiner = None if config.refiner is None else Refiner(config.refiner)
         self.alpha_bar = float(alphas_cumprod(config.schedule)[config.timestep])
 
     @property
@@ -65,7 +67,8 @@ class OneStepRestorer(nn.Module):
         """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
         config = self.config.autoencoder
         x = self.autoencoder.decode((z / config.scaling_factor).to(self.dtype)).sample
-        return F.pixel_shuffle(x, config.patch_size).float() * 0.5 + 0.5
+        image = F.pixel_shuffle(x, config.patch_size).float() * 0.5 + 0.5
+        return image if self.refiner is None else cast(Tensor, self.refiner(image))
 
     def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
         """Restore [b, 3, H, W] in [0, 1] → [b, 3, H, W], about [0, 1], not clamped.

@@ -124,7 +124,7 @@ def build_objective(
     pixels = PixelTerms(networks or {}, config.memory.decode_crop)
     match objective:
         case RestorationConfig():
-            parts = ("autoencoder", "unet", "prompt", "discriminator")
+            parts = ("autoencoder", "unet", "prompt", "refiner", "discriminator")
             return Objective(
                 parts,
                 lambda model, pair, loss, draws, average=None: restoration(

@@ -166,6 +166,8 @@ def _load_model(model: nn.Module, ours: RestorerConfig, path: Path, fidelity: fl
     checkpoint = read_checkpoint(path, fidelity)
     theirs = require_one_step(checkpoint.config, path)
     parts = ["autoencoder", "unet", "schedule", "timestep"]
+    if theirs.refiner is not None:  # a model without one can start one
+        parts.append("refiner")
     same_prompt = type(theirs.prompt) is type(ours.prompt)
     if same_prompt and not isinstance(ours.prompt, TextPromptConfig):
         parts.append("prompt")
@@ -174,9 +176,9 @@ def _load_model(model: nn.Module, ours: RestorerConfig, path: Path, fidelity: fl
         _must_agree(getattr(theirs, part), getattr(ours, part), part, what)
     same_prompt = same_prompt and theirs.prompt == ours.prompt
     given = build(checkpoint, path).state_dict()
-    own = {n: t for n, t in model.state_dict().items() if n.startswith("prompt.")}
-    rest = {n: t for n, t in given.items() if not n.startswith("prompt.")}
-    model.load_state_dict(given if same_prompt else {**rest, **own})
+    if not same_prompt:
+        given = {n: t for n, t in given.items() if not n.startswith("prompt.")}
+    model.load_state_dict({**model.state_dict(), **given})
 
 
 def _load_text(model: nn.Module, config: TrainConfig) -> None:
