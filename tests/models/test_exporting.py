@@ -27,7 +27,7 @@ from hbr.models.lora import (
     merged_state,
     unet_targets,
 )
-from hbr.models.prompt_files import load_prompt, write_prompt
+from hbr.models.part_files import load_prompt, write_part
 from hbr.models.schedule import alphas_cumprod
 from hbr.models.text import load_text_encoder
 from hbr.weights import find_model
@@ -256,7 +256,7 @@ def test_what_has_no_adapters_says_so(toy_file: Path, goldens: Path, tmp_path: P
 def test_a_prompt_of_another_width_is_refused(
     toy: OneStepRestorer, toy_file: Path, goldens: Path, tmp_path: Path
 ) -> None:
-    prompt = write_prompt(tmp_path / "prompt.safetensors", read_checkpoint(toy_file))
+    prompt = write_part(tmp_path / "prompt.safetensors", read_checkpoint(toy_file), "prompt")
     image = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(load_prompt(prompt)(image), toy.prompt(image), atol=1e-5, rtol=0)
     with pytest.raises(WeightsError, match=r"width of 32; the cross-attention .* takes 64"):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from hbr.models import OneStepRestorer, WeightsError, build, load_model, read_checkpoint
 from hbr.models.importing import import_weights, recognise
-from hbr.models.prompt_files import write_prompt
+from hbr.models.part_files import write_part
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 KOHYA = "lora_unet_" + LAYER.replace(".", "_")
@@ -116,7 +116,7 @@ def test_what_hbr_wrote_is_told_from_what_must_come_in(
     toy: OneStepRestorer, toy_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "o.safetensors"
-    prompt = write_prompt(tmp_path / "prompt.safetensors", read_checkpoint(toy_file))
+    prompt = write_part(tmp_path / "prompt.safetensors", read_checkpoint(toy_file), "prompt")
     state = saved(tmp_path / "state.safetensors", "optimizer.step.a", "model.a", step="3")
     run = tmp_path / "run"
     run.mkdir()

@@ -137,7 +137,13 @@ def usage_with_diffusers(config: RestorerConfig) -> str:
     patch = config.autoencoder.patch_size
     functional = "" if patch == 1 else "import torch.nn.functional as F\n"
     into = "x = image * 2 - 1" if patch == 1 else f"x = F.pixel_unshuffle(image * 2 - 1, {patch})"
-    back = "x" if patch == 1 else f"F.pixel_shuffle(x, {patch})"
+    back = ("x" if patch == 1 else f"F.pixel_shuffle(x, {patch})") + " / 2 + 0.5"
+    prompt = "from hbr.models.part_files import load_prompt"
+    load = 'prompt = load_prompt(f"{folder}/prompt.safetensors")'
+    if config.refiner is not None:
+        prompt += ", load_refiner"
+        load += '\nrefiner = load_refiner(f"{folder}/refiner.safetensors")'
+        back = f"refiner({back})"
     return f"""## Use
 
 With hbr: `hbr models import FOLDER -o model.safetensors`, then
@@ -147,12 +153,12 @@ With hbr: `hbr models import FOLDER -o model.safetensors`, then
 import torch
 {functional}from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from hbr.models.prompt_files import load_prompt
+{prompt}
 
 folder = "."
 vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
 unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-prompt = load_prompt(f"{{folder}}/prompt.safetensors")
+{load}
 
 
 @torch.no_grad()
@@ -162,7 +168,7 @@ def restore(image):  # [b, 3, H, W] in [0, 1], H and W multiples of {config.mult
     epsilon = unet(z, {config.timestep}, prompt(image)).sample
     z = (z - {(1 - alpha_bar) ** 0.5!r} * epsilon) / {alpha_bar**0.5!r}
     x = vae.decode(z / {config.autoencoder.scaling_factor}).sample
-    return {back} / 2 + 0.5
+    return {back}
 ```"""
 
 

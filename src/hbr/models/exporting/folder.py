@@ -1,4 +1,4 @@
-"""Exporting a one-step model as a diffusers folder: vae/, unet/, scheduler/ and its prompt."""
+"""Exporting a one-step model as a diffusers folder, with its prompt and refiner beside it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hbr.models.checkpoint import Checkpoint, read_checkpoint
 from hbr.models.config import RestorerConfig
 from hbr.models.exporting.card import about, model_card, usage_with_diffusers
 from hbr.models.files import model_format, require_one_step, write_tensors
-from hbr.models.importing.base import EXPORTED, PROMPT_FILE
+from hbr.models.importing.base import EXPORTED, PROMPT_FILE, REFINER_FILE
 from hbr.models.onestep import build_autoencoder, build_unet
-from hbr.models.prompt_files import write_prompt
+from hbr.models.part_files import write_part
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -49,8 +49,10 @@ def export_folder(model: Path, out: Path) -> Path:
     with making_folder(out) as folder:
         for name, part, module in (("vae", "autoencoder", vae), ("unet", "unet", unet)):
             _write_network(folder / name, module, checkpoint.tensors, f"{part}.")
+        if config.refiner is not None:
+            write_part(folder / REFINER_FILE, checkpoint, "refiner")
         _scheduler(config).save_config(folder / "scheduler")
-        write_prompt(folder / PROMPT_FILE, checkpoint)
+        write_part(folder / PROMPT_FILE, checkpoint, "prompt")
         write_text(folder / EXPORTED, json.dumps(_about(checkpoint), indent=1) + "\n")
         card = model_card(about(model), usage=usage_with_diffusers(config))
         write_text(folder / "README.md", card)

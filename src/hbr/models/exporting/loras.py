@@ -15,7 +15,7 @@ from hbr.models.importing.base import PROMPT_FILE
 from hbr.models.importing.lora_settings import read_settings
 from hbr.models.importing.osediff import ALPHA, is_osediff
 from hbr.models.importing.reading import load_pickle, load_safetensors, require_tensors
-from hbr.models.prompt_files import write_prompt
+from hbr.models.part_files import write_part
 from hbr.weights import WeightsError
 
 LORA_FILE = "lora.safetensors"
@@ -69,7 +69,7 @@ def export_lora(
     for part, adapter in parts.items():
         report(f"{part}: {len(adapter.a)} layers")
     if prompt:
-        written.append(write_prompt(out.with_name(PROMPT_FILE), checkpoint))
+        written.append(write_part(out.with_name(PROMPT_FILE), checkpoint, "prompt"))
     elif model is not None:
         report(
             "the prompt extractor is not part of a LoRA and was left out; --prompt writes it too"

@@ -28,7 +28,7 @@ from hbr.models.importing.ram import (
 from hbr.models.importing.reading import check_finite, describe_size
 from hbr.models.importing.recognition import must_be, recognise
 from hbr.models.importing.tagger import put_into_base
-from hbr.models.prompt_files import with_prompt
+from hbr.models.part_files import with_prompt
 from hbr.weights import WeightsError
 
 ImportKind = Literal["osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"]

