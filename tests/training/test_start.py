@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_training import settings
+from toy_training import MODEL, settings, train
 
 import toy_tagger
 from hbr.config import ConfigError, from_dict
@@ -354,3 +354,28 @@ def test_training_and_validation_make_the_prompt_of_the_same_image(tmp_path, sou
     expected = pair.hq if source == "hq" else pair.lq
     assert len(seen) == 2
     assert all(torch.equal(image, expected) for image in seen)
+
+
+def test_what_another_training_changed_can_be_added(tmp_path):
+    """Its weights move by the same amount, wherever they start; others stay the base's."""
+    before = train(settings(tmp_path / "before"))
+    after = train(settings(tmp_path / "after", init=str(before)))
+    refined = {**MODEL, "refiner": {"width": 8, "blocks": 1}}
+    base = train(settings(tmp_path / "base", model=refined, init=str(before), seed=7))
+    init = {"base": str(base), "difference": [str(before), str(after)]}
+    config = from_dict(TrainConfig, settings(tmp_path / "both", model=refined, init=init))
+    model = OneStepRestorer(config.one_step)
+    load_initial_weights(model, config)
+    was, moved = load_file(base), dict(model.state_dict())
+    old, new = load_file(before), load_file(after)
+    for name, tensor in moved.items():
+        change = new[name] - old[name] if name in old else torch.zeros(())
+        torch.testing.assert_close(tensor, was[name] + change, atol=1e-6, rtol=0)
+    assert any(not torch.equal(new[name], old[name]) for name in old)
+
+    other = settings(tmp_path / "other", init={**init, "base": str(before)})
+    other["init"]["difference"] = [str(before), str(base)]  # has a refiner
+    with pytest.raises(ConfigError, match=r"init\.difference: refiner"):
+        load_initial_weights(model, from_dict(TrainConfig, other))
+    with pytest.raises(ConfigError, match="difference"):
+        InitConfig(difference=(before, after), image_encoder=before)

@@ -91,8 +91,8 @@ class Toys:
                 self._replace(value)
             elif isinstance(value, str) and key != "kind" and value in self.places:
                 values[key] = str(self.places[value])
-            elif key == "init" and value is not None:  # a model that another recipe trains
-                values[key] = str(self.model(self.outs[str(Path(value).parent)]))
+            elif isinstance(value, str) and str(Path(value).parent) in self.outs:
+                values[key] = str(self.model(self.outs[str(Path(value).parent)]))  # it trains this
 
     def _give_weights(self, loss: dict[str, Any] | None) -> None:
         if loss is not None:

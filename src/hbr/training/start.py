@@ -63,6 +63,8 @@ def load_initial_weights(
         else:
             fidelity = init.fidelity if isinstance(init, InitConfig) else None
             _load_model(model, config.one_step, place, fidelity)
+        if isinstance(init, InitConfig) and init.difference is not None:
+            _add_difference(model, *init.difference)
         _load_text(model, config)
     if isinstance(init, InitConfig) and init.image_encoder is not None:
         _load_image_encoder(model, config.one_step.prompt, init, report)
@@ -179,6 +181,19 @@ def _load_model(model: nn.Module, ours: RestorerConfig, path: Path, fidelity: fl
     if not same_prompt:
         given = {n: t for n, t in given.items() if not n.startswith("prompt.")}
     model.load_state_dict({**model.state_dict(), **given})
+
+
+def _add_difference(model: nn.Module, before: Path, after: Path) -> None:
+    """Add what another training changed, from `before` to `after`, to the weights it trained."""
+    old, new = (read_checkpoint(find_model(file)).tensors for file in (before, after))
+    own = model.state_dict()
+    for name, tensor in new.items():
+        shapes = {tuple(t.shape) for t in (tensor, old.get(name), own.get(name)) if t is not None}
+        if len(shapes) != 1 or name not in old or name not in own:
+            raise ConfigError(
+                f"init.difference: {name} of {after} does not match {before} and `model`"
+            )
+        own[name].add_(tensor.to(own[name]) - old[name].to(own[name]))
 
 
 def _load_text(model: nn.Module, config: TrainConfig) -> None:

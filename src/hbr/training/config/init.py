@@ -19,6 +19,8 @@ class InitConfig:
             ("sd-2.1-base"), a diffusers folder, or a model file of hbr, of which a prompt of the
             same kind is taken too.
         fidelity: of a base with two ends, from 0, sharp, to 1, faithful; None is its default.
+        difference: two model files of hbr, before and after another training of such a base; what
+            it changed is added to the base's weights (task arithmetic, Ilharco et al. 2023).
         image_encoder: what the prompt sees the image through: a name ("ram-swin-l"), a RAM
             checkpoint, or a file of `hbr models import --kind ram`. HFIE takes the image encoder
             of it; `dape` the whole tagger, which only a RAM checkpoint has.
@@ -31,6 +33,7 @@ class InitConfig:
 
     base: Path | None = None
     fidelity: float | None = None
+    difference: tuple[Path, Path] | None = None
     image_encoder: Path | None = None
     dape: Path | None = None
     tags: Path | None = None
@@ -40,8 +43,10 @@ class InitConfig:
         """Check the fields against each other."""
         ok = self.base is not None or self.image_encoder is not None
         check(ok, "base", self.base, "given, or `image_encoder`")
-        ok = self.fidelity is None or self.base is not None
-        check(ok, "fidelity", self.fidelity, "left out, since no `base` is given")
+        for name in ("fidelity", "difference"):
+            got = getattr(self, name)
+            ok = got is None or self.base is not None
+            check(ok, name, got, "left out, since no `base` is given")
         for name in ("dape", "tags", "thresholds"):
             got = getattr(self, name)
             ok = got is None or self.image_encoder is not None
