@@ -86,9 +86,9 @@ def test_fetched_weights_of_a_model_come_with_the_next_command(
 ) -> None:
     folder, address = site
     (folder / "osediff.pkl").write_bytes(b"weights")
-    done = with_addresses(address, "models", "fetch", "osediff")
+    done = with_addresses(address, "models", "fetch", "osediff-lora")
     assert done.returncode == 0, done.stderr
-    assert (places / "osediff" / "osediff.pkl").read_bytes() == b"weights"
+    assert (places / "osediff-lora" / "osediff.pkl").read_bytes() == b"weights"
     assert "next: hbr models import" in done.stderr
 
 

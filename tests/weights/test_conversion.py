@@ -7,9 +7,9 @@ import struct
 import numpy as np
 import pytest
 import torch
-import toy_packages as toy
 from safetensors.torch import load
 
+import toy_packages as toy
 from hbr.weights import DownloadError
 from hbr.weights.conversion import CONVERSIONS, brisque, convert, read_ncnn, read_pickle, rrdbnet
 

