@@ -90,11 +90,14 @@ def recipe(shared: Path, detector: Path, coco: dict, tmp_path_factory) -> Curati
     metrics = (
         MetricConfig("detail", 2.0),
         MetricConfig("niqe", 12.0),
-        MetricConfig("contrast", 30.0),
+        MetricConfig("contrast", 58.2),
         MetricConfig("noise", 8.0),
     )
+    low = tuple(MetricConfig(n, ceiling=line) for n, line in (("detail", 1.9), ("noise", 0.1)))
+    own = dataclasses.replace(config.limits["voc"], metrics=low, count=2)
     return dataclasses.replace(
         config,
+        limits={"voc": own},
         sources=(
             CocoConfig(name="coco", annotations=folder / "coco.json", images=images),
             FolderConfig(name="lsdir", path=folder / "lsdir"),
@@ -149,18 +152,20 @@ def test_people_are_whole_but_for_those_of_voc(run) -> None:
         assert r.square_side == int(np.ceil(edge - 1e-9))
         assert 0 <= r.square_x <= r.width - r.square_side
         assert 0 <= r.square_y <= r.height - r.square_side
-        assert r.box_edge >= 256
+        assert r.box_edge >= (128 if r.source == "voc" else 256)
 
 
-def test_eq1_over_the_whole_set_and_each_threshold(run, recipe: CurationConfig) -> None:
+def test_eq1_over_all_that_is_not_the_test_set(run, recipe: CurationConfig) -> None:
     """From the scores in the manifest alone: who is kept, until near-duplicates."""
     _, _, records = run
     quality = recipe.quality
     names = [m.name for m in cheapest_first(quality.metrics)]
     assert names == ["contrast", "detail", "noise", "niqe"]
     crops = [r for r in records if r.phash is not None]
-    assert len(crops) > 12
     assert all(set(r.scores) == set(names) for r in crops)  # also of those that were stopped
+    assert all(r.z_mean is None for r in crops if r.source == "voc")
+    crops = [r for r in crops if r.source != "voc"]
+    assert len(crops) > 12
     z = np.zeros(len(crops))
     for name in names:
         x = np.array([r.scores[name] for r in crops])
@@ -181,6 +186,41 @@ def test_eq1_over_the_whole_set_and_each_threshold(run, recipe: CurationConfig) 
     assert third - passed
     stopped = {i for i, r in enumerate(crops) if r.stage in ("quality", "eq1")}
     assert stopped == set(range(len(crops))) - (third & passed)
+
+
+def test_the_test_set_is_of_low_quality(run, recipe: CurationConfig) -> None:
+    """Every crop of PERSONA-Test is worse than its ceilings, and the published number is drawn."""
+    _, summary, records = run
+    ceilings = {m.name: m.ceiling for m in recipe.limits["voc"].metrics}
+    crops = [r for r in records if r.source == "voc" and r.phash is not None]
+    low = [
+        r
+        for r in crops
+        if all(
+            r.scores[n] <= line if better(n) == "higher" else r.scores[n] >= line
+            for n, line in ceilings.items()
+        )
+    ]
+    assert len(low) > 2
+    assert len(low) < len(crops)
+    kept = [r for r in crops if r.alive]
+    assert len(kept) == summary.splits["test"] == 2
+    assert {r.id for r in kept} < {r.id for r in low}
+    assert {r.reason for r in low} == {None, "not-sampled"}
+    assert {r.reason for r in crops if r not in low} == {"above-ceiling"}
+
+
+def test_the_recipe_draws_3000_crops_below_what_training_must_reach() -> None:
+    config = load_yaml(CurationConfig, RECIPE)
+    own = config.limits["voc"]
+    assert own.count == 3000
+    assert config.splits.held_out == {"voc"}
+    assert config.crop.partial == ("voc",)
+    assert own.sharpness is not None
+    assert own.sharpness.threshold == 0
+    floors = {m.name: m.threshold for m in config.quality.metrics if m.threshold is not None}
+    assert {m.name: m.ceiling for m in own.metrics or ()} == floors
+    assert all(m.threshold is None for m in own.metrics or ())
 
 
 def test_splits_share_no_image_and_voc_is_the_test(run) -> None:

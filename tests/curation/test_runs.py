@@ -18,7 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hbr.curation.config import BoxesConfig, CurationConfig, DetectorConfig, SplitsConfig
+from hbr.curation.config import (
+    BoxesConfig,
+    CurationConfig,
+    DetectorConfig,
+    LimitsConfig,
+    MetricConfig,
+    SplitsConfig,
+)
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
@@ -200,6 +207,61 @@ def test_a_source_may_be_fixed_to_a_split(photos, settings, tmp_path, listed) ->
     curate(dataclasses.replace(settings, splits=splits), tmp_path, engine=HERE, sources=sources)
     found = {(r.source, r.split) for r in Manifest(tmp_path).kept()}
     assert found == {("a", "train"), ("a", "val"), ("voc", "test")}
+
+
+def test_a_test_set_has_no_part_in_eq1_and_no_photo_in_training(
+    photos, settings, tmp_path, listed
+) -> None:
+    """Its thresholds, ceilings and count are its own; what looks like it does not train."""
+    quality = dataclasses.replace(settings.quality, all_scores=True, top=0.5)
+    splits = SplitsConfig({"train": 0.5, "val": 0.5}, {"voc": "test"})
+    own = LimitsConfig(metrics=(MetricConfig("detail", ceiling=2.2),), count=3)
+    settings = dataclasses.replace(settings, quality=quality, splits=splits)
+    with_test = dataclasses.replace(settings, limits={"voc": own})
+    train, test = listed("a", _named(photos[:24], "a")), listed("voc", _named(photos[16:40], "voc"))
+    curate(settings, tmp_path / "alone", engine=HERE, sources=[train])
+    curate(with_test, tmp_path / "both", engine=HERE, sources=[train, test])
+    alone = {r.id: r for r in Manifest(tmp_path / "alone")}
+    both = {r.id: r for r in Manifest(tmp_path / "both")}
+    tested = [r for r in both.values() if r.source == "voc" and r.alive]
+    assert len(tested) == 3
+    assert {r.split for r in tested} == {"test"}
+    assert all(r.scores["detail"] <= 2.2 and r.z_mean is None for r in tested)
+    reasons = {r.reason for r in both.values() if r.source == "voc"}
+    assert {"above-ceiling", "not-sampled"} <= reasons
+    assert "not-in-top" not in reasons
+    held_out = {r.id for r in both.values() if r.reason == "held-out"}
+    for crop, before in alone.items():
+        after = both[crop]
+        assert after.z_mean == before.z_mean
+        if crop in held_out:
+            assert before.alive
+            assert any(r.group == after.group for r in tested)
+        else:
+            assert (after.reason, after.split) == (before.reason, before.split)
+    hashes = {r.image_sha256 for r in tested}
+    assert not hashes & {r.image_sha256 for r in both.values() if r.alive and r.source == "a"}
+    again = curate(
+        dataclasses.replace(with_test, splits=dataclasses.replace(splits, seed=1)),
+        tmp_path / "both",
+        engine=HERE,
+        sources=[train, test],
+    )
+    assert again.splits["test"] == 3
+    other = {r.id for r in Manifest(tmp_path / "both").kept() if r.source == "voc"}
+    assert other != {r.id for r in tested}
+
+
+def test_metrics_may_be_measured_without_a_part_in_eq1(photos, settings, tmp_path, listed) -> None:
+    names = [m.name for m in settings.quality.metrics]
+    few = [listed("coco", photos[:12])]
+    quality = dataclasses.replace(settings.quality, all_scores=True, top=1.0, eq1=("detail",))
+    settings = dataclasses.replace(settings, quality=quality)
+    curate(settings, tmp_path, engine=HERE, sources=few)
+    ranked = [r for r in Manifest(tmp_path) if r.z_mean is not None]
+    assert all(set(r.scores) == set(names) for r in ranked)
+    x = np.array([r.scores["detail"] for r in ranked])
+    np.testing.assert_allclose([r.z_mean for r in ranked], (x - x.mean()) / x.std(), atol=1e-9)
 
 
 def test_the_same_photo_in_two_sources_is_kept_once(photos, settings, tmp_path, listed) -> None:

@@ -1,5 +1,6 @@
 """The stages on single images: what each measures, and what it says of what it stops."""
 
+import dataclasses
 import io
 import math
 
@@ -13,6 +14,7 @@ from hbr.curation.config import (
     BoxesConfig,
     CropConfig,
     CurationConfig,
+    LimitsConfig,
     MetricConfig,
     QualityConfig,
     SharpnessConfig,
@@ -295,11 +297,12 @@ def test_dear_metrics_see_what_the_cheap_ones_leave(all_scores: bool) -> None:
     config = QualityConfig(
         (MetricConfig("noise"), MetricConfig("contrast", 20.0)), all_scores=all_scores
     )
+    whole = CurationConfig(quality=config)
     assert [m.name for m in cheapest_first(config.metrics)] == ["contrast", "noise"]
     rows, crops = rows_and_crops(5)
     seen: dict[str, int] = {}
     out = judge_quality(
-        rows, crops, load_scorers(config), config, lambda name, n, _: seen.update({name: n})
+        rows, crops, load_scorers(config), whole, lambda name, n, _: seen.update({name: n})
     )
     passed = [contrast(crop) >= 20 for crop in crops]
     assert [row.alive for row in out] == passed
@@ -330,11 +333,45 @@ def test_a_metric_of_the_table(monkeypatch) -> None:
     monkeypatch.setattr(hbr.metrics, "load_metric", lambda name, device: Red(), raising=False)
     config = QualityConfig((MetricConfig("red", 0.3),), batch=4)
     rows, crops = rows_and_crops(6)
-    out = judge_quality(rows, crops, load_scorers(config), config, lambda *_: None)
+    whole = CurationConfig(quality=config)
+    out = judge_quality(rows, crops, load_scorers(config), whole, lambda *_: None)
     assert shapes == [(4, 3, 32, 32)] * 2
     for row, crop in zip(out, crops, strict=True):
         red = float(torch.from_numpy(crop[..., 0].copy()).double().mean() / 255)
         assert row.scores["red"] == pytest.approx(red, abs=1e-6)
+
+
+def test_each_source_has_thresholds_and_ceilings_of_its_own() -> None:
+    metrics = (MetricConfig("contrast", 20.0), MetricConfig("noise", 10.0))
+    quality = QualityConfig(metrics, all_scores=True)
+    low = LimitsConfig(
+        metrics=(MetricConfig("contrast", ceiling=20.0), MetricConfig("noise", None, 10.0))
+    )
+    config = CurationConfig(quality=quality, limits={"low": low, "any": LimitsConfig(metrics=())})
+    rows, crops = rows_and_crops(6)
+    told = {}
+    for source in ("s", "low", "any"):
+        mine = [dataclasses.replace(row, source=source) for row in rows]
+        told[source] = judge_quality(mine, crops, load_scorers(quality), config, lambda *_: None)
+    assert all(row.alive for row in told["any"])
+    for row, other in zip(told["s"], told["low"], strict=True):
+        a, b = row.scores["contrast"], row.scores["noise"]
+        assert row.alive == (a >= 20 and b <= 10)
+        assert other.alive == (a <= 20 and b >= 10)  # less noise is better, so too clean stops
+        assert other.alive or (other.reason == "above-ceiling" and other.scores == row.scores)
+    details = {row.detail for row in told["low"] if not row.alive}
+    assert any(d.startswith("contrast") and " above 20" in d for d in details)
+    assert any(d.startswith("noise") and " below 10" in d for d in details)
+
+
+def test_photos_may_be_too_sharp() -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    row = dataclasses.replace(IMAGE, x0=0.0, y0=0.0, x1=64.0, y1=64.0)
+    value = laplacian_variance(grey)
+    for ceiling, reason in ((value + 1, None), (value - 1, "sharp")):
+        (out,) = judge_sharpness([row], grey, SharpnessConfig(0, ceiling=ceiling))
+        assert out.reason == reason
+        assert out.sharpness == value
 
 
 def test_measures_have_a_side() -> None:
@@ -417,6 +454,14 @@ def test_the_funnel_adds_up() -> None:
     [
         (lambda: SplitsConfig({"train": 0.9, "val": 0.2}), "parts"),
         (lambda: QualityConfig((MetricConfig("a"), MetricConfig("a"))), "metrics"),
+        (lambda: QualityConfig((MetricConfig("a"),), eq1=("b",)), "eq1"),
+        (lambda: QualityConfig((MetricConfig("a"),), eq1=()), "eq1"),
+        (lambda: SharpnessConfig(100, ceiling=50), "ceiling"),
+        (lambda: LimitsConfig(count=0), "count"),
+        (
+            lambda: CurationConfig(limits={"a": LimitsConfig(metrics=(MetricConfig("b"),))}),
+            r"limits\.a\.metrics",
+        ),
         (lambda: CropConfig(margin=0.0), "margin"),
         (lambda: CurationConfig(tagger="no colon"), "tagger"),
         (lambda: CurationConfig(errors=2), "errors"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from hbr.config import check, from_dict, to_dict
+from hbr.config import check
 from hbr.curation.sources.configs import SourceConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -63,6 +63,7 @@ class SharpnessConfig:
 
     Attributes:
         threshold: below it, the row stops.
+        ceiling: above it, the row stops, for sets of blurred photos; None sets none.
         region: of the whole image, or of the person's box.
         edge: the region is first shrunk (area-averaged, never enlarged) until its longer edge has
             this many pixels, so that large and small photos are judged alike; 0 takes it as it is.
@@ -71,10 +72,13 @@ class SharpnessConfig:
     threshold: float = 100.0
     region: Literal["image", "box"] = "box"
     edge: int = 512
+    ceiling: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
         check(self.threshold >= 0, "threshold", self.threshold, "0 or more")
+        ok = self.ceiling is None or self.ceiling >= self.threshold
+        check(ok, "ceiling", self.ceiling, f"{self.threshold:g} (threshold) or more, or null")
         check(self.edge == 0 or self.edge >= 16, "edge", self.edge, "0, or 16 or more")
 
 
@@ -141,17 +145,21 @@ class MetricConfig:
     Attributes:
         name: of `hbr.curation.pipeline.stages.measures` (no weights), or any no-reference metric of
             `hbr.metrics`.
-        threshold: a crop on the wrong side of it stops; None sets none.
+        threshold: crops that are worse stop; None sets none.
+        ceiling: crops that are better stop, for sets of low quality; None sets none. Where less is
+            better (NIQE), these are the crops below it.
     """
 
     name: str
     threshold: float | None = None
+    ceiling: float | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
         check(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, . _ and -")
-        ok = self.threshold is None or math.isfinite(self.threshold)
-        check(ok, "threshold", self.threshold, "a number, or null")
+        for name in ("threshold", "ceiling"):
+            value = getattr(self, name)
+            check(value is None or math.isfinite(value), name, value, "a number, or null")
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,8 @@ class QualityConfig:
         all_scores: every crop gets every score, and Eq. 1 is over the whole set, as in the paper.
             If not, a crop that fails a threshold is skipped by the more expensive metrics, and its
             share of `top` goes to others.
+        eq1: the metrics that Eq. 1 is the mean of; None takes all. The others are measured, and
+            may have thresholds.
         top: the part of the crops that came to stage f that Eq. 1 keeps; 1 keeps all.
         device: where the metrics run.
         batch: crops at a time. Each batch is filled up to this size, so that a crop's score does
@@ -174,11 +184,14 @@ class QualityConfig:
     top: float = 1.0
     device: str = "cpu"
     batch: int = 1
+    eq1: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
         names = [metric.name for metric in self.metrics]
         check(len(set(names)) == len(names), "metrics", names, "each named once")
+        ok = self.eq1 is None or (len(self.eq1) > 0 and {*self.eq1} <= {*names})
+        check(ok, "eq1", self.eq1, f"one or more of metrics ({', '.join(names)}), or null")
         check(0 < self.top <= 1, "top", self.top, "above 0, up to 1")
         check(self.batch >= 1, "batch", self.batch, "1 or more")
 
@@ -230,6 +243,41 @@ class SplitsConfig:
         """Of all splits; one that is in `parts` and `fixed` stands there twice."""
         return [*self.parts, *self.fixed.values()]
 
+    @property
+    def held_out(self) -> frozenset[str]:
+        """Sources that are fixed to a split which is not in `parts`: those of a test set.
+
+        They are selected by their thresholds alone: they have no part in the means, deviations and
+        quota of Eq. 1, and a crop of another source that shares a photo with theirs, or looks
+        nearly like one of theirs, is not kept.
+        """
+        return frozenset(name for name, split in self.fixed.items() if split not in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """The thresholds for the photos of one source, where they differ from the run's.
+
+    Attributes:
+        sharpness: of stage b; None takes the run's.
+        size: of stage c; None takes the run's.
+        metrics: of stage f, instead of all thresholds of the run; each is one of `quality.metrics`.
+            None takes the run's.
+        count: at most so many crops of the source, drawn at random (`splits.seed`) from those that
+            all other stages keep; None takes all.
+    """
+
+    sharpness: SharpnessConfig | None = None
+    size: SizeConfig | None = None
+    metrics: tuple[MetricConfig, ...] | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        names = [metric.name for metric in self.metrics or ()]
+        check(len(set(names)) == len(names), "metrics", names, "each named once")
+        check(self.count is None or self.count >= 1, "count", self.count, "1 or more, or null")
+
 
 @dataclass(frozen=True)
 class OutputConfig:
@@ -273,6 +321,7 @@ class CurationConfig:
         quality: stages f and g.
         duplicates: stage h.
         splits: stage i.
+        limits: source → its own thresholds, and how many of its crops are taken.
         tagger: where to get a `CropTagger`, as `package.module:function`, which is called without
             arguments in each worker. None tags nothing.
         output: what is written.
@@ -291,6 +340,7 @@ class CurationConfig:
     quality: QualityConfig = field(default_factory=QualityConfig)
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     splits: SplitsConfig = field(default_factory=SplitsConfig)
+    limits: dict[str, LimitsConfig] = field(default_factory=dict)
     tagger: str | None = None
     output: OutputConfig = field(default_factory=OutputConfig)
     chunk: int = 128
@@ -302,33 +352,21 @@ class CurationConfig:
         check(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, . _ and -")
         ok = self.tagger is None or bool(re.fullmatch(r"[\w.]+:[\w.]+", self.tagger))
         check(ok, "tagger", self.tagger, "package.module:function")
+        known = {metric.name for metric in self.quality.metrics}
+        for source, own in self.limits.items():
+            names = [metric.name for metric in own.metrics or ()]
+            check({*names} <= known, f"limits.{source}.metrics", names, "of quality.metrics")
         check(self.chunk >= 1, "chunk", self.chunk, "1 or more")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
         check(0 <= self.errors <= 1, "errors", self.errors, "0 to 1")
 
 
-def plain(config: CurationConfig) -> dict[str, Any]:
-    """Plain values of a configuration, alike for equal ones: 100 and 100.0 are both 100.0."""
-    return to_dict(from_dict(CurationConfig, to_dict(config)))
-
-
-# What decides the rows of one image, without looking at any other image.
-_PER_IMAGE = ("boxes", "sharpness", "size", "crop", "tagger", "max_pixels")
-
-
-def per_image_settings(config: CurationConfig) -> dict[str, Any]:
-    """What stages a to f depend on; work done under other values of these cannot be taken over.
-
-    Devices and batch sizes are left out: moving to a GPU keeps the work that is done.
-    """
-    values = plain(config)
-    settings = {name: values[name] for name in _PER_IMAGE}
-    if detector := settings["boxes"]["detector"]:
-        del detector["device"], detector["batch"]
-    quality = values["quality"]
-    settings["metrics"] = sorted(quality["metrics"], key=lambda metric: metric["name"])
-    settings["all_scores"] = quality["all_scores"]
-    output = values["output"]
-    settings["format"] = output["format"]
-    settings["jpeg_quality"] = output["jpeg_quality"] if output["format"] == "jpeg" else None
-    return settings
+def limits_of(config: CurationConfig, source: str) -> LimitsConfig:
+    """The thresholds that hold for a source: its own, and the run's where it has none."""
+    own = config.limits.get(source, LimitsConfig())
+    return LimitsConfig(
+        sharpness=own.sharpness or config.sharpness,
+        size=own.size or config.size,
+        metrics=config.quality.metrics if own.metrics is None else own.metrics,
+        count=own.count,
+    )

@@ -58,7 +58,10 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "ignored": "the source says that the box is no good example",
         "unsure": "the box's score is below the threshold",
     },
-    "sharpness": {"blurred": "the variance of the Laplacian is below the threshold"},
+    "sharpness": {
+        "blurred": "the variance of the Laplacian is below the threshold",
+        "sharp": "the variance of the Laplacian is above the ceiling",
+    },
     "size": {"small": "the person has too few pixels"},
     "crop": {
         "crowded": "too many other people overlap the person",
@@ -66,10 +69,16 @@ REASONS: Mapping[str, Mapping[str, str]] = {
         "no-square": "the image is too narrow for a square around the person",
     },
     "resize": {},
-    "quality": {"below-threshold": "a metric is on the wrong side of its threshold"},
+    "quality": {
+        "below-threshold": "a metric is on the wrong side of its threshold",
+        "above-ceiling": "a metric is better than its ceiling",
+    },
     "eq1": {"not-in-top": "the mean of the z-scores (Eq. 1) is not among the best"},
     "duplicates": {"near-duplicate": "a better crop looks nearly the same"},
-    "splits": {},
+    "splits": {
+        "not-sampled": "the source gave more crops than its count, and others were drawn",
+        "held-out": "a crop of a test set is of the same photo, or looks nearly the same",
+    },
 }
 """Why a row can stop at each stage."""
 

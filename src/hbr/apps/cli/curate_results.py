@@ -305,7 +305,7 @@ def thresholds(
     for name, values in scores.items():
         stats = finding.distribution(values)
         numbers = [stats.least, *(stats.quantiles[q] for q in _QUANTILES), stats.most]
-        threshold = opened.thresholds.get(name)
+        threshold = opened.thresholds().get(name)
         text = "".join(f"{value:>10.4g}" for value in numbers)
         now = "none" if threshold is None else f"{threshold:g}"
         typer.echo(f"{name:<12}{stats.n:>9,}{text}  {now}", err=bool(found))

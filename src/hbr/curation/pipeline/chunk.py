@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from hbr.curation.config import CurationConfig, OutputConfig
+from hbr.curation.config import CurationConfig, OutputConfig, limits_of
 from hbr.curation.pipeline.decoding import Decoded, PhotoError, decode
 from hbr.curation.pipeline.loading import Detect, load_models
 from hbr.curation.pipeline.stages.boxes import PlacedBox, candidates
@@ -299,12 +299,15 @@ class ChunkWorker:
             image.rows = [row.stopped("boxes", "unlabelled", "no boxes, no detector")]
             return crops
         began = time.process_time()
+        limits = limits_of(config, row.source)
+        assert limits.sharpness is not None
+        assert limits.size is not None
         rows = candidates(row, image.boxes, config.boxes)
         if any(row.alive for row in rows):
             grey = cv2.cvtColor(decoded.pixels, cv2.COLOR_RGB2GRAY)
-            rows = judge_sharpness(rows, grey, config.sharpness)
+            rows = judge_sharpness(rows, grey, limits.sharpness)
         began = self._spend("sharpness", 1, began)
-        rows = judge_size(rows, config.size)
+        rows = judge_size(rows, limits.size)
         rows = resolve_overlaps(cut_squares(rows, config.crop), config.crop)
         began = self._spend("crop", 1, began)
         for i, row in enumerate(rows):
@@ -318,7 +321,7 @@ class ChunkWorker:
     def _judge(self, rows: Sequence[Record], crops: dict[str, np.ndarray]) -> list[Record]:
         """Stage f, the perceptual hash, and the tags."""
         pixels = [crops[row.id] for row in rows]
-        judged = judge_quality(rows, pixels, self._scorers, self._config.quality, self._add)
+        judged = judge_quality(rows, pixels, self._scorers, self._config, self._add)
         began = time.process_time()
         judged = [
             row.passed(row.stage, phash=f"{phash(crop):016x}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hbr.curation.config import CurationConfig
+from hbr.curation.config import CurationConfig, limits_of
 from hbr.curation.manifest import ManifestWriter
 from hbr.curation.pipeline.sorting import by_id
 from hbr.curation.pipeline.stages import duplicates, splits, zscores
@@ -67,8 +67,9 @@ class Decisions:
         duplicate_of: [n] uint64, 0 where it is none.
         group: [n] uint64.
         split: [n] index into `splits`, of what no stage has stopped; else 0.
+        not_sampled, held_out: [n] bool, what stops at stage i.
         splits: their names.
-        kept_places: how many places Eq. 1 gave.
+        kept_places, ranked: how many places Eq. 1 gave, and for how many crops.
     """
 
     ids: np.ndarray
@@ -78,8 +79,11 @@ class Decisions:
     duplicate_of: np.ndarray
     group: np.ndarray
     split: np.ndarray
+    not_sampled: np.ndarray
+    held_out: np.ndarray
     splits: tuple[str, ...]
     kept_places: int
+    ranked: int
 
 
 def gather(store: Store, wanted: TaskSet) -> Crops:
@@ -132,69 +136,102 @@ def _hex(column: Any) -> np.ndarray:
 
 def decide(crops: Crops, config: CurationConfig) -> Decisions:
     """Stages g, h and i."""
-    z_mean, in_top, places = _eq1(crops, config)
+    apart = _of_sources(crops, config.splits.held_out)
+    z_mean, in_top, places = _eq1(crops, ~apart, config)
     n = len(crops.ids)
     ranked = np.lexsort((crops.ids, -np.nan_to_num(z_mean, nan=-np.inf)))
     place = np.zeros(n, np.int64)
     place[ranked] = np.arange(1, n + 1)
     place[np.isnan(z_mean)] = 0
     left = np.flatnonzero(crops.alive & in_top)
-    lost_to = _duplicates(crops, z_mean, left, config)
+    lost_to = _duplicates(crops, z_mean, left, apart, config)
+    unwanted = _not_sampled(crops, left[lost_to[left] < 0], config)
     group, split = np.zeros(n, np.uint64), np.zeros(n, np.int64)
     different = np.unique(crops.hashes[left])
     near = (different[at] for at in duplicates.near_blocks(different, config.duplicates.radius))
     group[left] = splits.share_group(crops.images[left], crops.hashes[left], near)
-    split[left], names = splits.assign(group[left], crops.sources[left], crops.names, config.splits)
-    duplicate_of = np.where(lost_to >= 0, crops.ids[lost_to], 0).astype(np.uint64)
+    # what is not taken of a test set keeps nothing else from training
+    members = left[~(unwanted[left] | (apart[left] & (lost_to[left] >= 0)))]
+    split[members], names = splits.assign(
+        group[members], crops.sources[members], crops.names, config.splits
+    )
+    tested = np.isin(group, group[members][apart[members]])
     return Decisions(
         crops.ids,
         z_mean,
         in_top,
         place,
-        duplicate_of,
+        np.where(lost_to >= 0, crops.ids[lost_to], 0).astype(np.uint64),
         group,
         split,
+        unwanted,
+        tested & ~apart,
         names,
         places,
+        n - int(apart.sum()),
     )
 
 
-def _eq1(crops: Crops, config: CurationConfig) -> tuple[np.ndarray, np.ndarray, int]:
-    """z̄, who is in the top, and how many places there were."""
-    n = len(crops.ids)
-    if not crops.scores:
-        return np.full(n, np.nan), np.ones(n, bool), n
-    moments = {name: zscores.ExactMoments() for name in crops.scores}
-    for name, values in crops.scores.items():
+def _of_sources(crops: Crops, wanted: Collection[str]) -> np.ndarray:
+    """[n] bool: the crops of some sources."""
+    return np.isin(crops.sources, [i for i, name in enumerate(crops.names) if name in wanted])
+
+
+def _eq1(
+    crops: Crops, within: np.ndarray, config: CurationConfig
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """z̄, who is in the top, and how many places there were; what is not within passes unranked."""
+    scores = {
+        name: values[within]
+        for name, values in crops.scores.items()
+        if config.quality.eq1 is None or name in config.quality.eq1
+    }
+    n, count = len(crops.ids), int(within.sum())
+    z_mean, in_top = np.full(n, np.nan), np.ones(n, bool)
+    if not scores:
+        return z_mean, in_top, count
+    moments = {name: zscores.ExactMoments() for name in scores}
+    for name, values in scores.items():
         moments[name].add(values[~np.isnan(values)])
-    sides = {name: better(name) for name in crops.scores}
-    z_mean = zscores.z_means(crops.scores, moments, sides)
+    z_mean[within] = zscores.z_means(scores, moments, {name: better(name) for name in scores})
     entered = ~np.isnan(z_mean)
     if not config.quality.all_scores:
         entered &= crops.alive
-    places = zscores.quota(config.quality.top, n)
-    in_top = np.zeros(n, bool)
+    places = zscores.quota(config.quality.top, count)
+    in_top[within] = False
     in_top[entered] = zscores.best(crops.ids[entered], z_mean[entered], places)
     return z_mean, in_top, places
 
 
 def _duplicates(
-    crops: Crops, z_mean: np.ndarray, left: np.ndarray, config: CurationConfig
+    crops: Crops, z_mean: np.ndarray, left: np.ndarray, apart: np.ndarray, config: CurationConfig
 ) -> np.ndarray:
-    """[n] the better crop that each nearly repeats, or -1."""
+    """[n] the better crop that each nearly repeats, or -1; a test set is looked at by itself."""
     lost_to = np.full(len(crops.ids), -1, np.int64)
     quality = np.where(np.isnan(z_mean), 0, z_mean)
     order = np.lexsort((crops.ids[left], -crops.sharpness[left], -quality[left]))
     rank = np.empty(len(left), np.int64)
     rank[order] = np.arange(len(left))
-    apart = [left] if config.duplicates.across else _by_source(crops, left)
-    for members in apart:
+    across = [left[~apart[left]], left[apart[left]]]
+    for members in across if config.duplicates.across else _by_source(crops, left):
         inside = np.searchsorted(left, members)
         lost = duplicates.duplicate_of(
             crops.hashes[members], rank[inside], config.duplicates.radius
         )
         lost_to[members] = np.where(lost >= 0, members[lost], -1)
     return lost_to
+
+
+def _not_sampled(crops: Crops, kept: np.ndarray, config: CurationConfig) -> np.ndarray:
+    """[n] bool: of the kept crops those beyond the count of their source."""
+    unwanted = np.zeros(len(crops.ids), bool)
+    for i, name in enumerate(crops.names):
+        count = limits_of(config, name).count
+        members = kept[crops.sources[kept] == i]
+        if count is not None and len(members) > count:
+            drawn = splits.sample(crops.ids[members], count, config.splits.seed)
+            unwanted[members[~drawn]] = True
+    return unwanted
 
 
 def _by_source(crops: Crops, left: np.ndarray) -> list[np.ndarray]:
@@ -213,12 +250,18 @@ def settle(record: Record, decisions: Decisions) -> Record:
         return record
     if not decisions.in_top[i]:
         detail = f"mean z-score {z_mean:.4f} is place {decisions.place[i]}; "
-        detail += f"{decisions.kept_places} of {len(decisions.ids)} are kept"
+        detail += f"{decisions.kept_places} of {decisions.ranked} are kept"
         return record.stopped("eq1", "not-in-top", detail)
     record = record.passed("eq1", group=f"{int(decisions.group[i]):016x}")
     if other := int(decisions.duplicate_of[i]):
         detail = f"looks nearly like {other:016x}"
         return record.stopped("duplicates", "near-duplicate", detail, duplicate_of=f"{other:016x}")
+    if decisions.not_sampled[i]:
+        detail = f"not among those drawn of {record.source}"
+        return record.stopped("splits", "not-sampled", detail)
+    if decisions.held_out[i]:
+        detail = f"group {record.group} has crops of a test set"
+        return record.stopped("splits", "held-out", detail)
     return record.passed("splits", split=decisions.splits[decisions.split[i]])
 
 
@@ -231,11 +274,13 @@ class ManifestTotals:
         rows: source → rows.
         kept: (source, split) → crops.
         licences: licence → kept crops; an empty one where none is stated.
-        scores: metric → moments over the kept crops.
+        scores: metric → moments over the kept crops that are not of a test set.
         persons: people in the image, over the kept crops.
         tags: tag → kept crops that have it.
+        held_out: the sources of a test set.
     """
 
+    held_out: frozenset[str] = frozenset()
     counts: Counts = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
     kept: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -253,6 +298,7 @@ class ManifestTotals:
         self.licences.update(record.licence or "" for record in kept)
         self.tags.update(tag for record in kept for tag in record.tags or ())
         self.persons.add(np.array([record.persons or 0 for record in kept], np.float64))
+        kept = [record for record in kept if record.source not in self.held_out]
         for name in sorted({name for record in kept for name in record.scores}):
             values = [record.scores[name] for record in kept if name in record.scores]
             self.scores.setdefault(name, zscores.ExactMoments()).add(np.array(values))
@@ -265,6 +311,7 @@ def write_manifest(
     path: Path,
     about: dict[str, Any],
     report: Callable[[int], None],
+    held_out: frozenset[str] = frozenset(),
 ) -> ManifestTotals:
     """Write all rows of the wanted tasks, with their decisions, in the order of their ids.
 
@@ -275,8 +322,9 @@ def write_manifest(
         path: the manifest; it is there whole or not at all.
         about: goes into its metadata.
         report: called with the number of rows written.
+        held_out: the sources of a test set.
     """
-    tally, written = ManifestTotals(), 0
+    tally, written = ManifestTotals(held_out), 0
     parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())
     ordered = by_id(parts, store.folder / "sort")
     keypoints = _have_keypoints(store, wanted)

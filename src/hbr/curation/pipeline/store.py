@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hbr.config import from_dict
-from hbr.curation.config import CurationConfig, per_image_settings, plain
+from hbr.curation.config import CurationConfig
 from hbr.curation.record import Counts, CurationError, Record, schema, to_row
+from hbr.curation.settings import per_image_settings, plain
 from hbr.errors import one_line
 from hbr.files import file_lock, remove_parts, replacing, write_text
 from hbr.ledger import Ledger, read_rows

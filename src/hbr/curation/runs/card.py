@@ -54,7 +54,8 @@ def card(summary: RunSummary, totals: ManifestTotals, edge: int) -> str:
         "No image and no near-duplicate is shared between splits.",
         "## Quality",
         _quality(name, totals.scores),
-        "Means over all splits, in the columns of Table 1 of arXiv 2502.01411. "
+        f"Means over all {'sources but those of a test set' if totals.held_out else 'splits'}, "
+        "in the columns of Table 1 of arXiv 2502.01411. "
         "A dash says that the metric was not run.",
         "## People" + (" and tags" if tags else ""),
         f"{totals.persons.mean:.2f} people in an image on average."

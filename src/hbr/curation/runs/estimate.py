@@ -222,8 +222,16 @@ def _without_missing(config: CurationConfig) -> tuple[CurationConfig, dict[str, 
             lacks[metric.name] = why
         else:
             there.append(metric)
-    quality = dataclasses.replace(config.quality, metrics=tuple(there))
-    return dataclasses.replace(config, quality=quality), lacks
+    names = {metric.name for metric in there}
+    eq1 = tuple(name for name in config.quality.eq1 or () if name in names) or None
+    quality = dataclasses.replace(config.quality, metrics=tuple(there), eq1=eq1)
+    limits = {
+        source: dataclasses.replace(own, metrics=tuple(m for m in own.metrics if m.name in names))
+        if own.metrics
+        else own
+        for source, own in config.limits.items()
+    }
+    return dataclasses.replace(config, quality=quality, limits=limits), lacks
 
 
 def _detector_lacks(error: Exception) -> str:

@@ -48,7 +48,12 @@ def verdict(record: Record, *, finished: bool = True) -> str:
 
 def explain(run: RunFolder, record: Record) -> Iterator[str]:
     """What each stage found, line by line."""
-    lines = run.thresholds
+    floors = run.thresholds(record.source)
+    ceilings = run.thresholds(record.source, ceilings=True)
+
+    def lines(name: str) -> tuple[float | None, float | None]:
+        return floors.get(name), ceilings.get(name)
+
     yield f"{record.id}  {verdict(record, finished=run.manifest is not None)}"
     if record.detail:
         yield f"  {record.detail}"
@@ -64,12 +69,12 @@ def explain(run: RunFolder, record: Record) -> Iterator[str]:
         yield f"box        {edges}: {record.label or 'person'} ({record.box_kind}{score}){of}"
     for name, value in (("sharpness", record.sharpness), ("box_edge", record.box_edge)):
         if value is not None:
-            yield f"{name:<11}" + against(value, lines.get(name), "higher")
+            yield f"{name:<11}" + against(value, *lines(name), "higher")
     if record.square_side is not None:
         x, y, side = record.square
         yield f"square     {side} px from ({x}, {y})"
     for name, value in record.scores.items():
-        yield f"{name:<11}" + against(value, lines.get(name), better(name))
+        yield f"{name:<11}" + against(value, *lines(name), better(name))
     if record.z_mean is not None:
         yield f"z̄          {record.z_mean:+.4f}, the mean z-score of Eq. 1; top {run.top:.4g} stays"
     for name, text in (
@@ -86,13 +91,15 @@ def explain(run: RunFolder, record: Record) -> Iterator[str]:
             yield f"not seen by {', '.join(left)}"
 
 
-def against(value: float, line: float | None, side: str) -> str:
-    """A score beside its threshold: `212.4 (at least 100: yes)`."""
-    if line is None:
-        return f"{value:.4g} (no threshold)"
-    passed = value >= line if side == "higher" else value <= line
-    word = "at least" if side == "higher" else "at most"
-    return f"{value:.4g} ({word} {line:g}: {'yes' if passed else 'NO'})"
+def against(value: float, line: float | None, ceiling: float | None, side: str) -> str:
+    """A score beside its threshold and its ceiling: `212.4 (at least 100: yes)`."""
+    told = []
+    for limit, least in ((line, side == "higher"), (ceiling, side != "higher")):
+        if limit is not None:
+            passed = value >= limit if least else value <= limit
+            word = "at least" if least else "at most"
+            told.append(f"{word} {limit:g}: {'yes' if passed else 'NO'}")
+    return f"{value:.4g} ({', '.join(told) or 'no threshold'})"
 
 
 def draw(
@@ -167,8 +174,9 @@ def _lines(run: RunFolder, record: Record) -> Iterator[tuple[str, tuple[int, int
         if value is None:
             continue
         side = "higher" if name in ("sharpness", "box_edge") else better(name)
-        text = against(value, run.thresholds.get(name), side)
-        bad = text.endswith("NO)")
+        ceiling = run.thresholds(record.source, ceilings=True).get(name)
+        text = against(value, run.thresholds(record.source).get(name), ceiling, side)
+        bad = ": NO" in text
         yield f"{name.replace('_', ' ')}  {text}", _BAD if bad else _INK
     if record.z_mean is not None:
         bad = record.reason == "not-in-top"

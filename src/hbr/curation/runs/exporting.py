@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from hbr.config import from_dict
+from hbr.curation.config import SplitsConfig
 from hbr.curation.manifest import FOLDERS, NAME, Manifest
 from hbr.curation.pipeline.passes import ManifestTotals
 from hbr.curation.pipeline.store import TaskSet
@@ -68,7 +70,8 @@ def export(
 
 def card_of(name: str, manifest: Manifest, edge: int) -> str:
     """The data set card of a manifest, from its rows alone."""
-    totals, images = ManifestTotals(), dict[str, TaskSet]()
+    splits = from_dict(SplitsConfig, manifest.about.get("splits", {}))
+    totals, images = ManifestTotals(splits.held_out), dict[str, TaskSet]()
     rows: list[Record] = []
 
     def settle() -> None:
@@ -81,11 +84,10 @@ def card_of(name: str, manifest: Manifest, edge: int) -> str:
         if len(rows) == 4096:
             settle()
     settle()
-    splits = manifest.about.get("splits", {})
     summary = summarize(
         name,
         totals,
         images={source: len(seen) for source, seen in images.items()},
-        splits=[*splits.get("parts", {}), *splits.get("fixed", {}).values()],
+        splits=splits.names if "splits" in manifest.about else [],
     )
     return card(summary, totals, edge)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hbr.curation.config import CurationConfig, per_image_settings, plain
+from hbr.curation.config import CurationConfig
 from hbr.curation.engines.base import Engine
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import NAME as MANIFEST
@@ -29,6 +29,7 @@ from hbr.curation.record import (
 from hbr.curation.runs import outputs
 from hbr.curation.runs.card import card
 from hbr.curation.runs.summary import RunSummary, summarize
+from hbr.curation.settings import per_image_settings, plain
 from hbr.curation.sources.base import Source
 from hbr.curation.sources.opening import open_sources
 from hbr.files import write_text
@@ -109,6 +110,7 @@ def curate(
             out / MANIFEST,
             about(config),
             lambda n: report(walk.progress("manifest", n)),
+            config.splits.held_out,
         )
         summary = summarize(
             config.name, totals, images=walk.images, splits=config.splits.names, costs=costs
@@ -232,9 +234,11 @@ def _check_names(photos: Sequence[Source]) -> None:
 def about(config: CurationConfig) -> dict[str, Any]:
     """The settings that the manifest depends on."""
     values = plain(config)
+    quality = ["metrics", "all_scores", "top", *(["eq1"] if config.quality.eq1 else [])]
     return {
         "name": config.name,
         "stages": per_image_settings(config),
         **{key: values[key] for key in ("duplicates", "splits")},
-        "quality": {key: values["quality"][key] for key in ("metrics", "all_scores", "top")},
+        **({"limits": values["limits"]} if config.limits else {}),
+        "quality": {key: values["quality"][key] for key in quality},
     }

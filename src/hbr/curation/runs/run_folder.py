@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hbr.curation.config import CurationConfig
+from hbr.config import from_dict
+from hbr.curation.config import CurationConfig, SplitsConfig
 from hbr.curation.manifest import FOLDERS, NAME, Manifest, crop_place
 from hbr.curation.pipeline.sorting import by_id
 from hbr.curation.pipeline.store import Store, latest_config
@@ -89,17 +90,29 @@ class RunFolder:
         assert self.config is not None
         return Store(self.path, self.config).metrics
 
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """Column (`sharpness`, `box_edge`, a metric) → where its line is drawn."""
-        stages = self.about.get("stages", {})
-        lines = {
-            "sharpness": stages.get("sharpness", {}).get("threshold"),
-            "box_edge": stages.get("size", {}).get("longer"),
-        }
+    def thresholds(self, source: str = "", *, ceilings: bool = False) -> dict[str, float]:
+        """Column (`sharpness`, `box_edge`, a metric) → where its line is drawn.
+
+        Args:
+            source: for its photos, where it has thresholds of its own.
+            ceilings: the upper ends of the quality instead of the lower ones.
+        """
+        stages = dict(self.about.get("stages", {}))
+        own = stages.get("limits", {}).get(source, {})
+        stages |= {name: value for name, value in own.items() if value is not None}
+        key = "ceiling" if ceilings else "threshold"
+        lines = {"sharpness": stages.get("sharpness", {}).get(key)}
+        if not ceilings:
+            lines["box_edge"] = stages.get("size", {}).get("longer")
         for metric in stages.get("metrics", ()):
-            lines[metric["name"]] = metric.get("threshold")
+            lines[metric["name"]] = metric.get(key)
         return {name: float(value) for name, value in lines.items() if value is not None}
+
+    @property
+    def judged_apart(self) -> frozenset[str]:
+        """The sources with thresholds of their own, and those of a test set."""
+        splits = from_dict(SplitsConfig, self.about.get("splits", {}))
+        return splits.held_out | {*self.about.get("limits", {})}
 
     @property
     def top(self) -> float:

@@ -221,6 +221,8 @@ def side(name: str) -> Better:
 def scores_of(run: RunFolder, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Values of all crops that came to stage f, NaN where there is none.
 
+    Without those of sources that have thresholds of their own, and of test sets.
+
     Args:
         run: finished or not.
         names: metrics, `sharpness`, `box_edge`; none takes all metrics.
@@ -241,9 +243,14 @@ def scores_of(run: RunFolder, names: Sequence[str] = ()) -> dict[str, np.ndarray
 def _columns(
     run: RunFolder, names: Sequence[str], keep: Callable[[Any], Any]
 ) -> dict[str, np.ndarray]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     parts: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in names}
-    for table in run.tables(["phash", "reason", *map(score_column, names)]):
+    apart = pa.array(sorted(run.judged_apart), pa.string())
+    for table in run.tables(["phash", "reason", "source", *map(score_column, names)]):
         table = keep(table)
+        table = table.filter(pc.invert(pc.is_in(table["source"], apart)))
         for name in names:
             parts[name].append(table[score_column(name)].to_numpy().astype(np.float64))
     return {name: np.concatenate(values) for name, values in parts.items()}

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from hbr.curation.config import MetricConfig, QualityConfig
+from hbr.curation.config import CurationConfig, MetricConfig, QualityConfig, limits_of
 from hbr.curation.pipeline.stages.measures import MEASURES
 from hbr.curation.record import Record
 
@@ -65,21 +65,13 @@ class Scorer:
 
     Attributes:
         name: its name.
-        threshold: crops on the wrong side stop; None stops none.
         better: which end of its scale is the good one.
         score: crops → their scores.
     """
 
     name: str
-    threshold: float | None
     better: Literal["higher", "lower"]
     score: Callable[[Batch], list[float]]
-
-    def fails(self, value: float) -> bool:
-        """Whether a score is on the wrong side of the threshold."""
-        if self.threshold is None:
-            return False
-        return value < self.threshold if self.better == "higher" else value > self.threshold
 
 
 def load_scorers(config: QualityConfig) -> list[Scorer]:
@@ -98,7 +90,7 @@ def load_scorer(metric: MetricConfig, config: QualityConfig) -> Scorer:
         MetricError: it is not known, or its weights are missing.
     """
     name = metric.name
-    return Scorer(name, metric.threshold, better(name), _load(name, config))
+    return Scorer(name, better(name), _load(name, config))
 
 
 def _load(name: str, config: QualityConfig) -> Callable[[Batch], list[float]]:
@@ -125,39 +117,49 @@ def judge_quality(
     rows: Sequence[Record],
     crops: Sequence[np.ndarray],
     scorers: Sequence[Scorer],
-    config: QualityConfig,
+    config: CurationConfig,
     costs: Callable[[str, int, float], None],
 ) -> list[Record]:
-    """Score crops, and stop those on the wrong side of a threshold.
+    """Score crops, and stop those that a threshold or a ceiling of their source stops.
 
     Args:
         rows: candidates that no stage has stopped.
         crops: the crop of each, [edge, edge, 3] uint8.
         scorers: cheapest first.
-        config: whether stopped crops get the other scores too, and the batch.
+        config: the thresholds, whether stopped crops get the other scores too, and the batch.
         costs: called with a metric's name, the number of its crops, and CPU seconds.
     """
     out = [row.passed(STAGE) for row in rows]
+    quality = config.quality
+    limits = {
+        source: {metric.name: metric for metric in limits_of(config, source).metrics or ()}
+        for source in {row.source for row in rows}
+    }
     for scorer in scorers:
-        wanted = [i for i, row in enumerate(out) if row.alive or config.all_scores]
+        wanted = [i for i, row in enumerate(out) if row.alive or quality.all_scores]
         began = time.process_time()
-        for start in range(0, len(wanted), config.batch):
-            part = wanted[start : start + config.batch]
+        for start in range(0, len(wanted), quality.batch):
+            part = wanted[start : start + quality.batch]
             values = scorer.score([crops[i] for i in part])
             for i, value in zip(part, values, strict=True):
-                out[i] = _judge(out[i], scorer, value)
+                out[i] = _judge(out[i], scorer, value, limits[out[i].source].get(scorer.name))
         costs(scorer.name, len(wanted), time.process_time() - began)
     return out
 
 
-def _judge(row: Record, scorer: Scorer, value: float) -> Record:
+def _judge(row: Record, scorer: Scorer, value: float, limit: MetricConfig | None) -> Record:
     """A second failure leaves the reason of the first."""
     if not math.isfinite(value):
         detail = f"{scorer.name} gave no number"
         return row.stopped(STAGE, "below-threshold", detail) if row.alive else row
     scores = {**row.scores, scorer.name: value}
-    if row.alive and scorer.fails(value):
-        side = "below" if scorer.better == "higher" else "above"
-        detail = f"{scorer.name} {value:.4g} {side} {scorer.threshold:g}"
-        return row.stopped(STAGE, "below-threshold", detail, scores=scores)
+    sign = 1 if scorer.better == "higher" else -1
+    limit = limit or MetricConfig(scorer.name)
+    for reason, line, over in (
+        ("below-threshold", limit.threshold, -sign),
+        ("above-ceiling", limit.ceiling, sign),
+    ):
+        if row.alive and line is not None and over * (value - line) > 0:
+            detail = f"{scorer.name} {value:.4g} {'above' if over > 0 else 'below'} {line:g}"
+            return row.stopped(STAGE, reason, detail, scores=scores)
     return row.passed(row.stage, scores=scores)

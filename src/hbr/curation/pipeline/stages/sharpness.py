@@ -31,12 +31,12 @@ def laplacian_variance(grey: np.ndarray, edge: int = 0) -> float:
 
 
 def judge_sharpness(rows: list[Record], grey: np.ndarray, config: SharpnessConfig) -> list[Record]:
-    """Measure each candidate, or the image once for all, and stop what is blurred.
+    """Measure each candidate, or the image once for all; stop what is blurred, or too sharp.
 
     Args:
         rows: of one image.
         grey: [h, w] uint8, the image.
-        config: the threshold, and what it is about.
+        config: threshold and ceiling, and what they are about.
     """
     whole = None
     if config.region == "image" and any(row.alive for row in rows):
@@ -54,6 +54,9 @@ def judge_sharpness(rows: list[Record], grey: np.ndarray, config: SharpnessConfi
         if value < config.threshold:
             detail = f"variance of the Laplacian {value:.1f} below {config.threshold:g}"
             judged.append(row.stopped("sharpness", "blurred", detail, sharpness=value))
+        elif config.ceiling is not None and value > config.ceiling:
+            detail = f"variance of the Laplacian {value:.1f} above {config.ceiling:g}"
+            judged.append(row.stopped("sharpness", "sharp", detail, sharpness=value))
         else:
             judged.append(row.passed("sharpness", sharpness=value))
     return judged

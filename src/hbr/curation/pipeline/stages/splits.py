@@ -82,6 +82,16 @@ def split_of(group: int, config: SplitsConfig) -> str:
     return next(reversed([name for name, share in config.parts.items() if share > 0]))
 
 
+def sample(ids: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """[n] bool: `count` of [n] uint64 ids, drawn by the hash of each alone."""
+    drawn = [
+        hashlib.sha256(f"{seed}:sample:{crop:016x}".encode()).digest() for crop in ids.tolist()
+    ]
+    chosen = np.zeros(len(ids), bool)
+    chosen[sorted(range(len(ids)), key=drawn.__getitem__)[:count]] = True
+    return chosen
+
+
 def assign(
     groups: np.ndarray, sources: np.ndarray, names: Sequence[str], config: SplitsConfig
 ) -> tuple[np.ndarray, tuple[str, ...]]:

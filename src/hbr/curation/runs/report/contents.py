@@ -103,7 +103,7 @@ class Contents:
         status: of an unfinished run; None if it left no status file.
         images, rows, kept, errors: how many.
         funnel: what each stage did.
-        histograms: of every column with values.
+        histograms: of every column with values, of the sources that the run's thresholds hold for.
         sheets: kept first, then by stage and reason.
         splits: split → kept crops.
         sources: source → images, rows, kept.
@@ -146,15 +146,16 @@ def collect(run: RunFolder, *, kept: int, rejected: int) -> Contents:
     counts = run.counts()
     histograms = _empty_histograms(run, sum(counts.values()))
     tally = _Tally(kept, rejected)
-    wanted = [*_COLUMNS, *map(score_column, run.metrics)]
+    wanted, apart = [*_COLUMNS, *map(score_column, run.metrics)], run.judged_apart
     for table in run.tables(wanted):
         tally.add(table)
         alive = ~np.asarray(table["reason"].is_valid())
+        common = np.array([source not in apart for source in table["source"].to_pylist()], bool)
         for histogram in histograms:
             column = score_column(histogram.column)
             if column in table.column_names:
                 values = table[column].to_numpy().astype(np.float64)
-                histogram.add(values, alive)
+                histogram.add(values[common], alive[common])
     steps = funnel(counts)
     store = run.store
     return Contents(
@@ -198,7 +199,7 @@ def _empty_histograms(run: RunFolder, rows: int) -> list[Histogram]:
     made = []
     for name in names:
         values = np.concatenate(samples[name]) if samples[name] else np.empty(0)
-        threshold = run.thresholds.get(name)
+        threshold = run.thresholds().get(name)
         logarithmic = name in ("sharpness", "box_edge")
         edges = _edges(values, threshold, logarithmic=logarithmic)
         plain = name in ("sharpness", "box_edge", "z_mean")
@@ -257,7 +258,7 @@ class _Tally:
     def _pick(self, row: Mapping[str, Any]) -> None:
         stage, reason = row["stage"], row["reason"]
         metric = None
-        if reason == "below-threshold":
+        if reason in ("below-threshold", "above-ceiling"):
             metric = (row["detail"] or "").partition(" ")[0] or None
         group = ("splits" if reason is None else stage, reason, metric)
         self._groups[group] += 1
