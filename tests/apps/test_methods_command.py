@@ -1,6 +1,7 @@
 """`hbr methods`: the table, the card of a program, a run, and what goes wrong."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+
+from curated_set import curated_set
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Write = Callable[..., Path]
@@ -181,3 +184,38 @@ def test_the_page_of_the_docs_holds(tmp_path: Path) -> None:
     for spec in known_programs().values():
         assert spec.name.removesuffix("+").removesuffix("-GAN") in text
     assert from_dict(ProgramSpec, {"command": ["{input}", "{output}"], "factor": 1}).factor == 1
+
+
+def test_retrain_takes_a_folder_or_the_training_split_of_a_curated_set(
+    call_hbr: Run, photo: Write, shared: Path, tmp_path: Path
+) -> None:
+    """The command of the training starts in the repository, with one list of photos."""
+    repo = tmp_path / "SinSR"
+    (repo / "configs").mkdir(parents=True)
+    (repo / "weights").mkdir()
+    parameters = {"train": {"params": {"txt_file_path": ["a.txt"]}}, "val": {}}
+    config = {"data": parameters, "train": {"iterations": 40, "save_freq": 20}}
+    (repo / "configs" / "SinSR.yaml").write_text(yaml.safe_dump(config))
+    for name in ("autoencoder_vq_f4.pth", "resshift_realsrx4_s15_v1.pth"):
+        (repo / "weights" / name).touch()
+    (repo / "main_distill.py").touch()
+
+    def listed(photos: Path, out: str, *more: str) -> list[Path]:
+        where = ("--repo", repo, "--python", sys.executable, "-o", tmp_path / out)
+        done = call_hbr("methods", "retrain", "sinsr", photos, *where, "--write-only", *more)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"cd {repo} && CUDA_VISIBLE_DEVICES=0,1 {sys.executable} ")
+        assert f" main_distill.py --cfg_path {tmp_path / out / 'config.yaml'} " in done.stdout
+        return [Path(line) for line in (tmp_path / out / "photos.txt").read_text().splitlines()]
+
+    two = sorted([photo(tmp_path / "hq" / "a.png"), photo(tmp_path / "hq" / "b.jpg")])
+    assert listed(tmp_path / "hq", "of-a-folder", "--gpus", "2") == two
+
+    data = curated_set(shared, tmp_path / "curated")
+    crops = listed(data, "of-a-set", "--gpus", "2")
+    assert sorted(crops) == sorted((data / "crops" / "train").rglob("*.png"))
+    assert len(crops) > 2
+    shutil.rmtree(data / "crops")
+    bad = call_hbr("methods", "retrain", "sinsr", data, "--repo", repo, "-o", tmp_path / "c")
+    assert bad.returncode != 0
+    assert "its crops lie in tars or tables" in bad.stderr

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from curated_set import curated_set
 from PIL import Image
 from toy_training import DATA
 
 import toy_tagger
 import toy_weights
+from curated_set import curated_set
 from hbr.config import load_yaml, to_dict
 from hbr.models.config import RestorerConfig
 from hbr.models.importing.base import load_diffusers_base

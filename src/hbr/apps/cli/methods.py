@@ -1,4 +1,4 @@
-"""`hbr methods list | show | run`."""
+"""`hbr methods list | show | run | retrain`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hbr.apps.cli.options import AsJson, Recursive
+from hbr.apps.cli.recipes import Settings
 from hbr.apps.cli.reporting import Reporter, print_json, print_table
 from hbr.errors import ExitCode
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from hbr.evaluation.methods import ProgramConfig, ProgramSpec
 
 app = typer.Typer(
-    help="Methods to compare with: list them, show how they are run, run them.",
+    help="Methods to compare with: list them, show how they are run, run them, train them anew.",
     no_args_is_help=True,
 )
 
@@ -136,6 +137,72 @@ def run(
             typer.echo(path)
         reporter.say("info", f"{len(outcome.restored)} of {len(photos)} restored")
     raise typer.Exit(ExitCode.of(done=len(outcome.restored), failed=len(outcome.failed)))
+
+
+@app.command("retrain")
+def retrain(
+    name: Annotated[str, typer.Argument(metavar="METHOD", help="resshift or sinsr.")],
+    photos: Annotated[
+        Path,
+        typer.Argument(metavar="PHOTOS", help="A folder, or a data set of hbr curate (its train)."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the retraining.")
+    ],
+    repo: Annotated[Path, typer.Option(metavar="DIR", help="The method's cloned repository.")],
+    python: Annotated[
+        str,
+        typer.Option(help="Its interpreter: a path, an environment's folder, or conda:NAME."),
+    ] = "python3",
+    gpus: Annotated[int, typer.Option(min=1, help="How many GPUs share a batch.")] = 1,
+    settings: Settings = None,
+    write_only: Annotated[
+        bool,
+        typer.Option("--write-only", help="Write the files and print the command; do not start."),
+    ] = False,
+) -> None:
+    """Train a method on photos of your own by its own public code.
+
+    Writes the list of photos and the configuration that the code takes, starts it in its own
+    environment, and writes method.yaml, with which hbr benchmark and hbr methods run use the
+    result. --set changes a value of the method's configuration, such as train.iterations. The same
+    command resumes a stopped training.
+    """
+    from hbr.evaluation.methods.retraining import retrain as train_anew
+    from hbr.evaluation.methods.retraining import write_plan
+    from hbr.processes import StopSignals
+
+    files = _photo_files(photos)
+    plan = write_plan(
+        name, files, out, repo=repo, python=python, gpus=gpus, settings=settings or ()
+    )
+    if write_only:
+        typer.echo(plan.shell)
+        return
+    reporter = Reporter(as_json=False)
+    with StopSignals() as stop, reporter.listening():
+        with reporter.interruption(stop, lambda: "stopped; run the same command to continue"):
+            method = train_anew(plan, report=lambda line: reporter.say("info", line))
+        typer.echo(method)
+
+
+def _photo_files(place: Path) -> list[Path]:
+    """The photos of a folder, or the crops of a curated data set's training split."""
+    from hbr.evaluation.methods import MethodError
+    from hbr.training.config import PhotoSourceConfig
+    from hbr.training.photos import open_photos
+
+    is_curated = place.is_file() or (place / "manifest.parquet").is_file()
+    source = PhotoSourceConfig(manifest=place) if is_curated else PhotoSourceConfig(photos=place)
+    photos = open_photos(source)
+    files = [photos.open(index) for index in range(len(photos))]
+    paths = [file for file in files if isinstance(file, Path)]
+    if len(paths) < len(files):
+        raise MethodError(
+            f"{place}: its crops lie in tars or tables, the method's code reads files; "
+            "`hbr curate export` writes them as a folder"
+        )
+    return paths
 
 
 def _program_of(text: str) -> ProgramConfig | object | None:
