@@ -139,11 +139,12 @@ def name_models(models: Sequence[str], fidelities: Sequence[float] = ()) -> list
 
 
 def _has_two_ends(model: str) -> bool:
-    from hbr.models.files import read_header
+    from hbr.models.files import is_of_hbr, read_header
     from hbr.weights import find_model
 
     try:
-        return read_header(find_model(model)).fidelity is not None
+        file = find_model(model)
+        return is_of_hbr(file) and read_header(file).fidelity is not None
     except WeightsError:
         return False  # loading it will say so
 

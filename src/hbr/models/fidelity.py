@@ -42,7 +42,7 @@ def read_weights(
     Raises:
         ConfigError: another fidelity, or the file has one end.
     """
-    part = _chosen(path, header, fidelity)
+    part = choose_fidelity(path, header.fidelity, fidelity)
     if part is None or part == 1:
         yield from read_tensors(path, header.shapes)
         return
@@ -53,11 +53,21 @@ def read_weights(
         yield name, tensor
 
 
-def _chosen(path: Path, header: Header, fidelity: float | None) -> float | None:
+def choose_fidelity(path: Path, default: float | None, fidelity: float | None) -> float | None:
+    """The fidelity that a model file is read with.
+
+    Args:
+        path: of the file, for messages.
+        default: of the file; None if it has one end.
+        fidelity: that was asked for; None is the default.
+
+    Raises:
+        ConfigError: another fidelity, or the file has one end.
+    """
     if fidelity is None:
-        return header.fidelity
+        return default
     check(0 <= fidelity <= 1, "fidelity", fidelity, "from 0, sharp, to 1, faithful")
-    if header.fidelity is None:
+    if default is None:
         raise ConfigError(
             f"fidelity is {fidelity:g}, but {path.name} has one end only; leave it out"
         )

@@ -19,7 +19,7 @@ from hbr.files import replacing
 from hbr.models.config import RestorerConfig
 from hbr.models.kinds import model_config
 from hbr.models.protocol import ModelConfig
-from hbr.weights import WeightsError, instead_of_weights
+from hbr.weights import FOREIGN_NETWORKS, WeightsError, instead_of_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +69,21 @@ def model_format(config: ModelConfig) -> str:
 def is_model_format(text: str) -> bool:
     """Whether a `format` is that of a model file, of whatever kind."""
     return re.fullmatch(r"hbr \S+ restorer", text) is not None
+
+
+def is_of_hbr(path: Path) -> bool:
+    """Whether a model file is to be read as one of hbr, and not as one of another project.
+
+    Of hbr are safetensors files whose metadata name a format of hbr, and those that name none but
+    are damaged, so that reading them says what is wrong.
+    """
+    if path.suffix != ".safetensors":
+        return path.suffix.lower() not in FOREIGN_NETWORKS
+    try:
+        metadata, _ = read_metadata(path)
+    except WeightsError:
+        return True
+    return metadata.get("format", "").startswith("hbr ")
 
 
 def require_one_step(config: ModelConfig, where: str | Path) -> RestorerConfig:

@@ -1,13 +1,57 @@
 """Loading a model by its name in the catalogue or from its file."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
 
 from hbr.models.checkpoint import load
-from hbr.models.protocol import Model
+from hbr.models.fidelity import choose_fidelity
+from hbr.models.files import is_of_hbr, read_header
+from hbr.models.protocol import Capabilities, Model
 from hbr.weights import find_model
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model file that has been looked into, and how its model is loaded.
+
+    Attributes:
+        capabilities: what the model supports.
+        fidelity: of a file with two ends, its default; else None.
+        load: device, precision and fidelity → the model; see `load_model`.
+    """
+
+    capabilities: Capabilities
+    fidelity: float | None
+    load: Callable[[torch.device, torch.dtype, float | None], Model]
+
+
+def open_model(path: Path) -> OpenedModel:
+    """Look into a model file: one of hbr, or a network of another project that spandrel reads.
+
+    Raises:
+        WeightsError: it is missing, damaged, of no known format, or spandrel is needed and not
+            installed.
+    """
+    if is_of_hbr(path):
+        header = read_header(path)
+        return OpenedModel(
+            header.config.capabilities,
+            header.fidelity,
+            lambda device, dtype, fidelity: cast(Model, load(path, device, dtype, fidelity)),
+        )
+    from hbr.models.spandrel import SpandrelNetwork, read_network
+
+    network = read_network(path)
+
+    def load_network(device: torch.device, dtype: torch.dtype, fidelity: float | None) -> Model:
+        choose_fidelity(path, None, fidelity)
+        return SpandrelNetwork(network, device, dtype)
+
+    return OpenedModel(network.capabilities, None, load_network)
 
 
 def load_model(
@@ -19,7 +63,8 @@ def load_model(
     """Load a model for inference: eval, without gradients, channels last.
 
     Args:
-        name_or_path: a name of the catalogue (`available()`) or a `.safetensors` file of hbr.
+        name_or_path: a name of the catalogue (`available()`), a `.safetensors` file of hbr, or
+            with the extra `spandrel` a `.pth` or `.safetensors` file of another project.
         device: where it runs.
         dtype: of its weights and, except for the one step itself, of the computation.
         fidelity: of a model with two ends, from 0, sharp, to 1, faithful; None is its default.
@@ -28,4 +73,4 @@ def load_model(
         ConfigError: the fidelity is not in [0, 1], or the model has one end.
         WeightsError: it is unknown, missing, damaged or in another format.
     """
-    return cast(Model, load(find_model(name_or_path), device, dtype, fidelity))
+    return open_model(find_model(name_or_path)).load(torch.device(device), dtype, fidelity)

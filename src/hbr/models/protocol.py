@@ -31,6 +31,7 @@ class Capabilities:
         takes_prompt: a text may replace the prompt that the model makes of the image.
         color: the colour fix that suits the model.
         upscale: the factor of a network that enlarges; see `Model.restore`.
+        whole: tiles would show, so a photo is restored as a whole unless a size is given.
     """
 
     multiple_of: int
@@ -40,6 +41,7 @@ class Capabilities:
     takes_prompt: bool = False
     color: ColorFix = "wavelet"
     upscale: int = 1
+    whole: bool = False
 
 
 @dataclass(frozen=True)

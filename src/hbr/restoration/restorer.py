@@ -115,7 +115,8 @@ class Restorer:
         """Load a model.
 
         Args:
-            name_or_path: a known name (`hbr.models.available()`) or a safetensors file of hbr.
+            name_or_path: a known name (`hbr.models.available()`), a safetensors file of hbr, or
+                with the extra `spandrel` a `.pth` or `.safetensors` file of another project.
             device: "cpu", "cuda", "cuda:N", "mps", or "auto", the first available of CUDA, MPS
                 and CPU.
             dtype: "auto" (bfloat16 if hardware and model support it, else float32), or a name.
@@ -146,15 +147,13 @@ class Restorer:
         sha256: str,
     ) -> Restorer:
         """Load a model file whose SHA-256 is known; otherwise as `from_pretrained`."""
-        from hbr.models import load_model
-        from hbr.models.files import read_header
+        from hbr.models.loading import open_model
 
         place = choose_device(device)
-        header = read_header(path)
-        supported = header.config.capabilities.dtypes
-        precision = torch_dtype(choose_dtype(dtype, place, supported))
-        model = load_model(path, device=place, dtype=precision, fidelity=fidelity)
-        used = header.fidelity if fidelity is None else fidelity
+        opened = open_model(path)
+        precision = torch_dtype(choose_dtype(dtype, place, opened.capabilities.dtypes))
+        model = opened.load(place, precision, fidelity)
+        used = opened.fidelity if fidelity is None else fidelity
         return cls(model, name=name, sha256=sha256, fidelity=used)
 
     def __call__(
@@ -198,7 +197,8 @@ class Restorer:
         seen, factor = pixels, self.capabilities.upscale
         if factor > 1:
             seen = enlargeable_pixels(given, pixels, factor)
-        plan = plan_tiles(seen.shape[0], seen.shape[1], self.capabilities, settings.tile)
+        tile = 0 if settings.tile == "auto" and self.capabilities.whole else settings.tile
+        plan = plan_tiles(seen.shape[0], seen.shape[1], self.capabilities, tile)
         read = time.perf_counter()
         with reproducible(settings.seed, self.device):
             run = run_within_memory(

@@ -4,6 +4,7 @@ Nothing is downloaded unless a command that says so is given.
 """
 
 from hbr.weights.catalogue import (
+    FOREIGN_NETWORKS,
     Entry,
     available,
     entries,
@@ -25,6 +26,7 @@ from hbr.weights.sources import (
 )
 
 __all__ = [
+    "FOREIGN_NETWORKS",
     "ByteProgress",
     "DownloadError",
     "Entry",

@@ -20,7 +20,10 @@ PACKAGE = Path(__file__).parent.parent
 
 WeightsKind = Literal["restorer", "base", "lora", "image encoder", "tag list", "detector", "metric"]
 
-_FOREIGN = (".pkl", ".pickle", ".pth", ".pt", ".bin", ".ckpt")
+FOREIGN_NETWORKS = (".pth", ".pt", ".ckpt")
+"""Suffixes of files that may hold a network of another project, besides `.safetensors`."""
+
+_FOREIGN = (".pkl", ".pickle", ".bin", *FOREIGN_NETWORKS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +242,9 @@ def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
         name_or_path: a name of the catalogue, or a path to a file.
         check_hash: read a catalogued file whole and compare its SHA-256 with the catalogue.
 
+    Returns:
+        a file of hbr, or one that `hbr.models.loading.open_model` reads as that of another project.
+
     Raises:
         WeightsError: unknown, not installed, of a format that must be imported first, or with
             another hash than the catalogue's; the message says what to do.
@@ -257,6 +263,8 @@ def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
         )
     if path.is_file() and (what := instead_of_weights(path)):
         raise WeightsError(f"{path} {what}")
+    if path.suffix.lower() in FOREIGN_NETWORKS and path.is_file():
+        return path
     if path.suffix.lower() in _FOREIGN:
         raise WeightsError(
             f"{path} is no safetensors file and may run code when it is loaded; bring it in with "

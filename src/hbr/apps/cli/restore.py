@@ -68,7 +68,11 @@ def restore(
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="A known model (hbr models list) or a .safetensors file.")
+        str,
+        typer.Option(
+            help="A known model (hbr models list), a .safetensors file, or with the extra spandrel "
+            "a .pth file of another project."
+        ),
     ] = "nano",
     fidelity: Annotated[
         float | None,
