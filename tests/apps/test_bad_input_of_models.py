@@ -52,6 +52,9 @@ def test_a_photo_of_one_pixel_has_a_result(
         (("--fidelity", "nan"), "fidelity is nan; it must be from 0, sharp, to 1, faithful"),
         (("--fidelity", "0.5"), "x4.safetensors has one end only; leave it out"),
         (("--prompt", "a man"), "takes no prompt"),
+        (("--reduce", "0.5"), "reduce is 0.5; it must be auto, or a factor from 1 to 8"),
+        (("--reduce", "much"), "'much' must be auto or a factor"),
+        (("--reduce", "nan"), "reduce is nan"),
     ],
 )
 def test_settings_that_the_model_does_not_have_are_2(
@@ -64,6 +67,29 @@ def test_settings_that_the_model_does_not_have_are_2(
     (line,) = done.stderr.splitlines()
     assert says in line
     assert not out.exists()
+
+
+def test_a_model_that_does_not_enlarge_is_not_given_a_smaller_photo(
+    call_hbr: Run, photo: Write, toy: Path, tmp_path: Path
+) -> None:
+    photo(tmp_path / "a.png")
+    asked = ("restore", "-i", tmp_path / "a.png", "-o", tmp_path / "o.png", "--model", toy)
+    done = call_hbr(*asked, "--reduce", "2")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "does not enlarge" in line
+    assert "--reduce" in line
+
+
+@pytest.mark.parametrize("reduce", ["1", "2", "auto", "8"])
+def test_one_pixel_reduced(
+    call_hbr: Run, photo: Write, gan: Path, tmp_path: Path, reduce: str
+) -> None:
+    photo(tmp_path / "one.png", size=(1, 1))
+    asked = ("restore", "-i", tmp_path / "one.png", "-o", tmp_path / "out.png", "--model", gan)
+    done = call_hbr(*asked, "--reduce", reduce)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "out.png").size == (1, 1)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("spandrel") is not None, reason="it is installed here")

@@ -210,6 +210,7 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "gate_score": None,
         "gate_reasons": [],
         "scale": 1.5,
+        "reduce": None,
         "color": "adain",
         "seed": 7,
         "prompt": None,

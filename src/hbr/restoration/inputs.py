@@ -6,7 +6,7 @@ Shapes: h w pixels.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import PIL.Image
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, read_photo
 from hbr.restoration.settings import check_scale
+
+Pixels = TypeVar("Pixels", bound=NDArray[np.uint8] | NDArray[np.uint16])
 
 PhotoLike = str | Path | PIL.Image.Image | NDArray[Any] | Tensor | Photo
 
@@ -80,7 +82,7 @@ def resized_pixels(
             f"at scale {scale:g} the photo has {width}×{height} pixels, more than {max_pixels}; "
             "use a smaller scale or a larger limit (--max-pixels)"
         )
-    return _resize(photo.pixels, height, width)
+    return resized_to(photo.pixels, height, width)
 
 
 def enlargeable_pixels(
@@ -108,16 +110,39 @@ def enlargeable_pixels(
             NDArray[np.uint8] | NDArray[np.uint16],
             np.pad(pixels, ((0, -h % factor), (0, -w % factor), (0, 0)), mode="edge"),
         )
-        seen = _resize(padded, padded.shape[0] // factor, padded.shape[1] // factor)
+        seen = resized_to(padded, padded.shape[0] // factor, padded.shape[1] // factor)
     return seen.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _resize(
-    pixels: NDArray[np.uint8] | NDArray[np.uint16], height: int, width: int
+def reduced_pixels(
+    photo: Photo, reduce: float, factor: int, *, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """What a network that enlarges `factor` times sees of a photo made smaller by `reduce`.
+
+    Returns:
+        [H, W, 3] on the grid of the network's result: each pixel is repeated `factor` times each
+        way.
+
+    Raises:
+        ValueError: the network's result would be larger than `max_pixels`.
+    """
+    h, w = (max(1, round(edge / reduce)) for edge in photo.size)
+    if h * w * factor**2 > max_pixels:
+        raise ValueError(
+            f"reduced by {reduce:g} and enlarged {factor} times the photo has "
+            f"{w * factor}×{h * factor} pixels, more than {max_pixels}; reduce it more (--reduce) "
+            "or use a larger limit (--max-pixels)"
+        )
+    seen = photo.pixels if (h, w) == photo.size else resized_to(photo.pixels, h, w)
+    return seen.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def resized_to(pixels: Pixels, height: int, width: int) -> Pixels:
+    """[h, w, 3] → [height, width, 3] by antialiased bicubic resampling."""
     if pixels.dtype == np.uint8:
         image = PIL.Image.fromarray(pixels)
-        return np.asarray(image.resize((width, height), PIL.Image.Resampling.BICUBIC))
+        small = np.asarray(image.resize((width, height), PIL.Image.Resampling.BICUBIC))
+        return cast(Pixels, small)
     # Pillow has no RGB of 16 bits, but it resizes a plane of floats.
     white = np.iinfo(np.uint16).max
     out = np.empty((3, height, width), np.uint16)
@@ -125,7 +150,7 @@ def _resize(
         image = PIL.Image.fromarray(plane.astype(np.float32))
         resized = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
         into[...] = np.rint(np.clip(np.asarray(resized), 0, white))
-    return np.ascontiguousarray(cast(NDArray[np.uint16], rearrange(out, "c h w -> h w c")))
+    return cast(Pixels, np.ascontiguousarray(rearrange(out, "c h w -> h w c")))
 
 
 def _check_range(what: str, values: NDArray[Any]) -> None:

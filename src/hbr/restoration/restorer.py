@@ -21,9 +21,17 @@ from hbr.devices import choose_batch, choose_device, choose_dtype, reproducible,
 from hbr.image import Photo, write_photo
 from hbr.models.protocol import ColorFix, Conditions, Model, PromptedModel
 from hbr.restoration.color import fix_color
+from hbr.restoration.enlargement import estimate_enlargement
 from hbr.restoration.gate import Judgement, judge
 from hbr.restoration.inference import TiledRun, TileProgress, run_within_memory
-from hbr.restoration.inputs import PhotoLike, as_photo, enlargeable_pixels, resized_pixels
+from hbr.restoration.inputs import (
+    PhotoLike,
+    as_photo,
+    enlargeable_pixels,
+    reduced_pixels,
+    resized_pixels,
+    resized_to,
+)
 from hbr.restoration.settings import Provenance, RestoreSettings
 from hbr.restoration.tiling import plan_tiles
 from hbr.version import __version__
@@ -185,6 +193,7 @@ class Restorer:
         settings = replace(settings or RestoreSettings(), **changes)
         color = self.capabilities.color if settings.color == "auto" else settings.color
         conditions = self.conditions(settings.prompt)
+        self.check_reduction(settings)
         given = as_photo(photo, max_pixels=settings.max_pixels)
         judged = None
         if settings.gate == "auto" and settings.scale == 1:
@@ -194,9 +203,8 @@ class Restorer:
                 timings = {"read": seconds, "model": 0.0, "color": 0.0, "total": seconds}
                 return Restored(given, timings, self._provenance(None, settings, color, judged))
         pixels = resized_pixels(given, settings.scale, max_pixels=settings.max_pixels)
-        seen, factor = pixels, self.capabilities.upscale
-        if factor > 1:
-            seen = enlargeable_pixels(given, pixels, factor)
+        settings = replace(settings, reduce=self._reduction(given, settings))
+        seen = self._seen(given, pixels, settings)
         tile = 0 if settings.tile == "auto" and self.capabilities.whole else settings.tile
         plan = plan_tiles(seen.shape[0], seen.shape[1], self.capabilities, tile)
         read = time.perf_counter()
@@ -210,7 +218,8 @@ class Restorer:
                 progress=progress,
             )
         restored = time.perf_counter()
-        made = run.pixels[: pixels.shape[0], : pixels.shape[1]]
+        h, w = pixels.shape[:2]
+        made = run.pixels[:h, :w] if settings.reduce is None else resized_to(run.pixels, h, w)
         result = given.with_pixels(fix_color(made, pixels, color))
         done = time.perf_counter()
         timings = {
@@ -233,6 +242,28 @@ class Restorer:
             raise ValueError(f"{self.name} takes no prompt: it has no text encoder")
         return Conditions(tokens={"prompt": cast(PromptedModel, self.model).embed(prompt)})
 
+    def check_reduction(self, settings: RestoreSettings) -> None:
+        """Raise `ValueError` if the photo is to be reduced, and the network does not enlarge."""
+        if settings.reduce is not None and self.capabilities.upscale == 1:
+            raise ValueError(f"{self.name} does not enlarge, so the photo is not reduced before it")
+
+    def _reduction(self, photo: Photo, settings: RestoreSettings) -> float | None:
+        """By how much the photo is made smaller before the network; None where `scale` says it."""
+        if settings.reduce is None or isinstance(settings.reduce, float | int):
+            return settings.reduce
+        most = max(1.0, self.capabilities.upscale / settings.scale)
+        return min(estimate_enlargement(photo.pixels), most)
+
+    def _seen(
+        self, photo: Photo, pixels: NDArray[Any], settings: RestoreSettings
+    ) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """What the network sees of a photo, on the grid of its result, [H, W, 3]."""
+        factor = self.capabilities.upscale
+        if isinstance(settings.reduce, float | int):
+            limit = settings.max_pixels
+            return reduced_pixels(photo, settings.reduce, factor, max_pixels=limit)
+        return enlargeable_pixels(photo, pixels, factor) if factor > 1 else pixels
+
     def _provenance(
         self,
         run: TiledRun | None,
@@ -245,6 +276,7 @@ class Restorer:
         if run is not None:
             rows, columns = run.plan.rows, run.plan.columns
             tile, overlap = (rows.tile, columns.tile), (rows.overlap, columns.overlap)
+        reduce = settings.reduce if run is not None and settings.reduce != "auto" else None
         return {
             "hbr": __version__,
             "torch": torch.__version__,
@@ -261,6 +293,7 @@ class Restorer:
             "gate_score": judged.score if judged else None,
             "gate_reasons": judged.reasons if judged else (),
             "scale": settings.scale,
+            "reduce": reduce,
             "color": color,
             "seed": settings.seed,
             "prompt": settings.prompt,

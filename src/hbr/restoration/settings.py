@@ -11,6 +11,7 @@ from hbr.models.protocol import ColorFix
 
 COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
 SCALES = (0.25, 8.0)
+LARGEST_REDUCTION = 8.0
 
 Gate = Literal["auto", "off"]
 GATES: tuple[Gate, ...] = get_args(Gate)
@@ -26,6 +27,10 @@ class RestoreSettings:
         scale: size of the result over the photo's, 0.25 to 8. The photo is resized (antialiased
             bicubic) before it is restored. A network that enlarges f times sees the result's size
             divided by f: at scale f the photo itself.
+        reduce: of a network that enlarges f times: the photo is made smaller by this factor, 1 to
+            8, enlarged by the network, and resized (bicubic) to the size of the result. "auto" is
+            the factor by which the photo seems to have been enlarged before
+            (`hbr.restoration.enlargement`), f / scale at most. None is f / scale.
         tile: edge of the tiles in pixels, 0 for the whole photo at once, or "auto", near the size
             that the model was trained on (`hbr.restoration.tiling.plan_tiles`).
         color: where the colours come from: "wavelet" takes the low frequencies of the photo,
@@ -42,6 +47,7 @@ class RestoreSettings:
     """
 
     scale: float = 1.0
+    reduce: float | Literal["auto"] | None = None
     tile: TileChoice = "auto"
     color: ColorFix | Literal["auto"] = "auto"
     batch: int | Literal["auto"] = "auto"
@@ -53,6 +59,8 @@ class RestoreSettings:
     def __post_init__(self) -> None:
         """Check every field."""
         check_scale(self.scale)
+        ok = self.reduce in (None, "auto") or _is_factor(self.reduce)
+        check(ok, "reduce", self.reduce, f"auto, or a factor from 1 to {LARGEST_REDUCTION:g}")
         ok = self.tile == "auto" or (_is_whole(self.tile) and self.tile >= 0)
         check(ok, "tile", self.tile, "auto or a whole number from 0")
         fixes = ("auto", *COLOR_FIXES)
@@ -78,6 +86,8 @@ class Provenance(TypedDict):
             where it was left as it is, with no tiles; None if it was not asked.
         gate_score: how likely the photo is damaged, 0 to 1; None where that cannot be told.
         gate_reasons: in what the photo is beyond the model.
+        reduce: by how much the photo was made smaller for a network that enlarges; None where
+            `scale` says it.
         scale, color, seed, prompt: as in `RestoreSettings`; `color` is never "auto".
     """
 
@@ -96,6 +106,7 @@ class Provenance(TypedDict):
     gate_score: float | None
     gate_reasons: tuple[str, ...]
     scale: float
+    reduce: float | None
     color: ColorFix
     seed: int
     prompt: str | None
@@ -105,6 +116,11 @@ def check_scale(scale: float) -> None:
     """Raise `ConfigError` unless a photo may be resized by this much."""
     low, high = SCALES
     check(low <= scale <= high, "scale", scale, f"{low} to {high:.0f}")
+
+
+def _is_factor(value: object) -> bool:
+    number = isinstance(value, float | int) and not isinstance(value, bool)
+    return number and 1 <= value <= LARGEST_REDUCTION  # type: ignore[operator]
 
 
 def _is_whole(value: object) -> bool:

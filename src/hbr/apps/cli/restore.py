@@ -83,6 +83,14 @@ def restore(
     scale: Annotated[
         float, typer.Option(help="Resize by this factor before restoring, 0.25 to 8.")
     ] = 1.0,
+    reduce: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FACTOR|auto",
+            help="Of a model that enlarges: make the photo smaller by 1 to 8 before; auto: by how "
+            "much it was enlarged before, estimated. Default: the model's factor over --scale.",
+        ),
+    ] = None,
     tile: Annotated[
         str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
     ] = "auto",
@@ -157,6 +165,7 @@ def restore(
 
     settings = restore_settings(
         scale=scale,
+        reduce=_reduction(reduce),
         tile=edge,
         color=color.value,
         seed=seed,
@@ -201,6 +210,18 @@ def restore_settings(**values: Any) -> RestoreSettings:
         raise typer.BadParameter(str(error), param_hint=f"--{field}") from None
 
 
+def _reduction(text: str | None) -> float | str | None:
+    """Parse `--reduce`."""
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} must be auto or a factor.", param_hint="--reduce"
+        ) from None
+
+
 def _load(
     model: str,
     device: str,
@@ -223,6 +244,8 @@ def _load(
         restorer = Restorer.from_pretrained(model, device=device, dtype=dtype, fidelity=fidelity)
         option = "--tile"
         plan_tiles(1, 1, restorer.capabilities, settings.tile)
+        option = "--reduce"
+        restorer.check_reduction(settings)
         option = "--prompt"
         restorer.conditions(settings.prompt)
     except (WeightsError, ConfigError):
