@@ -23,6 +23,7 @@ from hbr.apps.cli import (
     models,
     recipes,
     restore,
+    serve,
     study,
     train,
 )
@@ -53,6 +54,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("restore")(restore.restore)
+app.command("serve")(serve.serve)
+app.command("ui")(serve.ui)
 app.command("compare")(compare.compare)
 app.command("fetch")(fetching.fetch)
 app.add_typer(models.app, name="models")

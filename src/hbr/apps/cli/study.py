@@ -106,9 +106,10 @@ def serve(
     """
     from hbr.apps.web import study as page
     from hbr.evaluation.study import Study
+    from hbr.service.listening import listen
 
     study = Study.open(folder)
-    with page.listen(host, port) as sock:
+    with listen(host, port) as sock:
         shown = f"[{host}]" if ":" in host else host
         port = sock.getsockname()[1]
         if host in ("0.0.0.0", "::"):

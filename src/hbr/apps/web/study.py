@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
+from socket import socket
 from typing import Annotated, Any
 
 import uvicorn
@@ -13,16 +13,9 @@ from pydantic import BaseModel, Field
 
 from hbr.evaluation.study import Study, StudyError
 from hbr.pages import environment, text
+from hbr.service.guard import HEADERS
 
 Code = Annotated[str, Field(max_length=40)]
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; "
-    "style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
 
 
 class _Join(BaseModel):
@@ -113,23 +106,7 @@ def _place(study: Study, code: str, position: int | None = None) -> dict[str, An
     return dataclasses.asdict(study.place(code, position))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 selects a free port.
-
-    Raises:
-        StudyError: the address cannot be used.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StudyError(
-            f"cannot listen on {host}:{port} ({reason}); choose another --port"
-        ) from None
-
-
-def serve(study: Study, sock: socket.socket) -> None:
+def serve(study: Study, sock: socket) -> None:
     """Serve until Ctrl-C or SIGTERM; every confirmed answer has been saved to disk."""
     config = uvicorn.Config(create_app(study), log_level="warning", timeout_graceful_shutdown=3)
     uvicorn.Server(config).run(sockets=[sock])

@@ -1,0 +1,270 @@
+"""The API on a real socket: right bytes, honest refusals, nothing left behind."""
+
+import io
+import json
+import socket
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from service_photo import PHOTO
+
+from hbr.image import read_photo, write_photo
+
+
+def left(running):
+    """What lies in the service's folder."""
+    return [path.name for path in running.service.queue.folder.iterdir()]
+
+
+def soon(condition, within=20.0):
+    """Wait until a condition holds."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def large(folder):
+    """A photo of several tiles, which takes a while."""
+    path = folder / "large.png"
+    pixels = np.random.default_rng(0).integers(256, size=(1500, 1500, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, compress_level=1)
+    return path
+
+
+def test_a_small_photo_is_answered_with_its_bytes(start, nano, tmp_path):
+    running = start()
+    answer = running.restore(seed=3)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    assert 'filename="tie-restored.png"' in answer.headers["content-disposition"]
+    expected = nano(read_photo(PHOTO), seed=3)
+    assert answer.content == write_photo(expected.photo, tmp_path / "x.png").read_bytes()
+    provenance = json.loads(answer.headers["x-hbr-provenance"])
+    assert (provenance["model"], provenance["seed"]) == ("nano", 3)
+    soon(lambda: not left(running))
+
+
+def test_a_job_from_upload_to_deletion(start):
+    running = start()
+    queued = running.restore(mode="job", format="jpg", quality=80)
+    assert queued.status_code == 202
+    place = queued.headers["location"]
+    with running.client.stream("GET", f"{place}/events") as stream:
+        events = [json.loads(line[6:]) for line in stream.iter_lines() if line]
+    assert events[-1]["state"] == "done"
+    assert events[-1]["done"] == events[-1]["total"] >= 1
+    result = running.client.get(f"{place}/result")
+    assert result.headers["content-type"] == "image/jpeg"
+    assert events[-1]["file_name"] == "tie-restored.jpg"
+    for of in ("before", "after"):
+        preview = running.client.get(f"{place}/preview", params={"of": of})
+        assert Image.open(io.BytesIO(preview.content)).size == Image.open(PHOTO).size
+    id = events[-1]["id"]
+    archive = running.client.post("/v1/jobs/archive", json={"jobs": [id, id]})
+    with zipfile.ZipFile(io.BytesIO(archive.content)) as opened:
+        assert opened.namelist() == ["tie-restored.jpg", "tie-restored-2.jpg"]
+        assert opened.read("tie-restored.jpg") == result.content
+    assert running.client.delete(place).status_code == 204
+    assert running.client.get(place).status_code == 404
+    soon(lambda: not left(running))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fields", "status", "message"),
+    [
+        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 422, "a:"),
+        ("a.jpg", b"", {}, 422, "a:"),
+        ("a.jpg", b"GIF89a" + bytes(100), {}, 422, "a:"),
+        ("../../etc/passwd", b"<html>", {}, 422, "passwd:"),
+        ("C:\\x\\y.jpg", b"%PDF-1.4", {}, 422, "y:"),
+        (None, None, {"fidelity": "2"}, 422, "fidelity: "),
+        (None, None, {"fidelity": "nan"}, 422, "fidelity: "),
+        (None, None, {"scale": "20"}, 422, "scale is 20.0; it must be 0.25 to 8"),
+        (None, None, {"format": "svg"}, 422, "format is 'svg'"),
+        (None, None, {"model": "../nano"}, 422, "model is '../nano'; it must be one of nano"),
+        (None, None, {"mode": "later"}, 422, "mode: "),
+        (None, None, {"seed": "-1"}, 422, "seed: "),
+    ],
+)
+def test_what_cannot_be_is_one_line(start, name, data, fields, status, message):
+    running = start()
+    file = (name, data) if name else ("tie.png", PHOTO.read_bytes())
+    answer = running.client.post("/v1/restore", files={"photo": file}, data=fields)
+    assert answer.status_code == status
+    assert answer.json()["detail"].startswith(message)
+    assert "\n" not in answer.json()["detail"]
+    assert str(running.service.queue.folder) not in answer.text
+    soon(lambda: not left(running))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/restore", b"{}", 422),
+        ("POST", "/v1/jobs/archive", b"[1,", 422),
+        ("POST", "/v1/jobs/archive", b'{"jobs": []}', 422),
+        ("POST", "/v1/jobs/archive", b'{"jobs": ["no"]}', 404),
+        ("GET", "/v1/jobs/no", None, 404),
+        ("GET", "/v1/jobs/..%2f..%2fetc%2fpasswd", None, 404),
+        ("DELETE", "/v1/jobs/no", None, 404),
+        ("GET", "/nothing", None, 404),
+    ],
+)
+def test_requests_of_another_shape(start, method, path, body, status):
+    running = start()
+    answer = running.client.request(
+        method, path, content=body, headers={"Content-Type": "application/json"} if body else {}
+    )
+    assert answer.status_code == status
+    assert isinstance(answer.json()["detail"], str)
+
+
+def test_a_photo_that_is_too_large(start, tmp_path):
+    running = start(max_bytes=200_000, max_pixels=10_000)
+    answer = running.client.post("/v1/restore", files={"photo": ("a.jpg", bytes(300_000))})
+    assert (answer.status_code, "at most 200000" in answer.text) == (413, True)
+
+    def chunks():  # without a length
+        yield b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a"\r\n\r\n'
+        yield from (bytes(65_536) for _ in range(100))
+
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = running.client.post("/v1/restore", content=chunks(), headers=form)
+    assert (answer.status_code, "more than" in answer.text) == (413, True)
+    answer = running.restore()  # few bytes, many pixels
+    assert (answer.status_code, "pixels" in answer.text) == (422, True)
+    soon(lambda: not left(running))
+
+
+def test_a_full_queue_is_said_and_empties(start, tmp_path):
+    running = start(waiting=1)
+    photo = large(tmp_path)
+    jobs = [running.restore(photo, mode="job")]
+    soon(lambda: running.client.get(jobs[0].headers["location"]).json()["state"] == "running")
+    jobs.append(running.restore(photo, mode="job"))
+    refused = running.restore(mode="job")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert "wait already" in refused.json()["detail"]
+    for job in jobs:
+        running.client.delete(job.headers["location"])
+    soon(lambda: not left(running))
+    assert running.restore().status_code == 200
+
+
+def test_a_job_that_is_cancelled_stops_within_a_tile(start, tmp_path):
+    running = start()
+    place = running.restore(large(tmp_path), mode="job").headers["location"]
+    soon(lambda: running.client.get(place).json()["done"] >= 1)
+    job = running.service.queue.get(place.rpartition("/")[2])
+    assert running.client.get(f"{place}/result").status_code == 409
+    assert running.client.delete(place).status_code == 204
+    job.finished.result(timeout=20)
+    assert job.state == "cancelled"
+    assert job.done < job.total
+    soon(lambda: not left(running))
+
+
+def test_a_client_that_hangs_up_frees_its_place(start, tmp_path):
+    running = start()
+    photo = large(tmp_path).read_bytes()
+    body = (
+        b"--x\r\nContent-Disposition: form-data; name=mode\r\n\r\nsync\r\n--x\r\n"
+        b'Content-Disposition: form-data; name="photo"; filename="a.png"\r\n\r\n'
+        + photo
+        + b"\r\n--x--\r\n"
+    )
+    head = (
+        f"POST /v1/restore HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n"
+        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(head.encode() + body)
+        soon(lambda: running.service.queue.held == 1)
+    soon(lambda: running.service.queue.held == 0 and not left(running))
+    assert running.restore().status_code == 200
+
+
+def test_a_slow_upload_holds_nobody_and_ends(start):
+    running = start(upload_seconds=2.0)
+    head = (
+        f"POST /v1/restore HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000\r\n\r\n--x\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(head.encode())
+        assert running.restore().status_code == 200  # meanwhile
+        client.settimeout(20)
+        answer = client.recv(65536)
+    assert b" 408 " in answer.splitlines()[0]
+    assert not left(running)
+
+
+def test_a_photo_that_takes_too_long(start, tmp_path):
+    running = start(seconds=0.01)
+    answer = running.restore(large(tmp_path), mode="sync")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "it takes longer than 0.01 s")
+
+
+def test_results_expire(start):
+    running = start(keep=0.2)
+    place = running.restore(mode="job").headers["location"]
+    assert running.ended(place)["state"] == "done"
+    time.sleep(0.3)
+    running.service.queue.purge()
+    assert running.client.get(place).status_code == 404
+    assert not left(running)
+
+
+def test_only_who_may_comes_in(start):
+    running = start(token="sesame")
+    get = running.client.get
+    assert get("/healthz").status_code == get("/").status_code == 200
+    for given in (None, "", "Bearer no", "Bearer sesam", "Bearer sesame2"):
+        headers = {} if given is None else {"Authorization": given}
+        refused = get("/v1/models", headers=headers)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert get("/metrics", headers=headers).status_code == 401
+    allowed = get("/v1/models", headers={"Authorization": "Bearer sesame"})
+    assert allowed.json() == [{"name": "nano", "two_ends": True, "upscale": 1}]
+    assert get("/", headers={"Host": "evil.example"}).status_code == 421
+    other = {"Authorization": "Bearer sesame", "Origin": "http://evil.example"}
+    assert get("/v1/models", headers=other).status_code == 403
+    own = {**other, "Origin": f"http://127.0.0.1:{running.port}"}
+    assert get("/v1/models", headers=own).status_code == 200
+
+
+def test_many_clients_at_once(start):
+    """Every answer is right or an honest refusal, and nothing is left."""
+    running = start(waiting=4)
+    right = running.restore().content
+
+    def client(_: int) -> int:
+        with httpx.Client(base_url=running.client.base_url, timeout=120) as own:
+            files = {"photo": ("tie.png", PHOTO.read_bytes())}
+            answer = own.post("/v1/restore", files=files)
+        assert answer.status_code in (200, 503)
+        assert answer.status_code == 503 or answer.content == right
+        return answer.status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(client, range(24)))
+    assert statuses.count(200) >= 5
+    soon(lambda: not left(running))
+    assert running.service.queue.held == 0
+    counted = running.client.get("/metrics").text
+    assert f'hbr_jobs_total{{state="done"}} {statuses.count(200) + 1:.1f}' in counted
+    assert "hbr_waiting 0.0" in counted
+
+
+def test_the_api_describes_itself(start):
+    running = start()
+    described = running.client.get("/openapi.json").json()
+    assert {"/v1/restore", "/v1/jobs/{id}/events", "/v1/models"} <= described["paths"].keys()
+    form = described["components"]["schemas"]["RestoreRequest"]["properties"]
+    assert {"photo", "fidelity", "scale", "mode"} <= form.keys()
