@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hbr.models import OneStepRestorer, WeightsError, save_checkpoint
 from hbr.models.checkpoint import Checkpoint, read_checkpoint
@@ -194,15 +194,47 @@ def test_a_changed_folder_is_refused(toy_file: Path, tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_osediff_as_a_lora_is_osediff(goldens: Path, tmp_path: Path) -> None:
-    source, base = goldens / "osediff" / "osediff.pkl", goldens / "osediff" / "base"
+    """With the first convolution, which OSEDiff trains itself: here it is far from the base's."""
+    base = goldens / "osediff" / "base"
+    values = torch.load(goldens / "osediff" / "osediff.pkl", weights_only=True)
+    trained = [n for n in values["state_dict_unet"] if n.startswith("conv_in.base_layer.")]
+    assert len(trained) == 2
+    for name in trained:
+        values["state_dict_unet"][name] += 0.1 * torch.randn_like(values["state_dict_unet"][name])
+    source = tmp_path / "osediff.pkl"
+    torch.save(values, source)
     lines: list[str] = []
     (lora,) = export_lora(source, tmp_path / "lora.safetensors", report=lines.append)
-    assert any("conv_in's own weights" in line for line in lines)
-    for kind, file in (("lora", lora), ("osediff", source)):
+    assert sum("conv_in." in line and "trained itself" in line for line in lines) == 2
+    for kind, file in (("auto", lora), ("osediff", source)):
         import_weights(file, kind, tmp_path / f"{kind}.safetensors", base=base)  # type: ignore[arg-type]
-    got, expected = (load_model(tmp_path / f"{k}.safetensors") for k in ("lora", "osediff"))
+    got, expected = (load_model(tmp_path / f"{k}.safetensors") for k in ("auto", "osediff"))
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(got.state_dict()[name], tensor, atol=1e-6, rtol=1e-6)
+    import_weights(base, "diffusers", tmp_path / "base.safetensors")
+    bias = "unet.conv_in.bias"
+    plain = read_checkpoint(tmp_path / "base.safetensors").tensors[bias]
+    assert (expected.state_dict()[bias] - plain).abs().max() > 0.05
+    # read by diffusers as a LoRA without the convolution, and said so
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    unet.load_lora_adapter(tmp_path, weight_name="lora.safetensors", prefix="unet")
+    assert torch.equal(unet.conv_in.base_layer.bias, plain)
+
+
+@torch.no_grad()
+def test_whole_weights_of_a_lora_must_fit_the_base(goldens: Path, tmp_path: Path) -> None:
+    (lora,) = export_lora(goldens / "osediff" / "osediff.pkl", tmp_path / "lora.safetensors")
+    tensors = load_file(lora)
+    for name, tensor in (("conv_in.bias", torch.zeros(3)), ("conv_on.bias", torch.zeros(16))):
+        changed = {**tensors, f"modules_to_save.unet.{name}": tensor}
+        save_file(changed, tmp_path / "wrong.safetensors")
+        with pytest.raises(WeightsError, match=rf"modules_to_save has {name} \[\d+\]; the base"):
+            import_weights(
+                tmp_path / "wrong.safetensors",
+                "lora",
+                tmp_path / "out.safetensors",
+                base=goldens / "osediff" / "base",
+            )
 
 
 @torch.no_grad()

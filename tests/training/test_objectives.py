@@ -5,17 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from toy_training import MODEL, settings, train
 
 from hbr.config import ConfigError, from_dict
+from hbr.models import lora
 from hbr.models.checkpoint import read_checkpoint
+from hbr.models.config import AutoencoderConfig, UNetConfig
 from hbr.models.identity import start_at_identity, whiten
 from hbr.models.loading import load_model
-from hbr.models.onestep import OneStepRestorer
+from hbr.models.onestep import OneStepRestorer, build_autoencoder, build_unet
 from hbr.models.schedule import add_noise, alphas_cumprod, predicted_x0
-from hbr.training.config import TrainConfig, VSDConfig
+from hbr.training.adapters import add_adapters, generator_adapters, regularizer_adapters
+from hbr.training.config import LossConfig, TrainConfig, VSDConfig
 from hbr.training.data import Pair, TrainingPairs, seeded, validation_pairs
 from hbr.training.loop import Trainer
+from hbr.training.losses import PixelTerms
 from hbr.training.objectives import build_objective, distillation
 from hbr.training.random_state import RandomState
 
@@ -184,9 +189,183 @@ def test_distillation_pulls_towards_what_the_prior_knows(tmp_path, prior, photos
         assert (loss.item() > 1e-9) == pulls
 
 
+def tuned(tmp_path: Path, prior: Path, **objective: object) -> Trainer:
+    """A trainer of adapters whose every B is random, so that each adapter changes the output."""
+    values = settings(
+        tmp_path / "tuned", objective={**ADAPTED, **objective}, init=str(prior), start="random"
+    )
+    trainer = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return trainer
+
+
+def acting(model: OneStepRestorer, call) -> set[str]:
+    """The adapters without which a call of the U-Net gives another result."""
+    found = set()
+    with torch.no_grad():
+        expected = call()
+        layers = lora.lora_layers(model.unet)
+        for adapter in {name for layer in layers.values() for name in layer.lora_A}:
+            kept = {
+                name: p.detach().clone()
+                for name, p in model.unet.named_parameters()
+                if f"lora_B.{adapter}." in name
+            }
+            for name in kept:
+                model.unet.get_parameter(name).zero_()
+            if not torch.equal(call(), expected):
+                found.add(adapter)
+            for name, value in kept.items():
+                model.unet.get_parameter(name).copy_(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("whole", {"regularizer_encoder", "regularizer_decoder", "regularizer_others"}),
+        ("published", {"regularizer_others"}),
+    ],
+)
+def test_which_adapters_act_in_which_call(tmp_path, prior, photos, which, expected):
+    vsd = {**ADAPTED["vsd"], "regularizer": which}
+    trainer = tuned(tmp_path, prior, vsd=vsd)
+    model, config = trainer.model, trainer.config.objective
+    z, p = model.encode(photos).detach(), model.prompt(photos).detach()
+    t = torch.full((len(z),), 500)
+    calls = {}
+    predict = model.predict
+
+    def seen(z_t, prompt, t=None):
+        active = {
+            name
+            for layer in lora.lora_layers(model.unet).values()
+            if not layer.disable_adapters
+            for name in layer.active_adapters
+        }
+        calls.setdefault(frozenset(active & set(every)), None)
+        return predict(z_t, prompt, t) if t is not None else predict(z_t, prompt)
+
+    every = {n for layer in lora.lora_layers(model.unet).values() for n in layer.lora_A}
+    generator = {"default_encoder", "default_decoder", "default_others"}
+    assert every == generator | expected
+    lora.activate(model.unet, generator_adapters(model.unet))
+    assert acting(model, lambda: model.predict(z, p)) == generator
+    lora.activate(model.unet, regularizer_adapters(model.unet))
+    assert acting(model, lambda: model.predict(z, p, t)) == expected
+    lora.activate(model.unet, ())
+    assert acting(model, lambda: model.predict(z, p, t)) == set()
+    model.predict = seen
+    losses = trainer.objective.losses(
+        model, Pair(photos, photos * 0.9), trainer.config.loss, RandomState(seeded(0, 0, 1))
+    )
+    assert set(calls) == {frozenset(generator), frozenset(expected), frozenset()}
+    calls.clear()
+    assert losses.then is not None
+    losses.then()
+    assert set(calls) == {frozenset(expected)}
+    assert config.vsd.regularizer == which
+
+
+def test_the_published_regularizer_trains_16_layers_of_the_middle_block():
+    """Of Stable Diffusion's U-Net, as OSEDiff's training code leaves it."""
+    with torch.device("meta"):
+        unet = build_unet(UNetConfig(), 4)
+        model = torch.nn.Module()
+        model.add_module("unet", unet)
+        model.add_module("autoencoder", build_autoencoder(AutoencoderConfig()))
+    values = settings(Path("out"), objective={**ADAPTED, "vsd": {"regularizer": "published"}})
+    add_adapters(model, from_dict(TrainConfig, {**values, "init": "nano"}))
+    layers = lora.lora_layers(unet)
+    count = {
+        name: sum(name in layer.lora_A for layer in layers.values())
+        for name in ("default_encoder", "default_decoder", "default_others", "regularizer_others")
+    }
+    assert count == {
+        "default_encoder": 94,
+        "default_decoder": 148,
+        "default_others": 16,
+        "regularizer_others": 16,
+    }
+    followed = [name for name, layer in layers.items() if "regularizer_others" in layer.lora_A]
+    assert all(name.startswith("mid_block.") for name in followed)
+
+
+def test_conv_in_is_trained_for_the_generator_alone(tmp_path, prior, photos):
+    trainer = tuned(tmp_path, prior, train_conv_in=True)
+    model = trainer.model
+    names = {n for n in trainer.state.trained if "conv_in.base_layer" in n}
+    assert names == {"unet.conv_in.base_layer.weight", "unet.conv_in.base_layer.bias"}
+    z, p = model.encode(photos).detach(), model.prompt(photos).detach()
+    t = torch.full((len(z),), 500)
+
+    def predictions() -> list[torch.Tensor]:
+        found = []
+        for adapters in (generator_adapters(model.unet), regularizer_adapters(model.unet), ()):
+            lora.activate(model.unet, adapters)
+            found.append(model.predict(z, p, t).detach())
+        return found
+
+    before = predictions()
+    pairs = TrainingPairs(trainer.config, 0)
+    trainer._step(pairs.batch(0))
+    with torch.no_grad():
+        for name in names:
+            parameter = trainer.state.trained[name]
+            start = read_checkpoint(prior).tensors[name.replace(".base_layer", "")]
+            assert not torch.equal(parameter, start)  # the step has changed it
+            parameter.add_(0.5)
+        for name, parameter in trainer.state.trained.items():
+            if "lora_" in name:  # back to where they were is not needed: only to equal ones
+                parameter.zero_()
+    after = predictions()
+    assert not torch.equal(after[0], after[2])  # the generator has the changed convolution
+    assert torch.equal(after[1], after[2])  # the regularizer and the prior have the base's
+    assert torch.equal(after[2], before[2])
+    trainer.state.update_average()
+    trainer.config.out.mkdir(exist_ok=True)
+    trainer._save()
+    merged = read_checkpoint(trainer.config.out / "model.safetensors").tensors
+    kept = load_file(trainer.config.out / "lora.safetensors")
+    for name in ("conv_in.weight", "conv_in.bias"):
+        whole = trainer.state.average[f"unet.{name.replace('conv_in', 'conv_in.base_layer')}"]
+        torch.testing.assert_close(kept[f"modules_to_save.unet.{name}"], whole)
+    bias = "unet.conv_in.bias"
+    torch.testing.assert_close(
+        merged[bias].float(), kept[f"modules_to_save.{bias}"], rtol=1e-2, atol=1e-2
+    )
+    again = Trainer(trainer.config, report=lambda line: None)
+    assert all(torch.equal(trainer.state.trained[n], again.state.trained[n]) for n in names)
+    model = again.model
+    assert torch.equal(predictions()[2], before[2])
+
+
+def test_images_may_be_clamped_before_the_losses(tmp_path, photos):
+    config = from_dict(TrainConfig, settings(tmp_path))
+    model = OneStepRestorer(config.model)
+    start_at_identity(model)
+    draws = RandomState(seeded(0, 0, 1))
+    z = model.encode(photos * 3 - 1).detach().requires_grad_()
+    terms = {}
+    for clamp in (False, True):
+        loss = LossConfig(l1=0.0, mse=1.0, clamp=clamp)
+        compared = PixelTerms()(model, z, photos, loss, draws)
+        terms[clamp] = compared.terms["mse"]
+        inside = compared.image.min() >= 0 and compared.image.max() <= 1
+        assert inside == clamp
+    image = model.decode(z).float().clamp(0, 1)
+    torch.testing.assert_close(terms[True], torch.nn.functional.mse_loss(image, photos))
+    assert terms[True] < terms[False]
+
+
 def test_vsd_needs_the_frozen_network_under_adapters(tmp_path):
     values = settings(tmp_path, objective={"kind": "restoration", "vsd": {}})
     with pytest.raises(ConfigError, match="lora"):
+        from_dict(TrainConfig, values)
+    values = settings(tmp_path, objective={"kind": "restoration", "train_conv_in": True})
+    with pytest.raises(ConfigError, match="train_conv_in"):
         from_dict(TrainConfig, values)
 
 

@@ -1,7 +1,8 @@
 """The LoRA adapters of a fine-tuning: the generator's, and the regularizer's on the same U-Net.
 
 One frozen U-Net serves as three networks: with the generator's adapters it is the generator, with
-the regularizer's the regularizer, and without adapters the prior.
+the regularizer's the regularizer, and without adapters the prior. A first convolution that is
+trained itself belongs to the generator alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hbr.training.discriminator import Discriminator
 
 _REGULARIZER = "regularizer"
 _DISCRIMINATOR = "discriminator"
+_CONV_IN = "conv_in"
 
 
 def generator_adapters(unet: nn.Module) -> tuple[str, ...]:
@@ -45,9 +47,33 @@ def add_adapters(model: nn.Module, config: TrainConfig) -> None:
     lora.inject(autoencoder, lora.autoencoder_targets(autoencoder), objective.lora)
     lora.inject(unet, targets, objective.lora)
     if objective.vsd is not None:
-        regularizer = {_of_regularizer(name): layers for name, layers in targets.items()}
+        whole = objective.vsd.regularizer == "whole"
+        followed = targets if whole else {"default_others": targets["default_others"]}
+        regularizer = {_of_regularizer(name): layers for name, layers in followed.items()}
         lora.inject(unet, regularizer, objective.vsd.lora)
     lora.activate(unet, tuple(targets))
+    if objective.train_conv_in:
+        _train_conv_in(unet)
+
+
+def _train_conv_in(unet: nn.Module) -> None:
+    """Train the first convolution for the generator; prior and regularizer keep the base's."""
+    layer = lora.lora_layers(unet)[_CONV_IN]
+    (adapter,) = (name for name in generator_adapters(unet) if name in layer.lora_A)
+    conv = layer.get_base_layer()
+    assert isinstance(conv, nn.Conv2d)
+    conv.requires_grad_(True)
+    conv.register_buffer("of_base_weight", conv.weight.detach().clone(), persistent=False)
+    assert conv.bias is not None
+    conv.register_buffer("of_base_bias", conv.bias.detach().clone(), persistent=False)
+
+    def of_base(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        if adapter in layer.active_adapters and not layer.disable_adapters:
+            return output
+        weight, bias = conv.get_buffer("of_base_weight"), conv.get_buffer("of_base_bias")
+        return conv._conv_forward(inputs[0], weight, bias)
+
+    conv.register_forward_hook(of_base)
 
 
 def is_of_regularizer(parameter: str) -> bool:
@@ -81,7 +107,9 @@ def write_generator(path: Path, model: nn.Module, config: TrainConfig, card: Car
         return
     unet, autoencoder = model.get_submodule("unet"), model.get_submodule("autoencoder")
     parts = {
-        "unet": adapter_of(unet, generator_adapters(unet)),
+        "unet": adapter_of(
+            unet, generator_adapters(unet), (_CONV_IN,) if objective.train_conv_in else ()
+        ),
         "autoencoder": adapter_of(autoencoder, tuple(lora.autoencoder_targets(autoencoder))),
     }
     settings = {"rank": str(objective.lora.rank), "alpha": str(objective.lora.alpha)}

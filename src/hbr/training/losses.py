@@ -156,6 +156,7 @@ class PixelTerms:
         if self.decode_crop is not None:
             z, hq = random_squares(z, hq, self.decode_crop, draws)
         image = model.decode(z).float()
+        image = image.clamp(0, 1) if loss.clamp else image
         return Compared(pixel_loss(image, hq, loss, self.networks), image, hq)
 
 

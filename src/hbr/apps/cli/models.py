@@ -117,6 +117,10 @@ def import_model(
         float | None,
         typer.Option(help="α of a LoRA, instead of what the file or its folder states."),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="Text around the {tags} of an image. Default for OSEDiff: '{tags}, ,'."),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
         typer.Option(help="Precision of the written weights."),
@@ -140,6 +144,7 @@ def import_model(
             prompt_file=prompt_file,
             dape=dape,
             alpha=alpha,
+            template=template,
             dtype=getattr(torch, dtype),
             report=_report,
         )

@@ -1,14 +1,15 @@
 """LoRA files for diffusers and peft: safetensors with `unet.LAYER.lora_A.weight` and so on.
 
 B is multiplied by α/r, and α is written as r, so that programs compute the same whether they read
-α or not.
+α or not. Layers that were trained themselves, beside their LoRA, are there as
+`modules_to_save.unet.LAYER.weight`, after peft's word for them; diffusers does not read these.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 
 from hbr.models import lora
 from hbr.models.files import Card, write_tensors
+
+WHOLE = "modules_to_save."
+"""The prefix of the weights of layers that were trained themselves."""
 
 PARTS = {"unet": "unet", "autoencoder": "vae"}
 """Parts of the model → their names in diffusers."""
@@ -29,10 +33,12 @@ class Adapter:
     Attributes:
         a: layer → A, [r, in] or [r, in, k, k].
         b: layer → B including the scale, [out, r] or [out, r, 1, 1].
+        whole: name of a weight → its trained value, which replaces the base's.
     """
 
     a: Mapping[str, Tensor]
     b: Mapping[str, Tensor]
+    whole: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -41,12 +47,13 @@ class Adapter:
 
 
 @torch.no_grad()
-def adapter_of(module: nn.Module, names: Collection[str]) -> Adapter:
+def adapter_of(module: nn.Module, names: Collection[str], trained: Collection[str] = ()) -> Adapter:
     """Combine the adapters of these names on `module`; no layer may have two of them.
 
     Args:
         module: with adapters (`hbr.models.lora.inject`).
         names: of the adapters.
+        trained: layers with an adapter that were trained themselves too.
     """
     a: dict[str, Tensor] = {}
     b: dict[str, Tensor] = {}
@@ -56,7 +63,12 @@ def adapter_of(module: nn.Module, names: Collection[str]) -> Adapter:
         for name in here:
             a[layer] = found.lora_A[name].weight.detach()
             b[layer] = found.lora_B[name].weight.detach() * found.scaling[name]
-    return Adapter(a, b)
+    whole = {
+        f"{layer}.{name}": tensor.detach()
+        for layer in trained
+        for name, tensor in lora.lora_layers(module)[layer].get_base_layer().state_dict().items()
+    }
+    return Adapter(a, b, whole)
 
 
 def write_lora(path: str | Path, parts: Mapping[str, Adapter], card: Card | None = None) -> Path:
@@ -77,6 +89,7 @@ def write_lora(path: str | Path, parts: Mapping[str, Adapter], card: Card | None
         for layer in adapter.a:
             tensors[f"{prefix}.{layer}.lora_A.weight"] = adapter.a[layer]
             tensors[f"{prefix}.{layer}.lora_B.weight"] = adapter.b[layer]
+        tensors |= {f"{WHOLE}{prefix}.{name}": tensor for name, tensor in adapter.whole.items()}
         ranks = adapter.ranks
         rank = max(ranks.values())
         other = {f"^{layer}$": r for layer, r in ranks.items() if r != rank}

@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from hbr.models.checkpoint import read_checkpoint
-from hbr.models.exporting.adapters import Adapter, write_lora
+from hbr.models.exporting.adapters import PARTS, WHOLE, Adapter, write_lora
 from hbr.models.files import is_model_format, read_metadata
 from hbr.models.importing.base import PROMPT_FILE
 from hbr.models.importing.lora_settings import read_settings
-from hbr.models.importing.osediff import ALPHA, is_osediff
+from hbr.models.importing.osediff import ALPHA, TRAINED, is_osediff
 from hbr.models.importing.reading import load_pickle, load_safetensors, require_tensors
 from hbr.models.part_files import write_part
 from hbr.weights import WeightsError
@@ -22,7 +22,9 @@ LORA_FILE = "lora.safetensors"
 """The file that a training with adapters writes beside its model file."""
 
 _KEY = re.compile(r"(?P<layer>.+)\.lora_(?P<matrix>[AB])\.[^.]+\.weight")
-_OURS = re.compile(r"(unet|vae)\..+\.lora_[AB]\.weight")
+_OURS = re.compile(
+    rf"(unet|vae)\..+\.lora_[AB]\.weight|{re.escape(WHOLE)}(unet|vae)\..+\.(weight|bias)"
+)
 
 
 def export_lora(
@@ -68,6 +70,11 @@ def export_lora(
     written = [write_lora(out, parts, card)]
     for part, adapter in parts.items():
         report(f"{part}: {len(adapter.a)} layers")
+        for name in adapter.whole:
+            report(
+                f"{part}: {name} was trained itself; the file has it as "
+                f"{WHOLE}{PARTS[part]}.{name}, which hbr models import uses and diffusers does not"
+            )
     if prompt:
         written.append(write_part(out.with_name(PROMPT_FILE), checkpoint, "prompt"))
     elif model is not None:
@@ -103,6 +110,8 @@ def _of_training(file: Path) -> tuple[dict[str, Adapter], dict[str, str]]:
     parts, settings = {}, read_settings(file, metadata)
     for part, prefix in (("unet", "unet."), ("autoencoder", "vae.")):
         own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        begin = WHOLE + prefix
+        whole = {n.removeprefix(begin): t for n, t in tensors.items() if n.startswith(begin)}
         matrices = {
             m: {n.removesuffix(end): t for n, t in own.items() if n.endswith(end)}
             for m, end in (("A", ".lora_A.weight"), ("B", ".lora_B.weight"))
@@ -114,7 +123,7 @@ def _of_training(file: Path) -> tuple[dict[str, Adapter], dict[str, str]]:
             raise WeightsError(f"{file}: {lonely[0]} lacks a matrix of its LoRA")
         stated = settings.of(part)
         scaled = {layer: b[layer] * stated.scale(layer, a[layer].shape[0]) for layer in a}
-        parts[part] = Adapter(a, scaled)
+        parts[part] = Adapter(a, scaled, whole)
     card = {n: v for n, v in metadata.items() if n not in ("format", "lora_adapter_metadata")}
     return parts, card
 
@@ -126,7 +135,6 @@ def _of_osediff(source: Path, report: Callable[[str], None]) -> dict[str, Adapte
     parts = {}
     for part, key in (("unet", "state_dict_unet"), ("autoencoder", "state_dict_vae")):
         parts[part] = _scaled(require_tensors(values[key], f"{source}: {key}"), source)
-    report("conv_in's own weights, which are the base's, are not part of a LoRA and were left out")
     return parts
 
 
@@ -138,4 +146,6 @@ def _scaled(tensors: Mapping[str, Tensor], source: Path) -> Adapter:
     a, b = matrices["A"], matrices["B"]
     if lonely := sorted(a.keys() ^ b.keys()):
         raise WeightsError(f"{source}: {lonely[0]} lacks a matrix of its LoRA")
-    return Adapter(a, {layer: b[layer] * (ALPHA / a[layer].shape[0]) for layer in a})
+    scaled = {layer: b[layer] * (ALPHA / a[layer].shape[0]) for layer in a}
+    whole = {name.replace(".base_layer", ""): tensors[name] for name in TRAINED if name in tensors}
+    return Adapter(a, scaled, whole)

@@ -18,7 +18,7 @@ from hbr.models.checkpoint import Checkpoint, save_checkpoint
 from hbr.models.importing.adapters import import_lora
 from hbr.models.importing.base import load_base, load_diffusers_base
 from hbr.models.importing.networks import import_network
-from hbr.models.importing.osediff import import_osediff
+from hbr.models.importing.osediff import import_osediff, with_template
 from hbr.models.importing.ram import (
     import_ram,
     load_image_encoder,
@@ -63,6 +63,7 @@ def import_weights(
     prompt_file: str | Path | None = None,
     dape: str | Path | None = None,
     alpha: float | None = None,
+    template: str | None = None,
     dtype: torch.dtype = torch.float32,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -86,6 +87,8 @@ def import_weights(
         prompt_file: a prompt extractor written by `export`, which replaces the base's.
         dape: LoRA of SeeSR's DAPE, merged into a tagger.
         alpha: α of a LoRA, in place of what the file and its folder state.
+        template: the text around the `{tags}` of an image. None keeps the base's; OSEDiff gets that
+            of its test script, "{tags}, ,".
         dtype: of the weights in the file.
         report: called with each line of progress.
 
@@ -117,15 +120,26 @@ def import_weights(
         check_finite(checkpoint.tensors, source)
     except WeightsError as error:
         raise must_be(kind, source, error) from None
-    if prompt_file is not None:
-        report(f"taking the prompt from {prompt_file}")
-        checkpoint = with_prompt(checkpoint, prompt_file)
+    checkpoint = _prompted(checkpoint, prompt_file, template, report)
     report(f"writing {out}")
     path = save_checkpoint(
         out, checkpoint.config, checkpoint.tensors, dtype=dtype, card=checkpoint.card
     )
     report(f"wrote {path} ({describe_size(path)})")
     return path
+
+
+def _prompted(
+    checkpoint: Checkpoint,
+    prompt_file: Path | None,
+    template: str | None,
+    report: Callable[[str], None],
+) -> Checkpoint:
+    """The checkpoint with another prompt extractor, or another text around its tags."""
+    if prompt_file is not None:
+        report(f"taking the prompt from {prompt_file}")
+        checkpoint = with_prompt(checkpoint, prompt_file)
+    return checkpoint if template is None else with_template(checkpoint, template)
 
 
 def _recognised(source: Path, report: Callable[[str], None]) -> ImportKind:

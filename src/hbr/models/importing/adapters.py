@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from hbr.models import lora
@@ -33,6 +34,8 @@ _PARTS = {
     **{f"{prefix}.": network for prefix, network in NETWORKS.items()},
     **{f"lora_{prefix}_": network for prefix, network in NETWORKS.items()},
 }
+# layers that were trained themselves, in files of hbr
+_WHOLE = re.compile(r"modules_to_save\.(?P<part>unet|vae)\.(?P<name>.+\.(weight|bias))")
 _OTHER_NETWORKS = re.compile(
     r"(lora_te\d?_|te\d?\.|text_encoder(_\d)?\.|text_model\.|transformer\.|controlnet\.)"
 )
@@ -43,11 +46,12 @@ _PROCESSOR = re.compile(r"\.processor\.(to_q|to_k|to_v|to_out)_lora\.(down|up)\.
 
 @dataclass
 class _Part:
-    """The LoRA of one network: layer → matrix or α."""
+    """The LoRA of one network: layer → matrix or α; and whole weights by name."""
 
     a: dict[str, Tensor] = field(default_factory=dict)
     b: dict[str, Tensor] = field(default_factory=dict)
     alpha: dict[str, float] = field(default_factory=dict)
+    whole: dict[str, Tensor] = field(default_factory=dict)
 
 
 def import_lora(
@@ -61,6 +65,7 @@ def import_lora(
             diffusers' names of layers. α comes from `LAYER.alpha`, or from what the file or its
             folder state (`lora_settings`); otherwise α is the rank, as in diffusers, and a warning
             says so.
+            Weights `modules_to_save.unet.LAYER…` replace the base's.
         base: the model that the LoRA was trained on.
         report: called with each line of progress.
         alpha: α of all layers, in place of all that is stated.
@@ -81,6 +86,7 @@ def import_lora(
     for name, part in parts.items():
         module = model.get_submodule(name)
         part = _with_names_of(module, part, source)
+        _replace(module, part.whole, source)
         stated = settings.of(name)
         scales = _scales(part, stated, alpha)
         unstated = [n for n in part.a if n not in part.alpha and stated.alpha_of(n) is None]
@@ -121,6 +127,10 @@ def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:
         )
     parts: dict[str, _Part] = {}
     for name, tensor in tensors.items():
+        if whole := _WHOLE.fullmatch(name):
+            part = parts.setdefault(_PARTS[f"{whole['part']}."], _Part())
+            part.whole[whole["name"]] = tensor
+            continue
         network, rest = _network(name)
         part = parts.setdefault(network, _Part())
         if rest.endswith(".alpha") and tensor.numel() == 1:
@@ -138,6 +148,19 @@ def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:
     return parts
 
 
+@torch.no_grad()
+def _replace(module: nn.Module, whole: Mapping[str, Tensor], source: Path) -> None:
+    """Put whole weights in place of those of `module`, by name."""
+    there = dict(module.named_parameters())
+    for name, tensor in whole.items():
+        if name not in there or there[name].shape != tensor.shape:
+            found = "no such weight" if name not in there else list(there[name].shape)
+            raise WeightsError(
+                f"{source}: modules_to_save has {name} {list(tensor.shape)}; the base has {found}"
+            )
+        there[name].copy_(tensor)
+
+
 def _with_names_of(module: nn.Module, part: _Part, source: Path) -> _Part:
     """The part with its layers named as in `module`, which must have all of them."""
     known = set(lora.layer_names(module))
@@ -148,7 +171,7 @@ def _with_names_of(module: nn.Module, part: _Part, source: Path) -> _Part:
             layer if layer in known else joined.get(layer, layer): values[layer] for layer in values
         }
 
-    part = _Part(renamed(part.a), renamed(part.b), renamed(part.alpha))
+    part = _Part(renamed(part.a), renamed(part.b), renamed(part.alpha), part.whole)
     if others := [layer for layer in part.a if layer not in known]:
         raise WeightsError(
             f"{source}: {len(others)} of its {len(part.a)} layers are not in the base; the first "

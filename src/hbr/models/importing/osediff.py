@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hbr.config import ConfigError
 from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
-from hbr.models.config import LoRAConfig
+from hbr.models.config import DAPEConfig, LoRAConfig
+from hbr.models.files import require_one_step
 from hbr.models.importing.reading import load_pickle, published, require_tensors
 from hbr.weights import WeightsError
 
@@ -25,8 +28,10 @@ KEYS = {*_UNET.values(), *_VAE.values(), "rank_unet", "rank_vae"} | {
     "state_dict_unet",
     "state_dict_vae",
 }
-# the published code saves everything named conv_in, including the frozen convolution
-_FROZEN = ("conv_in.base_layer.weight", "conv_in.base_layer.bias")
+TRAINED = ("conv_in.base_layer.weight", "conv_in.base_layer.bias")
+"""The first convolution of the U-Net, which the published code trains beside its LoRA."""
+TEMPLATE = "{tags}, ,"
+"""The prompt of the published test script: the tags, then an empty text of the user."""
 ALPHA = 8.0  # peft's default, which the published code uses for any rank
 
 
@@ -37,6 +42,8 @@ def is_osediff(values: Any) -> bool:
 
 def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]) -> Checkpoint:
     """Merge a published OSEDiff checkpoint into its base.
+
+    A prompt of tags gets the text of the published test script, unless its text was chosen.
 
     Args:
         source: the `.pkl`.
@@ -60,7 +67,7 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
     model = build(base, "the base")
     unet = dict(require_tensors(values["state_dict_unet"], f"{source}: state_dict_unet"))
     vae = dict(require_tensors(values["state_dict_vae"], f"{source}: state_dict_vae"))
-    _load_frozen(model.get_submodule("unet"), unet, source)
+    _load_trained(model.get_submodule("unet"), unet, source)
     for module, tensors, names, rank in (
         (model.get_submodule("unet"), unet, _UNET, values["rank_unet"]),
         (model.get_submodule("autoencoder"), vae, _VAE, values["rank_vae"]),
@@ -74,12 +81,35 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
         report(f"merging LoRA of rank {rank} on {count} layers of the {type(module).__name__}")
         lora.merge(module)
     card = published(base.card, source, "osediff")
-    return Checkpoint(base.config, model.state_dict(), card)
+    imported = Checkpoint(base.config, model.state_dict(), card)
+    prompt = getattr(base.config, "prompt", None)
+    if isinstance(prompt, DAPEConfig) and prompt.template == DAPEConfig().template:
+        return with_template(imported, TEMPLATE)
+    return imported
+
+
+def with_template(checkpoint: Checkpoint, template: str) -> Checkpoint:
+    """The checkpoint with another text around the tags of the image.
+
+    Raises:
+        WeightsError: it is not prompted by tags, or the text has no `{tags}`.
+    """
+    config = require_one_step(checkpoint.config, "the model")
+    if not isinstance(config.prompt, DAPEConfig):
+        raise WeightsError(
+            "--template is the text around the tags of an image, but the prompt is "
+            f"{config.prompt.kind!r}, not 'dape'; a base made with --kind tagger has tags"
+        )
+    try:
+        prompt = dataclasses.replace(config.prompt, template=template)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from None
+    return dataclasses.replace(checkpoint, config=dataclasses.replace(config, prompt=prompt))
 
 
 @torch.no_grad()
-def _load_frozen(unet: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    for name in _FROZEN:
+def _load_trained(unet: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    for name in TRAINED:
         weight = unet.get_parameter(name.replace(".base_layer", ""))
         if name not in tensors:
             raise WeightsError(f"{source}: the weight {name} is missing")

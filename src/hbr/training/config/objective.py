@@ -32,6 +32,8 @@ class LossConfig:
         artifacts: L1 weighted by an artifact map (LDL; Liang et al. 2022).
         precision: precision of the LPIPS and DISTS networks. bfloat16 halves their time on a CPU;
             distances that are typical of training (0.2 and more) change by less than 0.5 %.
+        clamp: clamp restored images to [0, 1] before all losses, as OSEDiff's code does; values
+            outside then get no gradient.
         lpips_weights, dists_weights: file of VGG-16, or a folder to search first; None is where
             `hbr fetch vgg16` puts it.
     """
@@ -47,6 +49,7 @@ class LossConfig:
     adversarial: float = 0.0
     artifacts: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    clamp: bool = False
     lpips_weights: Path | None = None
     dists_weights: Path | None = None
 
@@ -70,6 +73,11 @@ class VSDConfig:
         negative_prompt: a text, embedded by the text encoder of `init`; None is a prompt of zeros.
         timesteps: t is drawn from [low, high); the regularizer's from the whole schedule.
         lora: the regularizer's adapters on the U-Net, in addition to the generator's.
+        regularizer: the layers that the regularizer trains. "whole": all that the generator's
+            adapters have, as the papers describe it. This is the default, because a regularizer
+            that is to follow the generator needs its capacity. "published": 16 layers of the middle
+            block, as OSEDiff's training code runs it: it adds three adapters and leaves the one
+            active that it added last (`default_others`). The published numbers come from this.
         lr: learning rate of the regularizer; None is the generator's.
     """
 
@@ -79,6 +87,7 @@ class VSDConfig:
     negative_prompt: str | None = None
     timesteps: tuple[int, int] = (20, 980)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
+    regularizer: Literal["whole", "published"] = "whole"
     lr: float | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +127,8 @@ class RestorationConfig:
             `hbr restore` has no HQ image and always uses the LQ image.
         lora: adapters on the encoder and the U-Net, which are then frozen like the decoder; None
             trains all weights.
+        train_conv_in: train the U-Net's first convolution itself, weight and bias, in addition to
+            the adapters, as OSEDiff's code does. The prior and the regularizer keep the base's.
         vsd: the distillation; it requires `lora`, since the frozen U-Net is its prior.
         discriminator: trained along with the model in every phase; the weight of its loss,
             `loss.adversarial`, may be 0 in a first phase to pre-train the discriminator.
@@ -126,6 +137,7 @@ class RestorationConfig:
     kind: Literal["restoration"] = "restoration"
     prompt_from: Literal["lq", "hq"] = "lq"
     lora: LoRAConfig | None = None
+    train_conv_in: bool = False
     vsd: VSDConfig | None = None
     discriminator: DiscriminatorConfig | None = None
 
@@ -133,6 +145,8 @@ class RestorationConfig:
         """Check the fields against each other."""
         ok = self.vsd is None or self.lora is not None
         check(ok, "lora", self.lora, "given, since `vsd` needs the frozen U-Net under it")
+        ok = not self.train_conv_in or self.lora is not None
+        check(ok, "train_conv_in", self.train_conv_in, "false without `lora`: all is trained then")
         ok = self.vsd is None or self.discriminator is None
         check(ok, "discriminator", self.discriminator, "null if `vsd` is given")
 
