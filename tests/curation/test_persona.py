@@ -86,7 +86,9 @@ def recipe(shared: Path, detector: Path, coco: dict, tmp_path_factory) -> Curati
         (folder / "lsdir" / image["file_name"]).symlink_to(images / image["file_name"])
     voc = shared / "annotations/voc"
     config = load_yaml(CurationConfig, RECIPE)
-    assert [m.name for m in config.quality.metrics] == ["clipiqa", "maniqa", "musiq", "niqe"]
+    names = [m.name for m in config.quality.metrics]
+    assert names == ["clipiqa", "maniqa", "musiq", "pyiqa-niqe", "pyiqa-brisque"]
+    assert config.quality.eq1 == ("clipiqa", "maniqa", "musiq", "pyiqa-niqe")
     metrics = (
         MetricConfig("detail", 2.0),
         MetricConfig("niqe", 12.0),
@@ -109,7 +111,9 @@ def recipe(shared: Path, detector: Path, coco: dict, tmp_path_factory) -> Curati
                 config.boxes.detector, name=str(detector), device="cpu", score=0.0
             ),
         ),
-        quality=dataclasses.replace(config.quality, metrics=metrics, device="cpu", batch=4),
+        quality=dataclasses.replace(
+            config.quality, metrics=metrics, eq1=None, device="cpu", batch=4
+        ),
     )
 
 
@@ -246,8 +250,7 @@ def test_all_that_is_missing_is_told_at_once(run_hbr, shared: Path, tmp_path: Pa
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
-    assert "`hbr fetch niqe`" in line
     assert nowhere in line
-    for name in ("clipiqa", "maniqa", "musiq"):
+    for name in ("clipiqa", "maniqa", "musiq", "pyiqa-niqe", "pyiqa-brisque"):
         assert name in line
     assert not list((tmp_path / "out").rglob("*.parquet"))

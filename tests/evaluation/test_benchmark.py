@@ -17,7 +17,8 @@ from hbr.evaluation.benchmark_config import load_benchmark
 from hbr.evaluation.comparison import compare
 from hbr.evaluation.editions import hash_files, write_checksums
 from hbr.evaluation.pairing import find_pictures
-from hbr.evaluation.results import BenchmarkRun, Cell, MethodInfo, TableLayout
+from hbr.evaluation.results import BenchmarkRun, Cell, DataSetInfo, MethodInfo, TableLayout
+from hbr.metrics import find_metric
 
 PHOTO = Path(__file__).parents[1] / "data" / "purple.jpg"
 INPUT = {"kind": "baseline", "baseline": "input"}
@@ -194,6 +195,46 @@ def test_a_picture_of_lq_that_cannot_be_read(verdicts: Callable[..., list[str]],
         "p1": f"{lq / 'p1.png'}: No such file or directory"
     }
     assert (run.cells[0].n, run.cells[0].failed) == (3, 1)
+
+
+def test_no_verdict_between_editions_of_a_metric() -> None:
+    """The paper's numbers are of pyiqa's NIQE, of clean-fid's resizing, and of today's versions."""
+    measured = {
+        "pyiqa-niqe": ("niqe 0.1.16", "within"),
+        "niqe": ("2, 1a2b3c4d", "papers report pyiqa-niqe, another edition"),
+        "fid": ("inception-v3-compat 0.4.0", "papers report fid-clean, another edition"),
+        "fid-clean": ("inception-v3-compat, resized as clean-fid 0.4.0", "outside"),
+        "lpips-alex": ("0.1, 1a2b3c4d", "within"),
+        "dists": ("0, resized", "measured by version 0, resized of dists; now it is 1, not"),
+        "psnr-y": ("1", "within"),
+        "ssim-y": ("11", "measured by version 11 of ssim-y; now it is 1"),
+    }
+    infos = [dataclasses.replace(find_metric(m), version=v) for m, (v, _) in measured.items()]
+    means = {"pyiqa-niqe": 3.575, "niqe": 3.575, "fid": 16.6, "fid-clean": 20.0}
+    means |= {"lpips-alex": 0.2627, "dists": 0.1414, "psnr-y": 22.41, "ssim-y": 0.6363}
+    run = BenchmarkRun(
+        name="x",
+        title="x",
+        data_sets=(DataSetInfo(name="PERSONA-Val", n=4216, comparable=True, status="pinned"),),
+        methods=(MethodInfo(name="OSDHuman"),),
+        metrics=tuple(infos),
+        cells=tuple(
+            Cell("OSDHuman", "PERSONA-Val", metric, mean, n=4216) for metric, mean in means.items()
+        ),
+        layout=TableLayout(columns={"PERSONA-Val": tuple(measured)}),
+        rows=(),
+    )
+    found = compare(run, "osdhuman.table2_methods")
+    cells = {cell.metric: cell for cell in found.cells if cell.method == "OSDHuman"}
+    for metric, (_, expected) in measured.items():
+        cell = cells[metric]
+        assert cell.paper is not None
+        assert cell.difference is not None
+        if expected in ("within", "outside"):
+            assert cell.verdict == expected
+        else:
+            assert cell.verdict.startswith(f"not comparable: {expected}")
+            assert cell.tolerance is None
 
 
 def test_beside_one_paper_after_another(verdicts: Callable[..., list[str]], lq: Path) -> None:

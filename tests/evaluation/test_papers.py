@@ -33,6 +33,8 @@ def test_every_number_is_found() -> None:
     ("table", "method", "data_set", "metric", "value"),
     [
         ("osdhuman.table1_datasets", "pictures", "PERSONA", "niqe", 2.8659),
+        ("osdhuman.table1_datasets", "pictures", "PERSONA", "pyiqa-niqe", 2.8659),
+        ("osdhuman.table2_methods", "OSDHuman", "PERSONA-Val", "lpips-vgg", None),
         ("osdhuman.table2_methods", "OSDHuman", "PERSONA-Val", "psnr-y", 22.41),
         ("osdhuman.table2_methods", "OSEDiff*", "PERSONA-Test", "maniqa-pipal", 0.7052),
         ("osdhuman.table2_methods", "OSDHuman", "PERSONA-Test", "psnr-y", None),
@@ -43,6 +45,7 @@ def test_every_number_is_found() -> None:
         ("osdhuman.table4_prompt_extractors", "null", "PERSONA-Test", "niqe", 5.0651),
         ("diffbody.table1_methods", "DiffBody", "DiffBody-Test", "ssim-y", 0.8446),
         ("haodiff.table1_persona_val", "HAODiff", "PERSONA-Val", "fid", 8.3623),
+        ("haodiff.table1_persona_val", "HAODiff", "PERSONA-Val", "fid-clean", 8.3623),
     ],
 )
 def test_cells(table: str, method: str, data_set: str, metric: str, value: float | None) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hbr.metrics import MetricError, load_metric
+from hbr.metrics.frechet import frechet_distance
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,40 @@ def test_fid_equals_torch_fidelity(weights: Path, tmp_path: Path) -> None:
     )["frechet_inception_distance"]  # fmt: skip
     assert theirs > 0.1
     assert fid.compute(reference) == pytest.approx(theirs, rel=1e-3)  # type: ignore[attr-defined]
+
+
+def test_fid_clean_equals_pyiqa(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the same drawn weights; pictures above 299 pixels, where the resizing differs."""
+    from PIL import Image
+    from pyiqa.archs import fid_arch, inception
+
+    def load(network: torch.nn.Module, _: str) -> None:
+        network.load_state_dict(torch.load(weights, weights_only=True))
+
+    monkeypatch.setattr(inception, "load_pretrained_network", load)
+    folders = []
+    for seed in (1, 2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        draw = np.random.default_rng(seed)
+        for i in range(6):
+            noise = draw.integers(0, 256, (400 + 10 * i, 500, 3), np.uint8)
+            Image.fromarray(noise[:, ::-1]).save(folder / f"{i}.png")
+        folders.append(folder)
+    theirs = fid_arch.FID()(
+        str(folders[0]), str(folders[1]), num_workers=0, device=torch.device("cpu"), verbose=False
+    )
+    found = {}
+    for name in ("fid", "fid-clean"):
+        metric = load_metric(name, weights=weights)
+        a, b = (metric.over_files(sorted(f.iterdir())) for f in folders)  # type: ignore[attr-defined]
+        found[name] = frechet_distance(a, b)
+    assert found["fid-clean"] == pytest.approx(theirs, rel=1e-3)
+    assert found["fid"] != pytest.approx(theirs, rel=0.05)
+    metric = load_metric("fid-clean", weights=weights)
+    assert metric.extractor.id != load_metric("fid", weights=weights).extractor.id  # type: ignore[attr-defined]
 
 
 def test_other_weights_are_one_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hbr.image import read_photo
 from hbr.metrics import MetricError, load_metric
 from hbr.metrics.brisque import brisque_features, read_brisque
 from hbr.metrics.natural import fit_aggd, grey_levels, mscn
-from hbr.metrics.niqe import fit_niqe, read_niqe
+from hbr.metrics.niqe import fit_niqe, niqe, read_niqe
 
 
 def drawn(shape, left, right, n, seed=0):
@@ -221,6 +221,73 @@ def test_what_is_no_model_of_niqe(model, tmp_path):
 def test_niqe_of_flat_pictures_is_not_a_number(model, tmp_path):
     model.save(tmp_path / "niqe.npz")
     assert load_metric("niqe", weights=tmp_path)(torch.ones(2, 3, 200, 200)).isnan().all()
+
+
+def looped_niqe(plane, model):
+    """NIQE as pyiqa has it, block by block: flat blocks have the shape 0.2 and no other sign."""
+    axis = np.arange(-3, 4)
+    window = np.exp(-(axis[:, None] ** 2 + axis**2) / (2 * (7 / 6) ** 2))
+    window = (window / window.sum()).astype(np.float32).astype(float)
+    assert window.sum() != 1
+    rows = []
+    scaled = plane
+    for size in (96, 48):
+        padded = np.pad(scaled, 3, mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(padded, (7, 7))
+        mean, square = ((values * window).sum(axis=(2, 3)) for values in (around, around**2))
+        values = (scaled - mean) / (np.sqrt(np.abs(square - mean**2)) + 1)
+        found = []
+        for top in range(0, values.shape[0], size):
+            for left in range(0, values.shape[1], size):
+                block = values[top : top + size, left : left + size]
+                features = []
+                for shift in (None, (0, 1), (1, 0), (1, 1), (1, -1)):
+                    x = block if shift is None else block * np.roll(block, shift, (0, 1))
+                    signs = (x < 0).any() and (x > 0).any()
+                    shape = looped_fit(x.ravel())[0] if signs else 0.2
+                    down, up = (
+                        math.sqrt(np.mean(part**2)) if part.size else math.nan
+                        for part in (x[x < 0], x[x > 0])
+                    )
+                    width = math.sqrt(gamma(1 / shape) / gamma(3 / shape))
+                    down, up = down * width, up * width
+                    eta = (up - down) * gamma(2 / shape) / gamma(1 / shape)
+                    features += [shape]
+                    features += [(down + up) / 2] if shift is None else [eta, down, up]
+                found.append(features)
+        rows.append(np.array(found))
+        h, w = scaled.shape
+        small = torch.from_numpy(scaled)[None, None]
+        scaled = halved(small.numpy()[0, 0], h // 2, w // 2)
+    features = np.concatenate(rows, axis=1)
+    away = np.nanmean(features, axis=0) - model.mean
+    kept = features[~np.isnan(features).any(axis=1)]
+    assert 2 <= len(kept) < len(features)
+    middle = (np.cov(kept, rowvar=False) + model.covariance) / 2
+    return math.sqrt(away @ np.linalg.pinv(middle) @ away)
+
+
+def halved(plane, h, w):
+    """MATLAB's imresize to half: cubic of a = -½ over 8 pixels, mirrored at the borders."""
+    offsets = np.arange(-3, 5)
+    x = np.abs(offsets - 0.5) / 2
+    taps = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
+    taps /= taps.sum()
+    padded = np.pad(plane, 4, mode="symmetric")
+    rows = sum(t * padded[4 + o : 4 + o + 2 * h : 2] for t, o in zip(taps, offsets, strict=True))
+    return sum(t * rows[:, 4 + o : 4 + o + 2 * w : 2] for t, o in zip(taps, offsets, strict=True))
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_flat_blocks_count_as_in_the_papers_numbers(level, sharp, model):
+    """A flat upper strip made NIQE hardly worse where such blocks were left out."""
+    photo = next(p for p in sharp[40:] if min(p.shape[2:]) >= 384)[..., :384, :384].clone()
+    before = niqe(photo, model).item()
+    photo[..., :200, :] = level / 255
+    after = niqe(photo, model).item()
+    (plane,) = grey_levels(photo)
+    assert after == pytest.approx(looped_niqe(plane, model), rel=1e-6)
+    assert after > 2 * before
 
 
 def test_too_few_photos_for_a_model(sharp):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 
 from hbr.evaluation.papers import PaperTable, paper_table, tolerance_of
@@ -19,7 +20,8 @@ from hbr.evaluation.results import (
     MethodInfo,
 )
 from hbr.evaluation.statistics import paired_difference
-from hbr.metrics import find_metric
+from hbr.metrics import MetricInfo, find_metric
+from hbr.metrics.table import PRINTED, is_printed_edition
 
 
 def compare(
@@ -61,13 +63,15 @@ def compare(
     ]
     methods = (*own_methods, *others)
     own = {(c.method, c.data_set, c.metric): c for c in run.cells}
+    infos = {info.id: info for info in run.metrics}
     cells = []
     for data_set in run.data_sets:
         for method in methods:
             for metric in columns[data_set.name]:
                 empty = Cell(method.name, data_set.name, metric, None, verdict=NOT_RUN)
                 cell = own.get((method.name, data_set.name, metric), empty)
-                cells.append(_compared(_bare(cell), method, data_set, table, tolerance))
+                cell = _compared(_bare(cell), method, data_set, table, tolerance)
+                cells.append(_of_one_edition(cell, infos.get(metric)))
     warnings += [f"of the paper: {note}" for note in table.notes]
     if all(cell.paper is None for cell in cells):
         found = ", ".join(sorted({data_set for _, data_set, _ in table.values}))
@@ -158,6 +162,21 @@ def _compared(
     return dataclasses.replace(
         cell, paper=printed, difference=difference, tolerance=allowed, verdict=verdict
     )
+
+
+def _of_one_edition(cell: Cell, info: MetricInfo | None) -> Cell:
+    """The cell without a verdict where its metric is another edition than the paper's."""
+    if cell.verdict not in (WITHIN, OUTSIDE):
+        return cell
+    now = find_metric(cell.metric)
+    reported = next((ids[0] for ids in PRINTED.values() if cell.metric in ids), cell.metric)
+    if not is_printed_edition(cell.metric):
+        why = f"papers report {reported}, another edition of the metric"
+    elif info is not None and not re.match(rf"{re.escape(now.version)}(?![^, ])", info.version):
+        why = f"measured by version {info.version} of {cell.metric}; now it is {now.version}"
+    else:
+        return cell
+    return dataclasses.replace(cell, tolerance=None, verdict=f"{NOT_COMPARABLE}: {why}")
 
 
 def _verdict(cell: Cell, data_set: DataSetInfo, difference: float | None, allowed: float) -> str:

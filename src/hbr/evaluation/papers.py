@@ -9,23 +9,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from hbr.config import ConfigError
-
-# Printed name → metric id. Columns that are not listed, such as misprinted ones, are not compared.
-_COLUMNS = {
-    "BRISQUE": "brisque",
-    "CLIPIQA": "clipiqa",
-    "DISTS": "dists",
-    "FID": "fid",
-    "IL-NIQE": "ilniqe",
-    "LIQE": "liqe",
-    "LPIPS": "lpips-alex",
-    "MANIQA": "maniqa-pipal",
-    "MUSIQ": "musiq",
-    "NIQE": "niqe",
-    "PSNR": "psnr-y",
-    "SSIM": "ssim-y",
-    "TOPIQ": "topiq-fr",
-}
+from hbr.metrics.table import PRINTED
 
 # Tolerance of a mean to the printed value. The default is 1 % of the printed value:
 # more than rounding and other versions of libraries make, less than methods differ by.
@@ -81,13 +65,14 @@ class PaperTable:
     values: Mapping[tuple[str, str, str], float]
 
     def value(self, method: str, data_set: str, metric: str) -> float | None:
-        """The printed number; None if the table has no such cell.
+        """The printed number, beside any edition of its metric; None if there is no such cell.
 
-        Papers do not name the implementation of a metric, so pyiqa's is compared too.
+        Only numbers of the edition that papers report are judged by it
+        (`hbr.metrics.table.is_printed_edition`).
         """
-        metric = metric.removeprefix("pyiqa-")
+        edition = next((ids[0] for ids in PRINTED.values() if metric in ids), metric)
         row = "" if self.rows == "data sets" else method
-        return self.values.get((row, data_set, metric))
+        return self.values.get((row, data_set, edition))
 
 
 def paper_tables() -> tuple[str, ...]:
@@ -118,9 +103,10 @@ def paper_table(name: str) -> PaperTable:
             nested = {key: cells for key, cells in row.items() if isinstance(cells, dict)}
             by_data_set = nested or {shape.data_set or "": row}
         for data_set, cells in by_data_set.items():
-            for column, metric in _COLUMNS.items():
+            # columns that are not listed, such as misprinted ones, are not compared
+            for column, (edition, *_) in PRINTED.items():
                 if column in cells:
-                    values[label, data_set, metric] = float(cells[column])
+                    values[label, data_set, edition] = float(cells[column])
     notes = tuple(content["notes"])
     return PaperTable(
         name=name,

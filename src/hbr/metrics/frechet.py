@@ -10,8 +10,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbr.errors import one_line
 from hbr.files import replacing, sha256
 from hbr.image import PhotoError, read_photo
 from hbr.metrics.base import MetricError, MetricInfo, check_images
-from hbr.metrics.files import read_state
-from hbr.weights import find_weights
 
 _LOG = logging.getLogger("hbr.metrics")
 _BATCH = 16
@@ -173,7 +169,7 @@ def few_pictures(a: Statistics, b: Statistics) -> str | None:
 
 
 class FrechetDistance:
-    """The row `fid`: collects images batch by batch, then compares them with a reference.
+    """FID: collects images batch by batch, then compares them with a reference.
 
     Args:
         info: its row.
@@ -267,60 +263,6 @@ class FrechetDistance:
         if batch:
             moments.update(self.extractor(torch.cat(batch)).double().cpu().numpy())
             batch.clear()
-
-
-class InceptionFeatures:
-    """The 2048 features of FID's Inception v3, as torch-fidelity computes them.
-
-    The pictures are rounded to 8 bits and resized to 299×299 as in TensorFlow 1.
-
-    Args:
-        path: the weights, `pt_inception-2015-12-05-6726825d.pth`.
-        device: where it runs.
-
-    Raises:
-        MetricError: torch-fidelity is not installed, or the file holds different weights.
-    """
-
-    def __init__(self, path: Path, device: str = "cpu") -> None:
-        try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError:
-            raise MetricError(
-                "fid takes its features from torch-fidelity; install it with "
-                "`pip install 'hbr[fid]'`"
-            ) from None
-        read_state(
-            path
-        )  # torch-fidelity would execute code in a file; `read_state` refuses such files
-        try:
-            network = FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
-            )
-        except RuntimeError as error:
-            reason = one_line(error, 200)
-            raise MetricError(
-                f"{path} does not hold the weights of FID's Inception: {reason}"
-            ) from None
-        self._network = network.to(device)
-        self._device = device
-        package = f"torch-fidelity {version('torch-fidelity')}"
-        self.id = f"{package} inception-v3-compat 2048, weights {sha256(path)[:16]}"
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """RGB [b, 3, h, w] in [0, 1] → [b, 2048]."""
-        levels = (images * 255).round().clamp(0, 255).to(self._device, torch.uint8)
-        with torch.inference_mode():
-            (features,) = self._network(levels)
-        return features
-
-
-def load_fid(info: MetricInfo, device: str, weights: Path | None) -> FrechetDistance:
-    """The row `fid`, ready to collect images; see `hbr.metrics.load_metric`."""
-    path = find_weights(info.weights[0], info.id, weights)
-    extractor = InceptionFeatures(path, device)
-    peer = replace(info, version=f"{info.version} {version('torch-fidelity')}")
-    return FrechetDistance(peer, extractor)
 
 
 def _read_kept(file: Path, extractor: str, content: str) -> Statistics | None:

@@ -21,21 +21,29 @@ def grey_levels(image: Tensor) -> list[Plane]:
     return [np.rint(plane) for plane in grey(image)]
 
 
-def mscn(plane: Plane) -> tuple[Plane, Plane]:
+def mscn(plane: Plane, window: np.ndarray | None = None) -> tuple[Plane, Plane]:
     """Mean-subtracted, contrast-normalised values, and the local deviation: [h, w] → two [h, w].
 
     Mittal et al. 2012, Eq. 1 to 3: Gaussian window of 7 pixels and σ 7/6, C = 1 level; beyond the
     border lies the edge. Rounding residue in flat areas is set to 0.
+
+    Args:
+        plane: the levels.
+        window: another window, [7, 7]; what it leaves in flat areas is kept.
     """
     taps = gaussian(7, 7 / 6)
 
     def blur(values: Plane) -> Plane:
+        if window is not None:
+            return cv2.filter2D(values, -1, window, borderType=cv2.BORDER_REPLICATE)
         return cv2.sepFilter2D(values, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
 
     mean = blur(plane)
     deviation = np.sqrt(np.abs(blur(plane * plane) - mean * mean))
     away = plane - mean
-    return np.where(np.abs(away) < 1e-9, 0, away) / (deviation + 1), deviation
+    if window is None:
+        away = np.where(np.abs(away) < 1e-9, 0, away)
+    return away / (deviation + 1), deviation
 
 
 def fit_aggd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

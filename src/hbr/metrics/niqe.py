@@ -4,6 +4,11 @@ Colour: grey (0.299, 0.587, 0.114) in whole levels. The statistics of sharp phot
 the authors' `niqe_modelparameters.mat`, BasicSR's `niqe_pris_params.npz`, or one that `fit_niqe`
 wrote. Values are comparable only under the same file.
 
+Flat blocks count as in pyiqa, whose numbers papers report: its window is rounded to float32, so
+that its sum is not quite 1, and a flat block keeps a constant of one sign. Its shape cannot be
+fitted and takes the least value, 0.2; what follows from the other sign is left out of the mean of
+its feature, and the block out of the covariance. A flat strip so makes a photo much worse.
+
 Shapes: n blocks, h w pixels; 36 features.
 """
 
@@ -27,10 +32,13 @@ from hbr.files import sha256, write_bytes
 from hbr.metrics.base import MetricError, MetricInfo, check_images
 from hbr.metrics.files import with_weights
 from hbr.metrics.natural import NEIGHBOURS, fit_aggd, grey_levels, mscn
-from hbr.metrics.planes import Plane
+from hbr.metrics.planes import Plane, gaussian
 from hbr.weights import WeightsError, find_weights
 
 BLOCK = 96
+_LEAST_SHAPE = 0.2
+_TAPS = gaussian(7, 7 / 6)
+_WINDOW = np.outer(_TAPS, _TAPS).astype(np.float32).astype(np.float64)
 _VERSION = 1
 # keys of mean and covariance: hbr's, the authors', BasicSR's
 _NAMES = (
@@ -133,7 +141,8 @@ def fit_niqe(photos: Iterable[Tensor], fitted_on: str, sharpness: float = 0.75) 
 def niqe(image: Tensor, model: NiqeModel) -> Tensor:
     """Distance from the model, Mittal et al. 2013, Eq. 10: [b, 3, h, w] → [b]; lower is better.
 
-    Over complete 96x96 blocks from the top left. NaN where fewer than two blocks have texture.
+    Over complete 96x96 blocks from the top left; see the head of this module for flat ones. NaN
+    where fewer than two blocks have texture.
     """
     _check_size(image)
     return torch.tensor([_niqe(plane, model) for plane in grey_levels(image)], dtype=torch.float64)
@@ -163,10 +172,11 @@ def load_niqe(info: MetricInfo, device: str, weights: Path | None) -> Niqe:
 
 
 def _niqe(plane: Plane, model: NiqeModel) -> float:
-    rows = _whole(_features(plane)[0])
+    features = _features(plane)[0]
+    rows = _whole(features)
     if len(rows) < 2:
         return math.nan
-    away = rows.mean(axis=0) - model.mean
+    away = np.nanmean(features, axis=0) - model.mean
     covariance = (np.cov(rows, rowvar=False) + model.covariance) / 2
     return float(np.sqrt(away @ np.linalg.pinv(covariance) @ away))
 
@@ -175,8 +185,8 @@ def _features(plane: Plane) -> tuple[np.ndarray, np.ndarray]:
     """[h, w] → [n, 36], and the mean local deviation of each block at full size, [n]."""
     h, w = (side // BLOCK * BLOCK for side in plane.shape)
     plane = plane[:h, :w]
-    values, deviation = mscn(plane)
-    half, _ = mscn(_half(plane))
+    values, deviation = mscn(plane, _WINDOW)
+    half, _ = mscn(_half(plane), _WINDOW)
     features = [_block_features(_blocks(values, BLOCK)), _block_features(_blocks(half, BLOCK // 2))]
     return np.concatenate(features, axis=1), _blocks(deviation, BLOCK).mean(axis=(1, 2))
 
@@ -184,16 +194,22 @@ def _features(plane: Plane) -> tuple[np.ndarray, np.ndarray]:
 def _block_features(blocks: np.ndarray) -> np.ndarray:
     """[n, s, s] MSCN values → [n, 18]: Mittal et al. 2013, Section II-B."""
     n = len(blocks)
-    shape, left, right = fit_aggd(blocks.reshape(n, -1))
+    shape, left, right = _fit(blocks.reshape(n, -1))
     found = [shape, _spread(shape) * (left + right) / 2]
     for down, across in NEIGHBOURS:
         # the authors wrap around within a block
         products = blocks * np.roll(blocks, (down, across), axis=(1, 2))
-        shape, left, right = fit_aggd(products.reshape(n, -1))
+        shape, left, right = _fit(products.reshape(n, -1))
         left, right = _spread(shape) * left, _spread(shape) * right
         mean = (right - left) * gamma(2 / shape) / gamma(1 / shape)
         found += [shape, mean, left, right]
     return np.stack(found, axis=1)
+
+
+def _fit(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`fit_aggd`, with the least shape where there is no fit."""
+    shape, left, right = fit_aggd(values)
+    return np.where(np.isnan(shape), _LEAST_SHAPE, shape), left, right
 
 
 def _spread(shape: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ _FULL: list[MetricInfo] = [
 
 _NATURAL: list[MetricInfo] = [
     MetricInfo(
-        "niqe", "NIQE", "1", "lower", "no-reference", GREY,
+        "niqe", "NIQE", "2", "lower", "no-reference", GREY,
         "Mittal, Soundararajan, Bovik 2013", min_size=192,
         licence="Apache-2.0; the authors' model: free with their notice",
         weights=("niqe",),
@@ -151,7 +151,14 @@ _LEARNED: list[MetricInfo] = [
         "fid", "FID", "inception-v3-compat", "lower", "distribution", "RGB",
         "Heusel et al. 2017", implementation="torch-fidelity",
         licence="Apache-2.0", weights=("inception-fid",), extra="fid",
-        factory="hbr.metrics.frechet:load_fid",
+        factory="hbr.metrics.inception:load_fid",
+    ),
+    MetricInfo(
+        "fid-clean", "FID (clean)", "inception-v3-compat, resized as clean-fid", "lower",
+        "distribution", "RGB", "Parmar, Zhang, Zhu 2022; papers report it through pyiqa",
+        implementation="torch-fidelity",
+        licence="Apache-2.0", weights=("inception-fid",), extra="fid",
+        factory="hbr.metrics.inception:load_fid",
     ),
 ]  # fmt: skip
 
@@ -233,6 +240,33 @@ ALIASES: dict[str, str] = {
     "vif": "vifp",
     "vif-p": "vifp",
 }
+
+
+PRINTED: dict[str, tuple[str, ...]] = {
+    "BRISQUE": ("pyiqa-brisque", "brisque"),
+    "CLIPIQA": ("clipiqa",),
+    "DISTS": ("dists", "pyiqa-dists"),
+    "FID": ("fid-clean", "fid"),
+    "IL-NIQE": ("ilniqe",),
+    "LIQE": ("liqe",),
+    "LPIPS": ("lpips-alex", "pyiqa-lpips-alex"),
+    "MANIQA": ("maniqa-pipal",),
+    "MUSIQ": ("musiq",),
+    "NIQE": ("pyiqa-niqe", "niqe"),
+    "PSNR": ("psnr-y", "pyiqa-psnr-y"),
+    "SSIM": ("ssim-y", "pyiqa-ssim-y"),
+    "TOPIQ": ("topiq-fr",),
+}
+"""Heading in papers → the rows that it could mean; the first is the edition that papers report."""
+
+# Other rows whose values are those of the first under the same weights, as tests/extras measures
+# (SSIM: within 0.0013).
+_SAME = {"pyiqa-dists", "pyiqa-lpips-alex", "pyiqa-psnr-y", "pyiqa-ssim-y"}
+
+
+def is_printed_edition(id: str) -> bool:
+    """Whether papers report this very edition of the metric: numbers of others do not compare."""
+    return id in _SAME or any(id == ids[0] for ids in PRINTED.values())
 
 
 def find_metric(name: str) -> MetricInfo:

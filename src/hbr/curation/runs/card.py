@@ -6,20 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hbr.curation.pipeline.passes import ManifestTotals
+from hbr.curation.pipeline.stages.measures import MEASURES
 from hbr.curation.pipeline.stages.zscores import ExactMoments
 from hbr.curation.record import REASONS, FunnelStep
 from hbr.curation.runs.summary import RunSummary
+from hbr.metrics.table import PRINTED, find_metric
 from hbr.pages import markdown_table
 
-# Table 1 of OSDHuman: heading → what our metric is called.
-TABLE_1 = {
-    "BRISQUE": ("brisque",),
-    "NIQE": ("niqe",),
-    "CLIPIQA": ("clipiqa",),
-    "MANIQA": ("maniqa", "maniqa-pipal"),
-    "MUSIQ": ("musiq", "musiq-koniq"),
-}
-# Its row of PERSONA, to compare with.
+# Table 1 of OSDHuman: its row of PERSONA, to compare with.
 PERSONA = {
     "BRISQUE": 10.3758,
     "NIQE": 2.8659,
@@ -81,15 +75,12 @@ def card(summary: RunSummary, totals: ManifestTotals, edge: int) -> str:
 
 
 def _quality(name: str, scores: Mapping[str, ExactMoments]) -> str:
-    shown = {
-        heading: next((scores[n].mean for n in names if n in scores), None)
-        for heading, names in TABLE_1.items()
-    }
-    known = {n for names in TABLE_1.values() for n in names}
-    others = [n for n in sorted(scores) if n not in known]
-    ours = [name, *map(_number, shown.values()), *(_number(scores[n].mean) for n in others)]
-    theirs = ["PERSONA, as published", *map(_number, PERSONA.values()), *["–"] * len(others)]
-    return markdown_table(["set", *shown, *others], [ours, theirs])
+    """Table 1 with the editions that it reports; other editions have columns of their own."""
+    by_id = {n if n in MEASURES else find_metric(n).id: scores[n].mean for n in sorted(scores)}
+    shown = {heading: by_id.pop(PRINTED[heading][0], None) for heading in PERSONA}
+    ours = [name, *map(_number, shown.values()), *map(_number, by_id.values())]
+    theirs = ["PERSONA, as published", *map(_number, PERSONA.values()), *["–"] * len(by_id)]
+    return markdown_table(["set", *shown, *by_id], [ours, theirs])
 
 
 def _number(value: float | None) -> str:

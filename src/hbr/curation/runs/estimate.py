@@ -14,7 +14,7 @@ from pathlib import Path
 from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
 from hbr.curation.pipeline.stages.measures import MEASURES
-from hbr.curation.pipeline.stages.quality import COSTS, cheapest_first
+from hbr.curation.pipeline.stages.quality import cheapest_first, cost_of
 from hbr.curation.pipeline.store import Store
 from hbr.curation.record import Counts
 from hbr.curation.sources.base import Source, SourceError, SourceImage
@@ -271,8 +271,7 @@ def _try(
 
 
 def _assumed(name: str) -> float:
-    known = [c for metric, c in COSTS.items() if name.split("-")[0] == metric]
-    return (known or [_UNKNOWN_MS])[0]
+    return cost_of(name) or _UNKNOWN_MS
 
 
 def lines(plan: RunEstimate, images: int | None, workers: int) -> Iterator[str]:

@@ -52,11 +52,12 @@ def better(name: str) -> Literal["higher", "lower"]:
 def cheapest_first(metrics: Sequence[MetricConfig]) -> list[MetricConfig]:
     """The metrics in the order that they run in."""
 
-    def cost(metric: MetricConfig) -> tuple[float, str]:
-        known = [c for name, c in COSTS.items() if metric.name.split("-")[0] == name]
-        return (known or [_DEAR])[0], metric.name
+    return sorted(metrics, key=lambda metric: (cost_of(metric.name) or _DEAR, metric.name))
 
-    return sorted(metrics, key=cost)
+
+def cost_of(name: str) -> float | None:
+    """What a metric is assumed to cost, as `COSTS` has it; None where that is not known."""
+    return COSTS.get(name.removeprefix("pyiqa-").split("-")[0])
 
 
 @dataclass(frozen=True)
