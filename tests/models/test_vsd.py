@@ -115,11 +115,29 @@ def test_adapters_that_do_not_act_get_no_gradient_and_change_nothing(io, unet, p
     assert torch.equal(before, again)
 
 
-def test_both_spellings_point_the_same_way(io, predict):
+@torch.no_grad()
+def test_equation_6_to_the_letter(io, predict):
+    """(ε_φ − ε_φ′) / mean ‖ε_φ − ẑ_H‖ with ω = 1, put together from the networks' own ε."""
+    z, (noise, t, alpha_bar) = io["vsd_latents"], arguments(io)
+    at = alpha_bar[t].float().view(2, 1, 1, 1)
+    z_t = at.sqrt() * z + (1 - at).sqrt() * noise
+    away = predict((), "negative_prompt_embeds")(z_t, t)
+    prior = away + 7.5 * (predict((), "prompt_embeds")(z_t, t) - away)
+    tuned = predict(FINETUNED, "prompt_embeds")(z_t, t)
+    expected = torch.stack(
+        [(p - e) / (p - x).abs().mean() for p, e, x in zip(prior, tuned, z, strict=True)]
+    )
+    found = gradient(io, predict, z, space="eq6")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert (found - gradient(io, predict, z, space="epsilon")).abs().max() > 0.1
+
+
+def test_all_spellings_point_the_same_way(io, predict):
     z = io["vsd_latents"]
-    x0, epsilon = (gradient(io, predict, z, space=s) for s in ("x0", "epsilon"))
-    cosine = torch.nn.functional.cosine_similarity(x0.flatten(1), epsilon.flatten(1))
-    torch.testing.assert_close(cosine, torch.ones(2), atol=1e-5, rtol=0)
+    x0, epsilon, eq6 = (gradient(io, predict, z, space=s) for s in ("x0", "epsilon", "eq6"))
+    for other in (epsilon, eq6):
+        cosine = torch.nn.functional.cosine_similarity(x0.flatten(1), other.flatten(1))
+        torch.testing.assert_close(cosine, torch.ones(2), atol=1e-5, rtol=0)
     ratio = x0.flatten(1).norm(dim=1) / epsilon.flatten(1).norm(dim=1)
     assert abs(ratio[0] / ratio[1] - 1) > 0.05  # but they weigh the two timesteps differently
 

@@ -21,7 +21,7 @@ from hbr.models.schedule import add_noise, predicted_x0
 Predict = Callable[[Tensor, Tensor], Tensor]
 """ε of a network: (z_t [b, c, h, w], t [b]) → [b, c, h, w]."""
 
-Space = Literal["x0", "epsilon"]
+Space = Literal["x0", "epsilon", "eq6"]
 
 
 def guided(conditional: Predict, unconditional: Predict, scale: float) -> Predict:
@@ -49,8 +49,10 @@ def vsd_gradient(
 
     "x0" is what the published code of OSEDiff computes: the difference of the two estimates of x0,
     divided for each sample by the mean of |z − x̂0| of the frozen network, which keeps its size
-    similar over all t. "epsilon" is Eq. 6 as printed, with ω(t) = 1: the difference of the two ε.
-    Both have the same direction at a given t, as x̂0 is linear in ε; they weight t differently.
+    similar over all t. "eq6" is Eq. 6 of OSDHuman to the letter, with ω(t) = 1: the difference of
+    the two ε, divided for each sample by the mean of |ε_φ − ẑ_H|, ε_φ of the frozen network.
+    "epsilon" is that difference without the denominator. All have the same direction at a given
+    t, as x̂0 is linear in ε; they weight t differently.
 
     Args:
         z: restored latents [b, c, h, w].
@@ -59,7 +61,7 @@ def vsd_gradient(
         alphas_cumprod: ᾱ of the schedule, [steps].
         frozen: the prior, guided.
         finetuned: the regularizer, not guided.
-        space: which of the two definitions.
+        space: which of the three definitions.
 
     Returns:
         float32 [b, c, h, w], detached.
@@ -70,6 +72,9 @@ def vsd_gradient(
     epsilon, epsilon_of_prior = finetuned(z_t, t).float(), frozen(z_t, t).float()
     if space == "epsilon":
         return epsilon_of_prior - epsilon
+    if space == "eq6":
+        size = (epsilon_of_prior - z).abs().mean(dim=(1, 2, 3), keepdim=True)
+        return (epsilon_of_prior - epsilon) / size
     x0_of_prior = predicted_x0(z_t, epsilon_of_prior, alpha_bar)
     size = (z - x0_of_prior).abs().mean(dim=(1, 2, 3), keepdim=True)
     return (predicted_x0(z_t, epsilon, alpha_bar) - x0_of_prior) / size

@@ -67,8 +67,8 @@ class VSDConfig:
 
     Attributes:
         weight: weight of the loss relative to the pixel losses.
-        space: "x0", as in the published code, or "epsilon", as in Eq. 6
-            (`hbr.models.vsd.vsd_gradient`).
+        space: "x0", as in the published code; "eq6", as the paper prints it; or "epsilon", that
+            without its denominator (`hbr.models.vsd.vsd_gradient`).
         guidance: scale of the prior's classifier-free guidance.
         negative_prompt: a text, embedded by the text encoder of `init`; None is a prompt of zeros.
         timesteps: t is drawn from [low, high); the regularizer's from the whole schedule.
@@ -82,7 +82,7 @@ class VSDConfig:
     """
 
     weight: float = 1.0
-    space: Literal["x0", "epsilon"] = "x0"
+    space: Literal["x0", "epsilon", "eq6"] = "x0"
     guidance: float = 7.5
     negative_prompt: str | None = None
     timesteps: tuple[int, int] = (20, 980)
