@@ -73,6 +73,17 @@ def write_ram(folder: Path, goldens: Path) -> Path:
     return folder / "ram.pth"
 
 
+def write_ram_plus(folder: Path, goldens: Path, descriptions: int = 51) -> Path:
+    """A RAM++ checkpoint: several texts for each tag, and the scale of their weights."""
+    file = write_ram(folder, goldens)
+    tensors = torch.load(file, weights_only=True)["model"]
+    generator = torch.Generator().manual_seed(2)
+    texts = torch.randn(len(TAGS) * descriptions, ENCODER["proj_dim"], generator=generator)
+    tensors |= {"label_embed": texts, "reweight_scale": torch.tensor(0.7)}
+    torch.save({"model": tensors}, file)
+    return file
+
+
 def write_dape(file: Path, rank: int = 3) -> Path:
     """A LoRA of DAPE as loralib leaves it: q and v of every Swin block, q and k of the head."""
     generator = torch.Generator().manual_seed(1)

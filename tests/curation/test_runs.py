@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from hbr.config import ConfigError
 from hbr.curation.config import (
     BoxesConfig,
     CurationConfig,
@@ -32,7 +33,9 @@ from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
 from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.store import Store, latest_config
 from hbr.curation.record import CurationError, from_row
+from hbr.curation.runs.exporting import export
 from hbr.curation.runs.run import curate
+from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
 from hbr.image import read_photo
 
@@ -295,8 +298,28 @@ def test_tags(photos, settings, tmp_path, listed) -> None:
     summary = curate(tagged, tmp_path, engine=HERE, sources=[listed("coco", photos[:12])])
     kept = list(Manifest(tmp_path).kept())
     assert {r.tags for r in kept} <= {("photo", "bright"), ("photo", "dark")}
+    tags = {tag for r in kept for tag in r.tags}
     card = (tmp_path / "README.md").read_text()
-    assert f"{summary.kept * 2} in all, 2.00 a crop; the most frequent: photo" in card
+    assert f"| some | {len(tags)} | {summary.kept * 2} | 2.00 |" in card
+    assert "| PERSONA, as published | 3,365 | 1,452,088 | 13.32 |" in card
+    assert "The most frequent: photo" in card
+    assert "share of the tags" not in card
+
+    table = tmp_path / "categories.tsv"
+    table.write_text("photo\tkind\nbright\tlight\n", encoding="utf-8")
+    again = dataclasses.replace(tagged, tag_categories=table)
+    curate(again, tmp_path, engine=HERE, sources=[listed("coco", photos[:12])])
+    card = (tmp_path / "README.md").read_text()
+    bright = sum("bright" in r.tags for r in kept) / (2 * len(kept))
+    assert "| kind | 50.0% |" in card
+    assert f"| light | {bright:.1%} |" in card
+    assert f"| other | {0.5 - bright:.1%} |" in card
+    export(RunFolder(tmp_path), tmp_path / "set", "folder")
+    assert (tmp_path / "set" / "README.md").read_text() == card
+    for text, told in (("photo\n", "line 1"), ("a\tb\na\tc\n", "line 2")):
+        table.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=f"categories.tsv, {told}"):
+            curate(again, tmp_path, engine=HERE, sources=[listed("coco", photos[:12])])
 
 
 def bright_or_dark():

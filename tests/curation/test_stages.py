@@ -94,6 +94,32 @@ def test_marked_and_unsure_boxes_stop() -> None:
     assert {row.persons for row in rows} == {3}
 
 
+def test_people_in_the_crop_are_not_those_in_the_photo() -> None:
+    """PERSONA's 3.4154 people are those in its images, which are crops."""
+    found = [
+        *boxes((0, 0, 30, 40)),  # cut out
+        *boxes((10, 10, 20, 40)),  # wholly in it
+        *boxes((25, 0, 45, 40)),  # three quarters of it in the square of the first
+        *boxes((34, 0, 64, 40)),  # a fifth
+        *boxes((70, 0, 100, 40)),  # elsewhere
+        *boxes((0, 0, 40, 40), crowd=True),  # a group counts once, as in the photo
+        *boxes((5, 5, 9, 9), ignore=True),
+    ]
+    rows = cut_squares(cut(*found), CropConfig())
+    square = {row.box: row for row in rows if row.square_side is not None}
+    first = square[0, 0, 30, 40]
+    assert first.square == (0, 0, 40)
+    assert first.persons == 6
+    assert first.crop_persons == 4
+    assert square[70, 0, 100, 40].crop_persons == 1
+    # someone who fills the crop of a smaller person counts
+    rows = cut_squares(cut(*boxes((0, 0, 90, 80)), *boxes((40, 30, 50, 40))), CropConfig())
+    assert {row.square_side: row.crop_persons for row in rows} == {80: 2, 10: 2}
+    partial = CropConfig(mode="partial")
+    (alone,) = cut_squares(cut(*boxes((40, 0, 50, 80))), partial)
+    assert (alone.square_side, alone.crop_persons) == (10, 1)
+
+
 def test_one_kind_of_box_counts() -> None:
     both = [*boxes((0, 0, 9, 9), kind="full"), *boxes((0, 0, 9, 5), kind="visible")]
     heads = boxes((0, 0, 3, 3), kind="head")

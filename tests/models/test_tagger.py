@@ -76,6 +76,34 @@ def test_the_tagger_computes_what_the_published_one_does(ram, goldens, images):
     assert got.std() > 0.01  # the toy's tags are told apart
 
 
+def test_ram_plus_weighs_its_texts_by_the_image(goldens, images, tmp_path):
+    """As the published code does it, image by image and tag by tag."""
+    file = toy_tagger.write_ram_plus(tmp_path, goldens)
+    w = torch.load(file, weights_only=True)["model"]
+    projected = load_file(goldens / "ram" / "io.safetensors")["projected"]
+    expected = []
+    for tokens in projected:
+        whole = tokens[0] / tokens[0].norm()
+        labels = []
+        for texts in w["label_embed"].split(51):
+            weights = torch.exp(w["reweight_scale"].exp() * (texts @ whole))
+            labels.append((weights[:, None] * texts).sum(dim=0) / weights.sum())
+        own = {**w, "label_embed": torch.stack(labels)}
+        expected.append(published(own, tokens[None], heads=4)[0])
+    tagger = build(file)
+    got = tagger(images)
+    assert got.shape == (len(images), len(toy_tagger.TAGS))
+    assert torch.allclose(got, torch.sigmoid(torch.stack(expected)), atol=1e-5)
+    means = torch.stack([texts.mean(dim=0) for texts in w["label_embed"].split(51)])
+    unweighed = published({**w, "label_embed": means}, projected, heads=4)
+    assert (torch.sigmoid(unweighed) - got).abs().max() > 1e-3  # the weights matter
+    assert tagger.tags(images) is not None
+    w["label_embed"] = w["label_embed"][:-1]
+    torch.save({"model": w}, file)
+    with pytest.raises(WeightsError, match=r"254 rows; RAM\+\+ has 51 for each tag"):
+        build(file)
+
+
 def test_tags_are_those_above_their_thresholds_in_the_order_of_the_list(ram, images):
     tagger = build(ram)
     likely = tagger(images)

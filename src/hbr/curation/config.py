@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from hbr.config import check
 from hbr.curation.sources.configs import SourceConfig
+from hbr.curation.tagging import ClipTaggerConfig, RamTaggerConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -322,8 +324,9 @@ class CurationConfig:
         duplicates: stage h.
         splits: stage i.
         limits: source → its own thresholds, and how many of its crops are taken.
-        tagger: where to get a `CropTagger`, as `package.module:function`, which is called without
-            arguments in each worker. None tags nothing.
+        tagger: a model, or where to get a `CropTagger`, as `package.module:function`, which is
+            called without arguments in each worker. None tags nothing.
+        tag_categories: a table for the card: a tag, a tab and its category, a line each.
         output: what is written.
         chunk: images that are worked on, recorded as done and resumed together.
         max_pixels: larger images are refused.
@@ -341,7 +344,8 @@ class CurationConfig:
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     splits: SplitsConfig = field(default_factory=SplitsConfig)
     limits: dict[str, LimitsConfig] = field(default_factory=dict)
-    tagger: str | None = None
+    tagger: str | RamTaggerConfig | ClipTaggerConfig | None = None
+    tag_categories: Path | None = None
     output: OutputConfig = field(default_factory=OutputConfig)
     chunk: int = 128
     max_pixels: int = 200_000_000
@@ -350,8 +354,8 @@ class CurationConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         check(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, . _ and -")
-        ok = self.tagger is None or bool(re.fullmatch(r"[\w.]+:[\w.]+", self.tagger))
-        check(ok, "tagger", self.tagger, "package.module:function")
+        ok = not isinstance(self.tagger, str) or bool(re.fullmatch(r"[\w.]+:[\w.]+", self.tagger))
+        check(ok, "tagger", self.tagger, "package.module:function, or a mapping with a `kind`")
         known = {metric.name for metric in self.quality.metrics}
         for source, own in self.limits.items():
             names = [metric.name for metric in own.metrics or ()]

@@ -101,7 +101,7 @@ class Record:
         image_sha256: of the image file's bytes.
         width, height: of the upright image, in pixels.
         licence, attribution: as the source states them.
-        persons: people in the image, by its boxes.
+        persons: people in the photo, by its boxes.
         label, box_kind, box_score: of the box, as the source or the detector gave it.
         x0, y0, x1, y1: the box in pixels of the upright image, clipped to it.
         keypoints: 51 numbers, x, y and visibility of COCO's 17 key points, in pixels of the upright
@@ -111,6 +111,8 @@ class Record:
         box_edge: the longer edge of the box in pixels.
         square_x, square_y, square_side: the square that is cut out, in pixels; outside the image
             where it was padded.
+        crop_persons: people in the crop, by the boxes of the photo
+            (`hbr.curation.pipeline.stages.square.people_inside`).
         scores: metric → score of the crop.
         z_mean: Eq. 1, the mean of the z-scores, where better is higher.
         phash: perceptual hash of the crop, 16 hexadecimal digits.
@@ -148,6 +150,7 @@ class Record:
     square_x: int | None = None
     square_y: int | None = None
     square_side: int | None = None
+    crop_persons: int | None = None
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
     z_mean: float | None = None
     phash: str | None = None

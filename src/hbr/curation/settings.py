@@ -29,8 +29,9 @@ def per_image_settings(config: CurationConfig) -> dict[str, Any]:
             source: {name: value for name, value in own.items() if name != "count"}
             for source, own in sorted(values["limits"].items())
         }
-    if detector := settings["boxes"]["detector"]:
-        del detector["device"], detector["batch"]
+    for model in (settings["boxes"]["detector"], settings["tagger"]):
+        if isinstance(model, dict):
+            del model["device"], model["batch"]
     quality = values["quality"]
     settings["metrics"] = sorted(quality["metrics"], key=lambda metric: metric["name"])
     settings["all_scores"] = quality["all_scores"]

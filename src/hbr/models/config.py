@@ -190,6 +190,7 @@ class TaggerConfig:
     Attributes:
         encoder: its image encoder.
         n_tags: number of tags.
+        descriptions: texts for each tag: 1 in RAM; 51 in RAM++, which weighs them by the image.
         width, mlp_width, heads, layers: of the layers in which the tags attend to the image.
     """
 
@@ -199,10 +200,11 @@ class TaggerConfig:
     mlp_width: int = 3072
     heads: int = 4
     layers: int = 2
+    descriptions: int = 1
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for name in ("n_tags", "mlp_width", "layers"):
+        for name in ("n_tags", "mlp_width", "layers", "descriptions"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         ok = self.heads >= 1 and self.width % self.heads == 0
         check(ok, "heads", self.heads, f"a divisor of the width {self.width}")

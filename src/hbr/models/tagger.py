@@ -2,8 +2,10 @@
 
 Source: Recognize Anything (Zhang et al. 2023), with the head of Query2Label (Liu et al. 2021):
 every tag is a query that attends to the image. Built from the Swin and BERT of transformers.
+RAM++ (Huang et al. 2023) has several texts for each tag, and weighs them by their similarity to
+the image.
 
-Shapes: b batch, k tags, n image tokens, d width.
+Shapes: b batch, k tags, m texts of a tag, n image tokens, d width.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ class Tagger(nn.Module):
         super().__init__()
         self.encoder = ImageEncoder(config.encoder)
         label_width = config.encoder.proj_dim
-        self.label_embed = nn.Parameter(torch.randn(config.n_tags, label_width) * 0.02)
+        self.descriptions = config.descriptions
+        texts = config.n_tags * config.descriptions
+        self.label_embed = nn.Parameter(torch.randn(texts, label_width) * 0.02)
+        if config.descriptions > 1:
+            self.reweight_scale = nn.Parameter(torch.zeros(()))
         self.wordvec_proj = nn.Linear(label_width, config.width)
         self.layers = nn.ModuleList(TaggingLayer(config) for _ in range(config.layers))
         self.fc = nn.Linear(config.width, 1)
@@ -42,11 +48,21 @@ class Tagger(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Probability of each tag: [b, 3, h, w] in [0, 1] → [b, k], float32 in (0, 1)."""
         tokens = self.encoder(image)  # [b, n, proj_dim]
-        labels = F.relu(self.wordvec_proj(self.label_embed))  # [k, d]
-        x = repeat(labels, "k d -> b k d", b=image.shape[0])
+        if self.descriptions > 1:
+            x = F.relu(self.wordvec_proj(self._weighed(tokens[:, 0])))  # [b, k, d]
+        else:
+            labels = F.relu(self.wordvec_proj(self.label_embed))  # [k, d]
+            x = repeat(labels, "k d -> b k d", b=image.shape[0])
         for layer in self.layers:
             x = layer(x, tokens)
         return torch.sigmoid(self.fc(x).squeeze(-1).float())
+
+    def _weighed(self, whole: Tensor) -> Tensor:
+        """The texts of each tag, weighed by the image's first token [b, d] → [b, k, d]."""
+        texts = rearrange(self.label_embed, "(k m) d -> k m d", m=self.descriptions)
+        similar = torch.einsum("b d, k m d -> b k m", F.normalize(whole, dim=-1), texts)
+        weights = (self.reweight_scale.exp() * similar).softmax(dim=-1)
+        return torch.einsum("b k m, k m d -> b k d", weights, texts)
 
     def probabilities(self, image: Tensor) -> Tensor:
         """`forward` in float32 and one image at a time, whatever precision the weights are kept in.
@@ -68,10 +84,9 @@ class Tagger(nn.Module):
             WeightsError: the list is missing or damaged, or has the wrong length.
         """
         names, thresholds = self.list.value
-        if len(names) != len(self.label_embed):
-            raise WeightsError(
-                f"the model's list has {len(names)} tags; its tagger knows {len(self.label_embed)}"
-            )
+        known = len(self.label_embed) // self.descriptions
+        if len(names) != known:
+            raise WeightsError(f"the model's list has {len(names)} tags; its tagger knows {known}")
         # thresholds are float32 too: bfloat16 cannot represent 0.65 exactly
         shown = self.probabilities(image).cpu() > torch.tensor(thresholds)
         return [tuple(names[i] for i in row.nonzero().flatten().tolist()) for row in shown]

@@ -97,6 +97,7 @@ class RayEngine:
         detector = config.boxes.detector
         devices = {config.quality.device if config.quality.metrics else "cpu"}
         devices.add(detector.device if detector else "cpu")
+        devices.add(getattr(config.tagger, "device", "cpu"))
         if numbered := sorted(device for device in devices if device.startswith("cuda:")):
             raise CurationError(
                 f"the device {numbered[0]}: Ray gives each worker its own GPU; take cuda"

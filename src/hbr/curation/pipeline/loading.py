@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 
 from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig, DetectorConfig
 from hbr.curation.pipeline.stages.quality import Scorer, cheapest_first, load_scorer
+from hbr.curation.tagging import CropTagger, load_tagger
 from hbr.metrics.base import MetricError
 from hbr.people.types import DetectorError
+from hbr.weights import WeightsError
 
 Detect = Callable[[Sequence[np.ndarray]], list[Any]]
 """[h, w, 3] uint8 RGB images → the `hbr.people.People` of each."""
-
-
-class CropTagger(Protocol):
-    """Tags crops with what is in them (Fig. 7)."""
-
-    def __call__(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
-        """Tags for each of [h, w, 3] uint8 RGB crops."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +40,15 @@ def load_models(config: CurationConfig) -> Models:
     """Load all that a configuration names.
 
     Raises:
-        MetricError, DetectorError, ConfigError: something is missing. The message names all that
-            is, each with the way to get it; the error is of the kind of the first.
+        MetricError, DetectorError, ConfigError, WeightsError: something is missing. The message
+            names all that is, each with the way to get it; the error is of the kind of the first.
     """
     missing: list[ValueError] = []
 
     def attempt(load: Callable[[], Any]) -> Any:
         try:
             return load()
-        except (MetricError, DetectorError, ConfigError) as error:
+        except (MetricError, DetectorError, ConfigError, WeightsError) as error:
             missing.append(error)
             return None
 
@@ -64,7 +58,7 @@ def load_models(config: CurationConfig) -> Models:
         for metric in cheapest_first(config.quality.metrics)
     ]
     detect = attempt(partial(_load_detector, detector)) if detector else None
-    tag = attempt(partial(_load_tagger, tagger)) if tagger else None
+    tag = attempt(partial(load_tagger, tagger)) if tagger else None
     if missing:
         raise type(missing[0])("; also: ".join(map(str, missing)))
     return Models(tuple(scorers), detect, tag)
@@ -79,15 +73,3 @@ def _load_detector(detector: DetectorConfig) -> Detect:
         threshold=detector.score,
         batch_size=detector.batch,
     )
-
-
-def _load_tagger(place: str) -> CropTagger:
-    """What `package.module:function` gives."""
-    module, name = place.split(":")
-    try:
-        made = importlib.import_module(module)
-        for part in name.split("."):
-            made = getattr(made, part)
-        return cast("Callable[[], CropTagger]", made)()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"tagger {place!r} cannot be loaded: {error}") from None

@@ -275,7 +275,7 @@ class ManifestTotals:
         kept: (source, split) → crops.
         licences: licence → kept crops; an empty one where none is stated.
         scores: metric → moments over the kept crops that are not of a test set.
-        persons: people in the image, over the kept crops.
+        persons: people in the crop, over the kept crops.
         tags: tag → kept crops that have it.
         held_out: the sources of a test set.
     """
@@ -297,7 +297,8 @@ class ManifestTotals:
         self.kept.update((record.source, record.split or "") for record in kept)
         self.licences.update(record.licence or "" for record in kept)
         self.tags.update(tag for record in kept for tag in record.tags or ())
-        self.persons.add(np.array([record.persons or 0 for record in kept], np.float64))
+        people = [r.crop_persons for r in kept if r.crop_persons is not None]
+        self.persons.add(np.array(people, np.float64))
         kept = [record for record in kept if record.source not in self.held_out]
         for name in sorted({name for record in kept for name in record.scores}):
             values = [record.scores[name] for record in kept if name in record.scores]

@@ -10,6 +10,7 @@ from hbr.curation.pipeline.stages.measures import MEASURES
 from hbr.curation.pipeline.stages.zscores import ExactMoments
 from hbr.curation.record import REASONS, FunnelStep
 from hbr.curation.runs.summary import RunSummary
+from hbr.curation.tagging import shares
 from hbr.metrics.table import PRINTED, find_metric
 from hbr.pages import markdown_table
 
@@ -23,13 +24,24 @@ PERSONA = {
 }
 
 
-def card(summary: RunSummary, totals: ManifestTotals, edge: int) -> str:
+# Fig. 7, and what stands in the text: different tags, tags in all, tags in an image; people.
+TAGS = (3365, 1_452_088, 13.32)
+PEOPLE = 3.4154
+
+
+def card(
+    summary: RunSummary,
+    totals: ManifestTotals,
+    edge: int,
+    categories: Mapping[str, str] | None = None,
+) -> str:
     """Markdown, with the front matter that dataset hubs read.
 
     Args:
         summary: of the data set.
         totals: of its manifest.
         edge: side of a crop in pixels.
+        categories: of the tags.
     """
     name, kept, tags = summary.name, summary.kept, totals.tags
     parts = [
@@ -52,8 +64,8 @@ def card(summary: RunSummary, totals: ManifestTotals, edge: int) -> str:
         "in the columns of Table 1 of arXiv 2502.01411. "
         "A dash says that the metric was not run.",
         "## People" + (" and tags" if tags else ""),
-        f"{totals.persons.mean:.2f} people in an image on average."
-        + (f" {_tags(tags, kept)}" if tags else ""),
+        f"{totals.persons.mean:.2f} people in a crop on average (PERSONA: {PEOPLE:.2f})."
+        + (f"\n\n{_tags(name, tags, kept, categories or {})}" if tags else ""),
         "## From photos to crops",
         _funnel(summary.funnel),
         "## Sources",
@@ -87,13 +99,25 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _tags(tags: Mapping[str, int], kept: int) -> str:
+def _tags(name: str, tags: Mapping[str, int], kept: int, categories: Mapping[str, str]) -> str:
     total = sum(tags.values())
+    rows = [
+        [of, f"{different:,}", f"{all_:,}", f"{mean:.2f}"]
+        for of, (different, all_, mean) in (
+            (name, (len(tags), total, total / max(kept, 1))),
+            ("PERSONA, as published", TAGS),
+        )
+    ]
     most = ", ".join(sorted(tags, key=lambda tag: (-tags[tag], tag))[:20])
-    return (
-        f"{len(tags):,} different tags, {total:,} in all, {total / max(kept, 1):.2f} a crop; "
-        f"the most frequent: {most}."
-    )
+    parts = [
+        markdown_table(["set", "different tags", "tags in all", "tags in an image"], rows),
+        f"The most frequent: {most}.",
+    ]
+    if categories:
+        found = shares(tags, categories).items()
+        table = [[category, f"{share:.1%}"] for category, share in found]
+        parts.append(markdown_table(["category", "share of the tags"], table))
+    return "\n\n".join(parts)
 
 
 def _funnel(funnel: Sequence[FunnelStep]) -> str:

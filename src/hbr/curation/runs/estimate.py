@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
 from hbr.curation.pipeline.stages.measures import MEASURES
@@ -19,7 +20,9 @@ from hbr.curation.pipeline.store import Store
 from hbr.curation.record import Counts
 from hbr.curation.sources.base import Source, SourceError, SourceImage
 from hbr.curation.sources.opening import open_source
+from hbr.curation.tagging import load_tagger
 from hbr.errors import one_line
+from hbr.weights import WeightsError
 
 WHOLE_SET_MS = 0.2
 """CPU milliseconds of a row in the passes over the whole set, the manifest and the outputs, as
@@ -216,6 +219,12 @@ def _without_missing(config: CurationConfig) -> tuple[CurationConfig, dict[str, 
             config = dataclasses.replace(
                 config, boxes=dataclasses.replace(config.boxes, detector=None)
             )
+    if config.tagger is not None:
+        try:
+            load_tagger(config.tagger)
+        except (ConfigError, WeightsError, RuntimeError, AssertionError) as error:
+            lacks["tags"] = one_line(error)
+            config = dataclasses.replace(config, tagger=None)
     there = []
     for metric in cheapest_first(config.quality.metrics):
         if why := _lacks(metric.name, config.quality.device):

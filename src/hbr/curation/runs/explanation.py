@@ -72,7 +72,8 @@ def explain(run: RunFolder, record: Record) -> Iterator[str]:
             yield f"{name:<11}" + against(value, *lines(name), "higher")
     if record.square_side is not None:
         x, y, side = record.square
-        yield f"square     {side} px from ({x}, {y})"
+        people = f", {record.crop_persons} people in it" if record.crop_persons else ""
+        yield f"square     {side} px from ({x}, {y}){people}"
     for name, value in record.scores.items():
         yield f"{name:<11}" + against(value, *lines(name), better(name))
     if record.z_mean is not None:

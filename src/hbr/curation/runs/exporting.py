@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from hbr.curation.runs.card import card
 from hbr.curation.runs.outputs import write_output
 from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.runs.summary import summarize
+from hbr.curation.tagging import read_categories
 from hbr.files import replacing, write_text
 
 OutputKind = Literal["folder", "webdataset", "parquet"]
@@ -64,11 +65,16 @@ def export(
     write_output(config, kind, run.manifest, run.store.crops(), out, report)
     with replacing(out / NAME) as part:
         shutil.copyfile(run.manifest.path, part)
-    write_text(out / "README.md", card_of(run.name, run.manifest, run.config.crop.edge))
+    table = run.config.tag_categories
+    categories = read_categories(table) if table else {}
+    text = card_of(run.name, run.manifest, run.config.crop.edge, categories)
+    write_text(out / "README.md", text)
     return target
 
 
-def card_of(name: str, manifest: Manifest, edge: int) -> str:
+def card_of(
+    name: str, manifest: Manifest, edge: int, categories: Mapping[str, str] | None = None
+) -> str:
     """The data set card of a manifest, from its rows alone."""
     splits = from_dict(SplitsConfig, manifest.about.get("splits", {}))
     totals, images = ManifestTotals(splits.held_out), dict[str, TaskSet]()
@@ -90,4 +96,4 @@ def card_of(name: str, manifest: Manifest, edge: int) -> str:
         images={source: len(seen) for source, seen in images.items()},
         splits=splits.names if "splits" in manifest.about else [],
     )
-    return card(summary, totals, edge)
+    return card(summary, totals, edge, categories)

@@ -32,6 +32,7 @@ from hbr.curation.runs.summary import RunSummary, summarize
 from hbr.curation.settings import per_image_settings, plain
 from hbr.curation.sources.base import Source
 from hbr.curation.sources.opening import open_sources
+from hbr.curation.tagging import read_categories
 from hbr.files import write_text
 
 _FIRST = 1000  # images before which the share of errors is not judged
@@ -91,6 +92,7 @@ def curate(
         KeyboardInterrupt: what is done is kept.
     """
     out = Path(out)
+    categories = read_categories(config.tag_categories) if config.tag_categories else {}
     photos = list(sources) if sources is not None else list(open_sources(config.sources))
     _check_names(photos)
     for metric in config.quality.metrics:
@@ -122,7 +124,7 @@ def curate(
                 report(walk.progress(kind, n, summary.kept))
 
             outputs.write_output(config.output, kind, manifest, crops, out, tell)
-        write_text(out / "README.md", card(summary, totals, config.crop.edge))
+        write_text(out / "README.md", card(summary, totals, config.crop.edge, categories))
         write_text(out / "summary.json", summary.as_json())
     return summary
 

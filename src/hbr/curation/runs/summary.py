@@ -26,7 +26,7 @@ class RunSummary:
         splits: split → kept crops.
         sources: source → `images`, `rows`, `kept`.
         licences: licence → kept crops.
-        means: metric → mean over the kept crops.
+        means: metric → mean over the kept crops that are not of a test set.
         costs: stage → (things, CPU seconds) of what this run did, not of what it took over.
     """
 

@@ -1,6 +1,7 @@
-"""The tagger of RAM's published checkpoint, optionally with SeeSR's DAPE merged in.
+"""The tagger of RAM's or RAM++'s published checkpoint, optionally with SeeSR's DAPE merged in.
 
-RAM's head is called `tagging_head` and is a BERT of two layers without embeddings and without
+RAM++ has 51 texts for each tag in `label_embed`, and a `reweight_scale` with which the image weighs
+them. RAM's head is called `tagging_head` and is a BERT of two layers without embeddings and without
 self-attention. DAPE is a LoRA written by loralib: rank 8 on the queries and values of every Swin
 block, and on the queries and keys with which the tags attend to the image.
 """
@@ -44,6 +45,7 @@ _INSIDE = {
     "output.LayerNorm": "output.LayerNorm",
 }
 _BESIDE = ("label_embed", "wordvec_proj.", "fc.")
+_DESCRIPTIONS = 51
 # for captions
 _OTHER = ("tag_encoder.", "text_decoder.")
 # loralib's default, which the published code uses; it is not in the file
@@ -59,7 +61,7 @@ def import_tagger(
     heads: int = TaggerConfig.heads,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[TaggerConfig, dict[str, Tensor]]:
-    """The tagger of a published RAM checkpoint.
+    """The tagger of a published checkpoint of RAM or RAM++.
 
     Args:
         source: the `.pth`.
@@ -160,12 +162,18 @@ def _read_config(
         if name not in tensors:
             raise WeightsError(f"{source} has no tagger: the weight {name} is missing")
         sizes.append(len(tensors[name]))
-    n_tags, width, mlp_width = sizes
+    n_texts, width, mlp_width = sizes
+    descriptions = _DESCRIPTIONS if "reweight_scale" in tensors else 1
+    if n_texts % descriptions:
+        raise WeightsError(
+            f"{source}: label_embed has {n_texts} rows; RAM++ has {descriptions} for each tag"
+        )
     layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
     try:
         return TaggerConfig(
             encoder=encoder,
-            n_tags=n_tags,
+            n_tags=n_texts // descriptions,
+            descriptions=descriptions,
             width=width,
             mlp_width=mlp_width,
             heads=heads,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -58,8 +59,26 @@ def _place(start: float, side: int, size: int) -> int:
     return min(max(round(start), 0), size - side)
 
 
+def people_inside(rows: Sequence[Record], square: tuple[int, int, int]) -> int:
+    """How many people are in a square (x, y, side), by the boxes of all rows of an image.
+
+    A person is in it if the common part is at least half of the box or half of the square: someone
+    who fills the crop counts, and someone of whom an arm reaches into it does not.
+    """
+    x, y, side = square
+    count = 0
+    for row in rows:
+        if row.x0 is None or row.reason == "ignored":
+            continue
+        x0, y0, x1, y1 = row.box
+        wide, tall = min(x1, x + side) - max(x0, x), min(y1, y + side) - max(y0, y)
+        area = (x1 - x0) * (y1 - y0)
+        count += max(wide, 0.0) * max(tall, 0.0) >= 0.5 * min(area, side * side)
+    return count
+
+
 def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
-    """Give each candidate of an image its square."""
+    """Give each candidate of an image its square, and the number of people in it."""
     if rows[0].source in config.partial:
         config = dataclasses.replace(config, mode="partial")
     cut = []
@@ -73,7 +92,9 @@ def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
             cut.append(row.stopped(STAGE, "no-square", detail))
         else:
             x, y, side = found
-            cut.append(row.passed(STAGE, square_x=x, square_y=y, square_side=side))
+            people = max(1, people_inside(rows, found))  # the candidate, whatever is cut off
+            columns = {"square_x": x, "square_y": y, "square_side": side}
+            cut.append(row.passed(STAGE, crop_persons=people, **columns))
     return cut
 
 

@@ -19,7 +19,7 @@ BINS = 48
 _SAMPLE = 20_000  # values that the ends of a histogram are taken from
 _ERRORS = 200  # that are listed
 _COLUMNS = (
-    *("id", "source", "key", "image_id", "licence", "persons", "stage", "reason", "detail"),
+    *("id", "source", "key", "image_id", "licence", "crop_persons", "stage", "reason", "detail"),
     *("split", "sharpness", "box_edge", "z_mean", "tags"),
 )
 
@@ -108,7 +108,7 @@ class Contents:
         splits: split → kept crops.
         sources: source → images, rows, kept.
         licences: licence → kept crops; an empty one where none is stated.
-        persons: people in the image → kept crops.
+        persons: people in the crop → kept crops.
         tags: tag → kept crops.
         problems: images that could not be used; at most 200.
         costs: stage → (things, CPU seconds).
@@ -249,7 +249,8 @@ class _Tally:
                 self.by_source[source] += 1
                 self.splits[row["split"] or ""] += 1
                 self.licences[row["licence"] or ""] += 1
-                self.persons[row["persons"] or 0] += 1
+                if (people := row.get("crop_persons")) is not None:
+                    self.persons[people] += 1
                 self.tags.update(row.get("tags") or ())
             elif reason in ERRORS and len(self.problems) < _ERRORS:
                 self.problems.add(row["id"])
