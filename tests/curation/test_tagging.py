@@ -55,8 +55,8 @@ def test_work_is_taken_over_from_another_device() -> None:
 
 
 @pytest.mark.parametrize("write", [toy_tagger.write_ram, toy_tagger.write_ram_plus])
-def test_ram_tags_the_crops_of_a_run(write, goldens, tmp_path, photos, settings, listed) -> None:
-    file = write(tmp_path / "ram", goldens)
+def test_ram_tags_the_crops_of_a_run(write, shared, tmp_path, photos, settings, listed) -> None:
+    file = write(tmp_path / "ram", shared / "goldens")
     tagged = dataclasses.replace(settings, tagger=RamTaggerConfig(weights=file, batch=4))
     curate(tagged, tmp_path / "out", engine=LocalEngine(0), sources=[listed("coco", photos[:12])])
     kept = list(Manifest(tmp_path / "out").kept())
@@ -73,7 +73,7 @@ def test_ram_tags_the_crops_of_a_run(write, goldens, tmp_path, photos, settings,
     assert any(expected)
 
 
-def test_missing_weights_and_lists_are_told(tmp_path, monkeypatch, goldens) -> None:
+def test_missing_weights_and_lists_are_told(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -61,3 +61,16 @@ def test_tolerances() -> None:
     assert tolerance_of("psnr-y", 22.41) == 0.05
     assert tolerance_of("musiq", 70.0) == pytest.approx(0.7)
     assert tolerance_of("psnr-y", 22.41, {"psnr-y": 1.0}) == 1.0
+
+
+def test_the_pages_say_of_the_papers_tables_what_these_compare() -> None:
+    """Table 3 of OSDHuman is LSDIR against PERSONA; table 4 is prompts, and neither is VSD."""
+    assert set(paper_table("osdhuman.table3_training_sets").methods) == {"LSDIR", "PERSONA"}
+    docs = Path(__file__).parents[2] / "docs"
+    named = 0
+    for page in sorted(docs.glob("*.md")):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if "table 3" in line.lower() and "ablation" not in line:
+                named += 1
+                assert "LSDIR" in line, f"{page.name}: {line}"
+    assert named >= 2
