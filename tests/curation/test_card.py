@@ -1,0 +1,65 @@
+"""The data set card: Table 1 by the editions of metrics that the paper reports."""
+
+import numpy as np
+
+from hbr.curation.pipeline.passes import ManifestTotals
+from hbr.curation.pipeline.stages.zscores import ExactMoments
+from hbr.curation.record import Record
+from hbr.curation.runs.card import card
+from hbr.curation.runs.summary import RunSummary, summarize
+
+
+def moments(*values: float) -> ExactMoments:
+    found = ExactMoments()
+    found.add(np.array(values))
+    return found
+
+
+def summary(totals: ManifestTotals) -> RunSummary:
+    return summarize("mine", totals, images={"coco": 2}, splits=["train"])
+
+
+def cells(text: str, first: str) -> list[list[str]]:
+    """The rows of the table whose heading begins so."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return [rows[0], *rows[2:]]
+
+
+def test_table_1_has_the_editions_that_the_paper_reports() -> None:
+    scores = {
+        "pyiqa-niqe": moments(3.0, 4.0),
+        "niqe": moments(5.0),
+        "pyiqa-brisque": moments(12.5),
+        "maniqa": moments(0.7),  # an alias of maniqa-pipal
+        "detail": moments(2.0),
+    }
+    totals = ManifestTotals(scores=scores)
+    heads, ours, theirs = cells(card(summary(totals), totals, 512), "set")
+    assert heads[:6] == ["set", "BRISQUE", "NIQE", "CLIPIQA", "MANIQA", "MUSIQ"]
+    assert ours[:6] == ["mine", "12.5000", "3.5000", "–", "0.7000", "–"]
+    assert theirs[0] == "PERSONA, as published"
+    assert theirs[1:6] == ["10.3758", "2.8659", "0.7632", "0.7198", "74.7808"]
+    # hbr's own NIQE is another edition: it is not put beside the paper's
+    assert heads[6:] == ["detail", "niqe"]
+    assert ours[6:] == ["2.0000", "5.0000"]
+    assert theirs[6:] == ["–", "–"]
+
+
+def test_people_are_those_in_the_crops_and_scores_those_of_no_test_set() -> None:
+    totals = ManifestTotals(frozenset({"voc"}))
+    rows = [
+        Record("1", "coco", "a", "0", persons=9, crop_persons=2, scores={"detail": 3.0}),
+        Record("2", "coco", "b", "0", persons=9, crop_persons=3, scores={"detail": 2.0}),
+        Record("3", "voc", "c", "0", persons=9, crop_persons=1, scores={"detail": 0.5}),
+    ]
+    totals.add([row.passed("splits", split="train") for row in rows])
+    text = card(summary(totals), totals, 512)
+    assert "2.00 people in a crop on average (PERSONA: 3.42)." in text
+    assert cells(text, "set")[1][-1] == "2.5000"
+    assert "Means over all sources but those of a test set" in text
