@@ -25,6 +25,7 @@ from hbr.curation.config import (
     DetectorConfig,
     LimitsConfig,
     MetricConfig,
+    QualityConfig,
     SplitsConfig,
 )
 from hbr.curation.engines.local import LocalEngine
@@ -38,6 +39,7 @@ from hbr.curation.runs.run import curate
 from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
 from hbr.image import read_photo
+from hbr.metrics.table import METRICS
 
 HERE = LocalEngine(workers=0)
 
@@ -253,6 +255,17 @@ def test_a_test_set_has_no_part_in_eq1_and_no_photo_in_training(
     assert again.splits["test"] == 3
     other = {r.id for r in Manifest(tmp_path / "both").kept() if r.source == "voc"}
     assert other != {r.id for r in tested}
+
+
+def test_work_of_another_version_of_a_metric_is_not_taken_over(settings, tmp_path) -> None:
+    quality = QualityConfig((MetricConfig("detail"), MetricConfig("niqe")))
+    config = dataclasses.replace(settings, quality=quality)
+    now = Store(tmp_path, config).folder
+    assert Store(tmp_path, config).folder == now
+    older = dataclasses.replace(METRICS["niqe"], version="1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METRICS, "niqe", older)
+        assert Store(tmp_path, config).folder != now
 
 
 def test_metrics_may_be_measured_without_a_part_in_eq1(photos, settings, tmp_path, listed) -> None:

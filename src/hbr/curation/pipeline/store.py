@@ -27,6 +27,7 @@ import numpy as np
 
 from hbr.config import from_dict
 from hbr.curation.config import CurationConfig
+from hbr.curation.pipeline.stages.quality import version_of
 from hbr.curation.record import Counts, CurationError, Record, schema, to_row
 from hbr.curation.settings import per_image_settings, plain
 from hbr.errors import one_line
@@ -37,7 +38,7 @@ from hbr.processes import finishing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings would give other rows."""
 
 
@@ -65,7 +66,8 @@ class Store:
 
     def __init__(self, out: Path, config: CurationConfig) -> None:
         self._config = config
-        settings = {"version": VERSION, **per_image_settings(config)}
+        versions = {m.name: version_of(m.name) for m in config.quality.metrics}
+        settings = {"version": VERSION, "versions": versions, **per_image_settings(config)}
         self._settings = json.dumps(settings, sort_keys=True, indent=1)
         name = hashlib.sha256(self._settings.encode()).hexdigest()[:16]
         self.folder = Path(out) / "work" / name

@@ -49,6 +49,19 @@ def better(name: str) -> Literal["higher", "lower"]:
     return find_metric(name).better
 
 
+def version_of(name: str) -> str:
+    """The version of a metric, which changes whenever its values change.
+
+    Raises:
+        MetricError: no metric is called so.
+    """
+    if name in MEASURES:
+        return "1"
+    from hbr.metrics.table import find_metric
+
+    return find_metric(name).version
+
+
 def cheapest_first(metrics: Sequence[MetricConfig]) -> list[MetricConfig]:
     """The metrics in the order that they run in."""
 
