@@ -1,6 +1,6 @@
 """How good nano and its kin are on photos that they never saw; prints JSON.
 
-Every photo of the folder gives its centre 512x512, degraded by the Real-ESRGAN recipe with a
+Every photo of the folder gives its centre, 512x512, degraded by the Real-ESRGAN recipe with a
 generator seeded with (0, number of the photo), or by whoever made the folder --lq, whose files
 are named like the photos and show their centres. Restored by `hbr.Restorer` as `hbr restore` runs
 it, from and to 8 bits. Beside it the input itself, and non-local means as OpenCV has them.
@@ -9,11 +9,12 @@ A model is a name or a file, "NAME=FILE" to call it so in the table, "…@0.3" f
 "…@hq" to make its prompt of the undamaged photo, as no real restoration can (OSDHuman's table 4).
 
 "grid-8" is how much larger neighbouring pixels differ across the borders of 8x8 squares than
-inside them (grey, mean of both axes): 1 without a grid.
+inside them (grey, mean of both axes): 1 without a grid. "grid-4" is the difference of the
+two (0 to 255) for 4x4 squares, the patches of nano, in the flattest tenth of the photo's blocks.
 
 Usage: python benchmarks/nano_quality.py [PHOTOS] [--lq DIR] [--model nano --model other=FILE …]
        [--metric lpips-alex …] [--damaged-only] [--niqe niqe.npz] [--color wavelet]
-       [--count 100] [--pictures DIR]
+       [--count 100] [--crop 512] [--pictures DIR]
 """
 
 import argparse
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--metric", action="append", help="by name; all if none is given")
     parser.add_argument("--damaged-only", action="store_true", help="restore no undamaged photos")
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--crop", type=int, default=512, help="edge of the centre, in pixels")
     parser.add_argument("--color", default="wavelet")
     parser.add_argument("--niqe", type=Path, help="a model of sharp photos: hbr metrics fit-niqe")
     parser.add_argument("--pictures", type=Path, help="where to put side-by-side pictures")
@@ -67,7 +69,7 @@ def main() -> None:
     undamaged = [] if args.damaged_only else list(models)
     names = [*methods, *(f"{name} on undamaged photos" for name in undamaged), "photos themselves"]
     rows: dict[str, list[list[float]]] = {name: [] for name in names}
-    for i, (hq, lq) in enumerate(_pairs(args.photos, args.lq, args.count)):
+    for i, (hq, lq) in enumerate(_pairs(args)):
         images = {name: method(lq, hq) for name, method in methods.items()}
         if args.pictures:
             shown = [lq, *(images[name] for name in models), hq]
@@ -76,14 +78,17 @@ def main() -> None:
         images["photos themselves"] = hq
         for name, image in images.items():
             scores = [_score(metric, image, hq) for metric in metrics]
-            rows[name].append([*scores, _grid(image)])
-    ids = [*(metric.info.id for metric in metrics), "grid-8"]
+            border, inside = _steps(image, 8)
+            border4, inside4 = _steps(_flattest(image, hq), 4)
+            rows[name].append([*scores, border / inside, border4 - inside4])
+    ids = [*(metric.info.id for metric in metrics), "grid-8", "grid-4"]
     print(json.dumps(_summary(ids, rows, list(models), args), indent=1))
 
 
-def _pairs(photos: Path, lq: Path | None, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Undamaged and damaged pixels, uint8 [512, 512, 3] each."""
-    config = ValidationConfig(photos=photos, count=count)
+def _pairs(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Undamaged and damaged pixels, uint8 [crop, crop, 3] each."""
+    lq: Path | None = args.lq
+    config = ValidationConfig(photos=args.photos, count=args.count, crop=args.crop)
     found = open_photos(config)
     for i, pair in enumerate(validation_pairs(config, photos=found)):
         if lq is None:
@@ -135,14 +140,28 @@ def _score(metric: Metric, image: np.ndarray, reference: np.ndarray) -> float:
     return float(metric(*given))
 
 
-def _grid(image: np.ndarray, edge: int = 8) -> float:
-    grey = image.mean(axis=2)
-    ratios = []
-    for axis in (0, 1):
-        steps = np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis)
-        border = np.arange(1, len(steps) + 1) % edge == 0
-        ratios.append(steps[border].mean() / steps[~border].mean())
-    return float(np.mean(ratios))
+def _steps(image: np.ndarray, edge: int) -> np.ndarray:
+    """Mean steps across the borders of squares, and inside; of [h, w, 3] or [n, h, w, 3]."""
+    grey = image.mean(axis=-1)
+    both = []
+    for axis in (-2, -1):
+        steps = np.abs(np.diff(grey, axis=axis))
+        along = np.moveaxis(steps, axis, -1).reshape(-1, steps.shape[axis]).mean(axis=0)
+        border = np.arange(1, len(along) + 1) % edge == 0
+        both.append((along[border].mean(), along[~border].mean()))
+    return np.mean(both, axis=0)
+
+
+def _flattest(image: np.ndarray, reference: np.ndarray, edge: int = 32) -> np.ndarray:
+    """The blocks of the image where the reference varies least, [n, edge, edge, 3]."""
+
+    def blocks(of: np.ndarray) -> np.ndarray:
+        h, w = (n // edge * edge for n in of.shape[:2])
+        cut = of[:h, :w].reshape(h // edge, edge, w // edge, edge, 3)
+        return cut.swapaxes(1, 2).reshape(-1, edge, edge, 3)
+
+    order = np.argsort(blocks(reference).astype(float).std(axis=(1, 2, 3)))
+    return blocks(image)[order[: max(1, len(order) // 10)]]
 
 
 def _summary(
