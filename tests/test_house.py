@@ -340,6 +340,7 @@ def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     needed = (
         "py.typed",
+        "page.html",
         "style.css",
         "weights/catalogue.yaml",
         "curation/sources/labels.yaml",

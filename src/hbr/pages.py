@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 def environment(package: str) -> jinja2.Environment:
     """Return the templates of a package, with autoescaping and errors for undefined names.
 
-    The variable `style` is the style sheet that all pages share.
+    The variable `style` is the style sheet that all pages share. `page.html` is the frame of a
+    report: it includes the package's `report.css` and, if there is `data`, its `report.js`.
     """
     import jinja2
 
     made = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: text(package, name)),
+        loader=jinja2.FunctionLoader(
+            lambda name: text("hbr" if name == "page.html" else package, name)
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -84,5 +87,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Escape plain text for Markdown, on one line."""
-    return re.sub(r"[\\|*_`<[]", r"\\\g<0>", " ".join(text.split()))
+    """Escape plain text for Markdown, on one line; what stands between two backticks is code."""
+    parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    parts[::2] = [re.sub(r"[\\|*_`<[]", r"\\\g<0>", part) for part in parts[::2]]
+    return "".join(parts)

@@ -61,6 +61,13 @@ def small(rows="methods") -> BenchmarkRun:
     )
 
 
+def test_commands_in_messages_stay_code(run, tmp_path):
+    warning = "brisque needs weights; `hbr fetch brisque_x` gets *them*, a ` stays"
+    (file,) = render(dataclasses.replace(run, warnings=(warning,)), tmp_path, ["md"])
+    expected = r"**brisque needs weights; `hbr fetch brisque_x` gets \*them\*, a \` stays**"
+    assert expected in file.read_text(encoding="utf-8").splitlines()
+
+
 def test_best_and_second_of_each_column():
     table = build(small())
     assert table.groups == (("x", 2), ("y", 2))
