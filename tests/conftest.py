@@ -33,19 +33,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--weights", action="store_true", help="run tests that need downloads")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this machine cannot run, and say why."""
+    """Leave out what this machine cannot run, and say why; keep what shares a fixture together."""
     for item in items:
+        if _shares_with_its_module(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("weights") and not config.getoption("--weights"):
             item.add_marker(pytest.mark.skip(reason="needs downloaded weights: --weights"))
         if item.get_closest_marker("gpu") and not _has_cuda():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+def _shares_with_its_module(item: pytest.Item) -> bool:
+    """Whether it uses a fixture that is made once for its module, so once in each process."""
+    known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+    return any(made.scope == "module" for all_made in known.values() for made in all_made)
+
+
 def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests and the processes that they start look for weights in empty folders only."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    empty = tmp_path_factory.mktemp("no_weights")
+    with pytest.MonkeyPatch.context() as patch:
+        # packages and the list of fonts are no weights
+        for name, folder in ("PIP_CACHE_DIR", "pip"), ("MPLCONFIGDIR", "matplotlib"):
+            patch.setenv(name, os.environ.get(name, str(cache / folder)))
+        for name in ("HBR_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):
+            patch.setenv(name, str(empty / name.lower()))
+        yield
 
 
 @pytest.fixture(scope="session")

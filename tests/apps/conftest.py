@@ -18,42 +18,9 @@ PR_CAPBSET_DROP = 24
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a tiny one-step restorer whose output is its input."""
-    import torch
+    import toy_models
 
-    from hbr.models import OneStepRestorer, RestorerConfig, save_checkpoint
-    from hbr.models.config import AutoencoderConfig, TextPromptConfig, UNetConfig
-    from hbr.models.identity import start_at_identity
-
-    torch.manual_seed(0)
-    config = RestorerConfig(
-        autoencoder=AutoencoderConfig(
-            block_out_channels=(32,),
-            layers_per_block=1,
-            latent_channels=12,
-            norm_num_groups=2,
-            mid_attention=False,
-            patch_size=2,
-            scaling_factor=1.0,
-        ),
-        unet=UNetConfig(
-            block_out_channels=(16,) * 4,
-            attention=(False,) * 4,
-            attention_head_dim=(1,) * 4,
-            layers_per_block=1,
-            cross_attention_dim=16,
-            norm_num_groups=8,
-        ),
-        prompt=TextPromptConfig(n_queries=1, width=16),
-        timestep=199,
-        native_size=64,
-        name="toy",
-    )
-    assert config.multiple_of == 16
-    model = OneStepRestorer(config)
-    start_at_identity(model)
-    torch.nn.init.zeros_(model.unet.conv_out.weight)  # ε = 0: not near the identity, but at it
-    path = tmp_path_factory.mktemp("models") / "toy.safetensors"
-    return save_checkpoint(path, config, model.state_dict())
+    return toy_models.write_identity(tmp_path_factory.mktemp("models") / "toy.safetensors")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Bad input to `hbr restore`: one clear line, the right exit code, no half file, the rest done."""
 
+import functools
 import os
 import pickle
 import resource
@@ -50,7 +51,7 @@ def bomb(path: Path, edge: int = 20000) -> None:
 
 
 def test_a_batch_of_bad_files_and_two_good_ones(
-    run_hbr: Run, photo: Write, toy: Path, tmp_path: Path
+    call_hbr: Run, photo: Write, toy: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in"
     whole = photo(folder / "z good.jpg").read_bytes()
@@ -68,7 +69,7 @@ def test_a_batch_of_bad_files_and_two_good_ones(
     (tmp_path / "empty").mkdir()
 
     inputs = [x for name in ("gone.jpg", "empty", "in", "*.none") for x in ("-i", name)]
-    done = run_hbr("restore", *inputs, "-o", "out", "--model", toy, cwd=tmp_path)
+    done = call_hbr("restore", *inputs, "-o", "out", "--model", toy, cwd=tmp_path)
     assert done.returncode == 3
     assert done.stdout.splitlines() == ["out/one.png", "out/z good.jpg"]
     assert files(tmp_path / "out") == ["one.png", "z good.jpg"]
@@ -96,10 +97,10 @@ def test_a_batch_of_bad_files_and_two_good_ones(
         assert words in told[name], told[name]
 
 
-def test_strict_stops_at_the_first(run_hbr: Run, photo: Write, toy: Path, tmp_path: Path) -> None:
+def test_strict_stops_at_the_first(call_hbr: Run, photo: Write, toy: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("no photo")
     photo(tmp_path / "good.jpg")
-    done = run_hbr(
+    done = call_hbr(
         *("restore", "-i", "bad.jpg", "-i", "good.jpg", "-o", "out", "--strict", "--model", toy),
         cwd=tmp_path,
     )
@@ -117,12 +118,12 @@ def test_strict_stops_at_the_first(run_hbr: Run, photo: Write, toy: Path, tmp_pa
     ],
 )
 def test_nothing_to_do_is_1(
-    run_hbr: Run, photo: Write, tmp_path: Path, given: list[str], words: str
+    call_hbr: Run, photo: Write, tmp_path: Path, given: list[str], words: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     photo(tmp_path / "in.jpg")
     photo(tmp_path / "full" / "sub" / "a.jpg")
-    line = one_line(run_hbr("restore", "-i", *given, "-o", "out", cwd=tmp_path), 1)
+    line = one_line(call_hbr("restore", "-i", *given, "-o", "out", cwd=tmp_path), 1)
     assert words in line
     assert not (tmp_path / "out").exists()
 
@@ -154,25 +155,25 @@ def test_nothing_to_do_is_1(
     ],
 )
 def test_wrong_usage_is_2_before_any_work(
-    run_hbr: Run, photo: Write, tmp_path: Path, arguments: list[str], named: list[str]
+    call_hbr: Run, photo: Write, tmp_path: Path, arguments: list[str], named: list[str]
 ) -> None:
     for name in ("a.jpg", "a.png", "x/same.jpg", "y/same.jpg", "old/a.jpg"):
         photo(tmp_path / name)
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
-    line = one_line(run_hbr("restore", *arguments, cwd=tmp_path), 2)
+    line = one_line(call_hbr("restore", *arguments, cwd=tmp_path), 2)
     assert all(word in line for word in named), line
     assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 
 
 def test_settings_that_the_model_cannot_take_are_2(
-    run_hbr: Run, photo: Write, toy: Path, tmp_path: Path
+    call_hbr: Run, photo: Write, toy: Path, tmp_path: Path
 ) -> None:
     photo(tmp_path / "a.jpg")
     asked = ("restore", "-i", "a.jpg", "-o", "out", "--model", toy)
-    line = one_line(run_hbr(*asked, "--tile", "8", cwd=tmp_path), 2)
+    line = one_line(call_hbr(*asked, "--tile", "8", cwd=tmp_path), 2)
     assert "--tile" in line
     assert "at least 32" in line
-    line = one_line(run_hbr(*asked, "--device", "cuda:99", cwd=tmp_path), 2)
+    line = one_line(call_hbr(*asked, "--device", "cuda:99", cwd=tmp_path), 2)
     assert "--device" in line
     assert "cuda:99" in line
     assert files(tmp_path) == ["a.jpg"]
@@ -194,11 +195,11 @@ class TestWeights:
         return "model.safetensors", "model.safetensors is damaged"
 
     def test_wrong_weights_are_4(
-        self, run_hbr: Run, photo: Write, tmp_path: Path, weights: tuple[str, str]
+        self, call_hbr: Run, photo: Write, tmp_path: Path, weights: tuple[str, str]
     ) -> None:
         given, words = weights
         photo(tmp_path / "a.jpg")
-        done = run_hbr("restore", "-i", "a.jpg", "-o", "out", "--model", given, cwd=tmp_path)
+        done = call_hbr("restore", "-i", "a.jpg", "-o", "out", "--model", given, cwd=tmp_path)
         assert words in one_line(done, 4)
         assert not (tmp_path / "out").exists()
 
@@ -227,10 +228,10 @@ class TestWeights:
 
 
 class TestPlaces:
-    def test_an_output_below_a_file(self, run_hbr: Run, photo: Write, tmp_path: Path) -> None:
+    def test_an_output_below_a_file(self, call_hbr: Run, photo: Write, tmp_path: Path) -> None:
         photo(tmp_path / "a.jpg")
         photo(tmp_path / "file.jpg")
-        done = run_hbr("restore", "-i", "a.jpg", "-o", "file.jpg/out", cwd=tmp_path)
+        done = call_hbr("restore", "-i", "a.jpg", "-o", "file.jpg/out", cwd=tmp_path)
         assert "file.jpg/out: cannot be written to" in one_line(done, 1)
 
     def test_a_folder_that_may_not_be_written(
@@ -264,14 +265,16 @@ class TestPlaces:
         ]
 
     @pytest.fixture
-    def small_disk(self, tmp_path: Path) -> Iterator[tuple[Path, dict[str, Any], str]]:
-        """A folder of 64 KiB, the options of the process, and what is said when it is full."""
+    def small_disk(
+        self, call_hbr: Run, run_hbr: Run, tmp_path: Path
+    ) -> Iterator[tuple[Path, Run, str]]:
+        """A folder of 64 KiB, what runs `hbr` on it, and what is said when it is full."""
         folder = tmp_path / "disk"
         folder.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
         if shutil.which("mount") and subprocess.run(mount, capture_output=True).returncode == 0:
             try:
-                yield folder, {}, "the disk is full"
+                yield folder, call_hbr, "the disk is full"
             finally:
                 subprocess.run(["umount", str(folder)], check=True)
             return
@@ -279,25 +282,20 @@ class TestPlaces:
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 
-        yield folder, {"preexec_fn": limit}, "larger than this file system allows"
+        limited = functools.partial(run_hbr, preexec_fn=limit)
+        yield folder, limited, "larger than this file system allows"
 
     def test_a_full_disk_costs_what_does_not_fit(
-        self,
-        run_hbr: Run,
-        photo: Write,
-        toy: Path,
-        tmp_path: Path,
-        small_disk: tuple[Path, dict[str, Any], str],
+        self, photo: Write, toy: Path, tmp_path: Path, small_disk: tuple[Path, Run, str]
     ) -> None:
-        disk, options, words = small_disk
+        disk, run, words = small_disk
         photo(tmp_path / "in" / "1 small.png")
         photo(tmp_path / "in" / "2 large.png", size=(190, 190))
         photo(tmp_path / "in" / "3 small.png")
-        done = run_hbr(
+        done = run(
             *("restore", "-i", "in", "-o", disk / "out", "--model", toy),
             *("--png-compression", "0"),
             cwd=tmp_path,
-            **options,
         )
         assert done.returncode == 3
         assert files(disk) == ["out/1 small.png", "out/3 small.png"]

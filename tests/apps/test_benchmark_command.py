@@ -98,17 +98,13 @@ def cells(out: Path) -> dict[tuple[str, str], Cell]:
     return {(cell.method, cell.metric): cell for cell in BenchmarkRun.load(out).cells}
 
 
-def test_from_photos_to_numbers(
-    run_hbr: Run, folder: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HBR_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):  # no weights of this machine's
-        monkeypatch.setenv(name, str(folder / "none"))
+def test_from_photos_to_numbers(call_hbr: Run, folder: Path, toy: Path) -> None:
     out = folder / "run"
     for path in (folder / "photos").iterdir():  # as large as the metrics of several scales need
         with Image.open(path) as image:
             image.resize((192, 176)).save(path)
     arguments = ("--data", f"photos={folder / 'photos'}", "--data", f"model={toy}", "-o", out)
-    done = run_hbr("benchmark", "run", "nano", *arguments)
+    done = call_hbr("benchmark", "run", "nano", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(out / "run.json")
     assert list((out / "report").glob("*.html"))
@@ -137,7 +133,7 @@ def test_from_photos_to_numbers(
     assert against.mean == pytest.approx(0, abs=0.01)
 
 
-def test_methods_that_fail_cost_only_themselves(run_hbr: Run, folder: Path) -> None:
+def test_methods_that_fail_cost_only_themselves(call_hbr: Run, folder: Path) -> None:
     broken = folder / "broken.yaml"
     bad = {what: peer(folder, what) for what in ("half", "crash", "hang", "size")}
     bad["gone"] = {"kind": "folder", "folder": str(folder / "gone")}
@@ -145,7 +141,7 @@ def test_methods_that_fail_cost_only_themselves(run_hbr: Run, folder: Path) -> N
     name = benchmark(folder, INPUT | {"peer": peer(folder, "well")} | bad)
     out = folder / "run"
     data = ("--data", f"photos={folder / 'photos'}", "-o", out, *QUICK)
-    done = run_hbr("benchmark", "run", name, *data)
+    done = call_hbr("benchmark", "run", name, *data)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     found = cells(out)
@@ -170,19 +166,17 @@ def test_methods_that_fail_cost_only_themselves(run_hbr: Run, folder: Path) -> N
     # mended and gone on: what is there is taken, what failed is done again
     (folder / "peer.py").write_text(PEER.replace('what == "half"', "False"))
     before = {p: p.stat().st_mtime_ns for p in (out / "restored/photos").rglob("*.png")}
-    done = run_hbr("benchmark", "run", name, *data, "--resume")
+    done = call_hbr("benchmark", "run", name, *data, "--resume")
     assert done.returncode == 3
     assert (cells(out)["half", "gmsd"].n, cells(out)["half", "gmsd"].failed) == (4, 0)
     assert all(p.stat().st_mtime_ns == mtime for p, mtime in before.items())
 
 
-def test_a_metric_without_its_weights(run_hbr: Run, folder: Path) -> None:
+def test_a_metric_without_its_weights(call_hbr: Run, folder: Path) -> None:
     name = benchmark(folder, INPUT, data_set={"metrics": ["psnr", "lpips-alex"]})
     out = folder / "run"
     data = ("--data", f"photos={folder / 'photos'}", "-o", out, *QUICK)
-    (folder / "home").mkdir()
-    nowhere = {"HOME": str(folder / "home"), "PATH": "/usr/bin:/bin"}
-    done = run_hbr("benchmark", "run", name, *data, env=nowhere)
+    done = call_hbr("benchmark", "run", name, *data)
     assert done.returncode == 3
     assert "lpips-alex needs the weights" in done.stderr
     cell = cells(out)["input", "lpips-alex"]
@@ -191,31 +185,31 @@ def test_a_metric_without_its_weights(run_hbr: Run, folder: Path) -> None:
     assert cells(out)["input", "psnr-y"].n == 4
 
 
-def test_a_table_of_a_paper_that_has_no_such_cell(run_hbr: Run, folder: Path) -> None:
+def test_a_table_of_a_paper_that_has_no_such_cell(call_hbr: Run, folder: Path) -> None:
     out = folder / "run"
     data = ("--data", f"photos={folder / 'photos'}", "-o", out, *QUICK)
-    assert run_hbr("benchmark", "run", benchmark(folder, INPUT), *data).returncode == 0
-    done = run_hbr("benchmark", "compare", out)
+    assert call_hbr("benchmark", "run", benchmark(folder, INPUT), *data).returncode == 0
+    done = call_hbr("benchmark", "compare", out)
     assert (done.returncode, done.stdout) == (2, "")
     assert "does not name a paper's table" in done.stderr
-    done = run_hbr("benchmark", "compare", out, "--paper", "osdhuman.table9")
+    done = call_hbr("benchmark", "compare", out, "--paper", "osdhuman.table9")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "known: osdhuman.table1_datasets" in done.stderr
-    done = run_hbr("benchmark", "compare", out, "--paper", "osdhuman.table2_methods")
+    done = call_hbr("benchmark", "compare", out, "--paper", "osdhuman.table2_methods")
     assert done.returncode == 0
     assert "has none of these cells; it is of PERSONA-Test, PERSONA-Val" in done.stderr
     verdicts = {tuple(x.split("\t")[i] for i in (1, 2, 6)) for x in done.stdout.splitlines()[1:]}
     assert verdicts == {("input", name, "no paper value") for name in ("PSNR-Y", "GMSD")}
-    done = run_hbr("benchmark", "compare", out, "--tolerance", "psnr=-1")
+    done = call_hbr("benchmark", "compare", out, "--tolerance", "psnr=-1")
     assert (done.returncode, done.stdout) == (2, "")
     assert "psnr is -1; it must be 0 or more" in done.stderr
 
 
-def test_names_on_a_terminal(hbr_command: list[str], run_hbr: Run, folder: Path) -> None:
+def test_names_on_a_terminal(hbr_command: list[str], call_hbr: Run, folder: Path) -> None:
     methods = {"[bold] of [/us]": INPUT["input"]}
     out = folder / "run"
     data = ("--data", f"photos={folder / 'photos'}", "-o", out, *QUICK)
-    assert run_hbr("benchmark", "run", benchmark(folder, methods), *data).returncode == 0
+    assert call_hbr("benchmark", "run", benchmark(folder, methods), *data).returncode == 0
     arguments = ["benchmark", "compare", str(out), "--paper", "osdhuman.table2_methods"]
     screen, terminal = os.openpty()
     subprocess.run(
@@ -231,7 +225,7 @@ def test_names_on_a_terminal(hbr_command: list[str], run_hbr: Run, folder: Path)
     assert "[bold] of [/us]" in shown
 
 
-def test_what_is_refused_before_any_work(run_hbr: Run, folder: Path) -> None:
+def test_what_is_refused_before_any_work(call_hbr: Run, folder: Path) -> None:
     name = benchmark(folder, INPUT)
     photos = f"photos={folder / 'photos'}"
     (folder / "empty").mkdir()
@@ -251,45 +245,45 @@ def test_what_is_refused_before_any_work(run_hbr: Run, folder: Path) -> None:
         (("show", "nothing"), "no benchmark is called 'nothing'"),
     ]
     for arguments, said in cases:
-        done = run_hbr("benchmark", *arguments)
+        done = call_hbr("benchmark", *arguments)
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert said in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
 
 
-def test_a_folder_of_another_run(run_hbr: Run, folder: Path) -> None:
+def test_a_folder_of_another_run(call_hbr: Run, folder: Path) -> None:
     data = ("--data", f"photos={folder / 'photos'}", "-o", folder / "run", *QUICK)
-    assert run_hbr("benchmark", "run", benchmark(folder, INPUT), *data).returncode == 0
-    done = run_hbr("benchmark", "run", folder / "test.yaml", *data)
+    assert call_hbr("benchmark", "run", benchmark(folder, INPUT), *data).returncode == 0
+    done = call_hbr("benchmark", "run", folder / "test.yaml", *data)
     assert (done.returncode, "--resume continues it" in done.stderr) == (2, True)
-    done = run_hbr("benchmark", "run", "nano", *data, "--resume")
+    done = call_hbr("benchmark", "run", "nano", *data, "--resume")
     assert (done.returncode, "holds a run of 'test'" in done.stderr) == (2, True)
     before = (folder / "run" / "run.json").read_bytes()
     shutil.copytree(folder / "run", folder / "moved")
-    done = run_hbr("benchmark", "compare", folder / "moved", "--paper", "osdhuman.table2_methods")
+    done = call_hbr("benchmark", "compare", folder / "moved", "--paper", "osdhuman.table2_methods")
     assert done.returncode == 0
     assert (folder / "run" / "run.json").read_bytes() == before
 
 
-def test_a_data_set_that_is_lost_and_a_tolerance_that_stays(run_hbr: Run, folder: Path) -> None:
+def test_a_data_set_that_is_lost_and_a_tolerance_that_stays(call_hbr: Run, folder: Path) -> None:
     gone = {"hq": "nowhere", "lq": {"kind": "recipe"}, "metrics": ["psnr"]}
     name = benchmark(folder, {"SeeSR": INPUT["input"]}, tolerance={"psnr": 99})
     values = yaml.safe_load(name.read_text())
     values["data_sets"] = {"gone": gone, "PERSONA-Val": values["data_sets"]["photos"]}
     name.write_text(yaml.safe_dump(values))
     out = folder / "run"
-    done = run_hbr(
+    done = call_hbr(
         "benchmark", "run", name, "--data", f"photos={folder / 'photos'}", "-o", out, *QUICK
     )
     assert done.returncode == 3
     assert "gone is left out: nowhere: does not exist" in done.stderr
     again = ("--paper", "osdhuman.table2_methods", "--tolerance", "ssim=0.1", "--json")
-    done = run_hbr("benchmark", "compare", out, *again)
+    done = call_hbr("benchmark", "compare", out, *again)
     found = {(c["method"], c["metric"]): c for c in json.loads(done.stdout)["cells"]}
     assert found["SeeSR", "psnr-y"]["tolerance"] == 99
 
 
-def test_killed_and_gone_on(hbr_command: list[str], run_hbr: Run, folder: Path) -> None:
+def test_killed_and_gone_on(hbr_command: list[str], call_hbr: Run, folder: Path) -> None:
     slow = folder / "slow"
     slow.mkdir()
     for number in range(12):
@@ -309,18 +303,18 @@ def test_killed_and_gone_on(hbr_command: list[str], run_hbr: Run, folder: Path) 
         command = [*hbr_command, *map(str, arguments), "--resume"]
     assert "hbr: stopped; run the same command with --resume to continue" in stderr
     assert not (out / "run.json").exists()
-    done = run_hbr(*arguments, "--resume")
+    done = call_hbr(*arguments, "--resume")
     assert done.returncode == 0, done.stderr
     assert cells(out)["median", "psnr-y"].n == 12
     (folder / "fresh").mkdir()
     arguments[arguments.index(out)] = folder / "fresh"
-    assert run_hbr(*arguments).returncode == 0
+    assert call_hbr(*arguments).returncode == 0
     assert cells(folder / "fresh") == cells(out)
 
 
-def test_list_and_show(run_hbr: Run) -> None:
-    listed = run_hbr("benchmark", "list").stdout.splitlines()
+def test_list_and_show(call_hbr: Run) -> None:
+    listed = call_hbr("benchmark", "list").stdout.splitlines()
     assert "nano\tnano and simple filters on photos of your own\t--data photos=PATH" in listed
-    found = json.loads(run_hbr("benchmark", "list", "--json").stdout)
+    found = json.loads(call_hbr("benchmark", "list", "--json").stdout)
     assert {b["name"] for b in found} >= {"nano", "osdhuman-table1", "haodiff-table1"}
-    assert run_hbr("benchmark", "show", "nano").stdout.startswith("# Runs offline")
+    assert call_hbr("benchmark", "show", "nano").stdout.startswith("# Runs offline")

@@ -33,8 +33,8 @@ def home(shared, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def out(home, run_hbr):
-    done = run_hbr(
+def out(home, call_hbr):
+    done = call_hbr(
         *["curate", "run", "recipe.yaml", "-i", "voc", "-o", "out", "--workers", "0"], cwd=home
     )
     assert done.returncode == 3, done.stderr
@@ -42,20 +42,20 @@ def out(home, run_hbr):
     return home / "out"
 
 
-def test_status_of_a_finished_run(out, run_hbr):
-    done = run_hbr("curate", "status", out, "--json")
+def test_status_of_a_finished_run(out, call_hbr):
+    done = call_hbr("curate", "status", out, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["state"], told["images"], told["rows"], told["errors"]) == ("finished", 26, 26, 1)
     assert told["chunks"] == 7
     steps = told["funnel"]
     assert steps[-1]["passed"] == told["alive"]
-    lines = run_hbr("curate", "status", out).stdout.splitlines()
+    lines = call_hbr("curate", "status", out).stdout.splitlines()
     assert lines[0] == "shell: finished"
     assert "  read: unreadable 1" in lines
 
 
-def test_a_killed_run_is_told_and_goes_on(home, hbr_command, run_hbr):
+def test_a_killed_run_is_told_and_goes_on(home, hbr_command, call_hbr):
     """SIGKILL after the first chunks; `status` and `report` work on what is there."""
     out = home / "killed"
     command = [*hbr_command, "curate", "run", "recipe.yaml", "-i", "voc", "-o", "killed"]
@@ -67,62 +67,61 @@ def test_a_killed_run_is_told_and_goes_on(home, hbr_command, run_hbr):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    told = json.loads(run_hbr("curate", "status", out, "--json").stdout)
+    told = json.loads(call_hbr("curate", "status", out, "--json").stdout)
     assert told["state"].startswith("not running, not finished")
     assert 1 <= told["chunks"] <= 7
-    done = run_hbr("curate", "report", out)
+    done = call_hbr("curate", "report", out)
     assert done.returncode == 0, done.stderr
     assert "has not finished" in (out / "report.html").read_text()
-    done = run_hbr("curate", "export", out, "-o", home / "nothing")
+    done = call_hbr("curate", "export", out, "-o", home / "nothing")
     assert done.returncode == 1
     assert "has not finished; the command that began it resumes it" in done.stderr
-    done = run_hbr(
+    done = call_hbr(
         *["curate", "run", "recipe.yaml", "-i", "voc", "-o", "killed", "--workers", "0"], cwd=home
     )
     assert done.returncode == 3
-    assert run_hbr("curate", "status", out).stdout.startswith("shell: finished")
+    assert call_hbr("curate", "status", out).stdout.startswith("shell: finished")
 
 
-def test_explain_from_another_folder(out, run_hbr, tmp_path):
-    listed = run_hbr("curate", "explain", "", out).stdout.splitlines()
+def test_explain_from_another_folder(out, call_hbr, tmp_path):
+    listed = call_hbr("curate", "explain", "", out).stdout.splitlines()
     assert len(listed) == 10
     crop = next(line.split()[0] for line in listed if "kept" in line)
-    done = run_hbr("curate", "explain", crop, out, "-p", "story.png", cwd=tmp_path)
+    done = call_hbr("curate", "explain", crop, out, "-p", "story.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "story.png"
     assert (tmp_path / "story.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_diff_and_thresholds(home, out, run_hbr):
-    done = run_hbr("curate", "thresholds", out, "--count", 5, "-o", home / "found.yaml")
+def test_diff_and_thresholds(home, out, call_hbr):
+    done = call_hbr("curate", "thresholds", out, "--count", 5, "-o", home / "found.yaml")
     assert done.returncode == 0, done.stderr
     found = yaml.safe_load((home / "found.yaml").read_text())
     assert {m["name"] for m in found["quality"]["metrics"]} == {"detail", "clipping"}
     (home / "next.yaml").write_text(
         yaml.safe_dump({**yaml.safe_load(RECIPE), "quality": found["quality"]})
     )
-    done = run_hbr(
+    done = call_hbr(
         "curate", "run", "next.yaml", "-i", "voc", "-o", "next", "--workers", 0, cwd=home
     )
     assert "(unreadable 1)" in done.stderr
-    done = run_hbr("curate", "diff", out, home / "next")
+    done = call_hbr("curate", "diff", out, home / "next")
     assert done.returncode == 0, done.stderr
     assert "quality.metrics[detail].threshold: 1.75 → " in done.stdout
     assert "0 gained" in done.stdout
     assert "kept → below-threshold" in done.stdout
     rows = [
         json.loads(x)
-        for x in run_hbr("curate", "diff", out, home / "next", "--json").stdout.splitlines()
+        for x in call_hbr("curate", "diff", out, home / "next", "--json").stdout.splitlines()
     ]
     assert rows[-1]["totals"]["kept"][1] >= 5
     assert rows[-1]["totals"]["kinds"]["lost"] == sum(r.get("kind") == "lost" for r in rows)
 
 
-def test_plan_lists_what_is_missing(home, run_hbr):
+def test_plan_lists_what_is_missing(home, call_hbr):
     (home / "planned.yaml").write_text("quality: {metrics: [{name: niqe}]}\n")
-    done = run_hbr("curate", "plan", "planned.yaml", "-i", "voc", "--sample", 3, cwd=home,
-                   env={**os.environ, "HBR_WEIGHTS": str(home / "none")})  # fmt: skip
+    done = call_hbr("curate", "plan", "planned.yaml", "-i", "voc", "--sample", 3, cwd=home)
     assert done.returncode == 4
     assert "source voc (voc): 26 images, 100% with boxes" in done.stdout
     assert "hbr fetch niqe" in done.stdout
@@ -144,8 +143,8 @@ def test_plan_lists_what_is_missing(home, run_hbr):
         (["run", "-i", "nowhere"], 1, "hbr: nowhere: no such file or folder"),
     ],
 )
-def test_bad_input_is_one_line(home, out, run_hbr, arguments, code, line):
-    done = run_hbr("curate", *arguments, cwd=home)
+def test_bad_input_is_one_line(home, out, call_hbr, arguments, code, line):
+    done = call_hbr("curate", *arguments, cwd=home)
     assert done.returncode == code, done.stderr
     assert line in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -97,7 +97,7 @@ def test_ten_runs_shared_out_in_ten_ways_give_the_same_bytes(
 
 
 def test_processes_and_folders_do_not_matter(
-    run_hbr: Run, album: Path, whole: Path, tmp_path: Path
+    call_hbr: Run, album: Path, whole: Path, tmp_path: Path
 ) -> None:
     first = {hashlib.sha256(data).hexdigest() for data in tree(whole / "lq").values()}
     for path in album.rglob("*.*"):
@@ -105,7 +105,7 @@ def test_processes_and_folders_do_not_matter(
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
     pairs = tmp_path / "pairs.parquet"
-    done = run_hbr(
+    done = call_hbr(
         *("degrade", "-i", tmp_path / "moved", "--recursive", "-o", tmp_path / "lq"),
         *("--seed", "5", "--workers", "3", "--pairs-out", pairs),
     )
@@ -141,7 +141,7 @@ def test_a_row_makes_its_pair_again(album: Path, whole: Path) -> None:
 
 
 def test_stopped_and_killed_runs_go_on(
-    run_hbr: Run, hbr_command: list[str], photo: Write, tmp_path: Path
+    call_hbr: Run, hbr_command: list[str], photo: Write, tmp_path: Path
 ) -> None:
     for i in range(60):
         photo(tmp_path / "hq" / f"{i:02}.jpg", i, size=(160, 120))
@@ -176,7 +176,7 @@ def test_stopped_and_killed_runs_go_on(
         ready = now
     journal = out / ".hbr-degrade.jsonl"
     journal.write_bytes(journal.read_bytes() + b'{"name": "59.png", "hq": "59')  # torn
-    done = run_hbr(*command[1:])
+    done = call_hbr(*command[1:])
     assert (done.returncode, done.stderr) == (0, "hbr: 60 done\n")
     assert len(done.stdout.splitlines()) <= 60 - 15
     assert call(*asked[1:-2], "1", "-o", tmp_path / "b", "--pairs-out", tmp_path / "b.parquet") == 0
@@ -211,11 +211,11 @@ def test_resume_makes_again_what_differs(album: Path, whole: Path, tmp_path: Pat
     assert remade("--seed", "6", "--recipe", "light", "--strength", "0.5") == set()
 
 
-def test_what_exists_is_refused(run_hbr: Run, album: Path, tmp_path: Path) -> None:
+def test_what_exists_is_refused(call_hbr: Run, album: Path, tmp_path: Path) -> None:
     asked = ("degrade", "-i", album, "-o", tmp_path / "lq", "--workers", "1")
     (tmp_path / "lq").mkdir()
     (tmp_path / "lq" / "00.png").write_bytes(b"mine")
-    done = run_hbr(*asked)
+    done = call_hbr(*asked)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"hbr: {tmp_path / 'lq' / '00.png'} exists; "
@@ -233,7 +233,7 @@ def test_what_exists_is_refused(run_hbr: Run, album: Path, tmp_path: Path) -> No
     assert tree(tmp_path / "own") == before
 
 
-def test_bad_files_among_good_ones(run_hbr: Run, photo: Write, tmp_path: Path) -> None:
+def test_bad_files_among_good_ones(call_hbr: Run, photo: Write, tmp_path: Path) -> None:
     folder = tmp_path / "hq"
     data = photo(folder / "z good.jpg").read_bytes()
     photo(folder / "good.png", 1)
@@ -243,19 +243,20 @@ def test_bad_files_among_good_ones(run_hbr: Run, photo: Write, tmp_path: Path) -
     (folder / "anim.gif").write_bytes(b"GIF89a")
     os.mkfifo(folder / "pipe.png")
     pairs = tmp_path / "pairs.parquet"
-    done = run_hbr("degrade", "-i", folder, "-o", tmp_path / "lq", "--pairs-out", pairs)
+    done = call_hbr("degrade", "-i", folder, "-o", tmp_path / "lq", "--pairs-out", pairs)
     assert done.returncode == ExitCode.SOME
     assert "Traceback" not in done.stderr
     lines = done.stderr.splitlines()
     assert lines[-1] == "hbr: 2 done, 5 failed"
     assert [line.split(": ")[1] for line in lines[:-1]] == [
-        *("anim.gif", "cut.jpg", "pipe.png", "text.jpg", "zero.jpg")
+        *(str(folder / "anim.gif"), "cut.jpg", "pipe.png", "text.jpg", "zero.jpg")
     ]
     assert set(tree(tmp_path / "lq")) == {"good.png", "z good.png"}
     table = rows(pairs)
     failed = [row for row in table if row["status"] == "failed"]
-    assert [row["hq"] for row in failed] == [line.split(": ")[1] for line in lines[:-1]]
-    assert [f"hbr: {row['error']}" for row in failed] == lines[:-1]
+    # what is no photo by its name is reported, and is no row
+    assert [row["hq"] for row in failed] == [line.split(": ")[1] for line in lines[1:-1]]
+    assert [f"hbr: {row['error']}" for row in failed] == lines[1:-1]
     assert all(row["lq_sha256"] is None for row in failed)
     # each is told of by one shard alone, also what has no content to hash
     told = []
@@ -266,7 +267,7 @@ def test_bad_files_among_good_ones(run_hbr: Run, photo: Write, tmp_path: Path) -
     assert sorted(told, key=lambda row: row["name"]) == table
     # a file that is mended is done by the next run
     (folder / "zero.jpg").write_bytes(data)
-    done = run_hbr("degrade", "-i", folder, "-o", tmp_path / "lq", "--resume")
+    done = call_hbr("degrade", "-i", folder, "-o", tmp_path / "lq", "--resume")
     assert done.stdout.splitlines() == [str(tmp_path / "lq" / "zero.png")]
 
 
@@ -279,18 +280,18 @@ def test_a_name_that_is_not_utf8(photo: Write, tmp_path: Path) -> None:
     assert [row["hq"] for row in rows(pairs)] == ["caf\\udce9.png"]
 
 
-def test_none_of_the_files_is_good(run_hbr: Run, tmp_path: Path) -> None:
+def test_none_of_the_files_is_good(call_hbr: Run, tmp_path: Path) -> None:
     (tmp_path / "hq").mkdir()
-    done = run_hbr("degrade", "-i", tmp_path / "hq", "-o", tmp_path / "lq")
+    done = call_hbr("degrade", "-i", tmp_path / "hq", "-o", tmp_path / "lq")
     assert done.returncode == ExitCode.NOTHING
     assert done.stderr.startswith(f"hbr: {tmp_path / 'hq'}: holds no photographs")
 
 
-def test_a_clash_is_found_before_any_work(run_hbr: Run, photo: Write, tmp_path: Path) -> None:
+def test_a_clash_is_found_before_any_work(call_hbr: Run, photo: Write, tmp_path: Path) -> None:
     photo(tmp_path / "hq" / "a.jpg")
     photo(tmp_path / "hq" / "a.png")
     photo(tmp_path / "hq" / "b.png")
-    done = run_hbr("degrade", "-i", tmp_path / "hq", "-o", tmp_path / "lq")
+    done = call_hbr("degrade", "-i", tmp_path / "hq", "-o", tmp_path / "lq")
     assert (done.returncode, done.stdout) == (2, "")
     assert "a.jpg and " in done.stderr
     assert "would both be written to" in done.stderr
@@ -325,14 +326,14 @@ motion: {count: [1, 1], places: [1, 0], person_prob: 1.0, length: [0.2, 0.2]}
 """
 
 
-def test_motion_blur_falls_on_people(run_hbr: Run, photo: Write, tmp_path: Path) -> None:
+def test_motion_blur_falls_on_people(call_hbr: Run, photo: Write, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         photo(tmp_path / "hq" / name, ord(name[0]), size=(200, 160))
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(MOTION_ONLY)
     people = coco(tmp_path, "a.png", (200, 160), [20, 20, 60, 120])
     pairs = tmp_path / "pairs.parquet"
-    done = run_hbr(
+    done = call_hbr(
         *("degrade", "-i", tmp_path / "hq", "-o", tmp_path / "lq", "--recipe", recipe),
         *("--people", people, "--pairs-out", pairs),
     )

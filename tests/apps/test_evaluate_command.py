@@ -221,26 +221,24 @@ def test_a_picture_too_small_for_a_metric(call_hbr: Run, tmp_path: Path, photo: 
 
 
 def test_a_metric_without_its_weights(
-    run_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
+    call_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     restored, hq = pairs
-    (tmp_path / "home").mkdir()
-    nowhere = {"HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
     command = ("evaluate", "-r", restored, "-g", hq, "--strip", "_out", "--workers", "0")
     command = (*command, "--json", tmp_path / "out.json")
-    done = run_hbr(*command, "-m", "psnr,dists", env=nowhere)
+    done = call_hbr(*command, "-m", "psnr,dists")
     assert done.returncode == 3
     assert done.stderr.startswith("hbr: dists needs the weights vgg16, which are not on this")
     assert done.stderr.count("\n") == 1
     # what was measured is there when the weights are
     assert (tmp_path / ".out.json.hbr-kept").read_text().count("\n") == 6
-    done = run_hbr(*command, "-m", "dists", "--overwrite", env=nowhere)
+    done = call_hbr(*command, "-m", "dists", "--overwrite")
     assert (done.returncode, done.stdout) == (4, "")
     assert "`hbr fetch vgg16` gets them" in done.stderr
 
 
 def test_a_disk_that_is_full(
-    hbr_command: list[str], run_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
+    hbr_command: list[str], call_hbr: Run, pairs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     restored, hq = pairs
     out = tmp_path / "out.json"
@@ -252,13 +250,13 @@ def test_a_disk_that_is_full(
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert "File too large" in done.stderr
     assert not out.exists()
-    done = run_hbr(*arguments, "--resume")
+    done = call_hbr(*arguments, "--resume")
     assert (done.returncode, done.stderr) == (0, "")
     assert means(done)["PSNR-Y"][3:] == ["6", "0"]
 
 
 def test_stopped_and_gone_on(
-    hbr_command: list[str], run_hbr: Run, tmp_path: Path, photo: Write
+    hbr_command: list[str], call_hbr: Run, tmp_path: Path, photo: Write
 ) -> None:
     hq = tmp_path / "hq"
     for number in range(16):
@@ -276,6 +274,6 @@ def test_stopped_and_gone_on(
     assert not out.exists()
     before = kept.read_bytes().count(b"\n")
     assert 3 <= before < 16
-    done = run_hbr(*arguments, "--resume")
+    done = call_hbr(*arguments, "--resume")
     assert (done.returncode, done.stderr) == (0, "")
     assert [row["status"] for row in json.loads(out.read_text())["rows"]] == ["measured"] * 16

@@ -37,8 +37,6 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Weights are looked for and put below this folder only."""
     monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("TORCH_HOME", raising=False)
     return tmp_path / "weights"
 
 
@@ -63,18 +61,18 @@ def with_addresses(site: str, *arguments: str) -> "subprocess.CompletedProcess[s
 
 
 def test_fetched_weights_of_a_metric_are_found(
-    site: tuple[Path, str], places: Path, run_hbr: Hbr
+    site: tuple[Path, str], places: Path, call_hbr: Hbr
 ) -> None:
     folder, address = site
     for name in ("brisque_model_live.yml", "brisque_range_live.yml"):
         (folder / name).write_text(name)
-    missing = run_hbr("metrics", "show", "brisque")
+    missing = call_hbr("metrics", "show", "brisque")
     assert "not on this machine; `hbr fetch brisque` gets them" in missing.stdout
     done = with_addresses(address, "fetch", "brisque")
     assert (done.returncode, done.stdout.strip()) == (0, str(places)), done.stderr
     assert "Apache-2.0" in done.stderr
     assert (places / "brisque_range_live.yml").read_text() == "brisque_range_live.yml"
-    shown = json.loads(run_hbr("metrics", "show", "brisque", "--json").stdout)
+    shown = json.loads(call_hbr("metrics", "show", "brisque", "--json").stdout)
     assert shown["weights"][0]["file"] == str(places)
     again = with_addresses("http://127.0.0.1:1", "metrics", "fetch", "brisque")
     assert again.returncode == 0
@@ -118,9 +116,9 @@ def test_what_came_is_another_file(site: tuple[Path, str], places: Path) -> None
     ],
 )
 def test_what_cannot_be_fetched_is_one_line(
-    arguments: tuple[str, ...], told: str, places: Path, run_hbr: Hbr
+    arguments: tuple[str, ...], told: str, places: Path, call_hbr: Hbr
 ) -> None:
-    done = run_hbr(*arguments)
+    done = call_hbr(*arguments)
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert (done.returncode == 0) == (told in ("needs no weights", "comes with hbr"))

@@ -36,7 +36,7 @@ def are_gone(processes: list[psutil.Process]) -> bool:
     return False
 
 
-def test_evaluate(hbr_command: list[str], run_hbr: Run, photo: Write, tmp_path: Path) -> None:
+def test_evaluate(hbr_command: list[str], call_hbr: Run, photo: Write, tmp_path: Path) -> None:
     for number in range(N):
         photo(tmp_path / "hq" / f"{number:02}.png", number, (350, 300))
         photo(tmp_path / "made" / f"{number:02}.png", number + 1, (350, 300))
@@ -54,16 +54,16 @@ def test_evaluate(hbr_command: list[str], run_hbr: Run, photo: Write, tmp_path: 
     assert not (tmp_path / "out.json").exists()
     os.truncate(kept, kept.stat().st_size - 9)  # a line of which only half was written
 
-    again = run_hbr(*arguments, "--json", "out.json", "--resume", cwd=tmp_path)
+    again = call_hbr(*arguments, "--json", "out.json", "--resume", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    whole = run_hbr(*arguments, "--json", "whole.json", cwd=tmp_path)
+    whole = call_hbr(*arguments, "--json", "whole.json", cwd=tmp_path)
     assert again.stdout == whole.stdout
     told = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("out", "whole")]
     assert told[0]["rows"] == told[1]["rows"]
     assert len(told[0]["rows"]) == N
 
 
-def test_methods_run(hbr_command: list[str], run_hbr: Run, photo: Write, tmp_path: Path) -> None:
+def test_methods_run(hbr_command: list[str], call_hbr: Run, photo: Write, tmp_path: Path) -> None:
     """Killed twice."""
     for number in range(N):
         photo(tmp_path / "lq" / f"{number:02}.png", number, (350, 300))
@@ -80,13 +80,13 @@ def test_methods_run(hbr_command: list[str], run_hbr: Run, photo: Write, tmp_pat
         assert process.wait() == -signal.SIGKILL
     before = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
     assert 9 <= len(before) < N
-    again = run_hbr(*arguments, "out", cwd=tmp_path)
+    again = call_hbr(*arguments, "out", cwd=tmp_path)
     assert again.returncode == 0
     assert again.stdout.splitlines() == [f"out/{number:02}.png" for number in range(N)]
     kept = [n for n, t in before.items() if (out / n).stat().st_mtime_ns == t]
     assert len(kept) >= len(before) - 1, "only what the kill came between is made twice"
 
-    assert run_hbr(*arguments, "whole", cwd=tmp_path).returncode == 0
+    assert call_hbr(*arguments, "whole", cwd=tmp_path).returncode == 0
     for path in out.glob("*.png"):
         assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
     assert len(list(out.glob("*.png"))) == N

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 import hbr
 from hbr.apps.cli.doctor import Diagnosis, as_text
@@ -106,8 +107,8 @@ def test_doctor_says_what_is_broken_and_how_to_mend_it(run_hbr: Run, tmp_path: P
     assert "pip install" in problem["how"]
 
 
-def test_train_without_its_recipe(run_hbr: Run, tmp_path: Path) -> None:
-    done = run_hbr("train", tmp_path / "none.yaml")
+def test_train_without_its_recipe(call_hbr: Run, tmp_path: Path) -> None:
+    done = call_hbr("train", tmp_path / "none.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     line = one_line(done.stderr)
     assert "there is no file or recipe" in line
@@ -118,10 +119,10 @@ def test_train_without_its_recipe(run_hbr: Run, tmp_path: Path) -> None:
     ("text", "named"),
     [("a: [", "is not YAML"), ("speed: 9", "speed is not known")],
 )
-def test_train_with_a_bad_recipe(run_hbr: Run, tmp_path: Path, text: str, named: str) -> None:
+def test_train_with_a_bad_recipe(call_hbr: Run, tmp_path: Path, text: str, named: str) -> None:
     recipe = tmp_path / "bad.yaml"
     recipe.write_text(text)
-    done = run_hbr("train", recipe)
+    done = call_hbr("train", recipe)
     assert done.returncode == 2
     line = one_line(done.stderr)
     assert str(recipe) in line
@@ -176,53 +177,39 @@ def test_output_that_cannot_be_written(hbr_command: list[str]) -> None:
     assert "No space left" in one_line(done.stderr)
 
 
-TINY = """
-model:
-  native_size: 64
-  timestep: 199
-  autoencoder:
-    {block_out_channels: [8], layers_per_block: 1, latent_channels: 4, norm_num_groups: 4,
-     mid_attention: false, patch_size: 4, scaling_factor: 1.0}
-  unet:
-    {block_out_channels: [8, 8], attention: [false, false], attention_head_dim: [1, 1],
-     layers_per_block: 1, cross_attention_dim: 8, norm_num_groups: 4}
-  prompt: {kind: text, n_queries: 1, width: 8}
-data: {sources: [{photos: PHOTOS}], workers: WORKERS}
-validation: {photos: PHOTOS, count: 1, crop: 64, every: 1000000}
-optim: {warmup: 1}
-phases: [{steps: STEPS, crop: 64, batch: 1}]
-out: OUT
-save_every: 1000000
-"""
-
-
 def tiny_recipe(folder: Path, *, steps: int, workers: int = 0) -> Path:
-    """The smallest training there is, on one photo of its own."""
+    """A small training on one photo of its own."""
     import numpy as np
 
     from hbr.image import Photo, write_photo
+    from toy_models import TRAINED
 
     photos = folder / "photos"
     photos.mkdir()
     ramp = np.linspace(0, 1, 96 * 96 * 3, dtype=np.float32).reshape(96, 96, 3)
     write_photo(Photo.from_array(ramp), photos / "ramp.png")
-    values = {"PHOTOS": photos, "OUT": folder / "out", "STEPS": steps, "WORKERS": workers}
-    text = TINY
-    for name, value in values.items():
-        text = text.replace(name, str(value))
+    values = {
+        "model": {**TRAINED, "prompt": {"kind": "text", "n_queries": 1, "width": 16}},
+        "data": {"sources": [{"photos": str(photos)}], "workers": workers},
+        "validation": {"photos": str(photos), "count": 1, "crop": 64, "every": 1_000_000},
+        "optim": {"warmup": 1},
+        "phases": [{"steps": steps, "crop": 64, "batch": 1}],
+        "out": str(folder / "out"),
+        "save_every": 1_000_000,
+    }
     recipe = folder / "tiny.yaml"
-    recipe.write_text(text)
+    recipe.write_text(yaml.safe_dump(values))
     return recipe
 
 
-def test_train_ends_with_the_model_file(run_hbr: Run, tmp_path: Path) -> None:
+def test_train_ends_with_the_model_file(run_hbr: Run, call_hbr: Run, tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path, steps=2)
     done = run_hbr("train", recipe, "--device", "cpu", "--out", tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'elsewhere' / 'model.safetensors'}\n"
     assert Path(done.stdout.strip()).is_file()
     assert not (tmp_path / "out").exists()
-    again = run_hbr("train", recipe, "--device", "cpu", "--out", tmp_path / "elsewhere")
+    again = call_hbr("train", recipe, "--device", "cpu", "--out", tmp_path / "elsewhere")
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert "resuming at step 2 of 2" in again.stderr
 

@@ -47,15 +47,15 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_list(run_hbr: Run) -> None:
-    done = run_hbr("methods", "list")
+def test_list(call_hbr: Run) -> None:
+    done = call_hbr("methods", "list")
     assert done.returncode == 0
     head, *rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert head == ["id", "kind", "summary", "upscale", "licence"]
     assert [row[1] for row in rows[:5]] == ["hbr", "spandrel", "folder", "baseline", "program"]
     licences = {row[0]: row[4] for row in rows if row[0]}
     assert licences["supir"].startswith("non-commercial")
-    told = json.loads(run_hbr("methods", "list", "--json").stdout)
+    told = json.loads(call_hbr("methods", "list", "--json").stdout)
     assert [entry["id"] for entry in told] == list(licences)
 
 

@@ -1,4 +1,4 @@
-"""`hbr metrics list | fit-niqe`, in real processes."""
+"""`hbr metrics list | fit-niqe`."""
 
 import json
 import shutil
@@ -10,13 +10,13 @@ from hbr.metrics import METRICS, load_metric
 from hbr.metrics.niqe import read_niqe
 
 
-def test_every_metric_is_listed(run_hbr):
-    done = run_hbr("metrics", "list")
+def test_every_metric_is_listed(call_hbr):
+    done = call_hbr("metrics", "list")
     assert done.returncode == 0, done.stderr
     head, *lines = (line.split("\t") for line in done.stdout.splitlines())
     assert head[:3] == ["id", "version", "better"]
     assert [line[0] for line in lines] == list(METRICS)
-    rows = json.loads(run_hbr("metrics", "list", "--json").stdout)
+    rows = json.loads(call_hbr("metrics", "list", "--json").stdout)
     assert {row["id"]: row["better"] for row in rows} == {i.id: i.better for i in METRICS.values()}
 
 

@@ -1,10 +1,9 @@
-"""`hbr models export | push` as a process; the hub is a server of this machine."""
+"""`hbr models export | push`; the hub is a server of this machine."""
 
 import base64
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,22 +82,29 @@ def hub() -> Iterator[Hub]:
     thread.join()
 
 
-Hbr = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def hbr(tmp_path: Path) -> Hbr:
+def hbr(call_hbr: Run) -> Run:
+    """Run `hbr models` in this process."""
+
+    def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+        result = call_hbr("models", *arguments)
+        assert "Traceback" not in result.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture
+def hbr_process(run_hbr: Run, tmp_path: Path) -> Run:
+    """Run `hbr models` in a process of its own, which reads where the hub is when it starts."""
+
     def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "hbr.apps.cli.main", "models", *map(str, arguments)]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
         own = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
-        result = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**kept, **own, **environment},
-        )
+        result = run_hbr("models", *arguments, timeout=120, env={**kept, **own, **environment})
         assert "Traceback" not in result.stderr
         return result
 
@@ -112,7 +118,7 @@ def front_matter(text: str) -> dict[str, Any]:
     return found
 
 
-def test_export_and_import_again(hbr: Hbr, toy: Path, tmp_path: Path) -> None:
+def test_export_and_import_again(hbr: Run, toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "folder"
     result = hbr("export", toy, "-o", out, "--as", "diffusers")
     assert (result.returncode, result.stdout) == (0, f"{out}\n"), result.stderr
@@ -138,7 +144,7 @@ def test_export_and_import_again(hbr: Hbr, toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_folder_says_what_is_known_of_the_model(
-    hbr: Hbr, toy: Path, tmp_path: Path
+    hbr: Run, toy: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -175,7 +181,7 @@ def test_a_model_folder_says_what_is_known_of_the_model(
     assert not (tmp_path / "other").exists()
 
 
-def test_the_card_shows_the_figures_of_a_benchmark(hbr: Hbr, toy: Path, tmp_path: Path) -> None:
+def test_the_card_shows_the_figures_of_a_benchmark(hbr: Run, toy: Path, tmp_path: Path) -> None:
     from hbr.evaluation.results import BenchmarkRun, Cell, MethodInfo, TableLayout
     from hbr.metrics.table import METRICS
 
@@ -211,10 +217,10 @@ def test_the_card_shows_the_figures_of_a_benchmark(hbr: Hbr, toy: Path, tmp_path
     assert "ours, input; choose the model with --method" in " ".join(result.stderr.split())
 
 
-def test_a_push_is_one_commit(hbr: Hbr, hub: Hub, toy: Path) -> None:
+def test_a_push_is_one_commit(hbr_process: Run, hub: Hub, toy: Path) -> None:
     here = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_x"}
     options = ("--licence", "MIT", "--private", "--message", "The first")
-    result = hbr("push", toy, "ann/model", *options, **here)
+    result = hbr_process("push", toy, "ann/model", *options, **here)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{hub.address}/ann/model/commit/{'0' * 40}\n"
     (created,) = hub.created
@@ -227,7 +233,7 @@ def test_a_push_is_one_commit(hbr: Hbr, hub: Hub, toy: Path) -> None:
 
 
 def test_what_cannot_be_pushed_is_one_line_and_leaves_nothing(
-    hbr: Hbr, hub: Hub, toy: Path, tmp_path: Path
+    hbr_process: Run, hub: Hub, toy: Path, tmp_path: Path
 ) -> None:
     here = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_x"}
     mit = ("--licence", "MIT")
@@ -241,12 +247,12 @@ def test_what_cannot_be_pushed_is_one_line_and_leaves_nothing(
             "the hub cannot be reached",
         ),
     ):
-        result = hbr("push", *arguments, **environment)
+        result = hbr_process("push", *arguments, **environment)
         assert result.returncode == 1, result.stderr
         assert told in result.stderr.splitlines()[-1]
         assert result.stdout == ""
     hub.refuses = "/commit/"
-    result = hbr("push", toy, "ann/model", *mit, **here)
+    result = hbr_process("push", toy, "ann/model", *mit, **here)
     assert result.returncode == 1
     assert "403: You don't have the rights.; nothing was pushed" in result.stderr
     assert hub.commits == []

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hbr.models import OneStepRestorer, RestorerConfig, save_checkpoint, sha256
-from hbr.models.config import AutoencoderConfig, TextPromptConfig, UNetConfig
+import toy_models
+from hbr.models import save_checkpoint, sha256
 
 Hbr = Callable[..., "subprocess.CompletedProcess[str]"]
 GOLDENS = Path(__file__).parents[2].parent / "shared" / "goldens"
@@ -30,26 +30,8 @@ def hbr(call_hbr: Hbr) -> Hbr:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = RestorerConfig(
-        autoencoder=AutoencoderConfig(
-            block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4
-        ),
-        unet=UNetConfig(
-            block_out_channels=(8, 8),
-            attention=(True, True),
-            attention_head_dim=(1, 1),
-            layers_per_block=1,
-            cross_attention_dim=8,
-            norm_num_groups=4,
-        ),
-        prompt=TextPromptConfig(n_queries=2, width=8),
-        native_size=64,
-    )
-    tensors = OneStepRestorer(config).state_dict()
-    return save_checkpoint(
-        tmp_path / "toy.safetensors", config, tensors, card={"licence": "Apache-2.0"}
-    )
+    card = {"licence": "Apache-2.0"}
+    return toy_models.write(tmp_path / "toy.safetensors", toy_models.FIXED_PROMPT, card=card)
 
 
 def test_list_is_tab_separated_when_piped(hbr: Hbr) -> None:
@@ -77,10 +59,10 @@ def test_show_a_file(hbr: Hbr, model: Path) -> None:
     assert "licence: Apache-2.0\n" in text
     assert "multiple of: 4\n" in text
     shown = json.loads(hbr("show", model, "--json").stdout)
-    assert shown["config"]["unet"]["block_out_channels"] == [8, 8]
+    assert shown["config"]["unet"]["block_out_channels"] == [16, 32]
     parts = shown["parameters"]
     assert parts["all"] == parts["unet"] + parts["autoencoder"] + parts["prompt"]
-    assert parts["prompt"] == 2 * 8
+    assert parts["prompt"] == 4 * 32
 
 
 def test_show_what_is_not_here_says_where_to_get_it(hbr: Hbr) -> None:

@@ -63,17 +63,17 @@ def stop_after(command: list[str], lines: int, number: int) -> tuple[int, list[s
 
 
 def test_fifty_files_the_same_bytes_however_they_came_about(
-    run_hbr: Run, hbr_command: list[str], album: Path, toy: Path, tmp_path: Path
+    call_hbr: Run, hbr_command: list[str], album: Path, toy: Path, tmp_path: Path
 ) -> None:
     asked = ["restore", "-i", str(album), "--recursive", "--model", str(toy), "--seed", "7", "-o"]
 
-    done = run_hbr(*asked, tmp_path / "a")
+    done = call_hbr(*asked, tmp_path / "a")
     assert (done.returncode, done.stderr) == (0, "hbr: 50 done\n")
     first = tree(tmp_path / "a")
     assert {f"{i:02}.jpg" for i in range(45)} | set(ODD_NAMES) == set(first)
     assert sorted(done.stdout.splitlines()) == sorted(str(tmp_path / "a" / n) for n in first)
 
-    told = run_hbr(*asked, tmp_path / "b", "--log-format", "json")
+    told = call_hbr(*asked, tmp_path / "b", "--log-format", "json")
     assert told.returncode == 0
     assert tree(tmp_path / "b") == first
     records = [json.loads(line) for line in told.stdout.splitlines()]
@@ -102,7 +102,7 @@ def test_fifty_files_the_same_bytes_however_they_came_about(
         assert len(now) >= len(ready) + 3
         assert all(first[name] == data for name, data in now.items())
         ready = set(now)
-    done = run_hbr(*asked, tmp_path / "c", "--resume")
+    done = call_hbr(*asked, tmp_path / "c", "--resume")
     assert (done.returncode, done.stderr) == (0, "hbr: 50 done\n")
     # what was finished is not made again
     assert len(done.stdout.splitlines()) == 50 - len(ready)
@@ -161,10 +161,10 @@ def test_a_bar_on_a_terminal_and_data_in_the_pipe(
     assert "Traceback" not in terminal
 
 
-def test_dry_run_shows_and_does_nothing(run_hbr: Run, photo: Write, tmp_path: Path) -> None:
+def test_dry_run_shows_and_does_nothing(call_hbr: Run, photo: Write, tmp_path: Path) -> None:
     photo(tmp_path / "in" / "a.png")
     photo(tmp_path / "in" / "sub" / "b.webp")
-    done = run_hbr(
+    done = call_hbr(
         *("restore", "-i", "in", "-i", "gone.jpg", "-o", "out", "--recursive", "--format", "jpg"),
         *("--dry-run", "--model", "no such model"),
         cwd=tmp_path,
@@ -181,10 +181,10 @@ def test_dry_run_shows_and_does_nothing(run_hbr: Run, photo: Write, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_finished_work_needs_no_model(run_hbr: Run, photo: Write, tmp_path: Path) -> None:
+def test_finished_work_needs_no_model(call_hbr: Run, photo: Write, tmp_path: Path) -> None:
     photo(tmp_path / "in" / "a.png")
     photo(tmp_path / "out" / "a.png")
-    done = run_hbr(
+    done = call_hbr(
         "restore", "-i", "in", "-o", "out", "--resume", "--model", "no such", cwd=tmp_path
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -221,11 +221,11 @@ def test_exit_codes(records: list[str], code: ExitCode) -> None:
     assert _exit_code(BatchTally.of(made)) is code
 
 
-def test_the_gate_says_what_it_thinks_of_a_photo(run_hbr: Run, toy: Path, tmp_path: Path) -> None:
+def test_the_gate_says_what_it_thinks_of_a_photo(call_hbr: Run, toy: Path, tmp_path: Path) -> None:
     part = Image.open(DATA / "purple.jpg").crop((0, 0, 128, 128))
     part.filter(ImageFilter.GaussianBlur(8)).save(tmp_path / "soft.png")
     asked = ("restore", "-i", tmp_path / "soft.png", "-o", tmp_path / "out", "--model", toy)
-    done = run_hbr(*asked, "--gate", "auto", "--log-format", "json")
+    done = call_hbr(*asked, "--gate", "auto", "--log-format", "json")
     assert done.returncode == 0
     provenance = json.loads(done.stdout)["provenance"]
     assert provenance["gate"] == "beyond the model"
@@ -233,6 +233,6 @@ def test_the_gate_says_what_it_thinks_of_a_photo(run_hbr: Run, toy: Path, tmp_pa
     (told,) = [json.loads(line) for line in done.stderr.splitlines()]
     assert told["level"] == "warning"
     assert "soft.png: beyond the model, restored all the same: edges " in told["message"]
-    done = run_hbr(*asked, "--overwrite", "--log-format", "json")
+    done = call_hbr(*asked, "--overwrite", "--log-format", "json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["provenance"]["gate"] is None

@@ -270,11 +270,7 @@ def test_a_method_that_is_another_one_now(runs: Runs, tmp_path: Path) -> None:
     assert runs(methods={"m": {**MEDIAN, "baseline": "nlm"}}, resume=True).cells[0].n == 4
 
 
-def test_nothing_can_be_measured(
-    runs: Runs, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME", "HBR_WEIGHTS"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
+def test_nothing_can_be_measured(runs: Runs, photos: Path, tmp_path: Path) -> None:
     data_set = {
         "hq": str(photos),
         "lq": {"kind": "recipe", "recipe": "light"},

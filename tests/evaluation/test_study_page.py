@@ -63,11 +63,11 @@ def test_nothing_that_is_served_gives_a_method_away(tmp_path, folders, hbr_comma
                 urllib.request.urlopen(url + path, timeout=30)
 
 
-def test_the_command_line(tmp_path, folders, run_hbr, hbr_command):
+def test_the_command_line(tmp_path, folders, run_hbr, call_hbr, hbr_command):
     study, methods = tmp_path / "s", [f"--method={n}={folders[n]}" for n in METHODS]
-    done = run_hbr("study", "new", study, *methods, "--kind", "choice", "--per-rater", 2)
+    done = call_hbr("study", "new", study, *methods, "--kind", "choice", "--per-rater", 2)
     assert (done.returncode, done.stdout.strip()) == (0, str(study)), done.stderr
-    done = run_hbr("study", "report", study, "-o", tmp_path / "r")
+    done = call_hbr("study", "report", study, "-o", tmp_path / "r")
     assert (done.returncode, done.stdout) == (1, "")
     assert "no answers yet" in done.stderr
     with served(hbr_command, study) as (process, url):
@@ -78,11 +78,11 @@ def test_the_command_line(tmp_path, folders, run_hbr, hbr_command):
         post(url, "api/answer", code=CODE, trial=trial["id"], position=0, value=1)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
-    done = run_hbr("study", "report", study, "-o", tmp_path / "r", "--bootstrap", 50)
+    done = call_hbr("study", "report", study, "-o", tmp_path / "r", "--bootstrap", 50)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "r" / "report.html") in done.stdout.splitlines()
     for wrong in ("--method=nodir", "--method=a=x --method=a=y"):
-        done = run_hbr("study", "new", tmp_path / "t", *wrong.split())
+        done = call_hbr("study", "new", tmp_path / "t", *wrong.split())
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "t").exists()

@@ -74,8 +74,6 @@ def test_pooling_of_a_constant_is_the_constant() -> None:
 def test_loading_by_name(
     folder: Path, tmp_path: Path, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     with pytest.raises(MetricError, match=r"needs the weights vgg16.*`hbr fetch vgg16`"):
         load_metric("lpips-vgg")
     with pytest.raises(MetricError, match=r"needs the weights alexnet.*`hbr fetch alexnet`"):

@@ -131,18 +131,18 @@ def test_a_damaged_file_is_told(ends, damage, tmp_path):
         load_model(file)
 
 
-def test_the_commands(ends, run_hbr, tmp_path):
+def test_the_commands(ends, call_hbr, tmp_path):
     joined = tmp_path / "joined.safetensors"
-    made = run_hbr("models", "join", ends[0], ends[1], "-o", joined, "--fidelity", "0.25")
+    made = call_hbr("models", "join", ends[0], ends[1], "-o", joined, "--fidelity", "0.25")
     assert made.returncode == 0
     assert read_metadata(joined) == read_metadata(ends[2])
     expected = load_file(ends[2])
     assert all(torch.equal(tensor, expected[name]) for name, tensor in load_file(joined).items())
-    assert "fidelity: 0.25" in run_hbr("models", "show", joined).stdout.splitlines()
+    assert "fidelity: 0.25" in call_hbr("models", "show", joined).stdout.splitlines()
     photo = tmp_path / "photo.png"
     write_photo(Photo.from_array((torch.rand(32, 32, 3) * 255).byte().numpy()), photo)
     restore = ("restore", "-i", photo, "-o", tmp_path / "out", "--dtype", "float32", "--model")
-    done = run_hbr(*restore, joined, "--fidelity", "0.7", "--log-format", "json")
+    done = call_hbr(*restore, joined, "--fidelity", "0.7", "--log-format", "json")
     assert done.returncode == 0
     lines = (done.stdout + done.stderr).splitlines()
     records = [json.loads(line) for line in lines if "provenance" in line]
@@ -151,7 +151,7 @@ def test_the_commands(ends, run_hbr, tmp_path):
         (joined, "2", "fidelity is 2.0; it must be from 0, sharp, to 1, faithful"),
         (ends[0], "0.5", "faithful.safetensors has one end only; leave it out"),
     ):
-        failed = run_hbr(*restore, model, "--fidelity", fidelity, "--overwrite")
+        failed = call_hbr(*restore, model, "--fidelity", fidelity, "--overwrite")
         assert failed.returncode == 2
         assert message in failed.stderr
         assert "Traceback" not in failed.stderr

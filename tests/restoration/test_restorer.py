@@ -8,15 +8,9 @@ import pytest
 import torch
 
 import hbr
+import toy_models
 from hbr.image import Photo, PhotoError, read_photo, write_photo
-from hbr.models import OneStepRestorer, RestorerConfig, WeightsError, loading, save_checkpoint
-from hbr.models.config import (
-    AutoencoderConfig,
-    HFIEConfig,
-    ImageEncoderConfig,
-    TextPromptConfig,
-    UNetConfig,
-)
+from hbr.models import WeightsError, loading
 from hbr.restoration import Restored, Restorer
 from hbr.restoration.inputs import as_photo, resized_pixels
 from hbr.weights import catalogue
@@ -30,28 +24,7 @@ def same(identity):
 @pytest.fixture(scope="module")
 def toy_file(tmp_path_factory):
     """A model file of the real class, with random weights."""
-    encoder = ImageEncoderConfig(
-        image_size=64, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4, proj_dim=16
-    )
-    config = RestorerConfig(
-        autoencoder=AutoencoderConfig(
-            block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8
-        ),
-        unet=UNetConfig(
-            block_out_channels=(16, 32),
-            attention=(True, True),
-            attention_head_dim=(1, 2),
-            layers_per_block=1,
-            cross_attention_dim=32,
-            norm_num_groups=8,
-        ),
-        prompt=HFIEConfig(encoder=encoder, n_queries=4, width=32, heads=2),
-        native_size=64,
-    )
-    torch.manual_seed(0)
-    model = OneStepRestorer(config)
-    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
-    return save_checkpoint(path, config, model.state_dict())
+    return toy_models.write(tmp_path_factory.mktemp("weights") / "toy.safetensors")
 
 
 def noise(*shape, dtype=np.uint8):
@@ -306,23 +279,7 @@ def test_the_prompt_comes_from_the_tile(toy_file):
 
 
 def test_a_fixed_prompt_serves_as_well(tmp_path):
-    config = RestorerConfig(
-        autoencoder=AutoencoderConfig(
-            block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8
-        ),
-        unet=UNetConfig(
-            block_out_channels=(16, 32),
-            attention=(True, True),
-            attention_head_dim=(1, 2),
-            layers_per_block=1,
-            cross_attention_dim=32,
-            norm_num_groups=8,
-        ),
-        prompt=TextPromptConfig(n_queries=4, width=32),
-        native_size=64,
-    )
-    path = tmp_path / "fixed.safetensors"
-    save_checkpoint(path, config, OneStepRestorer(config).state_dict())
+    path = toy_models.write(tmp_path / "fixed.safetensors", toy_models.FIXED_PROMPT)
     restored = Restorer.from_pretrained(path, device="cpu")(noise(20, 20, 3))
     assert restored.pixels.shape == (20, 20, 3)
 

@@ -162,19 +162,19 @@ def test_a_plan_adds_up() -> None:
         plan(config(), 3)
 
 
-def test_a_plan_needs_neither_photos_nor_weights(tmp_path: Path, run_hbr) -> None:
+def test_a_plan_needs_neither_photos_nor_weights(tmp_path: Path, call_hbr) -> None:
     values = settings(tmp_path / "out", loss={"lpips": 1.0})
     values["data"] = {"sources": [{"photos": "nowhere"}]}
     values["validation"]["photos"] = "nowhere"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(values))
-    done = run_hbr("train", recipe, "--plan", "--json", cwd=tmp_path)
+    done = call_hbr("train", recipe, "--plan", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert [phase["steps"] for phase in found["phases"]] == [5, 3]
     assert found["peak"] == max(phase["peak"] for phase in found["phases"])
     assert not found["hours"]  # of float32
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
-    done = run_hbr("train", recipe, "--json")
+    done = call_hbr("train", recipe, "--json")
     assert done.returncode == 2
     assert "--plan" in done.stderr

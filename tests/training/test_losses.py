@@ -98,14 +98,10 @@ def test_a_network_is_loaded_once_and_only_where_a_phase_needs_it(folder: Path) 
     assert not load_networks(from_dict(TrainConfig, settings(Path("out"))))
 
 
-def test_missing_weights_are_told_before_anything_is_written(
-    tmp_path: Path, run_hbr, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path / "none"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+def test_missing_weights_are_told_before_anything_is_written(tmp_path: Path, call_hbr) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(settings(tmp_path / "out", loss={"lpips": 2.0})))
-    done = run_hbr("train", recipe, "--device", "cpu")
+    done = call_hbr("train", recipe, "--device", "cpu")
     assert (done.returncode, done.stdout) == (4, "")
     (line,) = done.stderr.splitlines()
     assert "loss.lpips needs the weights vgg16" in line

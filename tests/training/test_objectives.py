@@ -126,11 +126,11 @@ ADAPTED = {
 }
 
 
-@pytest.fixture
-def prior(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model file of a short diffusion training."""
     values = settings(
-        tmp_path / "prior",
+        tmp_path_factory.mktemp("prior") / "prior",
         objective={"kind": "diffusion"},
         phases=[{"steps": 6, "crop": 32, "batch": 2}],
     )

@@ -149,7 +149,7 @@ def test_what_is_killed_goes_on_as_if_it_had_not_been(tmp_path, count):
     assert "Traceback" not in said
 
 
-def test_torchrun_trains_what_restores(tmp_path, run_hbr):
+def test_torchrun_trains_what_restores(tmp_path, call_hbr):
     """The launcher itself, and the checkpoint in the hands of `hbr restore`."""
     phases = [{"steps": 5, "crop": 32, "batch": 2}]
     file = recipe(tmp_path / "out", objective=ADAPTED, phases=phases)
@@ -160,7 +160,7 @@ def test_torchrun_trains_what_restores(tmp_path, run_hbr):
     model = tmp_path / "out/model.safetensors"
     assert done.stdout.splitlines() == [str(model)]
     photo = next(DATA.glob("*.png"))
-    restored = run_hbr("restore", "-i", photo, "-o", tmp_path / "r.png", "--model", model)
+    restored = call_hbr("restore", "-i", photo, "-o", tmp_path / "r.png", "--model", model)
     assert restored.returncode == 0, restored.stderr
     assert (tmp_path / "r.png").stat().st_size > 1000
 

@@ -132,7 +132,7 @@ def test_a_text_comes_with_a_model_of_the_same(base, tmp_path):
     assert not null.prompt.embedding.any()  # a base without a text encoder: zeros
 
 
-def test_dape_from_the_start_to_a_restored_photo(base, ram, tmp_path, run_hbr):
+def test_dape_from_the_start_to_a_restored_photo(base, ram, tmp_path, call_hbr):
     """Tags of the HQ photo in training; those of the LQ photo, or the user's text, afterwards."""
     dape = toy_tagger.write_dape(tmp_path / "DAPE.pth")
     init = {"base": str(base), "image_encoder": str(ram), "dape": str(dape)}
@@ -147,11 +147,11 @@ def test_dape_from_the_start_to_a_restored_photo(base, ram, tmp_path, run_hbr):
     assert any(n.startswith("unet.") for n in before.keys() - same)
     photo = next((Path(__file__).parents[1] / "data").glob("*.png"))
     out = tmp_path / "text.png"
-    done = run_hbr("restore", "-i", photo, "-o", out, "--model", file, "--prompt", "a portrait")
+    done = call_hbr("restore", "-i", photo, "-o", out, "--model", file, "--prompt", "a portrait")
     assert done.returncode == 0
     by_tags = Restorer.from_pretrained(file)(photo)
     assert (read_photo(out).pixels != by_tags.pixels).any()
-    done = run_hbr("restore", "-i", photo, "-o", tmp_path / "x.png", "--prompt", "a")
+    done = call_hbr("restore", "-i", photo, "-o", tmp_path / "x.png", "--prompt", "a")
     assert done.returncode == 2
     assert "nano takes no prompt: it has no text encoder" in done.stderr
 

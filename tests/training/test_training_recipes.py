@@ -137,13 +137,13 @@ def test_a_recipe_comes_to_a_restored_picture(recipe, toys, photo, monkeypatch):
     assert is_restored(out, photo)
 
 
-def test_the_recipe_of_the_paper_by_the_real_commands(toys, photo, run_hbr):
+def test_the_recipe_of_the_paper_by_the_real_commands(toys, photo, call_hbr):
     config, out = toys.config(PAPER), photo.with_name("restored.png")
-    done = run_hbr("train", config, "--out", photo.with_name("run"), "--device", "cpu", cwd=ROOT)
+    done = call_hbr("train", config, "--out", photo.with_name("run"), "--device", "cpu", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     model = Path(done.stdout.strip())
     assert model == photo.with_name("run") / "model.safetensors"
-    done = run_hbr("restore", "-i", photo, "-o", out, "--model", model, "--device", "cpu")
+    done = call_hbr("restore", "-i", photo, "-o", out, "--model", model, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert is_restored(out, photo)
 

@@ -5,44 +5,9 @@ from pathlib import Path
 from hbr.config import from_dict
 from hbr.training.config import TrainConfig
 from hbr.training.loop import Trainer
+from toy_models import TRAINED as MODEL
 
 DATA = Path(__file__).parents[1] / "data"
-MODEL = {
-    "name": "toy",
-    "native_size": 64,
-    "timestep": 199,
-    "autoencoder": {
-        "block_out_channels": [32],
-        "layers_per_block": 1,
-        "latent_channels": 8,
-        "norm_num_groups": 4,
-        "mid_attention": False,
-        "patch_size": 4,
-        "scaling_factor": 1.0,
-    },
-    "unet": {
-        "block_out_channels": [8, 16],
-        "attention": [False, True],
-        "attention_head_dim": [1, 1],
-        "layers_per_block": 1,
-        "cross_attention_dim": 16,
-        "norm_num_groups": 4,
-    },
-    "prompt": {
-        "kind": "hfie",
-        "n_queries": 4,
-        "width": 16,
-        "heads": 2,
-        "encoder": {
-            "image_size": 32,
-            "embed_dim": 8,
-            "depths": [1, 1],
-            "num_heads": [1, 2],
-            "window_size": 4,
-            "proj_dim": 16,
-        },
-    },
-}
 
 
 def settings(out, **changes):

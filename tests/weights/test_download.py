@@ -191,6 +191,10 @@ def test_a_pin_is_hexadecimal() -> None:
         KnownFile("w", sha256="abc")
 
 
+def test_no_test_sees_the_weights_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert all(tmp_path_factory.getbasetemp() in folder.parents for folder in weights_folders())
+
+
 def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HBR_WEIGHTS", os.pathsep.join([str(tmp_path / "a"), str(tmp_path / "b")]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
