@@ -76,10 +76,20 @@ def photos(folder: Path) -> tuple[SourceImage, ...]:
         across, down = SIZE[0] / image["width"], SIZE[1] / image["height"]
         picture.resize(SIZE, Image.Resampling.LANCZOS).save(path, quality=90)
         people = tuple(
-            Box(x * across, y * down, (x + w) * across, (y + h) * down, "person")
+            Box(x * across, y * down, (x + w) * across, (y + h) * down, label="person")
             for x, y, w, h in boxes.get(image["id"], ())
         )
-        out.append(SourceImage("coco", path.name, ImageRef.file(path), *SIZE, people))
+        width, height = SIZE
+        out.append(
+            SourceImage(
+                source="coco",
+                key=path.name,
+                ref=ImageRef.file(path),
+                width=width,
+                height=height,
+                boxes=people,
+            )
+        )
     return tuple(out)
 
 
@@ -160,7 +170,7 @@ def small_run(rows: int, workers: int, folder: Path) -> None:
         sharpness=SharpnessConfig(threshold=0),
         size=SizeConfig(longer=8),
         crop=CropConfig(edge=32),
-        quality=QualityConfig((MetricConfig("contrast"), MetricConfig("detail")), top=0.5),
+        quality=QualityConfig(metrics=(MetricConfig("contrast"), MetricConfig("detail")), top=0.5),
         output=OutputConfig(("webdataset",), "jpeg"),
     )
     source = Pictures("made", folder / "pictures.bin", rows)
@@ -189,10 +199,12 @@ class Pictures:
 
     def __iter__(self) -> Iterator[SourceImage]:
         """One after the other."""
-        person = (Box(8, 0, 40, 32, "person"),)
+        person = (Box(8, 0, 40, 32, label="person"),)
         for i in range(self.count):
-            ref = ImageRef(str(self.path), i * PLACE, PLACE)
-            yield SourceImage(self.name, f"{i:08d}", ref, 48, 32, person)
+            ref = ImageRef(path=str(self.path), offset=i * PLACE, size=PLACE)
+            yield SourceImage(
+                source=self.name, key=f"{i:08d}", ref=ref, width=48, height=32, boxes=person
+            )
 
 
 def main() -> None:

@@ -57,7 +57,9 @@ def driver(rows: int) -> tuple[float, float]:
         sharpness=SharpnessConfig(threshold=0),
         size=SizeConfig(longer=8),
         crop=CropConfig(edge=32),
-        quality=QualityConfig((MetricConfig("contrast"), MetricConfig("detail")), top=1 / 3),
+        quality=QualityConfig(
+            metrics=(MetricConfig("contrast"), MetricConfig("detail")), top=1 / 3
+        ),
         output=OutputConfig(("webdataset",), "jpeg"),
     )
     marks: dict[str, float] = {}

@@ -48,16 +48,16 @@ def photos(shared: Path, coco: dict) -> list[SourceImage]:
     boxes: dict[int, list[Box]] = {}
     for a in coco["annotations"]:
         x, y, w, h = a["bbox"]
-        boxes.setdefault(a["image_id"], []).append(Box(x, y, x + w, y + h, "person"))
+        boxes.setdefault(a["image_id"], []).append(Box(x, y, x + w, y + h, label="person"))
     return [
         SourceImage(
-            "coco",
-            image["file_name"],
-            ImageRef.file(shared / "photos/coco-cc/images" / image["file_name"]),
-            image["width"],
-            image["height"],
-            tuple(boxes.get(image["id"], ())),
-            licences[image["license"]],
+            source="coco",
+            key=image["file_name"],
+            ref=ImageRef.file(shared / "photos/coco-cc/images" / image["file_name"]),
+            width=image["width"],
+            height=image["height"],
+            boxes=tuple(boxes.get(image["id"], ())),
+            licence=licences[image["license"]],
         )
         for image in coco["images"][:48]
     ]
@@ -71,7 +71,11 @@ def settings() -> CurationConfig:
         sharpness=SharpnessConfig(threshold=100),
         size=SizeConfig(longer=128),
         quality=QualityConfig(
-            (MetricConfig("detail", 1.6), MetricConfig("noise"), MetricConfig("clipping", 0.25)),
+            metrics=(
+                MetricConfig("detail", 1.6),
+                MetricConfig("noise"),
+                MetricConfig("clipping", 0.25),
+            ),
             top=0.8,
         ),
         output=OutputConfig(("folder", "webdataset", "parquet"), "jpeg", shard=8),

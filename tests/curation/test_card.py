@@ -52,11 +52,35 @@ def test_table_1_has_the_editions_that_the_paper_reports() -> None:
 
 
 def test_people_are_those_in_the_crops_and_scores_those_of_no_test_set() -> None:
-    totals = ManifestTotals(frozenset({"voc"}))
+    totals = ManifestTotals(held_out=frozenset({"voc"}))
     rows = [
-        Record("1", "coco", "a", "0", persons=9, crop_persons=2, scores={"detail": 3.0}),
-        Record("2", "coco", "b", "0", persons=9, crop_persons=3, scores={"detail": 2.0}),
-        Record("3", "voc", "c", "0", persons=9, crop_persons=1, scores={"detail": 0.5}),
+        Record(
+            id="1",
+            source="coco",
+            key="a",
+            image_id="0",
+            persons=9,
+            crop_persons=2,
+            scores={"detail": 3.0},
+        ),
+        Record(
+            id="2",
+            source="coco",
+            key="b",
+            image_id="0",
+            persons=9,
+            crop_persons=3,
+            scores={"detail": 2.0},
+        ),
+        Record(
+            id="3",
+            source="voc",
+            key="c",
+            image_id="0",
+            persons=9,
+            crop_persons=1,
+            scores={"detail": 0.5},
+        ),
     ]
     totals.add([row.passed("splits", split="train") for row in rows])
     text = card(summary(totals), totals, 512)

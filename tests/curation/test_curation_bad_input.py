@@ -27,7 +27,7 @@ from hbr.curation.sources.base import Box, ImageRef, SourceImage
 from hbr.curation.sources.opening import guess_source, open_source
 
 HERE = LocalEngine(workers=0)
-PERSON = Box(10, 10, 290, 230, "person")
+PERSON = Box(10, 10, 290, 230, label="person")
 SETTINGS = CurationConfig(
     name="bad", size=SizeConfig(longer=64), output=OutputConfig(("folder",)), errors=1.0
 )
@@ -42,7 +42,7 @@ def image(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if data is not None:
             path.write_bytes(data)
-        return SourceImage(source, key, ImageRef.file(path), boxes=boxes, **more)
+        return SourceImage(source=source, key=key, ref=ImageRef.file(path), boxes=boxes, **more)
 
     return make
 
@@ -126,10 +126,10 @@ def test_boxes_that_cannot_be_used(image, run, photo_file) -> None:
     nan = math.nan
     boxes = (
         PERSON,
-        Box(nan, 0, 5, 5, "person"),
-        Box(5, 5, 5, 90, "person"),
-        Box(400, 5, 500, 90, "person"),
-        Box(0, 0, 20, 20, "person"),
+        Box(nan, 0, 5, 5, label="person"),
+        Box(5, 5, 5, 90, label="person"),
+        Box(400, 5, 500, 90, label="person"),
+        Box(0, 0, 20, 20, label="person"),
     )
     records, summary = run(
         image("a.jpg", photo_file(1), boxes),
@@ -237,7 +237,7 @@ def test_what_no_stage_foresaw_is_a_row(image, run, photo_file, monkeypatch) -> 
 
     monkeypatch.setattr(chunk, "decode", decode)
     monkeypatch.setattr(chunk, "crop_pixels", cut)
-    two = (Box(10, 10, 130, 130, "person"), Box(170, 10, 290, 130, "person"))
+    two = (Box(10, 10, 130, 130, label="person"), Box(170, 10, 290, 130, label="person"))
     records, summary = run(
         image("greedy.jpg", photo_file(1)),
         image("odd.jpg", photo_file(2), two),
@@ -293,6 +293,8 @@ def test_many_errors_stop_early(image, photo_file, listed, tmp_path) -> None:
     taken = []
 
     class Counting:
+        check = HERE.check
+
         def run(self, work, chunks):
             for done in HERE.run(work, chunks):
                 taken.append(done.id)
@@ -373,16 +375,18 @@ def test_the_samples_of_every_format_run_through(shared: Path, tmp_path) -> None
             assert summary.errors > 0
 
 
-def test_a_run_with_errors_says_so_at_the_command_line(run_hbr, photo_file, tmp_path) -> None:
+def test_a_run_with_errors_says_so_at_the_command_line(call_hbr, photo_file, tmp_path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jpg").write_bytes(photo_file(1))
     (tmp_path / "in/b.jpg").write_bytes(b"no photo")
-    done = run_hbr("curate", "run", "-i", tmp_path / "in", "-o", tmp_path / "out", "--workers", "1")
+    done = call_hbr(
+        "curate", "run", "-i", tmp_path / "in", "-o", tmp_path / "out", "--workers", "1"
+    )
     assert done.returncode == 1
     assert "hbr: 1 of 2 images cannot be used" in done.stderr
     recipe = tmp_path / "mild.yaml"
     recipe.write_text("errors: 0.5\n")
-    done = run_hbr(
+    done = call_hbr(
         "curate", "run", recipe, "-i", tmp_path / "in", "-o", tmp_path / "out", "--workers", "1"
     )
     assert done.returncode == 3

@@ -26,8 +26,8 @@ def out(photos, settings, listed, tmp_path_factory):
     wrong = [
         dataclasses.replace(photos[0], key=HOSTILE, ref=ImageRef.file(folder / "nowhere.jpg")),
         dataclasses.replace(photos[1], key="other", width=7),
-        SourceImage("coco", "nobody", photos[2].ref, boxes=()),
-        dataclasses.replace(photos[3], licence=HOSTILE, boxes=(Box(0, 0, 9, 9, HOSTILE),)),
+        SourceImage(source="coco", key="nobody", ref=photos[2].ref, boxes=()),
+        dataclasses.replace(photos[3], licence=HOSTILE, boxes=(Box(0, 0, 9, 9, label=HOSTILE),)),
     ]
     curate(
         dataclasses.replace(settings, errors=0.1),
@@ -93,7 +93,13 @@ def test_the_numbers_are_those_of_the_rows(out):
 
 
 def test_values_beyond_the_ends_are_counted():
-    h = Histogram("niqe", "lower", 2.0, False, np.linspace(0, 4, BINS + 1))
+    h = Histogram(
+        column="niqe",
+        better="lower",
+        threshold=2.0,
+        logarithmic=False,
+        edges=np.linspace(0, 4, BINS + 1),
+    )
     h.add(np.array([-1.0, 1, 2, 3, 9, np.nan]), np.array([1, 1, 0, 0, 0, 1], bool))
     assert (h.n, h.n_kept, h.passed, h.below, h.above) == (5, 2, 3, 1, 1)
     assert (h.all[0], h.all[-1], h.all.sum()) == (1, 1, 5)

@@ -85,10 +85,10 @@ def recipe(coco, shared, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def expected(run_hbr, recipe, tmp_path_factory, digests):
+def expected(call_hbr, recipe, tmp_path_factory, digests):
     """What one process on this machine makes of the recipe."""
     out = tmp_path_factory.mktemp("local")
-    done = run_hbr("curate", "run", recipe, "-o", out, "--workers", "0")
+    done = call_hbr("curate", "run", recipe, "-o", out, "--workers", "0")
     assert done.returncode == 0, done.stderr
     return digests(out)
 
@@ -267,7 +267,7 @@ def test_no_room_for_a_worker_is_a_clear_line(joined, photos, settings, tmp_path
     work, plan = ChunkWork(settings, tmp_path), plan_of(photos[:1])
     with pytest.raises(CurationError, match=r"no machine of the 2 .* needs 1 CPU, 2 GPU$"):
         list(dataclasses.replace(joined, gpus=2).run(work, plan))
-    quality = QualityConfig((MetricConfig("niqe"),), device="cuda:1")
+    quality = QualityConfig(metrics=(MetricConfig("niqe"),), device="cuda:1")
     numbered = ChunkWork(dataclasses.replace(settings, quality=quality), tmp_path)
     with pytest.raises(CurationError, match="the device cuda:1: Ray gives each worker its own"):
         list(joined.run(numbered, plan))

@@ -7,13 +7,12 @@ from hbr.curation.runs.estimate import estimate_run, lines
 from hbr.curation.sources.configs import CocoConfig, FolderConfig
 
 
-def test_a_plan_of_photos(shared, tmp_path, monkeypatch):
-    monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
+def test_a_plan_of_photos(shared, tmp_path):
     coco = CocoConfig(annotations=shared / "photos/coco-cc/instances.json", name="coco")
     gone = FolderConfig(path=tmp_path / "gone")
     metrics = (MetricConfig("niqe"), MetricConfig("detail", 1.0))
     config = CurationConfig(
-        sources=(coco, gone), size=SizeConfig(64), quality=QualityConfig(metrics)
+        sources=(coco, gone), size=SizeConfig(64), quality=QualityConfig(metrics=metrics)
     )
     plan = estimate_run(config, sample=8)
     there, missing = plan.sources

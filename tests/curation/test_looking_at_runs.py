@@ -57,7 +57,7 @@ def stricter(recipe, tmp_path_factory):
     """The same, with another line for one metric and for Eq. 1, and one photo fewer."""
     folder = tmp_path_factory.mktemp("stricter") / "out"
     metrics = (MetricConfig("detail", 2.2), MetricConfig("noise"), MetricConfig("clipping", 0.25))
-    new = dataclasses.replace(recipe, quality=QualityConfig(metrics, top=1.0))
+    new = dataclasses.replace(recipe, quality=QualityConfig(metrics=metrics, top=1.0))
     curate(new, folder, engine=HERE)
     return folder
 
@@ -168,7 +168,7 @@ def test_a_row_that_only_one_run_has_is_a_difference(out, recipe, tmp_path, list
 def test_thresholds_for_a_count_keep_it_when_they_are_used(out, recipe, tmp_path):
     """The way round: found on a run without lines, written as YAML, run with them."""
     names = ("detail", "noise", "clipping")
-    quality = QualityConfig(tuple(map(MetricConfig, names)), all_scores=True)
+    quality = QualityConfig(metrics=tuple(map(MetricConfig, names)), all_scores=True)
     open_run = tmp_path / "open"
     curate(dataclasses.replace(recipe, quality=quality), open_run, engine=HERE)
     scores = thresholds.scores_of(RunFolder(open_run))
@@ -177,7 +177,9 @@ def test_thresholds_for_a_count_keep_it_when_they_are_used(out, recipe, tmp_path
     assert {v["name"]: v["threshold"] for v in values} == pytest.approx(dict(found.values))
     metrics = tuple(MetricConfig(**value) for value in values)
     done = curate(
-        dataclasses.replace(recipe, quality=QualityConfig(metrics)), tmp_path / "then", engine=HERE
+        dataclasses.replace(recipe, quality=QualityConfig(metrics=metrics)),
+        tmp_path / "then",
+        engine=HERE,
     )
     passed = next(step.passed for step in done.funnel if step.stage == "quality")
     assert passed == found.kept >= 9
@@ -250,7 +252,7 @@ def test_the_journal_tells_where_a_run_is(out, tmp_path):
     assert (entry.state, entry.images, entry.alive) == ("done", 24, False)
     assert from_dict(type(entry), to_dict(entry)) == entry
     status = StatusFile(tmp_path)
-    status(RunProgress("crops", 10, images=10))
+    status(RunProgress(doing="crops", done=10, images=10))
     during = read_status(tmp_path)
     assert during.alive
     assert during.pace > 0

@@ -60,14 +60,14 @@ def detector(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def weights(run_hbr, shared: Path, tmp_path_factory) -> Path:
+def weights(call_hbr, shared: Path, tmp_path_factory) -> Path:
     """A folder with a model of NIQE, fitted to a few photos."""
     folder = tmp_path_factory.mktemp("weights")
     some = folder / "photos"
     some.mkdir()
     for path in sorted((shared / "photos/coco-cc/images").glob("*.jpg"))[:24]:
         (some / path.name).symlink_to(path.resolve())
-    done = run_hbr("metrics", "fit-niqe", some, "-o", folder / "niqe.npz")
+    done = call_hbr("metrics", "fit-niqe", some, "-o", folder / "niqe.npz")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -239,14 +239,13 @@ def test_splits_share_no_image_and_voc_is_the_test(run) -> None:
     assert all(len(splits) == 1 for splits in place.values())
 
 
-def test_all_that_is_missing_is_told_at_once(run_hbr, shared: Path, tmp_path: Path) -> None:
+def test_all_that_is_missing_is_told_at_once(call_hbr, shared: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "persona.yaml"
     nowhere = str(tmp_path / "no-such-detector")
     recipe.write_text(RECIPE.read_text().replace("name: rfdetr", f"name: {nowhere}"))
     photos = shared / "photos/coco-cc/images"
-    empty = {**os.environ, "HBR_WEIGHTS": "", "XDG_CACHE_HOME": str(tmp_path), "HOME": "/nowhere"}
     command = ["curate", "run", recipe, "-i", photos, "-o", tmp_path / "out", "--workers", "1"]
-    done = run_hbr(*command, env=empty)
+    done = call_hbr(*command)
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]

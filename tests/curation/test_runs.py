@@ -40,6 +40,7 @@ from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
 from hbr.image import read_photo
 from hbr.metrics.table import METRICS
+from hbr.people.types import DetectorError
 
 HERE = LocalEngine(workers=0)
 
@@ -258,7 +259,7 @@ def test_a_test_set_has_no_part_in_eq1_and_no_photo_in_training(
 
 
 def test_work_of_another_version_of_a_metric_is_not_taken_over(settings, tmp_path) -> None:
-    quality = QualityConfig((MetricConfig("detail"), MetricConfig("niqe")))
+    quality = QualityConfig(metrics=(MetricConfig("detail"), MetricConfig("niqe")))
     config = dataclasses.replace(settings, quality=quality)
     now = Store(tmp_path, config).folder
     assert Store(tmp_path, config).folder == now
@@ -448,7 +449,7 @@ def _wait_for_group(group: int) -> None:
 
 
 def test_orphans_leave_before_the_next_run_begins(
-    hbr_command, run_hbr, recipe, tmp_path, digests
+    hbr_command, call_hbr, recipe, tmp_path, digests
 ) -> None:
     """Only the parent dies; its workers end by themselves, and the next run waits for that."""
     process = start(hbr_command, recipe, tmp_path)
@@ -456,11 +457,11 @@ def test_orphans_leave_before_the_next_run_begins(
         time.sleep(0.005)
     process.kill()
     process.wait()
-    done = run_hbr("curate", "run", recipe, "-o", tmp_path, "--workers", "2")
+    done = call_hbr("curate", "run", recipe, "-o", tmp_path, "--workers", "2")
     assert done.returncode == 0, done.stderr
     _wait_for_group(process.pid)
     whole = tmp_path / "whole"
-    assert run_hbr("curate", "run", recipe, "-o", whole).returncode == 0
+    assert call_hbr("curate", "run", recipe, "-o", whole).returncode == 0
     assert digests(tmp_path, without=("work", "whole")) == digests(whole)
 
 
@@ -492,6 +493,8 @@ def test_a_lost_worker_is_one_line(hbr_command, recipe, tmp_path) -> None:
 
 def test_two_runs_do_not_share_a_folder(photos, settings, tmp_path, listed) -> None:
     class Nested:
+        check = HERE.check
+
         def run(self, work: ChunkWork, plan):
             with pytest.raises(CurationError, match="another run works in it"):
                 curate(settings, tmp_path, engine=HERE, sources=[listed("a", [])])
@@ -511,10 +514,38 @@ def test_a_chunk_has_one_name_in_any_order(photos) -> None:
 
 def test_a_plan_gives_the_chunks_back_as_they_were(photos, tmp_path) -> None:
     tasks = [Task.of(image, repeat) for repeat in (0, 1) for image in photos]
-    odd = ImageRef("/no/\udcff", 7, 9, "image", 3, ("default", "train", ""))
-    box = Box(float("-inf"), 0.1, 1e300, 2, "a \u2028 b", "head", 0.5, True, True, True)
-    tasks.append(Task.of(SourceImage("a", "b\\c", odd, None, 5, (box,), None, "ü", "why", 270)))
-    tasks.append(Task.of(SourceImage("a", "none", None, boxes=())))
+    odd = ImageRef(
+        path="/no/\udcff", offset=7, size=9, column="image", row=3, hub=("default", "train", "")
+    )
+    box = Box(
+        float("-inf"),
+        0.1,
+        1e300,
+        2,
+        label="a \u2028 b",
+        kind="head",
+        score=0.5,
+        crowd=True,
+        ignore=True,
+        normalised=True,
+    )
+    tasks.append(
+        Task.of(
+            SourceImage(
+                source="a",
+                key="b\\c",
+                ref=odd,
+                width=None,
+                height=5,
+                boxes=(box,),
+                licence=None,
+                attribution="ü",
+                error="why",
+                rotation=270,
+            )
+        )
+    )
+    tasks.append(Task.of(SourceImage(source="a", key="none", ref=None, boxes=())))
     plan = write_plan(tmp_path / "plan.parquet", iter(tasks), 3)
     assert len(plan) == 33
     chunks = list(plan)
@@ -597,18 +628,32 @@ def test_a_detector_looks_where_nobody_did(photos, settings, tmp_path, listed, m
     ]
     curate(config, tmp_path / "found", engine=HERE, sources=[listed("coco", blank)])
     curate(settings, tmp_path / "told", engine=HERE, sources=[listed("coco", photos[:8])])
-    assert asked == [("rtdetr", {"device": "cpu", "threshold": 0.6, "batch_size": 3})]
+    # before the sources are read, and to find people
+    assert asked == [("rtdetr", {"device": "cpu", "threshold": 0.6, "batch_size": 3})] * 2
     assert sum(looked) == 4
     found, told = (list(Manifest(tmp_path / name)) for name in ("found", "told"))
     assert [dataclasses.replace(r, box_score=None) for r in found] == told
     assert {r.box_score for r in found} == {None, 0.75}
 
 
-def test_missing_weights_are_one_line(run_hbr, shared, tmp_path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_missing_weights_are_reported_before_the_sources_are_read(
+    settings, tmp_path, listed, workers
+) -> None:
+    detector = DetectorConfig(str(tmp_path / "no-such-detector"))
+    config = dataclasses.replace(settings, boxes=BoxesConfig(detector=detector))
+    unread = listed("a", None)  # cannot be iterated
+    with pytest.raises(DetectorError, match="no-such-detector"):
+        curate(config, tmp_path, engine=LocalEngine(workers), sources=[unread])
+    with pytest.raises(TypeError, match="NoneType"):
+        curate(settings, tmp_path, engine=LocalEngine(workers), sources=[unread])
+
+
+def test_missing_weights_are_one_line(call_hbr, shared, tmp_path) -> None:
     recipe = tmp_path / "far.yaml"
     recipe.write_text("boxes: {detector: {name: no-such-detector}}\n")
     source = shared / "photos/coco-cc/images"
-    done = run_hbr("curate", "run", recipe, "-i", source, "-o", tmp_path / "out", "--workers", "1")
+    done = call_hbr("curate", "run", recipe, "-i", source, "-o", tmp_path / "out", "--workers", "1")
     assert done.returncode == 4
     assert "no-such-detector" in done.stderr
     assert "Traceback" not in done.stderr

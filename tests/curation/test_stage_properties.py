@@ -125,7 +125,8 @@ def test_square(seed: int) -> None:
         edge = (min if mode == "partial" else max)(box[2] - box[0], box[3] - box[1])
         fits = math.ceil(edge * margin - 1e-9) <= min(width, height)
         assert (
-            square(box, width, height, CropConfig(mode, margin=margin, narrow="reject")) == found
+            square(box, width, height, CropConfig(mode=mode, margin=margin, narrow="reject"))
+            == found
         ) == fits
         if fits and mode == "person":  # the whole person, up to the rounding to pixels
             assert left <= box[0] + 0.5
@@ -133,7 +134,7 @@ def test_square(seed: int) -> None:
             assert left + side >= box[2] - 0.5
             assert upper + side >= box[3] - 0.5
         if not fits:
-            padded = square(box, width, height, CropConfig(mode, margin=margin, narrow="edge"))
+            padded = square(box, width, height, CropConfig(mode=mode, margin=margin, narrow="edge"))
             assert padded is not None
             side = math.ceil(edge * margin - 1e-9)
             for at, size in zip(padded, (width, height), strict=False):

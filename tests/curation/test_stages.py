@@ -43,12 +43,14 @@ from hbr.curation.sources.base import Box
 from hbr.image import read_photo
 from hbr.image.pixels import turn_upright
 
-IMAGE = Record("0" * 16, "s", "k", "1" * 16, "2" * 64, 100, 80)
+IMAGE = Record(
+    id="0" * 16, source="s", key="k", image_id="1" * 16, image_sha256="2" * 64, width=100, height=80
+)
 NAN, INF = math.nan, math.inf
 
 
 def boxes(*edges, **more):
-    return [PlacedBox(e, "person", **more) for e in edges]
+    return [PlacedBox(edges=e, label="person", **more) for e in edges]
 
 
 def cut(*found, config=None, image=IMAGE):
@@ -161,21 +163,21 @@ def test_a_box_is_found_in_a_turned_photo(photo_file, orientation: int, rotation
     Image.fromarray(pixels).save(buffer, "JPEG", quality=95, exif=exif)
     decoded = decode(buffer.getvalue(), "x.jpg", rotation=rotation, max_pixels=10_000)
     assert decoded.stored == (90, 60)
-    whole = Box(40 / 90, 8 / 60, 88 / 90, 24 / 60, "person", normalised=True)
-    for box in (Box(40, 8, 88, 24, "person"), whole):
+    whole = Box(40 / 90, 8 / 60, 88 / 90, 24 / 60, label="person", normalised=True)
+    for box in (Box(40, 8, 88, 24, label="person"), whole):
         x0, y0, x1, y1 = (round(v) for v in decoded.place(box, turned=False))
         assert decoded.pixels[y0:y1, x0:x1].min() > 200
     outside = decoded.pixels.astype(int).sum() - decoded.pixels[y0:y1, x0:x1].astype(int).sum()
     assert outside < 0.05 * pixels.astype(int).sum()
-    corners = Box(0, 0, 1, 1, "person", keypoints=(40, 8, 2, 88, 24, 1, *[5, 5, 0] * 15))
+    corners = Box(0, 0, 1, 1, label="person", keypoints=(40, 8, 2, 88, 24, 1, *[5, 5, 0] * 15))
     ax, ay, a, bx, by, b, *rest = decoded.place_keypoints(corners, turned=False)
     assert (sorted((ax, bx)), sorted((ay, by)), a, b) == ([x0, x1], [y0, y1], 2, 1)
     assert rest == [0] * 45
     assert decoded.place_keypoints(whole, turned=False) is None
     # the same box, counted on the grid that EXIF leads to
-    upright = Box(*turn_box((40, 8, 88, 24), 90, 60, orientation), "person")
+    upright = Box(*turn_box((40, 8, 88, 24), 90, 60, orientation), label="person")
     assert decoded.place(upright, turned=True) == decoded.place(
-        Box(40, 8, 88, 24, "person"), turned=False
+        Box(40, 8, 88, 24, label="person"), turned=False
     )
     assert decoded.counts_as(90, 60) is False
     assert decoded.counts_as(60, 90) is (True if orientation > 4 else None)
@@ -235,7 +237,15 @@ def test_a_sharp_person_before_a_blurred_place(photo_file) -> None:
 
 
 def test_the_head_of_someone_too_tall_stays() -> None:
-    image = Record("0" * 16, "s", "k", "1" * 16, "2" * 64, 60, 100)
+    image = Record(
+        id="0" * 16,
+        source="s",
+        key="k",
+        image_id="1" * 16,
+        image_sha256="2" * 64,
+        width=60,
+        height=100,
+    )
     rows = cut(*boxes((10, 5, 50, 95)), image=image)
     (row,) = cut_squares(rows, CropConfig(narrow="shrink"))
     assert row.square == (0, 5, 60)
@@ -272,7 +282,15 @@ def test_resizing_is_antialiased() -> None:
 
 
 def test_crowds_stop_before_they_suppress() -> None:
-    image = Record("0" * 16, "s", "k", "1" * 16, "2" * 64, 400, 100)
+    image = Record(
+        id="0" * 16,
+        source="s",
+        key="k",
+        image_id="1" * 16,
+        image_sha256="2" * 64,
+        width=400,
+        height=100,
+    )
     # three who stand in each other's way in the middle, one beside them, one far away
     found = [(180, 20, 220, 90), (185, 20, 225, 90), (190, 20, 230, 90), (175, 20, 215, 90)]
     found += [(230, 20, 280, 90), (340, 20, 390, 90)]
@@ -313,7 +331,7 @@ def test_noise_is_in_grey_levels() -> None:
 
 def rows_and_crops(n: int):
     rng = np.random.default_rng(0)
-    rows = [Record(f"{i:016x}", "s", str(i), "0" * 16) for i in range(n)]
+    rows = [Record(id=f"{i:016x}", source="s", key=str(i), image_id="0" * 16) for i in range(n)]
     crops = [rng.integers(0, 40 * i + 10, (32, 32, 3), np.uint8) for i in range(n)]
     return rows, crops
 
@@ -321,7 +339,7 @@ def rows_and_crops(n: int):
 @pytest.mark.parametrize("all_scores", [False, True])
 def test_dear_metrics_see_what_the_cheap_ones_leave(all_scores: bool) -> None:
     config = QualityConfig(
-        (MetricConfig("noise"), MetricConfig("contrast", 20.0)), all_scores=all_scores
+        metrics=(MetricConfig("noise"), MetricConfig("contrast", 20.0)), all_scores=all_scores
     )
     whole = CurationConfig(quality=config)
     assert [m.name for m in cheapest_first(config.metrics)] == ["contrast", "noise"]
@@ -357,7 +375,7 @@ def test_a_metric_of_the_table(monkeypatch) -> None:
     info = next(iter(hbr.metrics.table.METRICS.values()))
     monkeypatch.setattr(hbr.metrics.table, "find_metric", lambda name: info)
     monkeypatch.setattr(hbr.metrics, "load_metric", lambda name, device: Red(), raising=False)
-    config = QualityConfig((MetricConfig("red", 0.3),), batch=4)
+    config = QualityConfig(metrics=(MetricConfig("red", 0.3),), batch=4)
     rows, crops = rows_and_crops(6)
     whole = CurationConfig(quality=config)
     out = judge_quality(rows, crops, load_scorers(config), whole, lambda *_: None)
@@ -369,7 +387,7 @@ def test_a_metric_of_the_table(monkeypatch) -> None:
 
 def test_each_source_has_thresholds_and_ceilings_of_its_own() -> None:
     metrics = (MetricConfig("contrast", 20.0), MetricConfig("noise", 10.0))
-    quality = QualityConfig(metrics, all_scores=True)
+    quality = QualityConfig(metrics=metrics, all_scores=True)
     low = LimitsConfig(
         metrics=(MetricConfig("contrast", ceiling=20.0), MetricConfig("noise", None, 10.0))
     )
@@ -479,9 +497,9 @@ def test_the_funnel_adds_up() -> None:
     ("make", "message"),
     [
         (lambda: SplitsConfig({"train": 0.9, "val": 0.2}), "parts"),
-        (lambda: QualityConfig((MetricConfig("a"), MetricConfig("a"))), "metrics"),
-        (lambda: QualityConfig((MetricConfig("a"),), eq1=("b",)), "eq1"),
-        (lambda: QualityConfig((MetricConfig("a"),), eq1=()), "eq1"),
+        (lambda: QualityConfig(metrics=(MetricConfig("a"), MetricConfig("a"))), "metrics"),
+        (lambda: QualityConfig(metrics=(MetricConfig("a"),), eq1=("b",)), "eq1"),
+        (lambda: QualityConfig(metrics=(MetricConfig("a"),), eq1=()), "eq1"),
         (lambda: SharpnessConfig(100, ceiling=50), "ceiling"),
         (lambda: LimitsConfig(count=0), "count"),
         (

@@ -109,7 +109,9 @@ def test_found_thresholds_keep_that_many_in_a_run(photos, settings, listed, tmp_
     source = [listed("coco", photos[:30])]
     free = dataclasses.replace(
         settings,
-        quality=QualityConfig((MetricConfig("detail"), MetricConfig("noise")), all_scores=True),
+        quality=QualityConfig(
+            metrics=(MetricConfig("detail"), MetricConfig("noise")), all_scores=True
+        ),
         duplicates=dataclasses.replace(settings.duplicates, radius=-1),
     )
     here = LocalEngine(0)
@@ -117,7 +119,9 @@ def test_found_thresholds_keep_that_many_in_a_run(photos, settings, listed, tmp_
     scores = scores_of(RunFolder(tmp_path / "free"), ("detail", "noise"))
     found = together(scores, {"detail": "higher", "noise": "lower"}, 8, top=0.7)
     metrics = tuple(MetricConfig(name, t) for name, t in found.thresholds.items())
-    strict = dataclasses.replace(free, quality=QualityConfig(metrics, all_scores=True, top=0.7))
+    strict = dataclasses.replace(
+        free, quality=QualityConfig(metrics=metrics, all_scores=True, top=0.7)
+    )
     summary = curate(strict, tmp_path / "strict", engine=here, sources=source)
     assert summary.kept == found.kept >= 8
     with pytest.raises(CurationError, match="no scores called niqe; it has detail, noise"):

@@ -101,7 +101,7 @@ class SizeConfig:
         check(self.shorter >= 0, "shorter", self.shorter, "0 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CropConfig:
     """Stages d and e: the square around a person, and its resizing.
 
@@ -164,7 +164,7 @@ class MetricConfig:
             check(value is None or math.isfinite(value), name, value, "a number, or null")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QualityConfig:
     """Stages f and g: metrics of the crop, and Eq. 1 over them.
 
@@ -309,7 +309,7 @@ class OutputConfig:
         return ".jpg" if self.format == "jpeg" else ".png"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CurationConfig:
     """A whole run, from photos to a data set.
 

@@ -89,7 +89,7 @@ PASSING = ERRORS - {"repeated", "source"}
 """Errors that may be gone next time: the image came back, or there is more memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """One row of the manifest; a column is None where no stage has filled it.
 

@@ -119,8 +119,8 @@ def test_coco_that_lies(folder: Path) -> None:
     first = images["a.jpg"].boxes or ()
     assert len(first) == 4
     assert math.isnan(first[0].y0)
-    assert first[1] == Box(5, 5, 5, 5, "person")
-    assert first[2] == Box(-10, 2, 490, 5, "person")
+    assert first[1] == Box(5, 5, 5, 5, label="person")
+    assert first[2] == Box(-10, 2, 490, 5, label="person")
     assert math.isnan(first[3].x0)
     assert math.isnan(first[3].y0)
     assert "not in" in (images["missing.jpg"].error or "")
@@ -177,7 +177,7 @@ def test_odgt(folder: Path) -> None:
     lines.append(json.dumps(good | {"ID": "b"})[:-9])
     path.write_text("\n".join(lines))
     first, *rest = read(CrowdHumanConfig(annotations=path))
-    assert (first.key, first.boxes) == ("a.jpg", (Box(0, 0, 5, 5, "person"),))
+    assert (first.key, first.boxes) == ("a.jpg", (Box(0, 0, 5, 5, label="person"),))
     assert errors(rest) == [
         "annotation_train.odgt:line 2 is no JSON",
         "annotation_train.odgt:line 3 lacks an ID or gtboxes",
@@ -197,7 +197,9 @@ def test_open_images(folder: Path) -> None:
     (folder / "train-annotations-bbox.csv").write_text(head + rows)
     images = {i.key: i for i in read(OpenImagesConfig(annotations=folder))}
     # there is no file of class names: the official ids are known
-    assert images["a"].boxes == (Box(0.1, 0.3, 0.2, 0.4, "/m/01g317", score=1, normalised=True),)
+    assert images["a"].boxes == (
+        Box(0.1, 0.3, 0.2, 0.4, label="/m/01g317", score=1, normalised=True),
+    )
     assert images["../x"].error == "'../x' is no image id"
     (bad,) = images["b"].boxes or ()
     assert math.isnan(bad.x0)
@@ -391,7 +393,7 @@ def test_a_list_of_faces_that_lies(folder: Path) -> None:
     path.write_text("\n".join(lines))
     a, b, c, stray, again = read(guess_source(path))
     assert a.error == "a.jpg: fewer boxes than the list says; it may be cut"
-    assert a.boxes == (Box(1, 2, 4, 6, "face", "head"),)
+    assert a.boxes == (Box(1, 2, 4, 6, label="face", kind="head"),)
     assert (b.error or "").endswith("no count of boxes follows b.jpg")
     assert math.isnan((c.boxes or ())[0].x1)
     assert "a file name was expected, not '9 9 9 9'" in (stray.error or "")

@@ -69,8 +69,8 @@ def test_objects365_in_any_order(tmp_path: Path, order: tuple[str, ...]) -> None
     assert image.error is None
     assert image.ref == ImageRef.file((tmp_path / "images/patch8/x.jpg").resolve())
     assert image.boxes == (
-        Box(1, 2, 4, 6, "Person", crowd=True),
-        Box(0, 0, 9, 9, "Person", ignore=True),
+        Box(1, 2, 4, 6, label="Person", crowd=True),
+        Box(0, 0, 9, 9, label="Person", ignore=True),
     )
 
 
@@ -140,8 +140,8 @@ def test_open_images_of_old_and_new_versions(tmp_path: Path) -> None:
     assert (aa.key, aa.boxes, aa.rotation, aa.error) == ("train/aa", (), 0, None)
     assert bb.rotation == 90
     assert bb.boxes == (
-        Box(0.1, 0.3, 0.2, 0.4, "Man", score=1, ignore=True, normalised=True),
-        Box(0.1, 0.3, 0.2, 0.35, "Human head", "head", score=1, normalised=True),
+        Box(0.1, 0.3, 0.2, 0.4, label="Man", score=1, ignore=True, normalised=True),
+        Box(0.1, 0.3, 0.2, 0.35, label="Human head", kind="head", score=1, normalised=True),
     )
     assert bb.licence == "CC BY"
     assert bb.attribution == "Doe, Ann, https://flickr/a, https://flickr/p"
@@ -168,17 +168,17 @@ def test_voc_heads_difficult_and_lists(tmp_path: Path) -> None:
     photos(tmp_path / "JPEGImages", "a.jpg", "b.jpg", "c.jpg")
     a, b, c = read(guess_source(tmp_path))
     assert a.boxes == (
-        Box(0, 1, 5, 6.5, "person", ignore=True),
-        Box(1, 1, 3, 3, "head", "head", ignore=True),
+        Box(0, 1, 5, 6.5, label="person", ignore=True),
+        Box(1, 1, 3, 3, label="head", kind="head", ignore=True),
     )
     assert b.boxes == ()
-    assert c.boxes == (Box(0, 1, 5, 6.5, "person"),)
+    assert c.boxes == (Box(0, 1, 5, 6.5, label="person"),)
     chosen = tmp_path / "person_val.txt"
     chosen.write_text("c  1\na -1\nb  0\n")
     config = VocConfig(annotations=folder, subset=chosen, one_based=False)
     first, second = read(config)
     assert (first.key, second.key) == ("c", "b")
-    assert first.boxes == (Box(1, 2, 5, 6.5, "person"),)
+    assert first.boxes == (Box(1, 2, 5, 6.5, label="person"),)
 
 
 def test_wider_face(tmp_path: Path) -> None:
@@ -189,9 +189,12 @@ def test_wider_face(tmp_path: Path) -> None:
         "1/b.jpg\n0\n0 0 0 0 0 0 0 0 0 0 \n1/c.jpg\n1\n5 5 5 5 0 0 0 0 0 0 \n"
     )
     a, b, c = read(guess_source(path))
-    assert a.boxes == (Box(10, 20, 40, 60, "face", "head"), Box(1, 2, 4, 6, "face", "head"))
+    assert a.boxes == (
+        Box(10, 20, 40, 60, label="face", kind="head"),
+        Box(1, 2, 4, 6, label="face", kind="head"),
+    )
     assert (b.boxes, b.error) == ((), None)
-    assert c.boxes == (Box(5, 5, 10, 10, "face", "head"),)
+    assert c.boxes == (Box(5, 5, 10, 10, label="face", kind="head"),)
 
 
 def test_wider_pedestrian_and_person(tmp_path: Path) -> None:
@@ -199,16 +202,16 @@ def test_wider_pedestrian_and_person(tmp_path: Path) -> None:
     lists = tmp_path / "train_bbox.txt"
     lists.write_text("a.jpg 1 10 20 30 40 2 1 2 3 4\nb.jpg\n")
     a, b = read(WiderConfig(annotations=lists, layout="pedestrian"))
-    assert a.boxes == (Box(10, 20, 40, 60, "pedestrian"), Box(1, 2, 4, 6, "cyclist"))
+    assert a.boxes == (Box(10, 20, 40, 60, label="pedestrian"), Box(1, 2, 4, 6, label="cyclist"))
     assert b.boxes == ()
     folder = tmp_path / "Annotations"
     folder.mkdir()
     (folder / "a.jpg.txt").write_text("3\n1 0 0 5 6\n4 1 1 2 2\n5 3 3 9 9\n")
     (a,) = read(WiderConfig(annotations=folder, layout="person"))
     assert a.boxes == (
-        Box(0, 0, 5, 6, "pedestrian"),
-        Box(1, 1, 2, 2, "ignore region", ignore=True),
-        Box(3, 3, 9, 9, "crowd", crowd=True),
+        Box(0, 0, 5, 6, label="pedestrian"),
+        Box(1, 1, 2, 2, label="ignore region", ignore=True),
+        Box(3, 3, 9, 9, label="crowd", crowd=True),
     )
 
 
@@ -265,14 +268,14 @@ def test_web_dataset(tmp_path: Path) -> None:
     assert [image.key for image in images] == keys
     first, second = images[:2]
     assert (first.width, first.height, first.licence, first.attribution) == (5, 6, "CC0", "Ann")
-    assert first.boxes == (Box(1, 2, 4, 6, "woman"),)
+    assert first.boxes == (Box(1, 2, 4, 6, label="woman"),)
     assert second.boxes is None
     assert first.ref is not None
     assert second.ref is not None
     assert first.ref.read_bytes() == JPEG
     assert pickle.loads(pickle.dumps(second.ref)).read_bytes() == blue
     config = WebDatasetConfig(path=tmp_path / "000*.tar", boxes="xyxy")
-    assert read(config)[0].boxes == (Box(1, 2, 3, 4, "woman"),)
+    assert read(config)[0].boxes == (Box(1, 2, 3, 4, label="woman"),)
 
 
 def write_parquet(path: Path, rows: int, group: int) -> None:
@@ -298,7 +301,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert len(images) == 300
     assert images[7].key == "train-0.parquet/00000007"
     assert (images[7].width, images[7].boxes) == (8, ())
-    assert images[8].boxes == (Box(0, 0, 8, 2, "Person"),)
+    assert images[8].boxes == (Box(0, 0, 8, 2, label="Person"),)
     refs = [image.ref for image in images if image.ref]
     order = [*range(0, 300, 7), 299, 0, 150, 149, 250, 100, 99]
     assert [refs[n].read_bytes() for n in order] == [b"%d" % n for n in order]
@@ -325,7 +328,7 @@ def test_hugging_face_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = str(written.parent)
     images = read(HubConfig(dataset=folder))
     assert [image.key for image in images] == [f"train/{n:08d}" for n in range(5)]
-    assert (images[3].width, images[4].boxes) == (4, (Box(0, 0, 4, 2, "Person"),))
+    assert (images[3].width, images[4].boxes) == (4, (Box(0, 0, 4, 2, label="Person"),))
     refs = [image.ref for image in images if image.ref]
     assert [ref.read_bytes() for ref in refs] == [b"%d" % n for n in range(5)]
     assert isinstance(guess_source("hf://someone/people@val"), HubConfig)

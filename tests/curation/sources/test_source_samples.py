@@ -76,8 +76,10 @@ def test_crowdhuman(shared: Path) -> None:
     assert Counter(b.kind for b in first) == {"full": 5, "visible": 4, "head": 4}
     assert Counter(b.kind for b in second) == {"full": 3, "visible": 3, "head": 3}
     assert [b.label for b in first if b.ignore] == ["mask"]
-    assert Box(1004, 182, 1603, 1801, "person") == first[0]
-    assert Box(-120, 158, 432, 1754, "person") in first  # as it was written, outside the image
+    assert Box(1004, 182, 1603, 1801, label="person") == first[0]
+    assert (
+        Box(-120, 158, 432, 1754, label="person") in first
+    )  # as it was written, outside the image
     assert all("named by the annotations, but not in" in (image.error or "") for image in images)
 
 
@@ -96,8 +98,10 @@ def test_open_images(shared: Path, tmp_path: Path) -> None:
     assert [image.key for image in images] == ["train/a", "train/b", "test/c"]
     a, b, c = images
     assert a.boxes is None  # nobody drew boxes there
-    assert b.boxes == (Box(0.2, 0.3, 1, 0.5, labels[0], score=1.0, normalised=True),)
-    assert c.boxes == (Box(0.7, 0, 0.8, 0.5, labels[1], score=0.7, crowd=True, normalised=True),)
+    assert b.boxes == (Box(0.2, 0.3, 1, 0.5, label=labels[0], score=1.0, normalised=True),)
+    assert c.boxes == (
+        Box(0.7, 0, 0.8, 0.5, label=labels[1], score=0.7, crowd=True, normalised=True),
+    )
     assert len(rows) == 2
     assert [image.attribution for image in images] == ["Intel"] * 3
     # the sample's last row lacks a column
@@ -122,7 +126,9 @@ def test_open_images_children_are_people(shared: Path, tmp_path: Path) -> None:
     # /m/1 stands below /m/0 in the sample's hierarchy
     config = OpenImagesConfig(annotations=tmp_path, people=("Generic label #0",))
     (image, _) = open_source(config)
-    expected = Box(0.2, 0.3, 1, 0.5, "Generic label #1", score=1, ignore=True, normalised=True)
+    expected = Box(
+        0.2, 0.3, 1, 0.5, label="Generic label #1", score=1, ignore=True, normalised=True
+    )
     assert image.boxes == (expected,)
 
 

@@ -16,6 +16,15 @@ class Engine(Protocol):
     no faster than they get done.
     """
 
+    def check(self, work: ChunkWork) -> None:
+        """Find out what a worker would miss, before the sources of a new run are read.
+
+        Raises:
+            MetricError, DetectorError, ConfigError: as `load_models`.
+            CurationError: the engine cannot run this.
+        """
+        ...
+
     def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
         """Get chunks done, in any order.
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hbr.config import check
+from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork
+from hbr.curation.pipeline.loading import load_models, names_models
 from hbr.curation.pipeline.plan import Plan
 from hbr.curation.pipeline.store import worker_lock
 from hbr.curation.record import CurationError
@@ -37,6 +39,17 @@ class LocalEngine:
         ok = self.memory is None or self.memory > 0
         check(ok, "memory", self.memory, "bytes, above 0")
 
+    def check(self, work: ChunkWork) -> None:
+        """See `hbr.curation.engines.base.Engine`; models are loaded as a worker would, if any."""
+        if not names_models(work.config):
+            return
+        if self.workers == 0:
+            load_models(work.config)
+            return
+        for done in pool_map(partial(_open_models, work.config), [None], workers=1):
+            if isinstance(done, WorkerDied):
+                raise CurationError(f"a process that loaded the models of the run {done.ending}")
+
     def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
         """See `hbr.curation.engines.base.Engine`."""
         if self.workers == 0:
@@ -55,6 +68,11 @@ class LocalEngine:
                     "(fewer workers need less memory)"
                 )
             yield done
+
+
+def _open_models(config: CurationConfig) -> Callable[[None], None]:
+    load_models(config)
+    return lambda _: None
 
 
 def _open(work: ChunkWork) -> Callable[[Chunk], ChunkDone]:

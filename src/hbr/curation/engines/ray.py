@@ -69,6 +69,10 @@ class RayEngine:
         check(ok, "gpus", self.gpus, "a part of one, or whole ones")
         check(self.memory is None or self.memory > 0, "memory", self.memory, "bytes, above 0")
 
+    def check(self, work: ChunkWork) -> None:
+        """See `hbr.curation.engines.base.Engine`; weights lie on the machines of the workers."""
+        self._needs(work.config)
+
     def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
         """See `hbr.curation.engines.base.Engine`.
 
@@ -273,7 +277,7 @@ def _read_done(store: Store, chunk: Chunk) -> ChunkDone | None:
     if counts is None:
         return None
     errors = sum(n for (_, reason), n in counts.items() if reason in ERRORS)
-    return ChunkDone(chunk.id, len(chunk.tasks), errors, counts)
+    return ChunkDone(id=chunk.id, images=len(chunk.tasks), errors=errors, counts=counts)
 
 
 def _last_line(error: BaseException) -> str:

@@ -77,7 +77,7 @@ class Chunk:
         return cls(content_id(*sorted(task.id for task in tasks)), tuple(tasks))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ChunkDone:
     """What an engine hands back when a chunk is on disk.
 
@@ -160,7 +160,14 @@ class ChunkWorker:
         self._store.write_part(chunk.id, rows)
         self._spend("write", len(rows), began)
         counts = count(record for record, _, _ in rows)
-        return ChunkDone(chunk.id, len(chunk.tasks), errors, counts, self._costs, trouble)
+        return ChunkDone(
+            id=chunk.id,
+            images=len(chunk.tasks),
+            errors=errors,
+            counts=counts,
+            costs=self._costs,
+            trouble=trouble,
+        )
 
     def _groups(self, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
         """Images that share a batch of the detector or the metrics."""
@@ -240,13 +247,13 @@ class ChunkWorker:
         if image.boxes is not None:
             out.boxes = [
                 PlacedBox(
-                    decoded.place(box, turned=turned),
-                    box.label,
-                    box.kind,
-                    box.score,
-                    box.crowd,
-                    box.ignore,
-                    decoded.place_keypoints(box, turned=turned),
+                    edges=decoded.place(box, turned=turned),
+                    label=box.label,
+                    kind=box.kind,
+                    score=box.score,
+                    crowd=box.crowd,
+                    ignore=box.ignore,
+                    keypoints=decoded.place_keypoints(box, turned=turned),
                 )
                 for box in image.boxes
             ]
@@ -267,7 +274,7 @@ class ChunkWorker:
                     continue
                 scored = zip(people.boxes.tolist(), people.scores.tolist(), strict=True)
                 image.boxes = [
-                    PlacedBox((x0, y0, x1, y1), "person", score=score)
+                    PlacedBox(edges=(x0, y0, x1, y1), label="person", score=score)
                     for (x0, y0, x1, y1), score in scored
                 ]
         self._spend("detect", len(blank), began)

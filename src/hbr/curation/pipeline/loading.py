@@ -11,6 +11,7 @@ import numpy as np
 
 from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig, DetectorConfig
+from hbr.curation.pipeline.stages.measures import MEASURES
 from hbr.curation.pipeline.stages.quality import Scorer, cheapest_first, load_scorer
 from hbr.curation.tagging import CropTagger, load_tagger
 from hbr.metrics.base import MetricError
@@ -34,6 +35,12 @@ class Models:
     scorers: tuple[Scorer, ...]
     detect: Detect | None
     tag: CropTagger | None
+
+
+def names_models(config: CurationConfig) -> bool:
+    """Whether a configuration names anything that `load_models` loads."""
+    metrics = any(metric.name not in MEASURES for metric in config.quality.metrics)
+    return metrics or config.boxes.detector is not None or config.tagger is not None
 
 
 def load_models(config: CurationConfig) -> Models:

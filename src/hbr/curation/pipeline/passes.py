@@ -30,7 +30,7 @@ _ROWS = 8192  # in a row group of the manifest
 _COLUMNS = ("id", "task", "source", "image_sha256", "phash", "reason", "sharpness")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Crops:
     """What the passes know of the rows that came to stage f.
 
@@ -55,7 +55,7 @@ class Crops:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Decisions:
     """What the passes found, for the rows of `Crops`.
 
@@ -109,14 +109,14 @@ def gather(store: Store, wanted: TaskSet) -> Crops:
     code = np.array([ordered.index(name) for name in names], np.int32)
     sources = joined["source"].astype(np.int32)[order]
     return Crops(
-        joined["id"].astype(np.uint64)[order],
-        joined["reason"].astype(bool)[order],
-        {metric: joined[SCORE + metric][order] for metric in store.metrics},
-        joined["sharpness"][order],
-        joined["phash"].astype(np.uint64)[order],
-        joined["image_sha256"].astype(np.uint64)[order],
-        code[sources] if len(code) else sources,
-        tuple(ordered),
+        ids=joined["id"].astype(np.uint64)[order],
+        alive=joined["reason"].astype(bool)[order],
+        scores={metric: joined[SCORE + metric][order] for metric in store.metrics},
+        sharpness=joined["sharpness"][order],
+        hashes=joined["phash"].astype(np.uint64)[order],
+        images=joined["image_sha256"].astype(np.uint64)[order],
+        sources=code[sources] if len(code) else sources,
+        names=tuple(ordered),
     )
 
 
@@ -157,18 +157,18 @@ def decide(crops: Crops, config: CurationConfig) -> Decisions:
     )
     tested = np.isin(group, group[members][apart[members]])
     return Decisions(
-        crops.ids,
-        z_mean,
-        in_top,
-        place,
-        np.where(lost_to >= 0, crops.ids[lost_to], 0).astype(np.uint64),
-        group,
-        split,
-        unwanted,
-        tested & ~apart,
-        names,
-        places,
-        n - int(apart.sum()),
+        ids=crops.ids,
+        z_mean=z_mean,
+        in_top=in_top,
+        place=place,
+        duplicate_of=np.where(lost_to >= 0, crops.ids[lost_to], 0).astype(np.uint64),
+        group=group,
+        split=split,
+        not_sampled=unwanted,
+        held_out=tested & ~apart,
+        splits=names,
+        kept_places=places,
+        ranked=n - int(apart.sum()),
     )
 
 
@@ -265,7 +265,7 @@ def settle(record: Record, decisions: Decisions) -> Record:
     return record.passed("splits", split=decisions.splits[decisions.split[i]])
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ManifestTotals:
     """What the last pass counted.
 
@@ -325,7 +325,7 @@ def write_manifest(
         report: called with the number of rows written.
         held_out: the sources of a test set.
     """
-    tally, written = ManifestTotals(held_out), 0
+    tally, written = ManifestTotals(held_out=held_out), 0
     parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())
     ordered = by_id(parts, store.folder / "sort")
     keypoints = _have_keypoints(store, wanted)

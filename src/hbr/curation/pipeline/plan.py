@@ -79,10 +79,17 @@ def _fields(value: Any) -> list[Any]:
 
 
 def _task(values: Any) -> Task:
-    id, (source, key, ref, width, height, boxes, *rest), repeat = values
-    ref = None if ref is None else ImageRef(*ref)
-    boxes = None if boxes is None else tuple(Box(*box) for box in boxes)
-    return Task(id, SourceImage(source, key, ref, width, height, boxes, *rest), repeat)
+    id, image, repeat = values
+    named = _named(SourceImage, image)
+    if named["ref"] is not None:
+        named["ref"] = ImageRef(**_named(ImageRef, named["ref"]))
+    if named["boxes"] is not None:
+        named["boxes"] = tuple(Box(**_named(Box, box)) for box in named["boxes"])
+    return Task(id, SourceImage(**named), repeat)
+
+
+def _named(kind: Any, values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(kind.__dataclass_fields__, values, strict=True))
 
 
 def _tuples(value: Any) -> Any:

@@ -17,7 +17,7 @@ ChangeKind = Literal["gained", "lost", "changed", "other-reason"]
 _WATCHED = ("crop_sha256", "square", "split", "scores", "licence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """One row that is not the same in both runs.
 
@@ -39,7 +39,7 @@ class Change:
     detail: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DiffTotals:
     """What all changes come to.
 
@@ -92,7 +92,15 @@ def compare_rows(one: RunFolder, other: RunFolder, totals: DiffTotals) -> Iterat
         totals.kinds[kind] += 1
         row = b or a
         assert row is not None
-        yield Change(kind, row.id, row.source, row.key, before, after, detail or _why(a, b, kind))
+        yield Change(
+            kind=kind,
+            id=row.id,
+            source=row.source,
+            key=row.key,
+            before=before,
+            after=after,
+            detail=detail or _why(a, b, kind),
+        )
 
 
 def _pairs(

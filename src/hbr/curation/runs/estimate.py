@@ -31,7 +31,7 @@ _SECONDS = 10.0  # that the images are counted for
 _UNKNOWN_MS = 1000.0  # of a metric whose cost is not known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceEstimate:
     """One source of a run.
 
@@ -47,13 +47,13 @@ class SourceEstimate:
     name: str
     kind: str
     place: str
-    images: int | None
-    whole: bool
-    labelled: float
+    images: int | None = None
+    whole: bool = True
+    labelled: float = 0.0
     problem: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageEstimate:
     """One step of the work.
 
@@ -77,7 +77,7 @@ class StageEstimate:
         return self.per_image * self.ms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunEstimate:
     """What a run would do.
 
@@ -141,7 +141,7 @@ def estimate_run(
         except SourceError as error:
             kind, place = source_config.kind, str(error).partition(":")[0]
             plans.append(
-                SourceEstimate(source_config.name, kind, place, None, True, 0.0, str(error))
+                SourceEstimate(name=source_config.name, kind=kind, place=place, problem=str(error))
             )
             continue
         tell(f"counting {source.name}")
@@ -157,7 +157,9 @@ def estimate_run(
     crops = sum(c for (stage, _), c in counts.items() if stage == "quality")
     passed = counts["quality", None]
     stages = [
-        StageEstimate(name, things / n, 1e3 * spent / max(things, 1), True)
+        StageEstimate(
+            name=name, per_image=things / n, ms=1e3 * spent / max(things, 1), measured=True
+        )
         for name, (things, spent) in costs.items()
         if name not in lacks
     ]
@@ -166,12 +168,27 @@ def estimate_run(
     for name, why in lacks.items():
         # where no crop came that far, assume one for each image
         reach = bare if name == "detect" else (passed / n if crops else 1.0)
-        stages.append(StageEstimate(name, reach, _assumed(name), False, why))
+        stages.append(
+            StageEstimate(
+                name=name, per_image=reach, ms=_assumed(name), measured=False, missing=why
+            )
+        )
+    return RunEstimate(
+        config=whole,
+        sources=tuple(plans),
+        stages=_in_order(stages, whole),
+        sample=len(tried),
+        crops=crops,
+        passed=passed,
+    )
+
+
+def _in_order(stages: list[StageEstimate], config: CurationConfig) -> tuple[StageEstimate, ...]:
     order = ["read", "detect", "sharpness", "crop", "resize"]
-    order += [metric.name for metric in cheapest_first(whole.quality.metrics)]
+    order += [metric.name for metric in cheapest_first(config.quality.metrics)]
     order += ["phash", "tags", "encode", "write"]
     stages.sort(key=lambda stage: order.index(stage.name) if stage.name in order else len(order))
-    return RunEstimate(whole, tuple(plans), tuple(stages), len(tried), crops, passed)
+    return tuple(stages)
 
 
 def _look_at(
@@ -196,7 +213,15 @@ def _look_at(
     except SourceError as error:
         problem = str(error)
     folder = str(Path(place).parent) if place else ""
-    return SourceEstimate(source.name, kind, folder, n, whole, labelled / max(n, 1), problem), drawn
+    return SourceEstimate(
+        name=source.name,
+        kind=kind,
+        place=folder,
+        images=n,
+        whole=whole,
+        labelled=labelled / max(n, 1),
+        problem=problem,
+    ), drawn
 
 
 def _share_out(drawn: Sequence[tuple[int, list[SourceImage]]], sample: int) -> list[SourceImage]:

@@ -77,7 +77,7 @@ def card_of(
 ) -> str:
     """The data set card of a manifest, from its rows alone."""
     splits = from_dict(SplitsConfig, manifest.about.get("splits", {}))
-    totals, images = ManifestTotals(splits.held_out), dict[str, TaskSet]()
+    totals, images = ManifestTotals(held_out=splits.held_out), dict[str, TaskSet]()
     rows: list[Record] = []
 
     def settle() -> None:

@@ -39,7 +39,7 @@ _FIRST = 1000  # images before which the share of errors is not judged
 _EVERY = 1000  # images of the plan between two reports
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunProgress:
     """The progress of a run.
 
@@ -97,12 +97,15 @@ def curate(
     _check_names(photos)
     for metric in config.quality.metrics:
         better(metric.name)  # one that is not known shows before anything is done
+    engine = engine or LocalEngine()
     with run_lock(out):
         store = Store(out, config)
         store.create()
+        if not store.parts():
+            engine.check(ChunkWork(config, out))
         store.forget(PASSING)
         walk = _Walk(config, store, photos, report)
-        costs = walk.work(engine or LocalEngine(), out)
+        costs = walk.work(engine, out)
         report(walk.progress("set", 0))
         decisions = passes.decide(passes.gather(store, walk.seen), config)
         totals = passes.write_manifest(
@@ -172,7 +175,13 @@ class _Walk:
     def progress(self, doing: str, done: int, total: int | None = None) -> RunProgress:
         """The progress of the run."""
         return RunProgress(
-            doing, done, total, self._worked, self._earlier, self._errors, self._counts.copy()
+            doing=doing,
+            done=done,
+            total=total,
+            images=self._worked,
+            earlier=self._earlier,
+            errors=self._errors,
+            counts=self._counts.copy(),
         )
 
     @property

@@ -25,7 +25,7 @@ _RECENT = 120.0  # seconds that the pace is over
 _SILENT = 900.0  # seconds after which a run on another machine counts as gone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunStatus:
     """The status of a run.
 
@@ -80,7 +80,7 @@ class StatusFile:
         self._began = time.time()
         self._born = _born(os.getpid())
         self._recent: deque[tuple[float, int]] = deque()
-        self._last = RunProgress("crops", 0)
+        self._last = RunProgress(doing="crops", done=0)
         self._next = 0.0
 
     def __call__(self, progress: RunProgress) -> None:
@@ -118,20 +118,20 @@ class StatusFile:
     def _write(self, state: State, why: str | None = None) -> None:
         p = self._last
         status = RunStatus(
-            state,
-            socket.gethostname(),
-            os.getpid(),
-            self._born,
-            self._began,
-            time.time(),
-            p.doing,
-            p.done,
-            p.total,
-            p.images,
-            p.earlier,
-            p.errors,
-            self._pace(),
-            why,
+            state=state,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            born=self._born,
+            began=self._began,
+            at=time.time(),
+            doing=p.doing,
+            done=p.done,
+            total=p.total,
+            images=p.images,
+            earlier=p.earlier,
+            errors=p.errors,
+            pace=self._pace(),
+            why=why,
         )
         # a full disk stops the run where it loses something, not here
         with contextlib.suppress(OSError):

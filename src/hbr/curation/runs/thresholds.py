@@ -34,7 +34,7 @@ _MAX_PIXELS = 200_000_000
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Distribution:
     """How the values of a column lie.
 
@@ -71,15 +71,15 @@ def distribution(values: np.ndarray, bins: int = 40) -> Distribution:
     counts, edges = np.histogram(there, bins)
     quantiles = np.quantile(there, QUANTILES).tolist()
     return Distribution(
-        len(there),
-        len(values) - len(there),
-        moments.mean,
-        moments.deviation,
-        float(there.min()),
-        float(there.max()),
-        dict(zip(QUANTILES, quantiles, strict=True)),
-        edges,
-        counts,
+        n=len(there),
+        missing=len(values) - len(there),
+        mean=moments.mean,
+        deviation=moments.deviation,
+        least=float(there.min()),
+        most=float(there.max()),
+        quantiles=dict(zip(QUANTILES, quantiles, strict=True)),
+        edges=edges,
+        counts=counts,
     )
 
 
@@ -342,7 +342,7 @@ def read_reference(
         raise CurationError(f"{path} holds no pictures, nor a run of hbr curate")
     tell(f"scoring {len(files)} pictures of {path}")
     metrics = tuple(MetricConfig(n) for n in names if n not in _BOXES)
-    scorers = load_scorers(QualityConfig(metrics))
+    scorers = load_scorers(QualityConfig(metrics=metrics))
     values: dict[str, list[float]] = {n: [] for n in names if n != "box_edge"}
     for file in files:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -41,6 +41,7 @@ class Box:
     y0: float
     x1: float
     y1: float
+    _: KW_ONLY
     label: str
     kind: BoxKind = "full"
     score: float | None = None
@@ -57,7 +58,7 @@ class Box:
         return self.x0 * width, self.y0 * height, self.x1 * width, self.y1 * height
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRef:
     """Where the bytes of an image file lie: a file, a part of a file, or a cell of a table.
 
@@ -81,7 +82,7 @@ class ImageRef:
     @classmethod
     def file(cls, path: str | Path) -> ImageRef:
         """The whole of one file."""
-        return cls(str(Path(path).absolute()))
+        return cls(path=str(Path(path).absolute()))
 
     def read_bytes(self) -> bytes:
         """The image file's bytes.
@@ -110,7 +111,7 @@ class ImageRef:
         return data
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceImage:
     """One image of a source, or one thing wrong in it.
 

@@ -70,16 +70,16 @@ class CocoSource:
         if image.repeated:
             key, error = f"{key}#{image.id}", f"{image.name} is listed twice, again as {image.id}"
         return SourceImage(
-            self.name,
-            key,
-            ref,
-            image.width,
-            image.height,
+            source=self.name,
+            key=key,
+            ref=ref,
+            width=image.width,
+            height=image.height,
             # in a cut file, an image without boxes may be one whose boxes are lost
-            image.boxes or (None if cut else ()),
-            licences.get(image.licence or ""),
-            image.attribution,
-            error,
+            boxes=image.boxes or (None if cut else ()),
+            licence=licences.get(image.licence or ""),
+            attribution=image.attribution,
+            error=error,
         )
 
 
@@ -147,7 +147,7 @@ class _Reading:
             y,
             x + w,
             y + h,
-            "",
+            label="",
             score=score,
             crowd=entry.crowd,
             ignore=ignore,

@@ -69,7 +69,7 @@ class SeenKeys:
         return cursor.rowcount == 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedImage:
     """What an annotation file says of one image.
 
@@ -193,13 +193,13 @@ class BoxIndex:
         for row in run(f"SELECT {columns} FROM images ORDER BY {'id' if by_id else 'n'}"):
             id, name, width, height, licence, attribution, rotation, labelled, listed, n = row
             yield IndexedImage(
-                id,
-                name,
-                width,
-                height,
-                licence,
-                attribution,
-                rotation,
+                id=id,
+                name=name,
+                width=width,
+                height=height,
+                licence=licence,
+                attribution=attribution,
+                rotation=rotation,
                 labelled=bool(labelled),
                 boxes=self._boxes(id),
                 listed=bool(listed),
@@ -211,7 +211,18 @@ class BoxIndex:
         )
         for (id,) in run(orphans):
             boxes = self._boxes(id)
-            yield IndexedImage(id, None, None, None, None, None, 0, True, boxes, listed=False)
+            yield IndexedImage(
+                id=id,
+                name=None,
+                width=None,
+                height=None,
+                licence=None,
+                attribution=None,
+                rotation=0,
+                labelled=True,
+                boxes=boxes,
+                listed=False,
+            )
 
     def _first_of(self, name: str) -> int:
         row = self._database.execute("SELECT min(n) FROM images WHERE name = ?", (name,)).fetchone()
@@ -241,13 +252,13 @@ def _box(
         edges[1],
         edges[2],
         edges[3],
-        label,
-        _KINDS[kind],
-        score,
-        crowd,
-        ignore,
-        normalised,
-        None if keypoints is None else tuple(json.loads(keypoints)),
+        label=label,
+        kind=_KINDS[kind],
+        score=score,
+        crowd=crowd,
+        ignore=ignore,
+        normalised=normalised,
+        keypoints=None if keypoints is None else tuple(json.loads(keypoints)),
     )
 
 

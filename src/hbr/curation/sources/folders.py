@@ -37,4 +37,6 @@ class FolderSource:
                 continue
             ref = ImageRef.file(folder / name)
             licence, attribution = self.licence, self.attribution
-            yield SourceImage(self.name, name, ref, licence=licence, attribution=attribution)
+            yield SourceImage(
+                source=self.name, key=name, ref=ref, licence=licence, attribution=attribution
+            )

@@ -18,7 +18,7 @@ from hbr.curation.sources.row_reader import COLUMNS, RowReader
 ROWS_AT_ONCE = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HubSource:
     """Images of one split of a data set.
 
@@ -57,8 +57,10 @@ class HubSource:
             if row % ROWS_AT_ONCE == 0 and rest is not None:
                 batch = rest[row : row + ROWS_AT_ONCE]
             values = {} if rest is None else {k: v[row % ROWS_AT_ONCE] for k, v in batch.items()}
-            ref = ImageRef(self.dataset, column=column, row=row, hub=hub)
-            yield SourceImage(self.name, f"{self.split}/{row:08d}", ref, **reader.read(values))
+            ref = ImageRef(path=self.dataset, column=column, row=row, hub=hub)
+            yield SourceImage(
+                source=self.name, key=f"{self.split}/{row:08d}", ref=ref, **reader.read(values)
+            )
 
 
 def _image_column(data: Any, dataset: str) -> str:

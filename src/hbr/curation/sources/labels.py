@@ -50,7 +50,18 @@ class Vocabulary:
         x0, y0, x1, y1 = edges
         kind = "head" if role == "head" else kind
         crowd, ignore = crowd or role == "crowd", ignore or role == "ignore"
-        return Box(x0, y0, x1, y1, label, kind, score, crowd, ignore, normalised)
+        return Box(
+            x0,
+            y0,
+            x1,
+            y1,
+            label=label,
+            kind=kind,
+            score=score,
+            crowd=crowd,
+            ignore=ignore,
+            normalised=normalised,
+        )
 
 
 def load_vocabulary(name: str, extra: Path | None = None, people: Iterable[str] = ()) -> Vocabulary:

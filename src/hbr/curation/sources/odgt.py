@@ -64,8 +64,15 @@ class OdgtSource:
             return broken(self.name, place, f"{place}: {id} comes a second time")
         ref, error = at(self.images, file)
         boxes = tuple(box for person in people for box in self._boxes(person))
-        size = pixels(record.get("width")), pixels(record.get("height"))
-        return SourceImage(self.name, file, ref, *size, boxes=boxes, error=error)
+        return SourceImage(
+            source=self.name,
+            key=file,
+            ref=ref,
+            width=pixels(record.get("width")),
+            height=pixels(record.get("height")),
+            boxes=boxes,
+            error=error,
+        )
 
     def _boxes(self, person: Any) -> Iterator[Box]:
         """Full, visible and head box of one person, or the full box of a region to be ignored."""

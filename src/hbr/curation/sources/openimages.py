@@ -36,7 +36,7 @@ MAX_PROBLEMS = 1000
 Roles = dict[str, tuple[str, Role]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenImagesSource:
     """Images and boxes of a folder in the layout of Open Images.
 
@@ -86,11 +86,11 @@ class OpenImagesSource:
             # plain text: this is done for millions
             names = (f"{folder}{image.id}{suffix}" for folder in folders for suffix in SUFFIXES)
             if found := next(filter(os.path.isfile, names), None):
-                ref, error = ImageRef(found), None
+                ref, error = ImageRef(path=found), None
         return SourceImage(
-            self.name,
-            key,
-            ref,
+            source=self.name,
+            key=key,
+            ref=ref,
             boxes=image.boxes if image.labelled else None,
             licence=image.licence,
             attribution=image.attribution,
@@ -162,7 +162,21 @@ class _Reading:
         kind: BoxKind = "head" if role == "head" else "full"
         crowd, ignore = group or role == "crowd", depiction or inside or role == "ignore"
         confidence = score if score == score else None
-        self._index.add_box(id, Box(x0, y0, x1, y1, label, kind, confidence, crowd, ignore, True))
+        self._index.add_box(
+            id,
+            Box(
+                x0,
+                y0,
+                x1,
+                y1,
+                label=label,
+                kind=kind,
+                score=confidence,
+                crowd=crowd,
+                ignore=ignore,
+                normalised=True,
+            ),
+        )
 
     def _image_label(self, row: dict[str, str]) -> None:
         known = self._roles.get(row["LabelName"])

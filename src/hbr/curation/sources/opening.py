@@ -67,7 +67,13 @@ def open_source(config: SourceConfig) -> Source:
             vocabulary = load_vocabulary(config.kind, config.labels, config.people)
             folder = _folder(config.annotations)
             images = _images(config.images, folder)
-            return OpenImagesSource(name, folder, images, vocabulary, config.unlabelled)
+            return OpenImagesSource(
+                name=name,
+                annotations=folder,
+                images=images,
+                vocabulary=vocabulary,
+                unlabelled=config.unlabelled,
+            )
         case CrowdHumanConfig():
             vocabulary = load_vocabulary(config.kind, config.labels, config.people)
             annotations = _file(config.annotations)
@@ -76,13 +82,16 @@ def open_source(config: SourceConfig) -> Source:
             vocabulary = load_vocabulary(config.kind, config.labels, config.people)
             folder = _folder(config.annotations)
             images = _images(config.images, folder)
-            return VocSource(name, folder, images, vocabulary, config.subset, config.one_based)
+            return VocSource(
+                name=name,
+                annotations=folder,
+                images=images,
+                vocabulary=vocabulary,
+                subset=config.subset,
+                one_based=config.one_based,
+            )
         case WiderConfig():
-            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
-            person = config.layout == "person"
-            annotations = (_folder if person else _file)(config.annotations)
-            images = _images(config.images, annotations)
-            return WiderSource(name, annotations, images, config.layout, vocabulary)
+            return _open_wider(name, config)
         case YoloConfig():
             return _open_yolo(name, config)
         case FolderConfig():
@@ -200,6 +209,17 @@ def _looks_like_coco(path: Path) -> bool:
     )
 
 
+def _open_wider(name: str, config: WiderConfig) -> WiderSource:
+    annotations = (_folder if config.layout == "person" else _file)(config.annotations)
+    return WiderSource(
+        name=name,
+        annotations=annotations,
+        images=_images(config.images, annotations),
+        layout=config.layout,
+        vocabulary=load_vocabulary(config.kind, config.labels, config.people),
+    )
+
+
 def _open_yolo(name: str, config: YoloConfig) -> Source:
     vocabulary = load_vocabulary("free", config.labels, config.people)
     images = _folder(config.images).resolve()
@@ -216,7 +236,14 @@ def _open_yolo(name: str, config: YoloConfig) -> Source:
     if classes is None:
         raise SourceError(f"{labels}: no data.yaml nor classes.txt here; `classes` names one")
     names, keypoints = read_classes(classes)
-    return YoloSource(name, images, labels, names, vocabulary, keypoints)
+    return YoloSource(
+        name=name,
+        images=images,
+        labels=labels,
+        classes=names,
+        vocabulary=vocabulary,
+        keypoints=keypoints,
+    )
 
 
 def _open_rows(name: str, config: WebDatasetConfig | ParquetConfig | HubConfig) -> Source:
@@ -229,7 +256,13 @@ def _open_rows(name: str, config: WebDatasetConfig | ParquetConfig | HubConfig) 
     folder = Path(config.dataset)
     dataset = str(folder.absolute()) if folder.is_dir() else config.dataset
     return HubSource(
-        name, dataset, reader, config.config, config.split, config.revision, config.column
+        name=name,
+        dataset=dataset,
+        reader=reader,
+        config=config.config,
+        split=config.split,
+        revision=config.revision,
+        column=config.column,
     )
 
 

@@ -63,8 +63,10 @@ class ParquetSource:
                 batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
                 rows = (values for batch in batches for values in batch.to_pylist())
             for row, values in enumerate(rows):
-                ref = ImageRef(str(path.absolute()), column=column, row=row)
-                yield SourceImage(self.name, f"{path.name}/{row:08d}", ref, **reader.read(values))
+                ref = ImageRef(path=str(path.absolute()), column=column, row=row)
+                yield SourceImage(
+                    source=self.name, key=f"{path.name}/{row:08d}", ref=ref, **reader.read(values)
+                )
 
 
 def _image_column(schema: Any, path: Path) -> str:

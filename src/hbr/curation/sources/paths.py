@@ -50,7 +50,7 @@ def locate(folder: Path, name: str) -> tuple[str | None, str | None]:
 
 def broken(source: str, key: str, error: str) -> SourceImage:
     """The record of something that is not an image: a bad line, a truncated file."""
-    return SourceImage(source, clean(key), None, error=clean(error))
+    return SourceImage(source=source, key=clean(key), ref=None, error=clean(error))
 
 
 def badly_named(source: str, name: str) -> SourceImage | None:
@@ -63,4 +63,4 @@ def badly_named(source: str, name: str) -> SourceImage | None:
 def at(folder: Path, name: str) -> tuple[ImageRef | None, str | None]:
     """`locate`, as a reference."""
     path, error = locate(folder.absolute(), name)
-    return (None if path is None else ImageRef(path)), error
+    return (None if path is None else ImageRef(path=path)), error

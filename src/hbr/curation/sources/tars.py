@@ -77,9 +77,11 @@ class TarSource:
         if seen.again(key):
             place = f"{key}#{member.offset_data}"
             return broken(self.name, place, f"{key}: a second file of that name in the tar")
-        ref = ImageRef(str(path.absolute()), member.offset_data, member.size)
+        ref = ImageRef(path=str(path.absolute()), offset=member.offset_data, size=member.size)
         error = sidecar.pop("_error", None)
-        return SourceImage(self.name, key, ref, **self.reader.read(sidecar), error=error)
+        return SourceImage(
+            source=self.name, key=key, ref=ref, **self.reader.read(sidecar), error=error
+        )
 
 
 def _stem(name: str) -> str:

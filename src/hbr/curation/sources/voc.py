@@ -17,7 +17,7 @@ from hbr.people.values import number, pixels, text
 MAX_BYTES = 32 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VocSource:
     """Images and boxes of a folder of XML files.
 
@@ -80,13 +80,13 @@ class VocSource:
         ref, error = at(self.images, file_name)
         boxes = tuple(box for node in root.iter("object") for box in self._boxes(node))
         return SourceImage(
-            self.name,
+            source=self.name,
             # two XML files may name one image; their own names are unique
-            stem,
-            ref,
-            pixels(root.findtext("size/width")),
-            pixels(root.findtext("size/height")),
-            boxes,
+            key=stem,
+            ref=ref,
+            width=pixels(root.findtext("size/width")),
+            height=pixels(root.findtext("size/height")),
+            boxes=boxes,
             attribution=text(root.findtext("source/attribution"))
             or text(root.findtext("owner/name")),
             licence=text(root.findtext("source/license")),

@@ -31,7 +31,7 @@ PERSON_CLASSES = {
 PEDESTRIAN_CLASSES = {"1": "pedestrian", "2": "cyclist"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WiderSource:
     """Images and boxes of a list.
 
@@ -123,7 +123,7 @@ class WiderSource:
             error = error or f"{name}: fewer boxes than the list says; it may be cut"
         people = (self.vocabulary.box(label, edges) for label, edges in boxes)
         kept = tuple(box for box in people if box is not None)
-        return SourceImage(self.name, name, ref, boxes=kept, error=error)
+        return SourceImage(source=self.name, key=name, ref=ref, boxes=kept, error=error)
 
 
 def _count(words: str) -> int | None:

@@ -16,7 +16,7 @@ from hbr.people.values import number
 MAX_CLASSES = 100_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class YoloSource:
     """Images, and boxes in text files with the same names.
 
@@ -56,7 +56,11 @@ class YoloSource:
             except (OSError, UnicodeDecodeError) as problem:
                 error = f"{path.name}: {problem}"
             yield SourceImage(
-                self.name, name, ImageRef.file(self.images / name), boxes=boxes, error=error
+                source=self.name,
+                key=name,
+                ref=ImageRef.file(self.images / name),
+                boxes=boxes,
+                error=error,
             )
 
     def _boxes(self, lines: list[str], file: str) -> tuple[tuple[Box, ...], str | None]:

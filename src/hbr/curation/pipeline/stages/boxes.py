@@ -13,7 +13,7 @@ from hbr.curation.record import Record, content_id
 STAGE = "boxes"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlacedBox:
     """A box on the upright pixels; see `hbr.curation.sources.base.Box`.
 

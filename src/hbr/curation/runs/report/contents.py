@@ -24,7 +24,7 @@ _COLUMNS = (
 )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Histogram:
     """How the values of a column lie.
 
@@ -75,7 +75,7 @@ class Histogram:
             self.passed += int(good.sum())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sheet:
     """A contact sheet: a bounded sample of rows, the first by id, which is a hash.
 
@@ -93,7 +93,7 @@ class Sheet:
     records: tuple[Record, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contents:
     """The contents of the page.
 
@@ -159,27 +159,27 @@ def collect(run: RunFolder, *, kept: int, rejected: int) -> Contents:
     steps = funnel(counts)
     store = run.store
     return Contents(
-        run.name,
-        run.manifest is not None,
-        run.status(),
-        sum(len(images) for images in tally.images.values()),
-        sum(counts.values()),
-        steps[-1].passed,
-        sum(n for (_, reason), n in counts.items() if reason in ERRORS),
-        steps,
-        tuple(h for h in histograms if h.n),
-        tally.sheets(run),
-        tally.in_order(run.about.get("splits", {}), tally.splits),
-        {
+        name=run.name,
+        finished=run.manifest is not None,
+        status=run.status(),
+        images=sum(len(images) for images in tally.images.values()),
+        rows=sum(counts.values()),
+        kept=steps[-1].passed,
+        errors=sum(n for (_, reason), n in counts.items() if reason in ERRORS),
+        funnel=steps,
+        histograms=tuple(h for h in histograms if h.n),
+        sheets=tally.sheets(run),
+        splits=tally.in_order(run.about.get("splits", {}), tally.splits),
+        sources={
             name: {"images": len(tally.images[name]), "rows": n, "kept": tally.by_source[name]}
             for name, n in sorted(tally.rows.items())
         },
-        dict(tally.licences.most_common()),
-        dict(sorted(tally.persons.items())),
-        dict(tally.tags.most_common(40)),
-        tuple(run.chosen("id", tally.problems)[:_ERRORS]) if tally.problems else (),
-        store.costs() if store is not None else {},
-        run.about,
+        licences=dict(tally.licences.most_common()),
+        persons=dict(sorted(tally.persons.items())),
+        tags=dict(tally.tags.most_common(40)),
+        problems=tuple(run.chosen("id", tally.problems)[:_ERRORS]) if tally.problems else (),
+        costs=store.costs() if store is not None else {},
+        settings=run.about,
     )
 
 
@@ -204,7 +204,13 @@ def _empty_histograms(run: RunFolder, rows: int) -> list[Histogram]:
         edges = _edges(values, threshold, logarithmic=logarithmic)
         plain = name in ("sharpness", "box_edge", "z_mean")
         made.append(
-            Histogram(name, "higher" if plain else better(name), threshold, logarithmic, edges)
+            Histogram(
+                column=name,
+                better="higher" if plain else better(name),
+                threshold=threshold,
+                logarithmic=logarithmic,
+                edges=edges,
+            )
         )
     return made
 
@@ -287,7 +293,13 @@ class _Tally:
             return reason is not None, order.index(stage), -self._groups[group], f"{reason}{metric}"
 
         return tuple(
-            Sheet(*group, self._groups[group], tuple(records[i] for i in ids[group]))
+            Sheet(
+                stage=group[0],
+                reason=group[1],
+                metric=group[2],
+                count=self._groups[group],
+                records=tuple(records[i] for i in ids[group]),
+            )
             for group in sorted(ids, key=place)
         )
 

@@ -33,7 +33,7 @@ COLUMN_NAMES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Step:
     """A stage of the funnel, as the page shows it; widths in percent of all rows."""
 
@@ -92,12 +92,12 @@ def _steps(contents: Contents) -> Iterator[_Step]:
         )
         pending = not contents.finished and step.stage in _WHOLE_SET
         yield _Step(
-            STAGE_NAMES[step.stage],
-            step.entered,
-            step.passed,
-            stopped,
-            100 * step.passed / rows,
-            pending,
+            name=STAGE_NAMES[step.stage],
+            entered=step.entered,
+            passed=step.passed,
+            stopped=stopped,
+            width=100 * step.passed / rows,
+            pending=pending,
         )
 
 
