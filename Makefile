@@ -77,8 +77,9 @@ $(STAMP): pyproject.toml constraints.txt
 		exit 1; }
 	@echo "Installing into $(VENV): this takes some minutes the first time."
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install -c constraints.txt torch hatchling editables
-	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev,train,ray,hub,onnx]"
+	@$(PIP) install --no-compile -c constraints.txt torch hatchling editables
+	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e ".[dev,train,ray,hub,onnx]"
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores, which pip cannot
 	@touch $(STAMP)
 
 # Exactly the listed packages, without what they would bring along; then .venv is put behind them,
