@@ -1,5 +1,6 @@
 """`hbr restore --model FILE` and `hbr.Restorer` with model files of other projects."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,6 +60,16 @@ def test_restore_takes_the_file(call_hbr: Run, lq: Path, gan: Path, tmp_path: Pa
     again = call_hbr(*asked, "--overwrite")  # at the photo's own size
     assert again.returncode == 0, again.stderr
     assert Image.open(out).size == (56, 40)
+
+
+def test_show_tells_architecture_and_factor(call_hbr: Run, gan: Path) -> None:
+    done = call_hbr("models", "show", gan, "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["summary"] == "ESRGAN, a network of another project"
+    assert shown["capabilities"]["upscale"] == 4
+    weights = rrdb_weights(REAL_ESRGAN)
+    assert shown["parameters"]["all"] == sum(tensor.numel() for tensor in weights.values())
 
 
 def test_safetensors_of_another_project(lq: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Descriptions of models and checks of their files, for `hbr models list | show | verify`.
 
-Only `verify` loads torch.
+Only `verify` loads torch, and `describe` for networks of other projects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from typing import Any
 
 from hbr.config import to_dict
 from hbr.files import sha256
-from hbr.models.files import IMAGE_ENCODER_FORMAT, read_header, read_metadata, read_tensors
+from hbr.models.files import (
+    IMAGE_ENCODER_FORMAT,
+    is_of_hbr,
+    read_header,
+    read_metadata,
+    read_tensors,
+)
 from hbr.weights import Entry, KnownFile, WeightsError, entries, find_model, find_weights
 
 
@@ -103,7 +109,7 @@ def describe(name_or_path: str | Path) -> Description:
         return _with_insides(known, Path(known.file))
     path = find_model(name_or_path)
     known = Description(name=path.stem, kind="restorer", file=str(path), size=path.stat().st_size)
-    return _with_insides(known, path)
+    return _with_insides(known, path) if is_of_hbr(path) else _with_network(known, path)
 
 
 def verify(name_or_path: str | Path, place: Path | None = None) -> list[Verified]:
@@ -188,6 +194,20 @@ def _with_insides(known: Description, path: Path) -> Description:
         capabilities=capabilities,
         config=to_dict(header.config),
         card=header.card,
+    )
+
+
+def _with_network(known: Description, path: Path) -> Description:
+    """A network of another project, as spandrel reads it."""
+    from hbr.models.spandrel import read_network
+
+    found = read_network(path)
+    shapes = {name: tuple(t.shape) for name, t in found.descriptor.model.state_dict().items()}
+    return dataclasses.replace(
+        known,
+        summary=f"{found.descriptor.architecture.name}, a network of another project",
+        parameters=count_parameters(shapes),
+        capabilities=dataclasses.asdict(found.capabilities),
     )
 
 

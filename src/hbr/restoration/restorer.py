@@ -203,7 +203,7 @@ class Restorer:
                 timings = {"read": seconds, "model": 0.0, "color": 0.0, "total": seconds}
                 return Restored(given, timings, self._provenance(None, settings, color, judged))
         pixels = resized_pixels(given, settings.scale, max_pixels=settings.max_pixels)
-        settings = replace(settings, reduce=self._reduction(given, settings))
+        settings = replace(settings, reduce=self._reduction(given, pixels, settings))
         seen = self._seen(given, pixels, settings)
         tile = 0 if settings.tile == "auto" and self.capabilities.whole else settings.tile
         plan = plan_tiles(seen.shape[0], seen.shape[1], self.capabilities, tile)
@@ -247,11 +247,13 @@ class Restorer:
         if settings.reduce is not None and self.capabilities.upscale == 1:
             raise ValueError(f"{self.name} does not enlarge, so the photo is not reduced before it")
 
-    def _reduction(self, photo: Photo, settings: RestoreSettings) -> float | None:
+    def _reduction(
+        self, photo: Photo, pixels: NDArray[Any], settings: RestoreSettings
+    ) -> float | None:
         """By how much the photo is made smaller before the network; None where `scale` says it."""
         if settings.reduce is None or isinstance(settings.reduce, float | int):
             return settings.reduce
-        most = max(1.0, self.capabilities.upscale / settings.scale)
+        most = max(1.0, self.capabilities.upscale * max(photo.size) / max(pixels.shape[:2]))
         return min(estimate_enlargement(photo.pixels), most)
 
     def _seen(

@@ -126,7 +126,7 @@ _FAMILIES = tuple(
             r"(model\.)?(conv_(first|body|up\d?|hr|last|after_body|before_upsample)|body|layers"
             r"|patch_embed|upsample|norm|RRDB_trunk|trunk_conv|upconv\d|HRconv)\b.*",
             None,
-            "`hbr methods run` runs such files beside hbr's models",
+            "`hbr restore --model` runs such files with the extra spandrel",
         ),
     )
 )
