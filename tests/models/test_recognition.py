@@ -72,7 +72,7 @@ def test_loras_are_recognised(tmp_path: Path, names: tuple[str, ...]) -> None:
         (("add_embedding.linear_1.weight", "conv_in.weight"), "Stable Diffusion XL"),
         (("controlnet_mid_block.weight", "conv_in.weight"), "ControlNet"),
         (("double_blocks.0.img_attn.qkv.weight", "img_in.weight"), "Flux"),
-        (("conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.bias"), "hbr methods run"),
+        (("conv_first.weight", "body.0.rdb1.conv1.weight", "conv_last.bias"), "hbr restore"),
         (("a.hada_w1_a", "a.hada_w1_b", "a.alpha"), "LyCORIS"),
         (("visual_encoder.layers.0.blocks.0.attn.qkv.lora_A",), "DAPE"),
     ],
