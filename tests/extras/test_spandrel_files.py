@@ -199,3 +199,34 @@ def test_settings_that_do_not_fit(tmp_path: Path, lq: Path) -> None:
         restore(file, lq, tmp_path / "out", dtype="float16")
     with pytest.raises(MethodError, match="tile is 8; this network needs at least 16"):
         restore(file, lq, tmp_path / "out", tile=8, dtype="float32")
+
+
+@pytest.mark.parametrize(("unshuffle", "upscale", "window"), [(8, 8, 8), (1, 4, 8), (2, 4, 4)])
+def test_swinir_is_the_network_of_hbr(unshuffle: int, upscale: int, window: int) -> None:
+    from spandrel import ModelLoader
+
+    from hbr.models.swinir import SwinIR, WindowAttention, shifted_window_mask
+    from hbr.models.swinir_config import SwinIRConfig
+
+    torch.manual_seed(0)
+    sizes = {"depths": (2, 3), "num_heads": (3, 3), "window_size": window, "width": 64}
+    config = SwinIRConfig(
+        embed_dim=12, unshuffle=unshuffle, upscale=upscale, native_size=512, **sizes
+    )
+    ours = SwinIR(config).eval()
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    state = dict(ours.state_dict())
+    for name, module in ours.named_modules():
+        if isinstance(module, WindowAttention):
+            state[f"{name}.relative_position_index"] = module.relative_position_index
+    mask = shifted_window_mask(64, 64, window, window // 2)
+    for group in (0, 1):  # every second block of a group is shifted
+        state[f"layers.{group}.residual_group.blocks.1.attn_mask"] = mask
+    theirs = ModelLoader().load_from_state_dict(dict(state)).model.eval()
+    edge = config.multiple_of // config.factor
+    x = torch.rand(2, 3, edge, 2 * edge)
+    with torch.no_grad():
+        expected, got = theirs(x), ours(x)
+    assert expected.std() > 0.1
+    assert (got - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -28,6 +28,7 @@ RECIPE_FOLDER = ROOT / "src/hbr/recipes"
 RECIPES = sorted(p for p in RECIPE_FOLDER.rglob("*.yaml") if p.parent.name != "curation")
 PAPER = RECIPE_FOLDER / "osdhuman/persona.yaml"
 EDGE = 64
+SWINIR = {"embed_dim": 8, "depths": [2], "num_heads": [2], "width": 8, "native_size": EDGE}
 
 
 def name_of(recipe: Path) -> str:
@@ -56,7 +57,9 @@ class Toys:
     def config(self, recipe: Path) -> Path:
         """The toy of a recipe, as a YAML file."""
         values = to_dict(load_yaml(TrainConfig, recipe))
-        if values["model"]["unet"] == to_dict(RestorerConfig())["unet"]:
+        if values["model"].get("kind") == "swinir":
+            values["model"] |= SWINIR
+        elif values["model"]["unet"] == to_dict(RestorerConfig())["unet"]:
             self._shrink(values["model"])
         self._replace(values)
         for phase in values["phases"]:
@@ -156,5 +159,5 @@ def test_the_recipes_of_the_page_on_training_load(tmp_path):
         (tmp_path / "mine.yaml").write_text(block)
         assert load_yaml(TrainConfig, tmp_path / "mine.yaml").steps > 0
     recipes = {f"{p.parent.name}/{p.stem}" for p in RECIPES if p.parent.name != "nano"}
-    named = set(re.findall(r"^\| `(os[a-z]+/[a-z-]+)`", page, flags=re.MULTILINE))
+    named = set(re.findall(r"^\| `((?:os[a-z]+|diffbody)/[a-z0-9-]+)`", page, flags=re.MULTILINE))
     assert named | {"osdhuman/prompt-hfie-lq"} == recipes

@@ -16,6 +16,7 @@ from hbr.config import check, from_dict
 from hbr.models.config import RestorerConfig
 from hbr.models.protocol import ModelConfig
 from hbr.models.rrdbnet_config import RRDBNetConfig
+from hbr.models.swinir_config import SwinIRConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,9 +47,16 @@ def _rrdbnet(config: RRDBNetConfig) -> nn.Module:
     return RRDBNet(config)
 
 
+def _swinir(config: SwinIRConfig) -> nn.Module:
+    from hbr.models.swinir import SwinIR
+
+    return SwinIR(config)
+
+
 KINDS = {
     "one-step": ModelKind(RestorerConfig, _one_step),
     "rrdbnet": ModelKind(RRDBNetConfig, _rrdbnet),
+    "swinir": ModelKind(SwinIRConfig, _swinir),
 }
 """Kind → what it is. Configurations that name no kind are "one-step"."""
 

@@ -126,7 +126,7 @@ def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Tr
         for name, each in HARDWARE.items()
         if config.precision == "bfloat16"
     }
-    unet = parameters["unet"]
+    unet = parameters.get("unet", Parameters())
     unet_bytes = _FLOAT32 * (unet.trained + unet.frozen)
     return TrainingPlan(
         parameters=parameters,

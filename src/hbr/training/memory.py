@@ -18,7 +18,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
     Only the inputs of blocks are kept (Chen et al. 2016). The backward pass must recompute the same
     values: the adapters active in the forward pass must be active in the backward pass.
     """
-    for part in model.children():
+    for part in (model, *model.children()):
         if enable := getattr(part, "enable_gradient_checkpointing", None):
             enable()
 

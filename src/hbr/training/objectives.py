@@ -1,4 +1,4 @@
-"""Training objectives: restoration, a diffusion prior, or an autoencoder.
+"""Training objectives: restoration in one step or directly, a diffusion prior, an autoencoder.
 
 Each consists of two functions: one returns the losses of a pair, the other its validation results.
 
@@ -31,13 +31,14 @@ from hbr.training.config import (
     AutoencodingConfig,
     DiffusionConfig,
     LossConfig,
+    RegressionConfig,
     RestorationConfig,
     TrainConfig,
     VSDConfig,
 )
 from hbr.training.data import Pair, seeded
 from hbr.training.discriminator import artifact_loss, discriminator_loss, generator_loss
-from hbr.training.losses import Compared, Networks, PixelTerms
+from hbr.training.losses import Compared, Networks, PixelTerms, pixel_loss
 from hbr.training.random_state import RandomState
 
 Average = Mapping[str, Tensor]
@@ -100,12 +101,12 @@ class Objective:
     """A training objective.
 
     Attributes:
-        parts: names of the trained parts of the model.
+        parts: names of the trained parts of the model; None is all of them.
         losses: computes the losses of a pair.
         validate: (model, pair, index of the pair) → validation results.
     """
 
-    parts: tuple[str, ...]
+    parts: tuple[str, ...] | None
     losses: LossFunction
     validate: Callable[[Any, Pair, int], Validation]
 
@@ -131,6 +132,14 @@ def build_objective(
                     model, pair, loss, objective, draws, pixels, Beside(negative, average)
                 ),
                 lambda model, pair, _: validate_restoration(model, pair, objective),
+            )
+        case RegressionConfig():
+            return Objective(
+                None,
+                lambda model, pair, loss, draws, average=None: Losses(
+                    pixel_loss(model(pair.lq).float(), pair.hq, loss, pixels.networks)
+                ),
+                lambda model, pair, _: compared(model(pair.lq), pair),
             )
         case AutoencodingConfig():
             return Objective(
@@ -248,7 +257,12 @@ def validate_restoration(
 ) -> Validation:
     """Return PSNR and SSIM, and their gain over the input."""
     lora.activate(model.unet, generator_adapters(model.unet))
-    image = model(pair.lq, model.prompt(_prompted_by(pair, config))).float().clamp(0, 1)
+    return compared(model(pair.lq, model.prompt(_prompted_by(pair, config))), pair)
+
+
+def compared(image: Tensor, pair: Pair) -> Validation:
+    """Return PSNR and SSIM of a restored image [b, 3, s, s], and their gain over the input."""
+    image = image.float().clamp(0, 1)
     p, s = psnr(image, pair.hq), ssim(image, pair.hq)
     numbers = {
         "psnr": p,

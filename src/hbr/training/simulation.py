@@ -25,7 +25,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
 from hbr.models.checkpoint import empty
-from hbr.models.config import DAPEConfig
+from hbr.models.config import DAPEConfig, RestorerConfig
 from hbr.training.config import PhaseConfig, TrainConfig
 from hbr.training.data import Pair, seeded
 from hbr.training.losses import needed_networks
@@ -132,8 +132,9 @@ def simulate(
         modes.enter_context(meter)
         if device == "cuda" and config.precision == "bfloat16":
             _compute_norms_in_float32(model)
-        if isinstance(config.one_step.prompt, DAPEConfig):
-            _skip_tagging(model, config.one_step.prompt)
+        match config.model:
+            case RestorerConfig(prompt=DAPEConfig() as prompt):
+                _skip_tagging(model, prompt)
         model.train()
         hq, lq = (torch.empty(crops, 3, phase.crop, phase.crop) for _ in range(2))
         with _autocast(config):

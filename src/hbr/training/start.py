@@ -55,6 +55,9 @@ def load_initial_weights(
         WeightsError: the weights are missing, damaged or of another model.
     """
     init = config.init
+    if not isinstance(config.model, RestorerConfig):
+        _load_whole(model, config)
+        return
     base = init.base if isinstance(init, InitConfig) else init
     if base is not None:
         place = _base(config)
@@ -103,13 +106,13 @@ def begin_at_identity(model: Any, config: TrainConfig) -> None:
         whiten(model, torch.cat([pairs.batch(step).hq for step in range(n_batches)]))
 
 
-def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...]) -> None:
+def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...] | None) -> None:
     """Prepare a model for training: add adapters, enable checkpointing, freeze parts.
 
     Args:
         model: modified in place.
         config: the training.
-        parts: names of the parts that the objective trains.
+        parts: names of the parts that the objective trains; None is all of them.
 
     Raises:
         ConfigError: `freeze` names an unknown part.
@@ -117,7 +120,8 @@ def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...]) -> No
     add_adapters(model, config)
     if config.memory.checkpointing:
         checkpoint_blocks(model)
-    untrained = {name for name, _ in model.named_children()} - {*parts}
+    children = {name for name, _ in model.named_children()}
+    untrained = set() if parts is None else children - {*parts}
     for name in (*config.freeze, *sorted(untrained)):
         freeze(model, name)
 
@@ -150,6 +154,16 @@ def _file(value: Path) -> Path:
         return value
     found = find_weights(known.name, whole=False)
     return found / known.files[0].path if found.is_dir() else found
+
+
+def _load_whole(model: nn.Module, config: TrainConfig) -> None:
+    """Load all weights of a model file of the same kind."""
+    place = _base(config)
+    checkpoint = read_checkpoint(place)
+    what = f"init: {place} has a different configuration"
+    ours = {**to_dict(config.model), "name": checkpoint.config.name}
+    _must_agree(checkpoint.config, ours, "model", what)
+    model.load_state_dict(build(checkpoint, place).state_dict())
 
 
 def _load_folder(model: nn.Module, ours: RestorerConfig, folder: Path) -> None:

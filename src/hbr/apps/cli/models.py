@@ -95,7 +95,7 @@ def import_model(
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
     kind: Annotated[
-        Literal["auto", "osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"],
+        Literal["auto", "osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae", "swinir"],
         typer.Option(help="Format of FILE; auto: detected from tensor names and shapes."),
     ] = "auto",
     base: Annotated[

@@ -27,11 +27,12 @@ from hbr.models.importing.ram import (
 )
 from hbr.models.importing.reading import check_finite, describe_size
 from hbr.models.importing.recognition import must_be, recognise
+from hbr.models.importing.swinir import import_swinir
 from hbr.models.importing.tagger import put_into_base
 from hbr.models.part_files import with_prompt
 from hbr.weights import WeightsError
 
-ImportKind = Literal["osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae"]
+ImportKind = Literal["osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae", "swinir"]
 KINDS: tuple[str, ...] = get_args(ImportKind)
 
 __all__ = [
@@ -78,6 +79,7 @@ def import_weights(
             `base` a file of the encoder alone. "tagger": the same file, whose tagger then prompts
             the U-Net of the folder `base`; an OSEDiff checkpoint can be merged into the result.
             "unet", "vae": all weights of one network, in diffusers' naming, in place of the base's.
+            "swinir": a SwinIR with upsampling by nearest neighbours, as DiffBIR's first stage.
             "auto": what `recognise` identifies.
         out: ends in `.safetensors`; written atomically.
         base: a diffusers folder, or a model file of hbr.
@@ -161,6 +163,8 @@ def _import(
 ) -> Checkpoint:
     if kind == "diffusers":
         return load_base(source, prompt, report)
+    if kind == "swinir":
+        return import_swinir(source, report)
     assert base is not None
     if kind == "tagger":
         return put_into_base(base, source, dape, report)
@@ -189,8 +193,8 @@ def _check_arguments(
         )
     if kind == "tagger" and (base is None or not base.is_dir()):
         raise ArgumentError("--kind tagger needs --base: a diffusers folder, with a text encoder")
-    if kind == "diffusers" and base is not None:
-        raise ArgumentError("--kind diffusers takes no --base: the folder is the base")
+    if kind in ("diffusers", "swinir") and base is not None:
+        raise ArgumentError(f"--kind {kind} takes no --base: it is whole")
     from_folder = kind == "diffusers" or (base is not None and base.is_dir())
     if prompt is not None and (kind in ("ram", "tagger") or not from_folder):
         raise ArgumentError("--prompt needs the text encoder of a diffusers folder")

@@ -122,6 +122,13 @@ _FAMILIES = tuple(
             _ELSEWHERE,
         ),
         (
+            "a SwinIR with upsampling by nearest neighbours",
+            r"(model\.)?(conv_(first(\.1)?|up\d|hr|last|after_body|before_upsample\.0)|patch_embed\.norm"
+            r"|layers\.\d+\.(residual_group\.blocks|conv)|norm)\b.*",
+            "swinir",
+            "",
+        ),
+        (
             "a GAN or transformer of super-resolution",
             r"(model\.)?(conv_(first|body|up\d?|hr|last|after_body|before_upsample)|body|layers"
             r"|patch_embed|upsample|norm|RRDB_trunk|trunk_conv|upconv\d|HRconv)\b.*",
@@ -132,6 +139,7 @@ _FAMILIES = tuple(
 )
 # a part of a name without which weights do not belong to the family
 _MARKS = {
+    "a SwinIR with upsampling by nearest neighbours": "conv_up1.",
     "the LoRA of SeeSR's DAPE over RAM": ".lora_",
     "LyCORIS adapters (LoHa, LoKr)": "_w1",
     "a ControlNet": "controlnet_",

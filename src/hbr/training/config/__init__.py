@@ -10,6 +10,7 @@ from hbr.config import check
 from hbr.models.config import DAPEConfig, RestorerConfig, TextPromptConfig
 from hbr.models.kinds import model_config
 from hbr.models.protocol import ModelConfig
+from hbr.models.swinir_config import SwinIRConfig
 from hbr.training.config.data import DataConfig, PhotoSourceConfig, ValidationConfig
 from hbr.training.config.init import InitConfig
 from hbr.training.config.memory import MemoryConfig
@@ -18,6 +19,7 @@ from hbr.training.config.objective import (
     DiffusionConfig,
     DiscriminatorConfig,
     LossConfig,
+    RegressionConfig,
     RestorationConfig,
     VSDConfig,
 )
@@ -34,11 +36,14 @@ __all__ = [
     "OptimConfig",
     "PhaseConfig",
     "PhotoSourceConfig",
+    "RegressionConfig",
     "RestorationConfig",
     "TrainConfig",
     "VSDConfig",
     "ValidationConfig",
 ]
+
+ObjectiveConfig = RestorationConfig | RegressionConfig | AutoencodingConfig | DiffusionConfig
 
 _A_BASE = "an `init` with a text encoder, such as sd-2.1-base"
 
@@ -70,9 +75,7 @@ class TrainConfig:
     validation: ValidationConfig
     phases: tuple[PhaseConfig, ...]
     out: Path
-    objective: RestorationConfig | AutoencodingConfig | DiffusionConfig = field(
-        default_factory=RestorationConfig
-    )
+    objective: ObjectiveConfig = field(default_factory=RestorationConfig)
     start: Literal["random", "identity"] = "random"
     init: Path | InitConfig | None = None
     freeze: tuple[str, ...] = ()
@@ -88,9 +91,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check the fields against each other."""
         check(len(self.phases) >= 1, "phases", self.phases, "one phase or more")
-        kind, objective = self.model.kind, self.objective.kind
-        ok = isinstance(self.model, RestorerConfig)
-        check(ok, "model.kind", kind, f"one-step, which the objective {objective} trains")
+        self._check_kind()
         multiple = self.model.capabilities.multiple_of
         for phase in self.phases:
             check(phase.crop % multiple == 0, "crop", phase.crop, f"a multiple of {multiple}")
@@ -98,12 +99,10 @@ class TrainConfig:
             ok = phase.batch % parts == 0
             check(ok, "batch", phase.batch, f"a multiple of optim.accumulate, {parts}")
         self._check_decode_crop()
-        self._check_prompt()
         self._check_adversarial()
-        steps = self.one_step.schedule.steps
-        match self.objective:
-            case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
-                check(got[1] <= steps, "timesteps", got, f"at most the schedule's {steps}")
+        if isinstance(self.model, RestorerConfig):
+            self._check_prompt()
+            self._check_timesteps(self.model.schedule.steps)
         crop = self.validation.crop
         check(crop % multiple == 0, "validation.crop", crop, f"a multiple of {multiple}")
         ok = self.optim.warmup + self.optim.decay <= self.steps
@@ -111,13 +110,34 @@ class TrainConfig:
         check(self.seed >= 0, "seed", self.seed, "0 or more")
         check(self.save_every >= 1, "save_every", self.save_every, "1 or more")
 
+    def _check_kind(self) -> None:
+        """Check that the objective trains models of this kind."""
+        kind, objective = self.model.kind, self.objective.kind
+        match self.objective:
+            case RegressionConfig():
+                trained: type[RestorerConfig | SwinIRConfig] = SwinIRConfig
+            case _:
+                trained = RestorerConfig
+        ok = isinstance(self.model, trained)
+        check(ok, "model.kind", kind, f"{trained.kind}, which the objective {objective} trains")
+        factor = self.model.capabilities.upscale
+        check(factor == 1, "model.upscale", factor, "the unshuffle, as LQ and HQ have one size")
+        ok = self.start == "random" or isinstance(self.model, RestorerConfig)
+        check(ok, "start", self.start, f"random for models of kind {kind}")
+
+    def _check_timesteps(self, steps: int) -> None:
+        match self.objective:
+            case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
+                check(got[1] <= steps, "timesteps", got, f"at most the schedule's {steps}")
+
     def _check_decode_crop(self) -> None:
         crop = self.memory.decode_crop
         if crop is None:
             return
-        name, factor = "memory.decode_crop", self.one_step.autoencoder.factor
-        decodes = not isinstance(self.objective, DiffusionConfig)
-        check(decodes, name, crop, "null, since the diffusion objective does not decode")
+        name, objective = "memory.decode_crop", self.objective
+        decodes = isinstance(objective, RestorationConfig | AutoencodingConfig)
+        check(decodes, name, crop, f"null, since the {objective.kind} objective does not decode")
+        factor = self.one_step.autoencoder.factor
         check(crop % factor == 0, name, crop, f"a multiple of {factor}")
         smallest = min(phase.crop for phase in self.phases)
         check(crop <= smallest, name, crop, f"at most the crop {smallest}")
@@ -152,7 +172,7 @@ class TrainConfig:
 
     @property
     def one_step(self) -> RestorerConfig:
-        """The model configuration; the current objectives only train models of kind one-step."""
+        """The model configuration of an objective that trains models of kind one-step."""
         return cast(RestorerConfig, self.model)
 
     @property

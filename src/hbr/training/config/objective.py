@@ -152,6 +152,17 @@ class RestorationConfig:
 
 
 @dataclass(frozen=True)
+class RegressionConfig:
+    """Train a network that maps LQ to HQ images directly, such as SwinIR, with pixel losses.
+
+    With `loss: {l1: 0, mse: 1}` this is the L2 objective of the first stage of DiffBIR and of
+    DiffBody.
+    """
+
+    kind: Literal["regression"] = "regression"
+
+
+@dataclass(frozen=True)
 class AutoencodingConfig:
     """Train the autoencoder to reconstruct HQ images; LQ images are not used.
 
