@@ -158,7 +158,7 @@ class SwinIR(nn.Module):
 
         H and W are multiples of `window_size · unshuffle`.
         """
-        first = self.conv_first(image - self.mean)
+        first = self.conv_first(image - self.mean.to(image.dtype))
         x = self.patch_embed["norm"](rearrange(first, "b c h w -> b h w c"))
         for layer in self.layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -171,7 +171,7 @@ class SwinIR(nn.Module):
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = F.leaky_relu(self.get_submodule(name)(x), _SLOPE)
         x = self.conv_last(F.leaky_relu(self.conv_hr(x), _SLOPE))
-        return x + self.mean
+        return x + self.mean.to(x.dtype)
 
     @property
     def capabilities(self) -> Capabilities:
