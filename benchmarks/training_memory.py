@@ -35,7 +35,8 @@ from hbr.models.config import (
     TextPromptConfig,
     UNetConfig,
 )
-from hbr.models.onestep import OneStepRestorer, build_unet
+from hbr.models.networks import build_unet
+from hbr.models.onestep import OneStepRestorer
 from hbr.models.schedule import alphas_cumprod, one_step
 from hbr.models.vsd import guided, regularizer_loss, vsd_gradient, vsd_loss
 from hbr.training.config import (

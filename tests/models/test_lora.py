@@ -13,7 +13,7 @@ from hbr.models.lora import (
     merge,
     unet_targets,
 )
-from hbr.models.onestep import build_autoencoder, build_unet
+from hbr.models.networks import build_autoencoder, build_unet
 
 
 def randomize(module: nn.Module, seed: int = 0) -> dict[str, Tensor]:

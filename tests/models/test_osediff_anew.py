@@ -23,7 +23,7 @@ from hbr.models.checkpoint import build, read_checkpoint
 from hbr.models.config import LoRAConfig, ScheduleConfig
 from hbr.models.importing import import_weights
 from hbr.models.importing.base import load_diffusers_base
-from hbr.models.onestep import build_unet
+from hbr.models.networks import build_unet
 from hbr.models.schedule import alphas_cumprod, one_step
 from hbr.models.vsd import Predict, guided, regularizer_loss, vsd_gradient, vsd_loss
 

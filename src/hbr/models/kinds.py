@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hbr.config import check, from_dict
 from hbr.models.config import RestorerConfig
+from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.protocol import ModelConfig
 from hbr.models.rrdbnet_config import RRDBNetConfig
 from hbr.models.swinir_config import SwinIRConfig
@@ -53,10 +54,17 @@ def _swinir(config: SwinIRConfig) -> nn.Module:
     return SwinIR(config)
 
 
+def _diffbody(config: DiffBodyConfig) -> nn.Module:
+    from hbr.models.diffbody.model import DiffBody
+
+    return DiffBody(config)
+
+
 KINDS = {
     "one-step": ModelKind(RestorerConfig, _one_step),
     "rrdbnet": ModelKind(RRDBNetConfig, _rrdbnet),
     "swinir": ModelKind(SwinIRConfig, _swinir),
+    "diffbody": ModelKind(DiffBodyConfig, _diffbody),
 }
 """Kind → what it is. Configurations that name no kind are "one-step"."""
 

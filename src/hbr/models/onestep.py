@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
-from hbr.models.config import AutoencoderConfig, RestorerConfig, UNetConfig
+from hbr.models.config import RestorerConfig
+from hbr.models.networks import build_autoencoder, build_unet, decode, encode
 from hbr.models.prompts import TakesText, build_prompt
 from hbr.models.protocol import Capabilities, Conditions, Place
 from hbr.models.refiner import Refiner
@@ -52,10 +51,7 @@ class OneStepRestorer(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """Encode an image: [b, 3, H, W] in [0, 1] → z [b, c, h, w], the scaled posterior mode."""
-        config = self.config.autoencoder
-        x = F.pixel_unshuffle(image * 2 - 1, config.patch_size)
-        posterior = self.autoencoder.encode(x.to(self.dtype)).latent_dist
-        return cast(Tensor, posterior.mode()) * config.scaling_factor
+        return encode(self.autoencoder, self.config.autoencoder, image)
 
     def predict(self, z_l: Tensor, p: Tensor, t: Tensor | None = None) -> Tensor:
         """Predict ε at t [b] (default T_L): z_l [b, c, h, w], prompt p [b, q, d] → [b, c, h, w]."""
@@ -65,9 +61,7 @@ class OneStepRestorer(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
-        config = self.config.autoencoder
-        x = self.autoencoder.decode((z / config.scaling_factor).to(self.dtype)).sample
-        image = F.pixel_shuffle(x, config.patch_size).float() * 0.5 + 0.5
+        image = decode(self.autoencoder, self.config.autoencoder, z)
         return image if self.refiner is None else cast(Tensor, self.refiner(image))
 
     def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
@@ -90,39 +84,3 @@ class OneStepRestorer(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.unet.conv_in.weight.device
-
-
-def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
-    """A diffusers `AutoencoderKL` with random weights."""
-    levels = len(config.block_out_channels)
-    channels = 3 * config.patch_size**2
-    return AutoencoderKL(
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.norm_num_groups,
-        mid_block_add_attention=config.mid_attention,
-        scaling_factor=config.scaling_factor,
-    )
-
-
-def build_unet(config: UNetConfig, latent_channels: int) -> UNet2DConditionModel:
-    """A diffusers `UNet2DConditionModel` with random weights."""
-    down = tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention)
-    up = tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention))
-    return UNet2DConditionModel(
-        in_channels=latent_channels,
-        out_channels=latent_channels,
-        down_block_types=down,
-        up_block_types=up,
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        attention_head_dim=config.attention_head_dim,
-        cross_attention_dim=config.cross_attention_dim,
-        norm_num_groups=config.norm_num_groups,
-        use_linear_projection=config.use_linear_projection,
-    )

@@ -8,15 +8,22 @@ Shapes: b tiles, t_h t_w a tile in pixels, q tokens, d their width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+from hbr.config import check
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 ColorFix = Literal["wavelet", "adain", "none"]
+LARGEST_STEPS = 1000
+
+SamplerName = Literal["guided", "ddpm", "ddim", "unipc"]
+PartLoss = Literal["auto", "cosine", "cross-entropy", "squared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,9 @@ class Capabilities:
         color: the colour fix that suits the model.
         upscale: the factor of a network that enlarges; see `Model.restore`.
         whole: tiles would show, so a photo is restored as a whole unless a size is given.
+        samples: it is a `SamplingModel`: it restores in two stages and many steps, sees the whole
+            photo at once, and divides it itself.
+        maps: names of the `Conditions.maps` that guide it; missing ones count as zeros.
     """
 
     multiple_of: int
@@ -42,6 +52,8 @@ class Capabilities:
     color: ColorFix = "wavelet"
     upscale: int = 1
     whole: bool = False
+    samples: bool = False
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,48 @@ class Place:
     width: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a model samples its result in many steps (`hbr.models.sampling`).
+
+    Attributes:
+        steps: number of steps, evenly spaced.
+        sampler: "guided" is DDPM with `guidance`; the others are unguided.
+        guidance: s of DiffBody's Algorithm 1 (`hbr.models.sampling.Guidance`); 0 is DDPM.
+        text_guidance: scale of classifier-free guidance by the text; 1 is none.
+        part_loss: the loss whose gradient guides; "auto" is cosine with a network of parts,
+            squared without.
+        through: what its gradient goes through.
+        window, repeats: which steps are guided, and how often each is made.
+        start: "noise" starts from noise alone, "photo" from the noised result of the first stage.
+        tile: edge of the windows in pixels; None is the model's native size.
+    """
+
+    steps: int = 50
+    sampler: SamplerName = "guided"
+    guidance: float = 1.0
+    text_guidance: float = 4.0
+    part_loss: PartLoss = "auto"
+    through: Literal["z0", "full"] = "z0"
+    window: tuple[float, float] = (0.0, 1.0)
+    repeats: int = 1
+    start: Literal["noise", "photo"] = "noise"
+    tile: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        ok = 1 <= self.steps <= LARGEST_STEPS
+        check(ok, "steps", self.steps, f"from 1 to {LARGEST_STEPS}")
+        names = get_args(SamplerName)
+        check(self.sampler in names, "sampler", self.sampler, f"one of {', '.join(names)}")
+        for name in ("guidance", "text_guidance"):
+            got = getattr(self, name)
+            check(math.isfinite(got) and got >= 0, name, got, "0 or more, and finite")
+        low, high = self.window
+        check(0 <= low <= high <= 1, "window", self.window, "two numbers in [0, 1], in order")
+        check(self.repeats >= 1, "repeats", self.repeats, "1 or more")
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What guides a model besides the image; the first dimension of every tensor is the batch.
@@ -66,10 +120,17 @@ class Conditions:
     Attributes:
         maps: name → [b, c, h, w] at the size of the image; each tile gets its own part.
         tokens: name → [b, q, d], such as a prompt; the same for every tile of an image.
+        sampling: how a model of many steps samples.
+        seed: of the noise that a model draws.
+        watch: called after each step of a sampling with the number of steps done, their total, and
+            a function that returns a preview [b, 3, h, w] in [0, 1].
     """
 
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    watch: Callable[[int, int, Callable[[], Tensor]], None] | None = None
 
     def part(self, at: slice) -> Conditions:
         """Those of a part of the batch."""
@@ -80,9 +141,10 @@ class Conditions:
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Conditions:
-        return Conditions(
-            {name: change(tensor) for name, tensor in self.maps.items()},
-            {name: change(tensor) for name, tensor in self.tokens.items()},
+        return replace(
+            self,
+            maps={name: change(tensor) for name, tensor in self.maps.items()},
+            tokens={name: change(tensor) for name, tensor in self.tokens.items()},
         )
 
 
@@ -121,6 +183,21 @@ class PromptedModel(Model, Protocol):
 
     def embed(self, text: str) -> Tensor:
         """The prompt of a text, [1, q, d], for `Conditions.tokens["prompt"]`."""
+
+
+class SamplingModel(PromptedModel, Protocol):
+    """A model whose `capabilities.samples` is true.
+
+    Its `restore` takes the whole result of the first stage as one tile, and `Conditions.maps` of
+    the names in `capabilities.maps`.
+    """
+
+    @property
+    def first(self) -> Model:
+        """The first stage, which removes the damage; what it makes is what the second one sees."""
+
+    def attention(self, image: Tensor) -> Tensor | None:
+        """The map of bodies [b, 1, h, w] in [0, 1] of an image [b, 3, h, w]; None if it cannot."""
 
 
 class ModelConfig(Protocol):

@@ -29,9 +29,9 @@ def predicted_x0(z_t: Tensor, epsilon: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def one_step(z_l: Tensor, epsilon: Tensor, alpha_bar: float) -> Tensor:
-    """ẑ_H = (z_L − √(1−ᾱ) ε) / √ᾱ, OSDHuman Eq. 2, in float32.
+    """ẑ_H = (z_L − √(1−ᾱ) ε) / √ᾱ, OSDHuman Eq. 2 and DiffBody Eq. 5, in float32 or better.
 
-    At T_L = 999 this amplifies an error in ε 14.6 times, so it is computed in float32.
+    At T_L = 999 this amplifies an error in ε 14.6 times, so it is computed in float32 at least.
 
     Args:
         z_l: [b, c, h, w], the latent of the low-quality image.
@@ -39,6 +39,7 @@ def one_step(z_l: Tensor, epsilon: Tensor, alpha_bar: float) -> Tensor:
         alpha_bar: ᾱ at T_L.
 
     Returns:
-        ẑ_H, float32 [b, c, h, w].
+        ẑ_H, float32 (float64 if z_l is) [b, c, h, w].
     """
-    return (z_l.float() - (1.0 - alpha_bar) ** 0.5 * epsilon.float()) / alpha_bar**0.5
+    dtype = torch.promote_types(z_l.dtype, torch.float32)
+    return (z_l.to(dtype) - (1.0 - alpha_bar) ** 0.5 * epsilon.to(dtype)) / alpha_bar**0.5

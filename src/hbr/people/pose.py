@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hbr.people.onnx_files import open_session
+from hbr.people.skeleton import N_WHOLE_BODY
 from hbr.people.types import N_KEYPOINTS, DetectorError, People
 
 
@@ -54,6 +55,25 @@ class RtmPose:
         """
         each = zip(images, people, strict=True)
         return [self._of(image, found) for image, found in each]
+
+    def whole_body(self, image: np.ndarray, people: People) -> np.ndarray:
+        """All key points of the model: [n, p, 3], x y and confidence in [0, 1].
+
+        Args:
+            image: uint8 [h, w, 3] RGB.
+            people: at least one.
+
+        Raises:
+            DetectorError: the model has neither COCO's 17 points nor the 133 of the whole body.
+        """
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        points, scores = self._pose(bgr, list(people.boxes))
+        if points.shape[1] not in (N_KEYPOINTS, N_WHOLE_BODY):
+            raise DetectorError(
+                f"the pose model has {points.shape[1]} key points; {N_KEYPOINTS} or "
+                f"{N_WHOLE_BODY} (DWPose) are needed"
+            )
+        return np.concatenate([points, np.clip(scores[..., None], 0, 1)], axis=2)
 
     def _of(self, image: np.ndarray, people: People) -> People:
         if not len(people):

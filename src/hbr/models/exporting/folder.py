@@ -18,7 +18,7 @@ from hbr.models.config import RestorerConfig
 from hbr.models.exporting.card import about, model_card, usage_with_diffusers
 from hbr.models.files import model_format, require_one_step, write_tensors
 from hbr.models.importing.base import EXPORTED, PROMPT_FILE, REFINER_FILE
-from hbr.models.onestep import build_autoencoder, build_unet
+from hbr.models.networks import build_autoencoder, build_unet
 from hbr.models.part_files import write_part
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"

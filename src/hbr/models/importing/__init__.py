@@ -79,8 +79,7 @@ def import_weights(
             `base` a file of the encoder alone. "tagger": the same file, whose tagger then prompts
             the U-Net of the folder `base`; an OSEDiff checkpoint can be merged into the result.
             "unet", "vae": all weights of one network, in diffusers' naming, in place of the base's.
-            "swinir": a SwinIR with upsampling by nearest neighbours, as DiffBIR's first stage.
-            "auto": what `recognise` identifies.
+            "swinir": a SwinIR (`nearest+conv`). "auto": what `recognise` identifies.
         out: ends in `.safetensors`; written atomically.
         base: a diffusers folder, or a model file of hbr.
         prompt: the text of the fixed prompt of a base folder; None is the empty text, that is the

@@ -29,7 +29,7 @@ from hbr.models.importing.reading import (
     require_tensors,
 )
 from hbr.models.kinds import model_config
-from hbr.models.onestep import build_autoencoder, build_unet
+from hbr.models.networks import build_autoencoder, build_unet
 from hbr.models.part_files import with_prompt, with_refiner
 from hbr.models.text import embed_text
 from hbr.weights import WeightsError
