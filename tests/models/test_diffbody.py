@@ -1,5 +1,6 @@
 """DiffBody at toy size: the control branch, the losses of parts, and how it samples."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,15 @@ def base(goldens: Path) -> Path:
     return goldens / "osediff" / "base"
 
 
+@pytest.fixture(scope="module")
+def made(shared: Path) -> DiffBody:
+    return toy_model(shared / "goldens" / "osediff" / "base")
+
+
 @pytest.fixture
-def model(base: Path) -> DiffBody:
-    return toy_model(base)
+def model(made: DiffBody) -> DiffBody:
+    """A toy model that may be changed."""
+    return copy.deepcopy(made)
 
 
 def given(b: int = 1, edge: int = 64) -> tuple[Tensor, Conditions]:
@@ -304,6 +311,15 @@ def test_previews_come_after_each_step(model: DiffBody) -> None:
     for _, _, preview in seen:
         assert preview.shape == (1, 3, 64, 64)
         assert 0 <= preview.min() <= preview.max() <= 1
+
+
+def test_a_copy_of_the_model_decodes_with_its_own_weights(model: DiffBody) -> None:
+    again = copy.deepcopy(model)
+    for parameter in model.autoencoder.parameters():
+        parameter.data.zero_()
+    z = torch.randn(1, 4, 8, 8, requires_grad=True)
+    assert not model.decode(z).std() > 0
+    assert again.decode(z).std() > 0
 
 
 def test_a_file_holds_all_of_it(model: DiffBody, tmp_path: Path) -> None:

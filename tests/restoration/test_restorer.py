@@ -187,6 +187,8 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "color": "adain",
         "seed": 7,
         "prompt": None,
+        "structure": None,
+        "sampling": None,
     }
 
 

@@ -5,11 +5,14 @@ Shapes: b batch, H W pixels, c latent channels, h w latent size.
 
 from __future__ import annotations
 
-from typing import cast
+from types import MethodType
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hbr.models.config import AutoencoderConfig, UNetConfig
 
@@ -27,6 +30,27 @@ def decode(autoencoder: AutoencoderKL, config: AutoencoderConfig, z: Tensor) -> 
         (z / config.scaling_factor).to(autoencoder.decoder.conv_in.weight.dtype)
     ).sample
     return F.pixel_shuffle(x, config.patch_size).float() * 0.5 + 0.5
+
+
+def checkpoint_decoder(autoencoder: AutoencoderKL) -> None:
+    """Keep only the inputs of the decoder's levels for a backward pass, and within the level that
+    is recomputed, those of its residual blocks and upsamplers.
+
+    The last level, at the size of the image, would take most of the memory otherwise.
+    """
+    autoencoder.enable_gradient_checkpointing()
+    decoder = autoencoder.decoder
+    for block in (decoder.mid_block, *decoder.up_blocks):
+        for part in (*block.resnets, *(getattr(block, "upsamplers", None) or ())):
+            # a method, so that a copy of the module calls itself and not the original
+            part.forward = MethodType(_recomputed_forward, part)
+
+
+def _recomputed_forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    forward = type(self).forward
+    if not torch.is_grad_enabled():
+        return cast(Tensor, forward(self, *args, **kwargs))
+    return cast(Tensor, checkpoint(forward, self, *args, use_reentrant=False, **kwargs))
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:

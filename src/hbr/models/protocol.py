@@ -56,6 +56,10 @@ class Capabilities:
     maps: tuple[str, ...] = ()
 
 
+PreviewStep = Callable[[int, int, Callable[[], "Tensor"]], None]
+"""Called with the number of steps done, their total, and a function that makes a preview."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a tile lies in its photo, in pixels.
@@ -122,15 +126,14 @@ class Conditions:
         tokens: name → [b, q, d], such as a prompt; the same for every tile of an image.
         sampling: how a model of many steps samples.
         seed: of the noise that a model draws.
-        watch: called after each step of a sampling with the number of steps done, their total, and
-            a function that returns a preview [b, 3, h, w] in [0, 1].
+        watch: called after each step of a sampling; the preview is [b, 3, h, w] in [0, 1].
     """
 
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
-    watch: Callable[[int, int, Callable[[], Tensor]], None] | None = None
+    watch: PreviewStep | None = None
 
     def part(self, at: slice) -> Conditions:
         """Those of a part of the batch."""

@@ -17,6 +17,7 @@ from hbr.files import write_bytes
 from hbr.people.detectors import load_detector
 from hbr.people.pose import RtmPose
 from hbr.people.skeleton import N_WHOLE_BODY
+from hbr.weights import entries, find_weights
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ FindKeypoints = Callable[[np.ndarray], np.ndarray]
 
 
 def keypoint_finder(
-    detector: str, pose: str | Path, *, device: str = "cpu", cache: Path | None = None
+    detector: str, pose: str, *, device: str = "cpu", cache: Path | None = None
 ) -> FindKeypoints:
     """A function that finds the people in a picture, then the key points of each.
 
@@ -34,15 +35,17 @@ def keypoint_finder(
 
     Args:
         detector: as `load_detector` takes it.
-        pose: an ONNX file of RTMPose or DWPose.
+        pose: an ONNX file of RTMPose or DWPose, or a name of the catalogue.
         device: of both.
         cache: folder of what was found before, by the content of the picture and the two models.
 
     Raises:
         DetectorError: a model or an extra is missing or damaged.
+        WeightsError: the file of a known pose model is missing, or not the one it should be.
     """
+    file = find_weights(pose) if pose in entries() else Path(pose)
     find = load_detector(detector, device=device)
-    points = RtmPose(pose, device=device)
+    points = RtmPose(file, device=device)
 
     def found(image: np.ndarray) -> np.ndarray:
         (people,) = find([image])
@@ -50,7 +53,7 @@ def keypoint_finder(
             return np.zeros((0, N_WHOLE_BODY, 3))
         return points.whole_body(image, people)
 
-    return found if cache is None else kept(found, cache, f"{detector} {Path(pose).name}")
+    return found if cache is None else kept(found, cache, f"{detector} {file.name}")
 
 
 def kept(find: FindKeypoints, folder: Path, models: str) -> FindKeypoints:

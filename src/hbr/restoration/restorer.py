@@ -5,8 +5,9 @@ Shapes: b tiles, h w the photo before and H W after, t_h t_w a tile, all in pixe
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +18,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hbr.devices import choose_batch, choose_device, choose_dtype, reproducible, torch_dtype
+from hbr.devices import (
+    choose_batch,
+    choose_device,
+    choose_dtype,
+    is_out_of_memory,
+    reproducible,
+    torch_dtype,
+)
+from hbr.errors import OutOfMemoryError
 from hbr.image import Photo, write_photo
-from hbr.models.protocol import ColorFix, Conditions, Model, PromptedModel
+from hbr.image.pixels import to_8_bits
+from hbr.models.protocol import (
+    ColorFix,
+    Conditions,
+    Model,
+    PreviewStep,
+    PromptedModel,
+    Sampling,
+    SamplingModel,
+)
+from hbr.people.captions import ordered
 from hbr.restoration.color import fix_color
 from hbr.restoration.enlargement import estimate_enlargement
 from hbr.restoration.gate import Judgement, judge
-from hbr.restoration.inference import TiledRun, TileProgress, run_within_memory
+from hbr.restoration.inference import TiledRun, TileProgress, run_tiles, run_within_memory
 from hbr.restoration.inputs import (
     PhotoLike,
     as_photo,
@@ -32,7 +51,8 @@ from hbr.restoration.inputs import (
     resized_pixels,
     resized_to,
 )
-from hbr.restoration.settings import Provenance, RestoreSettings
+from hbr.restoration.settings import Provenance, RestoreSettings, TileChoice
+from hbr.restoration.structure import Structure, StructureFinder, check_structure_file
 from hbr.restoration.tiling import plan_tiles
 from hbr.version import __version__
 
@@ -111,6 +131,7 @@ class Restorer:
         self.fidelity = fidelity
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
+        self._structure = StructureFinder(self._attention, self.device)
 
     @classmethod
     def from_pretrained(
@@ -170,6 +191,7 @@ class Restorer:
         settings: RestoreSettings | None = None,
         *,
         progress: TileProgress | None = None,
+        preview: PreviewStep | None = None,
         **changes: Any,
     ) -> Restored:
         """Restore a photo. The same photo, seed and settings give the same bytes on one machine.
@@ -179,7 +201,9 @@ class Restorer:
                 floats in [0, 1]; a tensor [3, h, w] or [1, 3, h, w] of floats in [0, 1]; or a
                 `Photo`. Any size from 1×1. Floats give a result of 16 bits.
             settings: how; the defaults if None.
-            progress: called as `progress(done, total)`, counting tiles.
+            progress: called as `progress(done, total)`, counting tiles, then steps of a sampling.
+            preview: called as `preview(done, total, image)` after each step of a sampling;
+                `image()` is what it would be now, [1, 3, H, W] in [0, 1].
             **changes: fields of `RestoreSettings`, such as `scale=2`, in place of those of
                 `settings`.
 
@@ -192,8 +216,9 @@ class Restorer:
         began = time.perf_counter()
         settings = replace(settings or RestoreSettings(), **changes)
         color = self.capabilities.color if settings.color == "auto" else settings.color
-        conditions = self.conditions(settings.prompt)
+        conditions = self.conditions(settings)
         self.check_reduction(settings)
+        structure: Structure | None = None
         given = as_photo(photo, max_pixels=settings.max_pixels)
         judged = None
         if settings.gate == "auto" and settings.scale == 1:
@@ -205,18 +230,14 @@ class Restorer:
         pixels = resized_pixels(given, settings.scale, max_pixels=settings.max_pixels)
         settings = replace(settings, reduce=self._reduction(given, pixels, settings))
         seen = self._seen(given, pixels, settings)
-        tile = 0 if settings.tile == "auto" and self.capabilities.whole else settings.tile
-        plan = plan_tiles(seen.shape[0], seen.shape[1], self.capabilities, tile)
         read = time.perf_counter()
         with reproducible(settings.seed, self.device):
-            run = run_within_memory(
-                self.model,
-                seen,
-                plan,
-                conditions=conditions,
-                batch=choose_batch(self.device) if settings.batch == "auto" else settings.batch,
-                progress=progress,
-            )
+            if self.capabilities.samples:
+                first = cast(SamplingModel, self.model).first
+                pixels = self._run(first, seen, "auto", Conditions(), settings, progress).pixels
+                run, structure = self._sample(pixels, settings, conditions, progress, preview)
+            else:
+                run = self._run(self.model, seen, settings.tile, conditions, settings, progress)
         restored = time.perf_counter()
         h, w = pixels.shape[:2]
         made = run.pixels[:h, :w] if settings.reduce is None else resized_to(run.pixels, h, w)
@@ -228,19 +249,90 @@ class Restorer:
             "color": done - restored,
             "total": done - began,
         }
-        return Restored(result, timings, self._provenance(run, settings, color, judged))
+        provenance = self._provenance(run, settings, color, judged, structure)
+        return Restored(result, timings, provenance)
 
-    def conditions(self, prompt: str | None) -> Conditions:
-        """What guides the model besides the photo.
+    def _attention(self, image: Tensor) -> Tensor | None:
+        return cast(SamplingModel, self.model).attention(image.to(self.device))
+
+    def conditions(self, settings: RestoreSettings) -> Conditions:
+        """What guides the model besides the photo, so far as the photo does not decide it.
 
         Raises:
-            ValueError: there is a prompt, and the model takes none.
+            ValueError: there is a prompt, a map or a way of sampling, and the model takes none; or
+                the file of a map is missing.
         """
+        samples, maps = self.capabilities.samples, self.capabilities.maps
+        if settings.sampling is not None and not samples:
+            raise ValueError(f"{self.name} restores in one step: there is nothing to sample")
+        for name, given in (("pose", settings.pose), ("attention", settings.attention)):
+            if given not in ("auto", "none") and name not in maps:
+                raise ValueError(f"{self.name} is not guided by {name}: leave it out")
+            check_structure_file(given)
+        prompt = settings.prompt
         if prompt is None:
             return Conditions()
         if not self.capabilities.takes_prompt:
             raise ValueError(f"{self.name} takes no prompt: it has no text encoder")
-        return Conditions(tokens={"prompt": cast(PromptedModel, self.model).embed(prompt)})
+        text = ordered(prompt) if samples else prompt
+        return Conditions(tokens={"prompt": cast(PromptedModel, self.model).embed(text)})
+
+    def _run(
+        self,
+        model: Model,
+        pixels: NDArray[np.uint8] | NDArray[np.uint16],
+        tile: TileChoice,
+        conditions: Conditions,
+        settings: RestoreSettings,
+        progress: TileProgress | None,
+    ) -> TiledRun:
+        """Run a model, or the first stage of one, over tiles."""
+        tile = 0 if tile == "auto" and model.capabilities.whole else tile
+        return run_within_memory(
+            model,
+            pixels,
+            plan_tiles(pixels.shape[0], pixels.shape[1], model.capabilities, tile),
+            conditions=conditions,
+            batch=choose_batch(self.device) if settings.batch == "auto" else settings.batch,
+            progress=progress,
+        )
+
+    def _sample(
+        self,
+        pixels: NDArray[np.uint16],
+        settings: RestoreSettings,
+        conditions: Conditions,
+        progress: TileProgress | None,
+        preview: PreviewStep | None,
+    ) -> tuple[TiledRun, Structure]:
+        """Run the second stage of a model over the whole result of the first."""
+        maps = self.capabilities.maps
+        structure = self._structure(to_8_bits(pixels), maps, settings.pose, settings.attention)
+
+        def watch(done: int, total: int, image: Callable[[], Tensor]) -> None:
+            if progress:
+                progress(done, total)
+            if preview:
+                preview(done, total, image)
+
+        sampling = settings.sampling or Sampling()
+        if settings.tile != "auto":
+            sampling = replace(sampling, tile=settings.tile or max(pixels.shape))
+        conditions = replace(
+            conditions, maps=structure.maps, sampling=sampling, seed=settings.seed, watch=watch
+        )
+        plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.capabilities, 0)
+        try:
+            made = run_tiles(self.model, pixels, plan, conditions=conditions)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"out of memory on {self.device} with windows of "
+                f"{sampling.tile or self.capabilities.native_size} pixels; use a smaller --tile, a "
+                "smaller --scale, --guidance 0, or --device cpu"
+            ) from error
+        return TiledRun(made, plan, 1), structure
 
     def check_reduction(self, settings: RestoreSettings) -> None:
         """Raise `ValueError` if the photo is to be reduced, and the network does not enlarge."""
@@ -272,6 +364,7 @@ class Restorer:
         settings: RestoreSettings,
         color: ColorFix,
         judged: Judgement | None,
+        structure: Structure | None = None,
     ) -> Provenance:
         """How it was done; without a run, how the photo was left as it is."""
         tile = overlap = (0, 0)
@@ -299,4 +392,6 @@ class Restorer:
             "color": color,
             "seed": settings.seed,
             "prompt": settings.prompt,
+            "structure": structure.sources if structure else None,
+            "sampling": dataclasses.asdict(settings.sampling or Sampling()) if structure else None,
         }

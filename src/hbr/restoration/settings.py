@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from hbr.config import check
 from hbr.image import DEFAULT_MAX_PIXELS
-from hbr.models.protocol import ColorFix
+from hbr.models.protocol import ColorFix, Sampling
 
 COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
 SCALES = (0.25, 8.0)
@@ -43,6 +44,9 @@ class RestoreSettings:
             photo unseen. A photo that is resized is always restored.
         prompt: a text in place of the prompt that the model makes of the image, for models that
             take one (`hbr.models.Capabilities.takes_prompt`).
+        pose, attention: maps for models that are guided by them: "auto" finds them, "none" leaves
+            them blank; else a file (`hbr.restoration.structure`).
+        sampling: how a model of many steps samples; None is `hbr.models.protocol.Sampling()`.
         max_pixels: larger files, and larger results of enlarging, are refused.
     """
 
@@ -54,6 +58,9 @@ class RestoreSettings:
     seed: int = 0
     gate: Gate = "off"
     prompt: str | None = None
+    pose: str = "auto"
+    attention: str = "auto"
+    sampling: Sampling | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -88,6 +95,8 @@ class Provenance(TypedDict):
         gate_reasons: in what the photo is beyond the model.
         reduce: by how much the photo was made smaller for a network that enlarges; None where
             `scale` says it.
+        structure: where each map that guides the model comes from; None for other models.
+        sampling: of a model of many steps, else None.
         scale, color, seed, prompt: as in `RestoreSettings`; `color` is never "auto".
     """
 
@@ -110,6 +119,8 @@ class Provenance(TypedDict):
     color: ColorFix
     seed: int
     prompt: str | None
+    structure: Mapping[str, str] | None
+    sampling: Mapping[str, Any] | None
 
 
 def check_scale(scale: float) -> None:

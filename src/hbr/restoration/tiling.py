@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -154,7 +154,7 @@ class TilePlan:
             for name, whole in conditions.maps.items()
         }
         tokens = {name: t.expand(len(tiles), -1, -1) for name, t in conditions.tokens.items()}
-        return Conditions(maps, tokens)
+        return replace(conditions, maps=maps, tokens=tokens)
 
 
 def plan_tiles(

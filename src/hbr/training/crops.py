@@ -6,6 +6,7 @@ Shapes: h w size of a photo, s size of the crop.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,7 +19,7 @@ from hbr.config import ConfigError
 from hbr.degradation import Regions
 from hbr.image import PhotoError
 from hbr.people.coco import AnnotatedPeople, read_people
-from hbr.people.types import Person
+from hbr.people.types import N_KEYPOINTS, Person
 from hbr.training.config import PhotoSourceConfig
 from hbr.training.photos import (
     CuratedPeople,
@@ -30,6 +31,9 @@ from hbr.training.photos import (
 )
 
 log = logging.getLogger(__name__)
+
+# COCO's points in a mirrored image: left becomes right
+_MIRRORED = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
 
 PersonBox = tuple[float, float, float, float]
 
@@ -147,6 +151,10 @@ class CropSource:
             return None
         return found.mirrored() if crop.mirrored else found
 
+    def keypoints(self, crop: Crop) -> np.ndarray:
+        """Return the key points of the annotated people, in pixels of a crop: [n, 17, 3]."""
+        return crop_keypoints(() if self.people is None else self.people[crop.photo], crop)
+
     def skip(self, generator: Generator, *, mirror: bool = True) -> None:
         """Draw as many random numbers as `crop` does, without reading the photo.
 
@@ -185,6 +193,27 @@ class CropSource:
             int(min(max(c - size / 2, 0), f - 1)) for c, f in zip(centre, free, strict=True)
         )
         return row, column
+
+
+def crop_keypoints(people: Sequence[Person], crop: Crop) -> np.ndarray:
+    """Key points of annotated people in pixels of a crop: [n, 17, 3].
+
+    People without key points are left out; points outside the crop stay as they are.
+    """
+    found = []
+    for person in people:
+        if person.keypoints is None:
+            continue
+        points = np.array(person.keypoints, np.float64)  # [17, 3]
+        if person.image_size is not None:
+            width, height = person.image_size
+            points[:, :2] *= (crop.size[1] / width, crop.size[0] / height)
+        points[:, :2] -= crop.corner[::-1]
+        if crop.mirrored:
+            points[:, 0] = crop.pixels.shape[-1] - points[:, 0]
+            points = points[list(_MIRRORED)]
+        found.append(points)
+    return np.stack(found) if found else np.zeros((0, N_KEYPOINTS, 3))
 
 
 def _with_people(

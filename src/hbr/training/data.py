@@ -7,8 +7,9 @@ one. Shapes: b batch, s size of the crop.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +20,21 @@ from torch.utils.data import DataLoader, IterableDataset
 from hbr.config import ConfigError
 from hbr.degradation import degrade, draw, find_recipe
 from hbr.models.protocol import Conditions
+from hbr.people.coco import read_people
+from hbr.people.types import Person
 from hbr.processes import STOP_SIGNALS, block_sigint
+from hbr.training.conditions import ConditionMaker
 from hbr.training.config import DataConfig, TrainConfig, ValidationConfig
-from hbr.training.crops import CropSource, allowed_errors, random_integer, random_unit
+from hbr.training.crops import (
+    Crop,
+    CropSource,
+    allowed_errors,
+    crop_keypoints,
+    random_integer,
+    random_unit,
+)
 from hbr.training.photos import (
+    CuratedPeople,
     Photos,
     open_photos,
     read_pixels,
@@ -37,22 +49,25 @@ class Pair:
         hq, lq: float32 [b, 3, s, s] in [0, 1].
         skipped: unreadable photos that were replaced by others, name → reason on one line.
         conditions: further inputs of the model besides LQ.
+        texts: the caption of each image; empty if there are none.
     """
 
     hq: Tensor
     lq: Tensor
     skipped: dict[str, str] = field(default_factory=dict)
     conditions: Conditions = field(default_factory=Conditions)
+    texts: tuple[str, ...] = ()
 
     def part(self, at: slice) -> Pair:
         """Return a part of the batch."""
-        return Pair(self.hq[at], self.lq[at], self.skipped, self.conditions.part(at))
+        conditions, texts = self.conditions.part(at), self.texts[at]
+        return Pair(self.hq[at], self.lq[at], self.skipped, conditions, texts)
 
     def to(self, device: torch.device) -> Pair:
         """Return the batch on a device, with images in channels-last layout."""
         layout = torch.channels_last
         hq, lq = (x.to(device).contiguous(memory_format=layout) for x in (self.hq, self.lq))
-        return Pair(hq, lq, self.skipped, self.conditions.to(device))
+        return Pair(hq, lq, self.skipped, self.conditions.to(device), self.texts)
 
 
 class TrainingPairs(IterableDataset[Pair | ConfigError]):
@@ -73,7 +88,9 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         self.recipes = [find_recipe(name) for name in data.degradations]
         weighted = zip(self.recipes, data.degradations.values(), strict=True)
         moving = any(recipe.motion is not None for recipe, weight in weighted if weight)
-        self.sources = [CropSource(s, with_people=moving) for s in data.sources]
+        self.conditions = None if data.conditions is None else ConditionMaker(data.conditions)
+        people = moving or (data.conditions is not None and data.conditions.source == "people")
+        self.sources = [CropSource(s, with_people=people) for s in data.sources]
         for source in self.sources:
             source.allowed = allowed_errors(self.photos, config.data.errors)
 
@@ -105,6 +122,7 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         weights = [s.weight for s in data.sources]
         size = phase.crop + data.margin
         crops, degradations, regions, corners = [], [], [], []
+        keypoints, names = [], []
         skipped: dict[str, str] = {}
         for i in range(phase.batch):
             source = self.sources[_weighted(weights, generator)]
@@ -125,9 +143,29 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
                 degradations.append(degradation)
                 regions.append(source.regions(crop) if degradation.motions else None)
                 corners.append(corner)
+                keypoints.append(source.keypoints(crop))
+                names.append(source.photos.name(crop.photo))
         hq = torch.stack(crops).float() / 255
         lq = degrade(hq, degradations, regions=regions)
-        return Pair(_squares(hq, corners, phase.crop), _squares(lq, corners, phase.crop), skipped)
+        hq, lq = _squares(hq, corners, phase.crop), _squares(lq, corners, phase.crop)
+        if self.conditions is None:
+            return Pair(hq, lq, skipped)
+        moved = [k - (x, y, 0) for k, (y, x) in zip(keypoints, corners, strict=True)]
+        return _conditioned(Pair(hq, lq, skipped), self.conditions, moved, names)
+
+
+def _conditioned(
+    pair: Pair, maker: ConditionMaker, keypoints: list[np.ndarray], names: list[str]
+) -> Pair:
+    """The pair with the maps and texts of each crop."""
+    each = [
+        maker.maps(hq, lq, points)
+        for hq, lq, points in zip(pair.hq, pair.lq, keypoints, strict=True)
+    ]
+    maps = {name: torch.stack([found[name] for found in each]) for name in each[0]}
+    return replace(
+        pair, conditions=Conditions(maps), texts=tuple(maker.text(name) for name in names)
+    )
 
 
 def _corner_in_margin(data: DataConfig, generator: Generator) -> tuple[int, int]:
@@ -202,15 +240,20 @@ def check_validation(config: ValidationConfig) -> Photos:
 
 
 def validation_pairs(
-    config: ValidationConfig, numbers: range | None = None, photos: Photos | None = None
+    config: ValidationConfig,
+    numbers: range | None = None,
+    photos: Photos | None = None,
+    maker: ConditionMaker | None = None,
 ) -> Iterator[Pair]:
     """Yield centre crops and their degradations, one at a time; always the same.
 
     The degradation of photo i is drawn from a generator seeded with (seed, i). `numbers` selects
-    photos; `photos` are the opened photos, if available.
+    photos; `photos` are the opened photos, if available; `maker` makes the conditions, if there
+    are any.
     """
     photos = open_photos(config) if photos is None else photos
     recipe = find_recipe(config.recipe)
+    people = None if maker is None else _validation_people(config, photos)
     for i in range(min(config.count, len(photos))):
         if numbers is not None and i not in numbers:
             continue
@@ -220,7 +263,25 @@ def validation_pairs(
         y, x = (h - s) // 2, (w - s) // 2
         square = np.ascontiguousarray(pixels[y : y + s, x : x + s])
         hq = rearrange(torch.from_numpy(square), "h w c -> 1 c h w").float() / 255
-        yield Pair(hq, degrade(hq, draw(recipe, 1, seeded(config.seed, i))))
+        pair = Pair(hq, degrade(hq, draw(recipe, 1, seeded(config.seed, i))))
+        if maker is not None:
+            crop = Crop(pixels=pair.hq[0], photo=i, size=(h, w), corner=(y, x), mirrored=False)
+            points = crop_keypoints(() if people is None else people[i], crop)
+            pair = _conditioned(pair, maker, [points], [photos.name(i)])
+        yield pair
+
+
+def _validation_people(
+    config: ValidationConfig, photos: Photos
+) -> Sequence[Sequence[Person]] | CuratedPeople | None:
+    """The annotated people of the validation photos, by index; None if there are none."""
+    if config.manifest is not None:
+        return CuratedPeople(config.manifest, config.split)
+    if config.boxes is None or config.photos is None:
+        return None
+    annotated, folder = read_people(config.boxes), config.photos
+    names = (Path(photos.name(i)) for i in range(min(config.count, len(photos))))
+    return [annotated.find(name.relative_to(folder).as_posix()) or () for name in names]
 
 
 def seeded(*numbers: int) -> Generator:

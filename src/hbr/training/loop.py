@@ -23,7 +23,8 @@ from hbr.models.checkpoint import save_checkpoint
 from hbr.models.kinds import build_model
 from hbr.processes import StopSignals
 from hbr.training.adapters import merged_state_dict, write_generator
-from hbr.training.config import OptimConfig, RestorationConfig, TrainConfig
+from hbr.training.conditions import ConditionMaker
+from hbr.training.config import OptimConfig, TrainConfig
 from hbr.training.crops import Skipped
 from hbr.training.curves import Curves
 from hbr.training.data import (
@@ -77,12 +78,14 @@ class Trainer:
         self.device = self.processes.device
         self.report = report if self.processes.first else _ignore
         self.validation_photos = check_validation(config.validation)
+        conditions = config.data.conditions
+        self.conditions = None if conditions is None else ConditionMaker(conditions)
         networks = load_networks(config, self.device)
         self.state_file = config.out / "state.safetensors"
         torch.manual_seed(config.seed)
         model = build_model(config.model)
-        adapted = isinstance(config.objective, RestorationConfig) and config.objective.lora
-        if config.init is not None and (adapted or not self.state_file.exists()):
+        resumed = self.state_file.exists() and config.keeps_all
+        if config.init is not None and not resumed:
             load_initial_weights(model, config, self.report)
         elif config.start == "identity":
             begin_at_identity(model, config)
@@ -319,7 +322,7 @@ class Trainer:
         own = []
         self.model.eval()
         with self._averaged():
-            pairs = validation_pairs(config, numbers, self.validation_photos)
+            pairs = validation_pairs(config, numbers, self.validation_photos, self.conditions)
             for i, pair in zip(numbers, pairs, strict=False):
                 with processes.autocast():
                     seen = self.objective.validate(self.model, pair.to(self.device), i)

@@ -16,6 +16,14 @@ from hbr.image import Photo, write_photo
 
 
 @dataclass(frozen=True)
+class Validation:
+    """Results of one validation pair: values by name, and images [b, 3, s, s] to show."""
+
+    numbers: dict[str, Tensor]
+    images: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class ValidatedPhoto:
     """The results of one validation photo, on the CPU.
 

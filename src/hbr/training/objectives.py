@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from hbr.metrics import psnr, ssim
 from hbr.models import lora
 from hbr.models.onestep import OneStepRestorer
-from hbr.models.schedule import add_noise, alphas_cumprod, one_step, predicted_x0
+from hbr.models.schedule import alphas_cumprod, one_step
 from hbr.models.vsd import Predict, guided, regularizer_loss, vsd_gradient, vsd_loss
 from hbr.training.adapters import (
     generator_adapters,
@@ -29,31 +28,32 @@ from hbr.training.adapters import (
 )
 from hbr.training.config import (
     AutoencodingConfig,
+    ControlConfig,
     DiffusionConfig,
     LossConfig,
+    PartsConfig,
     RegressionConfig,
     RestorationConfig,
     TrainConfig,
     VSDConfig,
 )
-from hbr.training.data import Pair, seeded
+from hbr.training.data import Pair
+from hbr.training.denoising import (
+    classify_parts,
+    control,
+    diffusion,
+    prompted_by,
+    validate_control,
+    validate_diffusion,
+    validate_parts,
+)
 from hbr.training.discriminator import artifact_loss, discriminator_loss, generator_loss
 from hbr.training.losses import Compared, Networks, PixelTerms, pixel_loss
+from hbr.training.measuring import Validation
 from hbr.training.random_state import RandomState
 
 Average = Mapping[str, Tensor]
 """The averaged weights of a training, by name."""
-
-# timesteps at which a diffusion prior is validated
-_VALIDATED_AT = (50, 150, 250, 350, 450, 550, 650, 750, 850, 950)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Results of one validation pair: values by name, and images [b, 3, s, s] to show."""
-
-    numbers: dict[str, Tensor]
-    images: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,20 @@ def build_objective(
                 ),
                 lambda model, pair, i: validate_diffusion(model, pair, objective, i),
             )
+        case ControlConfig():
+            return Objective(
+                ("control",),
+                lambda model, pair, loss, draws, average=None: Losses(
+                    control(model, pair, objective, draws)
+                ),
+                validate_control,
+            )
+        case PartsConfig():
+            return Objective(
+                ("parts",),
+                lambda model, pair, loss, draws, average=None: Losses(classify_parts(model, pair)),
+                lambda model, pair, _: validate_parts(model, pair),
+            )
 
 
 def restoration(
@@ -170,7 +184,7 @@ def restoration(
 ) -> Losses:
     """Return the pixel losses of the restored image, and the other losses that are configured."""
     lora.activate(model.unet, generator_adapters(model.unet))
-    p = model.prompt(_prompted_by(pair, config))
+    p = model.prompt(prompted_by(pair, config))
     z_l = model.encode(pair.lq)
     z_h = one_step(z_l, model.predict(z_l, p), model.alpha_bar)
     compared = pixels(model, z_h, pair.hq, loss, draws)
@@ -257,7 +271,7 @@ def validate_restoration(
 ) -> Validation:
     """Return PSNR and SSIM, and their gain over the input."""
     lora.activate(model.unet, generator_adapters(model.unet))
-    return compared(model(pair.lq, model.prompt(_prompted_by(pair, config))), pair)
+    return compared(model(pair.lq, model.prompt(prompted_by(pair, config))), pair)
 
 
 def compared(image: Tensor, pair: Pair) -> Validation:
@@ -271,10 +285,6 @@ def compared(image: Tensor, pair: Pair) -> Validation:
         "ssim_gain": s - ssim(pair.lq, pair.hq),
     }
     return Validation(numbers, (pair.lq, image, pair.hq))
-
-
-def _prompted_by(pair: Pair, config: RestorationConfig | DiffusionConfig) -> Tensor:
-    return pair.lq if config.prompt_from == "lq" else pair.hq
 
 
 def autoencoding(
@@ -302,41 +312,3 @@ def validate_autoencoding(model: OneStepRestorer, pair: Pair, _: int) -> Validat
         "latent_std": z.std(dim=(1, 2, 3)).double(),
     }
     return Validation(numbers, (image, pair.hq))
-
-
-def diffusion(
-    model: OneStepRestorer, pair: Pair, config: DiffusionConfig, draws: RandomState
-) -> dict[str, Tensor]:
-    """Return the ε-MSE at a random t on the HQ latent, with the prompt from HQ or LQ (DDPM)."""
-    with torch.no_grad():
-        z = model.encode(pair.hq).float()
-    t = draws.timesteps(config.timesteps, z)
-    noise = draws.noise(z)
-    alpha_bar = alphas_cumprod(model.config.schedule)
-    z_t = add_noise(z, noise, alpha_bar[t.cpu()].to(z))
-    p = model.prompt(_prompted_by(pair, config))
-    kept = draws.uniform(z) >= config.prompt_drop
-    epsilon = model.predict(z_t, p * kept.view(-1, 1, 1), t)
-    return {"epsilon": F.mse_loss(epsilon.float(), noise)}
-
-
-def validate_diffusion(
-    model: OneStepRestorer, pair: Pair, config: DiffusionConfig, number: int
-) -> Validation:
-    """Return the ε-MSE at ten timesteps with fixed noise, and images of x̂0 at three of them."""
-    z = model.encode(pair.hq).float()
-    p = model.prompt(_prompted_by(pair, config))
-    noise = RandomState(seeded(0, number)).noise(z)
-    alpha_bar = alphas_cumprod(model.config.schedule)
-    errors, images = [], []
-    for t in _VALIDATED_AT:
-        at = alpha_bar[t].to(z).expand(len(z))
-        z_t = add_noise(z, noise, at)
-        step = torch.full((len(z),), t, device=z.device)
-        epsilon = model.predict(z_t, p, step).float()
-        errors.append(((epsilon - noise) ** 2).mean(dim=(1, 2, 3)))
-        if t in (150, 450, 750):
-            images.append(model.decode(predicted_x0(z_t, epsilon, at)).clamp(0, 1))
-    numbers = {"epsilon": torch.stack(errors).mean(dim=0).double()}
-    numbers |= {f"epsilon_{t}": e.double() for t, e in zip(_VALIDATED_AT, errors, strict=True)}
-    return Validation(numbers, (*images, pair.hq))

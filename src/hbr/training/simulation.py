@@ -12,7 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -25,7 +25,9 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
 from hbr.models.checkpoint import empty
-from hbr.models.config import DAPEConfig, RestorerConfig
+from hbr.models.config import DAPEConfig, RestorerConfig, TextEncoderConfig
+from hbr.models.diffbody.config import DiffBodyConfig
+from hbr.models.protocol import Conditions
 from hbr.training.config import PhaseConfig, TrainConfig
 from hbr.training.data import Pair, seeded
 from hbr.training.losses import needed_networks
@@ -135,17 +137,31 @@ def simulate(
         match config.model:
             case RestorerConfig(prompt=DAPEConfig() as prompt):
                 _skip_tagging(model, prompt)
+            case DiffBodyConfig(text=text):
+                _skip_texts(model, text)
         model.train()
         hq, lq = (torch.empty(crops, 3, phase.crop, phase.crop) for _ in range(2))
         with _autocast(config):
             loss = phase.loss or config.loss
-            losses = objective.losses(model, Pair(hq, lq), loss, RandomState(seeded(0)))
+            pair = Pair(hq, lq)
+            if isinstance(config.model, DiffBodyConfig):
+                pair = _conditioned(pair)
+            losses = objective.losses(model, pair, loss, RandomState(seeded(0)))
         _backward(model, losses.terms)
         if losses.then is not None:
             with _autocast(config):
                 second = losses.then()
             _backward(model, second)
     return Simulated(weights, meter.peak - weights, meter.flops)
+
+
+def _conditioned(pair: Pair) -> Pair:
+    """A pair with every map that a model may be guided by."""
+    channels = {"pose": 3, "attention": 1, "parts": 6}
+    maps = {
+        name: torch.empty_like(pair.hq[:, :1]).expand(-1, n, -1, -1) for name, n in channels.items()
+    }
+    return replace(pair, conditions=Conditions(maps))
 
 
 def _backward(model: nn.Module, terms: dict[str, Tensor]) -> None:
@@ -172,6 +188,12 @@ def _skip_tagging(model: nn.Module, prompt: DAPEConfig) -> None:
     """Return a prompt of zeros: tags depend on values, and computing them is cheap."""
     shape = (prompt.n_queries, prompt.width)
     model.get_submodule("prompt").forward = lambda image: torch.zeros(len(image), *shape)
+
+
+def _skip_texts(model: nn.Module, text: TextEncoderConfig) -> None:
+    """Return a prompt of zeros: tokens depend on values."""
+    shape = (text.length, text.width)
+    model.get_submodule("text").forward = lambda texts: torch.zeros(len(texts), *shape)
 
 
 def _make_fake(module: nn.Module) -> None:

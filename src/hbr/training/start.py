@@ -20,6 +20,7 @@ from hbr.models.config import (
     TextPromptConfig,
 )
 from hbr.models.dape import DAPE
+from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.files import read_header, read_tensors, require_one_step
 from hbr.models.hfie import HFIE
 from hbr.models.identity import start_at_identity, whiten
@@ -37,6 +38,7 @@ from hbr.training.config import (
 )
 from hbr.training.data import TrainingPairs
 from hbr.training.memory import checkpoint_blocks
+from hbr.training.start_stages import load_stages
 from hbr.weights import entries, find_model, find_weights
 
 
@@ -56,7 +58,7 @@ def load_initial_weights(
     """
     init = config.init
     if not isinstance(config.model, RestorerConfig):
-        _load_whole(model, config)
+        _load_other(model, config)
         return
     base = init.base if isinstance(init, InitConfig) else init
     if base is not None:
@@ -156,8 +158,11 @@ def _file(value: Path) -> Path:
     return found / known.files[0].path if found.is_dir() else found
 
 
-def _load_whole(model: nn.Module, config: TrainConfig) -> None:
-    """Load all weights of a model file of the same kind."""
+def _load_other(model: nn.Module, config: TrainConfig) -> None:
+    """Load the parts of a DiffBody model, or all weights of a model file of the same kind."""
+    if isinstance(config.model, DiffBodyConfig) and isinstance(config.init, InitConfig):
+        load_stages(model, config.model, config.init)
+        return
     place = _base(config)
     checkpoint = read_checkpoint(place)
     what = f"init: {place} has a different configuration"

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hbr.config import ConfigError, to_dict
 from hbr.errors import HbrError
-from hbr.models.config import LoRAConfig
 from hbr.models.files import write_tensors
 from hbr.training.adapters import is_of_discriminator, is_of_regularizer
 from hbr.training.config import DiscriminatorConfig, RestorationConfig, TrainConfig, VSDConfig
@@ -20,6 +19,8 @@ from hbr.training.discriminator import Balance
 from hbr.training.resume import check_unchanged
 from hbr.weights import instead_of_weights
 
+# what batch norms count while they train
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _COUNTS = ("step", "left_out", "left_out_in_a_row")
 
 
@@ -92,11 +93,8 @@ class TrainState:
         write_tensors(path, plain, metadata)
 
     def _keeps(self, name: str) -> bool:
-        """Return whether to save a tensor; with adapters, frozen weights come from `init`."""
-        match self.config.objective:
-            case RestorationConfig(lora=LoRAConfig()):
-                return name in self.trained
-        return True
+        """Return whether to save a tensor; frozen weights may come from `init`."""
+        return self.config.keeps_all or name in self.trained or name.endswith(_BUFFERS)
 
     def load(self, path: Path) -> None:
         """Restore the state written by `save`.

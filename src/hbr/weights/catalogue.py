@@ -18,7 +18,9 @@ from hbr.weights.sources import DownloadError, KnownFile, WeightsError, check_fi
 
 PACKAGE = Path(__file__).parent.parent
 
-WeightsKind = Literal["restorer", "base", "lora", "image encoder", "tag list", "detector", "metric"]
+WeightsKind = Literal[
+    "restorer", "base", "lora", "image encoder", "tag list", "detector", "pose", "metric"
+]
 
 FOREIGN_NETWORKS = (".pth", ".pt", ".ckpt")
 """Suffixes of files that may hold a network of another project, besides `.safetensors`."""

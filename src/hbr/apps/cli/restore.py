@@ -14,6 +14,7 @@ from hbr.errors import ExitCode
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
+    from hbr.models.protocol import Sampling
     from hbr.restoration.batch import BatchTally, FileRecord, RestorePhoto
     from hbr.restoration.inference import TileProgress
     from hbr.restoration.jobs import Existing
@@ -113,7 +114,45 @@ def restore(
     ] = GateOption.off,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Prompt to use instead of image tags, for models with a text encoder."),
+        typer.Option(
+            "--prompt",
+            "--text",
+            help="Prompt to use instead of image tags, for models with a text encoder; for a model "
+            "guided by pose, tags of the person: who, face, upper body, hands, lower body, shoes, "
+            "things carried.",
+        ),
+    ] = None,
+    pose: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|FILE",
+            help="Pose, for models guided by it: found, blank, a drawn picture, or key points as "
+            ".npy.",
+        ),
+    ] = "auto",
+    attention: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|FILE",
+            help="Map of the bodies, for models guided by it: found, blank, a grey picture, or "
+            "values in [0, 1] as .npy.",
+        ),
+    ] = "auto",
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of a sampling, 1 to 1000. Default: 50."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Strength of the guidance by body parts; 0: none. Default: 1."),
+    ] = None,
+    text_guidance: Annotated[
+        float | None,
+        typer.Option(help="Strength of the guidance by the text; 1: none. Default: 4."),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="guided, ddpm, ddim or unipc; all but guided ignore --guidance."),
     ] = None,
     file_format: Annotated[
         str, typer.Option("--format", help="Output format: keep, jpg, png, tif, webp, avif, bmp.")
@@ -171,6 +210,11 @@ def restore(
         seed=seed,
         gate=gate.value,
         prompt=prompt,
+        pose=pose,
+        attention=attention,
+        sampling=_sampling(
+            steps=steps, guidance=guidance, text_guidance=text_guidance, sampler=sampler
+        ),
         max_pixels=max_pixels,
     )
 
@@ -198,6 +242,18 @@ def restore(
     raise typer.Exit(_exit_code(tally))
 
 
+def _sampling(**given: Any) -> Sampling | None:
+    """How a model of many steps samples; None if no option says so."""
+    from hbr.config import ConfigError
+    from hbr.models.protocol import Sampling
+
+    values = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Sampling(**values) if values else None
+    except ConfigError as error:
+        raise _wrong_option(error) from None
+
+
 def restore_settings(**values: Any) -> RestoreSettings:
     """The settings; a wrong one is wrong usage of the option of its name."""
     from hbr.config import ConfigError
@@ -206,8 +262,12 @@ def restore_settings(**values: Any) -> RestoreSettings:
     try:
         return RestoreSettings(**values)
     except ConfigError as error:
-        field = str(error).partition(" ")[0]  # the message begins with the field's name
-        raise typer.BadParameter(str(error), param_hint=f"--{field}") from None
+        raise _wrong_option(error) from None
+
+
+def _wrong_option(error: ValueError) -> typer.BadParameter:
+    field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
+    return typer.BadParameter(str(error), param_hint=f"--{field}")
 
 
 def _reduction(text: str | None) -> float | str | None:
@@ -246,8 +306,8 @@ def _load(
         plan_tiles(1, 1, restorer.capabilities, settings.tile)
         option = "--reduce"
         restorer.check_reduction(settings)
-        option = "--prompt"
-        restorer.conditions(settings.prompt)
+        option = "--prompt, --pose, --attention or the options of a sampling"
+        restorer.conditions(settings)
     except (WeightsError, ConfigError):
         raise
     except ValueError as error:

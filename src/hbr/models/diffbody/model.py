@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.diffbody.control import build_control, predict_controlled
 from hbr.models.diffbody.parts import PartNetwork, foreground, part_loss
-from hbr.models.networks import build_autoencoder, build_unet, decode, encode
+from hbr.models.networks import (
+    build_autoencoder,
+    build_unet,
+    checkpoint_decoder,
+    decode,
+    encode,
+)
 from hbr.models.protocol import Capabilities, Conditions, Place, Sampling
 from hbr.models.sampling import (
     Guidance,
@@ -52,7 +58,7 @@ class DiffBody(nn.Module):
         self.text = TextEncoder(config.text)
         self.parts = None if config.parts is None else PartNetwork(config.parts)
         # for the gradient of the guidance, which goes through the decoder
-        self.autoencoder.enable_gradient_checkpointing()
+        checkpoint_decoder(self.autoencoder)
         # large photos are encoded and decoded in overlapping tiles
         self.autoencoder.enable_tiling()
         edge = _LARGEST_PER_NATIVE * config.native_size

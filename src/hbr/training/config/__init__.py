@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import Annotated, Literal, cast
 
 from hbr.config import check
-from hbr.models.config import DAPEConfig, RestorerConfig, TextPromptConfig
+from hbr.models.config import DAPEConfig, LoRAConfig, RestorerConfig, TextPromptConfig
+from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.kinds import model_config
 from hbr.models.protocol import ModelConfig
 from hbr.models.swinir_config import SwinIRConfig
-from hbr.training.config.data import DataConfig, PhotoSourceConfig, ValidationConfig
+from hbr.training.config.data import (
+    ConditionsConfig,
+    DataConfig,
+    PhotoSourceConfig,
+    ValidationConfig,
+)
 from hbr.training.config.init import InitConfig
 from hbr.training.config.memory import MemoryConfig
 from hbr.training.config.objective import (
     AutoencodingConfig,
+    ControlConfig,
     DiffusionConfig,
     DiscriminatorConfig,
     LossConfig,
+    PartsConfig,
     RegressionConfig,
     RestorationConfig,
     VSDConfig,
@@ -27,6 +35,8 @@ from hbr.training.config.optim import OptimConfig, PhaseConfig
 
 __all__ = [
     "AutoencodingConfig",
+    "ConditionsConfig",
+    "ControlConfig",
     "DataConfig",
     "DiffusionConfig",
     "DiscriminatorConfig",
@@ -34,6 +44,7 @@ __all__ = [
     "LossConfig",
     "MemoryConfig",
     "OptimConfig",
+    "PartsConfig",
     "PhaseConfig",
     "PhotoSourceConfig",
     "RegressionConfig",
@@ -43,7 +54,14 @@ __all__ = [
     "ValidationConfig",
 ]
 
-ObjectiveConfig = RestorationConfig | RegressionConfig | AutoencodingConfig | DiffusionConfig
+ObjectiveConfig = (
+    RestorationConfig
+    | RegressionConfig
+    | AutoencodingConfig
+    | DiffusionConfig
+    | ControlConfig
+    | PartsConfig
+)
 
 _A_BASE = "an `init` with a text encoder, such as sd-2.1-base"
 
@@ -102,7 +120,9 @@ class TrainConfig:
         self._check_adversarial()
         if isinstance(self.model, RestorerConfig):
             self._check_prompt()
+        if isinstance(self.model, RestorerConfig | DiffBodyConfig):
             self._check_timesteps(self.model.schedule.steps)
+        self._check_conditions()
         crop = self.validation.crop
         check(crop % multiple == 0, "validation.crop", crop, f"a multiple of {multiple}")
         ok = self.optim.warmup + self.optim.decay <= self.steps
@@ -115,7 +135,9 @@ class TrainConfig:
         kind, objective = self.model.kind, self.objective.kind
         match self.objective:
             case RegressionConfig():
-                trained: type[RestorerConfig | SwinIRConfig] = SwinIRConfig
+                trained: type[RestorerConfig | SwinIRConfig | DiffBodyConfig] = SwinIRConfig
+            case ControlConfig() | PartsConfig():
+                trained = DiffBodyConfig
             case _:
                 trained = RestorerConfig
         ok = isinstance(self.model, trained)
@@ -127,8 +149,24 @@ class TrainConfig:
 
     def _check_timesteps(self, steps: int) -> None:
         match self.objective:
-            case DiffusionConfig(timesteps=got) | RestorationConfig(vsd=VSDConfig(timesteps=got)):
+            case (
+                DiffusionConfig(timesteps=got)
+                | ControlConfig(timesteps=got)
+                | RestorationConfig(vsd=VSDConfig(timesteps=got))
+            ):
                 check(got[1] <= steps, "timesteps", got, f"at most the schedule's {steps}")
+
+    def _check_conditions(self) -> None:
+        got = self.data.conditions
+        match self.objective, self.model:
+            case PartsConfig(), DiffBodyConfig(parts=parts):
+                check(parts is not None, "model.parts", parts, "given, as it is what is trained")
+                check(got is not None, "data.conditions", got, "given, for the labels of the parts")
+            case ControlConfig(), DiffBodyConfig():
+                pass
+            case _:
+                kind = self.objective.kind
+                check(got is None, "data.conditions", got, f"null for the objective {kind}")
 
     def _check_decode_crop(self) -> None:
         crop = self.memory.decode_crop
@@ -169,6 +207,16 @@ class TrainConfig:
             case RestorationConfig(vsd=VSDConfig(negative_prompt=str(text))):
                 name = "objective.vsd.negative_prompt"
                 check(False, name, text, f"null without {_A_BASE}")
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether the state holds all weights; else the frozen ones come from `init` again."""
+        match self.objective:
+            case RestorationConfig(lora=LoRAConfig()):
+                return False
+            case ControlConfig() | PartsConfig():
+                return self.init is None
+        return True
 
     @property
     def one_step(self) -> RestorerConfig:

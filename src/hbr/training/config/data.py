@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from hbr.config import ConfigError, check
 from hbr.degradation import find_recipe
@@ -43,6 +44,28 @@ class PhotoSourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConditionsConfig:
+    """The maps and texts that guide a model besides the LQ image.
+
+    Attributes:
+        source: where the key points of people come from: "people" are the annotated ones of the
+            photos (`boxes` or `manifest` with key points); "hq" and "lq" are found in the HQ or in
+            the LQ crop, by `detector` and `pose`.
+        detector: finds people, as `hbr curate` takes it.
+        pose: an ONNX file of RTMPose or DWPose, or a name of `hbr models list`.
+        cache: folder in which found key points are kept by the content of the crop; None keeps
+            none.
+        captions: JSON lines of {"photo": NAME, "text": TEXT}; photos without one have no text.
+    """
+
+    source: Literal["people", "hq", "lq"] = "people"
+    detector: str = "rtdetr"
+    pose: str = "dwpose"
+    cache: Path | None = None
+    captions: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The training pairs.
 
@@ -60,6 +83,7 @@ class DataConfig:
         errors: the largest fraction of unreadable photos; the training stops if there are more.
             An unreadable photo is replaced by the next one; one is always allowed.
         workers: number of processes that prepare pairs.
+        conditions: maps and texts for models that are guided by them.
     """
 
     sources: tuple[PhotoSourceConfig, ...]
@@ -71,6 +95,7 @@ class DataConfig:
     shift_prob: float = 0.25
     errors: float = 0.01
     workers: int = 1
+    conditions: ConditionsConfig | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -102,6 +127,7 @@ class ValidationConfig:
         seed: random seed of the degradations.
         every: number of steps between validations.
         pictures: number of photos in the picture (LQ, restored, HQ side by side).
+        boxes: a COCO file with the people of `photos`, for `data.conditions`.
     """
 
     photos: Path | None = None
@@ -114,10 +140,13 @@ class ValidationConfig:
     manifest: Path | None = None
     split: str = "val"
     tars: str | None = None
+    boxes: Path | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
         _check_one_place(self)
+        ok = self.boxes is None or self.photos is not None
+        check(ok, "boxes", self.boxes, "left out without `photos`")
         _check_recipe("recipe", self.recipe)
         for name in ("count", "crop", "every"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")

@@ -17,7 +17,8 @@ class InitConfig:
     Attributes:
         base: autoencoder and U-Net, and the text encoder where the prompt needs one: a name
             ("sd-2.1-base"), a diffusers folder, or a model file of hbr, of which a prompt of the
-            same kind is taken too.
+            same kind is taken too. For a DiffBody model: a folder, or a DiffBody model, of which
+            all but the control branch is taken.
         fidelity: of a base with two ends, from 0, sharp, to 1, faithful; None is its default.
         difference: two model files of hbr, before and after another training of such a base; what
             it changed is added to the base's weights (task arithmetic, Ilharco et al. 2023).
@@ -27,6 +28,8 @@ class InitConfig:
         dape: LoRA of SeeSR's DAPE, merged into the tagger; None leaves the tagger as RAM's.
         tags: the names of the tags, a line each; None is `ram_tag_list.txt` beside the checkpoint,
             or where `hbr fetch ram-tags` puts it.
+        stage1, control: of a DiffBody model: a SwinIR, as `hbr restore --model` takes it, and a
+            control branch in diffusers' names, whose first convolution may see 13 channels.
         thresholds: how likely each tag must be to count, a line each; None is
             `ram_tag_list_threshold.txt` in the same places, or 0.68 for all if it is in neither.
     """
@@ -38,6 +41,8 @@ class InitConfig:
     dape: Path | None = None
     tags: Path | None = None
     thresholds: Path | None = None
+    stage1: Path | None = None
+    control: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the fields against each other."""

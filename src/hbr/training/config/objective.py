@@ -183,6 +183,35 @@ class AutoencodingConfig:
 
 
 @dataclass(frozen=True)
+class ControlConfig:
+    """Train the control branch of a DiffBody model with the weighted ε-MSE of its Eq. 4.
+
+    Attributes:
+        prompt_drop: probability of an empty text, for classifier-free guidance.
+        weighted: weight the error by 1 + attention; false is the plain ε-MSE.
+        timesteps: t is drawn from [low, high).
+    """
+
+    kind: Literal["control"] = "control"
+    prompt_drop: float = 0.1
+    weighted: bool = True
+    timesteps: tuple[int, int] = (0, 1000)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(0 <= self.prompt_drop <= 1, "prompt_drop", self.prompt_drop, "in [0, 1]")
+        low, high = self.timesteps
+        check(0 <= low < high, "timesteps", self.timesteps, "two numbers from 0, rising")
+
+
+@dataclass(frozen=True)
+class PartsConfig:
+    """Train the network of body parts of a DiffBody model, with labels from key points."""
+
+    kind: Literal["parts"] = "parts"
+
+
+@dataclass(frozen=True)
 class DiffusionConfig:
     """Train the U-Net and the prompt extractor as a diffusion prior of HQ latents, with ε-MSE.
 

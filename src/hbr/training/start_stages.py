@@ -1,0 +1,101 @@
+"""Initialise a DiffBody model part by part: Stable Diffusion, stage 1, and the control branch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hbr.config import ConfigError, first_difference, to_dict
+from hbr.models.checkpoint import build, check_weights, read_checkpoint
+from hbr.models.config import ScheduleConfig
+from hbr.models.diffbody.config import DiffBodyConfig
+from hbr.models.diffbody.control import copy_encoder, split_first_convolution
+from hbr.models.importing.base import load_diffusers_base
+from hbr.models.importing.reading import load_safetensors
+from hbr.models.swinir_config import SwinIRConfig
+from hbr.models.text import load_text_encoder
+from hbr.training.config import InitConfig
+from hbr.weights import entries, find_model, find_weights
+
+
+def load_stages(model: Any, config: DiffBodyConfig, init: InitConfig) -> None:
+    """Load the parts that `init` names; the control branch begins as a copy of the U-Net.
+
+    Args:
+        model: a DiffBody, modified in place; on the CPU, in float32.
+        config: of the model.
+        init: a diffusers folder with a text encoder, or a DiffBody model, as `base`; files of the
+            other parts.
+
+    Raises:
+        ConfigError: a part does not fit `config`; the message names the first difference.
+        WeightsError: a file is missing, damaged or of another model.
+    """
+    if init.base is not None:
+        _load_base(model, config, init.base)
+    if init.stage1 is not None:
+        path = find_model(init.stage1)
+        checkpoint = read_checkpoint(path)
+        if not isinstance(checkpoint.config, SwinIRConfig):
+            raise ConfigError(f"init.stage1: {path} is a model of kind {checkpoint.config.kind}")
+        # names are for display, and tiles are the restorer's
+        shown = {"name": config.stage1.name, "native_size": config.stage1.native_size}
+        theirs = {**to_dict(checkpoint.config), **shown}
+        _must_agree(theirs, config.stage1, "stage1", f"init.stage1: {path}")
+        model.stage1.load_state_dict(build(checkpoint, path).state_dict())
+    if init.control is not None:
+        weights, _ = load_safetensors(init.control)
+        split = split_first_convolution(weights, config.autoencoder.latent_channels)
+        wanted = {n: tuple(t.shape) for n, t in model.control.state_dict().items()}
+        check_weights(wanted, {n: tuple(t.shape) for n, t in split.items()}, init.control)
+        model.control.load_state_dict(split)
+
+
+def _load_base(model: nn.Module, config: DiffBodyConfig, base: Path) -> None:
+    known = entries().get(str(base))
+    folder = find_weights(known.name) if known is not None and known.kind == "base" else base
+    if not folder.is_dir():
+        _load_all_but_control(model, config, find_model(base))
+        return
+    found = load_diffusers_base(folder)
+    text, encoder = load_text_encoder(folder)
+    for name, theirs in (
+        ("autoencoder", found.autoencoder),
+        ("unet", found.unet),
+        ("schedule", ScheduleConfig()),
+        ("text", text),
+    ):
+        _must_agree(to_dict(theirs), getattr(config, name), name, f"init: {folder}")
+    tensors = {f"text.{name}": t for name, t in encoder.state_dict().items()}
+    model.load_state_dict({**model.state_dict(), **found.tensors, **tensors})
+    copy_encoder(model.get_submodule("control"), model.get_submodule("unet"))
+
+
+def _load_all_but_control(model: nn.Module, config: DiffBodyConfig, path: Path) -> None:
+    """Load a DiffBody model, such as one whose body parts were trained."""
+    checkpoint = read_checkpoint(path)
+    theirs = checkpoint.config
+    if not isinstance(theirs, DiffBodyConfig):
+        raise ConfigError(
+            f"init.base: {path} is a model of kind {theirs.kind}; a diffusers folder with a text "
+            "encoder (sd-2.1-base) or a model of kind diffbody is needed"
+        )
+    for name in ("stage1", "autoencoder", "unet", "text", "schedule", "parts"):
+        ours = getattr(config, name)
+        _must_agree(to_dict(getattr(theirs, name)), ours, name, f"init.base: {path}")
+    # as `build` does it: texts are of any length
+    given = build(checkpoint, path).state_dict()
+    kept = {n: t for n, t in model.state_dict().items() if n.startswith("control.")}
+    model.load_state_dict({**given, **kept})
+    copy_encoder(model.get_submodule("control"), model.get_submodule("unet"))
+
+
+def _must_agree(theirs: dict[str, Any], ours: Any, name: str, where: str) -> None:
+    if (found := first_difference(theirs, to_dict(ours), name)) is not None:
+        field, there, here = found
+        raise ConfigError(
+            f"{where} has a different configuration: {field} is {there!r} there, "
+            f"{here!r} in `model`"
+        )
