@@ -42,6 +42,16 @@ def out(home, call_hbr):
     return home / "out"
 
 
+def test_settings_for_a_source_that_is_not_there_are_told(home, call_hbr):
+    """A misspelt name would leave a test set to the thresholds of the training."""
+    settings = ("--set", "limits.vok.count=2", "--set", "limits.voc.count=3")
+    done = call_hbr(*RUN, "limits", *settings, cwd=home)
+    assert done.returncode == 3, done.stderr
+    assert "warning: limits names vok, which is no source of this run; there are voc" in done.stderr
+    assert "names voc" not in done.stderr
+    assert "3 kept of 26 images" in done.stderr
+
+
 def test_status_of_a_finished_run(out, call_hbr):
     done = call_hbr("curate", "status", out, "--json")
     assert done.returncode == 0, done.stderr

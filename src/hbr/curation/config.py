@@ -365,6 +365,15 @@ class CurationConfig:
         check(0 <= self.errors <= 1, "errors", self.errors, "0 to 1")
 
 
+def named_sources(config: CurationConfig) -> dict[str, str]:
+    """Sources that settings name, as they are in the run or not → one such setting."""
+    return {
+        **dict.fromkeys(config.crop.partial, "crop.partial"),
+        **dict.fromkeys(config.splits.fixed, "splits.fixed"),
+        **dict.fromkeys(config.limits, "limits"),
+    }
+
+
 def limits_of(config: CurationConfig, source: str) -> LimitsConfig:
     """The thresholds that hold for a source: its own, and the run's where it has none."""
     own = config.limits.get(source, LimitsConfig())

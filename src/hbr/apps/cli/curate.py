@@ -119,6 +119,7 @@ def run(
     """
     import dataclasses
 
+    from hbr.curation.config import named_sources
     from hbr.curation.runs.run import curate
     from hbr.curation.runs.status import StatusFile
     from hbr.processes import StopSignals
@@ -140,6 +141,10 @@ def run(
         typer.echo(f"stopped; the same command resumes: {again}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _show(summary)
+    for source, setting in named_sources(recipe).items():
+        if source not in summary.sources:
+            told = f"warning: {setting} names {source}, which is no source of this run"
+            typer.echo(f"{told}; there are {', '.join(summary.sources)}", err=True)
     typer.echo(out / "manifest.parquet")
     raise typer.Exit(ExitCode.of(done=summary.images - summary.errors, failed=summary.errors))
 
