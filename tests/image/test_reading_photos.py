@@ -204,7 +204,12 @@ def test_cmyk_jpeg_becomes_rgb(scene, save, tmp_path):
     # Pillow writes the Adobe marker and inverts, as Photoshop does; read plainly it is a negative.
     assert b"Adobe" in path.read_bytes()[:400]
     assert (photo.mode, photo.icc) == ("cmyk", None)
-    assert np.abs(photo.pixels.astype(int) - scene()).mean() < 3
+    # Pillow's inks are pure complements and those of a press are not, but no plane is turned round.
+    means = photo.pixels.reshape(-1, 3).mean(0) - scene().reshape(-1, 3).mean(0)
+    assert np.abs(means).max() < 35
+    for c in range(3):
+        seen, meant = photo.pixels[..., c].ravel(), scene()[..., c].ravel()
+        assert np.corrcoef(seen, meant)[0, 1] > 0.8
     with Image.open(write_photo(photo, tmp_path / "out.jpg")) as image:
         assert image.mode == "RGB"
 
@@ -223,7 +228,8 @@ def test_cmyk_goes_through_its_profile(save, ink_profile, caplog):
 def test_cmyk_with_a_profile_of_something_else_is_still_read(scene, save, caplog):
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = save(Image.fromarray(scene()).convert("CMYK"), "c.jpg", icc_profile=icc, quality=95)
-    assert np.abs(read_photo(path).pixels.astype(int) - scene()).mean() < 3
+    plain = read_photo(save(Image.fromarray(scene()).convert("CMYK"), "d.jpg", quality=95))
+    assert (read_photo(path).pixels == plain.pixels).all()
     assert "colour profile is dropped" in caplog.text
 
 

@@ -8,19 +8,24 @@ Conventions:
 
 * **Orientation** of EXIF (else XMP) is applied, then set to 1; the EXIF thumbnail, which
   would still show the old image, is removed.
-* **ICC profile**: `Photo.pixels` are sRGB. A photo in another RGB or grey space of the matrix or
-  curve kind (Adobe RGB, Display P3, ProPhoto, dot gain) is converted for the model and back when
-  written, and colours outside sRGB are added back to what sRGB clipped. Profiles close to
-  sRGB, and those made of look-up tables, pass through with the pixels as they are. A broken
-  profile, or one for another kind of pixels, is dropped with a warning in the log.
+* **Colours**: `Photo.pixels` are sRGB. What the numbers of a file mean is decided in
+  `hbr.image.colorimetry`, by its ICC profile, else by code points (cICP of PNG, nclx of AVIF),
+  gamma and primaries (PNG, TIFF, BMP), or EXIF (Adobe RGB). A photo in another RGB or grey space of
+  the matrix or curve kind (Adobe RGB, Display P3, ProPhoto, dot gain) is converted for the model,
+  and back when written, and colours outside sRGB are added back to what sRGB clipped; where no
+  profile says it and the space holds no other colours than sRGB, the photo is written in sRGB.
+  Profiles close to sRGB, and those made of look-up tables, pass through with the pixels as they
+  are. A broken profile, or one for another kind of pixels, is dropped with a warning. HDR (PQ, HLG)
+  is refused.
+* **CMYK** goes through its profile, or, with a warning, as offset printing on coated paper.
 * **Alpha** is carried and resized. Colours hidden under full transparency are replaced on reading
   by their visible surroundings, so that hidden colours cannot bleed into visible ones. JPEG and BMP
   have no alpha: the photo is composited on white.
-* **Grey** stays grey, 16 bits stay 16 (PNG, TIFF), palettes and CMYK become RGB. TIFF files of
-  floating-point numbers in [0, 1] are read as 16 bits; others are refused.
+* **Grey** stays grey, 16 bits stay 16 (PNG, TIFF), palettes and CMYK become RGB. AVIF of 10 and 12
+  bits, and TIFF files of floating-point numbers in [0, 1], are read as 16 bits.
 * **One image per file**: animations and many-page TIFF are refused rather than cut to the first
   frame; of a phone's MPO the main image is read.
-* Gamma and cICP chunks, IPTC blocks, and HDR gain maps are not read.
+* IPTC blocks and HDR gain maps are not read.
 """
 
 from typing import TYPE_CHECKING

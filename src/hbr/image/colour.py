@@ -103,6 +103,15 @@ def load_profile(icc: bytes, space: str) -> Profile | None:
     return None if _is_srgb(profile) else profile
 
 
+def code_points(icc: bytes) -> tuple[int, int] | None:
+    """Colour primaries and transfer characteristics (ITU-T H.273) if a profile states them."""
+    try:
+        tag = _tags(icc, icc[16:20].decode("ascii").strip()).get("cicp", b"")
+    except (ProfileError, struct.error, UnicodeDecodeError):
+        return None
+    return (tag[8], tag[9]) if tag[:4] == b"cicp" and len(tag) >= 12 else None
+
+
 def _tags(icc: bytes, space: str) -> dict[str, bytes]:
     if len(icc) < 132 or icc[36:40] != b"acsp":
         raise ProfileError("it is not an ICC profile")

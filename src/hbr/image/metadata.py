@@ -112,14 +112,12 @@ class StoredMetadata:
         exif: EXIF, also with its prefix.
         xmp: the XMP packet.
         dpi: (x, y) in dots per inch, in whatever form the file has it.
-        icc: the embedded profile.
         orientation: 1 to 8 as in EXIF, where it stands elsewhere than in EXIF or XMP.
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: Any = None
-    icc: bytes | None = None
     orientation: int | None = None
 
 

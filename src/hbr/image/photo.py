@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hbr.image.colorimetry import SRGB, Signals, Stated, exif_signals, stated_profile
 from hbr.image.colour import Profile, ProfileError, load_profile
 from hbr.image.metadata import (
     StoredMetadata,
@@ -20,7 +21,8 @@ from hbr.image.metadata import (
     usable_dpi,
     xmp_orientation,
 )
-from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
+from hbr.image.notes import Notes
+from hbr.image.pillow import no_pillow_limit, pil_channels, xmp_packet
 from hbr.image.pixels import (
     fill_hidden,
     luma,
@@ -55,6 +57,7 @@ class Photo:
         dpi: (x, y) in dots per inch.
         format: `jpeg`, `png`, `tiff`, `webp`, `avif` or `bmp`; None if it came from memory.
         path: the file it came from, if any.
+        warnings: what was guessed, or damaged, when it was read.
     """
 
     pixels: np.ndarray
@@ -66,6 +69,7 @@ class Photo:
     dpi: tuple[float, float] | None = None
     format: str | None = None
     path: Path | None = None
+    warnings: tuple[str, ...] = ()
     # The pixels in the space of `icc`, beside the sRGB pixels that they belong to: a photo that is
     # only read and written loses nothing. Replaced pixels are recognised by identity.
     _own: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
@@ -204,7 +208,7 @@ class Photo:
         Raises:
             PhotoError: a mode that holds no photograph (LAB, 32-bit).
         """
-        return photo_from_pil(image, "the PIL image")
+        return photo_from_pil(image, Notes("the PIL image"))
 
     @classmethod
     def from_tensor(cls, tensor: torch.Tensor, *, bits: int = 8) -> Photo:
@@ -239,21 +243,13 @@ class Photo:
         return own
 
 
-def assemble(
-    channels: np.ndarray,
-    mode: str,
-    *,
-    icc: bytes | None = None,
-    name: str = "the photo",
-    **kept: Any,
-) -> Photo:
+def assemble(channels: np.ndarray, mode: str, *, space: Stated = SRGB, **kept: Any) -> Photo:
     """Build a `Photo` from upright channels as they were in the file.
 
     Args:
         channels: [h, w, c] uint8 or uint16: grey, grey and alpha, RGB, or RGB and alpha.
         mode: one of `MODES`.
-        icc: the embedded profile; one that cannot be used is dropped, with a warning in the log.
-        name: the file, for the warning.
+        space: of the channels; its profile is one that `load_profile` takes.
         **kept: further fields of `Photo`.
     """
     grey = channels.shape[2] < 3
@@ -262,48 +258,60 @@ def assemble(
     own = np.ascontiguousarray(own)
     if alpha is not None:
         own = fill_hidden(own, alpha)
-    try:
-        profile = load_profile(icc, "GRAY" if grey else "RGB") if icc else None
-    except ProfileError as error:
-        log.warning("%s: its colour profile is dropped: %s", name, error)
-        icc, profile = None, None
+    profile = load_profile(space.icc, "GRAY" if grey else "RGB") if space.icc else None
     if profile is None:
-        return Photo(pixels=own, alpha=alpha, mode=mode, icc=icc or None, **kept)
+        return Photo(pixels=own, alpha=alpha, mode=mode, icc=space.icc or None, **kept)
     pixels = np.empty_like(own)
     for rows in strips(*own.shape[:2]):
         pixels[rows] = quantize(profile.to_srgb(own[rows]), own.dtype)
-    return Photo(pixels=pixels, alpha=alpha, mode=mode, icc=icc, _own=(pixels, own), **kept)
+    if not space.stays:
+        return Photo(pixels=pixels, alpha=alpha, mode=mode, **kept)
+    return Photo(pixels=pixels, alpha=alpha, mode=mode, icc=space.icc, _own=(pixels, own), **kept)
 
 
-def photo_from_pil(image: PIL.Image.Image, name: str) -> Photo:
-    """A `Photo` of an open or loaded PIL image: pixels, EXIF, XMP, profile and resolution."""
+def photo_from_pil(
+    image: PIL.Image.Image, notes: Notes, signals: Signals | None = None, **kept: Any
+) -> Photo:
+    """A `Photo` of an open or loaded PIL image: pixels, EXIF, XMP, profile and resolution.
+
+    Args:
+        image: of any mode that holds a photograph.
+        notes: is told of guesses and losses.
+        signals: what the file says of its colours, where Pillow does not know all of it.
+        **kept: further fields of `Photo`.
+    """
     with no_pillow_limit(image):
-        channels, mode, keep_icc = pil_channels(image, name)
+        channels, mode, keep_icc = pil_channels(image, notes)
     info = image.info  # only now: PNG allows EXIF and more after the pixels
-    stored = StoredMetadata(
-        exif=info.get("exif"),
-        xmp=xmp_packet(info),
-        dpi=info.get("dpi"),
-        icc=info.get("icc_profile") if keep_icc else None,
-    )
-    return upright_photo(channels, mode, name, stored)
+    stored = StoredMetadata(exif=info.get("exif"), xmp=xmp_packet(info), dpi=info.get("dpi"))
+    signals = signals or Signals(icc=info.get("icc_profile"))
+    return upright_photo(channels, mode, notes, stored, signals if keep_icc else None, **kept)
 
 
 def upright_photo(
-    channels: np.ndarray, mode: str, name: str, stored: StoredMetadata, **kept: Any
+    channels: np.ndarray,
+    mode: str,
+    notes: Notes,
+    stored: StoredMetadata,
+    signals: Signals | None,
+    **kept: Any,
 ) -> Photo:
     """Build a `Photo` from channels as they were stored: turned upright, with their metadata.
 
     Args:
         channels: [h, w, c] as for `assemble`.
         mode: one of `MODES`.
-        name: the file, for warnings.
+        notes: is told of guesses and losses.
         stored: the metadata; EXIF that is broken is dropped with a warning.
+        signals: what the file says of its colours; None if the channels are sRGB already.
         **kept: further fields of `Photo`.
     """
     exif, xmp = bare_exif(stored.exif), stored.xmp
     if stored.exif and exif is None:
-        log.warning("%s: its EXIF is broken and dropped", name)
+        notes.warn("its EXIF is broken and dropped")
+    if signals is not None and signals.silent and exif:
+        signals = exif_signals(exif)
+    space = "GRAY" if channels.shape[2] < 3 else "RGB"
     orientation = stored.orientation or (exif and exif_orientation(exif))
     orientation = orientation or (xmp and xmp_orientation(xmp)) or 1
     dpi = usable_dpi(stored.dpi)
@@ -312,8 +320,7 @@ def upright_photo(
     return assemble(
         turn_upright(channels, orientation),
         mode,
-        icc=stored.icc,
-        name=name,
+        space=stated_profile(signals, space, notes) if signals else SRGB,
         exif=upright_exif(exif) if exif else None,
         xmp=upright_xmp(xmp) if xmp else None,
         dpi=dpi,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import threading
 from collections.abc import Iterator
 from typing import Any, cast
@@ -16,12 +15,11 @@ import numpy as np
 from PIL import Image
 
 from hbr.errors import PhotoError, one_line
+from hbr.image.notes import Notes
 from hbr.image.pixels import strips
 
-log = logging.getLogger("hbr.image")
 
-
-def pil_channels(image: Image.Image, name: str) -> tuple[np.ndarray, str, bool]:
+def pil_channels(image: Image.Image, notes: Notes) -> tuple[np.ndarray, str, bool]:
     """[h, w, c] of a PIL image, its mode, and whether its profile still applies to them."""
     hidden = "transparency" in image.info
     mode = image.mode
@@ -40,8 +38,8 @@ def pil_channels(image: Image.Image, name: str) -> tuple[np.ndarray, str, bool]:
     if mode == "YCbCr":
         return _array(_convert(image, "RGB")), "rgb", True
     if mode == "CMYK":
-        return _array(_cmyk_to_srgb(image, name)), "cmyk", False
-    raise PhotoError(f"{name}: holds {mode} pixels, which are not read; save it as RGB")
+        return _array(_cmyk_to_srgb(image, notes)), "cmyk", False
+    raise PhotoError(f"{notes.name}: holds {mode} pixels, which are not read; save it as RGB")
 
 
 def _convert(image: Image.Image, target: str) -> Image.Image:
@@ -55,26 +53,33 @@ def _convert(image: Image.Image, target: str) -> Image.Image:
     return image.convert(target)
 
 
-def _cmyk_to_srgb(image: Image.Image, name: str) -> Image.Image:
+def _cmyk_to_srgb(image: Image.Image, notes: Notes) -> Image.Image:
     from PIL import ImageCms
+
+    from hbr.image.press import press_profile
 
     image.load()
     if icc := image.info.get("icc_profile"):
         try:
-            return cast(
-                Image.Image,
-                ImageCms.profileToProfile(
-                    image,
-                    ImageCms.ImageCmsProfile(io.BytesIO(icc)),
-                    ImageCms.createProfile("sRGB"),
-                    renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                    outputMode="RGB",
-                    flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-                ),
-            )
+            return _through_profile(image, icc)
         except (ImageCms.PyCMSError, OSError, ValueError) as error:
-            log.warning("%s: its colour profile is dropped: %s", name, one_line(error, 200))
-    return image.convert("RGB")
+            notes.warn(f"its colour profile is dropped: {one_line(error, 200)}")
+    notes.warn("its CMYK has no profile; taken as offset printing on coated paper")
+    return _through_profile(image, press_profile())
+
+
+def _through_profile(image: Image.Image, icc: bytes) -> Image.Image:
+    from PIL import ImageCms
+
+    converted = ImageCms.profileToProfile(
+        image,
+        ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    return cast(Image.Image, converted)
 
 
 def _array(image: Image.Image) -> np.ndarray:

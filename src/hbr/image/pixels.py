@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 STRIP_PIXELS = 1 << 20
+FLOAT_ROUNDING = 1e-4
+"""Floats that another program resized or converted may exceed [0, 1] by this much."""
 FILL_SIDE = 1024  # hidden colours are computed at most at this size, because they need not be exact
 
 

@@ -12,38 +12,44 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from PIL import ImageFile
-
 from hbr.errors import PhotoError, display_name, one_line, with_type
 from hbr.image import png, tiff
+from hbr.image.formats import READERS
 from hbr.image.limits import DEFAULT_MAX_PIXELS
-from hbr.image.metadata import StoredMetadata
+from hbr.image.notes import Notes, Truncated
 from hbr.image.paths import CAMERA_RAW, HAS_AVIF, UNREADABLE
-from hbr.image.photo import Photo, photo_from_pil, upright_photo
-from hbr.image.pillow import log, no_pillow_limit, pil_channels, xmp_packet
-
-# Allows photos of 100 megapixels, but not a file of 20000 x 20000 that needs gigabytes.
+from hbr.image.photo import Photo
 
 READABLE = "JPEG, PNG, TIFF, WebP, BMP" + (" and AVIF" if HAS_AVIF else "")
 _NAMES = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WebP", "avif": "AVIF"}
 
 
-def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+def read_photo(
+    source: str | Path | IO[bytes],
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    strict: bool = False,
+    truncated: Truncated = "refuse",
+) -> Photo:
     """Read a photograph: upright, in sRGB, with its metadata.
 
     Args:
         source: a path, or a binary file.
         max_pixels: refuse pictures of more pixels (width x height) before decoding them.
+        strict: refuse a file about which there is a warning: corrupt data, or a guess.
+        truncated: `accept` reads what is there of a file that is cut short, and takes corrupt data
+            as a warning even if `strict`.
 
     Raises:
         PhotoError: the file cannot be read; one line says why.
     """
     name = display_name(source)
+    notes = Notes(name, strict=strict, truncated=truncated)
     try:
         with _opened(source, name) as file, warnings.catch_warnings():
             # Pillow warns of broken EXIF and the like; what matters raises an error here.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            photo = _read(file, name, max_pixels)
+            photo = _read(file, notes, max_pixels)
     except PhotoError:
         raise
     except (tiff.TiffError, png.PngError) as error:
@@ -59,7 +65,7 @@ def read_photo(source: str | Path | IO[bytes], *, max_pixels: int = DEFAULT_MAX_
             "get an undamaged copy"
         ) from error
     path = Path(source) if isinstance(source, (str, Path)) else None
-    return dataclasses.replace(photo, path=path)
+    return dataclasses.replace(photo, path=path, warnings=tuple(notes.warnings))
 
 
 def named_bytes(data: bytes, name: str) -> io.BytesIO:
@@ -121,7 +127,6 @@ _SIGNATURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (8, (b"heic", b"heix", b"mif1", b"hevc", b"msf1"), "HEIC"),
 )
 _NETPBM = re.compile(rb"P[1-6]\s+[\d#]|P7\n|P[Ff]\n\d")
-_READ = frozenset(["jpeg", "png", "tiff", "webp", "bmp", *(["avif"] if HAS_AVIF else [])])
 
 
 def picture_format(path: Path) -> str | None:
@@ -137,7 +142,7 @@ def picture_format(path: Path) -> str | None:
 
 def is_read(kind: str | None) -> bool:
     """Whether pictures of a format of `sniff` can be read."""
-    return kind in _READ
+    return kind in READERS
 
 
 def not_read(names: Sequence[str], kind: str) -> str:
@@ -182,9 +187,10 @@ def _by_content(head: bytes) -> str | None:
     return "Netpbm" if _NETPBM.match(head) else None
 
 
-def _read(file: BinaryIO, name: str, max_pixels: int) -> Photo:
+def _read(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
     start = file.tell()
     head = file.read(64)
+    name = notes.name
     if not head:
         raise PhotoError(f"{name}: is empty; get an undamaged copy")
     kind = sniff(head, name)
@@ -195,93 +201,4 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Photo:
     if start:  # offsets in TIFF count from the start of the file
         file = io.BytesIO(head + file.read())
     file.seek(0)
-    if kind == "tiff":
-        return _read_tiff(file, name, max_pixels)
-    if kind == "png" and head[24:25] == b"\x10":
-        return _read_deep_png(file, name, max_pixels)
-    with _plugin(kind)(file) as image:
-        _check_size(image.width, image.height, max_pixels, name)
-        if getattr(image, "is_animated", False):
-            raise PhotoError(f"{name}: is an animation; save the picture you want by itself")
-        return dataclasses.replace(photo_from_pil(image, name), format=kind)
-
-
-def _plugin(kind: str) -> type[ImageFile.ImageFile]:
-    """Pillow's class for one format: no other can be reached, nor its global pixel limit."""
-    from PIL import AvifImagePlugin, BmpImagePlugin, JpegImagePlugin, PngImagePlugin
-    from PIL import TiffImagePlugin, WebPImagePlugin  # isort: skip
-
-    return {
-        "jpeg": JpegImagePlugin.JpegImageFile,
-        "png": PngImagePlugin.PngImageFile,
-        "tiff": TiffImagePlugin.TiffImageFile,
-        "webp": WebPImagePlugin.WebPImageFile,
-        "avif": AvifImagePlugin.AvifImageFile,
-        "bmp": BmpImagePlugin.BmpImageFile,
-    }[kind]
-
-
-def _check_size(width: int, height: int, max_pixels: int, name: str) -> None:
-    if width < 1 or height < 1:
-        raise PhotoError(f"{name}: is {width}x{height} pixels; get an undamaged copy")
-    if width * height > max_pixels:
-        raise PhotoError(
-            f"{name}: is {width}x{height}, {width * height / 1e6:.1f} megapixels, above the limit "
-            f"of {max_pixels / 1e6:.1f}; if you trust it, raise --max-pixels"
-        )
-
-
-def _read_deep_png(file: BinaryIO, name: str, max_pixels: int) -> Photo:
-    # Pillow reads the metadata and detects animations; OpenCV keeps the 16 bits.
-    with _plugin("png")(file) as image:
-        _check_size(image.width, image.height, max_pixels, name)
-        if getattr(image, "is_animated", False):
-            raise PhotoError(f"{name}: is an animation; save the picture you want by itself")
-        info = image.info
-        file.seek(0)
-        data = file.read()
-    exif = info.get("exif")
-    for kind, content in png.chunks(memoryview(data)):
-        if kind == b"eXIf" and exif is None:  # it may stand after the pixels
-            exif = bytes(content)
-    channels = png.decode_deep(data)
-    mode = "grey" if channels.shape[2] < 3 else "rgb"
-    stored = StoredMetadata(
-        exif=exif, xmp=xmp_packet(info), dpi=info.get("dpi"), icc=info.get("icc_profile")
-    )
-    return upright_photo(channels, mode, name, stored, format="png")
-
-
-def _read_tiff(file: BinaryIO, name: str, max_pixels: int) -> Photo:
-    size = file.seek(0, io.SEEK_END)
-    with tiff.open_tiff(file) as structure:
-        page = tiff.check_page(structure, size)
-        _check_size(page.imagewidth, page.imagelength, max_pixels, name)
-        tags = page.tags
-        stored = StoredMetadata(
-            exif=_tiff_exif(file, name),
-            xmp=tags.valueof(tiff.XMP),
-            dpi=tiff.page_dpi(page),
-            icc=tags.valueof(tiff.ICC),
-            orientation=int(tags.valueof(tiff.ORIENTATION, 1)),
-        )
-        if tiff.is_deep(page):
-            channels = tiff.decode_deep(page, file)
-            mode = "grey" if channels.shape[2] < 3 else "rgb"
-        else:
-            file.seek(0)
-            with _plugin("tiff")(file) as image:
-                # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
-                with no_pillow_limit(image):
-                    channels, mode, keep_icc = pil_channels(image, name)
-                icc = stored.icc if keep_icc else None
-                stored = dataclasses.replace(stored, orientation=1, icc=icc)
-        return upright_photo(channels, mode, name, stored, format="tiff")
-
-
-def _tiff_exif(file: BinaryIO, name: str) -> bytes | None:
-    try:
-        return tiff.page_exif(file)
-    except Exception as error:  # broken metadata must not make the photo unreadable
-        log.warning("%s: its EXIF is broken and dropped: %s", name, _one_line(error))
-        return None
+    return READERS[kind](file, notes, max_pixels)

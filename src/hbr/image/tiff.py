@@ -15,7 +15,7 @@ import numpy as np
 
 from hbr.errors import HbrError
 from hbr.image.metadata import ByteOrder, byte_order, entries
-from hbr.image.pixels import strips
+from hbr.image.pixels import FLOAT_ROUNDING, strips
 
 if TYPE_CHECKING:
     import tifffile
@@ -134,14 +134,14 @@ def _unit_floats(array: np.ndarray) -> np.ndarray:
     # One NaN among the samples makes both of them NaN.
     if not np.isfinite([low, high]).all():
         raise TiffError("holds values that are not numbers (NaN or infinite); export it again")
-    if low < 0 or high > 1:
+    if low < -FLOAT_ROUNDING or high > 1 + FLOAT_ROUNDING:
         raise TiffError(
             f"holds floating-point values from {low:.4g} to {high:.4g}; bring them into 0 to 1, "
             "or save it with 16 bits"
         )
     out = np.empty(array.shape, np.uint16)
     for rows in strips(*array.shape[:2]):
-        out[rows] = np.rint(array[rows].astype(np.float64) * 65535)
+        out[rows] = np.rint(np.clip(array[rows].astype(np.float64), 0, 1) * 65535)
     return out
 
 
@@ -164,6 +164,18 @@ def page_dpi(page: Any) -> tuple[float, float] | None:
             return None
         found.append(value[0] / value[1] * (2.54 if int(unit) == 3 else 1))
     return found[0], found[1]
+
+
+def page_places(page: Any) -> tuple[list[float] | None, list[float] | None]:
+    """White point and primaries of a page in xy, each None if it has none."""
+
+    def fractions(tag: int) -> list[float] | None:
+        values = page.tags.valueof(tag, ())
+        if not isinstance(values, tuple) or len(values) % 2 or not all(values[1::2]):
+            return None
+        return [a / b for a, b in zip(values[::2], values[1::2], strict=True)]
+
+    return fractions(318), fractions(319)
 
 
 def page_exif(file: BinaryIO) -> bytes | None:
@@ -205,7 +217,7 @@ def encode(
     height, width, n = array.shape
     order: ByteOrder = (byte_order(exif) if exif else None) or "<"
     head = bytearray(exif if exif else b"II*\0\0\0\0\0")
-    tags = _moved(exif, order) if exif else {}
+    tags: dict[int, Moved] = _moved(exif, order) if exif else {}
     if xmp:
         tags[XMP] = (XMP, 1, len(xmp), xmp, True)
     struct.pack_into(order + "I", head, 4, 0)  # no directory yet: tifffile's becomes the first
@@ -232,18 +244,25 @@ def encode(
     return out.getvalue()
 
 
-def _moved(exif: bytes, order: ByteOrder) -> dict[int, tuple[int | str, int, int, bytes, bool]]:
+Moved = tuple[int | str, int, int, bytes | tuple[int, ...], bool]
+
+
+def _moved(exif: bytes, order: ByteOrder) -> dict[int, Moved]:
     """The entries of the EXIF's directory, by tag, as tifffile takes them."""
     formats = _tifffile().TIFF.DATA_FORMATS
     (first,) = struct.unpack_from(order + "I", exif, 4)
-    moved: dict[int, tuple[int | str, int, int, bytes, bool]] = {}
+    moved: dict[int, Moved] = {}
     for tag, kind, count, at in entries(exif, order, first):
         if tag in LAYOUT or kind not in formats:
             continue
         size = struct.calcsize(formats[kind]) * count
         if size > 4:
             (at,) = struct.unpack_from(order + "I", exif, at)
-        if at + size <= len(exif):
-            # Sub-directories pass only by name.
-            moved[tag] = (SUB_DIRECTORIES.get(tag, tag), kind, count, exif[at : at + size], True)
+        value: bytes | tuple[int, ...] = exif[at : at + size]
+        if at + size > len(exif):
+            continue
+        if kind in (5, 10):  # tifffile miscounts fractions given as bytes
+            value = struct.unpack_from(f"{order}{2 * count}{'I' if kind == 5 else 'i'}", exif, at)
+        # Sub-directories pass only by name.
+        moved[tag] = (SUB_DIRECTORIES.get(tag, tag), kind, count, value, True)
     return moved

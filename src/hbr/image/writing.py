@@ -15,9 +15,9 @@ from hbr.errors import PhotoError, display_name
 from hbr.files import write_bytes
 from hbr.image import png, tiff
 from hbr.image.metadata import EXIF_PREFIX
+from hbr.image.notes import log
 from hbr.image.paths import HAS_AVIF
 from hbr.image.photo import Photo
-from hbr.image.pillow import log
 from hbr.image.pixels import on_white, to_8_bits
 
 _SUFFIXES = {

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, read_photo
+from hbr.image.pixels import FLOAT_ROUNDING
 from hbr.restoration.settings import check_scale
 
 Pixels = TypeVar("Pixels", bound=NDArray[np.uint8] | NDArray[np.uint16])
 
 PhotoLike = str | Path | PIL.Image.Image | NDArray[Any] | Tensor | Photo
-
-# Floats that another program resized or converted may exceed the range by rounding errors.
-_ROUNDING = 1e-4
 
 
 def as_photo(source: PhotoLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
@@ -159,7 +157,7 @@ def _check_range(what: str, values: NDArray[Any]) -> None:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite((low, high)).all():
         raise ValueError(f"the {what} contains values that are not numbers (NaN or infinite)")
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
+    if low < -FLOAT_ROUNDING or high > 1 + FLOAT_ROUNDING:
         raise ValueError(
             f"the {what} has values from {low:g} to {high:g}; floats must be in [0, 1]"
         )

@@ -18,8 +18,10 @@ from PIL import JpegImagePlugin, UnidentifiedImageError
 
 from hbr.curation.sources.base import Box
 from hbr.image import PhotoError, read_photo
-from hbr.image.colour import ProfileError, load_profile
+from hbr.image.colorimetry import Signals, exif_signals, stated_profile
+from hbr.image.colour import load_profile
 from hbr.image.metadata import bare_exif, exif_orientation, xmp_orientation
+from hbr.image.notes import Notes
 from hbr.image.pixels import on_white, to_8_bits, turn_upright
 
 # SourceImage.rotation, counter-clockwise, as the orientation in EXIF that asks for it.
@@ -147,11 +149,25 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
             info = image.info
             if (info.get("exif") or info.get("xmp")) and _said(info) != 1:
                 return None
-            if (icc := info.get("icc_profile")) and load_profile(icc, "RGB") is not None:
+            if _is_converted(info):
                 return None
             return np.asarray(image)
-    except (OSError, ValueError, SyntaxError, ProfileError, UnidentifiedImageError):
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        UnidentifiedImageError,
+    ):  # errors of hbr are ValueErrors
         return None  # `read_photo` says what is wrong
+
+
+def _is_converted(info: Mapping[Any, Any]) -> bool:
+    """Whether the numbers of a JPEG become others in sRGB; PhotoError if that is unclear."""
+    signals, exif = Signals(icc=info.get("icc_profile")), bare_exif(info.get("exif"))
+    if signals.silent and exif:
+        signals = exif_signals(exif)
+    space = stated_profile(signals, "RGB", Notes("", strict=True))
+    return space.icc is not None and load_profile(space.icc, "RGB") is not None
 
 
 def _said(info: Mapping[Any, Any]) -> int:

@@ -1,0 +1,182 @@
+"""Reading each format: an open file to a `Photo`.
+
+Every reader takes the file at its start, the notes on it and the limit of pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ImageFile
+
+from hbr.errors import PhotoError, one_line
+from hbr.image import png, tiff
+from hbr.image.boxes import bit_depth, box_signals, main_properties
+from hbr.image.colorimetry import Signals, bmp_signals, png_signals, tiff_signals
+from hbr.image.metadata import StoredMetadata
+from hbr.image.notes import Notes
+from hbr.image.paths import HAS_AVIF
+from hbr.image.photo import Photo, photo_from_pil, upright_photo
+from hbr.image.pillow import no_pillow_limit, pil_channels, xmp_packet
+
+Reader = Callable[[BinaryIO, Notes, int], Photo]
+
+
+def _read_jpeg(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    with _opened("jpeg", file, notes, max_pixels) as image:
+        return photo_from_pil(image, notes, format="jpeg")
+
+
+def _read_webp(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    with _opened("webp", file, notes, max_pixels) as image:
+        return photo_from_pil(image, notes, format="webp")
+
+
+def _read_bmp(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    with _opened("bmp", file, notes, max_pixels) as image:
+        file.seek(0)
+        signals = bmp_signals(file.read())
+        return photo_from_pil(image, notes, signals, format="bmp")
+
+
+def _read_png(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    # Pillow reads the metadata and detects animations; OpenCV keeps the 16 bits.
+    data = file.read()
+    with _opened("png", io.BytesIO(data), notes, max_pixels) as image:
+        deep = data[24:25] == b"\x10"
+        parts: dict[bytes, bytes] = {}
+        for kind, content in png.chunks(memoryview(data)):
+            if kind != b"IDAT":
+                parts.setdefault(kind, bytes(content))
+        signals = png_signals(parts, image.info.get("icc_profile"))
+        if not deep:
+            return photo_from_pil(image, notes, signals, format="png")
+        info = image.info
+    channels = png.decode_deep(data)
+    mode = "grey" if channels.shape[2] < 3 else "rgb"
+    exif = info.get("exif") or parts.get(b"eXIf")  # it may stand after the pixels
+    stored = StoredMetadata(exif=exif, xmp=xmp_packet(info), dpi=info.get("dpi"))
+    return upright_photo(channels, mode, notes, stored, signals, format="png")
+
+
+def _read_avif(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    data = file.read()
+    properties = main_properties(data)
+    signals = box_signals(properties)
+    with _opened("avif", io.BytesIO(data), notes, max_pixels) as image:
+        signals = dataclasses.replace(signals, icc=image.info.get("icc_profile"))
+        bits = bit_depth(properties)
+        if bits == 8:
+            return photo_from_pil(image, notes, signals, format="avif")
+        info = image.info
+        size = image.height, image.width
+    channels = _deep_avif(data, bits, size)
+    mode = "grey" if channels.shape[2] < 3 else "rgb"
+    stored = StoredMetadata(exif=info.get("exif"), xmp=xmp_packet(info))
+    return upright_photo(channels, mode, notes, stored, signals, format="avif")
+
+
+def _deep_avif(data: bytes, bits: int, size: tuple[int, int]) -> np.ndarray:
+    """[h, w, c] uint16 of an AVIF of 10 or 12 bits, of which Pillow gives 8."""
+    import cv2
+
+    found = cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    )
+    if found is None or found.dtype != np.uint16 or found.shape[:2] != size:
+        raise ValueError("its 10 or 12 bits are not decoded")
+    found = found.reshape(*size, -1)
+    found = found[..., [0] if found.shape[2] == 1 else [2, 1, 0, 3][: found.shape[2]]]
+    white = (1 << bits) - 1
+    full = np.minimum(found, white).astype(np.uint32) * 65535
+    return ((full + white // 2) // white).astype(np.uint16)
+
+
+def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    size = file.seek(0, io.SEEK_END)
+    with tiff.open_tiff(file) as structure:
+        page = tiff.check_page(structure, size)
+        check_size(page.imagewidth, page.imagelength, max_pixels, notes)
+        tags = page.tags
+        stored = StoredMetadata(
+            exif=_tiff_exif(file, notes),
+            xmp=tags.valueof(tiff.XMP),
+            dpi=tiff.page_dpi(page),
+            orientation=int(tags.valueof(tiff.ORIENTATION, 1)),
+        )
+        signals: Signals | None = tiff_signals(tags.valueof(tiff.ICC), *tiff.page_places(page))
+        if tiff.is_deep(page):
+            channels = tiff.decode_deep(page, file)
+            mode = "grey" if channels.shape[2] < 3 else "rgb"
+        else:
+            file.seek(0)
+            with _plugin("tiff")(file) as image:
+                # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
+                with no_pillow_limit(image):
+                    channels, mode, keep_icc = pil_channels(image, notes)
+                stored = dataclasses.replace(stored, orientation=1)
+                signals = signals if keep_icc else None
+        return upright_photo(channels, mode, notes, stored, signals, format="tiff")
+
+
+def _tiff_exif(file: BinaryIO, notes: Notes) -> bytes | None:
+    try:
+        return tiff.page_exif(file)
+    except Exception as error:  # broken metadata must not make the photo unreadable
+        notes.warn(f"its EXIF is broken and dropped: {one_line(error, 200)}")
+        return None
+
+
+def _opened(kind: str, file: BinaryIO, notes: Notes, max_pixels: int) -> ImageFile.ImageFile:
+    """A picture that is small enough and alone in its file, not yet decoded."""
+    image = _plugin(kind)(file)
+    check_size(image.width, image.height, max_pixels, notes)
+    if getattr(image, "is_animated", False):
+        raise PhotoError(f"{notes.name}: is an animation; save the picture you want by itself")
+    return image
+
+
+def _plugin(kind: str) -> type[ImageFile.ImageFile]:
+    """Pillow's class for one format: no other can be reached, nor its global pixel limit."""
+    from PIL import AvifImagePlugin, BmpImagePlugin, JpegImagePlugin, PngImagePlugin
+    from PIL import TiffImagePlugin, WebPImagePlugin  # isort: skip
+
+    return {
+        "jpeg": JpegImagePlugin.JpegImageFile,
+        "png": PngImagePlugin.PngImageFile,
+        "tiff": TiffImagePlugin.TiffImageFile,
+        "webp": WebPImagePlugin.WebPImageFile,
+        "avif": AvifImagePlugin.AvifImageFile,
+        "bmp": BmpImagePlugin.BmpImageFile,
+    }[kind]
+
+
+def check_size(width: int, height: int, max_pixels: int, notes: Notes) -> None:
+    """Refuse a picture without pixels or with more than `max_pixels`.
+
+    Raises:
+        PhotoError: it is.
+    """
+    name = notes.name
+    if width < 1 or height < 1:
+        raise PhotoError(f"{name}: is {width}x{height} pixels; get an undamaged copy")
+    if width * height > max_pixels:
+        raise PhotoError(
+            f"{name}: is {width}x{height}, {width * height / 1e6:.1f} megapixels, above the limit "
+            f"of {max_pixels / 1e6:.1f}; if you trust it, raise --max-pixels"
+        )
+
+
+READERS: Mapping[str, Reader] = {
+    "jpeg": _read_jpeg,
+    "png": _read_png,
+    "tiff": _read_tiff,
+    "webp": _read_webp,
+    "bmp": _read_bmp,
+    **({"avif": _read_avif} if HAS_AVIF else {}),
+}
+"""The formats that are read, by the names of `sniff`."""
