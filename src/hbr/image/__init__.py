@@ -25,7 +25,9 @@ Conventions:
   bits, and TIFF files of floating-point numbers in [0, 1], are read as 16 bits.
 * **One image per file**: animations and many-page TIFF are refused rather than cut to the first
   frame; of a phone's MPO the main image is read.
-* IPTC blocks and HDR gain maps are not read.
+* **Metadata**: EXIF, XMP, IPTC, comments and texts are carried (`hbr.image.kept`); what a new
+  picture makes untrue in them is mended or removed (`hbr.image.untrue`).
+* **Damage**: see `hbr.image.damage`.
 """
 
 from typing import TYPE_CHECKING

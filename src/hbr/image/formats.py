@@ -17,23 +17,61 @@ from hbr.errors import PhotoError, one_line
 from hbr.image import png, tiff
 from hbr.image.boxes import bit_depth, box_signals, main_properties
 from hbr.image.colorimetry import Signals, bmp_signals, png_signals, tiff_signals
+from hbr.image.damage import (
+    check_jpeg_kind,
+    is_message,
+    report_messages,
+    whole_jpeg,
+    whole_png,
+)
+from hbr.image.jpeg import jpeg_segments
+from hbr.image.kept import jpeg_metadata, pil_metadata, png_metadata
 from hbr.image.metadata import StoredMetadata
 from hbr.image.notes import Notes
 from hbr.image.paths import HAS_AVIF
 from hbr.image.photo import Photo, photo_from_pil, upright_photo
-from hbr.image.pillow import no_pillow_limit, pil_channels, xmp_packet
+from hbr.image.pillow import lenient, no_pillow_limit, pil_channels
+from hbr.streams import native_stderr
 
 Reader = Callable[[BinaryIO, Notes, int], Photo]
 
 
 def _read_jpeg(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
-    with _opened("jpeg", file, notes, max_pixels) as image:
-        return photo_from_pil(image, notes, format="jpeg")
+    data = file.read()
+    check_jpeg_kind(data, notes)
+    with _opened("jpeg", io.BytesIO(data), notes, max_pixels):
+        pass  # only small enough pictures are decoded, as a check too
+    segments, end = jpeg_segments(data)
+    beside = jpeg_metadata(
+        ((s.marker, data[s.start + 4 : s.end]) for s in segments), data[end or len(data) :]
+    )
+    whole = whole_jpeg(data, notes)
+    with _opened("jpeg", io.BytesIO(whole), notes, max_pixels) as image, lenient(notes):
+        stored = dataclasses.replace(pil_metadata(image)[0], **beside)
+        return photo_from_pil(image, notes, stored=stored, format="jpeg")
 
 
 def _read_webp(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    head = file.read(16)
+    # The lossless kind of pixels; lossy pixels are "VP8 ", a lossless alpha is in "ALPH".
+    lossless = head[12:16] == b"VP8L" or (head[12:16] == b"VP8X" and b"VP8L" in _riff_kinds(file))
+    file.seek(0)
     with _opened("webp", file, notes, max_pixels) as image:
-        return photo_from_pil(image, notes, format="webp")
+        return photo_from_pil(image, notes, format="webp", lossless=lossless)
+
+
+def _riff_kinds(file: BinaryIO) -> list[bytes]:
+    """The kinds of the chunks of a RIFF file."""
+    kinds: list[bytes] = []
+    at = 12
+    while True:
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8:
+            return kinds
+        kinds.append(head[:4])
+        size = int.from_bytes(head[4:], "little")
+        at += 8 + size + size % 2
 
 
 def _read_bmp(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
@@ -45,21 +83,17 @@ def _read_bmp(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
 
 def _read_png(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
     # Pillow reads the metadata and detects animations; OpenCV keeps the 16 bits.
-    data = file.read()
+    data, parts = whole_png(file.read(), notes)
     with _opened("png", io.BytesIO(data), notes, max_pixels) as image:
-        deep = data[24:25] == b"\x10"
-        parts: dict[bytes, bytes] = {}
-        for kind, content in png.chunks(memoryview(data)):
-            if kind != b"IDAT":
-                parts.setdefault(kind, bytes(content))
-        signals = png_signals(parts, image.info.get("icc_profile"))
-        if not deep:
-            return photo_from_pil(image, notes, signals, format="png")
-        info = image.info
-    channels = png.decode_deep(data)
+        stored, icc = png_metadata(parts)
+        stored = dataclasses.replace(stored, dpi=image.info.get("dpi"))
+        signals = png_signals(dict(reversed(parts)), image.info.get("icc_profile") or icc)
+        if data[24:25] != b"\x10":
+            return photo_from_pil(image, notes, signals, stored, format="png")
+    with native_stderr(is_message) as lines:
+        channels = png.decode_deep(data)
+    report_messages(lines, notes)
     mode = "grey" if channels.shape[2] < 3 else "rgb"
-    exif = info.get("exif") or parts.get(b"eXIf")  # it may stand after the pixels
-    stored = StoredMetadata(exif=exif, xmp=xmp_packet(info), dpi=info.get("dpi"))
     return upright_photo(channels, mode, notes, stored, signals, format="png")
 
 
@@ -72,11 +106,12 @@ def _read_avif(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         bits = bit_depth(properties)
         if bits == 8:
             return photo_from_pil(image, notes, signals, format="avif")
-        info = image.info
+        stored = pil_metadata(image)[0]
         size = image.height, image.width
-    channels = _deep_avif(data, bits, size)
+    with native_stderr(is_message) as lines:
+        channels = _deep_avif(data, bits, size)
+    report_messages(lines, notes)
     mode = "grey" if channels.shape[2] < 3 else "rgb"
-    stored = StoredMetadata(exif=info.get("exif"), xmp=xmp_packet(info))
     return upright_photo(channels, mode, notes, stored, signals, format="avif")
 
 
@@ -102,33 +137,41 @@ def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         page = tiff.check_page(structure, size)
         check_size(page.imagewidth, page.imagelength, max_pixels, notes)
         tags = page.tags
-        stored = StoredMetadata(
-            exif=_tiff_exif(file, notes),
+        stored = dataclasses.replace(
+            _tiff_metadata(file, notes),
             xmp=tags.valueof(tiff.XMP),
             dpi=tiff.page_dpi(page),
             orientation=int(tags.valueof(tiff.ORIENTATION, 1)),
         )
         signals: Signals | None = tiff_signals(tags.valueof(tiff.ICC), *tiff.page_places(page))
-        if tiff.is_deep(page):
-            channels = tiff.decode_deep(page, file)
-            mode = "grey" if channels.shape[2] < 3 else "rgb"
-        else:
-            file.seek(0)
-            with _plugin("tiff")(file) as image:
+        with native_stderr(is_message) as lines:
+            if tiff.is_deep(page):
+                channels = tiff.decode_deep(page, file)
+                mode = "grey" if channels.shape[2] < 3 else "rgb"
+            elif tiff.needs_codecs(page):
+                channels, mode = tiff.decode_8_bits(page, file), "rgb"
+            else:
+                channels, mode, keep_icc = _pillow_tiff(file, notes)
                 # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
-                with no_pillow_limit(image):
-                    channels, mode, keep_icc = pil_channels(image, notes)
                 stored = dataclasses.replace(stored, orientation=1)
                 signals = signals if keep_icc else None
+        report_messages(lines, notes)
+        mode = "grey" if channels.shape[2] < 3 else mode
         return upright_photo(channels, mode, notes, stored, signals, format="tiff")
 
 
-def _tiff_exif(file: BinaryIO, notes: Notes) -> bytes | None:
+def _pillow_tiff(file: BinaryIO, notes: Notes) -> tuple[np.ndarray, str, bool]:
+    file.seek(0)
+    with _plugin("tiff")(file) as image, no_pillow_limit(image):
+        return pil_channels(image, notes)
+
+
+def _tiff_metadata(file: BinaryIO, notes: Notes) -> StoredMetadata:
     try:
-        return tiff.page_exif(file)
+        return tiff.page_metadata(file)
     except Exception as error:  # broken metadata must not make the photo unreadable
         notes.warn(f"its EXIF is broken and dropped: {one_line(error, 200)}")
-        return None
+        return StoredMetadata()
 
 
 def _opened(kind: str, file: BinaryIO, notes: Notes, max_pixels: int) -> ImageFile.ImageFile:

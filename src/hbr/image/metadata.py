@@ -1,4 +1,4 @@
-"""EXIF and XMP as bytes, changed in place: maker notes and unknown tags keep their offsets.
+"""Metadata as bytes: the structure of EXIF, orientations, and what is stored in a file.
 
 EXIF here is the bare TIFF structure, without the "Exif" prefix of JPEG.
 """
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 EXIF_PREFIX = b"Exif\x00\x00"
-ORIENTATION, EXIF_IFD, WIDTH, HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003
-_SHORT, _LONG = 3, 4
+ORIENTATION, EXIF_IFD = 0x0112, 0x8769
+SHORT, LONG = 3, 4
 ByteOrder = Literal["<", ">"]
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)([1-8])")
+XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|>)\s*)([1-8])")
 
 
 def bare_exif(exif: bytes | None) -> bytes | None:
@@ -52,56 +52,16 @@ def exif_orientation(exif: bytes) -> int | None:
     order = byte_order(exif) or "<"
     (first,) = struct.unpack_from(order + "I", exif, 4)
     for tag, kind, _, position in entries(exif, order, first):
-        if tag == ORIENTATION and kind == _SHORT:
+        if tag == ORIENTATION and kind == SHORT:
             (value,) = struct.unpack_from(order + "H", exif, position)
             return value if 1 <= value <= 8 else None
     return None
 
 
-def upright_exif(exif: bytes) -> bytes:
-    """The same EXIF with orientation 1, and its thumbnail removed."""
-    order = byte_order(exif) or "<"
-    data = bytearray(exif)
-    (first,) = struct.unpack_from(order + "I", data, 4)
-    for tag, kind, _, position in entries(exif, order, first):
-        if tag == ORIENTATION and kind == _SHORT:
-            struct.pack_into(order + "H", data, position, 1)
-    (n,) = struct.unpack_from(order + "H", data, first)
-    link = first + 2 + 12 * n
-    if link + 4 <= len(data):
-        struct.pack_into(order + "I", data, link, 0)
-    return bytes(data)
-
-
-def resized_exif(exif: bytes, height: int, width: int) -> bytes:
-    """The same EXIF with the size of the image, if it states one, updated."""
-    order = byte_order(exif) or "<"
-    data = bytearray(exif)
-    (first,) = struct.unpack_from(order + "I", data, 4)
-    for tag, kind, _, position in entries(exif, order, first):
-        if tag != EXIF_IFD or kind != _LONG:
-            continue
-        (inner,) = struct.unpack_from(order + "I", data, position)
-        for sub_tag, sub_kind, _, at in entries(exif, order, inner):
-            if sub_tag not in (WIDTH, HEIGHT):
-                continue
-            value = width if sub_tag == WIDTH else height
-            if sub_kind == _LONG:
-                struct.pack_into(order + "I", data, at, value)
-            elif sub_kind == _SHORT:
-                struct.pack_into(order + "H", data, at, min(value, 65535))
-    return bytes(data)
-
-
 def xmp_orientation(xmp: bytes) -> int | None:
     """1 to 8, or None if the XMP has none."""
-    found = _XMP_ORIENTATION.search(xmp)
+    found = XMP_ORIENTATION.search(xmp)
     return int(found[2]) if found else None
-
-
-def upright_xmp(xmp: bytes) -> bytes:
-    """The same XMP with orientation 1."""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +73,20 @@ class StoredMetadata:
         xmp: the XMP packet.
         dpi: (x, y) in dots per inch, in whatever form the file has it.
         orientation: 1 to 8 as in EXIF, where it stands elsewhere than in EXIF or XMP.
+        photoshop: Photoshop's image resources, IPTC among them.
+        comments: of a JPEG.
+        texts: keywords and texts of a PNG.
+        lost: kinds of metadata and further pictures that cannot be kept.
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: Any = None
     orientation: int | None = None
+    photoshop: bytes | None = None
+    comments: tuple[bytes, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 def usable_dpi(dpi: Any) -> tuple[float, float] | None:

@@ -11,18 +11,16 @@ import numpy as np
 
 from hbr.image.colorimetry import SRGB, Signals, Stated, exif_signals, stated_profile
 from hbr.image.colour import Profile, ProfileError, load_profile
+from hbr.image.kept import pil_metadata
 from hbr.image.metadata import (
     StoredMetadata,
     bare_exif,
     exif_orientation,
-    resized_exif,
-    upright_exif,
-    upright_xmp,
     usable_dpi,
     xmp_orientation,
 )
 from hbr.image.notes import Notes
-from hbr.image.pillow import no_pillow_limit, pil_channels, xmp_packet
+from hbr.image.pillow import no_pillow_limit, pil_channels
 from hbr.image.pixels import (
     fill_hidden,
     luma,
@@ -33,6 +31,7 @@ from hbr.image.pixels import (
     to_8_bits,
     turn_upright,
 )
+from hbr.image.untrue import Renewal, renewed_exif, renewed_xmp
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -55,8 +54,13 @@ class Photo:
         exif: EXIF as a bare TIFF structure, orientation 1.
         xmp: XMP packet, orientation 1.
         dpi: (x, y) in dots per inch.
+        photoshop: Photoshop's image resources, IPTC among them.
+        comments: of a JPEG.
+        texts: keywords and texts of a PNG.
+        lost: what else the file holds that cannot be kept, in words.
         format: `jpeg`, `png`, `tiff`, `webp`, `avif` or `bmp`; None if it came from memory.
         path: the file it came from, if any.
+        lossless: whether it came as a lossless WebP.
         warnings: what was guessed, or damaged, when it was read.
     """
 
@@ -67,8 +71,13 @@ class Photo:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    photoshop: bytes | None = None
+    comments: tuple[bytes, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+    lost: tuple[str, ...] = ()
     format: str | None = None
     path: Path | None = None
+    lossless: bool = False
     warnings: tuple[str, ...] = ()
     # The pixels in the space of `icc`, beside the sRGB pixels that they belong to: a photo that is
     # only read and written loses nothing. Replaced pixels are recognised by identity.
@@ -142,6 +151,7 @@ class Photo:
         profile = self._profile()
         old = None if profile is None else resize(self._in_profile(), height, width)
         new = np.empty((height, width, 3), dtype)
+        change = Renewal(1, self.size, (height, width))
         own = None if old is None else np.empty_like(new)
         for rows in strips(height, width):
             strip = _finite(np.moveaxis(_numpy(planes[:, rows]), 0, -1))
@@ -155,7 +165,8 @@ class Photo:
             self,
             pixels=new,
             alpha=None if self.alpha is None else resize(self.alpha, height, width),
-            exif=None if self.exif is None else resized_exif(self.exif, height, width),
+            exif=renewed_exif(self.exif, change) if self.exif else None,
+            xmp=renewed_xmp(self.xmp, change)[0] if self.xmp else None,
             _own=None if own is None else (new, own),
         )
 
@@ -270,7 +281,11 @@ def assemble(channels: np.ndarray, mode: str, *, space: Stated = SRGB, **kept: A
 
 
 def photo_from_pil(
-    image: PIL.Image.Image, notes: Notes, signals: Signals | None = None, **kept: Any
+    image: PIL.Image.Image,
+    notes: Notes,
+    signals: Signals | None = None,
+    stored: StoredMetadata | None = None,
+    **kept: Any,
 ) -> Photo:
     """A `Photo` of an open or loaded PIL image: pixels, EXIF, XMP, profile and resolution.
 
@@ -278,13 +293,15 @@ def photo_from_pil(
         image: of any mode that holds a photograph.
         notes: is told of guesses and losses.
         signals: what the file says of its colours, where Pillow does not know all of it.
+        stored: its metadata, likewise.
         **kept: further fields of `Photo`.
     """
     with no_pillow_limit(image):
         channels, mode, keep_icc = pil_channels(image, notes)
-    info = image.info  # only now: PNG allows EXIF and more after the pixels
-    stored = StoredMetadata(exif=info.get("exif"), xmp=xmp_packet(info), dpi=info.get("dpi"))
-    signals = signals or Signals(icc=info.get("icc_profile"))
+    # only now: PNG allows EXIF and more after the pixels
+    known, icc = pil_metadata(image)
+    signals = signals or Signals(icc=image.info.get("icc_profile") or icc)
+    stored = stored or known
     return upright_photo(channels, mode, notes, stored, signals if keep_icc else None, **kept)
 
 
@@ -317,13 +334,20 @@ def upright_photo(
     dpi = usable_dpi(stored.dpi)
     if dpi and orientation > 4:
         dpi = dpi[::-1]
+    upright = turn_upright(channels, orientation)
+    change = Renewal(orientation, channels.shape[:2], upright.shape[:2])
+    xmp, lost = renewed_xmp(xmp, change) if xmp else (None, set())
     return assemble(
-        turn_upright(channels, orientation),
+        upright,
         mode,
         space=stated_profile(signals, space, notes) if signals else SRGB,
-        exif=upright_exif(exif) if exif else None,
-        xmp=upright_xmp(xmp) if xmp else None,
+        exif=renewed_exif(exif, change) if exif else None,
+        xmp=xmp,
         dpi=dpi,
+        photoshop=stored.photoshop,
+        comments=stored.comments,
+        texts=stored.texts,
+        lost=tuple(dict.fromkeys([*stored.lost, *sorted(lost)])),
         **kept,
     )
 

@@ -9,10 +9,10 @@ import contextlib
 import io
 import threading
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from hbr.errors import PhotoError, one_line
 from hbr.image.notes import Notes
@@ -92,13 +92,21 @@ def _array(image: Image.Image) -> np.ndarray:
     return out
 
 
-def xmp_packet(info: dict[Any, Any]) -> bytes | None:
-    """The XMP packet in the `info` of a PIL image, under either of Pillow's keys."""
-    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
-    return xmp.encode() if isinstance(xmp, str) else xmp
+@contextlib.contextmanager
+def lenient(notes: Notes) -> Iterator[None]:
+    """Let Pillow stop at broken data without an error, if damage is accepted."""
+    if notes.truncated == "refuse":
+        yield
+        return
+    with _LENIENT_LOCK:
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-_LIMIT_LOCK = threading.Lock()
+_LIMIT_LOCK, _LENIENT_LOCK = threading.Lock(), threading.Lock()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Source: Portable Network Graphics (Third Edition), W3C.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -20,6 +21,19 @@ CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
 LARGEST_SIDE = 1_000_000
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
+
+
+class PngChunk(NamedTuple):
+    """A chunk as it is in a file, sound or not."""
+
+    kind: bytes
+    content: bytes
+    sound: bool
+
+    @property
+    def critical(self) -> bool:
+        """Whether the pixels cannot be read without it."""
+        return not self.kind[0] & 0x20
 
 
 class PngError(HbrError, ValueError):
@@ -46,6 +60,72 @@ def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         if kind == b"IEND":
             return
         at = end
+
+
+def raw_chunks(data: bytes) -> tuple[list[PngChunk], bool]:
+    """The chunks, damaged ones too, and whether IEND is among them; pixels may be cut off."""
+    found: list[PngChunk] = []
+    at = len(SIGNATURE)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        content = data[at + 8 : at + 8 + length]
+        at += 12 + length
+        if at > len(data):
+            if kind == b"IDAT":
+                found.append(PngChunk(kind, content, True))
+            break
+        sound = zlib.crc32(kind + content) == int.from_bytes(data[at - 4 : at], "big")
+        found.append(PngChunk(kind, content, sound))
+        if kind == b"IEND":
+            return found, True
+    return found, False
+
+
+def unpacked_pixels(chunks: list[PngChunk]) -> tuple[bytes, bool]:
+    """The filtered rows as far as they can be unpacked, and whether they are whole and sound.
+
+    Raises:
+        PngError: there is no header.
+    """
+    if not chunks or chunks[0].kind != b"IHDR" or len(chunks[0].content) != 13:
+        raise PngError("its header is damaged")
+    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0].content)
+    passes = list(_passes(width, height, CHANNELS.get(colour, 1) * bits, bool(interlaced)))
+    size = sum(n * row for n, row in passes)
+    inflate = zlib.decompressobj()
+    rows = bytearray()
+    with contextlib.suppress(zlib.error):
+        for chunk in chunks:
+            if chunk.kind == b"IDAT" and len(rows) <= size:
+                # a little at a time, so that what lies before an error is kept
+                for at in range(0, len(chunk.content), 256):
+                    rows += inflate.decompress(chunk.content[at : at + 256])
+    whole = inflate.eof and len(rows) >= size
+    rows = rows[:size].ljust(size, b"\0")
+    at = 0
+    for n, row in passes:
+        for start in range(at, at + n * row, row):
+            rows[start] = rows[start] if rows[start] <= 4 else 0  # there are five filters
+        at += n * row
+    return bytes(rows), whole
+
+
+def rebuilt(chunks: list[PngChunk], rows: bytes | None = None) -> bytes:
+    """A PNG of the chunks that are sound or critical, each with its checksum.
+
+    Args:
+        chunks: as `raw_chunks` gives them.
+        rows: filtered rows to be packed in place of the pixel data.
+    """
+    out = bytearray(SIGNATURE)
+    kept = [c for c in chunks if c.kind != b"IEND" and (c.sound or c.critical)]
+    kept = kept if rows is None else [c for c in kept if c.kind != b"IDAT"]
+    parts = [(c.kind, c.content) for c in kept]
+    parts += [] if rows is None else [(b"IDAT", zlib.compress(rows, 1))]
+    for kind, content in [*parts, (b"IEND", b"")]:
+        out += struct.pack(">I", len(content)) + kind + content
+        out += struct.pack(">I", zlib.crc32(kind + content))
+    return bytes(out)
 
 
 def decode_deep(data: bytes) -> np.ndarray:
@@ -100,20 +180,22 @@ def _check_content(data: bytes) -> tuple[_Header, np.ndarray | None]:
                 unpacked += len(inflate.decompress(rest, 1 << 20))
                 rest = inflate.unconsumed_tail
     height, width = header.size
-    if unpacked < _raw_size(width, height, CHANNELS[header.colour] * 2, header.interlaced):
+    if unpacked < _raw_size(width, height, CHANNELS[header.colour] * 16, header.interlaced):
         raise PngError("it holds less data than its header declares")
     return header, key
 
 
-def _raw_size(width: int, height: int, pixel: int, interlaced: bool) -> int:
-    if not interlaced:
-        return height * (1 + width * pixel)
-    total = 0
-    for x, y, dx, dy in (*_ADAM7, (0, 1, 1, 2)):
+def _raw_size(width: int, height: int, bits: int, interlaced: bool) -> int:
+    """Bytes of the filtered rows, `bits` to a pixel."""
+    return sum(rows * size for rows, size in _passes(width, height, bits, interlaced))
+
+
+def _passes(width: int, height: int, bits: int, interlaced: bool) -> Iterator[tuple[int, int]]:
+    """(rows, bytes of a row with its filter) of the whole picture, or of the passes of Adam7."""
+    for x, y, dx, dy in (*_ADAM7, (0, 1, 1, 2)) if interlaced else ((0, 0, 1, 1),):
         columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
         if columns > 0 and rows > 0:
-            total += rows * (1 + columns * pixel)
-    return total
+            yield rows, 1 + (columns * bits + 7) // 8
 
 
 def encode_deep(array: np.ndarray, around: bytes, compression: int) -> bytes:

@@ -5,6 +5,7 @@ Source: TIFF Revision 6.0, Adobe 1992; Technical Note 1 for sub-directories.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import struct
@@ -14,7 +15,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from hbr.errors import HbrError
-from hbr.image.metadata import ByteOrder, byte_order, entries
+from hbr.image.directories import TagEntry, exif_of, read_directory
+from hbr.image.kept import IPTC as IPTC_RESOURCE
+from hbr.image.kept import iptc_of, kept_resources, resource
+from hbr.image.metadata import ByteOrder, StoredMetadata, byte_order, entries
 from hbr.image.pixels import FLOAT_ROUNDING, strips
 
 if TYPE_CHECKING:
@@ -22,12 +26,39 @@ if TYPE_CHECKING:
 
 DNG_VERSION, ICC, XMP, ORIENTATION = 50706, 34675, 700, 274
 GREY_WHITE_IS_ZERO, GREY, RGB, CFA, LINEAR_RAW = 0, 1, 2, 32803, 34892
-# Tags that describe the image rather than the layout of the file, and the two sub-directories.
-DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 316, 33432)
+IPTC, PHOTOSHOP, LAYERS = 33723, 34377, 37724
 SUB_DIRECTORIES = {0x8769: "ExifTag", 0x8825: "GPSTag"}
 # Tags of the layout of the pixels, which are not copied to another file.
 LAYOUT = {254, 255, *range(256, 267), 273, *range(277, 285), 288, 289, 290, 291, 296, 301, 317, 318}
-LAYOUT |= {319, 320, *range(322, 326), 330, *range(338, 343), 347, *range(512, 533), ICC, XMP}
+LAYOUT |= {
+    319,
+    320,
+    *range(322, 326),
+    330,
+    *range(338, 343),
+    347,
+    *range(512, 533),
+    ORIENTATION,
+    ICC,
+    XMP,
+}
+
+# Compressions that take the package imagecodecs, by their numbers; Pillow has ZSTD for 8 bits.
+CODECS = {
+    34887: "LERC",
+    34926: "ZSTD",
+    34927: "WebP",
+    50000: "ZSTD",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+    22610: "JPEG XR",
+    34934: "JPEG XR",
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+}
 
 
 class TiffError(HbrError, ValueError):
@@ -73,6 +104,41 @@ def is_deep(page: Any) -> bool:
     return page.dtype is None or page.dtype.itemsize > 1
 
 
+def needs_codecs(page: Any) -> bool:
+    """Whether Pillow cannot read the page, by its compression or as a big-endian BigTIFF.
+
+    Raises:
+        TiffError: it is, and the package imagecodecs is not installed.
+    """
+    name = CODECS.get(int(page.compression))
+    if name is None or (name == "ZSTD" and not is_deep(page) and not _beyond_pillow(page)):
+        return _beyond_pillow(page)
+    if importlib.util.find_spec("imagecodecs") is None:
+        raise TiffError(
+            f"is compressed with {name}, which needs the package imagecodecs; "
+            "pip install 'hbr[codecs]', or save it with Deflate or LZW"
+        )
+    return True
+
+
+def _beyond_pillow(page: Any) -> bool:
+    """Whether it is a BigTIFF with the most significant byte first."""
+    return bool(page.parent.is_bigtiff and page.parent.byteorder == ">")
+
+
+def decode_8_bits(page: Any, file: BinaryIO) -> np.ndarray:
+    """A page that `needs_codecs` → [h, w, c] uint8.
+
+    Raises:
+        TiffError: it is neither grey nor RGB.
+    """
+    if page.dtype != np.uint8 or page.photometric not in (GREY, RGB):
+        raise TiffError("is neither grey nor RGB in this compression; save it with Deflate or LZW")
+    n = 3 if page.photometric == RGB else 1
+    extra = [int(kind) for kind in page.extrasamples]
+    return np.ascontiguousarray(_samples(page, file)[..., : n + (extra[:1] in ([1], [2]))])
+
+
 def decode_deep(page: Any, file: BinaryIO) -> np.ndarray:
     """A 16-bit or floating-point page → [h, w, c] uint16, alpha straight.
 
@@ -85,6 +151,7 @@ def decode_deep(page: Any, file: BinaryIO) -> np.ndarray:
         raise TiffError(f"has {page.bitspersample} bits a sample; save it with 8 or 16")
     if page.photometric not in (GREY_WHITE_IS_ZERO, GREY, RGB):
         raise TiffError("is neither grey nor RGB at this depth; save it as RGB")
+    needs_codecs(page)
     array = _samples(page, file)
     if array.dtype.kind == "f":
         array = _unit_floats(array)
@@ -178,23 +245,24 @@ def page_places(page: Any) -> tuple[list[float] | None, list[float] | None]:
     return fractions(318), fractions(319)
 
 
-def page_exif(file: BinaryIO) -> bytes | None:
-    """The description of the image (camera, time, place) as bare EXIF; None if there is none."""
-    from PIL import Image
+def page_metadata(file: BinaryIO) -> StoredMetadata:
+    """All tags that say something of the picture, as EXIF, and IPTC; of TIFF and BigTIFF."""
+    found, order = read_directory(file, lambda tag: tag not in LAYOUT)
+    blocks = {entry.tag: entry.data for entry in found if entry.tag in (IPTC, PHOTOSHOP)}
+    kept = [e for e in found if e.tag not in (IPTC, PHOTOSHOP, LAYERS) and not _of_arrays(e)]
+    photoshop = kept_resources(blocks.get(PHOTOSHOP, b"")) or b""
+    if IPTC in blocks and iptc_of(photoshop) is None:
+        photoshop += resource(IPTC_RESOURCE, blocks[IPTC].rstrip(b"\0"))
+    return StoredMetadata(
+        exif=exif_of(kept, order) if kept else None,
+        photoshop=photoshop or None,
+        lost=("layers",) if any(entry.tag == LAYERS for entry in found) else (),
+    )
 
-    source, kept = Image.Exif(), Image.Exif()
-    file.seek(0)
-    if file.read(4) not in (b"II*\0", b"MM\0*"):  # BigTIFF has another layout
-        return None
-    file.seek(0)
-    source.load_from_fp(file)
-    for tag in DESCRIPTIVE:
-        if tag in source:
-            kept[tag] = source[tag]
-    for tag in SUB_DIRECTORIES:
-        if inner := source.get_ifd(tag):
-            kept[tag] = dict(inner)
-    return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
+
+def _of_arrays(entry: TagEntry) -> bool:
+    """Whether it is the description by which tifffile finds the shape of its arrays again."""
+    return entry.tag == 270 and entry.data.startswith((b'{"shape":', b"ImageJ="))
 
 
 def encode(
@@ -204,6 +272,7 @@ def encode(
     exif: bytes | None = None,
     xmp: bytes | None = None,
     dpi: tuple[float, float] | None = None,
+    photoshop: bytes | None = None,
 ) -> bytes:
     """[h, w, c] uint8 or uint16 (c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha) → TIFF.
 
@@ -220,6 +289,10 @@ def encode(
     tags: dict[int, Moved] = _moved(exif, order) if exif else {}
     if xmp:
         tags[XMP] = (XMP, 1, len(xmp), xmp, True)
+    if photoshop:
+        tags[PHOTOSHOP] = (PHOTOSHOP, 1, len(photoshop), photoshop, True)
+    if iptc := iptc_of(photoshop):
+        tags[IPTC] = (IPTC, 7, len(iptc), iptc, True)
     struct.pack_into(order + "I", head, 4, 0)  # no directory yet: tifffile's becomes the first
     out = io.BytesIO(head)
     try:

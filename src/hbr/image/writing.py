@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from PIL.PngImagePlugin import PngInfo
 from hbr.errors import PhotoError, display_name
 from hbr.files import write_bytes
 from hbr.image import png, tiff
+from hbr.image.jpeg import with_segments
+from hbr.image.kept import PHOTOSHOP, as_text, left_out
 from hbr.image.metadata import EXIF_PREFIX
-from hbr.image.notes import log
+from hbr.image.notes import Notes
 from hbr.image.paths import HAS_AVIF
 from hbr.image.photo import Photo
 from hbr.image.pixels import on_white, to_8_bits
@@ -34,7 +37,8 @@ _SUFFIXES = {
 }
 WRITE_SUFFIXES = frozenset(_SUFFIXES)
 # Two bytes of length in a JPEG segment, less their own two, less the names of EXIF and XMP.
-_JPEG_EXIF, _JPEG_XMP = 65527, 65504
+_LONGEST_SEGMENT = 65533
+_JPEG_EXIF, _JPEG_XMP, _JPEG_PHOTOSHOP = 65527, 65504, 65519
 _LARGEST_SIDE = {"jpeg": 65535, "webp": 16383, "avif": 65536}
 
 
@@ -53,13 +57,17 @@ def write_photo(
     format: str | None = None,
     quality: int = 95,
     png_compression: int = 6,
+    lossless: bool = False,
+    strict: bool = False,
 ) -> Path:
     """Write a photo, atomically: a reader of `path` sees the old file or the new one, whole.
 
     PNG and TIFF keep 16 bits, the others have 8. EXIF, XMP and ICC profile go into every format
-    but BMP, the resolution into JPEG, PNG, TIFF and BMP. JPEG and BMP hold no alpha: there the
-    photo is composited on white. From quality 90 on, JPEG and AVIF keep colour at full resolution.
-    Missing folders are created. The same photo and settings give the same bytes.
+    but BMP, the resolution into JPEG, PNG, TIFF and BMP, IPTC into JPEG, PNG and TIFF. JPEG and BMP
+    hold no alpha: there the photo is composited on white. From quality 90 on, JPEG and AVIF keep
+    colour at full resolution. A photo that came as a lossless WebP is written as one. What the
+    format cannot hold of the photo is a warning in the log. Missing folders are created. The same
+    photo and settings give the same bytes.
 
     Args:
         photo: what to write.
@@ -67,6 +75,8 @@ def write_photo(
         format: `jpeg`, `png`, `tiff`, `webp`, `avif` or `bmp`; None takes it from the suffix.
         quality: 1 to 100, of JPEG, WebP and AVIF.
         png_compression: 0 (fast, large) to 9 (slow, small), without loss.
+        lossless: WebP is written without loss, JPEG and AVIF are refused.
+        strict: refuse what would be a warning.
 
     Returns:
         The path.
@@ -89,8 +99,12 @@ def write_photo(
             f"{name}: {width}x{height} is too large for {kind.upper()}, whose sides are at most "
             f"{_LARGEST_SIDE[kind]}; write PNG or TIFF"
         )
+    settings = _Settings(quality, png_compression, _is_lossless(photo, kind, name, lossless))
+    notes = Notes(name, strict=strict)
+    for loss in _losses(photo, kind, settings.lossless):
+        notes.warn(loss)
     try:
-        data = _encode(photo, kind, name, quality, png_compression)
+        data = _encode(photo, kind, settings)
     except tiff.TiffError as error:
         raise PhotoError(f"{name}: {error}") from None
     except (OSError, ValueError) as error:
@@ -115,7 +129,48 @@ def _format_of(path: Path, given: str | None, name: str) -> str:
     return kind
 
 
-def _encode(photo: Photo, kind: str, name: str, quality: int, png_compression: int) -> bytes:
+@dataclass(frozen=True)
+class _Settings:
+    quality: int
+    png_compression: int
+    lossless: bool
+
+
+def _is_lossless(photo: Photo, kind: str, name: str, asked: bool) -> bool:
+    """Whether the file is to be written without loss.
+
+    Raises:
+        PhotoError: that is asked for, and the format has only lossy compression.
+    """
+    if asked and kind in ("jpeg", "avif"):
+        raise PhotoError(f"{name}: {kind.upper()} is written with loss; choose PNG, TIFF or WebP")
+    return kind not in ("jpeg", "avif", "webp") or asked or (kind == "webp" and photo.lossless)
+
+
+def _losses(photo: Photo, kind: str, lossless: bool) -> list[str]:
+    """What the new file will not hold of the photo, in words."""
+    said = []
+    shown = kind.upper()
+    if photo.bits == 16 and kind not in ("png", "tiff"):
+        said.append(f"its 16 bits become 8 in {shown}; PNG and TIFF keep them")
+    if photo.alpha is not None and kind in ("jpeg", "bmp"):
+        said.append(f"its transparency becomes white in {shown}; PNG, TIFF and WebP keep it")
+    left = left_out(photo, kind)
+    if kind == "jpeg":
+        too_large = {
+            "EXIF": len(photo.exif or b"") > _JPEG_EXIF,
+            "XMP": len(photo.xmp or b"") > _JPEG_XMP,
+            "IPTC": len(photo.photoshop or b"") > _JPEG_PHOTOSHOP,
+        }
+        for name, too in too_large.items():
+            if too:
+                said.append(f"its {name} is too large for JPEG and left out")
+    if left:
+        said.append(f"left out: {', '.join(left)}")
+    return said
+
+
+def _encode(photo: Photo, kind: str, settings: _Settings) -> bytes:
     grey = photo.mode == "grey"
     # WebP and AVIF have no grey mode, and a grey profile does not apply to RGB.
     with_icc = kind != "bmp" and not (grey and kind in ("webp", "avif"))
@@ -127,44 +182,77 @@ def _encode(photo: Photo, kind: str, name: str, quality: int, png_compression: i
     channels = np.atleast_3d(pixels)
     if alpha is not None:
         channels = np.dstack([channels, alpha])
-    kept: dict[str, Any] = {"icc": icc, "exif": photo.exif, "xmp": photo.xmp, "dpi": photo.dpi}
     if kind == "tiff":
-        return tiff.encode(channels, **kept)
-    settings = {"quality": quality, "compress_level": png_compression}
+        return tiff.encode(
+            channels,
+            icc=icc,
+            exif=photo.exif,
+            xmp=photo.xmp,
+            dpi=photo.dpi,
+            photoshop=photo.photoshop,
+        )
+    options = _options(photo, icc, kind, settings)
     if kind == "png" and channels.dtype == np.uint16:
-        around = _encode_with_pillow(np.zeros((1, 1, 1), np.uint8), kind, name, settings, kept)
-        return png.encode_deep(channels, around, png_compression)
-    return _encode_with_pillow(to_8_bits(channels), kind, name, settings, kept)
+        around = _with_pillow(np.zeros((1, 1, 1), np.uint8), kind, options)
+        return png.encode_deep(channels, around, settings.png_compression)
+    data = _with_pillow(to_8_bits(channels), kind, options)
+    return with_segments(data, _jpeg_segments(photo)) if kind == "jpeg" else data
 
 
-def _encode_with_pillow(
-    channels: np.ndarray, kind: str, name: str, settings: dict[str, int], kept: dict[str, Any]
-) -> bytes:
+def _with_pillow(channels: np.ndarray, kind: str, options: dict[str, Any]) -> bytes:
     image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)
-    options: dict[str, Any] = dict(settings)
-    if kind != "bmp":
-        options["icc_profile"] = kept["icc"]
-        exif, xmp = kept["exif"], kept["xmp"]
-        if kind == "jpeg" and exif and len(exif) > _JPEG_EXIF:
-            log.warning("%s: its EXIF is too large for JPEG and left out", name)
-            exif = None
-        if kind == "jpeg" and xmp and len(xmp) > _JPEG_XMP:
-            log.warning("%s: its XMP is too large for JPEG and left out", name)
-            xmp = None
-        options |= {"exif": EXIF_PREFIX + exif} if exif else {}
-        options |= {"xmp": xmp} if xmp else {}
-        if kind == "png" and xmp:
-            options["pnginfo"] = PngInfo()
-            options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp)
-    if kind in ("jpeg", "bmp") and kept["dpi"]:
-        options["dpi"] = tuple(max(1, round(v)) for v in kept["dpi"])
-    elif kind == "png":
-        options["dpi"] = kept["dpi"]
-    if kind in ("jpeg", "avif"):
-        options["subsampling"] = "4:4:4" if settings["quality"] >= 90 else "4:2:0"
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def _options(photo: Photo, icc: bytes | None, kind: str, settings: _Settings) -> dict[str, Any]:
+    """What Pillow's encoder takes."""
+    quality = settings.quality
+    options: dict[str, Any] = {"quality": quality, "compress_level": settings.png_compression}
+    exif, xmp = photo.exif, photo.xmp
+    if kind == "jpeg":
+        exif = exif if exif and len(exif) <= _JPEG_EXIF else None
+        xmp = xmp if xmp and len(xmp) <= _JPEG_XMP else None
+    if kind != "bmp":
+        options["icc_profile"] = icc
+        options |= {"exif": EXIF_PREFIX + exif} if exif else {}
+        options |= {"xmp": xmp} if xmp else {}
+    if kind == "png" and (xmp or photo.texts or photo.comments or photo.photoshop):
+        options["pnginfo"] = _png_texts(photo)
+    if kind in ("jpeg", "bmp") and photo.dpi:
+        options["dpi"] = tuple(max(1, round(v)) for v in photo.dpi)
+    elif kind == "png":
+        options["dpi"] = photo.dpi
+    if kind in ("jpeg", "avif"):
+        options["subsampling"] = "4:4:4" if quality >= 90 else "4:2:0"
+    if kind == "webp" and settings.lossless:
+        options |= {"lossless": True, "quality": 80, "exact": True}
+    return options
+
+
+def _png_texts(photo: Photo) -> PngInfo:
+    """XMP, texts and comments, and IPTC as ImageMagick and exiftool write and read it."""
+    info = PngInfo()
+    if photo.xmp:
+        info.add_itxt("XML:com.adobe.xmp", photo.xmp)
+    for keyword, text in [*photo.texts, *(("Comment", as_text(c)) for c in photo.comments)]:
+        info.add_text(keyword, text)
+    if photo.photoshop:
+        digits = photo.photoshop.hex()
+        lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
+        words = f"\niptc\n{len(photo.photoshop):8}\n" + "\n".join(lines) + "\n"
+        info.add_text("Raw profile type iptc", words, zip=True)
+    return info
+
+
+def _jpeg_segments(photo: Photo) -> list[tuple[int, bytes]]:
+    """Photoshop's resources and comments."""
+    comments = [*photo.comments, *(t.encode() for k, t in photo.texts if k == "Comment")]
+    added = [(0xFE, comment[:_LONGEST_SEGMENT]) for comment in comments]
+    if photo.photoshop and len(photo.photoshop) <= _JPEG_PHOTOSHOP:
+        added.insert(0, (0xED, PHOTOSHOP + photo.photoshop))
+    return added
 
 
 def _why_not_written(error: Exception) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hbr.devices import is_out_of_memory
 from hbr.errors import display_name, one_line, with_type
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
+from hbr.image.notes import Truncated
 from hbr.processes import StopSignals
 from hbr.restoration.jobs import BatchPlan, Job
 
@@ -37,11 +38,17 @@ class Files:
         quality: 1 to 100, of JPEG, WebP and AVIF.
         png_compression: 0 to 9.
         max_pixels: larger photos are refused.
+        strict: photos about which there is a warning are refused.
+        truncated: `accept` reads what is there of a photo that is cut short.
+        lossless: outputs are written without loss, or refused.
     """
 
     quality: int = 95
     png_compression: int = 6
     max_pixels: int = DEFAULT_MAX_PIXELS
+    strict: bool = False
+    truncated: Truncated = "refuse"
+    lossless: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,13 +180,20 @@ def _restore_file(
     job: Job, restore: RestorePhoto, files: Files, written: set[tuple[int, int]]
 ) -> FileRecord:
     began = time.perf_counter()
-    photo = read_photo(job.source, max_pixels=files.max_pixels)
+    photo = read_photo(
+        job.source, max_pixels=files.max_pixels, strict=files.strict, truncated=files.truncated
+    )
     read = time.perf_counter()
     result = restore(photo)
     restored = time.perf_counter()
     _check_free(job, written)
     write_photo(
-        result.photo, job.target, quality=files.quality, png_compression=files.png_compression
+        result.photo,
+        job.target,
+        quality=files.quality,
+        png_compression=files.png_compression,
+        lossless=files.lossless,
+        strict=files.strict,
     )
     status = job.target.stat()
     written.add((status.st_dev, status.st_ino))

@@ -7,13 +7,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hbr.errors import ExitCode, display_name
+from hbr.streams import stderr_to
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -45,7 +47,9 @@ class Reporter(logging.Handler):
         logger.setLevel(logging.DEBUG if debug else logging.WARNING)
         logger.addHandler(self)
         try:
-            yield
+            # JSON is read by programs, which a stray line of a C library would break
+            with stderr_to(partial(self.say, "warning")) if self._as_json else nullcontext():
+                yield
         finally:
             logger.removeHandler(self)
 

@@ -46,6 +46,13 @@ class DtypeOption(StrEnum):
     float16 = "float16"
 
 
+class TruncatedOption(StrEnum):
+    """What happens to files that are cut short."""
+
+    refuse = "refuse"
+    accept = "accept"
+
+
 class LogFormat(StrEnum):
     """Format of records and logs."""
 
@@ -164,6 +171,10 @@ def restore(
         int,
         typer.Option(min=0, max=9, help="PNG compression; 0 is fast and large, 9 slow and small."),
     ] = 6,
+    lossless: Annotated[
+        bool,
+        typer.Option("--lossless", help="Write WebP without loss, and refuse JPEG and AVIF."),
+    ] = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     recursive: Recursive = False,
     overwrite: Overwrite = False,
@@ -175,7 +186,20 @@ def restore(
             "settings they were made with, and restore the rest.",
         ),
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad file.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Stop at the first bad file, or the first about which there is a warning: corrupt "
+            "data, a guess, a loss.",
+        ),
+    ] = False,
+    truncated: Annotated[
+        TruncatedOption,
+        typer.Option(
+            help="accept: restore what is there of a photo that is cut short, even with --strict."
+        ),
+    ] = TruncatedOption.refuse,
     log_format: Annotated[
         LogFormat,
         typer.Option(help="json: one record per line, with timings and provenance."),
@@ -231,7 +255,7 @@ def restore(
             total = plan.total
             reporter.found(plan.bad, plan.thumbnails)
             load = partial(_load, model, device, dtype.value, fidelity, settings, reporter.tiles)
-            files = Files(quality, png_compression, max_pixels)
+            files = Files(quality, png_compression, max_pixels, strict, truncated.value, lossless)
             batch = run_batch(plan, load, files, strict=strict, stop=stop)
             with reporter.bar(len(plan.jobs)):
                 for record in look_at(plan) if dry_run else batch:
