@@ -78,7 +78,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): this takes some minutes the first time."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --no-compile -c constraints.txt torch hatchling editables
-	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e ".[dev,train,ray,hub,onnx]"
+	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e ".[dev,train,ray,hub,onnx,heic,jxl]"
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores, which pip cannot
 	@touch $(STAMP)
 

@@ -17,7 +17,7 @@ from hbr.image.paths import (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("b.png", "a.JPG", "c.heic", "d.txt", ".e.png", "x.png/f.tif", ".g/h.png", "i/j"):
+    for name in ("b.png", "a.JPG", "c.jp2", "d.txt", ".e.png", "x.png/f.tif", ".g/h.png", "i/j"):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -35,11 +35,11 @@ def test_photos_below_a_folder_without_what_is_hidden_or_linked(folder: Path) ->
 def test_a_walk_goes_where_it_is_let(folder: Path) -> None:
     entered: list[Path] = []
     flat = walk_files(folder, is_picture_name, enter=lambda f: bool(entered.append(f)))
-    assert sorted(flat) == ["a.JPG", "b.png", "c.heic"]
+    assert sorted(flat) == ["a.JPG", "b.png", "c.jp2"]
     assert sorted(entered) == [folder / "i", folder / "x.png"]
     every = sorted(walk_files(folder, lambda name: True))
     assert every == [
-        *("a.JPG", "b.png", "c.heic", "d.txt"),
+        *("a.JPG", "b.png", "c.jp2", "d.txt"),
         *("i/j", "i/link.png", "i/loop.png", "x.png/f.tif"),
     ]
 
@@ -96,7 +96,7 @@ def test_folders_of_thumbnails() -> None:
 
 
 def test_camera_raw_beside_its_photo_is_not_a_second_picture() -> None:
-    assert [n for n in ("a.jpg", "a.NEF", "a.psd", "a.heic") if is_picture_name(n)] == [
+    assert [n for n in ("a.jpg", "a.NEF", "a.psd", "a.jp2") if is_picture_name(n)] == [
         "a.jpg",
-        "a.heic",
+        "a.jp2",
     ]

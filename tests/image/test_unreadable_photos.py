@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hbr.image import Photo, PhotoError, read_photo, write_photo
+from hbr.image.formats import READERS
 
 
 def line_of(source, **options) -> str:
@@ -56,7 +57,21 @@ def test_other_formats_are_named(save, scene):
     gif = save(frames[0], "b.gif", save_all=True, append_images=frames[1:])
     assert "GIF" in line_of(gif)
     assert "JPEG 2000" in line_of(save(scene(), "a.jp2"))
-    assert "HEIC" in line_of(io.BytesIO(b"\0\0\0\x18ftypheic" + b"\0" * 90))
+    assert "Photoshop" in line_of(io.BytesIO(b"8BPS\0\1" + b"\0" * 90))
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "extra"),
+    [
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0", "hbr[heic]"),
+        ("JPEG XL", b"\xff\x0a\0\0", "hbr[jxl]"),
+    ],
+)
+def test_formats_of_extras(monkeypatch, kind, head, extra):
+    assert "cannot be decoded" in line_of(io.BytesIO(head + b"\0" * 90))
+    monkeypatch.delitem(READERS, kind)
+    message = line_of(io.BytesIO(head + b"\0" * 90))
+    assert f"is a {kind} file; pip install '{extra}' to read it, or save it as" in message
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.avif", "a.tif"])

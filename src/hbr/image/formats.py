@@ -25,12 +25,14 @@ from hbr.image.damage import (
     whole_png,
 )
 from hbr.image.jpeg import jpeg_segments
+from hbr.image.jxl import jxl_header
 from hbr.image.kept import jpeg_metadata, pil_metadata, png_metadata
 from hbr.image.metadata import StoredMetadata
 from hbr.image.notes import Notes
-from hbr.image.paths import HAS_AVIF
+from hbr.image.paths import HAS_AVIF, HAS_HEIC, HAS_JXL
 from hbr.image.photo import Photo, photo_from_pil, upright_photo
 from hbr.image.pillow import lenient, no_pillow_limit, pil_channels
+from hbr.image.pixels import full_range
 from hbr.streams import native_stderr
 
 Reader = Callable[[BinaryIO, Notes, int], Photo]
@@ -126,9 +128,7 @@ def _deep_avif(data: bytes, bits: int, size: tuple[int, int]) -> np.ndarray:
         raise ValueError("its 10 or 12 bits are not decoded")
     found = found.reshape(*size, -1)
     found = found[..., [0] if found.shape[2] == 1 else [2, 1, 0, 3][: found.shape[2]]]
-    white = (1 << bits) - 1
-    full = np.minimum(found, white).astype(np.uint32) * 65535
-    return ((full + white // 2) // white).astype(np.uint16)
+    return full_range(found, bits)
 
 
 def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
@@ -214,6 +214,72 @@ def check_size(width: int, height: int, max_pixels: int, notes: Notes) -> None:
         )
 
 
+def _read_heic(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    import pillow_heif
+
+    data = file.read()
+    found = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+    image = found[found.primary_index]
+    width, height = image.size
+    check_size(width, height, max_pixels, notes)
+    info = image.info
+    lost = {"a depth map"} if info.get("depth_images") else set()
+    for kind in info.get("aux") or {}:
+        lost.add("a gain map" if "gainmap" in kind.lower() else "an auxiliary picture")
+    if len(found) > 1:
+        lost.add("further pictures")
+    signals = box_signals(main_properties(data))
+    icc = info.get("icc_profile") or signals.icc
+    channels = np.asarray(image)
+    channels = channels.reshape(*channels.shape[:2], -1)
+    if channels.dtype == np.uint16:  # the bits stand at the top
+        channels = full_range(channels >> (16 - info["bit_depth"]), info["bit_depth"])
+    stored = StoredMetadata(
+        exif=info.get("exif"),
+        xmp=info.get("xmp"),
+        orientation=1,  # the decoder has turned it, whatever EXIF says
+        lost=tuple(sorted(lost)),
+    )
+    mode = "grey" if channels.shape[2] < 3 else "rgb"
+    signals = dataclasses.replace(signals, icc=icc)
+    return upright_photo(channels, mode, notes, stored, signals, format="heic")
+
+
+def _read_jxl(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
+    from pillow_jxl import Decoder
+
+    data = file.read()
+    header = jxl_header(data)
+    check_size(header.width, header.height, max_pixels, notes)
+    if header.animated:
+        raise PhotoError(f"{notes.name}: is an animation; save the picture you want by itself")
+    try:
+        is_jpeg, image, pixels, icc, boxes = Decoder(num_threads=1)(data)
+    except Exception as error:  # its own words tell how to build libjxl
+        raise ValueError("its data are broken") from error
+    if is_jpeg:  # a JPEG in fewer bytes, which comes back whole
+        return dataclasses.replace(_read_jpeg(io.BytesIO(pixels), notes, max_pixels), format="jxl")
+    deep = image.mode == "I;16"
+    if header.floating or image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
+        raise PhotoError(f"{notes.name}: holds floating-point numbers; save it with 8 or 16 bits")
+    if header.bits > 8 and not deep:
+        notes.warn(f"its {header.bits} bits are read as 8")
+    channels = np.frombuffer(pixels, np.uint16 if deep else np.uint8)
+    channels = channels.reshape(image.height, image.width, -1)
+    held = {bytes(box.box_type): bytes(box.data) for box in boxes}
+    exif = held.get(b"Exif", b"")
+    if exif[:2] not in (b"II", b"MM"):  # some writers leave out the offset that stands first
+        exif = exif[4 + int.from_bytes(exif[:4], "big") :]
+    stored = StoredMetadata(
+        exif=exif or None,
+        xmp=held.get(b"xml "),
+        orientation=1,  # the decoder has turned it, whatever EXIF says
+        lost=("content credentials",) if b"jumb" in held else (),
+    )
+    mode = "grey" if channels.shape[2] < 3 else "rgb"
+    return upright_photo(channels, mode, notes, stored, Signals(icc=icc or None), format="jxl")
+
+
 READERS: Mapping[str, Reader] = {
     "jpeg": _read_jpeg,
     "png": _read_png,
@@ -221,5 +287,7 @@ READERS: Mapping[str, Reader] = {
     "webp": _read_webp,
     "bmp": _read_bmp,
     **({"avif": _read_avif} if HAS_AVIF else {}),
+    **({"HEIC": _read_heic} if HAS_HEIC else {}),
+    **({"JPEG XL": _read_jxl} if HAS_JXL else {}),
 }
 """The formats that are read, by the names of `sniff`."""

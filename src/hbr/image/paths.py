@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,17 +12,22 @@ from pathlib import Path
 from PIL import features
 
 HAS_AVIF = features.check_module("avif")
+# extras: pillow-heif and pillow-jxl-plugin
+HAS_HEIC = importlib.util.find_spec("pillow_heif") is not None
+HAS_JXL = importlib.util.find_spec("pillow_jxl") is not None
 READ_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"]
     + ([".avif"] if HAS_AVIF else [])
+    + ([".heic", ".heif", ".hif"] if HAS_HEIC else [])
+    + ([".jxl"] if HAS_JXL else [])
 )
 CAMERA_RAW = "camera raw"
 # pictures that are not read: their format, and its suffixes
 _UNREADABLE = {
     CAMERA_RAW: ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw "
     ".nef .nrw .orf .ori .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f",
-    "HEIC": ".avci .heic .heics .heif .heifs .hif",
-    "JPEG XL": ".jxl",
+    "HEIC": ".avci .heics .heifs" if HAS_HEIC else ".avci .heic .heics .heif .heifs .hif",
+    "JPEG XL": "" if HAS_JXL else ".jxl",
     "JPEG 2000": ".j2c .j2k .jp2 .jpc .jpf .jpm .jpx",
     "JPEG XR": ".hdp .jxr .wdp",
     "Photoshop": ".psb .psd",

@@ -58,7 +58,8 @@ class Photo:
         comments: of a JPEG.
         texts: keywords and texts of a PNG.
         lost: what else the file holds that cannot be kept, in words.
-        format: `jpeg`, `png`, `tiff`, `webp`, `avif` or `bmp`; None if it came from memory.
+        format: `jpeg`, `png`, `tiff`, `webp`, `avif`, `bmp`, `heic` or `jxl`; None if it came from
+            memory.
         path: the file it came from, if any.
         lossless: whether it came as a lossless WebP.
         warnings: what was guessed, or damaged, when it was read.

@@ -32,6 +32,13 @@ def quantize(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.rint(np.clip(values, 0, 1) * np.float32(peak(dtype))).astype(dtype)
 
 
+def full_range(values: np.ndarray, bits: int) -> np.ndarray:
+    """Whole numbers of 9 to 15 bits to the nearest of 16."""
+    white = (1 << bits) - 1
+    full = np.minimum(values, white).astype(np.uint32) * 65535
+    return ((full + white // 2) // white).astype(np.uint16)
+
+
 def to_8_bits(array: np.ndarray) -> np.ndarray:
     """uint16 to the nearest uint8; uint8 is returned unchanged."""
     if array.dtype == np.uint8:

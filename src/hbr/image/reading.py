@@ -17,10 +17,14 @@ from hbr.image import png, tiff
 from hbr.image.formats import READERS
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 from hbr.image.notes import Notes, Truncated
-from hbr.image.paths import CAMERA_RAW, HAS_AVIF, UNREADABLE
+from hbr.image.paths import CAMERA_RAW, HAS_AVIF, HAS_HEIC, HAS_JXL, UNREADABLE
 from hbr.image.photo import Photo
 
-READABLE = "JPEG, PNG, TIFF, WebP, BMP" + (" and AVIF" if HAS_AVIF else "")
+_ALSO = [("HEIC", HAS_HEIC), ("JPEG XL", HAS_JXL), ("BMP", True), ("AVIF", HAS_AVIF)]
+READABLE = " and".join(
+    ", ".join(["JPEG, PNG, TIFF, WebP", *(name for name, has in _ALSO if has)]).rsplit(",", 1)
+)
+_EXTRAS = {"HEIC": "heic", "JPEG XL": "jxl"}
 _NAMES = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WebP", "avif": "AVIF"}
 
 
@@ -124,7 +128,7 @@ _SIGNATURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"II\xbc\x01",), "JPEG XR"),
     (0, (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM"), CAMERA_RAW),
     (8, (b"crx ",), CAMERA_RAW),
-    (8, (b"heic", b"heix", b"mif1", b"hevc", b"msf1"), "HEIC"),
+    (8, (b"heic", b"heix", b"heim", b"heis", b"mif1", b"hevc", b"msf1"), "HEIC"),
 )
 _NETPBM = re.compile(rb"P[1-6]\s+[\d#]|P7\n|P[Ff]\n\d")
 
@@ -152,6 +156,8 @@ def not_read(names: Sequence[str], kind: str) -> str:
         advice = f"develop {'it' if one else 'them'} to JPEG, PNG or TIFF first"
     else:
         advice = f"save {'it' if one else 'them'} as one of {READABLE}"
+        if extra := _EXTRAS.get(kind):
+            advice = f"pip install 'hbr[{extra}]' to read {'it' if one else 'them'}, or {advice}"
     kind = _NAMES.get(kind, kind)
     if one:
         return f"{names[0]}: is a {kind} file; {advice}"
