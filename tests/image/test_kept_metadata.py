@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 
+from hbr.curation.pipeline.decoding import decode
 from hbr.image import Photo, PhotoError, read_photo, write_photo
 from hbr.image.jpeg import jpeg_segments, with_segments
 from hbr.image.kept import iptc_of, kept_resources, resource
@@ -62,6 +63,13 @@ def test_exif_in_a_raw_profile_with_its_orientation(png, camera_exif, dtype, pac
     exif.load(photo.exif)
     assert (exif[0x010F], exif[0x0112]) == ("Hasselblad", 1)
     assert photo.texts == ()
+
+
+def test_the_curation_knows_of_the_turn(png, camera_exif):
+    text = raw_profile("exif", camera_exif).encode()
+    data = png((b"Raw profile type exif", text))
+    found = decode(data, "a.png", max_pixels=10**6)
+    assert (found.orientation, found.stored, found.width) == (6, (64, 48), 48)
 
 
 def test_other_raw_profiles(png, rgb_profile):

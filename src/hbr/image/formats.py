@@ -137,11 +137,12 @@ def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         page = tiff.check_page(structure, size)
         check_size(page.imagewidth, page.imagelength, max_pixels, notes)
         tags = page.tags
+        orientation = tiff.page_orientation(page)
         stored = dataclasses.replace(
             _tiff_metadata(file, notes),
             xmp=tags.valueof(tiff.XMP),
             dpi=tiff.page_dpi(page),
-            orientation=int(tags.valueof(tiff.ORIENTATION, 1)),
+            orientation=orientation,
         )
         signals: Signals | None = tiff_signals(tags.valueof(tiff.ICC), *tiff.page_places(page))
         with native_stderr(is_message) as lines:
@@ -157,7 +158,8 @@ def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
                 signals = signals if keep_icc else None
         report_messages(lines, notes)
         mode = "grey" if channels.shape[2] < 3 else mode
-        return upright_photo(channels, mode, notes, stored, signals, format="tiff")
+        photo = upright_photo(channels, mode, notes, stored, signals, format="tiff")
+        return dataclasses.replace(photo, orientation=orientation)
 
 
 def _pillow_tiff(file: BinaryIO, notes: Notes) -> tuple[np.ndarray, str, bool]:

@@ -58,6 +58,7 @@ class Photo:
         comments: of a JPEG.
         texts: keywords and texts of a PNG.
         lost: what else the file holds that cannot be kept, in words.
+        orientation: 1 to 8 as in EXIF: how the pixels of the file were turned to be upright.
         format: `jpeg`, `png`, `tiff`, `webp`, `avif`, `bmp`, `heic` or `jxl`; None if it came from
             memory.
         path: the file it came from, if any.
@@ -76,6 +77,7 @@ class Photo:
     comments: tuple[bytes, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
     lost: tuple[str, ...] = ()
+    orientation: int = 1
     format: str | None = None
     path: Path | None = None
     lossless: bool = False
@@ -349,6 +351,7 @@ def upright_photo(
         comments=stored.comments,
         texts=stored.texts,
         lost=tuple(dict.fromkeys([*stored.lost, *sorted(lost)])),
+        orientation=orientation,
         **kept,
     )
 

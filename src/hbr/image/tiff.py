@@ -233,6 +233,12 @@ def page_dpi(page: Any) -> tuple[float, float] | None:
     return found[0], found[1]
 
 
+def page_orientation(page: Any) -> int:
+    """1 to 8; 1 for what is no orientation."""
+    said = int(page.tags.valueof(ORIENTATION, 1))
+    return said if 1 <= said <= 8 else 1
+
+
 def page_places(page: Any) -> tuple[list[float] | None, list[float] | None]:
     """White point and primaries of a page in xy, each None if it has none."""
 

@@ -6,7 +6,6 @@ The pixels are those of `hbr.image.read_photo`; the many JPEGs that need nothing
 
 from __future__ import annotations
 
-import contextlib
 import io
 import warnings
 from collections.abc import Mapping
@@ -128,7 +127,7 @@ def decode(data: bytes, name: str, *, rotation: int = 0, max_pixels: int) -> Dec
         file.name = name
         photo = read_photo(file, max_pixels=max_pixels)
         seen = photo.pixels if photo.alpha is None else on_white(photo.pixels, photo.alpha)
-        pixels, orientation = to_8_bits(seen), _orientation(data)
+        pixels, orientation = to_8_bits(seen), photo.orientation
     height, width = pixels.shape[:2]
     stored = (height, width) if orientation > 4 else (width, height)
     if rotation:
@@ -176,22 +175,6 @@ def _said(info: Mapping[Any, Any]) -> int:
     return (
         (bare and exif_orientation(bare)) or (isinstance(xmp, bytes) and xmp_orientation(xmp)) or 1
     )
-
-
-def _orientation(data: bytes) -> int:
-    """What the file says of its orientation, 1 to 8."""
-    from PIL import Image
-
-    with contextlib.suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == "TIFF":
-                said = int(image.getexif().get(274, 1))
-                return said if 1 <= said <= 8 else 1
-            if image.format == "PNG":
-                image.load()  # EXIF may stand after the pixels
-            return _said(image.info)
-    return 1
 
 
 __all__ = ["Decoded", "PhotoError", "decode", "turn_box"]
