@@ -1,5 +1,6 @@
 """What the numbers of a file mean, where no profile, or not the profile alone, says it."""
 
+import dataclasses
 import io
 import struct
 
@@ -9,6 +10,7 @@ import tifffile
 from PIL import Image, ImageCms, JpegImagePlugin
 
 from hbr.image import Photo, PhotoError, read_photo, write_photo
+from hbr.image.boxes import bit_depth, main_properties
 from hbr.image.colour import load_profile
 
 P3 = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
@@ -264,6 +266,34 @@ def test_the_depth_of_an_avif_is_kept(scene, bits):
     error = np.abs(photo.pixels.astype(int) - meant)
     assert error.mean() < 65535 / 255 / 3, "closer than 8 bits could be"
     assert (photo.pixels % 257 != 0).mean() > 0.5, "values between those of 8 bits"
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("c", [3, 4])
+def test_an_avif_of_more_bits_is_written_as_one(scene, tmp_path, p3_profile, caplog, bits, c):
+    exif = Image.Exif()
+    exif[0x010F] = "ACME"
+    photo = Photo.from_array(scene(96, 128, c=c, dtype=np.uint16))
+    kept = {"exif": exif.tobytes()[6:], "xmp": b"<x/>", "icc": p3_profile}
+    photo = dataclasses.replace(photo, format="avif", avif_bits=bits, **kept)
+    out = write_photo(photo, tmp_path / "a.avif")
+    assert bit_depth(main_properties(out.read_bytes())) == bits
+    again = read_photo(out)
+    assert (again.bits, again.avif_bits) == (16, bits)
+    assert (again.exif[-6:], again.xmp, again.icc) == (b"ACME\0\0", b"<x/>", p3_profile)
+    error = np.abs(again.encoded()[0].astype(int) - photo.encoded()[0])
+    assert error.mean() < 65535 / 255 / 2, "closer than 8 bits could be"
+    if c == 4:
+        assert np.abs(again.alpha.astype(int) - photo.alpha).mean() < 65535 / 255
+    with Image.open(out) as image:
+        assert np.abs(np.asarray(image)[..., :3] - photo.encoded()[0] / 257).mean() < 2
+    assert not caplog.text
+
+
+def test_a_grey_avif_of_more_bits(scene, tmp_path):
+    photo = Photo.from_array(scene(96, 128, c=1, dtype=np.uint16))
+    out = write_photo(dataclasses.replace(photo, format="avif", avif_bits=10), tmp_path / "a.avif")
+    assert np.abs(read_photo(out).pixels.astype(int) - photo.pixels).mean() < 65535 / 255
 
 
 # Solid inks, overprints and tones of FOGRA39 as they are shown in sRGB (printers' common values)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ImageFile
 
 from hbr.errors import PhotoError, one_line
-from hbr.image import png, tiff
+from hbr.image import avif, png, tiff
 from hbr.image.boxes import bit_depth, box_signals, main_properties
 from hbr.image.colorimetry import Signals, bmp_signals, png_signals, tiff_signals
 from hbr.image.damage import (
@@ -111,24 +111,11 @@ def _read_avif(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         stored = pil_metadata(image)[0]
         size = image.height, image.width
     with native_stderr(is_message) as lines:
-        channels = _deep_avif(data, bits, size)
+        channels = avif.decode_deep(data, bits, size)
     report_messages(lines, notes)
     mode = "grey" if channels.shape[2] < 3 else "rgb"
-    return upright_photo(channels, mode, notes, stored, signals, format="avif")
-
-
-def _deep_avif(data: bytes, bits: int, size: tuple[int, int]) -> np.ndarray:
-    """[h, w, c] uint16 of an AVIF of 10 or 12 bits, of which Pillow gives 8."""
-    import cv2
-
-    found = cv2.imdecode(
-        np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    )
-    if found is None or found.dtype != np.uint16 or found.shape[:2] != size:
-        raise ValueError("its 10 or 12 bits are not decoded")
-    found = found.reshape(*size, -1)
-    found = found[..., [0] if found.shape[2] == 1 else [2, 1, 0, 3][: found.shape[2]]]
-    return full_range(found, bits)
+    kept = {"format": "avif", "avif_bits": bits}
+    return upright_photo(channels, mode, notes, stored, signals, **kept)
 
 
 def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:

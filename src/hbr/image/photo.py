@@ -63,6 +63,7 @@ class Photo:
             memory.
         path: the file it came from, if any.
         lossless: whether it came as a lossless WebP.
+        avif_bits: 10 or 12 if it came as an AVIF of so many bits, and is written as one; else 8.
         warnings: what was guessed, or damaged, when it was read.
     """
 
@@ -81,6 +82,7 @@ class Photo:
     format: str | None = None
     path: Path | None = None
     lossless: bool = False
+    avif_bits: int = 8
     warnings: tuple[str, ...] = ()
     # The pixels in the space of `icc`, beside the sRGB pixels that they belong to: a photo that is
     # only read and written loses nothing. Replaced pixels are recognised by identity.

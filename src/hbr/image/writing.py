@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from hbr.errors import PhotoError, display_name
 from hbr.files import write_bytes
-from hbr.image import png, tiff
+from hbr.image import avif, png, tiff
 from hbr.image.jpeg import with_segments
 from hbr.image.kept import PHOTOSHOP, as_text, left_out
 from hbr.image.metadata import EXIF_PREFIX
@@ -62,12 +62,12 @@ def write_photo(
 ) -> Path:
     """Write a photo, atomically: a reader of `path` sees the old file or the new one, whole.
 
-    PNG and TIFF keep 16 bits, the others have 8. EXIF, XMP and ICC profile go into every format
-    but BMP, the resolution into JPEG, PNG, TIFF and BMP, IPTC into JPEG, PNG and TIFF. JPEG and BMP
-    hold no alpha: there the photo is composited on white. From quality 90 on, JPEG and AVIF keep
-    colour at full resolution. A photo that came as a lossless WebP is written as one. What the
-    format cannot hold of the photo is a warning in the log. Missing folders are created. The same
-    photo and settings give the same bytes.
+    PNG and TIFF keep 16 bits, AVIF those of an AVIF of 10 or 12, the others have 8. EXIF, XMP and
+    ICC profile go into every format but BMP, the resolution into JPEG, PNG, TIFF and BMP, IPTC into
+    JPEG, PNG and TIFF. JPEG and BMP hold no alpha: there the photo is composited on white. From
+    quality 90 on, JPEG and AVIF of 8 bits keep colour at full resolution. A photo that came as a
+    lossless WebP is written as one. What the format cannot hold of the photo is a warning in the
+    log. Missing folders are created. The same photo and settings give the same bytes.
 
     Args:
         photo: what to write.
@@ -151,7 +151,8 @@ def _losses(photo: Photo, kind: str, lossless: bool) -> list[str]:
     """What the new file will not hold of the photo, in words."""
     said = []
     shown = kind.upper()
-    if photo.bits == 16 and kind not in ("png", "tiff"):
+    deep = kind in ("png", "tiff") or (kind == "avif" and photo.avif_bits > 8)
+    if photo.bits == 16 and not deep:
         said.append(f"its 16 bits become 8 in {shown}; PNG and TIFF keep them")
     if photo.alpha is not None and kind in ("jpeg", "bmp"):
         said.append(f"its transparency becomes white in {shown}; PNG, TIFF and WebP keep it")
@@ -195,6 +196,11 @@ def _encode(photo: Photo, kind: str, settings: _Settings) -> bytes:
     if kind == "png" and channels.dtype == np.uint16:
         around = _with_pillow(np.zeros((1, 1, 1), np.uint8), kind, options)
         return png.encode_deep(channels, around, settings.png_compression)
+    if kind == "avif" and photo.avif_bits > 8:
+        rgb = np.repeat(channels[..., :1], 3, axis=2) if grey else channels[..., :3]
+        deep = rgb if alpha is None else np.dstack([rgb, alpha])
+        around = _with_pillow(np.zeros_like(deep, np.uint8), kind, options)
+        return avif.encode_deep(deep, around, photo.avif_bits, settings.quality)
     data = _with_pillow(to_8_bits(channels), kind, options)
     return with_segments(data, _jpeg_segments(photo)) if kind == "jpeg" else data
 
