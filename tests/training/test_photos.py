@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from curated_set import curated_set
 from PIL import Image
 from toy_training import DATA, settings, train
 
+from curated_set import curated_set
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.curation.manifest import FOLDERS, Manifest
 from hbr.image import PhotoError
