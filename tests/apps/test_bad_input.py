@@ -191,7 +191,10 @@ class TestWeights:
             (tmp_path / "model.pkl").write_bytes(pickle.dumps({"weight": [1, 2, 3]}))
             return "model.pkl", "hbr models import"
         path = tmp_path / "model.safetensors"
-        path.write_bytes(toy.read_bytes()[:-100] if request.param == "cut short" else b"{}" * 99)
+        if request.param == "other file":
+            path.write_bytes(b"{}" * 99)
+            return "model.safetensors", "model.safetensors is JSON, not weights"
+        path.write_bytes(toy.read_bytes()[:-100])
         return "model.safetensors", "model.safetensors is damaged"
 
     def test_wrong_weights_are_4(
