@@ -1,14 +1,26 @@
 """Files are there whole or not at all, whoever else writes them and whoever is killed."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from hbr.files import file_lock, making_folder, replacing, write_bytes, write_text
+from hbr.errors import OutputError
+from hbr.files import (
+    FolderWatch,
+    claim,
+    file_lock,
+    making_folder,
+    remove_parts,
+    replacing,
+    write_bytes,
+    write_text,
+)
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -118,6 +130,86 @@ def test_links_are_written_through_and_modes_are_usual(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     modes = {(tmp_path / name).stat().st_mode for name in ("real/file", "plain")}
     assert len(modes) == 1
+
+
+def test_a_file_that_is_replaced_keeps_its_mode_owner_and_attributes(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    for mode in (0o600, 0o444, 0o664):
+        target.unlink(missing_ok=True)
+        target.write_text("before")
+        target.chmod(mode)
+        os.utime(target, (0, 0))
+        if os.geteuid() == 0:
+            os.chown(target, 12, 34)
+        with contextlib.suppress(OSError):  # not every file system has them
+            os.setxattr(target, "user.note", b"kept")
+        before = target.stat()
+        noted = os.listxattr(target)
+        with replacing(target) as part:
+            part.write_text("after")
+        write_text(target, "at last")
+        after = target.stat()
+        assert (after.st_mode, after.st_uid, after.st_gid) == (
+            before.st_mode,
+            before.st_uid,
+            before.st_gid,
+        )
+        assert os.listxattr(target) == noted
+        assert after.st_mtime > 1e9
+
+
+def test_what_replaces_a_private_file_is_private_from_the_first_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    target.touch(0o600)
+    modes: list[int] = []
+    copy = shutil.copystat
+
+    def watched(source: Path, part: Path) -> None:
+        modes.append(part.stat().st_mode & 0o777)
+        copy(source, part)
+
+    monkeypatch.setattr(shutil, "copystat", watched)
+    write_bytes(target, b"x")
+    assert modes == [0o600]
+
+
+def test_a_claim_is_of_one_process_and_ends_with_it(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file"
+    with claim(target, wait=False):
+        with pytest.raises(BlockingIOError), claim(target, wait=False):
+            pass
+        with claim(tmp_path / "new" / "other", wait=False):
+            pass
+        write_text(target, "x")  # a claim does not keep anyone from writing
+    with claim(target, wait=True):
+        assert target.read_text() == "x"
+    assert names(target.parent) == ["file"]
+
+
+def test_what_killed_writers_left_is_removed_and_what_others_write_is_not(tmp_path: Path) -> None:
+    dead, _ = writer(tmp_path / "dead", b"a")
+    alive, go_on = writer(tmp_path / "alive", b"b")
+    os.kill(dead.pid, signal.SIGKILL)
+    dead.join(30)
+    remove_parts(tmp_path)
+    assert names(tmp_path) == [".alive.part", ".alive.part.lock"]
+    go_on.set()
+    alive.join(30)
+    assert names(tmp_path) == ["alive"]
+
+
+def test_a_folder_that_goes_away_is_noticed(tmp_path: Path) -> None:
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    watch = FolderWatch(drive / "a" / "b")
+    watch.check()
+    (drive / "a" / "b").mkdir(parents=True)
+    watch.check()
+    (drive / "a").rename(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=r"drive/a/b: was removed, renamed or unmounted"):
+        watch.check()
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -46,6 +47,15 @@ def test_import_is_light(statement: str) -> None:
     code = f"{statement}; import sys; print(*set({HEAVY}) & set(sys.modules))"
     done = run(sys.executable, "-c", code)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_idle_threads_sleep_unless_the_user_says_otherwise(given: str | None) -> None:
+    code = "import hbr, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    env |= {"OMP_WAIT_POLICY": given} if given else {}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == [given or "PASSIVE", "False"], done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["restore", "--help"]])

@@ -11,6 +11,7 @@ are for developers who build on hbr. Importing `hbr` does not import torch: name
 first use.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from hbr.lazy import lazy
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from hbr.errors import HbrError
     from hbr.image import Photo, PhotoError, read_photo, write_photo
     from hbr.restoration import Restored, Restorer
+
+# Before torch is loaded: between two parallel parts, idle threads of OpenMP spin unless they are
+# told to sleep. On a machine with other work they take the cores from the threads that they wait
+# for, and a photo takes many times as long. Results do not depend on it; what the user set is kept.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "HbrError": "hbr.errors",

@@ -145,6 +145,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
 
 
+def is_device_failure(error: BaseException) -> bool:
+    """Return whether a device has failed in a way after which it computes nothing any more.
+
+    After an illegal access or an assertion in a kernel, CUDA refuses all work of the process.
+    """
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and "cuda error" in text and not is_out_of_memory(error)
+
+
 def fit_in_memory(
     run: Callable[[Size], T], size: Size, smaller: Callable[[Size], Size]
 ) -> tuple[T, Size]:

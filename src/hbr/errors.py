@@ -79,6 +79,13 @@ class PhotoError(HbrError, ValueError):
     http_status = 422
 
 
+class OutputError(PhotoError):
+    """The place of the outputs takes no more: it is full, read-only or gone.
+
+    Whatever else is written there fails too, so a batch ends with this error.
+    """
+
+
 def one_line(error: BaseException, limit: int | None = None) -> str:
     """Return the message of an error on one line, or the name of its class if it is empty.
 

@@ -11,10 +11,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from hbr.errors import OutputError, display_name
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+STDIO = "-"
+"""Stands for stdin as an input, and for stdout as an output."""
 
 # `.NAME.part.lock` must be a valid file name of at most 255 bytes.
 _LONGEST_NAME = 200
@@ -25,8 +30,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a part file next to `path` to write to; it replaces `path` if the block succeeds.
 
     Each writer has its own part file: of several concurrent writers, the last to finish wins. Part
-    files of a killed writer are removed by the next one. Missing folders are created. If the block
-    raises, `path` is unchanged.
+    files of a killed writer are removed by the next one. A file that is replaced keeps its mode,
+    its extended attributes and, if the system allows it, its owner. Missing folders are created. If
+    the block raises, `path` is unchanged.
 
     Raises:
         OSError: no permission, a full disk, or `path` is a folder, a device or a pipe.
@@ -37,10 +43,26 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise OSError(number, "is not a regular file", str(target))
     with os_error_context(target), _own_part(target) as part:
         yield part
+        _copy_attributes(target, part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
     _sync_folder(target.parent)
+
+
+def _copy_attributes(target: Path, part: Path) -> None:
+    """Give a part file the owner, mode and extended attributes of the file that it replaces."""
+    try:
+        there = target.stat()
+    except FileNotFoundError:
+        return
+    if hasattr(os, "chown"):
+        for owner in (there.st_uid, -1):  # only root may give a file to another user
+            with contextlib.suppress(OSError):
+                os.chown(part, owner, there.st_gid)
+                break
+    shutil.copystat(target, part)
+    os.utime(part)
 
 
 @contextlib.contextmanager
@@ -88,9 +110,28 @@ def _lock_of(part: Path) -> Path:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the part files in a folder that no process is writing to."""
-    for part in folder.glob(".*.part*"):
-        part.unlink()
+    """Remove the part files and locks that killed processes have left in a folder."""
+    for lock in folder.glob(".*.part.lock"):
+        with contextlib.suppress(OSError), _locked_part(lock.with_suffix("")):
+            pass
+
+
+@contextlib.contextmanager
+def claim(path: str | Path, *, wait: bool) -> Iterator[None]:
+    """Hold the claim to make a file, which one process at a time can hold.
+
+    A claim does not keep anyone from writing the file; it lets processes share work.
+
+    Args:
+        path: the file; missing folders are created.
+        wait: for another process that holds the claim.
+
+    Raises:
+        BlockingIOError: another process holds the claim, and this one is not to wait.
+    """
+    lock = _lock_of(_part_of(Path(os.path.realpath(path)), ".claim"))
+    with file_lock(lock, None if wait else BlockingIOError(), remove=True):
+        yield
 
 
 @contextlib.contextmanager
@@ -146,8 +187,12 @@ def _locked(path: Path, busy: Exception | None, how: int) -> int:
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` atomically; see `replacing`."""
+    # What replaces a file is private until it gets the mode of that file.
+    mode = 0o600 if Path(path).exists() else 0o666
     with replacing(path) as part:
-        part.write_bytes(data)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -193,6 +238,47 @@ def making_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         raise
     shutil.rmtree(old, ignore_errors=True)
     _sync_folder(target.parent)
+
+
+class FolderWatch:
+    """Notices that a folder for outputs has gone, before it is made anew somewhere else.
+
+    An unmounted drive leaves an empty folder, or none: what is written there then lands on another
+    drive.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Remember the folder, or what exists of the path that leads to it."""
+        self._folder = Path(folder)
+        self._seen = self._look()
+
+    def _look(self) -> tuple[Path, int]:
+        there = existing_above(self._folder)
+        return there, there.stat().st_dev
+
+    def check(self) -> None:
+        """Check that the folder is where it was.
+
+        Raises:
+            OutputError: it was removed, or is on another drive than before.
+        """
+        there, device = self._seen
+        try:
+            is_there = there.stat().st_dev == device
+        except OSError:
+            is_there = False
+        if not is_there:
+            name = display_name(self._folder)
+            raise OutputError(f"{name}: was removed, renamed or unmounted since the start")
+        self._seen = self._look()
+
+
+def existing_above(folder: str | Path) -> Path:
+    """The folder itself, or what exists of the path that leads to it, with links resolved."""
+    there = Path(os.path.realpath(folder))
+    while not os.path.lexists(there):
+        there = there.parent
+    return there
 
 
 @contextlib.contextmanager

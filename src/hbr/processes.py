@@ -42,6 +42,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def set_threads(number: int | None) -> None:
+    """Set the number of threads of libraries, loaded or not; None leaves it to them."""
+    if number is None:
+        return
+    os.environ.update(dict.fromkeys(THREADS, str(number)))
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(number)
+
+
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
     """Make processes that are started in this block use one thread each."""

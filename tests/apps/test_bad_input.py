@@ -1,5 +1,6 @@
 """Bad input to `hbr restore`: one clear line, the right exit code, no half file, the rest done."""
 
+import errno
 import functools
 import os
 import pickle
@@ -97,6 +98,35 @@ def test_a_batch_of_bad_files_and_two_good_ones(
         assert words in told[name], told[name]
 
 
+@pytest.mark.parametrize("command", ["restore", "degrade"])
+def test_a_full_disk_ends_a_batch_with_one_line(
+    call_hbr: Run, photo: Write, toy: Path, tmp_path: Path, command: str, monkeypatch: Any
+) -> None:
+    for number in range(4):
+        photo(tmp_path / "in" / f"{number}.png", number)
+    asked = ["restore", "--model", toy] if command == "restore" else ["degrade", "--workers", "1"]
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        if (tmp_path / "out" / "0.png").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+    done = call_hbr(*asked, "-i", "in", "-o", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "out/0.png\n")
+    assert done.stderr == (
+        "hbr: out/1.png: cannot be written, the disk is full; free some space or choose another "
+        "folder; stopped, 1 of 4 done; run the same command with --resume to continue\n"
+    )
+    assert [name for name in files(tmp_path / "out") if not name.endswith(".jsonl")] == ["0.png"]
+    monkeypatch.setattr(os, "fsync", sync)
+    done = call_hbr(*asked, "-i", "in", "-o", "out", "--resume", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "hbr: 4 done\n")
+
+
 def test_strict_stops_at_the_first(call_hbr: Run, photo: Write, toy: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("no photo")
     photo(tmp_path / "good.jpg")
@@ -135,6 +165,12 @@ def test_nothing_to_do_is_1(
         (["-o", "out"], ["--input"]),
         (["-i", "", "-o", "out"], ["empty"]),
         (["-i", "a.jpg", "-o", "out", "--scale", "nan"], ["--scale", "0.25 to 8"]),
+        (["-i", "a.jpg", "-o", "out", "--size", "0"], ["--size", "whole number"]),
+        (["-i", "a.jpg", "-o", "out", "--size", "9", "--scale", "2"], ["--size", "scale"]),
+        (["-i", "a.jpg", "-o", "out", "--threads", "0"], ["--threads"]),
+        (["-i", "a.jpg", "-o", "out", "--page", "0"], ["--page"]),
+        (["a.jpg", "a.png", "-o", "-"], ["- stands for one photo", "2", "folder"]),
+        (["-", "a.jpg", "-o", "out"], ["- stands for one photo", "stdin"]),
         (["-i", "a.jpg", "-o", "out", "--tile", "big"], ["--tile", "'big'", "auto"]),
         (["-i", "a.jpg", "-o", "out", "--tile", "-1"], ["--tile", "'-1'"]),
         (["-i", "a.jpg", "-o", "out", "--color", "sepia"], ["--color", "wavelet"]),
@@ -264,7 +300,7 @@ class TestPlaces:
         assert done.stderr.splitlines() == [
             "hbr: locked: cannot be read (permission denied); change its permissions",
             "hbr: locked/a.jpg: may not be read; change its permissions",
-            "hbr: 0 done, 2 failed",
+            "hbr: dry run: 0 to restore, 2 failed",
         ]
 
     @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import threading
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS, Color, DtypeOption, _exit_code
+from hbr.apps.cli.planned import exit_code_of
+from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS, Color, DtypeOption
 from hbr.errors import ExitCode
 from hbr.restoration.batch import BatchTally, FileRecord
 
@@ -156,6 +158,7 @@ def test_a_bar_on_a_terminal_and_data_in_the_pipe(
     terminal = b"".join(shown).decode()
     assert done.returncode == 3
     assert done.stdout == b"out/a.png\nout/b.png\n"
+    assert re.search(r"c\.png\s+\S*━", terminal)  # the bar names the file
     assert "3/3" in terminal
     assert "hbr: in/c.png: is empty; get an undamaged copy" in terminal
     assert "Traceback" not in terminal
@@ -174,10 +177,10 @@ def test_dry_run_shows_and_does_nothing(call_hbr: Run, photo: Write, tmp_path: P
         "in/a.png -> out/a.jpg",
         "in/sub/b.webp -> out/sub/b.jpg",
     ]
-    assert done.stderr.splitlines() == [
-        "hbr: gone.jpg: does not exist; check the name",
-        "hbr: 2 done, 1 failed",
-    ]
+    gone, estimate, last = done.stderr.splitlines()
+    assert gone == "hbr: gone.jpg: does not exist; check the name"
+    assert estimate.startswith("hbr: the time cannot be estimated: no model is called 'no such")
+    assert last == "hbr: dry run: 2 to restore, 1 failed"
     assert not (tmp_path / "out").exists()
 
 
@@ -218,7 +221,7 @@ def test_exit_codes(records: list[str], code: ExitCode) -> None:
         else FileRecord(input="a", status=status)  # type: ignore[arg-type]
         for status in records
     ]
-    assert _exit_code(BatchTally.of(made)) is code
+    assert exit_code_of(BatchTally.of(made)) is code
 
 
 def test_the_gate_says_what_it_thinks_of_a_photo(call_hbr: Run, toy: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """What goes where, and what a batch does about it, without a network."""
 
 import errno
+import io
 import os
+import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +15,12 @@ import numpy as np
 import pytest
 
 from hbr.config import ConfigError
+from hbr.files import file_lock
 from hbr.image import Photo, PhotoError, read_photo, write_photo
+from hbr.image.reading import named_bytes
 from hbr.processes import StopSignals
 from hbr.restoration.batch import FileRecord, Files, look_at, run_batch
-from hbr.restoration.jobs import BatchPlan, Job, plan_batch
+from hbr.restoration.jobs import BatchPlan, Existing, Job, plan_batch
 
 PIXELS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
 
@@ -252,18 +257,250 @@ def test_resume_does_again_what_is_old_or_empty() -> None:
     }
 
 
+class TestTimes:
+    """An output is never older than its input, whatever clock that was dated by."""
+
+    HOURS = 8 * 3600 * 10**9
+
+    def test_a_clock_in_the_future_makes_no_work_again(self) -> None:
+        make("in/a.png", "in/b.png")
+        ahead = time.time_ns() + self.HOURS
+        os.utime("in/b.png", ns=(ahead, ahead))
+        plan = plan_batch(["in"], "out", existing="resume")
+        assert len(list(run_batch(plan, load, Files()))) == 2
+        assert Path("out/b.png").stat().st_mtime_ns == ahead
+        assert Path("out/a.png").stat().st_mtime_ns < ahead
+        assert not plan_batch(["in"], "out", existing="resume").jobs
+        # by the same clock, the input was changed since
+        os.utime("in/b.png", ns=(ahead + 1, ahead + 1))
+        (job,) = plan_batch(["in"], "out", existing="resume").jobs
+        assert job.source == Path("in/b.png")
+
+    def test_an_input_that_changed_while_it_was_restored_is_newer(self) -> None:
+        make("in/a.png")
+        ahead = time.time_ns() + self.HOURS
+
+        def restore(photo: Photo) -> Done:
+            os.utime("in/a.png", ns=(ahead, ahead))
+            return invert(photo)
+
+        plan = plan_batch(["in"], "out")
+        assert [r.status for r in run_batch(plan, lambda: restore, Files())] == ["restored"]
+        assert len(plan_batch(["in"], "out", existing="resume").jobs) == 1
+
+    @pytest.mark.parametrize("step", [2 * 10**9, 10**9])
+    def test_file_systems_of_coarse_times(self, step: int) -> None:
+        make("in/a.png", "out/a.png")
+        given = 1_700_000_002_900_000_000
+        os.utime("in/a.png", ns=(given, given))
+        os.utime("out/a.png", ns=(given // step * step,) * 2)  # as they would keep it
+        assert not plan_batch(["in"], "out", existing="resume").jobs
+        os.utime("out/a.png", ns=(given // step * step - step,) * 2)
+        assert plan_batch(["in"], "out", existing="resume").jobs
+
+    def test_times_are_kept_if_asked_for(self) -> None:
+        make("in/a.png")
+        then = 1_234_567_890_123_456_789
+        os.utime("in/a.png", ns=(then, then))
+        list(run_batch(plan_batch(["in"], "kept"), load, Files(keep_times=True)))
+        assert Path("kept/a.png").stat().st_mtime_ns == then
+        assert not plan_batch(["in"], "kept", existing="resume").jobs
+        list(run_batch(plan_batch(["in"], "now"), load, Files()))
+        assert Path("now/a.png").stat().st_mtime_ns > then
+        plan = plan_batch(["in"], "in", existing="overwrite")
+        list(run_batch(plan, load, Files(keep_times=True)))
+        assert Path("in/a.png").stat().st_mtime_ns == then
+
+
+class TestShared:
+    """Runs with --resume that work on the same outputs."""
+
+    def test_what_another_run_has_finished_is_skipped(self) -> None:
+        make("in/a.png", "in/b.png")
+        one = run_batch(plan_batch(["in"], "out", existing="resume"), load, Files())
+        two = run_batch(plan_batch(["in"], "out", existing="resume"), load, Files())
+        statuses = [(r.input, r.status) for r in (next(one), next(two), *one, *two)]
+        assert statuses == [
+            ("in/a.png", "restored"),
+            ("in/a.png", "skipped"),
+            ("in/b.png", "restored"),
+            ("in/b.png", "skipped"),
+        ]
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_what_another_run_is_at_is_left_to_it_unless_it_fails(self, fails: bool) -> None:
+        make("in/a.png", "in/b.png")
+        met: list[FileRecord] = []
+        plan = plan_batch(["in"], "out", existing="resume")
+        other = run_batch(plan, load, Files())
+
+        def restore(photo: Photo) -> Done:
+            if photo.path == Path("in/a.png"):
+                met.append(next(other))  # the other run does the second photo meanwhile
+                if fails:
+                    raise RuntimeError("no more")
+            return invert(photo)
+
+        records = list(run_batch(plan, lambda: restore, Files()))
+        met += other
+        first = {r.input: r.status for r in records}
+        second = {r.input: r.status for r in met}
+        assert first == {"in/a.png": "failed" if fails else "restored", "in/b.png": "skipped"}
+        assert second == {"in/a.png": "restored" if fails else "skipped", "in/b.png": "restored"}
+        assert sorted(os.listdir("out")) == ["a.png", "b.png"]  # noqa: PTH208
+
+    def test_runs_that_do_not_resume_still_refuse(self) -> None:
+        make("in/a.png")
+        plan = plan_batch(["in"], "out")
+        list(run_batch(plan_batch(["in"], "out", existing="resume"), load, Files()))
+        (record,) = run_batch(plan, load, Files())
+        assert record.error is not None
+        assert "was created since the start" in record.error
+
+
+def test_what_killed_runs_left_is_removed_whatever_they_were_at() -> None:
+    make("in/a.png", "out/a.png", "out/.b.png.part", "out/.b.png.part.lock", "out/.kept.part")
+    make("out/.c.png.claim.part.lock", "elsewhere/.d.png.part", "elsewhere/.d.png.part.lock")
+    with file_lock("out/.e.png.part.lock"):  # a living one
+        make("out/.e.png.part")
+        list(run_batch(plan_batch(["in"], "out", existing="overwrite"), load, Files()))
+        assert sorted(os.listdir("out")) == [  # noqa: PTH208
+            *(".e.png.part", ".e.png.part.lock", ".kept.part", "a.png")
+        ]
+    assert len(os.listdir("elsewhere")) == 2  # noqa: PTH208
+    # also if there is nothing else to do
+    make("out/.f.png.part", "out/.f.png.part.lock")
+    plan = plan_batch(["in"], "out", existing="resume")
+    assert [r.status for r in run_batch(plan, load, Files())] == ["skipped"]
+    assert sorted(os.listdir("out")) == [".kept.part", "a.png"]  # noqa: PTH208
+
+
+class TestErrorsThatRecur:
+    """They end the batch with one record; those of one file do not."""
+
+    def test_a_full_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        make("in/a.png", "in/b.png", "in/c.png")
+        batch = run_batch(plan_batch(["in"], "out"), load, Files())
+        assert next(batch).status == "restored"
+
+        def full(handle: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        usage = shutil.disk_usage(".")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+        (record,) = batch
+        assert (record.input, record.ends_batch) == ("in/b.png", True)
+        assert record.error is not None
+        assert "the disk is full" in record.error
+        assert os.listdir("out") == ["a.png"]  # noqa: PTH208
+
+    def test_a_disk_without_room_for_one_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        make("in/a.png", "in/b.png", "in/c.png")
+        sync = os.fsync
+
+        def full_for_b(handle: int) -> None:
+            if Path("out/.b.png.part").exists():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(handle)
+
+        monkeypatch.setattr(os, "fsync", full_for_b)
+        records = list(run_batch(plan_batch(["in"], "out"), load, Files()))
+        assert [r.status for r in records] == ["restored", "failed", "restored"]
+
+    @pytest.mark.parametrize("existing", ["refuse", "resume"])
+    def test_the_folder_of_the_outputs_has_gone(self, existing: Existing) -> None:
+        make("in/a.png", "in/b.png", "in/c.png", "drive/x.txt")
+        batch = run_batch(plan_batch(["in"], "drive/out", existing=existing), load, Files())
+        assert next(batch).status == "restored"
+        Path("drive").rename("elsewhere")
+        (record,) = batch
+        assert record.ends_batch
+        assert record.error == "drive/out: was removed, renamed or unmounted since the start"
+        assert not Path("drive").exists()  # it is not made anew
+
+    def test_also_before_the_first_output(self) -> None:
+        make("in/a.png", "in/b.png", "drive/x.txt")
+
+        def restore(photo: Photo) -> Done:
+            Path("drive").rename("elsewhere")
+            return invert(photo)
+
+        (record,) = run_batch(plan_batch(["in"], "drive/out"), lambda: restore, Files())
+        assert record.ends_batch
+        assert not Path("drive").exists()
+
+    def test_the_inputs_have_gone(self) -> None:
+        make("card/a.png", "card/b.png", "card/c.png")
+        batch = run_batch(plan_batch(["card"], "out"), load, Files())
+        assert next(batch).status == "restored"
+        Path("card").rename("elsewhere")
+        (record,) = batch
+        assert (record.ends_batch, record.error) == (
+            True,
+            "card/b.png: does not exist; check the name",
+        )
+
+    def test_one_input_has_gone(self) -> None:
+        make("in/a.png", "in/b.png", "in/c.png")
+        batch = run_batch(plan_batch(["in"], "out"), load, Files())
+        assert next(batch).status == "restored"
+        Path("in/b.png").unlink()
+        assert [(r.status, r.ends_batch) for r in batch] == [("failed", False), ("restored", False)]
+
+    def test_a_device_that_has_failed(self) -> None:
+        make("a.png", "b.png")
+
+        def restore(photo: Photo) -> Done:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        (record,) = run_batch(plan_batch(["a.png", "b.png"], "out"), lambda: restore, Files())
+        assert record.ends_batch
+
+
+class TestStreams:
+    def test_from_one_to_the_other(self) -> None:
+        make("a.png")
+        given = named_bytes(Path("a.png").read_bytes(), "stdin")
+        made = io.BytesIO()
+        plan = plan_batch(["-"], "-", stdin=given, stdout=made)
+        (record,) = run_batch(plan, load, Files())
+        assert (record.status, record.input, record.output) == ("restored", "-", "-")
+        made.seek(0)
+        photo = read_photo(made)
+        assert (photo.format, photo.pixels.tolist()) == ("png", (255 - PIXELS).tolist())
+
+    def test_the_format_is_asked_for_or_that_of_the_input(self) -> None:
+        make("a.JPG", "b.mpo", "c")
+        for name, format, suffix in [
+            ("a.JPG", "keep", ".JPG"),
+            ("b.mpo", "keep", ".jpg"),
+            ("c", "keep", ".jpg"),
+            ("a.JPG", "tiff", ".tif"),
+        ]:
+            (job,) = plan_batch([name], "-", format=format, stdout=io.BytesIO()).jobs
+            assert job.target.suffix == suffix
+
+    def test_a_file_of_that_name_is_given_by_its_path(self) -> None:
+        make("a.png")
+        Path("a.png").rename("-")
+        assert pairs(plan_batch(["./-"], "out")) == {"-": "out/-.png"}
+
+
 class TestBatch:
     def test_each_input_has_its_record(self) -> None:
         make("in/a.png", "in/b.png", "in/c.png")
         Path("in/b.png").write_bytes(b"")
-        records = list(run_batch(plan_batch(["in", "gone"], "out"), load, Files()))
+        started: list[Job] = []
+        plan = plan_batch(["in", "gone"], "out")
+        records = list(run_batch(plan, load, Files(), starting=started.append))
+        assert started == list(plan.jobs)
         assert [(r.input, r.status, r.output) for r in records] == [
             ("gone", "failed", None),
             ("in/a.png", "restored", "out/a.png"),
             ("in/b.png", "failed", "out/b.png"),
             ("in/c.png", "restored", "out/c.png"),
         ]
-        assert [r.was_tried for r in records] == [False, True, True, True]
         assert records[2].error == "in/b.png: is empty; get an undamaged copy"
         assert np.array_equal(read_photo("out/a.png").pixels, 255 - PIXELS)
         told = records[1].as_json()

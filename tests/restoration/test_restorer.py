@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import io
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from hbr.image import Photo, PhotoError, read_photo, write_photo
 from hbr.models import WeightsError, loading
 from hbr.restoration import Restored, Restorer
 from hbr.restoration.inputs import as_photo, resized_pixels
+from hbr.restoration.settings import RestoreSettings
 from hbr.weights import catalogue
 
 
@@ -100,6 +102,13 @@ def test_a_file_that_cannot_be_read_is_named(same, tmp_path):
         ({"batch": 0}, r"batch is 0; it must be auto or 1 or more"),
         ({"seed": "x"}, r"seed is 'x'; it must be a whole number"),
         ({"scale": 8, "max_pixels": 5000}, r"at scale 8 the photo has 240×320 pixels"),
+        ({"size": 320, "max_pixels": 5000}, r"at size 320 the photo has 240×320 pixels"),
+        ({"size": 321}, r"of 30×40 pixels would be enlarged 8.03 times, and 8 is the limit"),
+        ({"size": 0}, r"size is 0; it must be a whole number from 1"),
+        (
+            {"size": 50, "scale": 2},
+            r"size is 50; it must be .* from 1, without a scale",
+        ),
     ],
 )
 def test_settings_are_checked_before_any_work(same, settings, message):
@@ -116,14 +125,39 @@ def test_scale_resizes_before_the_model_and_keeps_the_depth(same, dtype, scale, 
     assert restored.pixels.dtype == dtype
 
 
+@pytest.mark.parametrize(
+    ("given", "size", "result"),
+    [((40, 30), 80, (80, 60)), ((30, 41), 20, (15, 20)), ((900, 3), 30, (30, 1))],
+)
+def test_size_is_the_longer_edge_of_the_result(same, given, size, result):
+    restored = same(noise(*given, 3), size=size)
+    assert restored.pixels.shape[:2] == result
+    assert restored.provenance["size"] == size
+    pixels = noise(*result, 3)
+    np.testing.assert_array_equal(same(pixels, size=size).pixels, same(pixels).pixels)
+
+
+def test_files_in_memory_are_photos(same, tmp_path):
+    pixels = noise(20, 30, 3)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    expected = same(tmp_path / "a.png").pixels
+    np.testing.assert_array_equal(same(io.BytesIO(data)).pixels, expected)
+    with (tmp_path / "a.png").open("rb") as file:
+        np.testing.assert_array_equal(same(file).pixels, expected)
+    with pytest.raises(PhotoError, match="is empty"):
+        same(io.BytesIO())
+
+
 def test_shrinking_is_antialiased_and_both_depths_agree():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = resized_pixels(Photo.from_array(stripes), 0.25)
+    small = resized_pixels(Photo.from_array(stripes), RestoreSettings(scale=0.25))
     assert np.abs(small[:, 2:-2].astype(int) - 127).max() < 12
     smooth = np.asarray(PIL.Image.fromarray(noise(9, 9, 3)).resize((70, 50)))
-    deep = resized_pixels(Photo.from_array(smooth.astype(np.uint16) * 257), 1.7)
-    eight = resized_pixels(Photo.from_array(smooth), 1.7)
+    larger = RestoreSettings(scale=1.7)
+    deep = resized_pixels(Photo.from_array(smooth.astype(np.uint16) * 257), larger)
+    eight = resized_pixels(Photo.from_array(smooth), larger)
     # Pillow rounds 8 bits after each of its two passes.
     assert np.abs(deep / 257 - eight).max() <= 1.5
 
@@ -183,6 +217,7 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "gate_score": None,
         "gate_reasons": [],
         "scale": 1.5,
+        "size": None,
         "reduce": None,
         "color": "adain",
         "seed": 7,

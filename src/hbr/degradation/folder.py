@@ -33,8 +33,8 @@ from hbr.degradation.recipe import Recipe, weakened
 from hbr.degradation.regions import Regions
 from hbr.devices import is_out_of_memory
 from hbr.distributed import Shard
-from hbr.errors import OutOfMemoryError, display_name, one_line, with_type
-from hbr.files import sha256
+from hbr.errors import OutOfMemoryError, OutputError, display_name, one_line, with_type
+from hbr.files import FolderWatch, remove_parts, sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.image.pixels import to_8_bits
 from hbr.image.reading import named_bytes
@@ -139,7 +139,8 @@ def degrade_files(
 ) -> Generator[DegradedFile, None, None]:
     """Degrade files; outcomes come in the order of the items.
 
-    A file that cannot be read or written gives a failed row, and the others are done.
+    A file that cannot be read or written gives a failed row, and the others are done. What killed
+    runs have left in the folders of the targets is removed.
 
     Args:
         items: the files, each with a different target.
@@ -149,13 +150,18 @@ def degrade_files(
         workers: processes; 1 works in this one.
 
     Raises:
+        OutputError: the disk is full, or the folder of the targets is gone.
         WorkerKilledError: a process was killed from outside.
         KeyboardInterrupt: a signal came; no file is half written.
     """
+    folders = {item.target.parent for item in items}
+    for folder in folders:
+        remove_parts(folder)
+    place = Path(os.path.commonpath([folder.absolute() for folder in folders])) if items else Path()
     if workers > 1:
-        yield from _in_processes(items, settings, previous, workers)
+        yield from _in_processes(items, settings, previous, workers, place)
         return
-    work = _Work(settings)
+    work = _Work(settings, place)
     with _one_thread():
         for item in items:
             yield work(item, previous(item.name))
@@ -204,8 +210,9 @@ def _contents(item: Item) -> bytes:
 class _Work:
     """The work on one file."""
 
-    def __init__(self, settings: DegradeSettings) -> None:
+    def __init__(self, settings: DegradeSettings, place: Path) -> None:
         self._settings = settings
+        self._place = FolderWatch(place)
         self._recipe = weakened(settings.recipe, settings.strength)
         self._recipe_sha256 = _sha256_of_json(to_dict(self._recipe))
 
@@ -221,6 +228,8 @@ class _Work:
             if previous is not None and _is_finished(item, row, previous):
                 return DegradedFile(previous, kept=True)
             return DegradedFile(self._degrade(item, row, data))
+        except OutputError:
+            raise
         except Exception as error:
             if not digest and _digest_of_name(item) not in self._settings.shard:
                 return DegradedFile(None)
@@ -239,6 +248,7 @@ class _Work:
         hq = rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w").float() / 255
         lq = degrade(hq, [drawn], regions=[regions], resize_back=settings.resize_back)
         with finishing():
+            self._place.check()
             write_photo(_to_photo(lq), item.target, png_compression=_PNG_COMPRESSION)
         return replace(
             row,
@@ -319,9 +329,10 @@ def _in_processes(
     settings: DegradeSettings,
     previous: Callable[[str], PairRow | None],
     workers: int,
+    place: Path,
 ) -> Iterator[DegradedFile]:
     jobs = ((item, previous(item.name)) for item in items)
-    for outcome in pool_map(partial(_open_worker, settings), jobs, workers=workers):
+    for outcome in pool_map(partial(_open_worker, settings, place), jobs, workers=workers):
         if isinstance(outcome, WorkerDied):
             raise WorkerKilledError(
                 "a process of the run was killed, most likely because memory ran out; "
@@ -331,10 +342,10 @@ def _in_processes(
 
 
 def _open_worker(
-    settings: DegradeSettings,
+    settings: DegradeSettings, place: Path
 ) -> Callable[[tuple[Item, PairRow | None]], DegradedFile]:
     torch.set_num_threads(1)
-    work = _Work(settings)
+    work = _Work(settings, place)
     return lambda job: work(*job)
 
 

@@ -270,7 +270,7 @@ def _look_at(
 def _enlarged(photo: Photo, settings: RestoreSettings) -> Photo:
     from hbr.restoration.inputs import resized_pixels
 
-    pixels = resized_pixels(photo, settings.scale, max_pixels=settings.max_pixels)
+    pixels = resized_pixels(photo, settings)
     if pixels is photo.pixels:
         return photo
     alpha = None if photo.alpha is None else resize(photo.alpha, *pixels.shape[:2])

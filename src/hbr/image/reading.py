@@ -32,6 +32,7 @@ def read_photo(
     source: str | Path | IO[bytes],
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    page: int | None = None,
     strict: bool = False,
     truncated: Truncated = "refuse",
 ) -> Photo:
@@ -40,6 +41,7 @@ def read_photo(
     Args:
         source: a path, or a binary file.
         max_pixels: refuse pictures of more pixels (width x height) before decoding them.
+        page: of a TIFF, from 1; None refuses a file of several pages.
         strict: refuse a file about which there is a warning: corrupt data, or a guess.
         truncated: `accept` reads what is there of a file that is cut short, and takes corrupt data
             as a warning even if `strict`.
@@ -53,7 +55,7 @@ def read_photo(
         with _opened(source, name) as file, warnings.catch_warnings():
             # Pillow warns of broken EXIF and the like; what matters raises an error here.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            photo = _read(file, notes, max_pixels)
+            photo = _read(_chosen_page(file, name, page), notes, max_pixels)
     except PhotoError:
         raise
     except (tiff.TiffError, png.PngError) as error:
@@ -70,6 +72,22 @@ def read_photo(
         ) from error
     path = Path(source) if isinstance(source, (str, Path)) else None
     return dataclasses.replace(photo, path=path, warnings=tuple(notes.warnings))
+
+
+def photo_size(source: str | Path | IO[bytes]) -> tuple[int, int] | None:
+    """(height, width) in pixels as stored, by the header alone; None if it does not tell."""
+    from PIL import Image
+
+    formats = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", "BMP", "HEIF", "JXL")
+    name = display_name(source)
+    try:
+        with _opened(source, name) as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            Image.init()
+            with Image.open(file, formats=[f for f in formats if f in Image.OPEN]) as image:
+                return image.height, image.width
+    except Exception:  # decoders raise nearly anything on malicious files
+        return None
 
 
 def named_bytes(data: bytes, name: str) -> io.BytesIO:
@@ -109,6 +127,19 @@ def _opened(source: str | Path | IO[bytes], name: str) -> Iterator[BinaryIO]:
         raise PhotoError(f"{name}: cannot be opened ({reason}); check the name") from None
     with file:
         yield file
+
+
+def _chosen_page(file: BinaryIO, name: str, page: int | None) -> BinaryIO:
+    """The file, or a TIFF of the page that is asked for."""
+    if page is None:
+        return file
+    head = file.read(64)
+    if sniff(head, name) == "tiff":
+        return tiff.with_page(io.BytesIO(head + file.read()), page)
+    if page != 1:
+        raise PhotoError(f"{name}: is no TIFF and holds 1 page; there is no --page {page}")
+    file.seek(-len(head), io.SEEK_CUR)
+    return file
 
 
 # offset of the signature, its values, and the format

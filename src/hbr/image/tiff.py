@@ -92,11 +92,38 @@ def check_page(tiff: tifffile.TiffFile, size: int) -> Any:
         raise TiffError("is a camera raw file; develop it to JPEG, PNG or TIFF first")
     for other in islice(tiff.pages, 1, 16):
         if not (other.is_reduced or other.is_mask):  # previews and masks are not further images
-            raise TiffError("holds several pages; save the one you want as a separate file")
+            raise TiffError("holds several pages; choose one with --page, from 1")
     spans = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if not spans or any(offset + length > size for offset, length in spans):
         raise TiffError("ends too early; get an undamaged copy")
     return page
+
+
+def with_page(file: BinaryIO, number: int) -> BinaryIO:
+    """A TIFF whose only page is one of the pages of `file`, for any reader.
+
+    The header is made to point to the directory of the page, and that directory to no other. Pages
+    are counted from 1, without previews and masks.
+
+    Raises:
+        TiffError: there is no such page.
+    """
+    with open_tiff(file) as structure:
+        first: Any = structure.pages.first
+        pages: list[Any] = list(structure.pages)
+        starts = [p.offset for p in pages if p is first or not (p.is_reduced or p.is_mask)]
+        order, is_big = structure.byteorder, structure.is_bigtiff
+    if not 1 <= number <= len(starts):
+        held = "1 page" if len(starts) == 1 else f"{len(starts)} pages, 1 to {len(starts)}"
+        raise TiffError(f"holds {held}; there is no --page {number}")
+    start = starts[number - 1]
+    file.seek(0)
+    data = bytearray(file.read())
+    count, size, pointer, head = ("Q", 20, "Q", 8) if is_big else ("H", 12, "I", 4)
+    struct.pack_into(order + pointer, data, head, start)
+    (n,) = struct.unpack_from(order + count, data, start)
+    struct.pack_into(order + pointer, data, start + struct.calcsize(count) + n * size, 0)
+    return io.BytesIO(data)
 
 
 def is_deep(page: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from hbr.errors import PhotoError, display_name
+from hbr.errors import OutputError, PhotoError, display_name
 from hbr.files import write_bytes
 from hbr.image import avif, png, tiff
 from hbr.image.jpeg import with_segments
@@ -39,6 +39,15 @@ WRITE_SUFFIXES = frozenset(_SUFFIXES)
 # Two bytes of length in a JPEG segment, less their own two, less the names of EXIF and XMP.
 _LONGEST_SEGMENT = 65533
 _JPEG_EXIF, _JPEG_XMP, _JPEG_PHOTOSHOP = 65527, 65504, 65519
+# Errors of a disk, a drive or a network rather than of one file.
+_OF_THE_PLACE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENXIO", "ESTALE"),
+        *("ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ETIMEDOUT"),
+    )
+    if hasattr(errno, name)
+)
 _LARGEST_SIDE = {"jpeg": 65535, "webp": 16383, "avif": 65536}
 
 
@@ -82,13 +91,61 @@ def write_photo(
         The path.
 
     Raises:
-        PhotoError: a format or size that cannot be written, no permission, a full disk; the file
-            that was there is untouched then.
+        PhotoError: a format or size that cannot be written, no permission; `OutputError` if the
+            disk is full or gone. The file that was there is untouched then.
         ValueError: `quality` or `png_compression` out of range.
     """
     path = Path(path)
     name = display_name(path)
-    kind = _format_of(path, format, name)
+    kind = _format_of(format, path.suffix, name)
+    data = _encoded(
+        photo,
+        kind,
+        name,
+        quality=quality,
+        png_compression=png_compression,
+        lossless=lossless,
+        strict=strict,
+    )
+    try:
+        write_bytes(path, data)
+    except (OSError, ValueError) as error:
+        raise not_written(path, error) from error
+    return path
+
+
+def encode_photo(photo: Photo, name: str | Path, **flags: Any) -> bytes:
+    """The bytes that `write_photo` writes to a file of this name.
+
+    Args:
+        photo: what to write.
+        name: of the file; its suffix decides over the format.
+        **flags: `quality`, `png_compression`, `lossless` and `strict` of `write_photo`.
+
+    Raises:
+        PhotoError: a format or size that cannot be written.
+        ValueError: `quality` or `png_compression` out of range.
+    """
+    shown = display_name(name)
+    return _encoded(photo, _format_of(None, Path(name).suffix, shown), shown, **flags)
+
+
+def not_written(path: Path, error: Exception) -> PhotoError:
+    """The error of a file that cannot be written, an `OutputError` if no other file could be."""
+    kind = OutputError if getattr(error, "errno", None) in _OF_THE_PLACE else PhotoError
+    return kind(f"{display_name(path)}: {_why_not_written(error)}")
+
+
+def _encoded(
+    photo: Photo,
+    kind: str,
+    name: str,
+    *,
+    quality: int = 95,
+    png_compression: int = 6,
+    lossless: bool = False,
+    strict: bool = False,
+) -> bytes:
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality!r}; it must be 1 to 100")
     if not 0 <= png_compression <= 9:
@@ -104,25 +161,20 @@ def write_photo(
     for loss in _losses(photo, kind, settings.lossless):
         notes.warn(loss)
     try:
-        data = _encode(photo, kind, settings)
+        return _encode(photo, kind, settings)
     except tiff.TiffError as error:
         raise PhotoError(f"{name}: {error}") from None
     except (OSError, ValueError) as error:
         raise PhotoError(f"{name}: cannot be encoded ({error}); try another format") from error
-    try:
-        write_bytes(path, data)
-    except (OSError, ValueError) as error:
-        raise PhotoError(f"{name}: {_why_not_written(error)}") from error
-    return path
 
 
-def _format_of(path: Path, given: str | None, name: str) -> str:
+def _format_of(given: str | None, suffix: str, name: str) -> str:
     if given is not None:
         kind = _SUFFIXES.get(f".{given.lower().removeprefix('.')}")
         what = f"format {given!r}"
     else:
-        kind = _SUFFIXES.get(path.suffix.lower())
-        what = f"suffix {path.suffix!r}"
+        kind = _SUFFIXES.get(suffix.lower())
+        what = f"suffix {suffix!r}"
     if kind is None:
         known = ", ".join(sorted(set(_SUFFIXES.values())))
         raise PhotoError(f"{name}: {what} cannot be written; it may be one of {known}")

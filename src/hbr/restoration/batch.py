@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hbr.devices import is_out_of_memory
-from hbr.errors import display_name, one_line, with_type
-from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
+from hbr.devices import is_device_failure, is_out_of_memory
+from hbr.errors import OutputError, display_name, one_line, with_type
+from hbr.files import FolderWatch, claim, existing_above, remove_parts, write_bytes
+from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
 from hbr.image.notes import Truncated
+from hbr.image.writing import encode_photo, not_written
 from hbr.processes import StopSignals
-from hbr.restoration.jobs import BatchPlan, Job
+from hbr.restoration.jobs import BatchPlan, Job, date_output, is_finished
 
 if TYPE_CHECKING:
     from hbr.restoration.restorer import Restored
@@ -41,6 +47,8 @@ class Files:
         strict: photos about which there is a warning are refused.
         truncated: `accept` reads what is there of a photo that is cut short.
         lossless: outputs are written without loss, or refused.
+        page: of TIFF files, from 1; None refuses those of several pages.
+        keep_times: outputs get the times of their inputs.
     """
 
     quality: int = 95
@@ -49,6 +57,8 @@ class Files:
     strict: bool = False
     truncated: Truncated = "refuse"
     lossless: bool = False
+    page: int | None = None
+    keep_times: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,7 @@ class FileRecord:
         output: the file that was written, or will be.
         error: one line, if it failed.
         out_of_memory: whether it failed because memory ran out.
+        ends_batch: whether it failed in a way that every further input would fail in.
         size: (width, height) of the output in pixels.
         timings: seconds of each part of the work.
         provenance: what is needed to reproduce the same bytes.
@@ -71,14 +82,10 @@ class FileRecord:
     output: str | None = None
     error: str | None = None
     out_of_memory: bool = False
+    ends_batch: bool = False
     size: tuple[int, int] | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def was_tried(self) -> bool:
-        """Whether the file was processed, successfully or not."""
-        return self.status == "restored" or (self.status == "failed" and self.output is not None)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without empty ones."""
@@ -125,8 +132,13 @@ def run_batch(
     *,
     strict: bool = False,
     stop: StopSignals | None = None,
+    starting: Callable[[Job], None] = lambda job: None,
 ) -> Iterator[FileRecord]:
     """Execute a plan; a record is yielded as soon as its file is written or has failed.
+
+    What killed runs have left in the folders of the outputs is removed. If the plan is shared with
+    other runs, a photo that one of them restores is left to it, and restored only if it fails
+    there. An error that every further input would fail with, as a full disk, ends the batch.
 
     Args:
         plan: what to do (`plan_batch`).
@@ -134,6 +146,7 @@ def run_batch(
         files: how files are read and written.
         strict: stop at the first input that fails.
         stop: signals that end the batch.
+        starting: called with each job before it is done.
 
     Raises:
         KeyboardInterrupt: a signal arrived; no file is half written.
@@ -143,22 +156,17 @@ def run_batch(
         yield record
         if strict and record.status == "failed":
             return
+    for folder in {job.target.parent for job in (*plan.jobs, *plan.finished) if not job.stdout}:
+        remove_parts(folder)
     if not plan.jobs:
         return
-    restore = load()
-    written: set[tuple[int, int]] = set()
-    for job in plan.jobs:
-        if stop:
-            stop.check()
-        try:
-            record = _restore_file(job, restore, files, written)
-        except Exception as error:
-            if stop:  # a library can turn an interruption into another error
-                stop.check()
-            record = _failed(job, error)
-        yield record
-        if strict and record.status == "failed":
-            return
+    work = _Work(plan, load(), files, stop)
+    for job in work.turns():
+        starting(job)
+        if done := work.attempt(job):
+            yield done
+            if done.ends_batch or (strict and done.status == "failed"):
+                return
 
 
 def settled(plan: BatchPlan) -> Iterator[FileRecord]:
@@ -166,81 +174,190 @@ def settled(plan: BatchPlan) -> Iterator[FileRecord]:
     for bad in plan.bad:
         yield FileRecord(input=bad.source, status="failed", error=bad.error)
     for job in plan.finished:
-        yield FileRecord(input=str(job.source), status="skipped", output=str(job.target))
+        yield FileRecord(input=job.input, status="skipped", output=job.output)
 
 
 def look_at(plan: BatchPlan) -> Iterator[FileRecord]:
     """The records of a plan that is not executed."""
     yield from settled(plan)
     for job in plan.jobs:
-        yield FileRecord(input=str(job.source), status="planned", output=str(job.target))
+        yield FileRecord(input=job.input, status="planned", output=job.output)
 
 
-def _restore_file(
-    job: Job, restore: RestorePhoto, files: Files, written: set[tuple[int, int]]
-) -> FileRecord:
-    began = time.perf_counter()
-    photo = read_photo(
-        job.source, max_pixels=files.max_pixels, strict=files.strict, truncated=files.truncated
-    )
-    read = time.perf_counter()
-    result = restore(photo)
-    restored = time.perf_counter()
-    _check_free(job, written)
-    write_photo(
-        result.photo,
-        job.target,
-        quality=files.quality,
-        png_compression=files.png_compression,
-        lossless=files.lossless,
-        strict=files.strict,
-    )
-    status = job.target.stat()
-    written.add((status.st_dev, status.st_ino))
-    done = time.perf_counter()
-    timings = {
-        **result.timings,
-        "read": result.timings.get("read", 0.0) + read - began,
-        "write": done - restored,
-        "total": done - began,
-    }
-    height, width = result.photo.size
-    return FileRecord(
-        input=str(job.source),
-        status="restored",
-        output=str(job.target),
-        size=(width, height),
-        timings=timings,
-        provenance=result.provenance,
-    )
+class _Work:
+    """The work on the jobs of a plan, and what it has met so far."""
 
+    def __init__(
+        self, plan: BatchPlan, restore: RestorePhoto, files: Files, stop: StopSignals | None
+    ) -> None:
+        self._plan = plan
+        self._restore = restore
+        self._files = files
+        self._stop = stop
+        self._place = None if plan.folder is None else FolderWatch(plan.folder)
+        self._written: set[tuple[int, int]] = set()
+        self._tried: set[Job] = set()
+        self._busy: list[Job] = []  # other runs were at them
+        self._size = 0  # of the last output, in bytes
 
-def _check_free(job: Job, written: set[tuple[int, int]]) -> None:
-    """Refuse a target that did not exist when the batch was planned.
+    def turns(self) -> Iterator[Job]:
+        """The jobs in order, and then again those that other runs were at."""
+        yield from self._plan.jobs
+        yield from self._busy
 
-    On a case-insensitive file system, different names can be the same file.
-    """
-    name = display_name(job.target)
-    try:
+    def attempt(self, job: Job) -> FileRecord | None:
+        """Do a job; None if another run is at it, and its turn comes again."""
+        self._check_stop()
+        again = job in self._tried
+        self._tried.add(job)
+        try:
+            self._check_place()
+            if job.stdout or not self._plan.shared:
+                return self._do(job)
+            return self._claim(job, wait=again)
+        except BrokenPipeError:  # of stdout
+            raise
+        except Exception as error:
+            self._check_stop()  # a library can turn an interruption into another error
+            return self._failed(job, error)
+
+    def _claim(self, job: Job, *, wait: bool) -> FileRecord | None:
+        """Do a job that other runs may do too."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(claim(job.target, wait=wait))
+            except BlockingIOError:
+                self._busy.append(job)
+                return None
+            except OSError as error:
+                raise not_written(job.target, error) from error
+            if is_finished(job):
+                return FileRecord(input=job.input, status="skipped", output=job.output)
+            return self._do(job)
+
+    def _do(self, job: Job) -> FileRecord:
+        began = time.perf_counter()
+        given = _times_of(job)
+        photo = read_photo(
+            job.stdin or job.source,
+            max_pixels=self._files.max_pixels,
+            page=self._files.page,
+            strict=self._files.strict,
+            truncated=self._files.truncated,
+        )
+        read = time.perf_counter()
+        result = self._restore(photo)
+        restored = time.perf_counter()
+        self._write(job, result.photo, given)
+        done = time.perf_counter()
+        timings = {
+            **result.timings,
+            "read": result.timings.get("read", 0.0) + read - began,
+            "write": done - restored,
+            "total": done - began,
+        }
+        height, width = result.photo.size
+        return FileRecord(
+            input=job.input,
+            status="restored",
+            output=job.output,
+            size=(width, height),
+            timings=timings,
+            provenance=result.provenance,
+        )
+
+    def _write(self, job: Job, photo: Photo, given: os.stat_result | None) -> None:
+        data = encode_photo(
+            photo,
+            job.target,
+            quality=self._files.quality,
+            png_compression=self._files.png_compression,
+            lossless=self._files.lossless,
+            strict=self._files.strict,
+        )
+        if job.stdout:
+            job.stdout.write(data)
+            job.stdout.flush()
+            return
+        self._check_place()
+        self._check_free(job)
+        self._size = len(data)
+        try:
+            write_bytes(job.target, data)
+        except (OSError, ValueError) as error:
+            raise not_written(job.target, error) from error
+        if given is not None:
+            date_output(job, given, keep=self._files.keep_times)
         status = job.target.stat()
-    except OSError:
-        return
-    if (status.st_dev, status.st_ino) in written:
-        raise PhotoError(f"{name}: was just written from another input; rename one")
-    if not job.may_replace:
-        raise PhotoError(f"{name}: was created since the start; --overwrite replaces it")
+        self._written.add((status.st_dev, status.st_ino))
+
+    def _check_stop(self) -> None:
+        if self._stop is not None:
+            self._stop.check()
+
+    def _check_place(self) -> None:
+        if self._place is not None:
+            self._place.check()
+
+    def _check_free(self, job: Job) -> None:
+        """Refuse a target that did not exist when the batch was planned.
+
+        On a case-insensitive file system, different names can be the same file.
+        """
+        name = display_name(job.target)
+        try:
+            status = job.target.stat()
+        except OSError:
+            return
+        if (status.st_dev, status.st_ino) in self._written:
+            raise PhotoError(f"{name}: was just written from another input; rename one")
+        if not job.may_replace and not self._plan.shared:
+            raise PhotoError(f"{name}: was created since the start; --overwrite replaces it")
+
+    def _failed(self, job: Job, error: Exception) -> FileRecord:
+        """The record of a job that failed."""
+        log.debug("%s", job.source, exc_info=error)
+        line, short = describe_failure(error, job.source)
+        return FileRecord(
+            input=job.input,
+            status="failed",
+            output=job.output,
+            error=line,
+            out_of_memory=short,
+            ends_batch=self._recurs(job, error),
+        )
+
+    def _recurs(self, job: Job, error: Exception) -> bool:
+        """Whether every further job would fail with the same error."""
+        left = (other for other in self._plan.jobs if other not in self._tried)
+        if getattr(error.__cause__, "errno", None) == errno.ENOSPC:
+            following = next(left, None)
+            return following is not None and not self._has_room(job, following)
+        if isinstance(error, OutputError) or is_device_failure(error):
+            return True
+        if job.stdin or os.path.lexists(job.source):
+            return False
+        gone = [not os.path.lexists(other.source) for other in left]
+        return bool(gone) and all(gone)
+
+    def _has_room(self, job: Job, other: Job) -> bool:
+        """Whether a disk that has no room for an output has room for another, by their inputs."""
+        try:
+            growth = self._size / max(1, job.source.stat().st_size)
+            free = shutil.disk_usage(existing_above(other.target.parent)).free
+            return growth * other.source.stat().st_size < free
+        except OSError:
+            return False
 
 
-def _failed(job: Job, error: Exception) -> FileRecord:
-    log.debug("%s", job.source, exc_info=error)
-    line, short = describe_failure(error, job.source)
-    return FileRecord(
-        input=str(job.source),
-        status="failed",
-        output=str(job.target),
-        error=line,
-        out_of_memory=short,
-    )
+def _times_of(job: Job) -> os.stat_result | None:
+    """Of the input, before it is read; None of a stream, or if reading it will fail."""
+    if job.stdin:
+        return None
+    try:
+        return job.source.stat()
+    except (OSError, ValueError):
+        return None
 
 
 def describe_failure(error: Exception, source: Path) -> tuple[str, bool]:

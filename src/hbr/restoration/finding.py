@@ -32,11 +32,13 @@ class BadInput:
         source: as given, or the file or folder in it that cannot be read.
         error: "SOURCE: what is wrong; what to do".
         format: of a picture in a folder that is not read, as `camera raw`.
+        place: of such a picture below its input.
     """
 
     source: str
     error: str
     format: str | None = None
+    place: Path | None = None
 
 
 @dataclass
@@ -134,7 +136,7 @@ def _add_file(found: Found, path: Path, base: Path) -> bool:
             return False
         if not is_read(format):
             error = not_read([display_name(path)], format)
-            found.bad.append(BadInput(str(path), error, format))
+            found.bad.append(BadInput(str(path), error, format, path.relative_to(base)))
             return True
     found.photos.append((path, path.relative_to(base)))
     return True

@@ -6,7 +6,7 @@ Shapes: h w pixels.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import PIL.Image
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, read_photo
 from hbr.image.pixels import FLOAT_ROUNDING
-from hbr.restoration.settings import check_scale
+from hbr.restoration.settings import RestoreSettings
 
 Pixels = TypeVar("Pixels", bound=NDArray[np.uint8] | NDArray[np.uint16])
 
-PhotoLike = str | Path | PIL.Image.Image | NDArray[Any] | Tensor | Photo
+PhotoLike = str | Path | IO[bytes] | PIL.Image.Image | NDArray[Any] | Tensor | Photo
 
 
 def as_photo(source: PhotoLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
-    """Convert a path, PIL image, array or tensor to a `Photo`.
+    """Convert a path, file, PIL image, array or tensor to a `Photo`.
 
     Args:
-        source: a path of a file; a PIL image of any mode; an array [h, w] or [h, w, 1 to 4] of
-            uint8, uint16 or floats in [0, 1]; a tensor [3, h, w] or [1, 3, h, w] of floats in
-            [0, 1]; or a photo. Floats become 16 bits.
+        source: a path of a file; a binary file, as `io.BytesIO`; a PIL image of any mode; an array
+            [h, w] or [h, w, 1 to 4] of uint8, uint16 or floats in [0, 1]; a tensor [3, h, w] or
+            [1, 3, h, w] of floats in [0, 1]; or a photo. Floats become 16 bits.
         max_pixels: larger files are refused.
 
     Raises:
@@ -57,28 +57,30 @@ def as_photo(source: PhotoLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Phot
         if source.dtype.kind == "f":
             _check_range("array", source)
         return Photo.from_array(source, bits=16 if source.dtype.kind == "f" else 8)
+    if hasattr(source, "read"):
+        return read_photo(source, max_pixels=max_pixels)
     raise ValueError(
         f"the photo is a {type(source).__name__}; "
-        "it must be a path, a PIL image, an array, a tensor or a Photo"
+        "it must be a path, a binary file, a PIL image, an array, a tensor or a Photo"
     )
 
 
 def resized_pixels(
-    photo: Photo, scale: float, *, max_pixels: int = DEFAULT_MAX_PIXELS
+    photo: Photo, settings: RestoreSettings
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The photo's pixels [h, w, 3] at `scale` times its size, by antialiased bicubic resampling.
+    """The photo's pixels [h, w, 3] at the size of the result, by antialiased bicubic resampling.
 
     Raises:
-        ValueError: `scale` is out of range, or the result is larger than `max_pixels`.
+        ValueError: the result is enlarged too much, or larger than `max_pixels`.
     """
-    check_scale(scale)
-    height, width = (max(1, round(edge * scale)) for edge in photo.size)
+    height, width = settings.result_size(photo.size)
     if (height, width) == photo.size:
         return photo.pixels
-    if scale > 1 and height * width > max_pixels:
+    if height > photo.size[0] and height * width > settings.max_pixels:
+        asked = f"scale {settings.scale:g}" if settings.size is None else f"size {settings.size}"
         raise ValueError(
-            f"at scale {scale:g} the photo has {width}×{height} pixels, more than {max_pixels}; "
-            "use a smaller scale or a larger limit (--max-pixels)"
+            f"at {asked} the photo has {width}×{height} pixels, more than {settings.max_pixels}; "
+            "use a smaller one or a larger limit (--max-pixels)"
         )
     return resized_to(photo.pixels, height, width)
 

@@ -8,14 +8,15 @@ import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from hbr.config import ConfigError
 from hbr.errors import display_name
+from hbr.files import STDIO, existing_above
 from hbr.image import READ_SUFFIXES, WRITE_SUFFIXES, PhotoError, output_suffix
 from hbr.image.paths import UNREADABLE
-from hbr.image.reading import picture_format
-from hbr.restoration.finding import BadInput, Found, find_inputs, is_folder
+from hbr.image.reading import picture_format, sniff
+from hbr.restoration.finding import BadInput, Found, InputPhoto, find_inputs, is_folder
 
 Existing = Literal["refuse", "overwrite", "resume"]
 
@@ -25,14 +26,28 @@ class Job:
     """One photo to restore.
 
     Attributes:
-        source: the file to read.
-        target: the file to write.
+        source: the file to read; the name of a stream.
+        target: the file to write; the name of a stream, with the suffix of its format.
         may_replace: the target may exist.
+        stdin: the seekable stream that is read in place of a file.
+        stdout: the stream that is written in place of a file.
     """
 
     source: Path
     target: Path
     may_replace: bool = False
+    stdin: IO[bytes] | None = None
+    stdout: IO[bytes] | None = None
+
+    @property
+    def input(self) -> str:
+        """The source as it is given on a command line."""
+        return str(self.source) if self.stdin is None else STDIO
+
+    @property
+    def output(self) -> str:
+        """The target as it is given on a command line."""
+        return str(self.target) if self.stdout is None else STDIO
 
 
 @dataclass(frozen=True)
@@ -42,12 +57,17 @@ class BatchPlan:
     Attributes:
         jobs: to be done, in order.
         finished: done by an earlier run.
+        folder: of the outputs; None if the only one is a stream.
+        shared: other runs may work on the same outputs (`--resume`), and what they have finished is
+            finished.
         bad: inputs without a photo, pictures in folders that are not read, and photos whose output
             cannot have its name.
         thumbnails: folders of thumbnails that were skipped.
     """
 
     jobs: tuple[Job, ...]
+    folder: Path | None = None
+    shared: bool = False
     finished: tuple[Job, ...] = ()
     bad: tuple[BadInput, ...] = ()
     thumbnails: tuple[Path, ...] = ()
@@ -65,15 +85,17 @@ def plan_batch(
     format: str = "keep",
     recursive: bool = False,
     existing: Existing = "refuse",
+    stdin: IO[bytes] | None = None,
+    stdout: IO[bytes] | None = None,
 ) -> BatchPlan:
     """Decide what is read and written, without changing anything.
 
     `hbr.restoration.finding` says what the inputs stand for. Outputs keep the sub-folders of their
     inputs. A file that is named twice is restored once.
 
-    An existing output counts as finished if it is not empty and not older than its input. Outputs
-    are written atomically, so an existing one is complete. The settings that it was made with are
-    unknown, and not compared.
+    An existing output counts as finished if it is not empty and not older than its input
+    (`is_finished`). Outputs are written atomically, so an existing one is complete. The settings
+    that it was made with are unknown, and not compared.
 
     Args:
         inputs: files, folders and globs.
@@ -82,6 +104,8 @@ def plan_batch(
         recursive: include the photos in sub-folders.
         existing: what to do if an output exists: `refuse` all work, `overwrite` it, or `resume`,
             which keeps finished outputs and makes the others again.
+        stdin: a seekable stream that the only input stands for, in place of a file.
+        stdout: a stream that `out` stands for; there may be one photo then.
 
     Raises:
         ConfigError: two inputs have the same output, an input would be overwritten, or an output
@@ -91,26 +115,54 @@ def plan_batch(
     suffix = _forced_suffix(format)
     if not inputs or "" in (*inputs, out):
         raise ConfigError("an input or output is empty; give each a name")
-    is_file = len(inputs) == 1 and _is_output_file(inputs[0], out, suffix)
-    found = find_inputs(inputs, out, recursive=recursive)
+    found = Found([_place_of(stdin)]) if stdin else find_inputs(inputs, out, recursive=recursive)
+    if stdout is not None:
+        return _plan_stream(found, stdin, stdout, suffix)
+    is_file = len(inputs) == 1 and _is_output_file(None if stdin else inputs[0], out, suffix)
+    folder = Path(out).parent if is_file else Path(out)
     jobs = [
-        Job(source, Path(out) if is_file else Path(out) / _named(source, place, suffix))
+        Job(
+            source, Path(out) if is_file else Path(out) / _named(source, place, suffix), stdin=stdin
+        )
         for source, place in found.photos
     ]
     jobs = _without_clashes(jobs, may_overwrite_itself=existing == "overwrite")
-    folder = Path(out).parent if is_file else Path(out)
     check_writable(folder)
     jobs = _without_long_names(jobs, folder, found)
     there = {job for job in jobs if os.path.lexists(job.target)}
     if existing == "refuse":
         _refuse(there, jobs)
-    finished = {job for job in there if existing == "resume" and _is_finished(job)}
+    finished = {job for job in there if existing == "resume" and is_finished(job)}
     return BatchPlan(
         tuple(replace(job, may_replace=job in there) for job in jobs if job not in finished),
+        folder,
+        existing == "resume",
         tuple(job for job in jobs if job in finished),
         tuple(found.bad),
         tuple(found.thumbnails),
     )
+
+
+def _place_of(stdin: IO[bytes]) -> InputPhoto:
+    """The photo of a stream, under a name with the suffix of its format."""
+    kind = sniff(stdin.read(64))
+    stdin.seek(0)
+    return Path("stdin"), Path("stdin" + output_suffix(kind))
+
+
+def _plan_stream(
+    found: Found, stdin: IO[bytes] | None, stdout: IO[bytes], suffix: str | None
+) -> BatchPlan:
+    """The plan of one photo that is written to a stream."""
+    if len(found.photos) > 1:
+        raise ConfigError(
+            f"- stands for one photo on stdout, and there are {len(found.photos)}; name a folder"
+        )
+    jobs = []
+    for source, place in found.photos:
+        name = Path("stdout").with_suffix(_named(source, place, suffix).suffix)
+        jobs.append(Job(source, name, stdin=stdin, stdout=stdout))
+    return BatchPlan(tuple(jobs), None, bad=tuple(found.bad), thumbnails=tuple(found.thumbnails))
 
 
 def _forced_suffix(format: str) -> str | None:
@@ -124,10 +176,12 @@ def _forced_suffix(format: str) -> str | None:
     return output_suffix(name)
 
 
-def _is_output_file(given: str, out: str, suffix: str | None) -> bool:
-    """Whether the only input is a file, and `out` is to be one."""
+def _is_output_file(given: str | None, out: str, suffix: str | None) -> bool:
+    """Whether the only input is a file, or a stream if None, and `out` is to be a file."""
     ending = Path(out).suffix.lower()
-    if is_folder(Path(given)) or (not os.path.lexists(given) and glob.has_magic(given)):
+    if given is not None and (
+        is_folder(Path(given)) or (not os.path.lexists(given) and glob.has_magic(given))
+    ):
         return False
     if is_folder(Path(out)) or out.endswith(("/", os.sep)):
         return False
@@ -184,7 +238,7 @@ def _without_long_names(jobs: Sequence[Job], folder: Path, found: Found) -> list
     """The jobs whose outputs can have their names; `found.bad` gets the others."""
     longest_name, longest_path = 255, 4096
     if hasattr(os, "pathconf"):
-        there = _existing_above(folder)
+        there = existing_above(folder)
         longest_name = os.pathconf(there, "PC_NAME_MAX")
         longest_path = os.pathconf(there, "PC_PATH_MAX")
     longest_path -= 32  # the file is written under a longer name first
@@ -202,17 +256,9 @@ def _without_long_names(jobs: Sequence[Job], folder: Path, found: Found) -> list
     return kept
 
 
-def _existing_above(folder: Path) -> Path:
-    """The folder itself, or what there is of the path that leads to it."""
-    there = Path(os.path.realpath(folder))
-    while not os.path.lexists(there):
-        there = there.parent
-    return there
-
-
 def check_writable(folder: Path) -> None:
     """Check before hours of work that outputs can be written; creates nothing."""
-    there = _existing_above(folder)
+    there = existing_above(folder)
     name = display_name(folder)
     if not is_folder(there):
         raise PhotoError(
@@ -236,10 +282,33 @@ def _refuse(there: Collection[Job], jobs: Sequence[Job]) -> None:
     )
 
 
-def _is_finished(job: Job) -> bool:
+def is_finished(job: Job) -> bool:
+    """Whether the output is there, not empty, and not older than its input (`date_output`)."""
     try:
         made, given = job.target.stat(), job.source.stat()
     except OSError:
         return False
-    whole = stat.S_ISREG(made.st_mode) and made.st_size > 0
-    return whole and made.st_mtime_ns >= given.st_mtime_ns
+    if not stat.S_ISREG(made.st_mode) or not made.st_size:
+        return False
+    # What keeps times in steps (FAT of 2 s, others of 1 s) has cut the time of the output.
+    step = next((s for s in (2 * 10**9, 10**9) if made.st_mtime_ns % s == 0), 1)
+    return made.st_mtime_ns >= given.st_mtime_ns // step * step
+
+
+def date_output(job: Job, given: os.stat_result, *, keep: bool) -> None:
+    """Set the time of an output that has just been written.
+
+    It is never older than its input, whatever clock that was dated by, so that `is_finished` holds
+    until the input changes.
+
+    Args:
+        job: whose output was written.
+        given: of the input, from before it was read.
+        keep: give the output the times of the input.
+    """
+    if keep:
+        os.utime(job.target, ns=(given.st_atime_ns, given.st_mtime_ns))
+        return
+    made = job.target.stat()
+    if made.st_mtime_ns < given.st_mtime_ns:
+        os.utime(job.target, ns=(made.st_atime_ns, given.st_mtime_ns))

@@ -197,9 +197,10 @@ class Restorer:
         """Restore a photo. The same photo, seed and settings give the same bytes on one machine.
 
         Args:
-            photo: a path; a PIL image; an array [h, w] or [h, w, 1 to 4] of uint8, uint16 or
-                floats in [0, 1]; a tensor [3, h, w] or [1, 3, h, w] of floats in [0, 1]; or a
-                `Photo`. Any size from 1×1. Floats give a result of 16 bits.
+            photo: a path; a binary file, as `io.BytesIO`; a PIL image; an array [h, w] or
+                [h, w, 1 to 4] of uint8, uint16 or floats in [0, 1]; a tensor [3, h, w] or
+                [1, 3, h, w] of floats in [0, 1]; or a `Photo`. Any size from 1×1. Floats give a
+                result of 16 bits.
             settings: how; the defaults if None.
             progress: called as `progress(done, total)`, counting tiles, then steps of a sampling.
             preview: called as `preview(done, total, image)` after each step of a sampling;
@@ -221,13 +222,13 @@ class Restorer:
         structure: Structure | None = None
         given = as_photo(photo, max_pixels=settings.max_pixels)
         judged = None
-        if settings.gate == "auto" and settings.scale == 1:
+        if settings.gate == "auto" and settings.result_size(given.size) == given.size:
             judged = judge(given.pixels)
             if judged.verdict == "nothing to restore":
                 seconds = time.perf_counter() - began
                 timings = {"read": seconds, "model": 0.0, "color": 0.0, "total": seconds}
                 return Restored(given, timings, self._provenance(None, settings, color, judged))
-        pixels = resized_pixels(given, settings.scale, max_pixels=settings.max_pixels)
+        pixels = resized_pixels(given, settings)
         settings = replace(settings, reduce=self._reduction(given, pixels, settings))
         seen = self._seen(given, pixels, settings)
         read = time.perf_counter()
@@ -388,6 +389,7 @@ class Restorer:
             "gate_score": judged.score if judged else None,
             "gate_reasons": judged.reasons if judged else (),
             "scale": settings.scale,
+            "size": settings.size,
             "reduce": reduce,
             "color": color,
             "seed": settings.seed,

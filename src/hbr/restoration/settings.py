@@ -28,6 +28,7 @@ class RestoreSettings:
         scale: size of the result over the photo's, 0.25 to 8. The photo is resized (antialiased
             bicubic) before it is restored. A network that enlarges f times sees the result's size
             divided by f: at scale f the photo itself.
+        size: longer edge of the result in pixels, in place of a scale; at most 8 times the photo's.
         reduce: of a network that enlarges f times: the photo is made smaller by this factor, 1 to
             8, enlarged by the network, and resized (bicubic) to the size of the result. "auto" is
             the factor by which the photo seems to have been enlarged before
@@ -51,6 +52,7 @@ class RestoreSettings:
     """
 
     scale: float = 1.0
+    size: int | None = None
     reduce: float | Literal["auto"] | None = None
     tile: TileChoice = "auto"
     color: ColorFix | Literal["auto"] = "auto"
@@ -66,6 +68,8 @@ class RestoreSettings:
     def __post_init__(self) -> None:
         """Check every field."""
         check_scale(self.scale)
+        ok = self.size is None or (_is_whole(self.size) and self.size >= 1 and self.scale == 1)
+        check(ok, "size", self.size, "a whole number from 1, without a scale")
         ok = self.reduce in (None, "auto") or _is_factor(self.reduce)
         check(ok, "reduce", self.reduce, f"auto, or a factor from 1 to {LARGEST_REDUCTION:g}")
         ok = self.tile == "auto" or (_is_whole(self.tile) and self.tile >= 0)
@@ -77,6 +81,22 @@ class RestoreSettings:
         check(_is_whole(self.seed), "seed", self.seed, "a whole number")
         check(self.gate in GATES, "gate", self.gate, f"one of {', '.join(GATES)}")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+
+    def result_size(self, photo: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels of the result of a photo of this (height, width).
+
+        Raises:
+            ValueError: the photo would be enlarged more than 8 times.
+        """
+        scale = self.scale if self.size is None else self.size / max(photo)
+        if scale > SCALES[1]:
+            height, width = photo
+            raise ValueError(
+                f"at size {self.size} the photo of {width}×{height} pixels would be enlarged "
+                f"{scale:.3g} times, and {SCALES[1]:.0f} is the limit; use a smaller size"
+            )
+        height, width = (max(1, round(edge * scale)) for edge in photo)
+        return height, width
 
 
 class Provenance(TypedDict):
@@ -97,7 +117,7 @@ class Provenance(TypedDict):
             `scale` says it.
         structure: where each map that guides the model comes from; None for other models.
         sampling: of a model of many steps, else None.
-        scale, color, seed, prompt: as in `RestoreSettings`; `color` is never "auto".
+        scale, size, color, seed, prompt: as in `RestoreSettings`; `color` is never "auto".
     """
 
     hbr: str
@@ -115,6 +135,7 @@ class Provenance(TypedDict):
     gate_score: float | None
     gate_reasons: tuple[str, ...]
     scale: float
+    size: int | None
     reduce: float | None
     color: ColorFix
     seed: int

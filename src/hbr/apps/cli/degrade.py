@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive
+from hbr.apps.cli.options import (
+    InputOption,
+    MaxPixels,
+    Overwrite,
+    PhotoArguments,
+    Recursive,
+    all_inputs,
+)
 from hbr.apps.cli.reporting import Reporter
-from hbr.errors import ExitCode
+from hbr.errors import ExitCode, OutputError
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -34,19 +41,18 @@ class Format(StrEnum):
 
 
 def degrade(
-    source: Annotated[
-        str, typer.Option("--input", "-i", metavar="HQ", help="Photo, folder or glob.")
-    ],
     out: Annotated[
         str,
         typer.Option(
             "--output",
             "-o",
             metavar="LQ",
-            help="A file, if HQ is one file and LQ has the extension of a photo; otherwise a "
+            help="A file, if IN is one file and LQ has the extension of a photo; otherwise a "
             "folder, in which sub-folders and names are kept.",
         ),
     ],
+    photos: PhotoArguments = None,
+    inputs: InputOption = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -114,6 +120,7 @@ def degrade(
     """
     if overwrite and resume:
         raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
+    given = all_inputs(photos, inputs)
     reporter = Reporter(as_json=False)
     tally = _Tally()
 
@@ -140,19 +147,25 @@ def degrade(
             _check_manifest(pairs_out, may_exist=overwrite or resume)
             # planned as a resumed run, in which an output never overwrites an input
             plan = plan_batch(
-                [source], out, format=file_format.value, recursive=recursive, existing="resume"
+                given, out, format=file_format.value, recursive=recursive, existing="resume"
             )
             annotated = _people(people, chosen)
             if annotated is not None and annotated.warning:
                 reporter.say("warning", annotated.warning)
-            items = _items(plan, Path(out), annotated)
+            items = _items(plan, Path(out), file_format.value, annotated)
             if not overwrite and not resume:
                 refuse_existing(items, part)
-            reporter.found(plan.bad, plan.thumbnails)
-            tally.failed = len(plan.bad)
+            # pictures that are not read have rows in the manifest, as other failures
+            bad = [item for item in plan.bad if item.place is None]
+            tally.failed = len(reporter.found(bad, plan.thumbnails))
             alone = [item.target for item in items] == [Path(out)]
             ledger = None if alone else Path(out)
-            _run(items, settings, ledger, resume, workers, pairs_out, reporter, tally)
+            try:
+                _run(items, settings, ledger, resume, workers, pairs_out, reporter, tally)
+            except OutputError as error:
+                tally.failed += 1
+                stopped = f"stopped, {tally.done} of {len(items)} done{hint}"
+                reporter.say("error", f"{error.line}; {stopped}")
     raise typer.Exit(tally.exit_code)
 
 
@@ -192,13 +205,21 @@ def _people(path: Path | None, recipe: Recipe) -> AnnotatedPeople | None:
     return read_people(path)
 
 
-def _items(plan: BatchPlan, out: Path, people: AnnotatedPeople | None) -> list[Item]:
+def _items(
+    plan: BatchPlan, out: Path, file_format: str, people: AnnotatedPeople | None
+) -> list[Item]:
     """Return the planned files, sorted by name, each with its people."""
     from hbr.config import ConfigError
     from hbr.degradation.folder import Item
+    from hbr.restoration.jobs import Job
 
+    unread = [
+        Job(Path(bad.source), out / f"{bad.place}.{file_format}")
+        for bad in plan.bad
+        if bad.place is not None
+    ]
     items = []
-    for job in (*plan.jobs, *plan.finished):
+    for job in (*plan.jobs, *plan.finished, *unread):
         place = Path(job.target.name) if job.target == out else job.target.relative_to(out)
         hq = place.with_name(job.source.name).as_posix()
         found = people.find(hq) if people is not None else None

@@ -29,6 +29,7 @@ from hbr.apps.cli import (
 )
 from hbr.devices import is_out_of_memory
 from hbr.errors import ExitCode, HbrError, reason, with_type
+from hbr.files import STDIO
 from hbr.version import __version__
 
 
@@ -142,7 +143,19 @@ def _usage(error: Any) -> str:
     path = ctx.command_path if ctx is not None else "hbr"
     if type(error).__name__ == "NoArgsIsHelpError":
         return f"missing command; see {path} --help"
-    return f"{error.format_message().rstrip('.')}; see {path} --help"
+    message = error.format_message().rstrip(".")
+    return f"{message}; {_hint(message)}see {path} --help"
+
+
+def _hint(message: str) -> str:
+    """What a usage error may come from, if a shell has put names of files among the arguments."""
+    if "unexpected extra argument" in message and any(map(os.path.lexists, sys.argv[2:])):
+        return "put a pattern in quotes if the shell expands it; "
+    if "No such option" in message and any(
+        name.startswith("-") and name != STDIO and os.path.lexists(name) for name in sys.argv[2:]
+    ):
+        return "give a file whose name begins with - as ./-name; "
+    return ""
 
 
 def _discard_unwritable_output() -> None:

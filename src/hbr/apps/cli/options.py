@@ -1,11 +1,23 @@
-"""Options shared by several commands."""
+"""Options shared by several commands, and the streams that `-` stands for."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
+
+from hbr.files import STDIO
+
+PhotoArguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IN", show_default=False, help="Photos, folders or globs."),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", metavar="IN", help="Another way to give IN; may be repeated."),
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 MaxPixels = Annotated[
@@ -20,3 +32,51 @@ MeasuringWorkers = Annotated[
 MetricWeights = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of metric weights. Default: hbr's own.")
 ]
+
+
+def all_inputs(photos: list[str] | None, inputs: list[str] | None) -> list[str]:
+    """The inputs of both spellings.
+
+    Raises:
+        typer.BadParameter: there are none.
+    """
+    given = [*(inputs or ()), *(photos or ())]
+    if not given:
+        raise typer.BadParameter(
+            "name at least one photo, folder or glob.", param_hint="IN or --input"
+        )
+    return given
+
+
+def read_stdin(given: list[str]) -> IO[bytes] | None:
+    """All of stdin, as a file in memory, if `-` is the input; None if it is not among the inputs.
+
+    Raises:
+        typer.BadParameter: there are other inputs, or stdin is a terminal.
+    """
+    from hbr.image.reading import named_bytes
+
+    if STDIO not in given:
+        return None
+    if len(given) > 1:
+        raise typer.BadParameter(
+            "- stands for one photo from stdin; give it as the only input.", param_hint="IN"
+        )
+    if sys.stdin.isatty():
+        raise typer.BadParameter("stdin is a terminal; pipe a photo into it.", param_hint="IN")
+    return named_bytes(sys.stdin.buffer.read(), "stdin")
+
+
+def open_stdout(out: str) -> IO[bytes] | None:
+    """Stdout, as a binary file, if the output is `-`; else None.
+
+    Raises:
+        typer.BadParameter: stdout is a terminal.
+    """
+    if out != STDIO:
+        return None
+    if sys.stdout.isatty():
+        raise typer.BadParameter(
+            "stdout is a terminal; redirect it into a file or a pipe.", param_hint="--output"
+        )
+    return sys.stdout.buffer

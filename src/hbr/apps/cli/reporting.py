@@ -23,17 +23,28 @@ if TYPE_CHECKING:
     from hbr.processes import StopSignals
     from hbr.restoration.batch import BatchTally, FileRecord
     from hbr.restoration.finding import BadInput
+    from hbr.restoration.jobs import Job
 
 
 class Reporter(logging.Handler):
     """A log handler that prints text, or one JSON object per line."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        """Report as text, or as JSON."""
+    def __init__(self, *, as_json: bool, quiet: bool = False, data_on_stdout: bool = True) -> None:
+        """Report as text, or as JSON.
+
+        Args:
+            as_json: one object a line, for each record and each message.
+            quiet: report only warnings, errors and JSON records.
+            data_on_stdout: records go to stdout; else names are not reported, and JSON records go
+                to stderr.
+        """
         super().__init__()
         self._as_json = as_json
+        self._quiet = quiet
+        self._data_on_stdout = data_on_stdout
         self._bar: Progress | None = None
         self._files = 0
+        self._started = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -56,13 +67,25 @@ class Reporter(logging.Handler):
     @contextmanager
     def bar(self, files: int) -> Iterator[None]:
         """Show a progress bar with the remaining time, if stderr is a terminal."""
-        if not sys.stderr.isatty():
+        if self._quiet or not sys.stderr.isatty():
             yield
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.table import Column
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        name = TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(max_width=30, no_wrap=True, overflow="ellipsis"),
+        )
+        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         # If only stderr is a terminal, redirecting would send stdout to stderr.
         with Progress(
             *columns,
@@ -111,6 +134,12 @@ class Reporter(logging.Handler):
             self.say("info", f"{display_name(thumbnails[0])}{several}: thumbnails, skipped")
         return lines
 
+    def start(self, job: Job) -> None:
+        """Name the file that is worked on; from the first one on, records advance the bar."""
+        self._started = True
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], description=display_name(job.source.name))
+
     def tiles(self, done: int, total: int) -> None:
         """Advance the bar within a photo."""
         self._move(self._files + done / total)
@@ -120,16 +149,23 @@ class Reporter(logging.Handler):
         self._files = done
         self._move(done)
 
-    def record(self, record: FileRecord) -> None:
-        """Report the result for one input; errors of `found` are not repeated."""
-        if record.was_tried:
+    def record(self, record: FileRecord, tail: str = "") -> None:
+        """Report the result for one input; errors of `found` are not repeated.
+
+        Args:
+            record: the result.
+            tail: what follows its error.
+        """
+        if self._started:
             self._files += 1
             self._move(self._files)
         if record.error is not None and record.output is not None:
-            self.say("error", record.error)
+            self.say("error", record.error + tail)
         self._gate(record)
         if self._as_json:
-            typer.echo(json.dumps(record.as_json()))
+            typer.echo(json.dumps(record.as_json()), err=not self._data_on_stdout)
+        elif self._quiet or not self._data_on_stdout:
+            return
         elif record.status == "planned":
             typer.echo(f"{record.input} -> {record.output}")
         elif record.status == "restored":
@@ -143,6 +179,8 @@ class Reporter(logging.Handler):
 
     def say(self, level: str, message: str) -> None:
         """Print a line to stderr."""
+        if self._quiet and level in ("info", "debug"):
+            return
         if self._as_json:
             line = json.dumps({"level": level, "message": message})
         else:

@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive
+from hbr.apps.cli.options import (
+    InputOption,
+    MaxPixels,
+    Overwrite,
+    PhotoArguments,
+    Recursive,
+    all_inputs,
+)
+from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
-from hbr.errors import ExitCode
+from hbr.files import STDIO
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.models.protocol import Sampling
-    from hbr.restoration.batch import BatchTally, FileRecord, RestorePhoto
-    from hbr.restoration.inference import TileProgress
+    from hbr.restoration import Restorer
     from hbr.restoration.jobs import Existing
     from hbr.restoration.settings import RestoreSettings
 
@@ -61,10 +68,6 @@ class LogFormat(StrEnum):
 
 
 def restore(
-    inputs: Annotated[
-        list[str],
-        typer.Option("--input", "-i", metavar="IN", help="Photo, folder or glob; may be repeated."),
-    ],
     out: Annotated[
         str,
         typer.Option(
@@ -72,9 +75,12 @@ def restore(
             "-o",
             metavar="OUT",
             help="A file, if IN is one file and OUT has the extension of a photo; otherwise a "
-            "folder, in which sub-folders and names are kept.",
+            "folder, in which sub-folders and names are kept. - stands for stdout, and as the only "
+            "IN for stdin.",
         ),
     ],
+    photos: PhotoArguments = None,
+    inputs: InputOption = None,
     model: Annotated[
         str,
         typer.Option(
@@ -99,6 +105,12 @@ def restore(
             "much it was enlarged before, estimated. Default: the model's factor over --scale.",
         ),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", help="Resize to this longer edge before restoring, not with --scale."
+        ),
+    ] = None,
     tile: Annotated[
         str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
     ] = "auto",
@@ -109,6 +121,9 @@ def restore(
     dtype: Annotated[
         DtypeOption, typer.Option(help="Precision of the computation.")
     ] = DtypeOption.auto,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the CPU. Default: one per core.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Random seed, for models that use one.")
     ] = 0,
@@ -176,6 +191,9 @@ def restore(
         typer.Option("--lossless", help="Write WebP without loss, and refuse JPEG and AVIF."),
     ] = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    page: Annotated[
+        int | None, typer.Option(min=1, help="Page of TIFF files that hold several, from 1.")
+    ] = None,
     recursive: Recursive = False,
     overwrite: Overwrite = False,
     resume: Annotated[
@@ -185,6 +203,9 @@ def restore(
             help="Keep existing outputs that are not older than their input, regardless of the "
             "settings they were made with, and restore the rest.",
         ),
+    ] = False,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="Give outputs the dates of their inputs.")
     ] = False,
     strict: Annotated[
         bool,
@@ -204,32 +225,45 @@ def restore(
         LogFormat,
         typer.Option(help="json: one record per line, with timings and provenance."),
     ] = LogFormat.text,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done without doing it.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show what would be done and, by the speed of one tile, how long it would take, "
+            "without doing it.",
+        ),
     ] = False,
 ) -> None:
     """Restore photographs of people.
 
+    hbr restore *.jpg -o restored/
+
     The name of each written file goes to stdout, everything else to stderr. An unreadable file
-    does not stop the others. Exit codes: 0 all done; 3 some failed; 1 all failed; 2 usage error,
-    nothing was done; 4 missing or invalid weights; 5 out of memory and none done; 130 stopped by
-    Ctrl-C or SIGTERM. No file is left half-written.
+    does not stop the others; what all of them would meet, as a full disk, does. Exit codes: 0 all
+    done; 3 some failed; 1 all failed; 2 usage error, nothing was done; 4 missing or invalid
+    weights; 5 out of memory and none done; 130 stopped by Ctrl-C or SIGTERM. No file is left
+    half-written.
     """
     if overwrite and resume:
         raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
-    edge = as_number_or("auto", tile, "--tile")
-
+    given = all_inputs(photos, inputs)
     existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
-    reporter = Reporter(as_json=log_format is LogFormat.json)
+    reporter = Reporter(
+        as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
+    )
+    from hbr.processes import set_threads
 
-    from hbr.processes import StopSignals
-    from hbr.restoration.batch import BatchTally, Files, look_at, run_batch
-    from hbr.restoration.jobs import plan_batch
+    set_threads(threads)
+    from hbr.restoration.batch import Files
 
     settings = restore_settings(
         scale=scale,
+        size=size,
         reduce=_reduction(reduce),
-        tile=edge,
+        tile=as_number_or("auto", tile, "--tile"),
         color=color.value,
         seed=seed,
         gate=gate.value,
@@ -242,28 +276,20 @@ def restore(
         max_pixels=max_pixels,
     )
 
-    with StopSignals() as stop, reporter.listening():
-        records: list[FileRecord] = []
-        total = 0
-        hint = "" if overwrite else "; run the same command with --resume to continue"
-        with reporter.interruption(
-            stop, lambda: f"stopped, {BatchTally.of(records).done} of {total} done{hint}"
-        ):
-            plan = plan_batch(
-                inputs, out, format=file_format, recursive=recursive, existing=existing
-            )
-            total = plan.total
-            reporter.found(plan.bad, plan.thumbnails)
-            load = partial(_load, model, device, dtype.value, fidelity, settings, reporter.tiles)
-            files = Files(quality, png_compression, max_pixels, strict, truncated.value, lossless)
-            batch = run_batch(plan, load, files, strict=strict, stop=stop)
-            with reporter.bar(len(plan.jobs)):
-                for record in look_at(plan) if dry_run else batch:
-                    records.append(record)
-                    reporter.record(record)
-    tally = BatchTally.of(records)
-    reporter.summary(tally)
-    raise typer.Exit(_exit_code(tally))
+    files = Files(
+        *(quality, png_compression, max_pixels, strict, truncated.value, lossless, page, keep_times)
+    )
+    code = run_planned(
+        partial(plan_given, given, out, file_format, recursive, existing),
+        partial(_load, model, device, dtype.value, fidelity, settings),
+        settings,
+        files,
+        reporter=reporter,
+        dry_run=dry_run,
+        strict=strict,
+        hint="" if overwrite else "; run the same command with --resume to continue",
+    )
+    raise typer.Exit(code)
 
 
 def _sampling(**given: Any) -> Sampling | None:
@@ -312,8 +338,7 @@ def _load(
     dtype: str,
     fidelity: float | None,
     settings: RestoreSettings,
-    progress: TileProgress,
-) -> RestorePhoto:
+) -> Restorer:
     """Load the model and check the settings against it, before the first photo is read."""
     from hbr.config import ConfigError
     from hbr.devices import choose_device
@@ -336,9 +361,4 @@ def _load(
         raise
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
-    return partial(restorer, settings=settings, progress=progress)
-
-
-def _exit_code(tally: BatchTally) -> ExitCode:
-    code = ExitCode.of(done=tally.done, failed=tally.failed)
-    return ExitCode.MEMORY if code is ExitCode.NOTHING and tally.out_of_memory else code
+    return restorer
