@@ -8,10 +8,9 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import numpy as np
 import pytest
 from PIL import Image
-from service_photo import PHOTO
+from service_photo import PHOTO, write_large
 
 from hbr.image import read_photo, write_photo
 
@@ -27,14 +26,6 @@ def soon(condition, within=20.0):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-def large(folder):
-    """A photo of several tiles, which takes a while."""
-    path = folder / "large.png"
-    pixels = np.random.default_rng(0).integers(256, size=(1500, 1500, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, compress_level=1)
-    return path
 
 
 def test_a_small_photo_is_answered_with_its_bytes(start, nano, tmp_path):
@@ -144,7 +135,7 @@ def test_a_photo_that_is_too_large(start, tmp_path):
 
 def test_a_full_queue_is_said_and_empties(start, tmp_path):
     running = start(waiting=1)
-    photo = large(tmp_path)
+    photo = write_large(tmp_path)
     jobs = [running.restore(photo, mode="job")]
     soon(lambda: running.client.get(jobs[0].headers["location"]).json()["state"] == "running")
     jobs.append(running.restore(photo, mode="job"))
@@ -159,7 +150,7 @@ def test_a_full_queue_is_said_and_empties(start, tmp_path):
 
 def test_a_job_that_is_cancelled_stops_within_a_tile(start, tmp_path):
     running = start()
-    place = running.restore(large(tmp_path), mode="job").headers["location"]
+    place = running.restore(write_large(tmp_path), mode="job").headers["location"]
     soon(lambda: running.client.get(place).json()["done"] >= 1)
     job = running.service.queue.get(place.rpartition("/")[2])
     assert running.client.get(f"{place}/result").status_code == 409
@@ -172,7 +163,7 @@ def test_a_job_that_is_cancelled_stops_within_a_tile(start, tmp_path):
 
 def test_a_client_that_hangs_up_frees_its_place(start, tmp_path):
     running = start()
-    photo = large(tmp_path).read_bytes()
+    photo = write_large(tmp_path).read_bytes()
     body = (
         b"--x\r\nContent-Disposition: form-data; name=mode\r\n\r\nsync\r\n--x\r\n"
         b'Content-Disposition: form-data; name="photo"; filename="a.png"\r\n\r\n'
@@ -186,6 +177,9 @@ def test_a_client_that_hangs_up_frees_its_place(start, tmp_path):
     with socket.create_connection(("127.0.0.1", running.port)) as client:
         client.sendall(head.encode() + body)
         soon(lambda: running.service.queue.held == 1)
+        (job,) = running.service.queue._jobs.values()
+    job.finished.result(timeout=20)
+    assert job.state == "cancelled"
     soon(lambda: running.service.queue.held == 0 and not left(running))
     assert running.restore().status_code == 200
 
@@ -207,7 +201,7 @@ def test_a_slow_upload_holds_nobody_and_ends(start):
 
 def test_a_photo_that_takes_too_long(start, tmp_path):
     running = start(seconds=0.01)
-    answer = running.restore(large(tmp_path), mode="sync")
+    answer = running.restore(write_large(tmp_path), mode="sync")
     assert (answer.status_code, answer.json()["detail"]) == (503, "it takes longer than 0.01 s")
 
 

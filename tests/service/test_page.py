@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from service_photo import PHOTO
+from service_photo import PHOTO, write_large
 
 
 @pytest.fixture
@@ -92,9 +91,7 @@ def test_a_file_that_is_no_photo_says_so_and_others_go_on(opened, tmp_path):
 
 def test_a_running_job_is_cancelled_in_one_tab_while_another_works(opened, browser, tmp_path):
     running, page = opened
-    large = tmp_path / "large.png"
-    pixels = np.random.default_rng(0).integers(256, size=(1500, 1500, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(large, compress_level=1)
+    large = write_large(tmp_path)
     add(page, large)
     page.wait_for_selector("#photos progress[value]")
     second = browser.new_page()

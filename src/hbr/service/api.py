@@ -146,16 +146,10 @@ def create_app(
         Guard,
         max_bytes=limits.max_bytes,
         seconds=limits.upload_seconds,
+        answered=service.counters.answered,
         token=token,
         hosts=hosts,
     )
-
-    @app.middleware("http")
-    async def count(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
-        route = request.scope.get("route")
-        service.counters.answered(getattr(route, "path", "other"), response.status_code)
-        return response
 
     @app.exception_handler(RequestValidationError)
     async def explain(_: Request, error: RequestValidationError) -> Response:

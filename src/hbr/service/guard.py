@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,6 +33,7 @@ class Guard:
         max_bytes: size of an upload.
         seconds: time for an upload.
         token: that a client must send as `Authorization: Bearer TOKEN`; None admits everyone.
+        answered: called with the path of the route and the status of each response.
         hosts: names under which a browser may reach the service; an empty collection admits all.
             It keeps pages of other sites from reaching a service on this machine by a name that
             they let point here (DNS rebinding).
@@ -44,10 +45,12 @@ class Guard:
         *,
         max_bytes: int,
         seconds: float,
+        answered: Callable[[str, int], None],
         token: str | None = None,
         hosts: Collection[str] = (),
     ) -> None:
         self.app, self.max_bytes, self.seconds = app, max_bytes, seconds
+        self.answered = answered
         self.token, self.hosts = token, frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,10 +61,23 @@ class Guard:
         headers = Headers(scope=scope)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
-            await _answer(*refusal)(scope, receive, _with_headers(send))
+            await _answer(*refusal)(scope, receive, self._seen(scope, send))
             return
         body = _Body(receive, self.max_bytes + _ENVELOPE, self.seconds)
-        await self.app(scope, body.receive, body.send(_with_headers(send)))
+        await self.app(scope, body.receive, body.send(self._seen(scope, send)))
+
+    def _seen(self, scope: Scope, send: Send) -> Send:
+        """A `send` that adds the headers of every response and counts it."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    present.setdefault(name, value)
+                self.answered(getattr(scope.get("route"), "path", "other"), message["status"])
+            await send(message)
+
+        return sending
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -129,23 +145,6 @@ def _answer(status: int, detail: str) -> JSONResponse:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)
-
-
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            present = {name.lower() for name, _ in message["headers"]}
-            message["headers"] = [
-                *message["headers"],
-                *(
-                    (name.lower().encode(), value.encode())
-                    for name, value in HEADERS.items()
-                    if name.lower().encode() not in present
-                ),
-            ]
-        await send(message)
-
-    return sending
 
 
 def loopback(host: str) -> bool:
