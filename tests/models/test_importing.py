@@ -364,14 +364,14 @@ def test_ram_with_a_wrong_key_names_it(goldens: Path, tmp_path: Path) -> None:
         ({**whole, f"{block}.extra.weight": torch.ones(1)}, "extra.weight is not a weight of RAM"),
         ({**whole, "image_proj.bias": torch.ones(3)}, r"image_proj.bias is \(3,\)"),
         ({k: v for k, v in whole.items() if "image_proj" not in k}, "image_proj.weight is missing"),
-        ({}, "is missing"),
+        ({"none": torch.ones(1)}, "is missing"),
     ]
     for values, message in cases:
         torch.save({"model": values}, tmp_path / "wrong.pth")
         with pytest.raises(WeightsError, match=message):
             import_weights(tmp_path / "wrong.pth", "ram", tmp_path / "o.safetensors")
-    torch.save(whole, tmp_path / "wrong.pth")
-    with pytest.raises(WeightsError, match="'model' is missing"):
+    torch.save({"epoch": 3, "model": {}}, tmp_path / "wrong.pth")
+    with pytest.raises(WeightsError, match=r"it contains epoch \(3\), model \(dict of 0\)"):
         import_weights(tmp_path / "wrong.pth", "ram", tmp_path / "o.safetensors")
 
 

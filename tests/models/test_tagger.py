@@ -125,6 +125,20 @@ def test_tags_are_those_above_their_thresholds_in_the_order_of_the_list(ram, ima
     assert tagger.tags(images) == [()] * len(images)
 
 
+@pytest.mark.parametrize("wrapped", ["model", "model_state_dict", ""])
+def test_the_first_name_of_the_tagging_head_is_known(
+    ram: Path, images: Tensor, wrapped: str, tmp_path: Path
+) -> None:
+    """The published loader takes `vision_multi.*` for `tagging_head.*`, so files have either."""
+    whole = torch.load(ram, weights_only=True)["model"]
+    named = {name.replace("tagging_head.", "vision_multi."): t for name, t in whole.items()}
+    assert named.keys() != whole.keys()
+    for file in ram.parent.glob("*.txt"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({wrapped: named} if wrapped else named, tmp_path / ram.name)
+    assert torch.equal(build(tmp_path / ram.name)(images), build(ram)(images))
+
+
 def test_dape_merged_is_base_and_lora(ram, dape, images):
     """In the original layout: y = W x + B A x / r, on the thirds of `qkv` that are q and v."""
     plain, merged = (dict(build(ram, file).state_dict()) for file in (None, dape))

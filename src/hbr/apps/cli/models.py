@@ -121,6 +121,10 @@ def import_model(
         str | None,
         typer.Option(help="Text around the {tags} of an image. Default for OSEDiff: '{tags}, ,'."),
     ] = None,
+    timestep: Annotated[
+        int | None,
+        typer.Option(help="Timestep at which the one step starts. Default: that of the base."),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
         typer.Option(help="Precision of the written weights."),
@@ -145,6 +149,7 @@ def import_model(
             dape=dape,
             alpha=alpha,
             template=template,
+            timestep=timestep,
             dtype=getattr(torch, dtype),
             report=_report,
         )

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
 
+from hbr.config import ConfigError
 from hbr.errors import ExitCode, HbrError
 from hbr.models.checkpoint import Checkpoint, save_checkpoint
+from hbr.models.files import require_one_step
 from hbr.models.importing.adapters import import_lora
-from hbr.models.importing.base import load_base, load_diffusers_base
+from hbr.models.importing.base import EXPORTED, load_base, load_diffusers_base
 from hbr.models.importing.networks import import_network
 from hbr.models.importing.osediff import import_osediff, with_template
 from hbr.models.importing.ram import (
@@ -26,7 +29,7 @@ from hbr.models.importing.ram import (
     save_image_encoder,
 )
 from hbr.models.importing.reading import check_finite, describe_size
-from hbr.models.importing.recognition import must_be, recognise
+from hbr.models.importing.recognition import lora_of_another_method, must_be, recognise
 from hbr.models.importing.swinir import import_swinir
 from hbr.models.importing.tagger import put_into_base
 from hbr.models.part_files import with_prompt
@@ -65,6 +68,7 @@ def import_weights(
     dape: str | Path | None = None,
     alpha: float | None = None,
     template: str | None = None,
+    timestep: int | None = None,
     dtype: torch.dtype = torch.float32,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -90,6 +94,7 @@ def import_weights(
         alpha: α of a LoRA, in place of what the file and its folder state.
         template: the text around the `{tags}` of an image. None keeps the base's; OSEDiff gets that
             of its test script, "{tags}, ,".
+        timestep: at which the one step starts, for weights trained at another than the base's.
         dtype: of the weights in the file.
         report: called with each line of progress.
 
@@ -102,15 +107,12 @@ def import_weights(
             needs one.
     """
     source, out = Path(source), Path(out)
-    base = None if base is None else Path(base)
-    prompt_file = None if prompt_file is None else Path(prompt_file)
+    base, prompt_file, dape = _path(base), _path(prompt_file), _path(dape)
     if kind == "auto":
         kind = _recognised(source, report)
-    dape = None if dape is None else Path(dape)
     _check_arguments(kind, out, base, prompt, prompt_file)
-    _check_loras(kind, dape, alpha)
-    if not source.exists():
-        raise WeightsError(f"{source}: there is no such file")
+    _check_loras(kind, dape, alpha, timestep)
+    _check_source(source, kind)
     report(f"reading {source} ({describe_size(source)})")
     try:
         if kind == "ram" and base is None:
@@ -121,6 +123,8 @@ def import_weights(
         check_finite(checkpoint.tensors, source)
     except WeightsError as error:
         raise must_be(kind, source, error) from None
+    guessed = kind == "lora" and _is_untrained(base)
+    checkpoint = _starting_at(timestep, checkpoint, report, source if guessed else None)
     checkpoint = _prompted(checkpoint, prompt_file, template, report)
     report(f"writing {out}")
     path = save_checkpoint(
@@ -203,7 +207,47 @@ def _check_arguments(
         )
 
 
-def _check_loras(kind: str, dape: Path | None, alpha: float | None) -> None:
+def _check_source(source: Path, kind: str) -> None:
+    if not source.exists():
+        raise WeightsError(f"{source}: there is no such file")
+    if kind == "lora" and (line := lora_of_another_method(source)):
+        raise WeightsError(line)
+
+
+def _starting_at(
+    timestep: int | None,
+    checkpoint: Checkpoint,
+    report: Callable[[str], None],
+    guessed_for: Path | None,
+) -> Checkpoint:
+    """The checkpoint with its one step at `timestep`; else a warning if none is stated anywhere."""
+    if timestep is None and guessed_for is None:
+        return checkpoint
+    config = require_one_step(checkpoint.config, "the base")
+    if timestep is None:
+        report(
+            f"warning: {guessed_for} does not state at which timestep its one step starts; t = "
+            f"{config.timestep} is taken (--timestep states another)"
+        )
+        return checkpoint
+    try:
+        return replace(checkpoint, config=replace(config, timestep=timestep))
+    except ConfigError as error:
+        raise ArgumentError(f"--timestep: {error}") from None
+
+
+def _is_untrained(base: Path | None) -> bool:
+    """Whether the base is a folder that says nothing of one step."""
+    return base is not None and base.is_dir() and not (base / EXPORTED).is_file()
+
+
+def _path(place: str | Path | None) -> Path | None:
+    return None if place is None else Path(place)
+
+
+def _check_loras(kind: str, dape: Path | None, alpha: float | None, timestep: int | None) -> None:
+    if timestep is not None and kind == "ram":
+        raise ArgumentError("--timestep is for weights of a one-step model; RAM's have none")
     if dape is not None and kind != "tagger":
         raise ArgumentError("--dape is a LoRA over a tagger: it needs --kind tagger")
     if alpha is not None and kind != "lora":

@@ -23,10 +23,8 @@ from hbr.models.config import (
 from hbr.models.files import require_one_step
 from hbr.models.importing.reading import (
     load_json,
-    load_pickle,
-    load_safetensors,
+    load_weights,
     origin,
-    require_tensors,
 )
 from hbr.models.kinds import model_config
 from hbr.models.networks import build_autoencoder, build_unet
@@ -279,10 +277,7 @@ def read_part(module: nn.Module, path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: one is missing, unexpected or of the wrong shape; the first is named.
     """
-    if path.suffix == ".safetensors":
-        found, _ = load_safetensors(path)
-    else:
-        found = require_tensors(load_pickle(path), str(path))
+    found = load_weights(path)
     pattern = re.compile(r"(\.mid_block\.attentions\.0)\.(query|key|value|proj_attn)\.")
     renamed = {
         pattern.sub(lambda m: f"{m[1]}.{_OLD_ATTENTION[m[2]]}.", name): tensor

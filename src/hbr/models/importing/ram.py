@@ -27,7 +27,7 @@ from hbr.models.files import (
 )
 from hbr.models.hfie import HFIE, ImageEncoder
 from hbr.models.importing.base import load_diffusers_base
-from hbr.models.importing.reading import load_pickle, origin, require_tensors
+from hbr.models.importing.reading import load_weights, origin
 from hbr.weights import WeightsError
 
 # tables that are derived from the sizes
@@ -56,7 +56,7 @@ def import_ram(
 
     Args:
         source: the `.pth`.
-        report: called with a line that says what is ignored.
+        report: called with lines that say what is ignored or assumed.
 
     Returns:
         Its configuration, read off the weights, and its weights as `ImageEncoder` names them.
@@ -66,7 +66,7 @@ def import_ram(
             transformer.
     """
     tensors = read_ram(source)
-    config, renamed = read_swin(tensors, source)
+    config, renamed = read_swin(tensors, source, report)
     heads = sorted({name.partition(".")[0] for name in tensors if not name.startswith(_ENCODER)})
     if heads:
         report(f"left out, as HFIE does not need it: {', '.join(heads)}")
@@ -79,22 +79,26 @@ def read_ram(source: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing, unsafe, damaged, or not a RAM checkpoint.
     """
-    values = load_pickle(source)
-    if not isinstance(values, dict) or "model" not in values:
-        raise WeightsError(f"{source} is not a RAM checkpoint: its 'model' is missing")
-    return require_tensors(values["model"], f"{source}: model")
+    # the published code reads the name of its first versions, too
+    return {
+        re.sub(r"^vision_multi\.", "tagging_head.", name): tensor
+        for name, tensor in load_weights(source).items()
+    }
 
 
 def read_swin(
-    tensors: Mapping[str, Tensor], source: Path
+    tensors: Mapping[str, Tensor], source: Path, report: Callable[[str], None]
 ) -> tuple[ImageEncoderConfig, dict[str, Tensor]]:
     """The image encoder of a RAM: its configuration, and its weights in our naming.
+
+    A file without `attn_mask` does not say how large its images are; one window is then taken to
+    cover the image at the last level, as in every published Swin, and the report says so.
 
     Raises:
         WeightsError: a weight is missing or unknown.
     """
     found = {name: t for name, t in tensors.items() if name.startswith(_ENCODER)}
-    config = _read_config(found, source)
+    config = _read_config(found, source, report)
     renamed = rename_swin(found, source)
     with torch.device("meta"):
         wanted = {name: tuple(t.shape) for name, t in ImageEncoder(config).state_dict().items()}
@@ -134,7 +138,9 @@ def rename_swin(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, 
     return renamed
 
 
-def _read_config(tensors: Mapping[str, Tensor], source: Path) -> ImageEncoderConfig:
+def _read_config(
+    tensors: Mapping[str, Tensor], source: Path, report: Callable[[str], None]
+) -> ImageEncoderConfig:
     def shape(name: str, dims: int) -> tuple[int, ...]:
         if name not in tensors:
             raise WeightsError(f"{source}: the weight {name} is missing")
@@ -152,9 +158,12 @@ def _read_config(tensors: Mapping[str, Tensor], source: Path) -> ImageEncoderCon
     table = "visual_encoder.layers.{}.blocks.0.attn.relative_position_bias_table"
     entries, _ = shape(table.format(0), 2)
     window = (round(entries**0.5) + 1) // 2  # (2w − 1)² entries
-    # the windows of the first level give the size of the image; a single window has no mask
+    # the windows of the first level give the size of the image
     mask = tensors.get("visual_encoder.layers.0.blocks.1.attn_mask")
-    windows = 1 if mask is None else round(mask.shape[0] ** 0.5)
+    windows = 2 ** (len(depths) - 1) if mask is None else round(mask.shape[0] ** 0.5)
+    if mask is None:
+        size = windows * window * 4
+        report(f"warning: {source} has no attn_mask, which gives the image size; {size} is assumed")
     fields = {
         "image_size": windows * window * 4,
         "embed_dim": shape("visual_encoder.patch_embed.proj.weight", 4)[0],

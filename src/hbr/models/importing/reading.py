@@ -48,6 +48,83 @@ def load_pickle(path: Path) -> Any:
         raise WeightsError(f"{path} {instead_of_weights(path) or damaged}") from None
 
 
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a safetensors or torch file, however deep a torch file nests them.
+
+    Raises:
+        WeightsError: the file is missing, damaged or unsafe, or has no named tensors, or several
+            sets of them; the message says what it contains.
+    """
+    if path.suffix == ".safetensors":
+        return load_safetensors(path)[0]
+    values = load_pickle(path)
+    tensors = find_tensors(values)
+    if not tensors:
+        raise WeightsError(f"{path} has no weights that hbr finds: {contents(values)}")
+    return tensors
+
+
+# where training code puts the weights, the first of them that is there; others are taken if they
+# are the only ones
+_WRAPPERS = (
+    *("model", "state_dict", "params_ema", "params", "params-ema", "model_state_dict"),
+    *("model_ema", "ema", "ema_state_dict", "module", "net", "network", "weights"),
+)
+# what wrappers of modules put in front of all names
+_PREFIXES = ("module.", "_orig_mod.")
+_DEEPEST = 4
+
+
+def find_tensors(values: Any, depth: int = 0) -> dict[str, Tensor]:
+    """The named tensors in the content of a torch file; nothing if there are none, or several sets.
+
+    A wrapper of a known name is opened first; else the tensors themselves count, or those in the
+    only place that has more.
+    """
+    if not isinstance(values, dict) or depth > _DEEPEST:
+        return {}
+    if not all(isinstance(name, str) for name in values):
+        return {}
+    for name in _WRAPPERS:
+        if found := find_tensors(values.get(name), depth + 1):
+            return found
+    here = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    inside = [found for value in values.values() if (found := find_tensors(value, depth + 1))]
+    if sum(map(len, inside)) > len(here):
+        return inside[0] if len(inside) == 1 else {}
+    return _without_prefix(here)
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return _without_prefix({n.removeprefix(prefix): t for n, t in tensors.items()})
+    return tensors
+
+
+def contents(values: Any, shown: int = 8) -> str:
+    """What the content of a torch file is, in a few words."""
+    if not isinstance(values, dict):
+        return f"it contains a {type(values).__name__}, not named weights"
+    if not values:
+        return "it contains an empty dict"
+    listed = [f"{name} ({_what(value)})" for name, value in list(values.items())[:shown]]
+    more = f" and {len(values) - shown} more" if len(values) > shown else ""
+    return f"it contains {', '.join(listed)}{more}"
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)}"
+    if isinstance(value, dict):
+        tensors = sum(isinstance(inside, Tensor) for inside in value.values())
+        many = "tensor" if tensors == 1 else "tensors"
+        return f"{tensors} {many}" if tensors else f"dict of {len(value)}"
+    if isinstance(value, (list, tuple)):
+        return f"list of {len(value)}"
+    return f"{value!r:.20}" if isinstance(value, (int, float, str)) else type(value).__name__
+
+
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The memory-mapped tensors and the metadata of any safetensors file.
 

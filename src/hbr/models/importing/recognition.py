@@ -10,14 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from hbr.models.files import IMAGE_ENCODER_FORMAT, PROMPT_FORMAT, is_model_format, read_metadata
 from hbr.models.importing.osediff import KEYS as OSEDIFF_KEYS
 from hbr.models.importing.osediff import is_osediff
-from hbr.models.importing.reading import load_pickle
+from hbr.models.importing.reading import contents, find_tensors, load_pickle
 from hbr.weights import WeightsError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -151,6 +148,31 @@ _MARKS = {
 }
 
 
+_HAODIFF = (
+    "HAODiff, whose LoRA was trained at t = 199 with classifier-free guidance of 3.5 between a "
+    "positive and a negative prompt from its own image encoder, which hbr's one step does not "
+    "have; run its own code instead: `hbr methods show haodiff`"
+)
+# what lies beside its LoRA, which has the names of any other
+_HAODIFF_ENCODER = "img_encoder_weights.pth"
+_AS_PROGRAM = "run its own code instead, as a program (docs/methods.md)"
+# keys of checkpoints of other methods over Stable Diffusion, and why hbr's one step is not theirs
+_OTHER_LAYOUTS = (
+    (
+        {"unet_lora_encoder_modules_pix", "unet_lora_encoder_modules_sem", "state_dict_unet"},
+        "a PiSA-SR checkpoint: two LoRAs, for pixels and for semantics, with which the U-Net "
+        "predicts the residual of the latent at t = 1, which hbr's one step does not do; "
+        + _AS_PROGRAM,
+    ),
+    (
+        {"state_dict_unet_de_mlp", "state_dict_vae_de_mlp", "state_dict_unet", "state_embeddings"},
+        "an S3Diff checkpoint: its LoRA is modulated, image by image, by networks that see an "
+        f"estimate of the degradation, which hbr does not have; {_AS_PROGRAM}",
+    ),
+    ({"model_state_dict", "swinir_kwargs", "performer_kwargs"}, f"the image encoder of {_HAODIFF}"),
+)
+
+
 def recognise(path: str | Path) -> Recognised:
     """Recognise the weights in a file or folder.
 
@@ -164,20 +186,23 @@ def recognise(path: str | Path) -> Recognised:
         metadata, shapes = read_metadata(path)
         return _own(path, metadata, shapes) or _by_names(path, shapes)
     values = load_pickle(path)
-    if not isinstance(values, dict):
-        return _unknown(path, f"it contains a {type(values).__name__}, not named weights")
     if is_osediff(values):
         others = [str(key) for key in values if key not in OSEDIFF_KEYS]
         known = len(values) - len(others)
         return _sure("osediff", "an OSEDiff checkpoint", known, len(values), others)
-    for inside in ("model", "state_dict", "params_ema", "params", "params-ema"):
-        if isinstance(values.get(inside), dict):
-            return _by_names(path, _shapes(values[inside]))
-    return _by_names(path, _shapes(values))
+    for keys, what in _OTHER_LAYOUTS:
+        if isinstance(values, dict) and keys <= values.keys():
+            return Recognised(None, f"{path} is {what}")
+    tensors = find_tensors(values)
+    if not tensors:
+        return _unknown(path, contents(values))
+    return _by_names(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
 
 
 def _folder(folder: Path) -> Recognised:
     for name in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
+        if (folder / name).is_file() and (line := lora_of_another_method(folder / name)):
+            return Recognised(None, line)
         if (folder / name).is_file():
             return Recognised(None, f"{folder} holds a LoRA: give {folder / name}")
     model = folder / "model.safetensors"
@@ -195,6 +220,13 @@ def _folder(folder: Path) -> Recognised:
     lacks = [f"{name}/" for name in ("unet", "vae") if name not in parts]
     text = f"it has {shown or 'nothing'}; a diffusers folder would have {' and '.join(lacks)} too"
     return _unknown(folder, text)
+
+
+def lora_of_another_method(path: Path) -> str:
+    """One line if what lies beside a LoRA shows that it belongs to a method that hbr cannot run."""
+    if (path.parent / _HAODIFF_ENCODER).is_file():
+        return f"{path} is part of {_HAODIFF}"
+    return ""
 
 
 def _pipeline(folder: Path) -> str:
@@ -223,6 +255,8 @@ def _own(path: Path, metadata: Mapping[str, str], shapes: Shapes) -> Recognised 
 
 
 def _by_names(path: Path, shapes: Shapes) -> Recognised:
+    if not shapes:
+        return _unknown(path, "it contains no weights")
     names = [name.removeprefix("module.") for name in shapes]
     best, most = None, 0
     for family in _FAMILIES:
@@ -237,6 +271,8 @@ def _by_names(path: Path, shapes: Shapes) -> Recognised:
     if len(others) > 0.1 * len(names):
         why = f"of its {len(names)} names, {most} are as in {best.what}, {len(others)} are not"
         return _unknown(path, why + _first(shapes, best))
+    if best.kind == "lora" and (line := lora_of_another_method(path)):
+        return Recognised(None, line)
     if best.kind is None:
         advice = f"; {best.advice}" if best.advice else ""
         return Recognised(None, f"{path} looks like {best.what}{advice}")
@@ -261,11 +297,6 @@ def _first(shapes: Shapes, family: Family | None) -> str:
         if family is None or not family.keys.fullmatch(name.removeprefix("module."))
     ]
     return f", as {', '.join(left[:_SHOWN])}" if left else ""
-
-
-def _shapes(values: Mapping[Any, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors."""
-    return {str(k): tuple(v.shape) for k, v in values.items() if isinstance(v, Tensor)}
 
 
 def must_be(kind: str, path: Path, error: WeightsError) -> WeightsError:

@@ -21,7 +21,13 @@ from hbr.models.checkpoint import Checkpoint, check_weights
 from hbr.models.config import DAPEConfig, ImageEncoderConfig, RestorerConfig, TaggerConfig
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.importing.ram import read_ram, read_swin
-from hbr.models.importing.reading import describe_size, load_pickle, origin, require_tensors
+from hbr.models.importing.reading import (
+    contents,
+    describe_size,
+    find_tensors,
+    load_pickle,
+    origin,
+)
 from hbr.models.tagger import Tagger, write_list
 from hbr.models.text import load_text_encoder
 from hbr.models.text_buffer import as_bytes
@@ -80,7 +86,7 @@ def import_tagger(
         WeightsError: a file is missing, unsafe or damaged, or does not match the others.
     """
     tensors = read_ram(source)
-    encoder, swin = read_swin(tensors, source)
+    encoder, swin = read_swin(tensors, source, report)
     found = {f"encoder.{name}": tensor for name, tensor in swin.items()}
     found |= _read_head(tensors)
     config = _read_config(found, encoder, heads, source)
@@ -185,13 +191,14 @@ def _read_config(
 
 def _merge(tensors: dict[str, Tensor], dape: Path, report: Callable[[str], None]) -> None:
     """Merge the LoRA into its weights: W + α/r · B A."""
-    lora = require_tensors(load_pickle(dape), str(dape))
+    values = load_pickle(dape)
+    lora = find_tensors(values)
     ours = {name: tensor for name, tensor in lora.items() if not name.startswith(_OTHER)}
     layers = {name.rpartition(".lora_")[0] for name in ours}
     if not layers or "" in layers:
         name = next((n for n in ours if ".lora_" not in n), "")
-        detail = f": {name} is not known" if name else ""
-        raise WeightsError(f"{dape} is not a LoRA of DAPE{detail}")
+        detail = f"{name} is not known" if name else contents(values)
+        raise WeightsError(f"{dape} is not a LoRA of DAPE: {detail}")
     for layer in sorted(layers):
         try:
             a, b = (ours.pop(f"{layer}.lora_{matrix}").float() for matrix in "AB")
