@@ -355,6 +355,7 @@ def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
         "weights/catalogue.yaml",
         "curation/sources/labels.yaml",
         "evaluation/paper_tables.json",
+        "evaluation/more_paper_tables.json",
         "evaluation/benchmarks/nano.yaml",
         "evaluation/methods/programs.yaml",
         "recipes/osdhuman/persona.yaml",

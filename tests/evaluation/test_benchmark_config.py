@@ -13,6 +13,9 @@ from hbr.evaluation.papers import paper_table
 SHIPPED = (
     "diffbody-table1",
     "haodiff-table1",
+    "haodiff-table2",
+    "lcudiff-table1",
+    "lcudiff-table2",
     "nano",
     "osdhuman-table1",
     "osdhuman-table2",

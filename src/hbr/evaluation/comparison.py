@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from hbr.evaluation.papers import PaperTable, paper_table, tolerance_of
 from hbr.evaluation.results import (
@@ -73,6 +73,7 @@ def compare(
                 cell = _compared(_bare(cell), method, data_set, table, tolerance)
                 cells.append(_of_one_edition(cell, infos.get(metric)))
     warnings += [f"of the paper: {note}" for note in table.notes]
+    warnings += _not_measured(table, columns)
     if all(cell.paper is None for cell in cells):
         found = ", ".join(sorted({data_set for _, data_set, _ in table.values}))
         warnings.append(f"of the paper: {table.name} has none of these cells; it is of {found}")
@@ -84,6 +85,14 @@ def compare(
         cells=tuple(cells),
         warnings=tuple(warnings),
     )
+
+
+def _not_measured(table: PaperTable, data_sets: Container[str]) -> Iterator[str]:
+    """A line for each printed column that hbr does not measure."""
+    for (data_set, column), printed in table.not_measured.items():
+        if data_set in data_sets:
+            numbers = ", ".join(f"{method} {value:g}" for method, value in printed.items())
+            yield f"of the paper: {column} on {data_set}, not measured here: {numbers}"
 
 
 def differences_from(

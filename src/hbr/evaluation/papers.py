@@ -11,9 +11,12 @@ from typing import Any, Literal
 from hbr.config import ConfigError
 from hbr.metrics.table import PRINTED
 
+# Columns that hbr does not measure; they are told beside a comparison.
+_NOT_MEASURED = ("HMB-R", "HyperIQA", "TRES")
+
 # Tolerance of a mean to the printed value. The default is 1 % of the printed value:
 # more than rounding and other versions of libraries make, less than methods differ by.
-TOLERANCES = {"psnr-y": 0.05, "ssim-y": 0.002}
+TOLERANCES = {"psnr-y": 0.05, "psnr-rgb": 0.05, "ssim-y": 0.002, "ssim-rgb": 0.002}
 _RELATIVE = 0.01
 
 TableRows = Literal["methods", "data sets"]
@@ -21,7 +24,7 @@ TableRows = Literal["methods", "data sets"]
 
 @dataclass(frozen=True)
 class _Shape:
-    """How a table is laid out in `paper_tables.json`.
+    """How a table is laid out in `paper_tables.json` and `more_paper_tables.json`.
 
     Attributes:
         labels: the fields that name a row; joined by commas where there are several.
@@ -41,6 +44,9 @@ _SHAPES = {
     "osdhuman.table4_prompt_extractors": _Shape(("prompt_extractor", "prompt_image")),
     "diffbody.table1_methods": _Shape(("method",), data_set="DiffBody-Test"),
     "haodiff.table1_persona_val": _Shape(("method",), data_set="PERSONA-Val"),
+    "haodiff.table2_real_world": _Shape(("method",)),
+    "lcudiff.table1_persona_val": _Shape(("method",), data_set="PERSONA-Val"),
+    "lcudiff.table2_mpii_test": _Shape(("method",), data_set="MPII-Test"),
 }
 
 
@@ -55,6 +61,7 @@ class PaperTable:
         rows: what the rows are.
         methods: those that it has; empty where its rows are data sets.
         values: (method, data set, metric id) → number; the method is "" where rows are data sets.
+        not_measured: (data set, printed column) → method → number, of metrics that hbr lacks.
     """
 
     name: str
@@ -63,6 +70,7 @@ class PaperTable:
     rows: TableRows
     methods: tuple[str, ...]
     values: Mapping[tuple[str, str, str], float]
+    not_measured: Mapping[tuple[str, str], Mapping[str, float]]
 
     def value(self, method: str, data_set: str, metric: str) -> float | None:
         """The printed number, beside any edition of its metric; None if there is no such cell.
@@ -89,11 +97,11 @@ def paper_table(name: str) -> PaperTable:
     if name not in _SHAPES:
         raise ConfigError(f"no table of a paper is called {name!r}; known: {', '.join(_SHAPES)}")
     shape = _SHAPES[name]
-    paper, table = name.split(".")
-    content = _content()[paper]
+    source, notes, rows = _printed(name)
+    not_measured: dict[tuple[str, str], dict[str, float]] = {}
     values: dict[tuple[str, str, str], float] = {}
     methods = []
-    for row in content[table]:
+    for row in rows:
         label = ", ".join(str(row[field]) for field in shape.labels if row[field] is not None)
         if shape.rows == "data sets":
             by_data_set = {label: row}
@@ -107,14 +115,17 @@ def paper_table(name: str) -> PaperTable:
             for column, (edition, *_) in PRINTED.items():
                 if column in cells:
                     values[label, data_set, edition] = float(cells[column])
-    notes = tuple(content["notes"])
+            for column in _NOT_MEASURED:
+                if column in cells:
+                    not_measured.setdefault((data_set, column), {})[label] = float(cells[column])
     return PaperTable(
         name=name,
-        source=content["source"],
+        source=source,
         notes=notes,
         rows=shape.rows,
         methods=tuple(methods),
         values=values,
+        not_measured=not_measured,
     )
 
 
@@ -130,7 +141,17 @@ def tolerance_of(metric: str, printed: float, own: Mapping[str, float] | None = 
     return chosen.get(metric, _RELATIVE * abs(printed))
 
 
-def _content() -> dict[str, Any]:
-    text = files("hbr.evaluation").joinpath("paper_tables.json").read_text(encoding="utf-8")
+def _printed(name: str) -> tuple[str, tuple[str, ...], list[dict[str, Any]]]:
+    """The source, the notes and the rows of a table."""
+    more = _content("more_paper_tables.json")
+    if name in more:
+        return more[name]["source"], tuple(more[name]["notes"]), more[name]["rows"]
+    paper, table = name.split(".")
+    content = _content("paper_tables.json")[paper]
+    return content["source"], tuple(content["notes"]), content[table]
+
+
+def _content(file: str) -> dict[str, Any]:
+    text = files("hbr.evaluation").joinpath(file).read_text(encoding="utf-8")
     content: dict[str, Any] = json.loads(text)
     return content

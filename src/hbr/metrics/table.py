@@ -254,10 +254,16 @@ PRINTED: dict[str, tuple[str, ...]] = {
     "MUSIQ": ("musiq",),
     "NIQE": ("pyiqa-niqe", "niqe"),
     "PSNR": ("psnr-y", "pyiqa-psnr-y"),
+    "PSNR-RGB": ("psnr-rgb",),
     "SSIM": ("ssim-y", "pyiqa-ssim-y"),
+    "SSIM-RGB": ("ssim-rgb",),
     "TOPIQ": ("topiq-fr",),
+    "TOPIQ-NR": ("topiq",),
 }
-"""Heading in papers → the rows that it could mean; the first is the edition that papers report."""
+"""Heading in papers → the rows that it could mean; the first is the edition that papers report.
+
+TOPIQ is the metric with a reference, and PSNR and SSIM are on Y, unless a table says otherwise.
+"""
 
 # Other rows whose values are those of the first under the same weights, as tests/extras measures
 # (SSIM: within 0.0013).
