@@ -13,6 +13,11 @@ from typing import BinaryIO
 from hbr.image.metadata import ByteOrder
 
 SUB_DIRECTORIES = (0x8769, 0x8825, 0xA005)
+# Tags of the layout of the pixels, which are not copied to another file; the last are orientation,
+# ICC profile and XMP, which have ways of their own.
+LAYOUT = frozenset({254, 255, *range(256, 267), 273, *range(277, 285), 288, 289, 290, 291, 296})
+LAYOUT |= {301, 317, 318, 319, 320, *range(322, 326), 330, *range(338, 343), 347, *range(512, 533)}
+LAYOUT |= {274, 34675, 700}
 # bytes of a value, by type
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _LONG_SIZES = {16: "Q", 17: "q", 18: "Q"}

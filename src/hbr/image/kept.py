@@ -1,8 +1,7 @@
 """Which metadata is carried from a file to the new one, and which cannot be.
 
 EXIF, XMP, IPTC with Photoshop's other resources, comments of JPEG and texts of PNG are carried.
-`Photo.lost` names what else a file held; `left_out` names what a format cannot hold. Both are one
-warning when the photo is written.
+`Photo.lost` names what else a file held, for the warning when the photo is written.
 
 Sources: Exif 2.32; Adobe Photoshop File Formats (image resources); IPTC-IIM 4.2; ImageMagick's raw
 profiles in PNG texts, as exiftool reads them.
@@ -13,12 +12,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hbr.image.directories import LAYOUT
 from hbr.image.metadata import EXIF_PREFIX, StoredMetadata
-
-if TYPE_CHECKING:
-    from hbr.image.photo import Photo
 
 XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP = b"Photoshop 3.0\0"
@@ -27,14 +24,6 @@ _LARGEST_TEXT = 16 << 20
 # Photoshop's resources that are thumbnails, or say again what stands elsewhere, or where guides and
 # slices of the old picture are.
 _RESOURCES_DROPPED = {0x0409, 0x040C, 0x040F, 0x0422, 0x0423, 0x0424, 0x0408, 0x041A}
-_HELD = {
-    "jpeg": {"EXIF", "XMP", "IPTC", "comments"},
-    "png": {"EXIF", "XMP", "IPTC", "comments", "texts"},
-    "tiff": {"EXIF", "XMP", "IPTC"},
-    "webp": {"EXIF", "XMP"},
-    "avif": {"EXIF", "XMP"},
-    "bmp": set[str](),
-}
 # What else the segments of a JPEG hold, by marker and beginning; None for what only says how the
 # old file was made.
 _SEGMENTS: tuple[tuple[int, bytes, str | None], ...] = (
@@ -198,8 +187,6 @@ def _pil_exif(image: Any) -> bytes | None:
     """EXIF as it was stored, or as it was changed or found elsewhere by Pillow."""
     from PIL import Image
 
-    from hbr.image.tiff import LAYOUT, ORIENTATION
-
     raw = image.info.get("exif")
     try:
         now = image.getexif()
@@ -210,7 +197,7 @@ def _pil_exif(image: Any) -> bytes | None:
             return bytes(raw)
         kept = Image.Exif()
         for tag, value in now.items():
-            if tag not in LAYOUT - {ORIENTATION, 282, 283, 296}:
+            if tag not in LAYOUT - {0x0112, 282, 283, 296}:
                 kept[tag] = value
         for tag in (0x8769, 0x8825):
             if inner := now.get_ifd(tag):
@@ -266,22 +253,3 @@ def as_text(comment: bytes) -> str:
         return comment.rstrip(b"\0").decode("utf-8")
     except UnicodeDecodeError:
         return comment.rstrip(b"\0").decode("latin-1")
-
-
-def left_out(photo: Photo, kind: str) -> list[str]:
-    """What a file of this format will not hold of the photo, in words."""
-    held = _HELD[kind]
-    there = {
-        "EXIF": bool(photo.exif),
-        "XMP": bool(photo.xmp),
-        "IPTC": bool(photo.photoshop),
-        "comments": bool(photo.comments),
-    }
-    words = [name for name, found in there.items() if found and name not in held]
-    if "IPTC" in words and iptc_of(photo.photoshop) is None:
-        words[words.index("IPTC")] = "Photoshop's settings"
-    homeless = [k for k, _ in photo.texts if "texts" not in held]
-    names = [k for k in homeless if k != "Comment" or "comments" not in held]
-    if names:
-        words.append(f"PNG text ({', '.join(dict.fromkeys(names))})")
-    return [*photo.lost, *words]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from hbr.errors import HbrError
-from hbr.image.directories import TagEntry, exif_of, read_directory
+from hbr.image.directories import LAYOUT, TagEntry, exif_of, read_directory
 from hbr.image.kept import IPTC as IPTC_RESOURCE
 from hbr.image.kept import iptc_of, kept_resources, resource
 from hbr.image.metadata import ByteOrder, StoredMetadata, byte_order, entries
@@ -28,21 +28,6 @@ DNG_VERSION, ICC, XMP, ORIENTATION = 50706, 34675, 700, 274
 GREY_WHITE_IS_ZERO, GREY, RGB, CFA, LINEAR_RAW = 0, 1, 2, 32803, 34892
 IPTC, PHOTOSHOP, LAYERS = 33723, 34377, 37724
 SUB_DIRECTORIES = {0x8769: "ExifTag", 0x8825: "GPSTag"}
-# Tags of the layout of the pixels, which are not copied to another file.
-LAYOUT = {254, 255, *range(256, 267), 273, *range(277, 285), 288, 289, 290, 291, 296, 301, 317, 318}
-LAYOUT |= {
-    319,
-    320,
-    *range(322, 326),
-    330,
-    *range(338, 343),
-    347,
-    *range(512, 533),
-    ORIENTATION,
-    ICC,
-    XMP,
-}
-
 # Compressions that take the package imagecodecs, by their numbers; Pillow has ZSTD for 8 bits.
 CODECS = {
     34887: "LERC",

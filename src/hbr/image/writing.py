@@ -16,7 +16,7 @@ from hbr.errors import OutputError, PhotoError, display_name
 from hbr.files import write_bytes
 from hbr.image import avif, png, tiff
 from hbr.image.jpeg import with_segments
-from hbr.image.kept import PHOTOSHOP, as_text, left_out
+from hbr.image.kept import PHOTOSHOP, as_text, iptc_of
 from hbr.image.metadata import EXIF_PREFIX
 from hbr.image.notes import Notes
 from hbr.image.paths import HAS_AVIF
@@ -36,6 +36,15 @@ _SUFFIXES = {
     **({".avif": "avif"} if HAS_AVIF else {}),
 }
 WRITE_SUFFIXES = frozenset(_SUFFIXES)
+# metadata that a format holds
+_HELD = {
+    "jpeg": {"EXIF", "XMP", "IPTC", "comments"},
+    "png": {"EXIF", "XMP", "IPTC", "comments", "texts"},
+    "tiff": {"EXIF", "XMP", "IPTC"},
+    "webp": {"EXIF", "XMP"},
+    "avif": {"EXIF", "XMP"},
+    "bmp": set[str](),
+}
 # Two bytes of length in a JPEG segment, less their own two, less the names of EXIF and XMP.
 _LONGEST_SEGMENT = 65533
 _JPEG_EXIF, _JPEG_XMP, _JPEG_PHOTOSHOP = 65527, 65504, 65519
@@ -208,7 +217,7 @@ def _losses(photo: Photo, kind: str, lossless: bool) -> list[str]:
         said.append(f"its 16 bits become 8 in {shown}; PNG and TIFF keep them")
     if photo.alpha is not None and kind in ("jpeg", "bmp"):
         said.append(f"its transparency becomes white in {shown}; PNG, TIFF and WebP keep it")
-    left = left_out(photo, kind)
+    left = _left_out(photo, kind)
     if kind == "jpeg":
         too_large = {
             "EXIF": len(photo.exif or b"") > _JPEG_EXIF,
@@ -327,3 +336,22 @@ def _why_not_written(error: Exception) -> str:
     if number in (errno.ENOTDIR, errno.EEXIST):
         return "cannot be written, a part of its path is a file; choose another folder"
     return f"cannot be written ({reason}); choose another place"
+
+
+def _left_out(photo: Photo, kind: str) -> list[str]:
+    """What a file of this format will not hold of the photo, in words."""
+    held = _HELD[kind]
+    there = {
+        "EXIF": bool(photo.exif),
+        "XMP": bool(photo.xmp),
+        "IPTC": bool(photo.photoshop),
+        "comments": bool(photo.comments),
+    }
+    words = [name for name, found in there.items() if found and name not in held]
+    if "IPTC" in words and iptc_of(photo.photoshop) is None:
+        words[words.index("IPTC")] = "Photoshop's settings"
+    homeless = [k for k, _ in photo.texts if "texts" not in held]
+    names = [k for k in homeless if k != "Comment" or "comments" not in held]
+    if names:
+        words.append(f"PNG text ({', '.join(dict.fromkeys(names))})")
+    return [*photo.lost, *words]
