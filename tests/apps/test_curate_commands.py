@@ -6,9 +6,13 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
+
+DATA = Path(__file__).parents[1] / "data"
 
 RECIPE = """
 name: shell
@@ -159,3 +163,50 @@ def test_bad_input_is_one_line(home, out, call_hbr, arguments, code, line):
     assert line in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
+
+
+NOTHING = """
+name: nothing
+sharpness: {threshold: 0}
+size: {longer: 1}
+crop: {overlap: 1, crowd_people: 1000, edge: 64, narrow: shrink}
+quality: {metrics: [], top: 1}
+duplicates: {radius: 0}
+"""
+
+
+def _coco(folder, **change):
+    entry = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 90, 90], **change}
+    data = {
+        "categories": [{"id": 1, "name": change.pop("label", "person")}],
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [entry],
+    }
+    (folder / "coco.json").write_text(json.dumps(data))
+    return "coco.json"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        ({}, 0, None),
+        ({"iscrowd": 1}, 3, "nothing was kept of 1 images: the box holds a group of people (1)"),
+        ({"bbox": [5, 5, 0, 9]}, 3, "nothing was kept of 1 images: the box has no area (1)"),
+        ({"iscrowd": "maybe"}, 3, "has the iscrowd 'maybe', not 0 or 1"),
+        ({"label": "pessoa"}, 3, "coco.json: none of its categories names a person"),
+    ],
+)
+def test_nothing_kept_is_said(tmp_path, run_hbr, change, code, said):
+    """An entry of the annotations costs only itself; that nothing is left is not all done."""
+    with Image.open(DATA / "blue.png") as image:
+        image.convert("RGB").resize((200, 100)).save(tmp_path / "a.png")
+    (tmp_path / "recipe.yaml").write_text(NOTHING)
+    source = _coco(tmp_path, **change)
+    done = run_hbr(
+        *["curate", "run", "recipe.yaml", "-i", source, "-o", "out", "--workers", "0"], cwd=tmp_path
+    )
+    assert done.returncode == code, done.stderr
+    assert ("nothing was kept" in done.stderr) is (said is not None)
+    assert (said or "") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out/manifest.parquet").exists()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -261,3 +262,92 @@ def test_infos_are_those_of_the_table() -> None:
     config = EvaluateConfig(metrics=("SSIM", "psnr_y"))
     assert config.ids == ("ssim-y", "psnr-y")
     assert all(isinstance(info, MetricInfo) for info in config.infos.values())
+
+
+def measured(pair: PicturePair, **how: object) -> tuple[dict[str, float], list[str]]:
+    config = MeasureConfig(metrics=("psnr-rgb",), **how)  # type: ignore[arg-type]
+    ((rows, _),) = measure_all([pair], config, workers=0, batch=1)
+    (row,) = rows
+    assert row.error is None, row.error
+    return row.values, row.notes
+
+
+def test_pictures_are_compared_in_8_bits_on_white(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 48, 3), np.uint8)
+    noisy = np.clip(pixels.astype(int) + rng.integers(-20, 21, pixels.shape), 0, 255)
+    pair = PicturePair("a", tmp_path / "restored.png", tmp_path / "hq.png")
+    assert pair.reference is not None
+    Image.fromarray(pixels).save(pair.reference)
+    # 16 bits that are the same in 8
+    deep = pixels[..., ::-1].astype(np.int64) * 257 + 100 * (pixels[..., ::-1] < 255)
+    cv2.imwrite(str(pair.restored), deep.astype(np.uint16))
+    same = measured(PicturePair("b", pair.reference, pair.reference))
+    assert measured(pair) == same
+    # the colours under transparent pixels are not shown, and none are made up
+    alpha = np.full((40, 48), 255, np.uint8)
+    alpha[:20, :24] = 0
+    seen = noisy.astype(np.uint8)
+    seen[:20, :24] = 255
+    Image.fromarray(np.dstack([noisy.astype(np.uint8), alpha])).save(pair.restored)
+    values, notes = measured(pair)
+    error = np.mean((seen.astype(float) - pixels) ** 2)
+    assert values["psnr-rgb"] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-4)
+    assert notes == ["the restored has transparent pixels; compared on white"]
+    # an alpha channel that hides nothing is nothing to speak of
+    Image.fromarray(np.dstack([pixels, np.full((40, 48), 255, np.uint8)])).save(pair.restored)
+    assert measured(pair) == same
+
+
+def test_a_border_is_cut_off(pairs: list[PicturePair], tmp_path: Path) -> None:
+    (pair, *_) = pairs
+    whole, _ = measured(pair)
+    assert pair.reference is not None
+    inner = PicturePair("inner", tmp_path / "r.png", tmp_path / "g.png")
+    for source, target in ((pair.restored, inner.restored), (pair.reference, inner.reference)):
+        assert target is not None
+        with Image.open(source) as image:
+            image.crop((4, 4, 44, 36)).save(target)
+    cut, _ = measured(pair, crop_border=4)
+    assert cut == measured(inner)[0]
+    assert cut != whole
+    found = evaluate([pair], EvaluateConfig(metrics=("psnr-rgb",), workers=0, crop_border=4))
+    assert found.metrics["psnr-rgb"].heading == "PSNR-RGB (hbr 1, RGB, crop 4)"
+    config = EvaluateConfig(metrics=("psnr-rgb",), workers=0, crop_border=20)
+    (row,) = evaluate([pair], config).rows
+    assert "nothing is left of 48x40 pixels without a border of 20" in (row.error or "")
+
+
+def test_people_keep_their_places_without_the_border(tmp_path: Path) -> None:
+    """A masked person in a photo, whole and cut by hand, has the same colour error."""
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[20:50, 30:60] = 200
+    red = pixels.copy()
+    red[20:50, 30:60, 1:] = 100
+    files = {}
+    for border in (0, 6):
+        for name, array in (("r", red), ("g", pixels)):
+            part = array[border : 60 - border, border : 80 - border]
+            Image.fromarray(part).save(tmp_path / f"{name}{border}.png")
+        x, y = 30 - border, 20 - border
+        outline = [x, y, x + 30, y, x + 30, y + 30, x, y + 30]
+        size = {"width": 80 - 2 * border, "height": 60 - 2 * border}
+        entry = {"image_id": 1, "category_id": 1, "bbox": [x, y, 30, 30]}
+        data = {
+            "categories": [{"id": 1, "name": "person"}],
+            "images": [{"id": 1, "file_name": f"g{border}.png", **size}],
+            "annotations": [entry | {"segmentation": [outline]}],
+        }
+        people = tmp_path / f"{border}.json"
+        people.write_text(json.dumps(data))
+        pair = PicturePair(f"g{border}", tmp_path / f"r{border}.png", tmp_path / f"g{border}.png")
+        files[border] = (pair, people)
+
+    def colour(border: int, cut: int) -> float:
+        pair, people = files[border]
+        config = MeasureConfig(metrics=("person-colour",), people=people, crop_border=cut)
+        ((rows, _),) = measure_all([pair], config, workers=0, batch=1)
+        return rows[0].values["person-colour"]
+
+    assert colour(6, 0) > 5
+    assert colour(0, 6) == pytest.approx(colour(6, 0), rel=1e-6)

@@ -216,6 +216,58 @@ def test_forms_that_files_come_in(tmp_path: Path, write: Callable[[object], str]
     assert found.warning is None
 
 
+def test_an_image_that_is_listed_twice_has_the_people_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "a.jpg"}]
+    path.write_text(json.dumps(coco(ENTRY, ENTRY | {"image_id": 2}, images=images)))
+    found = read_people(path)
+    assert len(found["a.jpg"]) == 1
+    assert found.skipped == {
+        "has the file name of another image": ["images[1]"],
+        "belongs to an image that is not listed": ["annotations[1]"],
+    }
+
+
+@pytest.mark.parametrize("value", ["0", "false", 0.0, False, float("nan"), None])
+def test_crowds_by_any_flag(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(coco(ENTRY | {"iscrowd": value}, ENTRY | {"iscrowd": "maybe"})))
+    found = read_people(path)
+    assert len(found["a.jpg"]) == 1
+    assert found.skipped == {"has the iscrowd 'maybe', not 0 or 1": ["annotations[1]"]}
+
+
+def test_clashes_of_names_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    names = ["x/a.jpg", "y/a.jpg", "b.jpg", "/data/me/c/d.jpg", "22.05", "e.jpg"]
+    images = [{"id": i, "file_name": name} for i, name in enumerate(names)]
+    entries = [ENTRY | {"image_id": i, "bbox": [i, 0, 1, 1]} for i in range(len(names))]
+    path.write_text(json.dumps(coco(*entries, images=images)))
+    found = read_people(path)
+    photos = [
+        "a.jpg",
+        "p/b.jpg",
+        "q/b.jpg",
+        "c/d.jpg",
+        "22.05.jpg",
+        "22.06.jpg",
+        "e.jpg",
+        "z/e.jpg",
+    ]
+    people, clashes = found.match(photos)
+    assert {name: int(found[0].box[0]) for name, found in people.items()} == {
+        "c/d.jpg": 3,
+        "22.05.jpg": 4,
+        "e.jpg": 5,
+    }
+    assert clashes == [
+        f"{path}: x/a.jpg and y/a.jpg both may be a.jpg; name the folder, too",
+        f"{path}: b.jpg may be p/b.jpg and q/b.jpg; name the folder, too",
+        f"{path}: e.jpg may be e.jpg and z/e.jpg; name the folder, too",
+    ]
+    assert found.find("a.jpg") is None
+
+
 def test_photos_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     names = ["a.jpg", "x/b.jpg", "y/b.jpg", "val2017\\c.jpg", "22.05.jpg", "22.06.jpg"]

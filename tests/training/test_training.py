@@ -14,7 +14,7 @@ from hbr.models.identity import start_at_identity
 from hbr.models.onestep import OneStepRestorer
 from hbr.restoration import OutOfMemoryError
 from hbr.training.config import LossConfig, OptimConfig, TrainConfig
-from hbr.training.crops import CropSource
+from hbr.training.crops import CropSource, draw_corner
 from hbr.training.data import TrainingPairs, validation_pairs
 from hbr.training.loop import Trainer, learning_rate
 from hbr.training.losses import gradient_l1, negative_psnr, pixel_loss
@@ -160,7 +160,9 @@ def test_crops_fall_on_people(tmp_path):
     source = CropSource(from_dict(TrainConfig, values).data.sources[0])
     assert [source.photos.name(i) for i in range(len(source.photos))] == [str(DATA / "blue.png")]
     generator = torch.Generator().manual_seed(0)
-    corners = [source._corner(0, (192, 192), 64, 1.0, generator) for _ in range(200)]
+    assert source.placed is not None
+    found = [person.box for person in source.placed[0]]
+    corners = [draw_corner(found, (192, 192), 64, generator) for _ in range(200)]
     assert min(min(c) for c in corners) >= 150 - 32
     assert max(max(c) for c in corners) == 192 - 64
 

@@ -38,6 +38,7 @@ from hbr.files import FolderWatch, remove_parts, sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.image.pixels import to_8_bits
 from hbr.image.reading import named_bytes
+from hbr.people.grids import GridName, upright_people
 from hbr.people.types import Person
 from hbr.processes import WorkerDied, finishing, pool_map
 from hbr.version import __version__
@@ -82,6 +83,8 @@ class DegradeSettings:
         resize_back: LQ at the size of HQ, else smaller by the recipe's `scale`.
         shard: files that belong to other shards are passed over.
         max_pixels: larger photos are refused.
+        people_grid: on which grid of pixels people are annotated in photos that EXIF turns, where
+            the annotated size does not tell.
     """
 
     recipe: Recipe
@@ -91,6 +94,7 @@ class DegradeSettings:
     resize_back: bool = True
     shard: Shard = field(default_factory=Shard)
     max_pixels: int = DEFAULT_MAX_PIXELS
+    people_grid: GridName = "stored"
 
     def __post_init__(self) -> None:
         """Check what numbers there are."""
@@ -244,7 +248,8 @@ class _Work:
         h, w = photo.size
         regions = None
         if item.people and drawn.motions:
-            regions = Regions.of(item.people, (h, w), longest=longest_mask(len(item.people)))
+            people = upright_people(item.people, (h, w), photo.orientation, settings.people_grid)
+            regions = Regions.of(people, (h, w), longest=longest_mask(len(people)))
         hq = rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w").float() / 255
         lq = degrade(hq, [drawn], regions=[regions], resize_back=settings.resize_back)
         with finishing():

@@ -15,6 +15,7 @@ from hbr.evaluation.statistics import bootstrap_mean
 from hbr.evaluation.workers import measure_all
 from hbr.ledger import Ledger
 from hbr.metrics import MetricError, MetricInfo, find_metric
+from hbr.people.grids import GridName
 from hbr.processes import cores
 
 PairProgress = Callable[[int, int], None]
@@ -38,6 +39,8 @@ class EvaluateConfig:
         weights: folder of weights; None searches hbr's default locations.
         people: COCO file with the people in the references, for the metrics of people.
         pose: ONNX file that finds key points in restored pictures, for the one that needs them.
+        crop_border: pixels that are cut off each edge before pictures are compared.
+        people_grid: see `MeasureConfig`.
     """
 
     metrics: tuple[str, ...]
@@ -50,6 +53,8 @@ class EvaluateConfig:
     weights: Path | None = None
     people: Path | None = None
     pose: Path | None = None
+    crop_border: int = 0
+    people_grid: GridName = "stored"
 
     def __post_init__(self) -> None:
         """Check every field; the names of metrics are looked up."""
@@ -84,6 +89,8 @@ class EvaluateConfig:
             weights=self.weights,
             people=self.people,
             pose=self.pose,
+            crop_border=self.crop_border,
+            people_grid=self.people_grid,
         )
 
     @property

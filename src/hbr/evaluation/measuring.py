@@ -12,23 +12,27 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hbr.config import check
 from hbr.devices import is_out_of_memory
 from hbr.errors import display_name, reason
+from hbr.evaluation.annotated import AnnotatedPictures
 from hbr.evaluation.pairing import PicturePair
-from hbr.files import sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
-from hbr.image.pixels import to_8_bits
+from hbr.image.pixels import peak
 from hbr.image.reading import named_bytes
 from hbr.ledger import read_rows
-from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
+from hbr.metrics import Metric, MetricInfo, find_metric, load_metric
+from hbr.people.grids import GridName
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# in the keys of known values: changes whenever pictures are prepared in another way
+_PIXELS = "8 bits on white"
 
 SizePolicy = Literal["error", "skip", "resize"]
 
@@ -47,6 +51,9 @@ class MeasureConfig:
         pose: ONNX file that finds key points (RTMPose, DWPose) in the restored pictures, for the
             metric that compares them.
         max_pixels: larger pictures are refused.
+        crop_border: pixels that are cut off each edge of both pictures before they are compared.
+        people_grid: on which grid of pixels people are annotated in references that EXIF turns,
+            where the annotated size does not tell.
     """
 
     metrics: tuple[str, ...]
@@ -56,9 +63,12 @@ class MeasureConfig:
     people: Path | None = None
     pose: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+    crop_border: int = 0
+    people_grid: GridName = "stored"
 
     def __post_init__(self) -> None:
         """Check every field."""
+        check(self.crop_border >= 0, "crop_border", self.crop_border, "0 or more")
         sizes = ("error", "skip", "resize")
         check(self.size in sizes, "size", self.size, "error, skip or resize")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
@@ -153,19 +163,31 @@ class Measurer:
         self.config = config
         self.metrics: dict[str, Metric] = {}
         unavailable: dict[str, str] = {}
-        self._people: _People | None = None
+        self._people: AnnotatedPictures | None = None
         for name in config.metrics:
             try:
                 if find_metric(name).kind == "person" and self._people is None:
-                    self._people = _People(config)
+                    self._people = AnnotatedPictures(
+                        config.people,
+                        pose=config.pose,
+                        device=config.device,
+                        grid=config.people_grid,
+                        border=config.crop_border,
+                    )
                 self.metrics[name] = load_metric(name, device=config.device, weights=config.weights)
             except Exception as error:  # of a device that is not there, torch raises anything
                 unavailable[name] = why_not(name, error)
-        infos = {name: metric.info for name, metric in self.metrics.items()}
-        warning = None if self._people is None else self._people.annotated.warning
+        infos = {
+            name: replace(metric.info, crop=metric.info.crop + config.crop_border)
+            for name, metric in self.metrics.items()
+        }
+        warning = None if self._people is None else self._people.warning
         self.available = Availability(infos, unavailable, (warning,) if warning else ())
         self.known = read_known(known, infos.values())
         self._how = f"size {config.size}, {self._people.digest if self._people else 'no people'}"
+        self._how += f", {_PIXELS}"
+        if config.crop_border:
+            self._how += f", border {config.crop_border}"
 
     def __call__(self, pairs: Sequence[PicturePair]) -> list[Measured]:
         """Measure pairs, batched by size; an error affects only its own pair."""
@@ -204,7 +226,13 @@ class Measurer:
                 return None
         photos = [self._decode(*item) for item in zip(files, contents, strict=True)]
         restored, reference = photos[0], photos[1] if len(photos) > 1 else None
-        measured.notes = []
+        measured.notes = [
+            f"the {name} has transparent pixels; compared on white"
+            for name, photo in zip(("restored", "reference"), photos, strict=False)
+            if photo.alpha is not None and photo.alpha.min() < peak(photo.alpha.dtype)
+        ]
+        restored = restored.displayed()
+        reference = None if reference is None else reference.displayed()
         if reference is not None:
             fitted = self._fit(restored, reference, measured)
             if fitted is None:
@@ -213,7 +241,18 @@ class Measurer:
             if (restored.mode == "grey") != (reference.mode == "grey"):
                 which = "restored" if restored.mode == "grey" else "reference"
                 measured.notes.append(f"the {which} is grey; compared as colour with R = G = B")
+        restored = self._without_border(restored)
+        reference = None if reference is None else self._without_border(reference)
         return _Loaded(measured, restored, reference)
+
+    def _without_border(self, photo: Photo) -> Photo:
+        border = self.config.crop_border
+        if not border:
+            return photo
+        h, w = photo.size
+        if min(h, w) <= 2 * border:
+            raise PhotoError(f"nothing is left of {w}x{h} pixels without a border of {border}")
+        return replace(photo, pixels=photo.pixels[border : h - border, border : w - border])
 
     def _decode(self, file: Path, content: bytes) -> Photo:
         return read_photo(named_bytes(content, str(file)), max_pixels=self.config.max_pixels)
@@ -263,7 +302,13 @@ class Measurer:
         try:
             if metric.info.kind == "person":
                 assert self._people is not None  # it was loaded with the metric
-                extra = self._people(metric.info, [batch[i] for i in todo])
+                picked_items = [batch[i] for i in todo]
+                extra = self._people(
+                    metric.info,
+                    [item.measured.pair for item in picked_items],
+                    [item.reference or item.restored for item in picked_items],
+                    [item.restored for item in picked_items],
+                )
             scores = metric(picked, against, **extra).tolist()
         except Exception as error:
             if len(todo) > 1:
@@ -280,51 +325,6 @@ class Measurer:
                 batch[i].measured.notes.append(f"{name}: no person to measure")
             else:
                 batch[i].measured.errors[name] = f"{name} gives {score} on this picture"
-
-
-class _People:
-    """Who is in the references, of a COCO file, and where they are in the restored pictures."""
-
-    def __init__(self, config: MeasureConfig) -> None:
-        """Open the files.
-
-        Raises:
-            MetricError: no file of people was given.
-            ConfigError, hbr.people.DetectorError: a file cannot be used.
-        """
-        from hbr.people import read_people
-
-        if config.people is None:
-            raise MetricError("the people in the pictures are not known; give them by --people")
-        self.annotated = read_people(config.people)
-        self._pose: Callable[..., Any] | None = None
-        self.digest = f"people {sha256(config.people)}"
-        if config.pose is not None:
-            from hbr.people.pose import RtmPose
-
-            self._pose = RtmPose(config.pose, device=config.device)
-            self.digest += f", pose {sha256(config.pose)}"
-
-    def __call__(self, info: MetricInfo, items: Sequence[_Loaded]) -> dict[str, Any]:
-        """The additional arguments of a person metric."""
-        people = [self._of(item.measured.pair) for item in items]
-        if "restored keypoints" not in info.needs:
-            return {"people": people}
-        if self._pose is None:
-            raise MetricError("key points in the restored pictures need --pose FILE.onnx")
-        pixels = [to_8_bits(item.restored.pixels) for item in items]
-        return {"people": people, "restored_people": self._pose(pixels, people)}
-
-    def _of(self, pair: PicturePair) -> Any:
-        from hbr.people import People
-
-        file = pair.reference or pair.restored
-        for place in (pair.stem + file.suffix, file.name):
-            people = self.annotated.find(place, any_suffix=True)
-            if people is not None:
-                return People.of(people)
-        path = display_name(self.annotated.path)
-        raise MetricError(f"{path} has no picture called {file.name}")
 
 
 def _content(file: Path) -> bytes:

@@ -302,7 +302,7 @@ def _measure(
     values = {}
     for metric in metrics:
         try:
-            value = metric(result.tensor(), reference.tensor()).item()
+            value = metric(result.displayed().tensor(), reference.displayed().tensor()).item()
         except MetricError as error:
             if (photo.name, INPUT) not in found.values:
                 say("warning", f"{photo.name}: {one_line(error)}")

@@ -51,6 +51,13 @@ _THUMBNAIL_FOLDERS = frozenset(
 )
 
 
+def photo_suffix(name: str) -> str:
+    """The suffix of a picture at the end of a name, as it is written; empty for `22.05` or `a`."""
+    suffix = Path(name).suffix
+    known = suffix.lower() in READ_SUFFIXES or suffix.lower() in UNREADABLE
+    return suffix if known else ""
+
+
 def is_photo_name(path: str | Path) -> bool:
     """Whether the name has the suffix of a readable photograph and is not hidden.
 

@@ -24,6 +24,7 @@ from hbr.image.pillow import no_pillow_limit, pil_channels
 from hbr.image.pixels import (
     fill_hidden,
     luma,
+    on_white,
     peak,
     quantize,
     resize,
@@ -129,6 +130,11 @@ class Photo:
         if self.alpha is None:
             return Image.fromarray(to_8_bits(self.pixels))
         return Image.fromarray(to_8_bits(np.dstack([self.pixels, self.alpha])))
+
+    def displayed(self) -> Photo:
+        """The photo as metrics compare it: 8 bits, transparent pixels on white."""
+        seen = self.pixels if self.alpha is None else on_white(self.pixels, self.alpha)
+        return dataclasses.replace(self, pixels=to_8_bits(seen), alpha=None, _own=None)
 
     def as_rgb(self) -> Photo:
         """The same photo, to be written in colour even if it was grey (its profile then goes)."""

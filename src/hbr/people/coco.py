@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from hbr.config import ConfigError
+from hbr.image.paths import photo_suffix
 from hbr.people.json_stream import JsonCutError, top_level
 from hbr.people.labels import normalised
 from hbr.people.types import N_KEYPOINTS, Keypoint, Person, Point, Rle
-from hbr.people.values import identifier, number, pixels, text
+from hbr.people.values import flag, identifier, name_parts, number, pixels, text
 
 _LARGEST = 1e9  # no coordinate of a photo
 
@@ -124,7 +125,8 @@ class CocoFile:
         if image is None or not isinstance(box, list) or len(box) != 4:
             return CocoProblem(place, "lacks an image_id or a bbox of 4 numbers")
         x, y, w, h = map(number, box)
-        crowd = bool(element.get("iscrowd", 0))
+        if (crowd := flag(element.get("iscrowd"))) is None:
+            return CocoProblem(place, f"has the iscrowd {element['iscrowd']!r}, not 0 or 1")
         return CocoAnnotation(
             place=place,
             image_id=image,
@@ -154,10 +156,9 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
         self.path = path
         self.skipped = skipped
         self._people = people
-        self._named: dict[bool, dict[str, list[str]]] = {False: {}, True: {}}
+        self._named: dict[str, list[str]] = defaultdict(list)
         for name in people:
-            for any_suffix, named in self._named.items():
-                named.setdefault(_parts(name, any_suffix)[-1], []).append(name)
+            self._named[_parts(name)[0][-1]].append(name)
 
     def __getitem__(self, name: str) -> tuple[Person, ...]:
         """The people of an image."""
@@ -184,17 +185,56 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
         Returns:
             None if no image of the file, or more than one, agrees.
         """
-        wanted = _parts(place, any_suffix)
+        agreeing = self._agreeing(place, any_suffix)
+        return self._people[agreeing[0]] if len(agreeing) == 1 else None
+
+    def match(self, places: Iterable[str]) -> tuple[dict[str, tuple[Person, ...]], list[str]]:
+        """The people of all photos of a folder, and what cannot be told.
+
+        Args:
+            places: as for `find`.
+
+        Returns:
+            The people of each photo that the annotations name, and a line for each clash: names
+            that fall on one photo, or photos that one name falls on. Their people are left out.
+        """
+        found, clashes = {}, []
+        taken: dict[str, list[str]] = defaultdict(list)
+        for place in places:
+            if line := self.clash(place):
+                clashes.append(line)
+            elif agreeing := self._agreeing(place, any_suffix=False):
+                taken[agreeing[0]].append(place)
+        for name, photos in taken.items():
+            own = [place for place in photos if _parts(place) == _parts(name)]
+            if len(photos) > 1:
+                shown = " and ".join(photos[:2]) + (" and more" if photos[2:] else "")
+                clashes.append(f"{self.path}: {name} may be {shown}; name the folder, too")
+            for place in own if len(photos) > 1 else photos:
+                found[place] = self._people[name]
+        return found, clashes
+
+    def clash(self, place: str, *, any_suffix: bool = False) -> str | None:
+        """One line if several names fall on the photo at `place`; see `find`."""
+        names = self._agreeing(place, any_suffix)
+        if len(names) < 2:
+            return None
+        return f"{self.path}: {names[0]} and {names[1]} both may be {place}; name the folder, too"
+
+    def _agreeing(self, place: str, any_suffix: bool) -> list[str]:
+        wanted, suffix = _parts(place)
         agreeing: dict[int, list[str]] = defaultdict(list)
-        for name in self._named[any_suffix].get(wanted[-1], ()):
-            parts = _parts(name, any_suffix)
+        for name in self._named.get(wanted[-1], ()):
+            parts, other = _parts(name)
             n = min(len(parts), len(wanted))
-            if parts[-n:] == wanted[-n:]:
+            fits = any_suffix or not suffix or not other or suffix == other
+            if fits and parts[-n:] == wanted[-n:]:
                 agreeing[n].append(name)
         best = agreeing[max(agreeing)] if agreeing else []
-        exact = [name for name in best if _parts(name, any_suffix) == wanted]
-        best = exact or best
-        return self._people[best[0]] if len(best) == 1 else None
+        for exact in ((wanted, suffix), (wanted, None)):
+            chosen = [n for n in best if _parts(n) == exact or (_parts(n)[0], None) == exact]
+            best = chosen or best
+        return best
 
     @property
     def warning(self) -> str | None:
@@ -210,11 +250,11 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
         return f"{self.path}: {entries} skipped: {'; '.join(reasons)}"
 
 
-def _parts(name: str, any_suffix: bool) -> tuple[str, ...]:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if any_suffix:
-        path = path.with_suffix("")
-    return path.parts or ("",)
+def _parts(name: str) -> tuple[tuple[str, ...], str]:
+    """The folders and the file of a name, and the suffix of a picture that it has, or none."""
+    parts = name_parts(name) or ("",)
+    suffix = photo_suffix(parts[-1])
+    return (*parts[:-1], parts[-1].removesuffix(suffix)), suffix
 
 
 def read_people(path: str | Path, *, labels: Sequence[str] = ("person",)) -> AnnotatedPeople:
@@ -264,6 +304,7 @@ def _images_and_annotations(
     """The images by id, and the annotations; `skipped` gets what can be neither."""
     images: dict[str, CocoImage] = {}
     annotations: list[CocoAnnotation] = []
+    names: set[str] = set()
     for entry in file.entries():
         if isinstance(entry, CocoProblem):
             skipped[entry.reason].append(entry.place)
@@ -271,8 +312,11 @@ def _images_and_annotations(
             annotations.append(entry)
         elif entry.id in images:
             skipped["has the id of another image"].append(entry.place)
+        elif entry.file_name in names:
+            skipped["has the file name of another image"].append(entry.place)
         else:
             images[entry.id] = entry
+            names.add(entry.file_name)
     return images, annotations
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hbr.errors import HbrError
+from hbr.people.values import open_text
 
 CHUNK = 1 << 20
 # The annotation of a crowd may take 100 kB.
@@ -39,7 +40,7 @@ def top_level(path: str | Path) -> Iterator[tuple[str, Any]]:
         JsonCutError: the file is cut or broken here; the message says where.
         OSError: the file cannot be read.
     """
-    with Path(path).open(encoding="utf-8-sig", errors="backslashreplace") as file:
+    with open_text(path) as file:
         text = _Text(file)
         text.expect("{")
         if text.peek() == "}":

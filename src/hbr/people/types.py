@@ -78,6 +78,14 @@ class Rle:
             value = shift = 0
         return cls(size, tuple(runs))
 
+    @classmethod
+    def of_mask(cls, mask: np.ndarray) -> Rle:
+        """Encode bool [h, w]."""
+        column_wise = mask.T.reshape(-1).astype(np.int8)
+        edges = np.flatnonzero(np.diff(column_wise, prepend=np.int8(0)))
+        runs = np.diff([0, *edges.tolist(), mask.size])
+        return cls((mask.shape[0], mask.shape[1]), tuple(runs.tolist()))
+
     def mask(self) -> np.ndarray:
         """Bool [h, w]."""
         values = np.arange(len(self.counts)) % 2 == 1
@@ -212,3 +220,21 @@ class People:
         masks = [mask for person in people if (mask := person.mask()) is not None]
         stacked = np.stack(masks) if len(masks) == len(people) else None
         return cls(boxes, np.ones(len(people)), keypoints, stacked)
+
+    def without_border(self, border: int, size: tuple[int, int]) -> People:
+        """The people in the photo of (h, w) after `border` pixels are cut off each edge.
+
+        Boxes are clipped; those of nobody who is left stay, without area.
+        """
+        if not border:
+            return self
+        h, w = (edge - 2 * border for edge in size)
+        boxes = np.clip(self.boxes - border, 0, [w, h, w, h])
+        keypoints, masks = self.keypoints, self.masks
+        if keypoints is not None:
+            keypoints = keypoints.copy()
+            seen = keypoints[..., 2] > 0
+            keypoints[seen, :2] -= border
+        if masks is not None:
+            masks = masks[:, border : border + h, border : border + w]
+        return People(boxes, self.scores, keypoints, masks)

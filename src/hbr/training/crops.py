@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,8 +18,10 @@ from torch import Generator, Tensor
 
 from hbr.config import ConfigError
 from hbr.degradation import Regions
-from hbr.image import PhotoError
+from hbr.image import Photo, PhotoError
+from hbr.image.pixels import to_8_bits
 from hbr.people.coco import AnnotatedPeople, read_people
+from hbr.people.grids import same_shape, upright_people
 from hbr.people.types import N_KEYPOINTS, Person
 from hbr.training.config import PhotoSourceConfig
 from hbr.training.photos import (
@@ -27,7 +30,7 @@ from hbr.training.photos import (
     Photos,
     open_photos,
     photo_files,
-    read_pixels,
+    read_upright,
 )
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ class Crop:
         size: (h, w) of the photo, after resizing.
         corner: (y, x) of the top left corner of the crop.
         mirrored: whether the crop was flipped horizontally.
+        orientation: of the file, by EXIF; the pixels are upright.
     """
 
     pixels: Tensor
@@ -55,6 +59,7 @@ class Crop:
     size: tuple[int, int]
     corner: tuple[int, int]
     mirrored: bool
+    orientation: int = 1
 
 
 class CropSource:
@@ -62,7 +67,7 @@ class CropSource:
 
     Attributes:
         photos: the photos to draw crops from.
-        boxes: the person boxes of each photo; None if crops may be anywhere.
+        placed: the people of each photo that crops are placed on; None if crops may be anywhere.
         people: the people of each photo; None if unknown or not requested.
         warning: one line about skipped annotations, or None.
         allowed: maximum number of consecutive unreadable photos.
@@ -76,14 +81,14 @@ class CropSource:
             with_people: whether to load their people, for `regions`.
         """
         self.people: list[tuple[Person, ...]] | CuratedPeople | None = None
-        self.boxes: list[list[PersonBox]] | None = None
+        self.placed: list[tuple[Person, ...]] | None = None
+        self.grid = config.boxes_grid
         self.warning: str | None = None
         if config.boxes is not None:
             annotated = read_people(config.boxes)
-            self.warning = annotated.warning
-            self.photos, people = _with_people(config, annotated)
-            self.boxes = [[person.box for person in found] for found in people]
-            self.people = people if with_people else None
+            self.photos, self.placed, clashes = _with_people(config, annotated)
+            self.warning = "; ".join(filter(None, [annotated.warning, *clashes])) or None
+            self.people = self.placed if with_people else None
         else:
             self.photos = _without_excluded(config)
             if with_people and config.manifest is not None:
@@ -113,7 +118,8 @@ class CropSource:
             ConfigError: more consecutive photos than allowed are unreadable.
         """
         drawn = random_integer(len(self.photos), generator)
-        index, pixels = self._read(drawn, {} if skipped is None else skipped)
+        index, photo = self._read(drawn, {} if skipped is None else skipped)
+        pixels = to_8_bits(photo.pixels)
         h, w = pixels.shape[:2]
         # the photo is never smaller than the crop, and only enlarged if it was smaller
         factor = max(shrink, size / min(h, w))
@@ -122,7 +128,7 @@ class CropSource:
             method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
             pixels = cv2.resize(pixels, target, interpolation=method)
             h, w = pixels.shape[:2]
-        y, x = self._corner(index, (h, w), size, factor, generator)
+        y, x = draw_corner(self._boxes(index, photo, factor), (h, w), size, generator)
         square = pixels[y : y + size, x : x + size]
         mirrored = mirror and bool(random_integer(2, generator))
         if mirrored:
@@ -134,13 +140,30 @@ class CropSource:
             size=(h, w),
             corner=(y, x),
             mirrored=mirrored,
+            orientation=photo.orientation,
         )
+
+    def _boxes(self, index: int, photo: Photo, factor: float) -> list[PersonBox] | None:
+        """Return the boxes that crops are placed on, in a photo resized by `factor`."""
+        if self.placed is None:
+            return None
+        boxes = []
+        for person in upright_people(self.placed[index], photo.size, photo.orientation, self.grid):
+            size = photo.size[::-1]
+            # the annotated copy may have another size
+            own = person.image_size
+            width, height = own if own is not None and same_shape(own, size) else size
+            across, down = factor * (size[0] / width), factor * (size[1] / height)
+            x, y, w, h = person.box
+            boxes.append((x * across, y * down, w * across, h * down))
+        return boxes
 
     def regions(self, crop: Crop) -> Regions | None:
         """Return the regions of the people in a crop, or None if they are unknown."""
         people = None if self.people is None else self.people[crop.photo]
         if not people:
             return None
+        people = upright_people(people, crop.size, crop.orientation, self.grid)
         try:
             found = Regions.of(people, crop.size, window=(*crop.corner, *crop.pixels.shape[1:]))
         except ValueError as error:
@@ -153,7 +176,9 @@ class CropSource:
 
     def keypoints(self, crop: Crop) -> np.ndarray:
         """Return the key points of the annotated people, in pixels of a crop: [n, 17, 3]."""
-        return crop_keypoints(() if self.people is None else self.people[crop.photo], crop)
+        people = () if self.people is None else self.people[crop.photo]
+        upright = upright_people(people, crop.size, crop.orientation, self.grid)
+        return crop_keypoints(upright, crop)
 
     def skip(self, generator: Generator, *, mirror: bool = True) -> None:
         """Draw as many random numbers as `crop` does, without reading the photo.
@@ -161,38 +186,44 @@ class CropSource:
         That number depends neither on the photo nor on the values drawn.
         """
         random_integer(len(self.photos), generator)
-        if self.boxes is None:
+        if self.placed is None:
             random_integer(2, generator), random_integer(2, generator)
         else:
             random_integer(2, generator), random_unit(generator), random_unit(generator)
         if mirror:
             random_integer(2, generator)
 
-    def _read(self, index: int, skipped: dict[str, str]) -> tuple[int, np.ndarray]:
+    def _read(self, index: int, skipped: dict[str, str]) -> tuple[int, Photo]:
         """Read photo `index`, or deterministically the next readable one."""
         n = len(self.photos)
         for i in range(min(self.allowed + 1, n)):
             at = (index + i) % n
             try:
-                return at, read_pixels(self.photos, at)
+                return at, read_upright(self.photos, at)
             except PhotoError as error:
                 skipped[self.photos.name(at)] = str(error)
         raise _too_many(skipped, self.allowed, n)
 
-    def _corner(
-        self, index: int, hw: tuple[int, int], size: int, factor: float, generator: Generator
-    ) -> tuple[int, int]:
-        free = (hw[0] - size + 1, hw[1] - size + 1)
-        if self.boxes is None:
-            return random_integer(free[0], generator), random_integer(free[1], generator)
-        boxes = self.boxes[index]
-        x, y, w, h = (v * factor for v in boxes[random_integer(len(boxes), generator)])
-        # the crop is centred on a random point of the box
-        centre = (y + h * random_unit(generator), x + w * random_unit(generator))
-        row, column = (
-            int(min(max(c - size / 2, 0), f - 1)) for c, f in zip(centre, free, strict=True)
-        )
-        return row, column
+
+def draw_corner(
+    boxes: Sequence[PersonBox] | None, hw: tuple[int, int], size: int, generator: Generator
+) -> tuple[int, int]:
+    """Draw the corner (y, x) of a crop of an image.
+
+    Args:
+        boxes: x, y, width, height; the crop is centred on a random point in a random one. None for
+            anywhere.
+        hw: (h, w) of the image.
+        size: of the crop.
+        generator: source of randomness.
+    """
+    free = (hw[0] - size + 1, hw[1] - size + 1)
+    if boxes is None:
+        return random_integer(free[0], generator), random_integer(free[1], generator)
+    x, y, w, h = boxes[random_integer(len(boxes), generator)]
+    centre = (y + h * random_unit(generator), x + w * random_unit(generator))
+    row, column = (int(min(max(c - size / 2, 0), f - 1)) for c, f in zip(centre, free, strict=True))
+    return row, column
 
 
 def crop_keypoints(people: Sequence[Person], crop: Crop) -> np.ndarray:
@@ -218,24 +249,29 @@ def crop_keypoints(people: Sequence[Person], crop: Crop) -> np.ndarray:
 
 def _with_people(
     config: PhotoSourceConfig, annotated: AnnotatedPeople
-) -> tuple[Photos, list[tuple[Person, ...]]]:
-    """Return the photos of a folder with annotated people, and the people of each."""
+) -> tuple[Photos, list[tuple[Person, ...]], list[str]]:
+    """Return the photos of a folder with annotated people, the people of each, and clashes."""
     assert config.photos is not None  # as PhotoSourceConfig checks
-    files, people = [], []
-    for file in photo_files(config.photos):
-        found = annotated.find(file.relative_to(config.photos).as_posix())
-        if found and file.name not in config.exclude:
-            files.append(file)
-            people.append(found)
+    places = {file.relative_to(config.photos).as_posix(): file for file in _photo_files(config)}
+    found, clashes = annotated.match(places)
+    files = [file for place, file in places.items() if found.get(place)]
     if not files:
-        raise ConfigError(f"{config.photos}: no photo is left of `boxes` and `exclude`")
-    return FolderPhotos(config.photos, files), people
+        why = f" ({clashes[0]})" if clashes else ""
+        raise ConfigError(f"{config.photos}: no photo is left of `boxes` and `exclude`{why}")
+    people = [found[place] for place in places if found.get(place)]
+    return FolderPhotos(config.photos, files), people, clashes
+
+
+def _photo_files(config: PhotoSourceConfig) -> list[Path]:
+    """Return the photos of a folder without the excluded ones."""
+    assert config.photos is not None
+    return [file for file in photo_files(config.photos) if file.name not in config.exclude]
 
 
 def _without_excluded(config: PhotoSourceConfig) -> Photos:
     if config.photos is None or not config.exclude:
         return open_photos(config)
-    files = [file for file in photo_files(config.photos) if file.name not in config.exclude]
+    files = _photo_files(config)
     if not files:
         raise ConfigError(f"{config.photos}: no photo is left of `exclude`")
     return FolderPhotos(config.photos, files)

@@ -19,7 +19,7 @@ from hbr.archives import COMPRESSED, image_bytes, read_cell, read_part, tar_memb
 from hbr.config import ConfigError
 from hbr.curation.manifest import FOLDERS, Manifest, crop_place
 from hbr.errors import one_line
-from hbr.image import PhotoError, is_photo_name, read_photo
+from hbr.image import Photo, PhotoError, is_photo_name, read_photo
 from hbr.image.paths import find_photos, match_files
 from hbr.image.pixels import to_8_bits
 from hbr.image.reading import named_bytes
@@ -67,8 +67,17 @@ def read_pixels(photos: Photos, index: int) -> np.ndarray:
     Raises:
         PhotoError: the photo cannot be read.
     """
+    return to_8_bits(read_upright(photos, index).pixels)
+
+
+def read_upright(photos: Photos, index: int) -> Photo:
+    """Read a photo, upright and in sRGB, with what its file says of its orientation.
+
+    Raises:
+        PhotoError: the photo cannot be read.
+    """
     try:
-        return to_8_bits(read_photo(photos.open(index)).pixels)
+        return read_photo(photos.open(index))
     except OSError as error:
         raise PhotoError(f"{photos.name(index)}: {error.strerror or error}") from None
 

@@ -242,11 +242,14 @@ def test_yolo(folder: Path) -> None:
     labels = folder / "labels"
     labels.mkdir()
     (labels / "classes.txt").write_text("person\ncar\n")
-    (labels / "a.txt").write_text("0 0.5 0.5 nan 1\n0 0.5\n7 1 1 1 1\nx 1 1 1 1\n")
+    (labels / "a.txt").write_text("0 0.5 0.5 0.5 1\n0 0.5\n7 1 1 1 1\nx 1 1 1 1\n0 1 1 nan 1\n")
     (labels / "b.txt").write_bytes(b"\xff\xfe\x00")
-    a, b, c = read(YoloConfig(images=folder / "images", annotations=labels))
+    a, lines, b, c = read(YoloConfig(images=folder / "images", annotations=labels))
     assert len(a.boxes or ()) == 1
-    assert a.error == "a.txt, line 2: a class and at least 4 numbers expected"
+    assert a.error is None
+    assert (lines.ref, lines.entry) == (None, True)
+    said = "a.txt, line 2: a class and at least 4 numbers expected (and 3 more lines)"
+    assert lines.error == said
     assert b.boxes is None
     assert "b.txt" in (b.error or "")
     assert (c.boxes, c.error) == (None, None)

@@ -109,9 +109,12 @@ def test_open_images(shared: Path, tmp_path: Path) -> None:
         "image_ids_and_rotation.csv, line 5: 11 columns instead of 12; it may be cut"
     )
     # without `unlabelled`, only what somebody drew boxes in
-    keys = [i.key for i in open_source(OpenImagesConfig(annotations=folder, images=tmp_path))]
+    found = list(open_source(OpenImagesConfig(annotations=folder, images=tmp_path)))
+    keys = [i.key for i in found]
     assert keys[:2] == ["train/b", "test/c"]
-    assert len(keys) == 3
+    assert len(keys) == 4
+    # nor are these labels of persons
+    assert "none of its labels names a person" in (found[-1].error or "")
 
 
 def test_open_images_children_are_people(shared: Path, tmp_path: Path) -> None:

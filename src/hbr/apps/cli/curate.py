@@ -120,8 +120,10 @@ def run(
     import dataclasses
 
     from hbr.curation.config import named_sources
+    from hbr.curation.manifest import Manifest
     from hbr.curation.runs.run import curate
     from hbr.curation.runs.status import StatusFile
+    from hbr.curation.runs.summary import why_nothing
     from hbr.processes import StopSignals
 
     recipe = _recipe(name, settings, inputs, detector)
@@ -146,7 +148,13 @@ def run(
             told = f"warning: {setting} names {source}, which is no source of this run"
             typer.echo(f"{told}; there are {', '.join(summary.sources)}", err=True)
     typer.echo(out / "manifest.parquet")
-    raise typer.Exit(ExitCode.of(done=summary.images - summary.errors, failed=summary.errors))
+    if not summary.kept:
+        typer.echo(why_nothing(summary, Manifest(out)), err=True)
+    # a run that used less than its sources hold, or kept nothing, is not all done
+    done = summary.images - summary.errors - summary.entries
+    code = ExitCode.of(done=done, failed=summary.errors)
+    partly = code == ExitCode.OK and (summary.entries or not summary.kept)
+    raise typer.Exit(ExitCode.SOME if partly else code)
 
 
 @app.command()

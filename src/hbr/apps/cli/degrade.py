@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ from hbr.apps.cli.options import (
     InputOption,
     MaxPixels,
     Overwrite,
+    PeopleGrid,
     PhotoArguments,
     Recursive,
     all_inputs,
@@ -85,6 +86,7 @@ def degrade(
             "limb-like shapes.",
         ),
     ] = None,
+    people_grid: PeopleGrid = "stored",
     keep_small: Annotated[
         bool,
         typer.Option(
@@ -143,6 +145,7 @@ def degrade(
                 resize_back=not keep_small,
                 shard=part,
                 max_pixels=max_pixels,
+                people_grid=people_grid,
             )
             _check_manifest(pairs_out, may_exist=overwrite or resume)
             # planned as a resumed run, in which an output never overwrites an input
@@ -150,9 +153,9 @@ def degrade(
                 given, out, format=file_format.value, recursive=recursive, existing="resume"
             )
             annotated = _people(people, chosen)
-            if annotated is not None and annotated.warning:
-                reporter.say("warning", annotated.warning)
-            items = _items(plan, Path(out), file_format.value, annotated)
+            items, warnings = _items(plan, Path(out), file_format.value, annotated)
+            for warning in warnings:
+                reporter.say("warning", warning)
             if not overwrite and not resume:
                 refuse_existing(items, part)
             # pictures that are not read have rows in the manifest, as other failures
@@ -207,8 +210,8 @@ def _people(path: Path | None, recipe: Recipe) -> AnnotatedPeople | None:
 
 def _items(
     plan: BatchPlan, out: Path, file_format: str, people: AnnotatedPeople | None
-) -> list[Item]:
-    """Return the planned files, sorted by name, each with its people."""
+) -> tuple[list[Item], list[str]]:
+    """Return the planned files, sorted by name, each with its people, and warnings about these."""
     from hbr.config import ConfigError
     from hbr.degradation.folder import Item
     from hbr.restoration.jobs import Job
@@ -222,19 +225,16 @@ def _items(
     for job in (*plan.jobs, *plan.finished, *unread):
         place = Path(job.target.name) if job.target == out else job.target.relative_to(out)
         hq = place.with_name(job.source.name).as_posix()
-        found = people.find(hq) if people is not None else None
-        items.append(
-            Item(
-                source=job.source,
-                target=job.target,
-                name=place.as_posix(),
-                hq=hq,
-                people=found or (),
-            )
-        )
-    if people is not None and items and not any(item.people for item in items):
-        raise ConfigError(f"{people.path} has no people in these photos, such as {items[0].hq}")
-    return sorted(items, key=lambda item: item.name)
+        items.append(Item(source=job.source, target=job.target, name=place.as_posix(), hq=hq))
+    warnings: list[str] = []
+    if people is not None:
+        found, clashes = people.match(item.hq for item in items)
+        items = [replace(item, people=found.get(item.hq, ())) for item in items]
+        warnings = [*filter(None, [people.warning]), *clashes]
+        if items and not any(item.people for item in items):
+            why = f" ({clashes[0]})" if clashes else f", such as {items[0].hq}"
+            raise ConfigError(f"{people.path} has no people in these photos{why}")
+    return sorted(items, key=lambda item: item.name), warnings
 
 
 def _run(

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hbr.apps.cli.options import MeasuringWorkers, MetricWeights, Overwrite, Recursive
+from hbr.apps.cli.options import (
+    MeasuringWorkers,
+    MetricWeights,
+    Overwrite,
+    PeopleGrid,
+    Recursive,
+)
 from hbr.apps.cli.reporting import Reporter, print_table
 from hbr.errors import ExitCode
 
@@ -70,6 +76,11 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="COCO file with the people in the references."),
     ] = None,
+    people_grid: PeopleGrid = "stored",
+    crop_border: Annotated[
+        int,
+        typer.Option(min=0, help="Pixels to cut off each edge before pictures are compared."),
+    ] = 0,
     pose: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="ONNX pose estimator: RTMPose or DWPose."),
@@ -112,6 +123,8 @@ def evaluate(
             weights=weights,
             people=people,
             pose=pose,
+            crop_border=crop_border,
+            people_grid=people_grid,
         )
     except MetricError as error:
         raise typer.BadParameter(str(error), param_hint="--metrics") from None

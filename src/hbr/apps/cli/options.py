@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Literal
 
 import typer
 
@@ -31,6 +31,13 @@ MeasuringWorkers = Annotated[
 ]
 MetricWeights = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of metric weights. Default: hbr's own.")
+]
+PeopleGrid = Annotated[
+    Literal["stored", "upright"],
+    typer.Option(
+        help="Grid of pixels that people are annotated on in photos that EXIF turns, if the size "
+        "in the annotations does not tell."
+    ),
 ]
 
 

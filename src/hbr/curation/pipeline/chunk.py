@@ -55,7 +55,8 @@ class Task:
         if image.boxes is not None:
             boxes = sorted(f"{box!r}{box.keypoints or ''}" for box in image.boxes)
         said = (image.source, image.key, image.width, image.height, image.licence)
-        more = (image.attribution, image.error, image.rotation, repeat)
+        more = [image.attribution, image.error, image.rotation, repeat]
+        more += [image.grid] if image.grid != "stored" else []
         return cls(content_id(*said, *more, boxes), image, repeat)
 
 
@@ -237,7 +238,7 @@ class ChunkWorker:
     def _lay_boxes(self, out: _Image, row: Record, decoded: Decoded) -> None:
         image = out.task.image
         row = row.passed("read", width=decoded.width, height=decoded.height)
-        turned = decoded.counts_as(image.width, image.height)
+        turned = decoded.counts_as(image.width, image.height, image.grid)
         if turned is None:
             said = f"{image.width}x{image.height}"
             detail = f"is {decoded.stored[0]}x{decoded.stored[1]}, the annotations say {said}"
@@ -375,6 +376,8 @@ def encode_crop(crop: np.ndarray, config: OutputConfig) -> bytes:
 def _problem(task: Task) -> tuple[str, str] | None:
     """Why an image need not be opened."""
     if task.image.error is not None:
+        if task.image.entry:
+            return "entry", task.image.error
         ref = task.image.ref
         gone = ref is not None and ref.offset is None and not os.path.exists(ref.path)  # noqa: PTH110
         return "missing" if gone else "source", task.image.error

@@ -21,7 +21,9 @@ from hbr.image.colorimetry import Signals, exif_signals, stated_profile
 from hbr.image.colour import load_profile
 from hbr.image.metadata import bare_exif, exif_orientation, xmp_orientation
 from hbr.image.notes import Notes
-from hbr.image.pixels import on_white, to_8_bits, turn_upright
+from hbr.image.pixels import turn_upright
+from hbr.image.reading import named_bytes
+from hbr.people.grids import UNDO, Grid, GridName, turn_box
 
 # SourceImage.rotation, counter-clockwise, as the orientation in EXIF that asks for it.
 _TURN = {0: 1, 90: 8, 180: 3, 270: 6}
@@ -37,8 +39,9 @@ class Decoded:
     Attributes:
         pixels: [h, w, 3] uint8, RGB in sRGB, upright.
         stored: (width, height) of the file's own grid.
-        orientation: 1 to 8, by EXIF, that led from there to `pixels`, before `rotation`.
-        rotation: degrees, by the source.
+        orientation: 1 to 8, by EXIF.
+        rotation: degrees, by the source; where it is stated, it led from there to `pixels`, and
+            EXIF did not.
     """
 
     pixels: np.ndarray
@@ -76,41 +79,28 @@ class Decoded:
 
     def _grid(self, *, turned: bool) -> tuple[int, int]:
         """(width, height) of the pixels that annotations count on."""
-        return self.stored[::-1] if turned and self.orientation > 4 else self.stored
+        grid = Grid(self.stored, self.orientation)
+        return grid.upright if turned else grid.stored
 
     def _upright(self, edges: BoxEdges, *, turned: bool) -> BoxEdges:
-        width, height = self._grid(turned=turned)
-        if not turned:
-            edges = turn_box(edges, width, height, self.orientation)
-            if self.orientation > 4:
-                width, height = height, width
-        return turn_box(edges, width, height, _TURN[self.rotation])
+        turn = _TURN[self.rotation] if self.rotation else self.orientation
+        if turned and turn == self.orientation:
+            return edges
+        if turned:
+            edges = turn_box(edges, *self._grid(turned=True), UNDO[self.orientation])
+        return turn_box(edges, *self.stored, turn)
 
-    def counts_as(self, width: int | None, height: int | None) -> bool | None:
+    def counts_as(
+        self, width: int | None, height: int | None, default: GridName = "stored"
+    ) -> bool | None:
         """On which grid annotations that state this size count.
 
         Returns:
             False on the file's own grid, True on the one EXIF leads to, None on neither. Where
-            nothing is stated, or both are alike, it is the file's own.
+            nothing is stated, or both are alike, it is the default.
         """
-        if width is None or height is None or (width, height) == self.stored:
-            return False
-        swapped = self.stored[::-1]
-        return True if self.orientation > 4 and (width, height) == swapped else None
-
-
-def turn_box(
-    edges: tuple[float, float, float, float], width: int, height: int, orientation: int
-) -> tuple[float, float, float, float]:
-    """A box on an image of this size, after what `orientation` (EXIF, 1 to 8) asks for."""
-    x0, y0, x1, y1 = edges
-    if orientation > 4:
-        x0, y0, x1, y1, width, height = y0, x0, y1, x1, height, width
-    if orientation in (2, 3, 6, 7):
-        x0, x1 = width - x1, width - x0
-    if orientation in (3, 4, 7, 8):
-        y0, y1 = height - y1, height - y0
-    return x0, y0, x1, y1
+        size = None if width is None or height is None else (width, height)
+        return Grid(self.stored, self.orientation).is_upright(size, default)
 
 
 def decode(data: bytes, name: str, *, rotation: int = 0, max_pixels: int) -> Decoded:
@@ -119,19 +109,14 @@ def decode(data: bytes, name: str, *, rotation: int = 0, max_pixels: int) -> Dec
     Raises:
         PhotoError: it is damaged, cut short, animated, too large or no photograph; one line.
     """
-    pixels = _plain_jpeg(data, max_pixels)
-    if pixels is not None:
-        orientation = 1
-    else:
-        file = io.BytesIO(data)
-        file.name = name
-        photo = read_photo(file, max_pixels=max_pixels)
-        seen = photo.pixels if photo.alpha is None else on_white(photo.pixels, photo.alpha)
-        pixels, orientation = to_8_bits(seen), photo.orientation
+    pixels, orientation = _plain_jpeg(data, max_pixels), 1
+    if pixels is None:
+        photo = read_photo(named_bytes(data, name), max_pixels=max_pixels)
+        pixels, orientation = photo.displayed().pixels, photo.orientation
     height, width = pixels.shape[:2]
     stored = (height, width) if orientation > 4 else (width, height)
-    if rotation:
-        pixels = np.ascontiguousarray(turn_upright(pixels, _TURN[rotation]))
+    if rotation and _TURN[rotation] != orientation:
+        pixels = turn_upright(turn_upright(pixels, UNDO[orientation]), _TURN[rotation])
     return Decoded(pixels, stored, orientation, rotation)
 
 

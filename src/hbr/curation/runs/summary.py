@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hbr.config import to_dict
+from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline.passes import ManifestTotals
-from hbr.curation.record import ERRORS, FunnelStep, funnel
+from hbr.curation.record import ERRORS, REASONS, FunnelStep, funnel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,11 @@ class RunSummary:
     licences: Mapping[str, int]
     means: Mapping[str, float]
     costs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> int:
+        """Entries of annotations that could not be used."""
+        return self.funnel[0].stopped.get("entry", 0)
 
     def as_json(self) -> str:
         """The summary without `costs`, which no two runs share."""
@@ -87,3 +93,23 @@ def summarize(
         means={name: moments.mean for name, moments in sorted(totals.scores.items())},
         costs=dict(costs or {}),
     )
+
+
+def why_nothing(summary: RunSummary, manifest: Manifest) -> str:
+    """One line that says why a run kept nothing: what stopped most rows, and what sources said."""
+    if not summary.images:
+        return "nothing was kept: the sources name no images"
+    stopped = Counter(
+        {
+            REASONS[step.stage][reason]: n
+            for step in summary.funnel
+            for reason, n in step.stopped.items()
+            if reason != "entry"
+        }
+    )
+    reasons = [f"{reason} ({n:,})" for reason, n in stopped.most_common(3)]
+    entries = [record for record in manifest if record.reason == "entry"]
+    # what is wrong with all labels comes first
+    entries.sort(key=lambda record: not record.key.endswith(("labels", ":categories")))
+    said = [record.detail or "" for record in entries[:3]]
+    return f"nothing was kept of {summary.images:,} images: {'; '.join([*reasons, *said])}"

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from hbr.archives import image_bytes, read_cell, read_part
 from hbr.errors import HbrError
+from hbr.people.grids import GridName
 
 BoxKind = Literal["full", "visible", "head"]
 
@@ -124,8 +125,11 @@ class SourceImage:
             is not annotated, so that a detector has to find them.
         licence, attribution: as the source states them.
         error: one line that says what is wrong with it; the other fields may still be set.
-        rotation: degrees (0, 90, 180, 270), counter-clockwise, by which the stored pixels and the
-            boxes must be turned to be upright, beyond what EXIF says.
+        rotation: degrees (90, 180, 270), counter-clockwise, by which the stored pixels must be
+            turned to be upright, whatever EXIF says; 0 leaves it to EXIF.
+        grid: on which grid boxes count if `width` and `height` do not tell: that of the stored
+            pixels, or the upright one that EXIF leads to.
+        entry: `error` is of a line or an entry of the annotations, which costs only itself.
     """
 
     source: str
@@ -138,6 +142,8 @@ class SourceImage:
     attribution: str | None = None
     error: str | None = None
     rotation: int = 0
+    grid: GridName = "stored"
+    entry: bool = False
 
     @property
     def id(self) -> str:

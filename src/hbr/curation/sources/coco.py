@@ -15,10 +15,10 @@ from typing import Any
 from hbr.curation.sources.base import Box, BoxKind, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import at, broken
+from hbr.curation.sources.paths import Places, broken, unused
 from hbr.people.coco import CocoAnnotation, CocoFile, CocoImage, CocoProblem, keypoints
 from hbr.people.json_stream import JsonCutError
-from hbr.people.values import identifier, number, text
+from hbr.people.values import flag, identifier, number, text
 
 FLICKR = "https://www.flickr.com/"
 
@@ -56,16 +56,20 @@ class CocoSource:
                 raise SourceError(f"{self.annotations}: {error.strerror or error}") from None
             reading.finish()
             licences = {id: _licence(entry) for id, entry in file.licences.items()}
-            for image in index.images():
-                yield self._image(image, licences, cut=reading.cut)
+            with Places(self.images, ((name, name) for name in index.names())) as places:
+                for image in index.images():
+                    yield self._image(image, places, licences, cut=reading.cut)
             for place, problem in reading.problems:
-                yield broken(self.name, f"{self.annotations.name}:{place}", problem)
+                record = broken if place == "cut" else unused
+                yield record(self.name, f"{self.annotations.name}:{place}", problem)
 
-    def _image(self, image: IndexedImage, licences: Mapping[str, str], *, cut: bool) -> SourceImage:
+    def _image(
+        self, image: IndexedImage, places: Places, licences: Mapping[str, str], *, cut: bool
+    ) -> SourceImage:
         if not image.listed or image.name is None:
             problem = f"{len(image.boxes)} boxes of image {image.id}, which the file does not list"
-            return broken(self.name, f"{self.annotations.name}:image {image.id}", problem)
-        ref, error = at(self.images, image.name)
+            return unused(self.name, f"{self.annotations.name}:image {image.id}", problem)
+        ref, error = places.at(image.name)
         key = image.name
         if image.repeated:
             key, error = f"{key}#{image.id}", f"{image.name} is listed twice, again as {image.id}"
@@ -139,7 +143,11 @@ class _Reading:
 
     def _annotation(self, entry: CocoAnnotation) -> None:
         x, y, w, h = entry.box
-        ignore = bool(entry.raw.get("ignore", 0)) or bool(entry.raw.get("isfake", 0))
+        flags = {name: flag(entry.raw.get(name)) for name in ("ignore", "isfake")}
+        if unclear := [name for name, value in flags.items() if value is None]:
+            said = f"has the {unclear[0]} {entry.raw[unclear[0]]!r}, not 0 or 1"
+            self._problem(entry.place, said)
+            return
         score = entry.raw.get("score")
         score = number(score) if score is not None else None
         box = Box(
@@ -150,7 +158,7 @@ class _Reading:
             label="",
             score=score,
             crowd=entry.crowd,
-            ignore=ignore,
+            ignore=any(flags.values()),
             keypoints=_keypoints(entry.raw.get("keypoints")),
         )
         self._index.add_box(entry.image_id, box, entry.category_id)

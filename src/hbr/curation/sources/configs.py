@@ -20,11 +20,15 @@ class _Named:
         name: unique in a run; empty takes it from the path.
         labels: a YAML file like `labels.yaml`, whose labels are added.
         people: further labels that name a person.
+        grid: on which grid of pixels boxes count in photos that EXIF turns, where the size that the
+            annotations state does not tell: "stored", "upright", or "auto", which is upright for
+            YOLO, as its tools read photos, and stored for all others.
     """
 
     name: str = ""
     labels: Path | None = None
     people: tuple[str, ...] = ()
+    grid: Literal["auto", "stored", "upright"] = "auto"
 
     def __post_init__(self) -> None:
         """Check every field."""

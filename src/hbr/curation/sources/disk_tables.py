@@ -68,6 +68,11 @@ class SeenKeys:
         cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,))
         return cursor.rowcount == 0
 
+    def holds(self, key: str) -> bool:
+        """The same without noting it."""
+        row = self._database.execute("SELECT 1 FROM seen WHERE key = ?", (key,)).fetchone()
+        return row is not None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedImage:
@@ -182,6 +187,11 @@ class BoxIndex:
             "UPDATE boxes SET label = k.label, kind = k.kind, flags = boxes.flags | k.flags"
             " FROM kept k WHERE boxes.category = k.category"
         )
+
+    def names(self) -> Iterator[str]:
+        """The file names of the listed images."""
+        for (name,) in self._database.execute("SELECT DISTINCT name FROM images WHERE listed"):
+            yield name
 
     def images(self, *, by_id: bool = False) -> Iterator[IndexedImage]:
         """The images in the order of adding or of their ids; then those that only boxes name."""

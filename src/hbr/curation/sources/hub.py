@@ -58,9 +58,7 @@ class HubSource:
                 batch = rest[row : row + ROWS_AT_ONCE]
             values = {} if rest is None else {k: v[row % ROWS_AT_ONCE] for k, v in batch.items()}
             ref = ImageRef(path=self.dataset, column=column, row=row, hub=hub)
-            yield SourceImage(
-                source=self.name, key=f"{self.split}/{row:08d}", ref=ref, **reader.read(values)
-            )
+            yield from reader.images(self.name, f"{self.split}/{row:08d}", ref, values)
 
 
 def _image_column(data: Any, dataset: str) -> str:

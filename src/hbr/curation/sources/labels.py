@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,6 +13,7 @@ from hbr.curation.sources.base import Box, BoxKind
 from hbr.people.labels import normalised
 
 Role = Literal["person", "head", "crowd", "ignore"]
+_MOST_LABELS, _MORE_LABELS = 1000, "…"
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -21,13 +23,30 @@ class Vocabulary:
 
     Attributes:
         roles: normalised label → what it names.
+        met: how often `role` was asked for a label that names something, and for each other one.
     """
 
     roles: Mapping[str, Role]
+    met: Counter[str | None] = field(default_factory=Counter, compare=False, repr=False)
 
     def role(self, label: str) -> Role | None:
         """What this label names; None for all that has nothing to do with people."""
-        return self.roles.get(normalised(label))
+        role = self.roles.get(normalised(label))
+        other = label if label in self.met or len(self.met) < _MOST_LABELS else _MORE_LABELS
+        self.met[other if role is None else None] += 1
+        return role
+
+    @property
+    def problem(self) -> str | None:
+        """One line if there were labels, and none of them named anything."""
+        if not self.met or None in self.met:
+            return None
+        shown = ", ".join(repr(label) for label, _ in self.met.most_common(8))
+        more = f" and {len(self.met) - 8} more" if len(self.met) > 8 else ""
+        return (
+            f"none of its labels names a person, they are {shown}{more}; `people` or `labels` of "
+            "the source names further ones"
+        )
 
     def box(
         self,

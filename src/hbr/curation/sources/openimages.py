@@ -25,8 +25,8 @@ from typing import Any
 from hbr.curation.sources.base import Box, BoxKind, ImageRef, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage
 from hbr.curation.sources.labels import Role, Vocabulary
-from hbr.curation.sources.paths import broken
-from hbr.people.values import number, text
+from hbr.curation.sources.paths import unused
+from hbr.people.values import flag, identifier, number, open_text, text
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SUBSETS = ("", "train", "validation", "test")
@@ -74,7 +74,7 @@ class OpenImagesSource:
                 if image.labelled or self.unlabelled:
                     yield self._image(image, folders)
             for place, problem in reading.finish():
-                yield broken(self.name, place, problem)
+                yield unused(self.name, place, problem)
 
     def _image(self, image: IndexedImage, folders: Sequence[str]) -> SourceImage:
         subset = image.name or ""
@@ -113,7 +113,7 @@ class _Reading:
         """Take the rows of a CSV file; those of a kind that is not needed are left."""
         line, take = 1, None
         try:
-            with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
+            with open_text(path, newline="") as file:
                 rows = csv.reader(file)
                 head = next(rows, [])
                 take = self._taker(set(head))
@@ -121,10 +121,12 @@ class _Reading:
                     return
                 for row in rows:
                     line = rows.line_num
+                    said = None
                     if len(row) == len(head):
-                        take(dict(zip(head, row, strict=True)))
+                        said = take(dict(zip(head, row, strict=True)))
                     elif row:
                         said = f"{len(row)} columns instead of {len(head)}; it may be cut"
+                    if said is not None:
                         self._problem(path, line, said)
         except csv.Error as error:
             self._problem(path, line, f"no CSV: {error}")
@@ -147,49 +149,51 @@ class _Reading:
             return self._image_label
         return None
 
-    def _box(self, row: dict[str, str]) -> None:
-        id = row["ImageID"]
+    def _box(self, row: dict[str, str]) -> str | None:
+        """Take a box; what is wrong with it, if anything is."""
+        if (id := identifier(row["ImageID"])) is None:
+            return "no ImageID"
         self._index.mark_labelled(id)
         if (known := self._roles.get(row["LabelName"])) is None:
-            return
+            return None
         label, role = known
         x0, y0, x1, y1 = (number(row[c]) for c in ("XMin", "YMin", "XMax", "YMax"))
-        # besides 0 and 1 there is -1: not annotated
-        group, depiction, inside = (
-            row.get(c) == "1" for c in ("IsGroupOf", "IsDepiction", "IsInside")
-        )
+        flags = {c: flag(row.get(c)) for c in ("IsGroupOf", "IsDepiction", "IsInside")}
+        if unclear := [c for c, value in flags.items() if value is None]:
+            return f"{unclear[0]} is {row[unclear[0]]!r}, not 0 or 1"
+        group, depiction, inside = flags.values()
         score = number(row.get("Confidence"))
         kind: BoxKind = "head" if role == "head" else "full"
-        crowd, ignore = group or role == "crowd", depiction or inside or role == "ignore"
+        crowd = bool(group) or role == "crowd"
+        ignore = bool(depiction) or bool(inside) or role == "ignore"
         confidence = score if score == score else None
-        self._index.add_box(
-            id,
-            Box(
-                x0,
-                y0,
-                x1,
-                y1,
-                label=label,
-                kind=kind,
-                score=confidence,
-                crowd=crowd,
-                ignore=ignore,
-                normalised=True,
-            ),
+        box = Box(
+            x0,
+            y0,
+            x1,
+            y1,
+            label=label,
+            kind=kind,
+            score=confidence,
+            crowd=crowd,
+            ignore=ignore,
+            normalised=True,
         )
+        self._index.add_box(id, box)
+        return None
 
     def _image_label(self, row: dict[str, str]) -> None:
         known = self._roles.get(row["LabelName"])
         seen_none = "verification" in row["Source"] and number(row["Confidence"]) == 0
         if known is not None and known[1] == "person" and seen_none:
-            self._index.mark_labelled(row["ImageID"])
+            self._index.mark_labelled(identifier(row["ImageID"]) or "")
 
     def _image(self, row: dict[str, str]) -> None:
         rotation = number(row.get("Rotation"))
         subset = row.get("Subset")
         who = [text(row.get(c)) for c in ("Author", "AuthorProfileURL", "OriginalLandingURL")]
         self._index.list_image(
-            row["ImageID"],
+            identifier(row["ImageID"]) or "",
             f"{subset}/" if subset in SUBSETS[1:] else "",
             licence=text(row.get("License")),
             attribution=", ".join(part for part in who if part) or None,
@@ -210,7 +214,7 @@ def _roles(files: list[Path], vocabulary: Vocabulary) -> Roles:
     for path in files:
         if path.suffix == ".csv" and "class-descriptions" in path.name:
             try:
-                with path.open(encoding="utf-8-sig", newline="") as file:
+                with open_text(path, newline="") as file:
                     words.update((row[0], row[1]) for row in csv.reader(file) if len(row) >= 2)
             except (OSError, ValueError, csv.Error) as error:
                 raise SourceError(f"{path}: no list of classes: {error}") from None
@@ -225,7 +229,8 @@ def _roles(files: list[Path], vocabulary: Vocabulary) -> Roles:
     for path in files:
         if path.suffix == ".json" and "hierarchy" in path.name:
             try:
-                _inherit(json.loads(path.read_text("utf-8")), None, roles, words)
+                with open_text(path) as file:
+                    _inherit(json.load(file), None, roles, words)
             except (OSError, ValueError, TypeError, RecursionError):
                 raise SourceError(f"{path}: no hierarchy of classes in JSON") from None
     return roles

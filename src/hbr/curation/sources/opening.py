@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hbr.curation.sources.base import Source, SourceError
+from hbr.curation.sources.base import Source, SourceError, SourceImage
 from hbr.curation.sources.coco import CocoSource
 from hbr.curation.sources.configs import (
     CocoConfig,
@@ -26,17 +27,19 @@ from hbr.curation.sources.configs import (
 )
 from hbr.curation.sources.folders import FolderSource
 from hbr.curation.sources.hub import HubSource
-from hbr.curation.sources.labels import load_vocabulary
+from hbr.curation.sources.labels import Vocabulary, load_vocabulary
 from hbr.curation.sources.odgt import OdgtSource
 from hbr.curation.sources.openimages import OpenImagesSource
 from hbr.curation.sources.parquet import ParquetSource
+from hbr.curation.sources.paths import unused
 from hbr.curation.sources.row_reader import RowReader
 from hbr.curation.sources.tars import TarSource
 from hbr.curation.sources.voc import VocSource
 from hbr.curation.sources.wider import WiderSource
 from hbr.curation.sources.yolo import YoloSource, read_classes
 from hbr.image import is_photo_name
-from hbr.people.values import clean
+from hbr.people.grids import GridName
+from hbr.people.values import clean, open_text
 
 HUB = "hf://"
 _IMAGES = ("images", "Images", "JPEGImages", "img")
@@ -45,6 +48,36 @@ _TELLING = (".csv", ".json", ".odgt", ".parquet", ".tar", ".xml")
 _MANY = 50
 # a source in such a folder is called as the folder above
 _SAYS_NOTHING = {"instances", "annotations", "xml", "labels", *map(str.lower, _IMAGES)}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A source, with what is the same for all kinds.
+
+    Attributes:
+        source: of one kind.
+        vocabulary: of its labels.
+        grid: on which grid its boxes count where their image's size does not tell.
+    """
+
+    source: Source
+    vocabulary: Vocabulary
+    grid: GridName
+
+    @property
+    def name(self) -> str:
+        """Unique in a run."""
+        return self.source.name
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        """The images; then, if no label named a person, a record that says so."""
+        for image in self.source:
+            upright = self.grid != image.grid and image.boxes
+            yield dataclasses.replace(image, grid=self.grid) if upright else image
+        # COCO's reader says so itself: it knows which categories there are before any box
+        coco = isinstance(self.source, CocoSource)
+        if not coco and (problem := self.vocabulary.problem):
+            yield unused(self.name, "labels", f"{self.name}: {problem}")
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -57,14 +90,30 @@ def open_source(config: SourceConfig) -> Source:
     place = _place(config)
     if clean(place) != place:
         raise SourceError(f"{clean(place)}: the path is not UTF-8; rename it")
-    name = config.name or _name_of(place)
+    vocabulary = _vocabulary(config)
+    source = _open(config.name or _name_of(place), config, vocabulary)
+    # ultralytics reads photos upright
+    usual: GridName = "upright" if isinstance(config, YoloConfig) else "stored"
+    return _Opened(source, vocabulary, usual if config.grid == "auto" else config.grid)
+
+
+def _vocabulary(config: SourceConfig) -> Vocabulary:
+    match config:
+        case WebDatasetConfig() | ParquetConfig() | HubConfig():
+            name = config.vocabulary
+        case YoloConfig() | FolderConfig():
+            name = "free"
+        case _:
+            name = config.kind
+    return load_vocabulary(name, config.labels, config.people)
+
+
+def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Source:
     match config:
         case CocoConfig():
-            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
             annotations = _file(config.annotations)
             return CocoSource(name, annotations, _images(config.images, annotations), vocabulary)
         case OpenImagesConfig():
-            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
             folder = _folder(config.annotations)
             images = _images(config.images, folder)
             return OpenImagesSource(
@@ -75,11 +124,9 @@ def open_source(config: SourceConfig) -> Source:
                 unlabelled=config.unlabelled,
             )
         case CrowdHumanConfig():
-            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
             annotations = _file(config.annotations)
             return OdgtSource(name, annotations, _images(config.images, annotations), vocabulary)
         case VocConfig():
-            vocabulary = load_vocabulary(config.kind, config.labels, config.people)
             folder = _folder(config.annotations)
             images = _images(config.images, folder)
             return VocSource(
@@ -91,15 +138,24 @@ def open_source(config: SourceConfig) -> Source:
                 one_based=config.one_based,
             )
         case WiderConfig():
-            return _open_wider(name, config)
+            person = config.layout == "person"
+            annotations = (_folder if person else _file)(config.annotations)
+            images = _images(config.images, annotations)
+            return WiderSource(
+                name=name,
+                annotations=annotations,
+                images=images,
+                layout=config.layout,
+                vocabulary=vocabulary,
+            )
         case YoloConfig():
-            return _open_yolo(name, config)
+            return _open_yolo(name, config, vocabulary)
         case FolderConfig():
             if not config.path.exists():
                 raise SourceError(f"{config.path}: no such file or folder")
             return FolderSource(name, config.path.resolve(), config.licence, config.attribution)
         case _:
-            return _open_rows(name, config)
+            return _open_rows(name, config, vocabulary)
 
 
 def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
@@ -202,26 +258,13 @@ def _guess_folder(path: Path) -> SourceConfig:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_text(path) as file:
         head = file.read(1 << 16)
-    return head.lstrip().startswith(b"{") and any(
-        f'"{key}"'.encode() in head for key in ("images", "annotations", "categories", "licenses")
-    )
+    keys = ("images", "annotations", "categories", "licenses")
+    return head.lstrip().startswith("{") and any(f'"{key}"' in head for key in keys)
 
 
-def _open_wider(name: str, config: WiderConfig) -> WiderSource:
-    annotations = (_folder if config.layout == "person" else _file)(config.annotations)
-    return WiderSource(
-        name=name,
-        annotations=annotations,
-        images=_images(config.images, annotations),
-        layout=config.layout,
-        vocabulary=load_vocabulary(config.kind, config.labels, config.people),
-    )
-
-
-def _open_yolo(name: str, config: YoloConfig) -> Source:
-    vocabulary = load_vocabulary("free", config.labels, config.people)
+def _open_yolo(name: str, config: YoloConfig, vocabulary: Vocabulary) -> Source:
     images = _folder(config.images).resolve()
     labels = config.annotations
     if labels is None:  # .../images/train → .../labels/train, as ultralytics does it
@@ -246,8 +289,9 @@ def _open_yolo(name: str, config: YoloConfig) -> Source:
     )
 
 
-def _open_rows(name: str, config: WebDatasetConfig | ParquetConfig | HubConfig) -> Source:
-    vocabulary = load_vocabulary(config.vocabulary, config.labels, config.people)
+def _open_rows(
+    name: str, config: WebDatasetConfig | ParquetConfig | HubConfig, vocabulary: Vocabulary
+) -> Source:
     reader = RowReader(vocabulary, config.boxes, config.normalised, config.classes)
     if isinstance(config, WebDatasetConfig):
         return TarSource(name, _files(config.path, "*.tar"), reader)

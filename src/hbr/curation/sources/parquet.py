@@ -64,9 +64,7 @@ class ParquetSource:
                 rows = (values for batch in batches for values in batch.to_pylist())
             for row, values in enumerate(rows):
                 ref = ImageRef(path=str(path.absolute()), column=column, row=row)
-                yield SourceImage(
-                    source=self.name, key=f"{path.name}/{row:08d}", ref=ref, **reader.read(values)
-                )
+                yield from reader.images(self.name, f"{path.name}/{row:08d}", ref, values)
 
 
 def _image_column(schema: Any, path: Path) -> str:

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from hbr.curation.sources.base import Box, BoxKind
+from hbr.curation.sources.base import Box, BoxKind, ImageRef, SourceImage
 from hbr.curation.sources.labels import Vocabulary
-from hbr.people.values import number, pixels, text
+from hbr.curation.sources.paths import unused
+from hbr.people.values import flag, identifier, number, pixels, text
 
 BoxForm = Literal["xywh", "xyxy", "cxcywh"]
 COLUMNS = (
@@ -34,6 +35,7 @@ COLUMNS = (
     "url",
 )
 _UNSAID = Vocabulary({"person": "person"})
+_FLAGS = ("crowd", "iscrowd", "ignore", "normalised")
 _LABELS = ("label", "category", "category_name", "name", "category_id")
 
 
@@ -53,18 +55,38 @@ class RowReader:
     normalised: bool = False
     classes: tuple[str, ...] = ()
 
-    def read(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Width, height, boxes, licence and attribution, as `SourceImage` takes them."""
-        who = (text(row.get(key)) for key in ("attribution", "author", "url"))
-        return {
-            "width": pixels(row.get("width")),
-            "height": pixels(row.get("height")),
-            "boxes": self._all_boxes(row),
-            "licence": text(row.get("licence")) or text(row.get("license")),
-            "attribution": next((part for part in who if part), None),
-        }
+    def images(
+        self,
+        source: str,
+        key: str,
+        ref: ImageRef,
+        row: Mapping[str, Any],
+        error: str | None = None,
+    ) -> Iterator[SourceImage]:
+        """The image of a row, and a record of the boxes that cannot be used.
 
-    def _all_boxes(self, row: Mapping[str, Any]) -> tuple[Box, ...] | None:
+        Args:
+            source, key, ref, error: as of `SourceImage`.
+            row: its other columns.
+        """
+        problems: list[str] = []
+        who = (text(row.get(key)) for key in ("attribution", "author", "url"))
+        yield SourceImage(
+            source=source,
+            key=key,
+            ref=ref,
+            width=pixels(row.get("width")),
+            height=pixels(row.get("height")),
+            boxes=self._all_boxes(row, problems),
+            licence=text(row.get("licence")) or text(row.get("license")),
+            attribution=next((part for part in who if part), None),
+            error=error,
+        )
+        if problems:
+            said = f"{key}: {len(problems)} boxes are left out: {problems[0]}"
+            yield unused(source, f"{key}, boxes", said)
+
+    def _all_boxes(self, row: Mapping[str, Any], problems: list[str]) -> tuple[Box, ...] | None:
         entries = next(
             (row[key] for key in ("boxes", "annotations", "objects") if row.get(key) is not None),
             None,
@@ -75,35 +97,62 @@ class RowReader:
             entries = [{k: v[i] for k, v in columns.items() if i < len(v)} for i in range(count)]
         if not isinstance(entries, list):
             return None
-        return tuple(b for e in entries if isinstance(e, Mapping) for b in self._box(e))
+        boxes = []
+        for entry in entries:
+            try:
+                box = self._box(entry) if isinstance(entry, Mapping) else None
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            if box is not None:
+                boxes.append(box)
+        return tuple(boxes)
 
-    def _box(self, entry: Mapping[str, Any]) -> Iterator[Box]:
+    def _box(self, entry: Mapping[str, Any]) -> Box | None:
+        """The box of an entry; None if it is no person's.
+
+        Raises:
+            ValueError: a value cannot be understood.
+        """
         label = self._label(entry)
+        vocabulary = _UNSAID if label is None else self.vocabulary
+        if label is not None and vocabulary.role(label) is None:
+            return None
+        flags = {key: flag(entry.get(key)) for key in _FLAGS}
+        if unclear := [key for key, value in flags.items() if value is None]:
+            raise ValueError(f"{unclear[0]} is {entry[unclear[0]]!r}, not 0 or 1")
+        kinds = get_args(BoxKind)
+        kind: Any = entry.get("kind") or "full"
+        if kind not in kinds:
+            raise ValueError(f"kind is {kind!r}, not one of {', '.join(kinds)}")
         if "bbox" in entry:
             edges, normalised = self._edges(entry["bbox"]), self.normalised
         else:
             edges = [number(entry.get(key)) for key in ("x0", "y0", "x1", "y1")]
-            normalised = entry.get("normalised") is True
-        kind: Any = entry.get("kind")
+            normalised = bool(flags["normalised"])
         score = number(entry.get("score"))
-        vocabulary = _UNSAID if label is None else self.vocabulary
-        box = vocabulary.box(
+        return vocabulary.box(
             "person" if label is None else label,
             edges,
-            kind=kind if kind in get_args(BoxKind) else "full",
+            kind=kind,
             score=score if score == score else None,
-            crowd=bool(entry.get("crowd") or entry.get("iscrowd")),
-            ignore=bool(entry.get("ignore")),
+            crowd=bool(flags["crowd"] or flags["iscrowd"]),
+            ignore=bool(flags["ignore"]),
             normalised=normalised,
         )
-        if box is not None:
-            yield box
 
     def _label(self, entry: Mapping[str, Any]) -> str | None:
-        value = next((entry[key] for key in _LABELS if entry.get(key) is not None), None)
-        if isinstance(value, int) and 0 <= value < len(self.classes):
-            return self.classes[value]
-        return None if value is None else str(value)
+        key = next((key for key in _LABELS if entry.get(key) is not None), None)
+        if key is None:
+            return None
+        label = identifier(entry[key])
+        if label is None:
+            raise ValueError(f"{key} is {entry[key]!r}, no label")
+        if not self.classes or not (label.isascii() and label.isdigit()):
+            return label
+        if int(label) >= len(self.classes):
+            raise ValueError(f"{key} is {label}, there are {len(self.classes)} classes")
+        return self.classes[int(label)]
 
     def _edges(self, values: Any) -> list[float]:
         if not isinstance(values, (list, tuple)) or len(values) != 4:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +13,15 @@ from pathlib import Path, PurePosixPath
 from hbr.curation.sources.base import Box, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import SeenKeys
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import at, badly_named, broken, walk
-from hbr.people.values import number, pixels, text
+from hbr.curation.sources.paths import Places, badly_named, broken, unused, walk
+from hbr.people.values import encoding_of, flag, number, open_text, pixels, text
 
 # An image of thousands of objects takes a megabyte.
 MAX_BYTES = 32 << 20
+_BAD_XML = (ElementTree.ParseError, ValueError, LookupError)
+_DECLARED = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")
+# a byte that did not fit the encoding
+_ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,7 @@ class VocSource:
 
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the names of the XML files, or of the list."""
-        with SeenKeys() as seen:
+        with Places(self.images, self._images_of()) as places, SeenKeys() as seen:
             for count, name in enumerate(self._names(), 1):
                 if bad := badly_named(self.name, name):
                     yield bad
@@ -49,37 +56,47 @@ class VocSource:
                     said = f"{name} is named a second time by {self.subset}"
                     yield broken(self.name, f"{name}#line {count}", said)
                 else:
-                    yield self._image(name)
+                    yield from self._image(name, places)
 
     def _names(self) -> Iterator[str]:
         if self.subset is None:
             yield from walk(self.annotations, lambda name: name.lower().endswith(".xml"))
             return
         try:
-            with self.subset.open(encoding="utf-8-sig") as file:
+            with open_text(self.subset) as file:
                 for line in file:
                     words = line.split()
                     if words and words[1:2] != ["-1"]:
                         yield f"{words[0]}.xml"
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"{self.subset}: {error}") from None
+        except OSError as error:
+            raise SourceError(f"{self.subset}: {error.strerror or error}") from None
 
-    def _image(self, name: str) -> SourceImage:
+    def _images_of(self) -> Iterator[tuple[str, str]]:
+        """Each XML file, without its suffix, and the image that it names."""
+        for name in self._names():
+            if badly_named(self.name, name):
+                continue
+            with contextlib.suppress(OSError, *_BAD_XML):
+                yield _without_suffix(name), _image_of(self._parse(name), name)
+
+    def _parse(self, name: str) -> ElementTree.Element:
+        with (self.annotations / name).open("rb") as file:
+            return ElementTree.fromstring(decode_xml(file.read(MAX_BYTES)))
+
+    def _image(self, name: str, places: Places) -> Iterator[SourceImage]:
         try:
-            with (self.annotations / name).open("rb") as file:
-                data = file.read(MAX_BYTES)
-            root = ElementTree.fromstring(data)
+            root = self._parse(name)
         except OSError as problem:
-            return broken(self.name, name, f"{name}: {problem.strerror or problem}")
-        except (ElementTree.ParseError, ValueError, LookupError) as problem:
-            return broken(self.name, name, f"{name} is no whole XML: {problem}")
-        stem = str(PurePosixPath(name).with_suffix(""))
-        file_name = text(root.findtext("filename")) or f"{stem}.jpg"
-        if not PurePosixPath(file_name).suffix:
-            file_name += ".jpg"
-        ref, error = at(self.images, file_name)
-        boxes = tuple(box for node in root.iter("object") for box in self._boxes(node))
-        return SourceImage(
+            yield broken(self.name, name, f"{name}: {problem.strerror or problem}")
+            return
+        except _BAD_XML as problem:
+            yield broken(self.name, name, f"{name} is no whole XML: {problem}")
+            return
+        stem = _without_suffix(name)
+        ref, error = places.at(stem)
+        unclear: list[str] = []
+        boxes = tuple(box for node in root.iter("object") for box in self._boxes(node, unclear))
+        yield SourceImage(
             source=self.name,
             # two XML files may name one image; their own names are unique
             key=stem,
@@ -92,12 +109,18 @@ class VocSource:
             licence=text(root.findtext("source/license")),
             error=error,
         )
+        if unclear:
+            said = f"{name}: {len(unclear)} objects are left out: {unclear[0]}"
+            yield unused(self.name, f"{name}, flags", said)
 
-    def _boxes(self, node: ElementTree.Element) -> Iterator[Box]:
+    def _boxes(self, node: ElementTree.Element, unclear: list[str]) -> Iterator[Box]:
         label = text(node.findtext("name"))
         if label is None or self.vocabulary.role(label) is None:
             return
-        difficult = number(node.findtext("difficult")) == 1
+        difficult = flag(node.findtext("difficult"))
+        if difficult is None:
+            unclear.append(f"difficult is {node.findtext('difficult')!r}, not 0 or 1")
+            return
         for part in (node, *node.iter("part")):
             name = text(part.findtext("name")) or ""
             if part is node or self.vocabulary.role(name) == "head":
@@ -110,3 +133,32 @@ class VocSource:
         x0, y0, x1, y1 = edges
         first = 1 if self.one_based else 0
         return x0 - first, y0 - first, x1, y1
+
+
+def decode_xml(data: bytes) -> str:
+    """The text of an XML file, in the encoding of its byte order mark or its declaration.
+
+    Files often are in another encoding than they declare (UTF-16 declared of UTF-8, none declared
+    of GBK). Bytes that do not fit are escaped: marks and numbers are ASCII in all of these, so
+    that only names suffer.
+    """
+    encoding = encoding_of(data)
+    if encoding == "utf-8-sig" and (said := _DECLARED.match(data)):
+        declared = said[1].decode("ascii")
+        with contextlib.suppress(LookupError):
+            # what can be read as ASCII here is not in 16 bits
+            wide = codecs.lookup(declared).name.startswith(("utf-16", "utf-32"))
+            encoding = encoding if wide else declared
+    elif encoding == "utf-8-sig" and data[:2] in (b"<\0", b"\0<"):
+        encoding = "utf-16-le" if data[:1] == b"<" else "utf-16-be"
+    return data.decode(encoding, "backslashreplace")
+
+
+def _image_of(root: ElementTree.Element, name: str) -> str:
+    """The name of the image; of the XML file where none is stated, or it is not readable."""
+    said = text(root.findtext("filename"))
+    return _without_suffix(name) if said is None or _ESCAPED.search(said) else said
+
+
+def _without_suffix(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))

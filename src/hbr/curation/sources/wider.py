@@ -8,7 +8,7 @@ person        `name.jpg.txt` for each image: the count, then `class x0 y0 x1 y1`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,9 +16,9 @@ from typing import Literal
 from hbr.curation.sources.base import SourceError, SourceImage
 from hbr.curation.sources.disk_tables import SeenKeys
 from hbr.curation.sources.labels import Vocabulary
-from hbr.curation.sources.paths import at, badly_named, broken, walk
+from hbr.curation.sources.paths import Places, badly_named, broken, walk
 from hbr.image import is_photo_name
-from hbr.people.values import number
+from hbr.people.values import identifier, number, open_text
 
 WiderLayout = Literal["face", "pedestrian", "person"]
 PERSON_CLASSES = {
@@ -51,26 +51,34 @@ class WiderSource:
 
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of the list; a bad line is a record of its own."""
-        if self.layout == "person":
-            yield from self._person()
-            return
-        read = self._face if self.layout == "face" else self._pedestrian
         try:
-            with (
-                self.annotations.open(encoding="utf-8-sig", errors="backslashreplace") as file,
-                SeenKeys() as seen,
-            ):
-                lines = _Lines(file)
-                for image in read(lines):
-                    if image.ref is not None and seen.again(image.key):
-                        said = f"{image.key}: listed a second time in {self.annotations.name}"
-                        yield broken(self.name, f"{image.key}#line {lines.count}", said)
+            with Places(self.images, self._names()) as places, SeenKeys() as seen:
+                for entry in self._entries():
+                    if isinstance(entry, SourceImage):
+                        yield entry
+                    elif seen.again(entry.name):
+                        said = f"{entry.name}: listed a second time in {self.annotations.name}"
+                        yield broken(self.name, f"{entry.name}#line {entry.line}", said)
                     else:
-                        yield image
+                        yield self._image(entry, places)
         except OSError as error:
             raise SourceError(f"{self.annotations}: {error.strerror or error}") from None
 
-    def _face(self, lines: _Lines) -> Iterator[SourceImage]:
+    def _names(self) -> Iterator[tuple[str, str]]:
+        for entry in self._entries():
+            if isinstance(entry, _Entry):
+                yield entry.name, entry.name
+
+    def _entries(self) -> Iterator[_Entry | SourceImage]:
+        """What the list says of each image, and the records of bad lines."""
+        if self.layout == "person":
+            yield from self._person()
+            return
+        with open_text(self.annotations) as file:
+            lines = _Lines(file)
+            yield from self._face(lines) if self.layout == "face" else self._pedestrian(lines)
+
+    def _face(self, lines: _Lines) -> Iterator[_Entry | SourceImage]:
         for name in lines:
             place = f"{self.annotations.name}:line {lines.count}"
             if not is_photo_name(name):
@@ -90,40 +98,55 @@ class WiderSource:
                 if row is None:
                     break
                 boxes.append(_corner(row.split(), "face", "xywh"))
-            yield self._image(name, boxes if count else [], len(boxes) < count)
+            yield _Entry(name, lines.count, boxes if count else [], len(boxes) < count)
 
-    def _pedestrian(self, lines: _Lines) -> Iterator[SourceImage]:
+    def _pedestrian(self, lines: _Lines) -> Iterator[_Entry]:
         for line in lines:
             name, *words = line.split()
             boxes = []
             for first in range(0, len(words), 5):
-                label = PEDESTRIAN_CLASSES.get(words[first], words[first])
+                label = _label(PEDESTRIAN_CLASSES, words[first])
                 boxes.append(_corner(words[first + 1 : first + 5], label, "xywh"))
-            yield self._image(name, boxes, bool(len(words) % 5))
+            yield _Entry(name, lines.count, boxes, bool(len(words) % 5))
 
-    def _person(self) -> Iterator[SourceImage]:
+    def _person(self) -> Iterator[_Entry | SourceImage]:
         for file in walk(self.annotations, lambda name: name.lower().endswith(".txt")):
-            try:
-                lines = (self.annotations / file).read_text(encoding="utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                yield broken(self.name, file, f"{file}: {error}")
-                continue
             if bad := badly_named(self.name, file):
                 yield bad
                 continue
+            try:
+                with open_text(self.annotations / file) as opened:
+                    lines = opened.read().splitlines()
+            except OSError as error:
+                yield broken(self.name, file, f"{file}: {error}")
+                continue
             rows = [line.split() for line in lines[1:] if line.strip()]
-            boxes = [_corner(r[1:], PERSON_CLASSES.get(r[0], r[0]), "xyxy") for r in rows]
+            boxes = [_corner(r[1:], _label(PERSON_CLASSES, r[0]), "xyxy") for r in rows]
             count = _count(lines[0]) if lines else None
             cut = count is None or len(rows) < count
-            yield self._image(file[: -len(".txt")], boxes, cut)
+            yield _Entry(file[: -len(".txt")], 1, boxes, cut)
 
-    def _image(self, name: str, boxes: list[tuple[str, list[float]]], cut: bool) -> SourceImage:
-        ref, error = at(self.images, name)
-        if cut:
-            error = error or f"{name}: fewer boxes than the list says; it may be cut"
-        people = (self.vocabulary.box(label, edges) for label, edges in boxes)
+    def _image(self, entry: _Entry, places: Places) -> SourceImage:
+        ref, error = places.at(entry.name)
+        if entry.cut:
+            error = error or f"{entry.name}: fewer boxes than the list says; it may be cut"
+        people = (self.vocabulary.box(label, edges) for label, edges in entry.boxes)
         kept = tuple(box for box in people if box is not None)
-        return SourceImage(source=self.name, key=name, ref=ref, boxes=kept, error=error)
+        return SourceImage(source=self.name, key=entry.name, ref=ref, boxes=kept, error=error)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a list says of one image; `cut` if it has fewer boxes than stated."""
+
+    name: str
+    line: int
+    boxes: list[tuple[str, list[float]]]
+    cut: bool
+
+
+def _label(classes: Mapping[str, str], word: str) -> str:
+    return classes.get(identifier(word) or "", word)
 
 
 def _count(words: str) -> int | None:

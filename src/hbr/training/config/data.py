@@ -8,6 +8,7 @@ from typing import Literal
 
 from hbr.config import ConfigError, check
 from hbr.degradation import find_recipe
+from hbr.people.grids import GridName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +24,15 @@ class PhotoSourceConfig:
         tars: a glob of WebDataset tars, such as `data/train-*.tar`; they are not unpacked.
         weight: sampling weight relative to the other sources.
         boxes: a COCO file with person boxes for `photos`; crops are then placed on a person.
+        boxes_grid: on which grid of pixels the boxes count in photos that EXIF turns, where the
+            size that the file states for the image does not tell: stored or upright.
         exclude: names of files in `photos` to exclude.
     """
 
     photos: Path | None = None
     weight: float = 1.0
     boxes: Path | None = None
+    boxes_grid: GridName = "stored"
     exclude: tuple[str, ...] = ()
     manifest: Path | None = None
     split: str = "train"

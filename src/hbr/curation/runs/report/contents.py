@@ -11,7 +11,7 @@ import numpy as np
 
 from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.pipeline.store import TaskSet
-from hbr.curation.record import ERRORS, FunnelStep, Record, funnel
+from hbr.curation.record import ERRORS, REASONS, FunnelStep, Record, funnel
 from hbr.curation.runs.run_folder import RunFolder, score_column
 from hbr.curation.runs.status import RunStatus
 
@@ -258,7 +258,7 @@ class _Tally:
                 if (people := row.get("crop_persons")) is not None:
                     self.persons[people] += 1
                 self.tags.update(row.get("tags") or ())
-            elif reason in ERRORS and len(self.problems) < _ERRORS:
+            elif reason in REASONS["read"] and len(self.problems) < _ERRORS:
                 self.problems.add(row["id"])
             self._pick(row)
 
@@ -269,7 +269,7 @@ class _Tally:
             metric = (row["detail"] or "").partition(" ")[0] or None
         group = ("splits" if reason is None else stage, reason, metric)
         self._groups[group] += 1
-        if reason in ERRORS:
+        if reason in REASONS["read"]:
             return
         picked, limit = self._picked.setdefault(group, []), self._limits[reason is None]
         # twice as many are held so that sorting is rare; the least ids stay
