@@ -388,3 +388,9 @@ def test_constraints_are_exact_and_name_no_place() -> None:
     for need in [*project["dependencies"], *extras["dev"], *extras["train"]]:
         name = re.split("[^A-Za-z0-9._-]", need)[0]
         assert re.sub("[-_.]+", "-", name).lower() in pinned, f"{name} has no pin"
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """They are imported by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

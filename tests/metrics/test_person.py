@@ -267,7 +267,7 @@ def test_faces_that_tell_nothing_are_left_out(pairs, tensor, network):
 def test_files_that_are_no_face_network(tmp_path, network):
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"no onnx")
-    with pytest.raises(MetricError, match=r"bad\.onnx cannot be run by ONNX Runtime"):
+    with pytest.raises(MetricError, match=r"bad\.onnx is a text file, not weights"):
         load_metric("face-identity", weights=bad)
     model = onnx.load(network)
     model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 96

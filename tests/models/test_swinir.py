@@ -143,7 +143,7 @@ def test_another_variant_is_one_clear_line(tmp_path: Path) -> None:
         n: t for n, t in published(toy()).items() if not n.startswith(("conv_up", "conv_hr"))
     }
     save_file(tensors, tmp_path / "swinir.safetensors")
-    with pytest.raises(WeightsError, match="`hbr methods run` runs"):
+    with pytest.raises(WeightsError, match="`hbr restore --model` runs"):
         import_weights(tmp_path / "swinir.safetensors", "swinir", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 

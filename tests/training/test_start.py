@@ -174,7 +174,7 @@ def test_names_stand_for_what_was_fetched(base, ram, tmp_path, monkeypatch):
         shutil.copy(ram.with_name(name), weights / "ram-tags")
     model = started(config_of(tmp_path, DAPE, init))
     assert model.prompt.tagger.list.value[1] == list(toy_tagger.THRESHOLDS)
-    with pytest.raises(WeightsError, match=r"get DAPE.pth .*cswry/SeeSR.* put it into .*dape"):
+    with pytest.raises(WeightsError, match="`hbr fetch dape` gets them"):
         started(config_of(tmp_path, DAPE, {**init, "dape": "dape"}))
     (weights / "dape").mkdir()
     toy_tagger.write_dape(weights / "dape" / "DAPE.pth")
