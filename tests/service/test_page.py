@@ -111,7 +111,9 @@ def test_an_upload_that_is_too_large_says_so(start, browser):
     page.wait_for_selector("#model option", state="attached")
     add(page, PHOTO)
     page.wait_for_selector("#photos .state.bad", timeout=60_000)
-    assert "at most 1000" in page.locator("#photos .state.bad").inner_text()
+    # the browser may see the connection closed before it has read the reason
+    said = page.locator("#photos .state.bad").inner_text()
+    assert "at most 1000" in said or "too large" in said
     page.close()
 
 

@@ -21,7 +21,9 @@ async function call(path, options = {}) {
   }
   if (!answer.ok) {
     const body = await answer.json().catch(() => ({}));
-    const error = new Error(typeof body.detail === "string" ? body.detail : `the service answers ${answer.status}`);
+    // an upload that is refused may be cut off before the reason has arrived
+    const fallback = answer.status === 413 ? "the photo is too large for this service" : `the service answers ${answer.status}`;
+    const error = new Error(typeof body.detail === "string" ? body.detail : fallback);
     error.status = answer.status;
     throw error;
   }
