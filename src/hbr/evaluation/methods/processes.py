@@ -21,6 +21,7 @@ import psutil
 
 from hbr.evaluation.methods.base import MethodError
 from hbr.files import write_text
+from hbr.processes import StopSignals
 
 # Between asking a program to end and ending it.
 _GRACE = 5.0
@@ -93,20 +94,24 @@ def run_program(
     """
     began = time.monotonic()
     with log.open("ab") as file:
+        starting = StopSignals(raises=False)
         try:
-            process = subprocess.Popen(
-                command,
-                cwd=workdir,
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            with starting:
+                process = subprocess.Popen(
+                    command,
+                    cwd=workdir,
+                    env=dict(env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise MethodError(f"{command[0]} cannot be started: {reason}") from error
         try:
+            if starting.received is not None:  # now there is a process to end
+                signal.raise_signal(starting.received)
             _write_record(record, process.pid)
             killed_for = _watch(process, limits, lambda: (look(), log.stat().st_size))
         finally:
