@@ -112,7 +112,7 @@ def plan_batch(
             exists; nothing has been written.
         hbr.image.PhotoError: `out` cannot be written to.
     """
-    suffix = _forced_suffix(format)
+    suffix = forced_suffix(format)
     if not inputs or "" in (*inputs, out):
         raise ConfigError("an input or output is empty; give each a name")
     found = Found([_place_of(stdin)]) if stdin else find_inputs(inputs, out, recursive=recursive)
@@ -165,8 +165,12 @@ def _plan_stream(
     return BatchPlan(tuple(jobs), None, bad=tuple(found.bad), thumbnails=tuple(found.thumbnails))
 
 
-def _forced_suffix(format: str) -> str | None:
-    """The suffix of all outputs, or None if each keeps its own."""
+def forced_suffix(format: str) -> str | None:
+    """The suffix of all outputs, or None if each keeps its own.
+
+    Raises:
+        ConfigError: it is neither `keep` nor a format of `hbr.image.write_photo`.
+    """
     if format == "keep":
         return None
     name = format.lower().removeprefix(".")

@@ -22,8 +22,10 @@ from starlette.concurrency import run_in_threadpool
 
 from hbr.config import check
 from hbr.errors import HbrError
-from hbr.image import WRITE_SUFFIXES, output_suffix, read_photo
+from hbr.image import read_photo
+from hbr.image.reading import photo_size
 from hbr.restoration import Restorer
+from hbr.restoration.jobs import forced_suffix
 from hbr.restoration.settings import RestoreSettings
 from hbr.service.counters import ServiceCounters
 from hbr.service.guard import Guard
@@ -111,9 +113,6 @@ class Service:
         if given.fidelity is not None:
             expected = "left out: the model has one end"
             check(model.two_ends, "fidelity", given.fidelity, expected)
-        known = {"keep", *(output_suffix(suffix[1:])[1:] for suffix in WRITE_SUFFIXES)}
-        wanted = given.format.lower().removeprefix(".")
-        check(wanted in known, "format", given.format, f"one of {', '.join(sorted(known))}")
         settings = RestoreSettings(
             scale=given.scale,
             color=given.color,
@@ -125,7 +124,7 @@ class Service:
             model=name,
             fidelity=given.fidelity,
             settings=settings,
-            format=wanted,
+            suffix=forced_suffix(given.format),
             quality=given.quality,
         )
 
@@ -191,12 +190,13 @@ def _restoring(service: Service) -> APIRouter:
         folder = service.queue.new_folder()
         try:
             await run_in_threadpool(_keep, given.photo, folder / "source")
-            pixels = await run_in_threadpool(_pixels, folder / "source")
+            size = await run_in_threadpool(photo_size, folder / "source")
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         job = service.queue.submit(folder, _stem(given.photo.filename), order)
-        waits = given.mode == "sync" or (given.mode == "auto" and pixels <= service.limits.small)
+        small = size is None or size[0] * size[1] <= service.limits.small
+        waits = given.mode == "sync" or (given.mode == "auto" and small)
         if not waits:
             where = f"/v1/jobs/{job.id}"
             view = _view(service, job).model_dump()
@@ -331,17 +331,6 @@ def _keep(photo: UploadFile, path: Path) -> None:
         shutil.copyfileobj(photo.file, file)
 
 
-def _pixels(path: Path) -> int:
-    """Pixels of a photo by its header, 0 if it has none that can be read at once."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.width * image.height
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 0
-
-
 def _stem(name: str | None) -> str:
     """The stem of a client's file name; of a path, the last part, whatever the system."""
     last = PurePosixPath((name or "").replace("\\", "/")).name
@@ -356,9 +345,8 @@ def _file_name(job: PhotoJob) -> str:
 
 def _preview(path: Path, job: PhotoJob, max_pixels: int) -> bytes:
     image = read_photo(path, max_pixels=max_pixels).pil().convert("RGB")
-    if path == job.source and job.result is not None:
-        after = read_photo(job.result, max_pixels=max_pixels).size
-        image = image.resize((after[1], after[0])) if image.size != after[::-1] else image
+    if path == job.source and job.size is not None and image.size != job.size[::-1]:
+        image = image.resize(job.size[::-1])
     image.thumbnail((_PREVIEW_EDGE, _PREVIEW_EDGE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=92, subsampling=0)

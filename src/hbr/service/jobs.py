@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hbr.errors import HbrError, reason
-from hbr.image import PhotoError, output_suffix, read_photo, write_photo
+from hbr.image import output_suffix, read_photo, write_photo
+from hbr.image.reading import named_bytes
 from hbr.restoration import Restorer
 from hbr.restoration.settings import RestoreSettings
 from hbr.service.limits import ServiceLimits
@@ -63,14 +64,14 @@ class Order:
         model: name of the model.
         fidelity: as `hbr.Restorer.from_pretrained` takes it.
         settings: how to restore.
-        format: of the result: "keep", or one of `hbr.image.write_photo`.
+        suffix: of the result; None keeps the format of the photo.
         quality: of JPEG, WebP and AVIF.
     """
 
     model: str = "nano"
     fidelity: float | None = None
     settings: RestoreSettings = field(default_factory=RestoreSettings)
-    format: str = "keep"
+    suffix: str | None = None
     quality: int = 95
 
 
@@ -83,11 +84,10 @@ class PhotoJob:
         name: the stem of the client's file name, for the name of the result.
         order: what is asked for.
         folder: holds the photo as `source` and the result.
-        size: (height, width) of the photo; None before it was read.
         state: of the job.
         done, total: tiles of the photo.
         error: one line, if it failed; `status` is the HTTP status that fits.
-        result: the file, when done.
+        result, size: the file and its (height, width), when done.
         provenance, timings: of the result.
         created, ended: by the monotonic clock.
         finished: resolves when the state no longer changes.
@@ -97,13 +97,13 @@ class PhotoJob:
     name: str
     order: Order
     folder: Path
-    size: tuple[int, int] | None = None
     state: JobState = "queued"
     done: int = 0
     total: int = 0
     error: str | None = None
     status: int = 200
     result: Path | None = None
+    size: tuple[int, int] | None = None
     provenance: Mapping[str, Any] | None = None
     timings: Mapping[str, float] | None = None
     created: float = field(default_factory=time.monotonic)
@@ -287,11 +287,13 @@ class JobQueue:
 
         try:
             progress(0, 0)
-            photo = _read(job, self.limits)
-            job.size = photo.size
+            data = job.source.read_bytes()
+            # messages name the photo as the client does
+            named = named_bytes(data, job.name or "the photo")
+            photo = read_photo(named, max_pixels=self.limits.max_pixels)
             restorer = self._restorer(job.order)
             restored = restorer(photo, job.order.settings, progress=progress)
-            suffix = output_suffix(photo.format if job.order.format == "keep" else job.order.format)
+            suffix = job.order.suffix or output_suffix(photo.format)
             target = job.folder / f"result{suffix}"
             write_photo(restored.photo, target, quality=job.order.quality)
         except _Cancelled:
@@ -305,7 +307,7 @@ class JobQueue:
             self._end(job, "failed", reason(error))
         else:
             job.provenance, job.timings = dict(restored.provenance), dict(restored.timings)
-            job.result = target
+            job.result, job.size = target, restored.photo.size
             self._end(job, "done")
 
     def _end(self, job: PhotoJob, state: JobState, error: str | None = None) -> None:
@@ -321,11 +323,3 @@ class JobQueue:
             self._models[key] = self._load(*key)
         self._models.move_to_end(key)
         return self._models[key]
-
-
-def _read(job: PhotoJob, limits: ServiceLimits) -> Any:
-    """Read the photo; messages name it as the client does."""
-    try:
-        return read_photo(job.source, max_pixels=limits.max_pixels)
-    except PhotoError as error:
-        raise PhotoError(error.line.replace(str(job.source), job.name or "the photo")) from None
