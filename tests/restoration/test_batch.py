@@ -19,8 +19,9 @@ from hbr.files import file_lock
 from hbr.image import Photo, PhotoError, read_photo, write_photo
 from hbr.image.reading import named_bytes
 from hbr.processes import StopSignals
-from hbr.restoration.batch import FileRecord, Files, look_at, run_batch
+from hbr.restoration.batch import FileRecord, look_at, run_batch
 from hbr.restoration.jobs import BatchPlan, Existing, Job, plan_batch
+from hbr.restoration.outputs import Files
 
 PIXELS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
 

@@ -136,7 +136,12 @@ def encode_photo(photo: Photo, name: str | Path, **flags: Any) -> bytes:
         ValueError: `quality` or `png_compression` out of range.
     """
     shown = display_name(name)
-    return _encoded(photo, _format_of(None, Path(name).suffix, shown), shown, **flags)
+    return _encoded(photo, format_of(Path(name)), shown, **flags)
+
+
+def format_of(name: Path) -> str:
+    """The format of a file of this name, by its suffix."""
+    return _format_of(None, name.suffix, display_name(name))
 
 
 def not_written(path: Path, error: Exception) -> PhotoError:

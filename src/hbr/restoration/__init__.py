@@ -11,14 +11,15 @@ from hbr.lazy import lazy
 
 if TYPE_CHECKING:
     from hbr.errors import OutOfMemoryError
-    from hbr.restoration.restorer import Restored, Restorer
+    from hbr.restoration.restorer import Restorer
+    from hbr.restoration.result import Restored
     from hbr.restoration.settings import Provenance, RestoreSettings
 
 _HOMES = {
     "OutOfMemoryError": "hbr.errors",
     "Provenance": "hbr.restoration.settings",
     "RestoreSettings": "hbr.restoration.settings",
-    "Restored": "hbr.restoration.restorer",
+    "Restored": "hbr.restoration.result",
     "Restorer": "hbr.restoration.restorer",
 }
 

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hbr.devices import is_device_failure, is_out_of_memory
 from hbr.errors import OutputError, display_name, one_line, with_type
-from hbr.files import FolderWatch, claim, existing_above, remove_parts, write_bytes
-from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
-from hbr.image.notes import Truncated
-from hbr.image.writing import encode_photo, not_written
+from hbr.files import FolderWatch, claim, existing_above, remove_parts, write_bytes, write_text
+from hbr.image import Photo, PhotoError, read_photo
+from hbr.image.writing import not_written
 from hbr.processes import StopSignals
 from hbr.restoration.jobs import BatchPlan, Job, date_output, is_finished
+from hbr.restoration.outputs import Files, encode_restored, named_source
+from hbr.restoration.recipe import NamedFile, sidecar_of
 
 if TYPE_CHECKING:
-    from hbr.restoration.restorer import Restored
+    from hbr.restoration.result import Restored
 
     RestorePhoto = Callable[[Photo], Restored]
     """`hbr.Restorer` with its settings, for one photo."""
@@ -34,31 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Status = Literal["restored", "skipped", "failed", "planned"]
-
-
-@dataclass(frozen=True)
-class Files:
-    """How files are read and written.
-
-    Attributes:
-        quality: 1 to 100, of JPEG, WebP and AVIF.
-        png_compression: 0 to 9.
-        max_pixels: larger photos are refused.
-        strict: photos about which there is a warning are refused.
-        truncated: `accept` reads what is there of a photo that is cut short.
-        lossless: outputs are written without loss, or refused.
-        page: of TIFF files, from 1; None refuses those of several pages.
-        keep_times: outputs get the times of their inputs.
-    """
-
-    quality: int = 95
-    png_compression: int = 6
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    strict: bool = False
-    truncated: Truncated = "refuse"
-    lossless: bool = False
-    page: int | None = None
-    keep_times: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +214,7 @@ class _Work:
     def _do(self, job: Job) -> FileRecord:
         began = time.perf_counter()
         given = _times_of(job)
+        source = None if self._files.recipe == "off" else named_source(job)
         photo = read_photo(
             job.stdin or job.source,
             max_pixels=self._files.max_pixels,
@@ -248,7 +225,7 @@ class _Work:
         read = time.perf_counter()
         result = self._restore(photo)
         restored = time.perf_counter()
-        self._write(job, result.photo, given)
+        self._write(job, result, source, given)
         done = time.perf_counter()
         timings = {
             **result.timings,
@@ -266,15 +243,10 @@ class _Work:
             provenance=result.provenance,
         )
 
-    def _write(self, job: Job, photo: Photo, given: os.stat_result | None) -> None:
-        data = encode_photo(
-            photo,
-            job.target,
-            quality=self._files.quality,
-            png_compression=self._files.png_compression,
-            lossless=self._files.lossless,
-            strict=self._files.strict,
-        )
+    def _write(
+        self, job: Job, result: Restored, source: NamedFile | None, given: os.stat_result | None
+    ) -> None:
+        data, sidecar = encode_restored(result, job.target, source, self._files)
         if job.stdout:
             job.stdout.write(data)
             job.stdout.flush()
@@ -283,6 +255,9 @@ class _Work:
         self._check_free(job)
         self._size = len(data)
         try:
+            # first: an output that is there is finished (`is_finished`)
+            if sidecar is not None:
+                write_text(sidecar_of(job.target), sidecar)
             write_bytes(job.target, data)
         except (OSError, ValueError) as error:
             raise not_written(job.target, error) from error

@@ -9,7 +9,7 @@ Shapes: b tiles of a batch, t_h t_w a tile, h w the photo, n rows.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,13 +20,10 @@ from torch import Tensor
 
 from hbr.devices import fit_in_memory
 from hbr.errors import OutOfMemoryError
-from hbr.models.protocol import Conditions, Model
+from hbr.models.protocol import Capabilities, Conditions, Model
 from hbr.restoration.color import to_unit
-from hbr.restoration.tiling import (
-    TilePlan,
-    least_tile,
-    smaller_tiles,
-)
+from hbr.restoration.settings import RestoreSettings
+from hbr.restoration.tiling import TilePlan, least_tile, plan_tiles, smaller_tiles
 
 _WHITE = np.iinfo(np.uint16).max
 
@@ -146,6 +143,19 @@ def run_within_memory(
 
     done, (plan, batch) = fit_in_memory(run, (plan, batch), smaller)
     return TiledRun(done, plan, batch)
+
+
+def decided(
+    settings: RestoreSettings, run: TiledRun, capabilities: Capabilities
+) -> RestoreSettings:
+    """The settings with which `run` comes again, also where memory ran out in it."""
+    if capabilities.samples:
+        return settings
+    tile = 0 if settings.tile == "auto" and capabilities.whole else settings.tile
+    rows, columns = run.plan.rows.size, run.plan.columns.size
+    if plan_tiles(rows, columns, capabilities, tile) != run.plan:
+        tile = run.plan.edge
+    return replace(settings, tile=tile, batch=run.batch)
 
 
 class _Blend:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import PIL.Image
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from hbr.devices import (
     torch_dtype,
 )
 from hbr.errors import OutOfMemoryError
-from hbr.image import Photo, write_photo
+from hbr.image import Photo
 from hbr.image.pixels import to_8_bits
 from hbr.models.protocol import (
     ColorFix,
@@ -42,7 +41,13 @@ from hbr.people.captions import ordered
 from hbr.restoration.color import fix_color
 from hbr.restoration.enlargement import estimate_enlargement
 from hbr.restoration.gate import Judgement, judge
-from hbr.restoration.inference import TiledRun, TileProgress, run_tiles, run_within_memory
+from hbr.restoration.inference import (
+    TiledRun,
+    TileProgress,
+    decided,
+    run_tiles,
+    run_within_memory,
+)
 from hbr.restoration.inputs import (
     PhotoLike,
     as_photo,
@@ -51,51 +56,11 @@ from hbr.restoration.inputs import (
     resized_pixels,
     resized_to,
 )
+from hbr.restoration.result import Restored
 from hbr.restoration.settings import Provenance, RestoreSettings, TileChoice
 from hbr.restoration.structure import Structure, StructureFinder, check_structure_file
 from hbr.restoration.tiling import plan_tiles
 from hbr.version import __version__
-
-
-@dataclass(frozen=True, eq=False)
-class Restored:
-    """A restored photo and how it came about.
-
-    Attributes:
-        photo: pixels at the depth of the input, with its alpha, profile and metadata.
-        timings: seconds for "read" (with resizing), "model" (tiles and blending), "color" (with
-            putting the pixels back into the photo) and "total".
-        provenance: what it takes to make the same bytes again.
-        people: the people that were found; none are looked for yet.
-    """
-
-    photo: Photo
-    timings: Mapping[str, float]
-    provenance: Provenance
-    people: tuple[Any, ...] = ()
-
-    @property
-    def image(self) -> PIL.Image.Image:
-        """An 8-bit PIL image in sRGB, `RGB`, or `RGBA` if there is alpha."""
-        return self.photo.pil()
-
-    @property
-    def pixels(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """[H, W, 3] RGB in sRGB, uint8, or uint16 if the input had more than 8 bits."""
-        return self.photo.pixels
-
-    @property
-    def tensor(self) -> Tensor:
-        """[1, 3, H, W] float32 in [0, 1]."""
-        return self.photo.tensor()
-
-    def save(self, path: str | Path, **flags: Any) -> Path:
-        """Write the photo, atomically; `flags` are those of `hbr.image.write_photo`.
-
-        Raises:
-            hbr.image.PhotoError: it cannot be written.
-        """
-        return write_photo(self.photo, path, **flags)
 
 
 class Restorer:
@@ -227,7 +192,8 @@ class Restorer:
             if judged.verdict == "nothing to restore":
                 seconds = time.perf_counter() - began
                 timings = {"read": seconds, "model": 0.0, "color": 0.0, "total": seconds}
-                return Restored(given, timings, self._provenance(None, settings, color, judged))
+                provenance = self._provenance(None, settings, color, judged)
+                return Restored(given, timings, provenance, settings)
         pixels = resized_pixels(given, settings)
         settings = replace(settings, reduce=self._reduction(given, pixels, settings))
         seen = self._seen(given, pixels, settings)
@@ -251,7 +217,8 @@ class Restorer:
             "total": done - began,
         }
         provenance = self._provenance(run, settings, color, judged, structure)
-        return Restored(result, timings, provenance)
+        settings = decided(replace(settings, color=color), run, self.capabilities)
+        return Restored(result, timings, provenance, settings)
 
     def _attention(self, image: Tensor) -> Tensor | None:
         return cast(SamplingModel, self.model).attention(image.to(self.device))

@@ -22,6 +22,7 @@ from hbr.apps.cli import (
     metrics,
     models,
     recipes,
+    replay,
     restore,
     serve,
     study,
@@ -55,6 +56,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("restore")(restore.restore)
+app.command("replay")(replay.replay)
 app.command("serve")(serve.serve)
 app.command("ui")(serve.ui)
 app.command("compare")(compare.compare)

@@ -14,8 +14,9 @@ from hbr.errors import ExitCode, HbrError
 
 if TYPE_CHECKING:
     from hbr.restoration import Restorer
-    from hbr.restoration.batch import BatchTally, FileRecord, Files
+    from hbr.restoration.batch import BatchTally, FileRecord
     from hbr.restoration.jobs import BatchPlan, Existing
+    from hbr.restoration.outputs import Files
     from hbr.restoration.settings import RestoreSettings
 
 

@@ -60,6 +60,15 @@ class TruncatedOption(StrEnum):
     accept = "accept"
 
 
+class RecipeOption(StrEnum):
+    """Where the recipe of an output goes."""
+
+    file = "file"
+    sidecar = "sidecar"
+    both = "both"
+    off = "off"
+
+
 class LogFormat(StrEnum):
     """Format of records and logs."""
 
@@ -221,6 +230,13 @@ def restore(
             help="accept: restore what is there of a photo that is cut short, even with --strict."
         ),
     ] = TruncatedOption.refuse,
+    recipe: Annotated[
+        RecipeOption,
+        typer.Option(
+            help="Where the recipe goes that hbr replay makes the file from again: into its "
+            "metadata, a sidecar FILE.hbr.json, both, or nowhere."
+        ),
+    ] = RecipeOption.file,
     log_format: Annotated[
         LogFormat,
         typer.Option(help="json: one record per line, with timings and provenance."),
@@ -257,7 +273,7 @@ def restore(
     from hbr.processes import set_threads
 
     set_threads(threads)
-    from hbr.restoration.batch import Files
+    from hbr.restoration.outputs import Files
 
     settings = restore_settings(
         scale=scale,
@@ -277,7 +293,9 @@ def restore(
     )
 
     files = Files(
-        *(quality, png_compression, max_pixels, strict, truncated.value, lossless, page, keep_times)
+        *(quality, png_compression, max_pixels, strict, truncated.value, lossless, page),
+        keep_times=keep_times,
+        recipe=recipe.value,
     )
     code = run_planned(
         partial(plan_given, given, out, file_format, recursive, existing),

@@ -1,0 +1,267 @@
+"""Making a restored file again from its recipe, and saying what differs where the bytes do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hbr.config import ConfigError
+from hbr.devices import choose_device
+from hbr.errors import ExitCode, HbrError, PhotoError, display_name
+from hbr.files import sha256
+from hbr.image import Photo, read_photo
+from hbr.image.paths import is_photo_name, walk_files
+from hbr.image.reading import named_bytes
+from hbr.image.recipe_text import recipe_text, with_recipe
+from hbr.image.writing import encode_photo
+from hbr.restoration.recipe import (
+    SIDECAR,
+    NamedFile,
+    RestoreRecipe,
+    circumstances,
+    parse_sidecar,
+    sidecar_of,
+)
+from hbr.restoration.settings import RestoreSettings
+from hbr.weights import WeightsError, find_and_hash_model
+
+if TYPE_CHECKING:
+    from hbr.restoration.restorer import Restorer
+
+_SUFFIXES = {"jpeg": ".jpg", "tiff": ".tif"}
+
+
+class ReplayError(HbrError):
+    """A file cannot be made again; the message says what is missing."""
+
+    exit_code = ExitCode.NOTHING
+    http_status = 422
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedFile:
+    """What is known of a restored file.
+
+    Attributes:
+        file: the file; it may be gone if there is a sidecar.
+        recipe: how it was made.
+        inside: the recipe as the file has it in its metadata; None if only the sidecar has it.
+        sha256: of the file as it was written; None without a sidecar.
+    """
+
+    file: Path
+    recipe: RestoreRecipe
+    inside: str | None
+    sha256: str | None
+
+
+def read_recorded(path: Path, *, max_pixels: int) -> RecordedFile:
+    """What is known of a restored photo, by its metadata and its sidecar, or by the sidecar alone.
+
+    Args:
+        path: the photo, or its sidecar.
+        max_pixels: larger photos are refused.
+
+    Raises:
+        PhotoError: it cannot be read.
+        ReplayError: it has no recipe.
+        ConfigError: the recipe is damaged, or that of a newer hbr.
+    """
+    file = path.with_name(path.name.removesuffix(SIDECAR))
+    sidecar = sidecar_of(file)
+    inside = None
+    if file.is_file() or file == path:
+        inside = recipe_text(read_photo(file, max_pixels=max_pixels, truncated="accept"))
+    known: RestoreRecipe | None = None
+    digest = None
+    if sidecar.is_file() or sidecar == path:
+        known, digest = parse_sidecar(_text_of(sidecar), display_name(sidecar))
+    if inside is not None:
+        recipe = RestoreRecipe.parse(inside, f"the recipe in {display_name(file)}")
+        if known is not None and recipe != known:
+            digest = None  # the sidecar is that of another file of this name
+        return RecordedFile(file=file, recipe=recipe, inside=inside, sha256=digest)
+    if known is None:
+        raise ReplayError(
+            f"{display_name(file)}: holds no recipe and has no sidecar; hbr restore writes one "
+            "unless --recipe off"
+        )
+    return RecordedFile(file=file, recipe=known, inside=None, sha256=digest)
+
+
+def find_source(recipe: RestoreRecipe, file: Path, given: Path | None) -> Path:
+    """The photo that a file was restored from, by its hash.
+
+    Args:
+        recipe: of the file.
+        file: the file; without `given`, the photo is looked for beside it, one folder further up,
+            and in the current folder.
+        given: the photo, or a folder that it lies in or below.
+
+    Raises:
+        ReplayError: it is not there.
+    """
+    wanted = recipe.source
+    others: list[Path] = []
+    for path in _candidates(wanted, file, given):
+        if sha256(path) == wanted.sha256:
+            return path
+        others.append(path)
+    name = display_name(wanted.name or "the photo")
+    if others and (given is not None or others[0].name == wanted.name):
+        raise ReplayError(
+            f"{display_name(others[0])} is not the photo that {display_name(file)} was made from: "
+            f"its SHA-256 is {sha256(others[0])}, that of {name} was {wanted.sha256}; "
+            "--source names the right one"
+        )
+    where = display_name(given) if given else "the folder of the file, above it, or here"
+    raise ReplayError(f"{name} is not in {where}; --source names it, or a folder to search")
+
+
+def _candidates(wanted: NamedFile, file: Path, given: Path | None) -> Iterator[Path]:
+    """Files that may be the photo, those of its name first."""
+    if given is not None and not given.is_dir():
+        yield given
+        return
+    if given is None:
+        folders = dict.fromkeys([file.parent, file.parent / "..", Path()])
+        near = (folder / wanted.name for folder in folders if wanted.name)
+        yield from (path for path in near if path.is_file() and not _same(path, file))
+        return
+    found = [given / name for name in sorted(walk_files(given, is_photo_name))]
+    yield from sorted(found, key=lambda path: path.name != wanted.name)
+
+
+def load_restorer(recipe: RestoreRecipe, model: str | None) -> Restorer:
+    """Load the model of a recipe, on the device of the recipe if this machine has it.
+
+    Args:
+        recipe: of the file.
+        model: a file or known name in place of the recipe's.
+
+    Raises:
+        WeightsError: it is missing, or another than the recipe's.
+    """
+    from hbr.restoration.restorer import Restorer
+
+    used = recipe.model
+    name = model or used.name
+    try:
+        path, digest = find_and_hash_model(name)
+    except WeightsError as error:
+        if model is None and Path(name).suffix:
+            raise WeightsError(f"{name} was a file of its own; --model names it") from error
+        raise
+    if used.sha256 not in (None, digest):
+        raise WeightsError(
+            f"{name} is another model than the one that made the file: its SHA-256 is {digest}, "
+            f"that one's was {used.sha256}; --model names the right file"
+        )
+    try:
+        device = str(choose_device(used.device))
+    except ValueError:
+        device = "auto"
+    return Restorer.from_file(path, device, used.dtype, used.fidelity, name=name, sha256=digest)
+
+
+def replay(record: RecordedFile, source: Path, restorer: Restorer) -> bytes:
+    """Make the bytes of a file again.
+
+    Raises:
+        PhotoError: the source cannot be read.
+        ReplayError: a map that guided the model is missing or another.
+    """
+    recipe = record.recipe
+    encoding = recipe.encoding
+    photo = read_photo(
+        source,
+        max_pixels=recipe.settings.max_pixels,
+        page=encoding.page,
+        truncated=encoding.truncated,
+    )
+    restored = restorer(photo, _with_maps(recipe, (record.file.parent, source.parent)))
+    carried, _ = with_recipe(restored.photo, record.inside, encoding.format)
+    return encode_photo(
+        carried,
+        "photo" + _SUFFIXES.get(encoding.format, f".{encoding.format}"),
+        quality=encoding.quality,
+        png_compression=encoding.png_compression,
+        lossless=encoding.lossless,
+    )
+
+
+def differences(recipe: RestoreRecipe, restorer: Restorer) -> list[str]:
+    """What decides over the last bits and is not as it was, a phrase each."""
+    now = circumstances(str(restorer.device))
+    versions: dict[str, str] = now["versions"]
+    pairs = [
+        *((n, recipe.versions[n], v) for n, v in versions.items() if n in recipe.versions),
+        ("device", recipe.model.device, str(restorer.device)),
+        ("precision", recipe.model.dtype, restorer.dtype),
+        ("processor", recipe.processor, now["processor"]),
+        ("threads", str(recipe.threads), str(now["threads"])),
+    ]
+    return [f"{name} {then}, here {here}" for name, then, here in pairs if then != here]
+
+
+def compared(record: RecordedFile, made: bytes) -> str | None:
+    """In what a file differs from the bytes that were made again; None if they are the same."""
+    if not record.file.is_file():
+        same = record.sha256 in (None, NamedFile.of_bytes(made).sha256)
+        return None if same else "its bytes had another hash"
+    there = record.file.read_bytes()
+    if there == made:
+        return None
+    try:
+        old, new = (read_photo(named_bytes(data, "the file")) for data in (there, made))
+    except PhotoError:
+        return "the file is damaged"
+    return _in_pixels(old, new)
+
+
+def _in_pixels(old: Photo, new: Photo) -> str:
+    if old.size != new.size or old.bits != new.bits:
+        return f"it has {_shape(old)}, made again {_shape(new)}"
+    off = np.abs(old.pixels.astype(np.int32) - new.pixels)
+    n = int(np.count_nonzero(off.any(axis=2)))
+    if not n:
+        return "its pixels are the same, its metadata or compression are not"
+    return f"{n} of {off.shape[0] * off.shape[1]} pixels differ, by at most {off.max()} levels"
+
+
+def _shape(photo: Photo) -> str:
+    height, width = photo.size
+    return f"{width}x{height} pixels of {photo.bits} bits"
+
+
+def _with_maps(recipe: RestoreRecipe, folders: Iterable[Path]) -> RestoreSettings:
+    """The settings, with the files of maps where they lie now."""
+    settings = recipe.settings
+    found: dict[str, Any] = {}
+    for field in ("pose", "attention"):
+        name = getattr(settings, field)
+        if name not in recipe.maps:
+            continue
+        near = [folder / name for folder in (*folders, Path()) if (folder / name).is_file()]
+        right = [path for path in near if sha256(path) == recipe.maps[name]]
+        if not right:
+            what = "another file is there" if near else "it is not there"
+            raise ReplayError(f"{name}, the map of {field}, is missing: {what}; put it beside")
+        found[field] = str(right[0])
+    return dataclasses.replace(settings, **found)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{display_name(path)}: cannot be read ({error})") from None
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
