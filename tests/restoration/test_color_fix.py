@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
 from hbr.restoration import color
 from hbr.restoration.color import (
@@ -20,7 +19,7 @@ def golden(shared):
 
 
 def close(got, expected):
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
 
 def test_wavelet_decomposition_matches_the_reference(golden):
@@ -40,9 +39,9 @@ def test_adain_fix_matches_the_reference(golden):
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5))
 @settings(deadline=None, max_examples=30)
 def test_the_parts_add_up_at_any_size(height, width, levels):
-    x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    x = np.random.default_rng(0).random((1, 3, height, width), np.float32)
     high, low = wavelet_decompose(x, levels)
-    torch.testing.assert_close(high + low, x)
+    np.testing.assert_allclose(high + low, x, atol=1e-5, rtol=1.3e-6)
     assert low.min() >= x.min() - 1e-6
     assert low.max() <= x.max() + 1e-6
 
@@ -57,9 +56,9 @@ def test_strips_give_what_the_whole_image_gives(monkeypatch, method, dtype, size
     target = rng.integers(0, 65536, (*size, 3), dtype=np.uint16)
     source = rng.integers(0, np.iinfo(dtype).max, (*size, 3), dtype=dtype, endpoint=True)
     pure = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}[method]
-    expected = pure(color.to_unit(target), color.to_unit(source)).clamp(0, 1)[0]
-    got = torch.from_numpy(fix_color(target, source, method))
-    torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
+    expected = pure(color.to_unit(target), color.to_unit(source)).clip(0, 1)[0]
+    got = fix_color(target, source, method)
+    np.testing.assert_allclose(got, expected, atol=2e-5, rtol=0)
 
 
 def test_none_only_converts():
@@ -70,19 +69,18 @@ def test_none_only_converts():
 
 def test_a_colour_cast_is_taken_away_and_detail_is_kept(photo_pixels):
     source = color.to_unit(photo_pixels[:256, :256])
-    cast = (source * 0.8 + torch.tensor([0.2, 0.0, 0.1]).reshape(1, 3, 1, 1)).clamp(0, 1)
+    tint = np.float32([0.2, 0.0, 0.1]).reshape(1, 3, 1, 1)
+    cast = (source * np.float32(0.8) + tint).clip(0, 1)
     fixed = wavelet_color_fix(cast, source)
-    assert (fixed - source).mean(dim=(0, 2, 3)).abs().max() < 0.002
+    assert np.abs((fixed - source).mean(axis=(0, 2, 3))).max() < 0.002
     high, _ = wavelet_decompose(cast)
-    torch.testing.assert_close(
-        wavelet_decompose(fixed)[0].std() / high.std(), torch.tensor(1.0), atol=0.05, rtol=0
-    )
+    assert abs(wavelet_decompose(fixed)[0].std() / high.std() - 1) <= 0.05
 
 
 def test_unequal_shapes_are_an_error():
     with pytest.raises(ValueError, match=r"\[1, 3, 4, 4\].*\[1, 3, 4, 5\]"):
-        wavelet_color_fix(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5))
+        wavelet_color_fix(np.zeros((1, 3, 4, 4)), np.zeros((1, 3, 4, 5)))
     with pytest.raises(ValueError, match="must be equal"):
-        adain_color_fix(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 5))
+        adain_color_fix(np.zeros((1, 3, 4, 4)), np.zeros((1, 3, 4, 5)))
     with pytest.raises(ValueError, match="must be equal"):
         fix_color(np.zeros((4, 4, 3), np.uint16), np.zeros((4, 5, 3), np.uint8), "none")

@@ -153,7 +153,7 @@ def test_conditions_reach_every_tile_also_after_a_retreat(small):
     """Each tile gets its own part of the maps, here of the photo itself, and all the tokens."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (500, 700, 3), dtype=np.uint8)
-    photo = to_unit(pixels)
+    photo = torch.from_numpy(to_unit(pixels))
     seen = []
 
     def restore(tiles, places, conditions):

@@ -1,7 +1,8 @@
 """Colour fixes: the detail of a restored image with the colours of its input.
 
-The pure functions take tensors [b, 3, h, w] in [0, 1]; `fix_color` applies them to whole photos,
-one strip of rows at a time, so that its memory does not grow with the photo.
+The pure functions take arrays [b, 3, h, w] in [0, 1]; `fix_color` applies them to whole photos,
+one strip of rows at a time, so that its memory does not grow with the photo. All of it is NumPy, so
+that there is one colour fix for models in torch and for those that run without it.
 
 Shapes: b images, h w pixels, n rows of a strip.
 """
@@ -11,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from einops import rearrange
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hbr.models.protocol import ColorFix
+
+Planes = NDArray[np.float32]
+"""Images [b, c, h, w]."""
 
 LEVELS = 5
 EPSILON = 1e-5
@@ -26,7 +27,7 @@ _STRIP_PIXELS = 2**20
 _LEAST_STRIP_ROWS = 128
 
 
-def wavelet_decompose(x: Tensor, levels: int = LEVELS) -> tuple[Tensor, Tensor]:
+def wavelet_decompose(x: Planes, levels: int = LEVELS) -> tuple[Planes, Planes]:
     """Split x into high and low frequencies with the undecimated B-spline ("à trous") wavelet.
 
     Level i blurs with the outer product of (1 2 1)/4 at a spacing of 2^i pixels, with replicated
@@ -46,7 +47,7 @@ def wavelet_decompose(x: Tensor, levels: int = LEVELS) -> tuple[Tensor, Tensor]:
     return x - low, low
 
 
-def wavelet_color_fix(target: Tensor, source: Tensor) -> Tensor:
+def wavelet_color_fix(target: Planes, source: Planes) -> Planes:
     """The detail of `target` on the low frequencies of `source`, both [b, 3, h, w] in [0, 1].
 
     The blur is linear, so high(target) + low(source) = target + low(source − target), which needs
@@ -56,7 +57,7 @@ def wavelet_color_fix(target: Tensor, source: Tensor) -> Tensor:
     return target + _blur(source - target, LEVELS)
 
 
-def adain_color_fix(target: Tensor, source: Tensor) -> Tensor:
+def adain_color_fix(target: Planes, source: Planes) -> Planes:
     """`target` with the channel means and deviations of `source`, [b, 3, h, w] in [0, 1].
 
     Adaptive instance normalisation (Huang & Belongie 2017, Eq. 8), on pixels. Not clamped.
@@ -100,62 +101,61 @@ def fix_color(
             t = wavelet_color_fix(t, to_unit(source[first : bottom + reach]))
         elif method == "adain":
             t = t * gain + offset
-        out[:, top:bottom] = t[0, :, top - first : bottom - first].clamp(0, 1)
+        out[:, top:bottom] = np.clip(t[0, :, top - first : bottom - first], 0, 1)
     return out
 
 
-def to_unit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+def to_unit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Planes:
     """Pixels [h, w, 3] of uint8 or uint16 → float32 [1, 3, h, w] in [0, 1]."""
     scaled = pixels.astype(np.float32)
     scaled *= 1.0 / np.iinfo(pixels.dtype).max
-    return rearrange(torch.from_numpy(scaled), "h w c -> 1 c h w")
+    return rearrange(scaled, "h w c -> 1 c h w")
 
 
-def _blur(x: Tensor, levels: int) -> Tensor:
+def _blur(x: Planes, levels: int) -> Planes:
     for level in range(levels):
         for axis in (-2, -1):
             x = _blur_axis(x, axis, 2**level)
     return x
 
 
-def _blur_axis(x: Tensor, axis: int, step: int) -> Tensor:
+def _blur_axis(x: Planes, axis: int, step: int) -> Planes:
     """(1 2 1)/4 along one axis, taps `step` apart, with replicated edges."""
-    padding = (step, step, 0, 0) if axis == -1 else (0, 0, step, step)
-    padded = F.pad(x, padding, mode="replicate")
-    size = x.shape[axis]
-    sides = padded.narrow(axis, 0, size) + padded.narrow(axis, 2 * step, size)
-    return sides.mul_(0.25).add_(x, alpha=0.5)
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (step, step)
+    padded = np.moveaxis(np.pad(x, padding, mode="edge"), axis, 0)
+    sides = np.moveaxis(padded[: -2 * step] + padded[2 * step :], 0, axis)
+    sides *= 0.25
+    sides += 0.5 * x
+    return sides
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(x: Planes) -> tuple[Planes, Planes]:
     """Mean and variance of each channel, [b, c, 1, 1]."""
-    var, mean = torch.var_mean(x, dim=(-2, -1), correction=0, keepdim=True)
-    return mean, var
+    mean = x.mean(axis=(-2, -1), keepdims=True, dtype=np.float64)
+    var = np.square(x - mean).mean(axis=(-2, -1), keepdims=True)
+    return mean.astype(np.float32), var.astype(np.float32)
 
 
-def _moments_of_rows(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[Tensor, Tensor]:
+def _moments_of_rows(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[Planes, Planes]:
     """`_moments` of pixels [h, w, 3], strip by strip, [1, 3, 1, 1]."""
-    total = torch.zeros(3, dtype=torch.float64)
-    squares = torch.zeros(3, dtype=torch.float64)
+    total, squares = np.zeros((1, 3, 1, 1)), np.zeros((1, 3, 1, 1))
     for top, bottom in _strips(*pixels.shape[:2]):
-        x = to_unit(pixels[top:bottom]).double()
-        total += x.sum(dim=(0, 2, 3))
-        squares += x.square().sum(dim=(0, 2, 3))
+        x = to_unit(pixels[top:bottom]).astype(np.float64)
+        total += x.sum(axis=(-2, -1), keepdims=True)
+        squares += np.square(x).sum(axis=(-2, -1), keepdims=True)
     count = pixels.shape[0] * pixels.shape[1]
     mean = total / count
-    var = (squares / count - mean.square()).clamp_min(0)
-    return (
-        rearrange(mean.float(), "c -> 1 c 1 1"),
-        rearrange(var.float(), "c -> 1 c 1 1"),
-    )
+    var = np.maximum(squares / count - np.square(mean), 0)
+    return mean.astype(np.float32), var.astype(np.float32)
 
 
 def _gain_and_offset(
-    target: tuple[Tensor, Tensor], source: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+    target: tuple[Planes, Planes], source: tuple[Planes, Planes]
+) -> tuple[Planes, Planes]:
     """The affine map from the moments of `target` to those of `source`."""
     (mean, var), (wanted_mean, wanted_var) = target, source
-    gain = ((wanted_var + EPSILON) / (var + EPSILON)).sqrt()
+    gain = np.sqrt((wanted_var + EPSILON) / (var + EPSILON))
     return gain, wanted_mean - mean * gain
 
 
@@ -165,7 +165,7 @@ def _strips(height: int, width: int) -> Iterator[tuple[int, int]]:
         yield top, min(top + rows, height)
 
 
-def _check_same(target: Tensor, source: Tensor) -> None:
+def _check_same(target: Planes, source: Planes) -> None:
     if target.shape != source.shape:
         raise ValueError(
             f"target is {list(target.shape)} and source {list(source.shape)}; they must be equal"

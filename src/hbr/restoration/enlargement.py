@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d, median_filter
 
 LARGEST = 8.0
 
@@ -66,6 +65,8 @@ def estimate_enlargement(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> floa
 
 def _repeated(grey: Grey, part: float) -> float:
     """How many of the columns [h, w] differ from the one before by less than this part."""
+    from scipy.ndimage import maximum_filter1d  # slow to import
+
     change = np.abs(np.diff(grey, axis=1)).mean(0)
     return float((change < part * maximum_filter1d(change, 17)).mean())
 
@@ -91,6 +92,8 @@ def _from_cutoff(grey: Grey) -> float:
 
 def _from_ripple(axes: tuple[Grey, Grey], rough: float, needed: float) -> float | None:
     """The factor by the ripple that both axes have, near a rough one; None if there is none."""
+    from scipy.ndimage import maximum_filter1d  # slow to import
+
     frequency = np.fft.rfftfreq(_N_FFT)
     height = np.sqrt(np.prod([maximum_filter1d(_ripple(grey), 7) for grey in axes], axis=0))
     _leave_out_jpeg(frequency, height)
@@ -110,6 +113,8 @@ def _from_ripple(axes: tuple[Grey, Grey], rough: float, needed: float) -> float 
 
 def _ripple(grey: Grey) -> NDArray[np.float64]:
     """How far each frequency stands out in the differences along the rows of [h, w]: [n]."""
+    from scipy.ndimage import median_filter  # slow to import
+
     heights = []
     for order in (1, 2):  # at factor 2 second differences are all alike
         change = np.log(np.abs(np.diff(grey, n=order, axis=1)).mean(0) + 0.01)

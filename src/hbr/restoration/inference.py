@@ -9,19 +9,18 @@ Shapes: b tiles of a batch, t_h t_w a tile, h w the photo, n rows.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hbr.devices import fit_in_memory
 from hbr.errors import OutOfMemoryError
-from hbr.models.protocol import Capabilities, Conditions, Model
-from hbr.restoration.color import to_unit
+from hbr.models.protocol import Capabilities, Conditions, Model, Place
+from hbr.restoration.color import Planes, to_unit
 from hbr.restoration.settings import RestoreSettings
 from hbr.restoration.tiling import TilePlan, least_tile, plan_tiles, smaller_tiles
 
@@ -82,23 +81,28 @@ def run_tiles(
     blend = _Blend(plan)
     done = 0
     for tiles in plan.batches(batch):
-        lq = torch.cat([to_unit(plan.read(pixels, *tile)) for tile in tiles])
-        # [b, 3, t_h, t_w]
-        restored = model.restore(
-            lq.to(model.device, memory_format=torch.channels_last),
-            [plan.place(*tile) for tile in tiles],
-            plan.share(conditions, tiles).to(model.device),
-        )
+        lq = np.concatenate([to_unit(plan.read(pixels, *tile)) for tile in tiles])
+        places = [plan.place(*tile) for tile in tiles]
+        restored = _restored(model, lq, places, plan.share(conditions, tiles))  # [b, 3, t_h, t_w]
         if restored.shape != lq.shape:
             raise RuntimeError(
                 f"the model made {list(restored.shape)} of {list(lq.shape)}; they must be equal"
             )
-        for (row, column), tile in zip(tiles, restored.to("cpu", torch.float32), strict=True):
+        for (row, column), tile in zip(tiles, restored, strict=True):
             blend.add(row, column, tile)
         done += len(tiles)
         if progress:
             progress(done, len(plan))
     return blend.finish()
+
+
+def _restored(model: Model, lq: Planes, places: Sequence[Place], conditions: Conditions) -> Planes:
+    """What a network in torch makes of tiles, on its device and back."""
+    import torch
+
+    tiles = torch.from_numpy(lq).to(model.device, memory_format=torch.channels_last)
+    restored = model.restore(tiles, places, conditions.to(model.device))
+    return restored.detach().to("cpu", torch.float32).numpy()
 
 
 def run_within_memory(
@@ -165,12 +169,12 @@ class _Blend:
         self._plan = plan
         self._out = np.empty((plan.rows.size, plan.columns.size, 3), np.uint16)
         width = plan.columns.starts[-1] + plan.columns.tile
-        self._rows = torch.zeros(3, plan.rows.tile, width)
+        self._rows = np.zeros((3, plan.rows.tile, width), np.float32)
         self._top = 0  # the row of the photo that `_rows` starts at
 
-    def add(self, row: int, column: int, tile: Tensor) -> None:
+    def add(self, row: int, column: int, tile: Planes) -> None:
         """Add a tile [3, t_h, t_w] with its window."""
-        if not tile.isfinite().all():
+        if not np.isfinite(tile).all():
             raise FloatingPointError(
                 "the model returned values that are not finite; try another precision "
                 "(--dtype float32) or check the model"
@@ -179,7 +183,8 @@ class _Blend:
         left = self._plan.columns.starts[column]
         part = self._rows[:, :, left : left + self._plan.columns.tile]
         windowed = tile * self._plan.rows.window(row)[:, None]
-        part.addcmul_(windowed, self._plan.columns.window(column))
+        # rounded once, as a fused multiply-add does it
+        part += windowed * self._plan.columns.window(column).astype(np.float64)
 
     def finish(self) -> NDArray[np.uint16]:
         """All pixels [h, w, 3]."""
@@ -190,10 +195,11 @@ class _Blend:
         n = start - self._top
         if n <= 0:
             return
-        ready = self._rows[:, :n, : self._plan.columns.size].clamp(0, 1)  # [3, n, w]
-        levels = rearrange(ready.mul_(_WHITE).round_(), "c n w -> n w c")
-        self._out[self._top : start] = levels.numpy().astype(np.uint16)
-        kept = self._rows[:, n:].clone()
+        ready = self._rows[:, :n, : self._plan.columns.size].clip(0, 1)  # [3, n, w]
+        ready *= _WHITE
+        levels = rearrange(np.rint(ready), "c n w -> n w c")
+        self._out[self._top : start] = levels.astype(np.uint16)
+        kept = self._rows[:, n:].copy()
         self._rows[:, : kept.shape[1]] = kept
         self._rows[:, kept.shape[1] :] = 0
         self._top = start

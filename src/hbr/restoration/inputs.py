@@ -5,23 +5,25 @@ Shapes: h w pixels.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import PIL.Image
-import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, read_photo
 from hbr.image.pixels import FLOAT_ROUNDING
 from hbr.restoration.settings import RestoreSettings
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Pixels = TypeVar("Pixels", bound=NDArray[np.uint8] | NDArray[np.uint16])
 
-PhotoLike = str | Path | IO[bytes] | PIL.Image.Image | NDArray[Any] | Tensor | Photo
+PhotoLike: TypeAlias = "str | Path | IO[bytes] | PIL.Image.Image | NDArray[Any] | Tensor | Photo"
 
 
 def as_photo(source: PhotoLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
@@ -43,22 +45,14 @@ def as_photo(source: PhotoLike, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Phot
         return read_photo(source, max_pixels=max_pixels)
     if isinstance(source, PIL.Image.Image):
         return Photo.from_pil(source)
-    if isinstance(source, Tensor):
-        if not source.is_floating_point():
-            raise ValueError(f"the tensor is {source.dtype}; it must be floats in [0, 1]")
-        if source.ndim not in (3, 4):
-            raise ValueError(
-                f"the tensor is {list(source.shape)}; it must be [3, h, w] or [1, 3, h, w]"
-            )
-        source = source.detach().to("cpu", torch.float32)
-        _check_range("tensor", source.numpy())
-        return Photo.from_tensor(source, bits=16)
+    if (torch := sys.modules.get("torch")) and isinstance(source, torch.Tensor):
+        return _of_tensor(source)
     if isinstance(source, np.ndarray):
         if source.dtype.kind == "f":
             _check_range("array", source)
         return Photo.from_array(source, bits=16 if source.dtype.kind == "f" else 8)
     if hasattr(source, "read"):
-        return read_photo(source, max_pixels=max_pixels)
+        return read_photo(cast("IO[bytes]", source), max_pixels=max_pixels)
     raise ValueError(
         f"the photo is a {type(source).__name__}; "
         "it must be a path, a binary file, a PIL image, an array, a tensor or a Photo"
@@ -151,6 +145,18 @@ def resized_to(pixels: Pixels, height: int, width: int) -> Pixels:
         resized = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
         into[...] = np.rint(np.clip(np.asarray(resized), 0, white))
     return cast(Pixels, np.ascontiguousarray(rearrange(out, "c h w -> h w c")))
+
+
+def _of_tensor(tensor: Tensor) -> Photo:
+    if not tensor.is_floating_point():
+        raise ValueError(f"the tensor is {tensor.dtype}; it must be floats in [0, 1]")
+    if tensor.ndim not in (3, 4):
+        raise ValueError(
+            f"the tensor is {list(tensor.shape)}; it must be [3, h, w] or [1, 3, h, w]"
+        )
+    plain = tensor.detach().cpu().float()
+    _check_range("tensor", plain.numpy())
+    return Photo.from_tensor(plain, bits=16)
 
 
 def _check_range(what: str, values: NDArray[Any]) -> None:

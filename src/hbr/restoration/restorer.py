@@ -9,13 +9,12 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from hbr.devices import (
     choose_batch,
@@ -58,9 +57,14 @@ from hbr.restoration.inputs import (
 )
 from hbr.restoration.result import Restored
 from hbr.restoration.settings import Provenance, RestoreSettings, TileChoice
-from hbr.restoration.structure import Structure, StructureFinder, check_structure_file
 from hbr.restoration.tiling import plan_tiles
 from hbr.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from hbr.restoration.structure import Structure, StructureFinder
 
 
 class Restorer:
@@ -89,14 +93,13 @@ class Restorer:
             sha256: of its weights, for the provenance.
             fidelity: that its weights were loaded with, for the provenance.
         """
-        self.model = model.eval() if isinstance(model, nn.Module) else model
+        self.model: Model = model.eval() if hasattr(model, "eval") else model
         self.capabilities = model.capabilities
         self.name = name
         self.sha256 = sha256
         self.fidelity = fidelity
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
-        self._structure = StructureFinder(self._attention, self.device)
 
     @classmethod
     def from_pretrained(
@@ -220,6 +223,12 @@ class Restorer:
         settings = decided(replace(settings, color=color), run, self.capabilities)
         return Restored(result, timings, provenance, settings)
 
+    @cached_property
+    def _structure(self) -> StructureFinder:
+        from hbr.restoration.structure import StructureFinder
+
+        return StructureFinder(self._attention, self.device)
+
     def _attention(self, image: Tensor) -> Tensor | None:
         return cast(SamplingModel, self.model).attention(image.to(self.device))
 
@@ -234,9 +243,12 @@ class Restorer:
         if settings.sampling is not None and not samples:
             raise ValueError(f"{self.name} restores in one step: there is nothing to sample")
         for name, given in (("pose", settings.pose), ("attention", settings.attention)):
-            if given not in ("auto", "none") and name not in maps:
+            if given in ("auto", "none"):
+                continue
+            if name not in maps:
                 raise ValueError(f"{self.name} is not guided by {name}: leave it out")
-            check_structure_file(given)
+            if not Path(given).is_file():
+                raise ValueError(f"{given} is no file; it must be auto, none or a file")
         prompt = settings.prompt
         if prompt is None:
             return Conditions()
@@ -335,6 +347,8 @@ class Restorer:
         structure: Structure | None = None,
     ) -> Provenance:
         """How it was done; without a run, how the photo was left as it is."""
+        import torch
+
         tile = overlap = (0, 0)
         if run is not None:
             rows, columns = run.plan.rows, run.plan.columns

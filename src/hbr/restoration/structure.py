@@ -132,16 +132,6 @@ def _load(device: str) -> tuple[FindKeypoints | None, str | None]:
         return None, str(error)
 
 
-def check_structure_file(value: str) -> None:
-    """Check that a file of pose or attention exists; "auto" and "none" are none.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    if value not in ("auto", "none") and not Path(value).is_file():
-        raise ValueError(f"{value} is no file; it must be auto, none or a file")
-
-
 def _pose_of(path: Path, height: int, width: int) -> np.ndarray:
     """The picture of a pose, uint8 [h, w, 3]."""
     if path.suffix == ".npy":

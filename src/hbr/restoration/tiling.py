@@ -12,15 +12,16 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hbr.models.protocol import Conditions, Place
 from hbr.restoration.settings import TileChoice
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Neighbours share an eighth of the native size: 64 of 512 pixels.
 _OVERLAPS_PER_NATIVE = 8
@@ -66,7 +67,7 @@ class Axis:
     overlap: int
     starts: tuple[int, ...]
 
-    def window(self, index: int) -> Tensor:
+    def window(self, index: int) -> NDArray[np.float32]:
         """Weight of each pixel of tile `index`, float32 [tile] in [0, 1].
 
         The windows of all tiles sum to 1 at every pixel: neighbours cross-fade along a raised
@@ -76,7 +77,7 @@ class Axis:
         """
         x = np.arange(self.tile, dtype=np.float64) + (self.starts[index] + 0.5)
         weight = self._fade(index, x) - self._fade(index + 1, x)
-        return torch.from_numpy(weight.astype(np.float32))
+        return weight.astype(np.float32)
 
     def source(self, index: int) -> NDArray[np.intp]:
         """The pixel of the photo at each pixel of tile `index`, [tile]; mirrored past the end."""
@@ -145,6 +146,9 @@ class TilePlan:
         Returns:
             maps [b, c, t_h, t_w], cut out as `read` cuts out the pixels, and tokens [b, q, d].
         """
+        if not conditions.maps and not conditions.tokens:
+            return conditions
+        import torch
 
         def part(whole: Tensor, row: int, column: int) -> Tensor:
             return whole[:, :, self.rows.source(row)][..., self.columns.source(column)]
