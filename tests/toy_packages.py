@@ -1,5 +1,6 @@
 """Small packages of the layouts that weights are taken out of, and a folder as their index."""
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -18,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hbr.weights import Member
+from hbr.weights import Member, PackageFile, entries
+from hbr.weights.conversion import convert
 
 VGG_WIDTHS = (3, 2, 2, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7)
 
@@ -162,3 +164,64 @@ def _tar(root: str, files: Mapping[str, bytes]) -> bytes:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def nanodet_files(width: int) -> dict[str, bytes]:
+    """A graph model of TensorFlow.js with the convolutions of NanoDet, as many but narrow."""
+    from hbr.people.nanodet import NanoDet
+
+    rng = np.random.default_rng(2)
+    shapes = {n: tuple(v.shape) for n, v in NanoDet(width).state_dict().items()}
+    before, rows, blocks = "input_1", [], []
+    nodes = [{"name": "input_1", "op": "Placeholder", "attr": {}}]
+    for number, name in enumerate(n for n in shapes if n.endswith(".weight")):
+        o, i, k, _ = shapes[name]
+        conv = f"net/convolution_{number}" if number else "net/convolution"
+        for part, shape in (("kernel", (k, k, i, o)), ("bias", (o,))):
+            row = {"name": f"{conv}/{part}", "shape": list(shape), "dtype": "float32"}
+            rows.append({**row, "quantization": {"dtype": "float16"}})
+            blocks.append((rng.standard_normal(shape) * 0.1).astype("<f2").tobytes())
+        nodes.append({"name": conv, "op": "Conv2D", "input": [before, f"{conv}/kernel"]})
+        nodes.append({"name": f"{conv}/add", "op": "Add", "input": [conv, f"{conv}/bias"]})
+        before = f"{conv}/add"
+    graph = {
+        "format": "graph-model",
+        "modelTopology": {"node": nodes},
+        "weightsManifest": [{"paths": ["nanodet.bin"], "weights": rows}],
+    }
+    data = {"models/nanodet.json": json.dumps(graph).encode()}
+    return {**data, "models/nanodet.bin": b"".join(blocks)}
+
+
+def mtcnn_files() -> dict[str, bytes]:
+    """The files of MTCNN's networks, with random weights, in torch's format of before 1.6."""
+    import torch
+
+    from hbr.people.mtcnn import networks
+
+    torch.manual_seed(4)
+    files = {}
+    for name, network in networks().items():
+        buffer = io.BytesIO()
+        torch.save(network.state_dict(), buffer, _use_new_zipfile_serialization=False)
+        files[f"toy_faces/data/{name}.pt"] = buffer.getvalue()
+    return files
+
+
+def known(
+    monkeypatch: pytest.MonkeyPatch, name: str, files: Mapping[str, bytes], **package: str
+) -> None:
+    """Put other files, of another package, in the place of those of an entry of the catalogue."""
+    entry = entries()[name]
+    (source,) = entry.files[0].sources
+    assert isinstance(source, PackageFile)
+    members = tuple(member(*file) for file in files.items())
+    given = {"pypi": None, "npm": None, **package, "members": members}
+    data = convert(str(source.convert), files, source.metadata)
+    file = dataclasses.replace(
+        entry.files[0],
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        sources=(dataclasses.replace(source, **given),),  # type: ignore[arg-type]
+    )
+    monkeypatch.setitem(entries(), name, dataclasses.replace(entry, files=(file,)))

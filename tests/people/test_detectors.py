@@ -16,8 +16,9 @@ from PIL import Image
 from hbr.image import read_photo
 from hbr.people import DetectorError, load_detector
 from hbr.people.batches import in_batches
+from hbr.people.boxes import MAX_PEOPLE, non_maximum_suppression
 from hbr.people.detr import DetrDetector, select_people
-from hbr.people.onnx_files import LAYOUTS, non_maximum_suppression, place
+from hbr.people.onnx_files import LAYOUTS, place
 from hbr.weights import entries
 
 NAMES = {0: "dog", 1: "tree", 2: "Person"}
@@ -398,6 +399,23 @@ def test_onnx_of_another_layout(
     path = write_onnx(tmp_path / "x.onnx", arrays, shape)
     with pytest.raises(DetectorError, match=r"x\.onnx (takes|has the outputs) "):
         load_detector(path, layout=layout)
+
+
+def test_a_detector_that_gives_nonsense(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corner = np.random.default_rng(0).uniform(0, 600, (10_000, 2))
+    size = np.full((10_000, 2), 4.0)
+    scores = np.linspace(0.6, 0.9, 10_000)[:, None]
+    dets = np.concatenate([corner, corner + size, scores], axis=1).astype(np.float32)
+    dets[-1, 2] = np.nan
+    outputs = {"dets": dets, "labels": np.zeros(10_000, np.int64)}
+    path = write_onnx(tmp_path / "x.onnx", outputs, ["b", 3, 640, 640])
+    with caplog.at_level(logging.WARNING):
+        (people,) = load_detector(path, layout="yolox")([np.zeros((640, 640, 3), np.uint8)])
+    assert len(people) == MAX_PEOPLE
+    assert np.isfinite(people.boxes).all()
+    assert people.scores[0] == pytest.approx(dets[-2, 4])
+    assert "are not finite, and left out: 1" in caplog.text
+    assert "gives 9999 boxes in one photo" in caplog.text
 
 
 def test_missing_extras_are_named() -> None:

@@ -1,6 +1,8 @@
-"""Detectors of people: one interface for transformers, ONNX files and ultralytics.
+"""Detectors of people: one interface for transformers, NanoDet, ONNX files and ultralytics.
 
 rtdetr, dfine, rfdetr     transformers, Apache-2.0; what `hbr fetch` has put there, or the hub's
+nanodet                   NanoDet-g, Apache-2.0; `hbr fetch people` gets it where no hub is
+mtcnn                     MTCNN, MIT; finds faces, not whole people; by `hbr fetch people` too
 a folder or hub name      transformers: RT-DETR, RT-DETRv2, D-FINE, RF-DETR
 file.onnx                 ONNX Runtime (extra `onnx`), in one of the layouts of `onnx_files`
 yolo11n … yolo11x, *.pt   ultralytics (extra `ultralytics`, AGPL-3.0); the paper's choice
@@ -14,10 +16,20 @@ from typing import Protocol
 
 import numpy as np
 
+from hbr.people.boxes import plausible
 from hbr.people.types import DetectorError, People
-from hbr.weights import entries
+from hbr.weights import entries, find_weights
 
 DEFAULT_DETECTOR = "rtdetr"
+
+PERSON_DETECTORS = ("dfine", "rfdetr", "rtdetr", "nanodet")
+"""Known detectors of whole people, the best first."""
+
+NO_PERSON_DETECTOR = (
+    "there is no person detector on this machine; `hbr fetch people` gets one (NanoDet, "
+    "Apache-2.0, of a download of 145 MB), or take --people off"
+)
+"""The message where `find_person_detector` finds none."""
 
 
 class Detector(Protocol):
@@ -32,6 +44,15 @@ class Detector(Protocol):
         ...
 
 
+def find_person_detector() -> str | None:
+    """The best known detector whose weights are on this machine, as `load_detector` takes it.
+
+    Returns:
+        one of `PERSON_DETECTORS`, or None; then `NO_PERSON_DETECTOR` says what to do.
+    """
+    return next((name for name in PERSON_DETECTORS if entries()[name].installed), None)
+
+
 def load_detector(
     name: str | Path = DEFAULT_DETECTOR,
     *,
@@ -41,7 +62,7 @@ def load_detector(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Detector:
-    """Load a detector.
+    """Load a detector; what it gives is made plausible: see `boxes.plausible`.
 
     Args:
         name: see the module docstring.
@@ -53,6 +74,7 @@ def load_detector(
 
     Raises:
         DetectorError: it is missing, needs an extra, or has no person class.
+        WeightsError: nanodet or mtcnn are not on this machine; the message says how to get them.
     """
     if not 0 <= threshold <= 1:
         raise DetectorError(f"threshold is {threshold}; it must be in [0, 1]")
@@ -62,7 +84,7 @@ def load_detector(
     if text.lower().endswith(".onnx"):
         from hbr.people.onnx_files import OnnxDetector
 
-        return OnnxDetector(
+        detector: Detector = OnnxDetector(
             Path(text),
             device=device,
             threshold=threshold,
@@ -70,13 +92,33 @@ def load_detector(
             layout=layout,
             classes=classes,
         )
-    if text.lower().endswith(".pt") or text.startswith("yolo11"):
+    else:
+        detector = _load(text, device, threshold, batch_size)
+
+    def detect(images: Sequence[np.ndarray]) -> list[People]:
+        found = zip(detector(images), images, strict=True)
+        return [plausible(people, image.shape[:2]) for people, image in found]
+
+    return detect
+
+
+def _load(name: str, device: str, threshold: float, batch_size: int) -> Detector:
+    if name.lower().endswith(".pt") or name.startswith("yolo11"):
         from hbr.people.ultralytics_yolo import UltralyticsDetector
 
-        return UltralyticsDetector(text, device=device, threshold=threshold, batch_size=batch_size)
+        return UltralyticsDetector(name, device=device, threshold=threshold, batch_size=batch_size)
+    if name == "nanodet":
+        from hbr.people.nanodet import NanoDetDetector
+
+        path = find_weights(name)
+        return NanoDetDetector(path, device=device, threshold=threshold, batch_size=batch_size)
+    if name == "mtcnn":
+        from hbr.people.mtcnn import FaceDetector
+
+        return FaceDetector(find_weights(name), device=device, threshold=threshold)
     from hbr.people.detr import DetrDetector
 
-    known = entries().get(text)
+    known = entries().get(name)
     if known is not None and known.kind == "detector":
-        text = str(known.find() or known.hub)
-    return DetrDetector(text, device=device, threshold=threshold, batch_size=batch_size)
+        name = str(known.find() or known.hub)
+    return DetrDetector(name, device=device, threshold=threshold, batch_size=batch_size)

@@ -28,6 +28,7 @@ import numpy as np
 
 from hbr.errors import one_line
 from hbr.people.batches import in_batches
+from hbr.people.boxes import non_maximum_suppression, to_corners
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
 from hbr.weights import instead_of_weights
@@ -261,29 +262,3 @@ def place(image: np.ndarray, layout: Layout, size: tuple[int, int]) -> tuple[np.
     pixels = (canvas * layout.scale - np.array(layout.mean)) / np.array(layout.std)
     placement = Placement((new_w / w, new_h / h), (left, top))
     return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32), placement
-
-
-def to_corners(boxes: np.ndarray) -> np.ndarray:
-    """[n, 4] from centre and size to x0 y0 x1 y1."""
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
-
-
-def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
-    """Non-maximum suppression: boxes that overlap no box of a higher score by more than `iou`.
-
-    Returns:
-        their indices, by descending score.
-    """
-    order = np.argsort(-scores, kind="stable")
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    kept = []
-    while order.size:
-        first, order = order[0], order[1:]
-        kept.append(first)
-        low = np.maximum(boxes[first, :2], boxes[order, :2])
-        high = np.minimum(boxes[first, 2:], boxes[order, 2:])
-        shared = np.prod(np.clip(high - low, 0, None), axis=1)
-        union = areas[first] + areas[order] - shared
-        order = order[shared <= iou * union]
-    return np.array(kept, np.int64)

@@ -41,6 +41,7 @@ class Entry:
         files: what it consists of.
         also: other sets of files that hold the same weights; any one of them does.
         embedded: it ships inside the package.
+        bundle: what `hbr fetch` takes for this and others that are used together.
         package: folder within an installed package that ships them.
         home: who looks for them: "hbr", or a package that reads torch's cache.
         hub: its name on the Hugging Face hub, where a package that reads it downloads it by itself.
@@ -57,6 +58,7 @@ class Entry:
     files: tuple[KnownFile, ...]
     also: tuple[tuple[KnownFile, ...], ...] = ()
     embedded: bool = False
+    bundle: str | None = None
     package: str | None = None
     home: Literal["hbr", "torch"] = "hbr"
     hub: str | None = None
@@ -191,7 +193,7 @@ def find_weights(
     if found is None:
         who = f"{user} needs the weights {name}, which" if user else f"the weights {name}"
         raise WeightsError(f"{who} are not on this machine ({_missing(entry)}); {entry.obtain}")
-    if entry.kind == "metric":  # files of models are large; they are checked when fetched
+    if entry.kind in ("metric", "detector"):  # restorers are large, and checked when fetched
         _check_files(entry, found)
     return found
 

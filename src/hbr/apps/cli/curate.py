@@ -50,7 +50,7 @@ DetectorOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Detector for photos without boxes: rtdetr, dfine, rfdetr, or a model file.",
+        help="Detector for photos without boxes: rtdetr, dfine, rfdetr, nanodet, or a file.",
     ),
 ]
 

