@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,6 +120,25 @@ def test_a_stream_carries_its_recipe_too(
     for given in (source, source.parent):
         found = call_hbr("replay", "out.png", "--model", toy, "--source", given, cwd=tmp_path)
         assert found.returncode == 0, found.stderr
+    shutil.copy(source, tmp_path / "b.png")
+    photo(tmp_path / "a.png", 4)
+    assert call_hbr("replay", "out.png", "--model", toy, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("options", [{"format": "jpeg", "quality": 70}, {"png_compression": 2}])
+def test_what_python_saves_carries_its_recipe_too(
+    call_hbr: Run, photo: Write, toy: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    from hbr import Restorer
+
+    restorer = Restorer.from_pretrained(toy, device="cpu")
+    file = restorer(photo(tmp_path / "a.png"), seed=3, tile=32).save(tmp_path / "b.png", **options)
+    done = call_hbr("replay", file, "--model", toy)
+    assert (done.returncode, done.stderr.endswith("b.png: the same bytes\n")) == (0, True)
+    plain = restorer(tmp_path / "a.png").save(tmp_path / "c.png", recipe=False)
+    assert recipe_text(read_photo(plain)) is None
+    memory = restorer(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "d.png")
+    assert recipe_text(read_photo(memory)) is None
 
 
 def test_restoring_a_restored_photo_replaces_the_recipe(

@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 from service_photo import PHOTO, write_large
 
-from hbr.image import read_photo, write_photo
+from hbr.image import read_photo
+from hbr.image.recipe_text import recipe_text
+from hbr.restoration.outputs import Files, encode_restored
+from hbr.restoration.recipe import NamedFile
 
 
 def left(running):
@@ -35,7 +38,10 @@ def test_a_small_photo_is_answered_with_its_bytes(start, nano, tmp_path):
     assert answer.headers["content-type"] == "image/png"
     assert 'filename="tie-restored.png"' in answer.headers["content-disposition"]
     expected = nano(read_photo(PHOTO), seed=3)
-    assert answer.content == write_photo(expected.photo, tmp_path / "x.png").read_bytes()
+    source, files = NamedFile.of_bytes(PHOTO.read_bytes()), Files(recipe="file")
+    assert answer.content == encode_restored(expected, tmp_path / "x.png", source, files)[0]
+    recipe = json.loads(recipe_text(read_photo(io.BytesIO(answer.content))))
+    assert recipe["source"] == {"sha256": source.sha256}
     provenance = json.loads(answer.headers["x-hbr-provenance"])
     assert (provenance["model"], provenance["seed"]) == ("nano", 3)
     soon(lambda: not left(running))

@@ -139,9 +139,13 @@ def encode_photo(photo: Photo, name: str | Path, **flags: Any) -> bytes:
     return _encoded(photo, format_of(Path(name)), shown, **flags)
 
 
-def format_of(name: Path) -> str:
-    """The format of a file of this name, by its suffix."""
-    return _format_of(None, name.suffix, display_name(name))
+def format_of(name: Path, given: str | None = None) -> str:
+    """The format of a file of this name: the given one, else by its suffix.
+
+    Raises:
+        PhotoError: it cannot be written.
+    """
+    return _format_of(given, name.suffix, display_name(name))
 
 
 def not_written(path: Path, error: Exception) -> PhotoError:

@@ -45,9 +45,9 @@ class NamedFile:
         return cls(name=path.name, sha256=sha256(path))
 
     @classmethod
-    def of_bytes(cls, data: bytes, name: str | None = None) -> NamedFile:
+    def of_bytes(cls, data: bytes) -> NamedFile:
         """Bytes in memory."""
-        return cls(name=name, sha256=hashlib.sha256(data).hexdigest())
+        return cls(sha256=hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True, kw_only=True)

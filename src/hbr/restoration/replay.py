@@ -99,8 +99,8 @@ def find_source(recipe: RestoreRecipe, file: Path, given: Path | None) -> Path:
 
     Args:
         recipe: of the file.
-        file: the file; without `given`, the photo is looked for beside it, one folder further up,
-            and in the current folder.
+        file: the file; without `given`, the photo is looked for by its name beside it, one folder
+            further up, and in the current folder; if it came without a name, beside it.
         given: the photo, or a folder that it lies in or below.
 
     Raises:
@@ -130,7 +130,10 @@ def _candidates(wanted: NamedFile, file: Path, given: Path | None) -> Iterator[P
         return
     if given is None:
         folders = dict.fromkeys([file.parent, file.parent / "..", Path()])
-        near = (folder / wanted.name for folder in folders if wanted.name)
+        if wanted.name is None:
+            near = sorted(path for path in file.parent.iterdir() if is_photo_name(path.name))
+        else:
+            near = [folder / wanted.name for folder in folders]
         yield from (path for path in near if path.is_file() and not _same(path, file))
         return
     found = [given / name for name in sorted(walk_files(given, is_photo_name))]

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hbr.image import Photo, write_photo
+from hbr.image.recipe_text import with_recipe
+from hbr.image.writing import format_of
+from hbr.restoration.recipe import Encoding, NamedFile, RestoreRecipe
 from hbr.restoration.settings import Provenance, RestoreSettings
+
+_ENCODED = ("quality", "png_compression", "lossless")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +55,23 @@ class Restored:
         """[1, 3, H, W] float32 in [0, 1]."""
         return self.photo.tensor()
 
-    def save(self, path: str | Path, **flags: Any) -> Path:
+    def save(self, path: str | Path, *, recipe: bool = True, **flags: Any) -> Path:
         """Write the photo, atomically; `flags` are those of `hbr.image.write_photo`.
+
+        Args:
+            path: where to.
+            recipe: whether a photo that came from a file carries the recipe that `hbr replay`
+                makes it from again.
+            **flags: `format`, `quality` and others.
 
         Raises:
             hbr.image.PhotoError: it cannot be written.
         """
-        return write_photo(self.photo, path, **flags)
+        kind = format_of(Path(path), flags.get("format"))
+        text = None
+        if recipe and self.photo.path is not None and self.photo.path.is_file():
+            chosen = {name: flags[name] for name in _ENCODED if name in flags}
+            encoding = Encoding(format=kind, **chosen)
+            source = NamedFile.of(self.photo.path)
+            text = RestoreRecipe.of(source, self.provenance, self.settings, encoding).text()
+        return write_photo(with_recipe(self.photo, text, kind)[0], path, **flags)

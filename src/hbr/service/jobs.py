@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hbr.errors import HbrError, reason
-from hbr.image import output_suffix, read_photo, write_photo
+from hbr.files import write_bytes
+from hbr.image import output_suffix, read_photo
 from hbr.image.reading import named_bytes
 from hbr.restoration import Restorer
+from hbr.restoration.outputs import Files, encode_restored
+from hbr.restoration.recipe import NamedFile
 from hbr.restoration.settings import RestoreSettings
 from hbr.service.limits import ServiceLimits
 
@@ -295,7 +298,9 @@ class JobQueue:
             restored = restorer(photo, job.order.settings, progress=progress)
             suffix = job.order.suffix or output_suffix(photo.format)
             target = job.folder / f"result{suffix}"
-            write_photo(restored.photo, target, quality=job.order.quality)
+            files = Files(quality=job.order.quality, recipe="file")
+            encoded, _ = encode_restored(restored, target, NamedFile.of_bytes(data), files)
+            write_bytes(target, encoded)
         except _Cancelled:
             self._end(job, "cancelled")
         except Exception as error:
