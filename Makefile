@@ -11,7 +11,7 @@ EXTRAS_STAMP := $(EXTRAS)/.installed
 EXTRAS_PIP   := $(BIN)/python -m pip --python $(EXTRAS)/bin/python --disable-pip-version-check -qq
 
 # one thread for each of the processes that share the tests
-PYTEST_ARGS   ?= -n 2 --dist loadgroup
+PYTEST_ARGS   ?= -n 2 --dist worksteal
 NUMERIC_TESTS := $(addprefix tests/,models/test_parity.py models/test_tagger.py models/test_prompts.py \
 	models/test_vsd.py models/test_lora.py restoration/test_inference.py restoration/test_color_fix.py \
 	metrics/test_fidelity.py metrics/test_structure.py metrics/test_deep_distances.py \

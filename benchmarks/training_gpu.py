@@ -29,36 +29,43 @@ from hbr.training.random_state import RandomState
 from hbr.training.start import prepare
 from hbr.training.state import TrainState
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 def seconds_of_steps(config: TrainConfig, steps: int) -> list[float]:
     """Seconds of each of some steps of random numbers."""
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with torch.device(DEVICE):
         model = OneStepRestorer(config.model)
         networks = {key: LPIPS("vgg") for key in needed_networks(config)}
     objective = build_objective(config, networks)
     prepare(model, config, objective.parts)
-    model = model.to("cuda", memory_format=torch.channels_last)
+    model = model.to(DEVICE, memory_format=torch.channels_last)
     model.train()
     state = TrainState(model, config)
     phase = config.phases[0]
     shape = (phase.batch, 3, phase.crop, phase.crop)
-    pair = Pair(torch.rand(shape, device="cuda"), torch.rand(shape, device="cuda"))
+    pair = Pair(torch.rand(shape, device=DEVICE), torch.rand(shape, device=DEVICE))
     times = []
     for step in range(steps):
-        torch.cuda.synchronize()
+        _synchronize()
         started = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16):
             losses = objective.losses(model, pair, config.loss, RandomState(seeded(0, step)))
         _update(state, losses.terms)
         assert losses.then is not None
-        with torch.autocast("cuda", torch.bfloat16):
+        with torch.autocast(DEVICE, torch.bfloat16):
             following = losses.then()
         _update(state, following)
         state.update_average()
-        torch.cuda.synchronize()
+        _synchronize()
         times.append(time.perf_counter() - started)
     return times
+
+
+def _synchronize() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def _update(state: TrainState, terms: dict[str, torch.Tensor]) -> None:
@@ -74,8 +81,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="timed, after two of warm-up")
     parser.add_argument("--small", action="store_true", help="toy width, to try this file")
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("training_gpu.py needs a CUDA device, and torch sees none")
+    if DEVICE == "cpu" and not args.small:
+        sys.exit("training_gpu.py needs a CUDA device, and torch sees none; --small tries it")
     known = cases(small=True) if args.small else full_size()
     one = replace(known["whole, checkpointing"], precision="bfloat16")
     seconds_of_steps(one, 3)
@@ -84,8 +91,9 @@ def main() -> None:
         "reserved": torch.cuda.max_memory_reserved(),
         "computed": plan(one).peak,
     }
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     crop = one.phases[0].crop
     many = replace(one, phases=(PhaseConfig(1000, crop, args.batch),))
     step = median(seconds_of_steps(many, args.steps + 2)[2:])

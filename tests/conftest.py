@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
+# Where the tests of GPUs run: "cpu" tries the tests themselves on a machine without one.
+GPU = os.environ.get("HBR_TEST_GPU", "cuda")
 
 # Before torch is first imported, here and in every process that a test starts.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -33,22 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--weights", action="store_true", help="run tests that need downloads")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this machine cannot run, and say why; keep what shares a fixture together."""
+    """Leave out what this machine cannot run, and say why."""
     for item in items:
-        if _shares_with_its_module(item) and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("weights") and not config.getoption("--weights"):
             item.add_marker(pytest.mark.skip(reason="needs downloaded weights: --weights"))
-        if item.get_closest_marker("gpu") and not _has_cuda():
+        if item.get_closest_marker("gpu") and GPU == "cuda" and not _has_cuda():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-def _shares_with_its_module(item: pytest.Item) -> bool:
-    """Whether it uses a fixture that is made once for its module, so once in each process."""
-    known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-    return any(made.scope == "module" for all_made in known.values() for made in all_made)
 
 
 def _has_cuda() -> bool:
@@ -69,6 +62,12 @@ def no_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name in ("HBR_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):
             patch.setenv(name, str(empty / name.lower()))
         yield
+
+
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """The device of tests that are marked `gpu`."""
+    return GPU
 
 
 @pytest.fixture(scope="session")

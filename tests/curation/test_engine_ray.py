@@ -29,8 +29,6 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster for all of them
-
 HERE = LocalEngine(workers=0)
 STORE = 128 << 20  # bytes of a node's store of objects
 PATIENCE = 180  # seconds for a run that takes ten on an idle machine

@@ -64,7 +64,6 @@ def classifier(name: str, file: Path) -> Callable[..., torch.nn.Module]:
 
 @pytest.mark.parametrize(("net", "name"), [("alex", "alexnet"), ("vgg", "vgg16")])
 @pytest.mark.weights
-@pytest.mark.xdist_group("real-packages")
 def test_lpips(
     net: Net,
     name: str,
@@ -86,7 +85,6 @@ def test_lpips(
 
 
 @pytest.mark.weights
-@pytest.mark.xdist_group("real-packages")
 def test_dists(
     package_weights: Path, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +147,6 @@ def basicsr_niqe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleT
 
 
 @pytest.mark.weights
-@pytest.mark.xdist_group("real-packages")
 def test_niqe(
     package_weights: Path,
     pair: tuple[Tensor, Tensor],
@@ -170,7 +167,6 @@ def test_niqe(
 
 
 @pytest.mark.weights
-@pytest.mark.xdist_group("real-packages")
 def test_brisque_tells_a_damaged_photo(
     package_weights: Path, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +198,6 @@ def test_rrdbnet_is_spandrels(pair: tuple[Tensor, Tensor]) -> None:
 
 
 @pytest.mark.weights
-@pytest.mark.xdist_group("real-packages")
 def test_real_esrgan_is_spandrels_and_the_ncnn_original(
     package_weights: Path, pair: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:

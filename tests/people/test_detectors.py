@@ -133,6 +133,18 @@ def test_transformers(kind: str, tmp_path: Path, photos: list[np.ndarray]) -> No
     assert detector([]) == []
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["rt_detr", "d_fine"])
+def test_transformers_on_a_gpu(
+    kind: str, tmp_path: Path, photos: list[np.ndarray], gpu: str
+) -> None:
+    folder = save(kind, tmp_path)
+    cpu = load_detector(folder, threshold=0.0, batch_size=2)(photos)
+    there = load_detector(folder, device=gpu, threshold=0.0, batch_size=2)(photos)
+    for expected, found in zip(cpu, there, strict=True):
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+
+
 def test_same_as_the_library(tmp_path: Path, photos: list[np.ndarray]) -> None:
     """Before and after the network, the same numbers as transformers' own processor."""
     from transformers import RTDetrForObjectDetection, RTDetrImageProcessorPil

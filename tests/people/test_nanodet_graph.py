@@ -19,7 +19,6 @@ from hbr.weights.packages import read_members
 
 @pytest.mark.slow
 @pytest.mark.weights
-@pytest.mark.xdist_group("real-packages")
 def test_nanodet_computes_what_its_graph_says(package_weights: Path, tmp_path: Path) -> None:
     (source,) = entries()["nanodet"].files[0].sources
     assert isinstance(source, PackageFile)

@@ -332,7 +332,6 @@ REAL: dict[str, tuple[list[float], list[float], list[list[float]]]] = {
 
 
 @pytest.mark.weights
-@pytest.mark.xdist_group("real-packages")
 @pytest.mark.parametrize("name", REAL)
 def test_the_real_networks_find_the_person_in_a_photo(
     name: str, package_weights: Path, monkeypatch: pytest.MonkeyPatch

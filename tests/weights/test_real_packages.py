@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from hbr.metrics.files import read_state
 from hbr.weights import entries
 
-pytestmark = [pytest.mark.weights, pytest.mark.xdist_group("real-packages")]
+pytestmark = pytest.mark.weights
 
 OF_PACKAGES = [
     entry.name

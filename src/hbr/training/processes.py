@@ -54,15 +54,10 @@ class Processes:
         self._wanted = torch.device(device)
         self._precision = "bf16" if config.precision == "bfloat16" else "no"
         self._accumulate = config.optim.accumulate
+        # before the processes meet: one that ends early would take the others' connection along
         _check_launcher(self._wanted)
+        _check_batches(config)
         self.begin()
-        for i, phase in enumerate(config.phases):
-            n = self.count * self._accumulate
-            if phase.batch % n:
-                raise ConfigError(
-                    f"phases[{i}].batch is {phase.batch}; with {self.count} processes and "
-                    f"optim.accumulate {self._accumulate} it must be a multiple of {n}"
-                )
 
     def begin(self) -> None:
         """Initialise Accelerate for this training; its settings are global to the process."""
@@ -204,6 +199,16 @@ def _check_launcher(device: torch.device) -> None:
             f"device is {device}, but there are {world_size()} processes, each with its own "
             f"device; give {device.type}"
         )
+
+
+def _check_batches(config: TrainConfig) -> None:
+    count, accumulate = world_size(), config.optim.accumulate
+    for i, phase in enumerate(config.phases):
+        if phase.batch % (count * accumulate):
+            raise ConfigError(
+                f"phases[{i}].batch is {phase.batch}; with {count} processes and "
+                f"optim.accumulate {accumulate} it must be a multiple of {count * accumulate}"
+            )
 
 
 @torch.no_grad()

@@ -18,42 +18,39 @@ from hbr.apps.cli.options import (
 )
 from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
-from hbr.apps.cli.restoring import (
-    Color,
-    ColorOption,
-    DeviceOption,
-    DtypeChoice,
-    DtypeOption,
-    FidelityOption,
-    FormatOption,
-    GateChoice,
-    GateOption,
-    KeepTimes,
-    LogFormat,
-    LogFormatOption,
-    ModelOption,
-    QualityOption,
-    Quiet,
-    RecipeChoice,
-    RecipeOption,
-    ScaleOption,
-    SeedOption,
-    SizeOption,
-    ThreadsOption,
-    TileOption,
-    load_restorer,
-    restore_settings,
-    wrong_option,
-)
 from hbr.files import STDIO
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.models.protocol import Sampling
-    from hbr.restoration.contents import ByContents
+    from hbr.restoration import Restorer
     from hbr.restoration.jobs import Existing
-    from hbr.restoration.outputs import Files
     from hbr.restoration.settings import RestoreSettings
+
+
+class Color(StrEnum):
+    """Colour correction method."""
+
+    auto = "auto"
+    wavelet = "wavelet"
+    adain = "adain"
+    none = "none"
+
+
+class GateOption(StrEnum):
+    """Whether photos that need nothing are left as they are."""
+
+    auto = "auto"
+    off = "off"
+
+
+class DtypeOption(StrEnum):
+    """Precision of the computation."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 class TruncatedOption(StrEnum):
@@ -63,11 +60,20 @@ class TruncatedOption(StrEnum):
     accept = "accept"
 
 
-class ResumeBy(StrEnum):
-    """What tells a resumed run which outputs are finished."""
+class RecipeOption(StrEnum):
+    """Where the recipe of an output goes."""
 
-    time = "time"
-    content = "content"
+    file = "file"
+    sidecar = "sidecar"
+    both = "both"
+    off = "off"
+
+
+class LogFormat(StrEnum):
+    """Format of records and logs."""
+
+    text = "text"
+    json = "json"
 
 
 def restore(
@@ -84,9 +90,22 @@ def restore(
     ],
     photos: PhotoArguments = None,
     inputs: InputOption = None,
-    model: ModelOption = "nano",
-    fidelity: FidelityOption = None,
-    scale: ScaleOption = 1.0,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A known model (hbr models list), a .safetensors file, or with the extra spandrel "
+            "a .pth file of another project."
+        ),
+    ] = "nano",
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            help="1 faithful, 0 sharp with invented texture, or between; for models with two ends."
+        ),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(help="Resize by this factor before restoring, 0.25 to 8.")
+    ] = 1.0,
     reduce: Annotated[
         str | None,
         typer.Option(
@@ -95,14 +114,35 @@ def restore(
             "much it was enlarged before, estimated. Default: the model's factor over --scale.",
         ),
     ] = None,
-    size: SizeOption = None,
-    tile: TileOption = "auto",
-    color: ColorOption = Color.auto,
-    device: DeviceOption = "auto",
-    dtype: DtypeChoice = DtypeOption.auto,
-    threads: ThreadsOption = None,
-    seed: SeedOption = 0,
-    gate: GateChoice = GateOption.off,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", help="Resize to this longer edge before restoring, not with --scale."
+        ),
+    ] = None,
+    tile: Annotated[
+        str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
+    ] = "auto",
+    color: Annotated[
+        Color, typer.Option(help="Colour correction towards the input; auto: the model's default.")
+    ] = Color.auto,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[
+        DtypeOption, typer.Option(help="Precision of the computation.")
+    ] = DtypeOption.auto,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the CPU. Default: one per core.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Random seed, for models that use one.")
+    ] = 0,
+    gate: Annotated[
+        GateOption,
+        typer.Option(
+            help="auto: leave a photo as it is that needs nothing, and warn of one that is damaged "
+            "beyond what the model knows; off: restore every photo."
+        ),
+    ] = GateOption.off,
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -145,8 +185,12 @@ def restore(
         str | None,
         typer.Option(help="guided, ddpm, ddim or unipc; all but guided ignore --guidance."),
     ] = None,
-    file_format: FormatOption = "keep",
-    quality: QualityOption = 95,
+    file_format: Annotated[
+        str, typer.Option("--format", help="Output format: keep, jpg, png, tif, webp, avif, bmp.")
+    ] = "keep",
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Quality of JPEG, WebP and AVIF outputs.")
+    ] = 95,
     png_compression: Annotated[
         int,
         typer.Option(min=0, max=9, help="PNG compression; 0 is fast and large, 9 slow and small."),
@@ -169,20 +213,9 @@ def restore(
             "settings they were made with, and restore the rest.",
         ),
     ] = False,
-    resume_by: Annotated[
-        ResumeBy | None,
-        typer.Option(
-            help="content: resume, and keep outputs of the same bytes, model and settings, "
-            "whatever their dates; what was done is recorded in OUT. time: --resume."
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", help="Restore only part I of N (from 0), as in a job array; by name."
-        ),
-    ] = None,
-    keep_times: KeepTimes = False,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="Give outputs the dates of their inputs.")
+    ] = False,
     strict: Annotated[
         bool,
         typer.Option(
@@ -197,9 +230,20 @@ def restore(
             help="accept: restore what is there of a photo that is cut short, even with --strict."
         ),
     ] = TruncatedOption.refuse,
-    recipe: RecipeChoice = RecipeOption.file,
-    log_format: LogFormatOption = LogFormat.text,
-    quiet: Quiet = False,
+    recipe: Annotated[
+        RecipeOption,
+        typer.Option(
+            help="Where the recipe goes that hbr replay makes the file from again: into its "
+            "metadata, a sidecar FILE.hbr.json, both, or nowhere."
+        ),
+    ] = RecipeOption.file,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="json: one record per line, with timings and provenance."),
+    ] = LogFormat.text,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -219,7 +263,6 @@ def restore(
     weights; 5 out of memory and none done; 130 stopped by Ctrl-C or SIGTERM. No file is left
     half-written.
     """
-    resume = resume or resume_by is not None
     if overwrite and resume:
         raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
     given = all_inputs(photos, inputs)
@@ -248,18 +291,15 @@ def restore(
         ),
         max_pixels=max_pixels,
     )
+
     files = Files(
         *(quality, png_compression, max_pixels, strict, truncated.value, lossless, page),
         keep_times=keep_times,
         recipe=recipe.value,
     )
-
-    plan = partial(plan_given, given, out, file_format, recursive, existing, shard)
-    if resume_by is ResumeBy.content:
-        plan = partial(plan, partial(_by_contents, model, fidelity, dtype.value, settings, files))
     code = run_planned(
-        plan,
-        partial(load_restorer, model, device, dtype.value, fidelity, settings),
+        partial(plan_given, given, out, file_format, recursive, existing),
+        partial(_load, model, device, dtype.value, fidelity, settings),
         settings,
         files,
         reporter=reporter,
@@ -268,17 +308,6 @@ def restore(
         hint="" if overwrite else "; run the same command with --resume to continue",
     )
     raise typer.Exit(code)
-
-
-def _by_contents(
-    model: str, fidelity: float | None, dtype: str, settings: RestoreSettings, files: Files
-) -> ByContents:
-    from hbr.restoration.contents import ByContents, digest_of
-    from hbr.weights import find_and_hash_model
-
-    _, sha256 = find_and_hash_model(model)
-    given = {"fidelity": fidelity, "dtype": dtype, "settings": settings, "files": files}
-    return ByContents(digest_of(sha256, **given))
 
 
 def _sampling(**given: Any) -> Sampling | None:
@@ -290,7 +319,23 @@ def _sampling(**given: Any) -> Sampling | None:
     try:
         return Sampling(**values) if values else None
     except ConfigError as error:
-        raise wrong_option(error) from None
+        raise _wrong_option(error) from None
+
+
+def restore_settings(**values: Any) -> RestoreSettings:
+    """The settings; a wrong one is wrong usage of the option of its name."""
+    from hbr.config import ConfigError
+    from hbr.restoration.settings import RestoreSettings
+
+    try:
+        return RestoreSettings(**values)
+    except ConfigError as error:
+        raise _wrong_option(error) from None
+
+
+def _wrong_option(error: ValueError) -> typer.BadParameter:
+    field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
+    return typer.BadParameter(str(error), param_hint=f"--{field}")
 
 
 def _reduction(text: str | None) -> float | str | None:
@@ -303,3 +348,35 @@ def _reduction(text: str | None) -> float | str | None:
         raise typer.BadParameter(
             f"{text!r} must be auto or a factor.", param_hint="--reduce"
         ) from None
+
+
+def _load(
+    model: str,
+    device: str,
+    dtype: str,
+    fidelity: float | None,
+    settings: RestoreSettings,
+) -> Restorer:
+    """Load the model and check the settings against it, before the first photo is read."""
+    from hbr.config import ConfigError
+    from hbr.devices import choose_device
+    from hbr.models import WeightsError
+    from hbr.restoration import Restorer
+    from hbr.restoration.tiling import plan_tiles
+
+    option = "--device"
+    try:
+        choose_device(device)
+        option = "--dtype"
+        restorer = Restorer.from_pretrained(model, device=device, dtype=dtype, fidelity=fidelity)
+        option = "--tile"
+        plan_tiles(1, 1, restorer.capabilities, settings.tile)
+        option = "--reduce"
+        restorer.check_reduction(settings)
+        option = "--prompt, --pose, --attention or the options of a sampling"
+        restorer.conditions(settings)
+    except (WeightsError, ConfigError):
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+    return restorer
