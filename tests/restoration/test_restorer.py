@@ -209,6 +209,8 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "fidelity": None,
         "device": "cpu",
         "dtype": "float32",
+        "backend": "torch",
+        "rewrites": [],
         "tile": [128, 128],
         "overlap": [32, 32],
         "tiles": 30,

@@ -22,11 +22,13 @@ class OpenedModel:
         capabilities: what the model supports.
         fidelity: of a file with two ends, its default; else None.
         load: device, precision and fidelity → the model; see `load_model`.
+        rewrite: a loaded model → the one that restores for it, and the names of its rewrites.
     """
 
     capabilities: Capabilities
     fidelity: float | None
     load: Callable[[torch.device, torch.dtype, float | None], Model]
+    rewrite: Callable[[Model], tuple[Model, tuple[str, ...]]]
 
 
 def open_model(path: Path) -> OpenedModel:
@@ -42,6 +44,7 @@ def open_model(path: Path) -> OpenedModel:
             header.config.capabilities,
             header.fidelity,
             lambda device, dtype, fidelity: cast(Model, load(path, device, dtype, fidelity)),
+            _REWRITERS.get(header.config.kind, _unchanged),
         )
     from hbr.models.spandrel import SpandrelNetwork, read_network
 
@@ -51,7 +54,7 @@ def open_model(path: Path) -> OpenedModel:
         choose_fidelity(path, None, fidelity)
         return SpandrelNetwork(network, device, dtype)
 
-    return OpenedModel(network.capabilities, None, load_network)
+    return OpenedModel(network.capabilities, None, load_network, _unchanged)
 
 
 def load_model(
@@ -74,3 +77,18 @@ def load_model(
         WeightsError: it is unknown, missing, damaged or in another format.
     """
     return open_model(find_model(name_or_path)).load(torch.device(device), dtype, fidelity)
+
+
+def _unchanged(model: Model) -> tuple[Model, tuple[str, ...]]:
+    return model, ()
+
+
+def _rewrite_one_step(model: Model) -> tuple[Model, tuple[str, ...]]:
+    from hbr.models.inference.folding import optimize
+    from hbr.models.onestep import OneStepRestorer
+
+    folded = optimize(cast(OneStepRestorer, model))
+    return folded, tuple(saving.rewrite for saving in folded.savings)
+
+
+_REWRITERS = {"one-step": _rewrite_one_step}

@@ -21,6 +21,7 @@ from hbr.devices import (
     choose_device,
     choose_dtype,
     is_out_of_memory,
+    keep_freed_memory,
     reproducible,
     torch_dtype,
 )
@@ -84,6 +85,7 @@ class Restorer:
         name: str = "custom",
         sha256: str | None = None,
         fidelity: float | None = None,
+        rewrites: tuple[str, ...] = (),
     ) -> None:
         """Wrap a loaded model, on the device and in the precision that it has.
 
@@ -92,12 +94,14 @@ class Restorer:
             name: for the provenance.
             sha256: of its weights, for the provenance.
             fidelity: that its weights were loaded with, for the provenance.
+            rewrites: of the model, for the provenance.
         """
         self.model: Model = model.eval() if hasattr(model, "eval") else model
         self.capabilities = model.capabilities
         self.name = name
         self.sha256 = sha256
         self.fidelity = fidelity
+        self.rewrites = rewrites
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
 
@@ -147,11 +151,13 @@ class Restorer:
         from hbr.models.loading import open_model
 
         place = choose_device(device)
+        if place.type == "cpu":
+            keep_freed_memory()
         opened = open_model(path)
         precision = torch_dtype(choose_dtype(dtype, place, opened.capabilities.dtypes))
-        model = opened.load(place, precision, fidelity)
+        model, rewrites = opened.rewrite(opened.load(place, precision, fidelity))
         used = opened.fidelity if fidelity is None else fidelity
-        return cls(model, name=name, sha256=sha256, fidelity=used)
+        return cls(model, name=name, sha256=sha256, fidelity=used, rewrites=rewrites)
 
     def __call__(
         self,
@@ -362,6 +368,8 @@ class Restorer:
             "fidelity": self.fidelity,
             "device": str(self.device),
             "dtype": self.dtype,
+            "backend": "torch",
+            "rewrites": self.rewrites,
             "tile": tile,
             "overlap": overlap,
             "tiles": len(run.plan) if run else 0,

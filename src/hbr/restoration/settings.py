@@ -107,6 +107,8 @@ class Provenance(TypedDict):
         model, sha256: name of the model, and the hash of its file if it has one.
         fidelity: between the two ends of the model; None if it has one.
         device, dtype: where it ran, and in what precision.
+        backend: what ran the model.
+        rewrites: how it was rewritten before that (`hbr.models.inference.folding.REWRITES`).
         tile, overlap: (height, width) in pixels, after any retreat when memory ran out.
         tiles, batch: their number, and how many were restored at a time.
         gate: what the gate says of the photo (`hbr.restoration.gate.Verdict`), "nothing to restore"
@@ -127,6 +129,8 @@ class Provenance(TypedDict):
     fidelity: float | None
     device: str
     dtype: str
+    backend: str
+    rewrites: tuple[str, ...]
     tile: tuple[int, int]
     overlap: tuple[int, int]
     tiles: int

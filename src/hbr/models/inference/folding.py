@@ -1,0 +1,273 @@
+"""Exact rewrites of a one-step model for inference.
+
+`optimize` applies them to a loaded model. In exact arithmetic none of them changes a result: what
+is constant is computed once, linear maps that follow each other become one, and parameters that
+nothing uses any more are dropped. Each is a function of `REWRITES` and can be left out.
+
+Shapes: b batch, c latent channels, h w latent size.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+from transformers.models.swin.modeling_swin import SwinLayer, SwinRelativePositionBias
+
+from hbr.config import check
+from hbr.models.hfie import HFIE, ImageEncoder
+from hbr.models.inference.layers import (
+    Constant,
+    FixedQueries,
+    JoinedAttention,
+    NoTimeEmbedding,
+    ResidualBlock,
+    Shift,
+)
+from hbr.models.inference.restorer import FoldedRestorer, Saving
+from hbr.models.onestep import OneStepRestorer
+
+
+def merge_adapters(model: FoldedRestorer) -> int:
+    """LoRA: W + α/r · B A in place of W and its adapter."""
+    parts = (model.unet, model.encoder, model.to_latent)
+    if not any(".lora_" in name for name, _ in model.named_parameters()):
+        return 0  # without importing peft
+    from hbr.models.lora import lora_layers, merge
+
+    found = sum(len(lora_layers(part)) for part in parts)
+    for part in parts:
+        merge(part)
+    return found
+
+
+def fold_timestep(model: FoldedRestorer) -> int:
+    """The timestep is constant: its embedding becomes part of the bias of a convolution."""
+    unet = model.unet
+    t = torch.tensor([model.config.timestep], device=model.device)
+    temb = unet.time_embedding(unet.time_proj(t).to(model.dtype))  # [1, width]
+
+    def bias(block: ResnetBlock2D) -> Tensor | None:
+        if block.time_emb_proj is None:
+            return None
+        seen: Tensor = block.time_emb_proj(block.nonlinearity(temb))
+        return seen[0].detach()
+
+    n = _replace(model.unet, ResnetBlock2D, lambda block: ResidualBlock(block, bias(block)))
+    unet.time_proj, unet.time_embedding = NoTimeEmbedding(), NoTimeEmbedding()
+    return n
+
+
+def fold_blocks(model: FoldedRestorer) -> int:
+    """The autoencoder's residual blocks: activations in place, no division by one."""
+    return sum(_replace(part, ResnetBlock2D, ResidualBlock) for part in model.autoencoder)
+
+
+def fold_one_step(model: FoldedRestorer) -> int:
+    """ε → ẑ_H: the factor of ε goes into the U-Net's last convolution, in float32 or better."""
+    conv = _precise(model.unet.conv_out)
+    _assign(conv, conv.weight * model.gain, _bias(conv) * model.gain)
+    model.unet.conv_out, model.gain = conv, 1.0
+    return 1
+
+
+def fold_posterior(model: FoldedRestorer) -> int:
+    """The encoder's last convolution gives z_L: with `quant_conv`, its mean only, and scaled."""
+    conv, quant = _precise(model.encoder.conv_out), model.to_latent.conv
+    weight, bias = _matrix(quant, conv.weight.dtype)
+    half = slice(0, len(weight) // 2)  # the rest is the logarithm of the variance
+    weight, bias = (x[half] * model.to_latent.scale for x in (weight, bias))
+    joined = torch.einsum("o m, m i y x -> o i y x", weight, conv.weight)
+    _assign(conv, joined, weight @ _bias(conv) + bias)
+    model.encoder.conv_out, model.to_latent = conv, nn.Identity()
+    return 2
+
+
+def fold_post_quant(model: FoldedRestorer) -> int:
+    """The decoder's `post_quant_conv` P z + b goes into its first convolution.
+
+    That one pads with zeros, to which z = −P⁻¹ b is mapped: z is shifted by it beforehand. Nothing
+    is changed if P cannot be inverted well.
+    """
+    before, conv = model.from_latent, model.decoder.conv_in
+    weight, bias = _matrix(before.conv, torch.float64)
+    weight = weight * before.scale
+    if torch.linalg.cond(weight) > _LARGEST_CONDITION:
+        return 0
+    shift = torch.linalg.solve(weight, bias)
+    joined = torch.einsum("o m y x, m i -> o i y x", conv.weight.double(), weight)
+    _assign(conv, joined, _bias(conv))
+    model.from_latent = Shift(shift.to(torch.promote_types(conv.weight.dtype, torch.float32)))
+    return 2
+
+
+def fold_upsampling(model: FoldedRestorer) -> int:
+    """Nearest-neighbour upsampling and the 3×3 convolution behind it: see `upsampling_kernel`."""
+    parts = (model.unet, *model.autoencoder)
+    return sum(_replace(part, Upsample2D, _folded_upsampling) for part in parts)
+
+
+def join_attention(model: FoldedRestorer) -> int:
+    """Query, key and value of an attention from one product of matrices."""
+    parts = (model.unet, *model.autoencoder)
+    return sum(_replace(part, Attention, JoinedAttention) for part in parts)
+
+
+def fix_queries(model: FoldedRestorer) -> int:
+    """HFIE's learnable queries are projected once."""
+    if not isinstance(model.prompt, HFIE):
+        return 0
+    prompt: Any = model.prompt
+    prompt.attention = FixedQueries(prompt.attention, prompt.query)
+    return 1
+
+
+def fix_swin(model: FoldedRestorer) -> int:
+    """Swin's position biases and masks are computed once."""
+    n = 0
+    for encoder in model.prompt.modules():
+        if not isinstance(encoder, ImageEncoder):
+            continue
+        n += _replace(encoder, SwinRelativePositionBias, lambda bias: Constant(bias()))
+        for layer in encoder.modules():
+            if isinstance(layer, SwinLayer):
+                kept = functools.cache(layer.get_attn_mask)
+                layer.get_attn_mask = kept
+    return n
+
+
+REWRITES: dict[str, Callable[[FoldedRestorer], int]] = {
+    "adapters": merge_adapters,
+    "timestep": fold_timestep,
+    "blocks": fold_blocks,
+    "one-step": fold_one_step,
+    "posterior": fold_posterior,
+    "post-quant": fold_post_quant,
+    "upsampling": fold_upsampling,
+    "attention": join_attention,
+    "queries": fix_queries,
+    "swin": fix_swin,
+}
+"""Every rewrite by its name, in the order in which they are applied."""
+
+# Beyond this, the shift of `fold_post_quant` would lose digits.
+_LARGEST_CONDITION = 1e4
+
+
+@torch.no_grad()
+def optimize(model: OneStepRestorer, rewrites: Collection[str] | None = None) -> FoldedRestorer:
+    """Rewrite a one-step model for inference.
+
+    Args:
+        model: in eval mode; its parts are taken over and changed, so it is not to be used again.
+        rewrites: names in `REWRITES`; None is all of them.
+
+    Returns:
+        a model that makes the same images; `savings` says what was rewritten.
+
+    Raises:
+        ConfigError: there is no such rewrite.
+    """
+    for name in rewrites or ():
+        check(name in REWRITES, "rewrite", name, f"one of {', '.join(REWRITES)}")
+    folded = FoldedRestorer(model).eval()
+    before = _count(model)
+    savings = []
+    for name, rewrite in REWRITES.items():
+        if rewrites is None or name in rewrites:
+            layers = rewrite(folded)
+            after = _count(folded)
+            savings.append(Saving(name, layers, before - after))
+            before = after
+    folded.savings = tuple(saving for saving in savings if saving.layers)
+    return folded.requires_grad_(False)
+
+
+def upsampling_kernel(weight: Tensor) -> Tensor:
+    """The kernel of a transposed convolution for upsampling by 2, then convolving 3×3.
+
+    After nearest-neighbour upsampling, the 3 rows under a kernel come from 2 rows of the input:
+    rows 0, 1+2 of the kernel see them at even rows of the output, rows 0+1, 2 at odd ones. That
+    makes four kernels of 2×2, one for each phase, 16 multiplications in place of 36. Interleaved,
+    they are the 4×4 kernel of a transposed convolution with stride 2 and padding 1.
+
+    Args:
+        weight: [o, i, 3, 3] of the convolution, which pads with one zero.
+
+    Returns:
+        [i, o, 4, 4], of the same dtype.
+    """
+    # the row of the kernel at i, of the transposed one: 3 − 2 a − r for tap a of phase r
+    taps = torch.tensor(
+        [[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=weight.dtype, device=weight.device
+    )
+    return torch.einsum("p y, q x, o i y x -> i o p q", taps, taps, weight)
+
+
+def _folded_upsampling(block: Upsample2D) -> nn.Module:
+    conv = block.conv
+    folded = nn.ConvTranspose2d(
+        *(conv.in_channels, conv.out_channels, 4),
+        **{"stride": 2, "padding": 1, "device": "meta", "dtype": conv.weight.dtype},
+    )
+    kernel = upsampling_kernel(_wide(conv.weight))
+    _assign(folded, kernel, _bias(conv), like=conv.weight)
+    return folded
+
+
+def _replace(root: nn.Module, kind: type[Any], make: Callable[[Any], nn.Module]) -> int:
+    """Replace every module of a kind under `root`; returns how many there were."""
+    found = [name for name, module in root.named_modules() if isinstance(module, kind)]
+    for name in found:
+        parent, _, child = name.rpartition(".")
+        setattr(root.get_submodule(parent), child, make(root.get_submodule(name)))
+    return len(found)
+
+
+def _precise(conv: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution in float32 or better, whatever its input."""
+    made = _PreciseConv(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
+    made.weight = nn.Parameter(_wide(conv.weight))
+    made.bias = nn.Parameter(_wide(_bias(conv)))
+    return made
+
+
+class _PreciseConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
+def _assign(conv: nn.Module, weight: Tensor, bias: Tensor, like: Tensor | None = None) -> None:
+    """Set weight and bias, in the dtype and layout that the weight has."""
+    like = cast(Tensor, conv.weight) if like is None else like
+    layout = torch.contiguous_format
+    if like.is_contiguous(memory_format=torch.channels_last):
+        layout = torch.channels_last
+    conv.weight = nn.Parameter(weight.to(like.dtype).contiguous(memory_format=layout))
+    conv.bias = nn.Parameter(bias.to(like.dtype))
+    if isinstance(conv, nn.Conv2d):
+        conv.out_channels, conv.in_channels = weight.shape[:2]
+
+
+def _matrix(conv: nn.Conv2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight [o, i] and bias [o] of a 1×1 convolution."""
+    return conv.weight[:, :, 0, 0].to(dtype), _bias(conv).to(dtype)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    return cast(Tensor, conv.bias).detach()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32, or in float64 if it is."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

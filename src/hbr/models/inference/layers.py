@@ -1,0 +1,181 @@
+"""The layers that rewritten models are made of.
+
+Those of diffusers divide their output by a factor, which is 1 in every network built here.
+
+Shapes: b batch, c channels, h w size, n m tokens, q queries, d width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from hbr.models.inference.kernels import attend, convolve_and_add
+
+
+class PosteriorMean(nn.Module):
+    """`quant_conv`, then the mode of the posterior [b, 2 c, h, w] → [b, c, h, w], scaled."""
+
+    def __init__(self, conv: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.conv, self.scale = conv, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the encoder's output [b, 2 c, h, w]."""
+        return cast(Tensor, self.conv(x).chunk(2, dim=1)[0]) * self.scale
+
+
+class PostQuant(nn.Module):
+    """Scaling, then `post_quant_conv`: z [b, c, h, w] → the same shape."""
+
+    def __init__(self, conv: nn.Conv2d, scale: float) -> None:
+        super().__init__()
+        self.conv, self.scale = conv, scale
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Of a latent [b, c, h, w]."""
+        return cast(Tensor, self.conv((z * self.scale).to(self.conv.weight.dtype)))
+
+
+class Shift(nn.Module):
+    """z [b, c, h, w] plus a constant [c]."""
+
+    shift: Tensor
+
+    def __init__(self, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift.view(-1, 1, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Of a latent [b, c, h, w]."""
+        return z + self.shift
+
+
+class Constant(nn.Module):
+    """A tensor that is computed once."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value.detach())
+
+    def forward(self) -> Tensor:
+        """The tensor."""
+        return self.value
+
+
+class NoTimeEmbedding(nn.Module):
+    """Stands where diffusers embeds the timestep, once that is part of the blocks' biases."""
+
+    def forward(self, timestep: Tensor, condition: Any = None) -> Tensor:
+        """The timestep itself, which no block looks at."""
+        return timestep
+
+
+class ResidualBlock(nn.Module):
+    """A residual block of diffusers for inference: x + conv(SiLU(norm(conv(SiLU(norm(x))))))."""
+
+    def __init__(self, block: Any, bias: Tensor | None = None) -> None:
+        """Take over a `ResnetBlock2D`; `bias` [c] is what the timestep adds to the first conv."""
+        super().__init__()
+        self.norm1, self.conv1 = block.norm1, block.conv1
+        self.norm2, self.conv2 = block.norm2, block.conv2
+        self.shortcut: nn.Module | None = block.conv_shortcut
+        if bias is not None:
+            self.conv1.bias = nn.Parameter(self.conv1.bias.detach() + bias)
+
+    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+        """[b, c, h, w] → [b, c', h, w]; the embedding of the timestep is not looked at."""
+        y = self.conv1(F.silu(self.norm1(x), inplace=True))
+        y = F.silu(self.norm2(y), inplace=True)
+        x = x if self.shortcut is None else self.shortcut(x)
+        return convolve_and_add(self.conv2, y, x)
+
+
+class JoinedAttention(nn.Module):
+    """An attention of diffusers for inference, with one product for what has the same input."""
+
+    def __init__(self, attention: Any) -> None:
+        """Take over an `Attention` of a U-Net's transformer or of an autoencoder's middle."""
+        super().__init__()
+        self.heads = attention.heads
+        self.norm = attention.group_norm
+        self.residual = attention.residual_connection
+        self.out = attention.to_out[0]
+        self.crosses = attention.is_cross_attention
+        q, k, v = attention.to_q, attention.to_k, attention.to_v
+        self.query = q if self.crosses else None
+        self.joined = _joined([k, v] if self.crosses else [q, k, v])
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> Tensor:
+        """[b, n, d], or [b, c, h, w] of an autoencoder, and tokens [b, m, d'] → the first shape."""
+        x = hidden_states
+        if x.dim() == 4:
+            x = rearrange(self.norm(x), "b c h w -> b (h w) c")
+        if self.query is None:
+            q, k, v = self.joined(x).chunk(3, dim=-1)
+        else:
+            q = self.query(x)
+            k, v = self.joined(encoder_hidden_states).chunk(2, dim=-1)
+        q, k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (q, k, v))
+        x = self.out(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
+        if hidden_states.dim() == 4:
+            x = rearrange(x, "b (h w) c -> b c h w", h=hidden_states.shape[2])
+        return x + hidden_states if self.residual else x
+
+
+def _joined(layers: list[nn.Linear]) -> nn.Linear:
+    """One layer with the outputs of several, one behind the other."""
+    weight = torch.cat([layer.weight for layer in layers])
+    has_bias = layers[0].bias is not None
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias, device="meta")
+    made.weight = nn.Parameter(weight)
+    if has_bias:
+        made.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
+    return made
+
+
+class FixedQueries(nn.Module):
+    """A `MultiheadAttention` whose queries never change."""
+
+    query: Tensor
+
+    def __init__(self, attention: nn.MultiheadAttention, query: Tensor) -> None:
+        """Take over an attention and the queries [q, d]."""
+        super().__init__()
+        assert attention.in_proj_bias is not None
+        self.heads = attention.num_heads
+        self.out = attention.out_proj
+        if attention.in_proj_weight is None:
+            weights = (
+                attention.q_proj_weight,
+                attention.k_proj_weight,
+                attention.v_proj_weight,
+            )
+        else:
+            weights = attention.in_proj_weight.chunk(3)
+        q_bias, *biases = attention.in_proj_bias.chunk(3)
+        projected = F.linear(query, weights[0], q_bias).detach()
+        self.register_buffer("query", rearrange(projected, "q (h d) -> 1 h q d", h=self.heads))
+        self.weight = nn.Parameter(torch.cat(weights[1:]))
+        self.bias = nn.Parameter(torch.cat(biases))
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, None]:
+        """Queries attend to tokens [b, m, d'] → [b, q, d]; key and value are the same tokens."""
+        k, v = F.linear(key, self.weight, self.bias).chunk(2, dim=-1)
+        k, v = (rearrange(y, "b m (h d) -> b h m d", h=self.heads) for y in (k, v))
+        seen = attend(self.query.expand(len(key), -1, -1, -1), k, v)
+        return self.out(rearrange(seen, "b h q d -> b q (h d)")), None

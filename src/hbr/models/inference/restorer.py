@@ -1,0 +1,117 @@
+"""A one-step model as inference sees it: a chain of parts that can be rewritten one by one.
+
+Shapes: b batch, H W pixels, c latent channels, h w latent size, q prompt tokens, d prompt width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hbr.models.inference.layers import PosteriorMean, PostQuant
+from hbr.models.onestep import OneStepRestorer
+from hbr.models.prompts import TakesText
+from hbr.models.protocol import Capabilities, Conditions, Place
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a rewrite did.
+
+    Attributes:
+        rewrite: its name in `hbr.models.inference.folding.REWRITES`.
+        layers: number of layers that it replaced.
+        parameters: how many parameters fewer there are; negative if there are more.
+    """
+
+    rewrite: str
+    layers: int
+    parameters: int
+
+
+class FoldedRestorer(nn.Module):
+    """The parts of a `OneStepRestorer`; before any rewrite it computes exactly the same.
+
+    Attributes:
+        to_latent: of the encoder's output, the scaled mode of the posterior.
+        skip, gain: ẑ_H = skip · z_L + gain · (output of the U-Net).
+        from_latent: of z, the decoder's input.
+        savings: which rewrites were applied, and what they saved.
+    """
+
+    encoder: Any
+    to_latent: Any
+    unet: Any
+    from_latent: Any
+    decoder: Any
+    prompt: Any
+    savings: tuple[Saving, ...] = ()
+
+    def __init__(self, model: OneStepRestorer) -> None:
+        super().__init__()
+        self.config = model.config
+        self.dtype = model.dtype
+        scaling, autoencoder = model.config.autoencoder.scaling_factor, model.autoencoder
+        self.prompt = model.prompt
+        self.encoder = autoencoder.encoder
+        self.to_latent = PosteriorMean(autoencoder.quant_conv, scaling)
+        self.unet = model.unet
+        self.skip = model.alpha_bar**-0.5
+        self.gain = -((1.0 - model.alpha_bar) ** 0.5) * self.skip
+        self.from_latent = PostQuant(autoencoder.post_quant_conv, 1.0 / scaling)
+        self.decoder = autoencoder.decoder
+        self.refiner = model.refiner
+
+    @property
+    def autoencoder(self) -> tuple[Any, Any]:
+        """Encoder and decoder."""
+        return self.encoder, self.decoder
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model supports."""
+        return self.config.capabilities
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return cast(torch.device, self.unet.conv_in.weight.device)
+
+    def restore(self, tiles: Tensor, places: Sequence[Place], conditions: Conditions) -> Tensor:
+        """See `Model.restore`; a condition "prompt" replaces the prompt that the image makes."""
+        return cast(Tensor, self(tiles, conditions.tokens.get("prompt")))
+
+    def embed(self, text: str) -> Tensor:
+        """The prompt of a text, [1, q, d]; only if `capabilities.takes_prompt`."""
+        assert isinstance(self.prompt, TakesText)
+        return self.prompt.embed([text])
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode an image: [b, 3, H, W] in [0, 1] → z_L [b, c, h, w]."""
+        x = F.pixel_unshuffle(image * 2 - 1, self.config.autoencoder.patch_size)
+        return cast(Tensor, self.to_latent(self.encoder(x.to(self.dtype))))
+
+    def denoise(self, z_l: Tensor, p: Tensor) -> Tensor:
+        """One step: z_L [b, c, h, w] and prompt p [b, q, d] → ẑ_H, float32 (or float64)."""
+        t = torch.tensor(self.config.timestep, device=z_l.device)
+        (seen,) = self.unet(z_l.to(self.dtype), t, p.to(self.dtype), return_dict=False)
+        dtype = torch.promote_types(z_l.dtype, torch.float32)
+        seen = seen.to(dtype) if self.gain == 1 else seen.to(dtype) * self.gain
+        return torch.add(seen, z_l.to(dtype), alpha=self.skip)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
+        x = self.decoder(self.from_latent(z).to(self.dtype))
+        x = F.pixel_shuffle(x, self.config.autoencoder.patch_size)
+        image = x.to(torch.promote_types(x.dtype, torch.float32)) * 0.5 + 0.5
+        return image if self.refiner is None else cast(Tensor, self.refiner(image))
+
+    def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
+        """See `OneStepRestorer.forward`."""
+        p = self.prompt(lq) if p is None else p.expand(len(lq), -1, -1)
+        return self.decode(self.denoise(self.encode(lq), p))
