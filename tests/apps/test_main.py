@@ -239,7 +239,7 @@ def test_train_stopped_by_ctrl_c_goes_on(
 
 def test_ctrl_c_is_130_and_one_line(hbr_command: list[str], tmp_path: Path) -> None:
     # stands still in the middle of the command, where the signal then finds it
-    (tmp_path / "torch.py").write_text("print('here', flush=True)\nimport time\ntime.sleep(60)")
+    (tmp_path / "torch.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)")
     process = subprocess.Popen(
         [*hbr_command, "doctor"],
         stdout=subprocess.PIPE,
