@@ -6,10 +6,13 @@ eight times the distance between them; only people whose three points are annota
 count, and boxes without any of these are not counted as wrong, because the faces themselves are
 not annotated.
 
+The mask of selfie-segmentation above 0.5 is compared with the annotated outline, within the box;
+"box" is what the whole box for a mask would be.
+
 "mosaics" are nine photos in a row of three by three, each shrunk into 640x480: people as small as
 in the photo of a group, whose number is known.
 
-Usage: python benchmarks/people.py [COCO.json] [IMAGES] [--detector nanodet …] [--every 1]
+Usage: python benchmarks/people.py [COCO.json] [IMAGES] [--of nanodet …] [--every 1]
        [--threshold 0.5] [--no-mosaics]
 """
 
@@ -27,6 +30,8 @@ from machine import machine
 
 from hbr.image import read_photo
 from hbr.people import load_detector
+from hbr.people.segmentation import SELFIE, load_person_segmenter, person_mask
+from hbr.people.types import Person
 
 COCO = Path("../shared/photos/coco-cc/instances.json")
 LOWEST = 0.05
@@ -42,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("annotations", type=Path, nargs="?", default=COCO)
     parser.add_argument("images", type=Path, nargs="?", default=COCO.parent / "images")
-    parser.add_argument("--detector", action="append")
+    parser.add_argument("--of", action="append")
     parser.add_argument("--every", type=int, default=1, help="of so many photos, the first")
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--no-mosaics", action="store_true")
@@ -52,7 +57,11 @@ def main() -> None:
     if not args.no_mosaics:
         sets["mosaics"] = [_mosaic(photos[n - 9 : n]) for n in range(9, len(photos) + 1, 9)]
     results: dict[str, Any] = {}
-    for name in args.detector or ["nanodet", "mtcnn"]:
+    masks = _masks(args.annotations, args.every)
+    for name in args.of or ["nanodet", "mtcnn", SELFIE]:
+        if name == SELFIE:
+            results[name] = _outlines(photos, masks)
+            continue
         measure = _faces if name == "mtcnn" else _people
         results[name] = {kind: measure(name, found, args.threshold) for kind, found in sets.items()}
     counts = {kind: len(found) for kind, found in sets.items()}
@@ -69,6 +78,48 @@ def _photos(annotations: Path, images: Path, every: int) -> Iterator[Photo]:
         boxes[:, 2:] += boxes[:, :2]
         points = np.array([one["keypoints"] for one in people[row["id"]]], np.float64)
         yield read_photo(images / row["file_name"]).pixels, boxes, points.reshape(len(boxes), 17, 3)
+
+
+def _masks(annotations: Path, every: int) -> list[np.ndarray]:
+    """The outlines of the people in each photo, bool [n, h, w]."""
+    data = json.loads(annotations.read_text())
+    found = []
+    for row in data["images"][::every]:
+        people = [one for one in data["annotations"] if one["image_id"] == row["id"]]
+        outlines = [[np.reshape(p, (-1, 2)) for p in one["segmentation"]] for one in people]
+        size = (row["width"], row["height"])
+        persons = [
+            Person(size, one["bbox"], outline=tuple(tuple(map(tuple, p)) for p in outline))
+            for one, outline in zip(people, outlines, strict=True)
+        ]
+        found.append(np.stack([person.mask() for person in persons]))
+    return found
+
+
+def _outlines(photos: list[Photo], masks: list[np.ndarray]) -> dict[str, Any]:
+    segment = load_person_segmenter(SELFIE)
+    shares: dict[str, list[float]] = {"mask": [], "box": []}
+    seconds, missed = 0.0, 0
+    for (pixels, boxes, _), outlines in zip(photos, masks, strict=True):
+        for box, outline in zip(boxes, outlines, strict=True):
+            start = time.process_time()
+            mask = person_mask(segment, pixels, tuple(box))
+            seconds += time.process_time() - start
+            missed += mask is None
+            left, top = np.floor(box[:2]).astype(int)
+            right, bottom = np.ceil(box[2:]).astype(int)
+            true = outline[top:bottom, left:right]
+            whole = np.ones_like(true)
+            for name, one in (("mask", whole if mask is None else mask > 0.5), ("box", whole)):
+                shares[name].append(float((one & true).sum() / (one | true).sum()))
+    n = len(shares["mask"])
+    return {
+        **{f"mean overlap of the {name}": float(np.mean(v)) for name, v in shares.items()},
+        "better than the box": float(np.mean(np.array(shares["mask"]) > np.array(shares["box"]))),
+        "people": n,
+        "boxes instead of masks": missed,
+        "process seconds a person": seconds / n,
+    }
 
 
 def _mosaic(photos: list[Photo]) -> Photo:

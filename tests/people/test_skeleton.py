@@ -1,21 +1,15 @@
 """Poses as pictures, and attention maps, on drawn people."""
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
-import torch
 
 from hbr.people.attention import (
     PART_LIMBS,
-    PersonSegmenter,
     limb_attention,
     limb_maps,
     part_labels,
 )
 from hbr.people.skeleton import LIMBS, N_WHOLE_BODY, draw_poses, openpose_points
-from hbr.people.types import DetectorError
 
 # a person who stands in a picture of 200×100, facing us: x, y of COCO's 17 points
 STANDING = np.array(
@@ -164,35 +158,3 @@ def test_labels_of_parts_are_a_distribution() -> None:
     assert [int(labels[:, y, x].argmax()) for y, x in at.values()][:4] == [0, 1, 2, 3]
     assert labels[5, 190, 5] > 0.99
     assert part_labels(np.zeros((0, 17, 3)), 8, 8)[5].min() == 1
-
-
-@pytest.mark.parametrize("labels", [["background", "hat", "shirt"], ["sky", "person", "tree"]])
-def test_a_segmentation_model_gives_the_share_of_people(tmp_path: Path, labels) -> None:
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.SegformerConfig(
-        hidden_sizes=[8, 8], depths=[1, 1], num_attention_heads=[1, 1], sr_ratios=[2, 1],
-        num_encoder_blocks=2, patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2],
-        decoder_hidden_size=8, id2label=dict(enumerate(labels)),
-    )  # fmt: skip
-    model = transformers.SegformerForSemanticSegmentation(config).eval()
-    model.save_pretrained(tmp_path)
-    size = {"height": 32, "width": 32}
-    transformers.SegformerImageProcessor(size=size).save_pretrained(tmp_path)
-    image = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
-    got = PersonSegmenter(tmp_path)(image)
-    assert got.shape == (48, 40)
-    assert got.dtype == np.float32
-    assert 0 <= got.min() <= got.max() <= 1
-    given = transformers.SegformerImageProcessor(size=size)(images=image, return_tensors="pt")
-    with torch.no_grad():
-        shares = model(**given).logits.softmax(dim=1)[0].numpy()
-    share = shares[1] + shares[2] if labels[0] == "background" else shares[1]
-    assert np.allclose(got, cv2.resize(share, (40, 48)), atol=1e-5)
-
-
-def test_a_folder_that_is_no_segmentation_model_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DetectorError, match="is no segmentation model") as error:
-        PersonSegmenter(tmp_path)
-    assert "\n" not in str(error.value)

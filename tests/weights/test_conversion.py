@@ -127,7 +127,8 @@ def test_the_file_is_read_by_safetensors_and_always_the_same() -> None:
     found = load(data)
     assert found["support"].dtype == torch.float64
     assert found["support"][0, 35] == -2
-    assert set(CONVERSIONS) == {"brisque", "lpips-features", "mtcnn", "nanodet", "rrdbnet"}
+    kinds = {"brisque", "lpips-features", "mtcnn", "nanodet", "rrdbnet", "selfie-segmentation"}
+    assert set(CONVERSIONS) == kinds
 
 
 def test_what_is_no_checkpoint_of_lpips_is_refused() -> None:

@@ -1,22 +1,17 @@
 """Attention maps: how much each pixel belongs to a person, in [0, 1], merged by the maximum.
 
-Two of three sources are here: key points, as Gaussian limbs, which need nothing else, and
-segmentation models of transformers. The third, a network of body parts, belongs to the model that
-uses it (`hbr.models.diffbody.parts`); its labels come from here.
+One of three sources is here: key points, as Gaussian limbs. Another is a segmentation model
+(`hbr.people.segmentation`). The third, a network of body parts, belongs to the model that uses it
+(`hbr.models.diffbody.parts`); its labels come from here.
 
 Shapes: n people, k parts, h w pixels.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-import cv2
 import numpy as np
 
-from hbr.errors import one_line
-from hbr.people.types import N_KEYPOINTS, SEEN, DetectorError
+from hbr.people.types import N_KEYPOINTS, SEEN
 
 # COCO's points by number
 _NOSE, _L_EYE, _R_EYE, _L_EAR, _R_EAR, _L_SHOULDER, _R_SHOULDER, _L_ELBOW, _R_ELBOW = range(9)
@@ -46,8 +41,6 @@ PART_LIMBS: tuple[_Pairs, ...] = (
 
 # of the person's size: the deviation of a limb's Gaussian, and that of a head or foot
 _WIDTHS = (0.05, 0.045, 0.06, 0.045, 0.04)
-# labels with a source of transformers that mean no part of a person
-_NOT_PERSON = frozenset({"background", "unlabeled", "void"})
 _NO_LABEL = 0.5
 
 
@@ -112,43 +105,3 @@ def _draw(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, sigma: float) 
     distance = ((points - nearest) ** 2).sum(axis=-1)
     region = canvas[y0:y1, x0:x1]
     np.maximum(region, np.exp(-distance / (2 * sigma**2)), out=region, casting="same_kind")
-
-
-class PersonSegmenter:
-    """A semantic segmentation or human parsing model of transformers, as SegFormer-clothes.
-
-    A pixel's attention is the probability of all labels that are not background.
-    """
-
-    def __init__(self, folder: str | Path, *, device: str = "cpu") -> None:
-        """Load a folder in transformers' layout.
-
-        Raises:
-            DetectorError: it is missing, damaged, or no model of semantic segmentation.
-        """
-        from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-
-        try:
-            self._processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-            self._model: Any = AutoModelForSemanticSegmentation.from_pretrained(
-                folder, local_files_only=True
-            )
-        except Exception as error:  # a damaged folder can raise anything
-            line = one_line(error, 200)
-            raise DetectorError(f"{folder} is no segmentation model: {line}") from None
-        self._model.eval().requires_grad_(False).to(device)
-        self._device = device
-        names = {int(i): str(name).lower() for i, name in self._model.config.id2label.items()}
-        people = [i for i, name in names.items() if "person" in name.split()]
-        self._labels = people or [i for i, name in names.items() if name not in _NOT_PERSON]
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The attention map of uint8 [h, w, 3] RGB: float32 [h, w] in [0, 1]."""
-        import torch
-
-        given = self._processor(images=image, return_tensors="pt").to(self._device)
-        with torch.inference_mode():
-            logits = self._model(**given).logits.float()
-            share = logits.softmax(dim=1)[0, self._labels].sum(dim=0).cpu().numpy()
-        size = (image.shape[1], image.shape[0])
-        return np.clip(cv2.resize(share, size, interpolation=cv2.INTER_LINEAR), 0, 1)

@@ -19,7 +19,15 @@ from hbr.weights.sources import DownloadError, KnownFile, WeightsError, check_fi
 PACKAGE = Path(__file__).parent.parent
 
 WeightsKind = Literal[
-    "restorer", "base", "lora", "image encoder", "tag list", "detector", "pose", "metric"
+    "restorer",
+    "base",
+    "lora",
+    "image encoder",
+    "tag list",
+    "detector",
+    "segmenter",
+    "pose",
+    "metric",
 ]
 
 FOREIGN_NETWORKS = (".pth", ".pt", ".ckpt")
@@ -193,7 +201,11 @@ def find_weights(
     if found is None:
         who = f"{user} needs the weights {name}, which" if user else f"the weights {name}"
         raise WeightsError(f"{who} are not on this machine ({_missing(entry)}); {entry.obtain}")
-    if entry.kind in ("metric", "detector"):  # restorers are large, and checked when fetched
+    if entry.kind in (
+        "metric",
+        "detector",
+        "segmenter",
+    ):  # restorers are large, and checked when fetched
         _check_files(entry, found)
     return found
 

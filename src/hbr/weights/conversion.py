@@ -15,6 +15,7 @@ import numpy as np
 
 from hbr.errors import one_line
 from hbr.weights.sources import DownloadError
+from hbr.weights.tflite import read_tflite
 
 Members = Mapping[str, bytes]
 """Path of a file in its package → its bytes."""
@@ -253,6 +254,27 @@ def nanodet(members: Members) -> Tensors:
     return _weights_and_biases(names, found)
 
 
+def selfie_segmentation(members: Members) -> Tensors:
+    """The 55 convolutions of MediaPipe's selfie segmentation, of a file of TensorFlow Lite.
+
+    The names are those of `hbr.people.segmentation.SelfieNetwork`.
+    """
+    ((path, data),) = members.items()
+    found = read_tflite(data, path)
+    squeezed = ["excitation.squeeze", "excitation.excite"]
+    names = ["stem"]
+    for block in range(8):
+        inner = squeezed if block not in (1, 2) else []
+        names += [f"blocks.{block}.{n}" for n in ("expand", "depthwise", *inner, "project")]
+    names += ["context", "context_weight"]
+    for level in range(3):
+        names += [f"decoders.{level}.{n}" for n in ("reduce", *squeezed, "mix", "depthwise")]
+    names.append("out")
+    if len(names) != len(found):
+        raise DownloadError(f"{path} has {len(found)} convolutions; the network has {len(names)}")
+    return _weights_and_biases(names, found)
+
+
 def mtcnn(members: Members) -> Tensors:
     """The three networks of MTCNN, of files of facenet-pytorch: pnet.pt, rnet.pt, onet.pt.
 
@@ -282,6 +304,7 @@ CONVERSIONS: dict[str, Callable[[Members], Tensors]] = {
     "mtcnn": mtcnn,
     "nanodet": nanodet,
     "rrdbnet": rrdbnet,
+    "selfie-segmentation": selfie_segmentation,
 }
 
 
