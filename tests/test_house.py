@@ -352,6 +352,8 @@ def test_wheel_holds_what_it_needs(tmp_path: Path) -> None:
         "py.typed",
         "page.html",
         "style.css",
+        "slider.css",
+        "restoration/report/report.html",
         "weights/catalogue.yaml",
         "curation/sources/labels.yaml",
         "evaluation/paper_tables.json",

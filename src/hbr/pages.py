@@ -19,7 +19,8 @@ def environment(package: str) -> jinja2.Environment:
     """Return the templates of a package, with autoescaping and errors for undefined names.
 
     The variable `style` is the style sheet that all pages share. `page.html` is the frame of a
-    report: it includes the package's `report.css` and, if there is `data`, its `report.js`.
+    report: it includes the package's `report.css` and, if there is `data`, its `report.js` and the
+    style of the slider between two pictures.
     """
     import jinja2
 
@@ -34,6 +35,7 @@ def environment(package: str) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     made.globals["style"] = _trusted(text("hbr", "style.css"))
+    made.globals["slider"] = _trusted(text("hbr", "slider.css"))
     made.globals["asset"] = lambda name: _trusted(text(package, name))
     return made
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from hbr.devices import is_device_failure, is_out_of_memory
 from hbr.errors import OutputError, display_name, one_line, with_type
 from hbr.files import FolderWatch, claim, existing_above, remove_parts, write_bytes, write_text
 from hbr.image import Photo, PhotoError, read_photo
+from hbr.image.notes import warnings_kept
 from hbr.image.writing import not_written
 from hbr.processes import StopSignals
 from hbr.restoration.jobs import BatchPlan, Job, date_output, is_finished
@@ -51,6 +52,7 @@ class FileRecord:
         size: (width, height) of the output in pixels.
         timings: seconds of each part of the work.
         provenance: what is needed to reproduce the same bytes.
+        warnings: what was said of it while it was worked on, a line each.
     """
 
     input: str
@@ -62,6 +64,7 @@ class FileRecord:
     size: tuple[int, int] | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without empty ones."""
@@ -75,8 +78,9 @@ class FileRecord:
             "height": height,
             "timings": {name: round(s, 4) for name, s in self.timings.items()},
             "provenance": dict(self.provenance),
+            "warnings": list(self.warnings),
         }
-        return {name: value for name, value in values.items() if value not in (None, {})}
+        return {name: value for name, value in values.items() if value not in (None, {}, [])}
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def run_batch(
     strict: bool = False,
     stop: StopSignals | None = None,
     starting: Callable[[Job], None] = lambda job: None,
+    made: Callable[[Job, Photo, Restored], None] = lambda job, photo, result: None,
 ) -> Iterator[FileRecord]:
     """Execute a plan; a record is yielded as soon as its file is written or has failed.
 
@@ -123,6 +128,7 @@ def run_batch(
         strict: stop at the first input that fails.
         stop: signals that end the batch.
         starting: called with each job before it is done.
+        made: called with each job that was done, its photo, and the result.
 
     Raises:
         KeyboardInterrupt: a signal arrived; no file is half written.
@@ -136,7 +142,7 @@ def run_batch(
         remove_parts(folder)
     if not plan.jobs:
         return
-    work = _Work(plan, load(), files, stop)
+    work = _Work(plan, load(), files, stop, made)
     for job in work.turns():
         starting(job)
         if done := work.attempt(job):
@@ -164,12 +170,18 @@ class _Work:
     """The work on the jobs of a plan, and what it has met so far."""
 
     def __init__(
-        self, plan: BatchPlan, restore: RestorePhoto, files: Files, stop: StopSignals | None
+        self,
+        plan: BatchPlan,
+        restore: RestorePhoto,
+        files: Files,
+        stop: StopSignals | None,
+        made: Callable[[Job, Photo, Restored], None],
     ) -> None:
         self._plan = plan
         self._restore = restore
         self._files = files
         self._stop = stop
+        self._made = made
         self._place = None if plan.folder is None else FolderWatch(plan.folder)
         self._written: set[tuple[int, int]] = set()
         self._tried: set[Job] = set()
@@ -186,16 +198,19 @@ class _Work:
         self._check_stop()
         again = job in self._tried
         self._tried.add(job)
-        try:
-            self._check_place()
-            if job.stdout or not self._plan.shared:
-                return self._do(job)
-            return self._claim(job, wait=again)
-        except BrokenPipeError:  # of stdout
-            raise
-        except Exception as error:
-            self._check_stop()  # a library can turn an interruption into another error
-            return self._failed(job, error)
+        with warnings_kept() as warnings:
+            try:
+                self._check_place()
+                if job.stdout or not self._plan.shared:
+                    done: FileRecord | None = self._do(job)
+                else:
+                    done = self._claim(job, wait=again)
+            except BrokenPipeError:  # of stdout
+                raise
+            except Exception as error:
+                self._check_stop()  # a library can turn an interruption into another error
+                done = self._failed(job, error)
+        return done and replace(done, warnings=tuple(warnings))
 
     def _claim(self, job: Job, *, wait: bool) -> FileRecord | None:
         """Do a job that other runs may do too."""
@@ -227,6 +242,7 @@ class _Work:
         restored = time.perf_counter()
         self._write(job, result, source, given)
         done = time.perf_counter()
+        self._made(job, photo, result)
         timings = {
             **result.timings,
             "read": result.timings.get("read", 0.0) + read - began,

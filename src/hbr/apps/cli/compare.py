@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive
+from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive, check_page
 from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.apps.cli.restore import restore_settings
 from hbr.errors import ExitCode
@@ -70,7 +70,7 @@ def compare(
     settings = restore_settings(
         scale=scale, tile=as_number_or("auto", tile, "--tile"), max_pixels=max_pixels
     )
-    _check_page(out, overwrite=overwrite)
+    check_page(out, "--output", replace=overwrite)
     _check_device(device)
     reporter = Reporter(as_json=False)
     from hbr.evaluation.side_by_side import compare, name_models
@@ -97,18 +97,6 @@ def compare(
     if found.restored:
         typer.echo(str(out))
     raise typer.Exit(_exit_code(found))
-
-
-def _check_page(out: Path, *, overwrite: bool) -> None:
-    from hbr.restoration.jobs import check_writable
-
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise typer.BadParameter(f"{out} must end in .html", param_hint="--output")
-    if out.exists() and not out.is_file():
-        raise typer.BadParameter(f"{out} is not a regular file", param_hint="--output")
-    if out.exists() and not overwrite:
-        raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
-    check_writable(out.parent)
 
 
 def _check_device(device: str) -> None:

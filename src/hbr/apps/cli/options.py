@@ -32,6 +32,21 @@ MeasuringWorkers = Annotated[
 MetricWeights = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of metric weights. Default: hbr's own.")
 ]
+RecipeOption = Annotated[
+    Literal["file", "sidecar", "both", "off"],
+    typer.Option(
+        help="Where the recipe goes that hbr replay makes the file from again: into its metadata, "
+        "a sidecar FILE.hbr.json, both, or nowhere."
+    ),
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PAGE.html",
+        help="Write one HTML page about the batch: before and after, people, times, warnings, "
+        "failures. It works offline.",
+    ),
+]
 PeopleGrid = Annotated[
     Literal["stored", "upright"],
     typer.Option(
@@ -53,6 +68,29 @@ def all_inputs(photos: list[str] | None, inputs: list[str] | None) -> list[str]:
             "name at least one photo, folder or glob.", param_hint="IN or --input"
         )
     return given
+
+
+def check_page(page: Path, option: str, *, replace: bool) -> None:
+    """Check before the work that an HTML page can be written.
+
+    Args:
+        page: the file.
+        option: that names it.
+        replace: whether an existing page is replaced.
+
+    Raises:
+        typer.BadParameter: the name does not end in .html, or something is there.
+        hbr.image.PhotoError: its folder cannot be written to.
+    """
+    from hbr.restoration.jobs import check_writable
+
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"{page} must end in .html", param_hint=option)
+    if page.exists() and not page.is_file():
+        raise typer.BadParameter(f"{page} is not a regular file", param_hint=option)
+    if page.exists() and not replace:
+        raise typer.BadParameter(f"{page} exists; --overwrite replaces it", param_hint=option)
+    check_writable(page.parent)
 
 
 def read_stdin(given: list[str]) -> IO[bytes] | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,9 +16,10 @@ from hbr.apps.cli.reporting import Reporter
 from hbr.errors import ExitCode, HbrError
 
 if TYPE_CHECKING:
-    from hbr.restoration import Restorer
+    from hbr.image import Photo
+    from hbr.restoration import Restored, Restorer
     from hbr.restoration.batch import BatchTally, FileRecord
-    from hbr.restoration.jobs import BatchPlan, Existing
+    from hbr.restoration.jobs import BatchPlan, Existing, Job
     from hbr.restoration.outputs import Files
     from hbr.restoration.settings import RestoreSettings
 
@@ -47,6 +51,7 @@ def run_planned(
     dry_run: bool,
     strict: bool,
     hint: str,
+    page: Path | None = None,
 ) -> ExitCode:
     """Restore the photos of a plan, or show what would be done.
 
@@ -59,6 +64,7 @@ def run_planned(
         dry_run: only show.
         strict: stop at the first bad file.
         hint: how to continue, after the line of an early end.
+        page: an HTML page to write about the batch, however it ends.
     """
     from hbr.processes import StopSignals
     from hbr.restoration.batch import BatchTally, run_batch
@@ -77,15 +83,53 @@ def run_planned(
         reporter.found(plan.bad, plan.thumbnails)
         if dry_run:
             return _show(plan, load, settings, reporter)
-        batch = run_batch(
-            plan,
-            lambda: partial(load(), settings=settings, progress=reporter.tiles),
-            files,
-            strict=strict,
-            stop=stop,
-            starting=reporter.start,
-        )
-        return _report(plan, batch, records, reporter, hint)
+        with _page(page, plan, records, reporter) as made:
+            batch = run_batch(
+                plan,
+                lambda: partial(load(), settings=settings, progress=reporter.tiles),
+                files,
+                strict=strict,
+                stop=stop,
+                starting=reporter.start,
+                made=made,
+            )
+            return _report(plan, batch, records, reporter, hint)
+
+
+@contextmanager
+def _page(
+    page: Path | None, plan: BatchPlan, records: list[FileRecord], reporter: Reporter
+) -> Iterator[Callable[[Job, Photo, Restored], None]]:
+    """What collects the pictures of a batch for its page, which is written however it ends.
+
+    Args:
+        page: the page; None collects nothing.
+        plan: of the batch.
+        records: the outcomes; filled while the block runs.
+        reporter: tells that the page was written.
+    """
+    if page is None:
+        yield lambda job, photo, result: None
+        return
+    from hbr.files import write_text
+    from hbr.image.writing import not_written
+    from hbr.restoration.report.collecting import BatchReport
+    from hbr.restoration.report.html import as_html
+
+    report = BatchReport(plan.jobs, records)
+    began = time.perf_counter()
+    try:
+        yield report.look
+    finally:
+        if records:
+            seconds = time.perf_counter() - began
+            now = time.strftime("%Y-%m-%d %H:%M")
+            text = as_html(report, page, total=plan.total, ended=now, seconds=seconds)
+            try:
+                write_text(page, text)
+            except OSError as error:
+                raise not_written(page, error) from error
+            reporter.say("info", f"the report is {page}")
 
 
 def _report(

@@ -13,8 +13,11 @@ from hbr.apps.cli.options import (
     MaxPixels,
     Overwrite,
     PhotoArguments,
+    RecipeOption,
     Recursive,
+    ReportOption,
     all_inputs,
+    check_page,
 )
 from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
@@ -58,15 +61,6 @@ class TruncatedOption(StrEnum):
 
     refuse = "refuse"
     accept = "accept"
-
-
-class RecipeOption(StrEnum):
-    """Where the recipe of an output goes."""
-
-    file = "file"
-    sidecar = "sidecar"
-    both = "both"
-    off = "off"
 
 
 class LogFormat(StrEnum):
@@ -230,13 +224,8 @@ def restore(
             help="accept: restore what is there of a photo that is cut short, even with --strict."
         ),
     ] = TruncatedOption.refuse,
-    recipe: Annotated[
-        RecipeOption,
-        typer.Option(
-            help="Where the recipe goes that hbr replay makes the file from again: into its "
-            "metadata, a sidecar FILE.hbr.json, both, or nowhere."
-        ),
-    ] = RecipeOption.file,
+    recipe: RecipeOption = "file",
+    report: ReportOption = None,
     log_format: Annotated[
         LogFormat,
         typer.Option(help="json: one record per line, with timings and provenance."),
@@ -266,6 +255,8 @@ def restore(
     if overwrite and resume:
         raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
     given = all_inputs(photos, inputs)
+    if report is not None:
+        check_page(report, "--report", replace=overwrite or resume)
     existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
     reporter = Reporter(
         as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
@@ -295,7 +286,7 @@ def restore(
     files = Files(
         *(quality, png_compression, max_pixels, strict, truncated.value, lossless, page),
         keep_times=keep_times,
-        recipe=recipe.value,
+        recipe=recipe,
     )
     code = run_planned(
         partial(plan_given, given, out, file_format, recursive, existing),
@@ -306,6 +297,7 @@ def restore(
         dry_run=dry_run,
         strict=strict,
         hint="" if overwrite else "; run the same command with --resume to continue",
+        page=report,
     )
     raise typer.Exit(code)
 

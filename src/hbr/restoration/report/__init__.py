@@ -1,0 +1,1 @@
+"""A batch of restored photos as one HTML page that works offline."""
