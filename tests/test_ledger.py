@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hbr.ledger import Ledger, read_rows, write_rows
+from hbr.ledger import Ledger, SharedLedger, read_rows, write_rows
 
 ROWS = [{"name": "ä", "n": 1}, {"name": "b\n", "n": float("inf")}, {"name": "c", "n": [None]}]
 
@@ -50,3 +50,21 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
     ):
         ledger.append(ROWS[0])
     assert caught.value.filename == str(tmp_path / "file")
+
+
+def test_runs_read_each_others_rows(tmp_path: Path) -> None:
+    (tmp_path / ".x-0-of-2.jsonl").write_text('{"name": "a", "n": 0}\n{"name": "b", "n": 0}\n{"na')
+    one, two = SharedLedger(tmp_path, ".x", "-0-of-2"), SharedLedger(tmp_path, ".x", "-1-of-2")
+    same = SharedLedger(tmp_path, ".x", "-0-of-2")
+    one.add({"name": "a", "n": 1})
+    assert (two.find("a"), one.find("a")) == ({"name": "a", "n": 0}, {"name": "a", "n": 1})
+    two.add({"name": "c", "n": 2})
+    same.add({"name": "d", "n": 3})
+    for ledger in (one, two, same):
+        ledger.refresh()
+        found = [(ledger.find(name) or {}).get("n") for name in "abcde"]
+        assert found == [1, 0, 2, 3, None]
+        ledger.close()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".x-0-of-2.jsonl", ".x-1-of-2.jsonl"]
+    assert [row["name"] for row in read_rows(tmp_path / left[0])] == ["a", "b", "a", "d"]

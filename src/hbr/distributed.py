@@ -50,6 +50,11 @@ class Shard:
         assert match is not None
         return cls(int(match[1]), int(match[2]))
 
+    @property
+    def suffix(self) -> str:
+        """What names of files of this shard end in: `-0-of-4`; nothing if it is the only one."""
+        return f"-{self.index}-of-{self.count}" if self.count > 1 else ""
+
     def __contains__(self, digest: str) -> bool:
         """Return whether the item with this hexadecimal content hash belongs to the shard."""
         return int(digest[:16], 16) % self.count == self.index

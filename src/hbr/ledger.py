@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
-from hbr.files import os_error_context, write_text
+from hbr.files import file_lock, os_error_context, write_text
 
 Row = Mapping[str, Any]
 
@@ -43,7 +43,6 @@ class Ledger:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b")
-            self._end_torn_line()
 
     def _end_torn_line(self) -> None:
         if self._file.seek(0, os.SEEK_END):
@@ -51,10 +50,13 @@ class Ledger:
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
 
-    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the offset of each row, for `read`, and the row."""
-        self._file.seek(0)
-        place = 0
+    def rows(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the offset of each row, for `read`, and the row.
+
+        Args:
+            start: offset of the first row to yield.
+        """
+        place = self._file.seek(start)
         for line in self._file:
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
@@ -75,6 +77,7 @@ class Ledger:
             OSError: the rows cannot be written, e.g. because the disk is full.
         """
         with os_error_context(self.path or tempfile.gettempdir()):
+            self._end_torn_line()
             place = self._file.seek(0, os.SEEK_END)
             self._file.write("".join(map(_line, rows)).encode())
             self._file.flush()
@@ -92,6 +95,72 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
+
+
+class SharedLedger:
+    """The ledgers of all runs into a folder, by the name in each row; runs may go on meanwhile.
+
+    Of several rows of one name, the last one counts. Runs that work on different parts have a file
+    each, the others share one. Only places in the files are held in memory.
+    """
+
+    def __init__(self, folder: Path | None, stem: str, part: str = "") -> None:
+        """Read what runs into the folder have written.
+
+        Args:
+            folder: of the outputs, created by the first row; None keeps rows in a temporary file.
+            stem: of the names of the files, such as `.hbr-degrade`.
+            part: what the file of this run has after the stem.
+
+        Raises:
+            OSError: a file cannot be opened.
+        """
+        self._folder, self._pattern = folder, f"{stem}*.jsonl"
+        self._file = None if folder is None else folder / f"{stem}{part}.jsonl"
+        self._own = Ledger(None) if folder is None else None  # a file is opened by the first row
+        self._read: dict[Path, Ledger] = {}
+        self._ends: dict[Path, int] = {}
+        self._places: dict[str, tuple[Ledger, int]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what runs have written since."""
+        found = [] if self._folder is None else sorted(self._folder.glob(self._pattern))
+        for path in sorted(found, key=lambda path: path == self._file):
+            if path not in self._read:
+                self._read[path] = Ledger(path, read_only=True)
+            for place, row in self._read[path].rows(self._ends.get(path, 0)):
+                self._ends[path] = place  # not behind it: a line there may be half written
+                if "name" in row:
+                    self._places[str(row["name"])] = (self._read[path], place)
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """The last row of this name, if it can be read."""
+        if name not in self._places:
+            return None
+        ledger, place = self._places[name]
+        try:
+            return ledger.read(place)
+        except ValueError:
+            return None
+
+    def add(self, row: Row) -> None:
+        """Write a row, which has a `name`; from then on it survives a kill of the process.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with contextlib.ExitStack() as held:
+            if self._file is not None:  # which other runs may write into; see `remove_parts`
+                lock = self._file.with_name(self._file.name + ".part.lock")
+                held.enter_context(file_lock(lock, remove=True))
+            self._own = self._own or Ledger(self._file)
+            self._places[str(row["name"])] = (self._own, self._own.append(row))
+
+    def close(self) -> None:
+        """Close the files."""
+        for ledger in filter(None, (*self._read.values(), self._own)):
+            ledger.close()
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

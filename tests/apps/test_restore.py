@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from hbr.apps.cli.planned import exit_code_of
-from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS, Color, DtypeOption
+from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS
+from hbr.apps.cli.restoring import Color, DtypeOption
 from hbr.errors import ExitCode
 from hbr.restoration.batch import BatchTally, FileRecord
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hbr.degradation.folder import DegradeSettings, Item, degrade_files
+from hbr.degradation.contents import Item
+from hbr.degradation.folder import DegradeSettings, degrade_files
 from hbr.degradation.named_recipes import find_recipe
 from hbr.image import read_photo
 from hbr.image.pixels import turn_upright

@@ -20,7 +20,7 @@ from hbr.image import Photo, PhotoError, read_photo, write_photo
 from hbr.image.reading import named_bytes
 from hbr.processes import StopSignals
 from hbr.restoration.batch import FileRecord, look_at, run_batch
-from hbr.restoration.jobs import BatchPlan, Existing, Job, plan_batch
+from hbr.restoration.jobs import BatchPlan, Existing, Job, Streams, plan_batch
 from hbr.restoration.outputs import Files
 
 PIXELS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
@@ -464,7 +464,7 @@ class TestStreams:
         make("a.png")
         given = named_bytes(Path("a.png").read_bytes(), "stdin")
         made = io.BytesIO()
-        plan = plan_batch(["-"], "-", stdin=given, stdout=made)
+        plan = plan_batch(["-"], "-", streams=Streams(given, made))
         (record,) = run_batch(plan, load, Files())
         assert (record.status, record.input, record.output) == ("restored", "-", "-")
         made.seek(0)
@@ -479,7 +479,9 @@ class TestStreams:
             ("c", "keep", ".jpg"),
             ("a.JPG", "tiff", ".tif"),
         ]:
-            (job,) = plan_batch([name], "-", format=format, stdout=io.BytesIO()).jobs
+            (job,) = plan_batch(
+                [name], "-", format=format, streams=Streams(stdout=io.BytesIO())
+            ).jobs
             assert job.target.suffix == suffix
 
     def test_a_file_of_that_name_is_given_by_its_path(self) -> None:

@@ -13,8 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,21 +24,21 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from hbr.config import ConfigError, check, to_dict
+from hbr.config import check, to_dict
+from hbr.degradation.contents import Item, contents, digest_of_name
 from hbr.degradation.drawing import Degradation, draw
-from hbr.degradation.pairs import PairRow
+from hbr.degradation.pairs import PairLedger, PairRow
 from hbr.degradation.pipeline import degrade
 from hbr.degradation.recipe import Recipe, weakened
 from hbr.degradation.regions import Regions
 from hbr.devices import is_out_of_memory
 from hbr.distributed import Shard
 from hbr.errors import OutOfMemoryError, OutputError, display_name, one_line, with_type
-from hbr.files import FolderWatch, remove_parts, sha256
+from hbr.files import FolderWatch, claim, remove_parts, sha256
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo, write_photo
 from hbr.image.pixels import to_8_bits
 from hbr.image.reading import named_bytes
 from hbr.people.grids import GridName, upright_people
-from hbr.people.types import Person
 from hbr.processes import WorkerDied, finishing, pool_map
 from hbr.version import __version__
 
@@ -52,23 +51,6 @@ _PEOPLE_AT_THAT = 20
 
 class WorkerKilledError(OutOfMemoryError):
     """A process of the run was killed from outside, most likely because memory ran out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One file to degrade.
-
-    Attributes:
-        source, target: what is read and what is written.
-        name, hq: of target and source in the manifest.
-        people: those in the photo, for motion blur.
-    """
-
-    source: Path
-    target: Path
-    name: str
-    hq: str
-    people: tuple[Person, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +90,16 @@ class DegradedFile:
     """What became of a file.
 
     Attributes:
-        row: for the manifest; None if the file belongs to another shard.
-        kept: an earlier run had made the same.
+        item: the file.
+        row: for the manifest; None if the file belongs to another shard, or another run is at it.
+        kept: an earlier run, or another one, had made the same.
+        busy: another run is at it.
     """
 
+    item: Item
     row: PairRow | None
     kept: bool = False
+    busy: bool = False
 
 
 def draw_for(recipe: Recipe, seed: int, digest: str) -> Degradation:
@@ -138,10 +124,11 @@ def degrade_files(
     items: Sequence[Item],
     settings: DegradeSettings,
     *,
-    previous: Callable[[str], PairRow | None] = lambda name: None,
+    ledger: PairLedger | None = None,
+    resume: bool = False,
     workers: int = 1,
 ) -> Generator[DegradedFile, None, None]:
-    """Degrade files; outcomes come in the order of the items.
+    """Degrade files; outcomes come in the order of the items, those that other runs were at last.
 
     A file that cannot be read or written gives a failed row, and the others are done. What killed
     runs have left in the folders of the targets is removed.
@@ -149,8 +136,10 @@ def degrade_files(
     Args:
         items: the files, each with a different target.
         settings: of the run.
-        previous: the row of an earlier run by its name. A file whose row agrees with this run, and
-            whose LQ file is still the one that was written, is kept.
+        ledger: gets a row for each file that was not kept. Without a folder, this process does all.
+        resume: a file whose row in the ledger agrees with this run, and whose LQ file is still the
+            one that was written, is kept. What another run with the same ledger is at is left to
+            it, and done only if it fails there.
         workers: processes; 1 works in this one.
 
     Raises:
@@ -159,85 +148,84 @@ def degrade_files(
         KeyboardInterrupt: a signal came; no file is half written.
     """
     folders = {item.target.parent for item in items}
+    _remove_parts(folders)
+    place = Path(os.path.commonpath([folder.absolute() for folder in folders])) if items else Path()
+    in_processes = workers > 1 and (ledger is None or ledger.folder is not None)
+    work = partial(_Work, settings, place, resume)
+    busy: list[Item] = []
+    with contextlib.ExitStack() as opened:
+        if in_processes:
+            opened.callback(_remove_parts, folders)  # of processes that a signal ended
+            kept = ledger.folder if ledger else None
+            run = partial(_in_processes, work, settings.shard, kept, workers)
+        else:
+            opened.enter_context(_one_thread())
+            run = partial(map, work(ledger))
+        for outcome in run((item, False) for item in items):
+            if outcome.busy:
+                busy.append(outcome.item)
+            else:
+                yield outcome
+        if busy:
+            yield from run((item, True) for item in busy)
+
+
+def _remove_parts(folders: Iterable[Path]) -> None:
     for folder in folders:
         remove_parts(folder)
-    place = Path(os.path.commonpath([folder.absolute() for folder in folders])) if items else Path()
-    if workers > 1:
-        yield from _in_processes(items, settings, previous, workers, place)
-        return
-    work = _Work(settings, place)
-    with _one_thread():
-        for item in items:
-            yield work(item, previous(item.name))
-
-
-def refuse_existing(items: Sequence[Item], shard: Shard) -> None:
-    """Refuse to work where outputs of this shard exist.
-
-    Raises:
-        ConfigError: one does.
-    """
-    there = [item for item in items if os.path.lexists(item.target)]
-    if shard.count > 1:
-        there = [item for item in there if _digest_or_name(item) in shard]
-    if there:
-        verb = f"and {len(there) - 1} more outputs exist" if len(there) > 1 else "exists"
-        raise ConfigError(
-            f"{display_name(there[0].target)} {verb}; "
-            "--resume keeps what is finished, --overwrite makes it again"
-        )
-
-
-def _digest_or_name(item: Item) -> str:
-    try:
-        return hashlib.sha256(_contents(item)).hexdigest()
-    except PhotoError:
-        return _digest_of_name(item)
-
-
-def _digest_of_name(item: Item) -> str:
-    """What decides over the shard of a file that cannot be read."""
-    return hashlib.sha256(os.fsencode(item.hq)).hexdigest()
-
-
-def _contents(item: Item) -> bytes:
-    name = display_name(item.hq)
-    try:
-        if not stat.S_ISREG(item.source.stat().st_mode):  # reading a pipe would block
-            raise PhotoError(f"{name}: is not a regular file; name a photograph")
-        return item.source.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise PhotoError(f"{name}: cannot be read ({reason}); check the file") from None
 
 
 class _Work:
     """The work on one file."""
 
-    def __init__(self, settings: DegradeSettings, place: Path) -> None:
+    def __init__(
+        self, settings: DegradeSettings, place: Path, resume: bool, ledger: PairLedger | None
+    ) -> None:
         self._settings = settings
         self._place = FolderWatch(place)
+        self._resume = resume
+        self._ledger = ledger
         self._recipe = weakened(settings.recipe, settings.strength)
         self._recipe_sha256 = _sha256_of_json(to_dict(self._recipe))
 
-    def __call__(self, item: Item, previous: PairRow | None) -> DegradedFile:
+    def __call__(self, job: tuple[Item, bool]) -> DegradedFile:
+        """Degrade a file, and wait for another run that is at it if the flag says so."""
+        item, wait = job
         row = self._row(item)
         digest = ""
         try:
-            data = _contents(item)
+            data = contents(item)
             digest = hashlib.sha256(data).hexdigest()
             if digest not in self._settings.shard:
-                return DegradedFile(None)
-            row = replace(row, hq_sha256=digest)
-            if previous is not None and _is_finished(item, row, previous):
-                return DegradedFile(previous, kept=True)
-            return DegradedFile(self._degrade(item, row, data))
+                return DegradedFile(item, None)
+            return self._claim(item, replace(row, hq_sha256=digest), data, wait)
         except OutputError:
             raise
         except Exception as error:
-            if not digest and _digest_of_name(item) not in self._settings.shard:
-                return DegradedFile(None)
-            return DegradedFile(replace(row, status="failed", error=_describe(error, item)))
+            if not digest and digest_of_name(item) not in self._settings.shard:
+                return DegradedFile(item, None)
+            failed = replace(row, status="failed", error=_describe(error, item))
+            return self._written(item, failed)
+
+    def _claim(self, item: Item, row: PairRow, data: bytes, wait: bool) -> DegradedFile:
+        if not self._resume or self._ledger is None:
+            return self._written(item, self._degrade(item, row, data))
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(claim(item.target, wait=wait))
+            except BlockingIOError:
+                return DegradedFile(item, None, busy=True)
+            previous = self._ledger.find(item.name, fresh=True)
+            if previous is not None and _is_finished(item, row, previous):
+                return DegradedFile(item, previous, kept=True)
+            return self._written(item, self._degrade(item, row, data))
+
+    def _written(self, item: Item, row: PairRow) -> DegradedFile:
+        """The outcome, in the ledger."""
+        if self._ledger is not None:
+            with finishing():
+                self._ledger.add(row)
+        return DegradedFile(item, row)
 
     def _degrade(self, item: Item, row: PairRow, data: bytes) -> PairRow:
         settings = self._settings
@@ -330,14 +318,14 @@ def _describe(error: Exception, item: Item) -> str:
 
 
 def _in_processes(
-    items: Sequence[Item],
-    settings: DegradeSettings,
-    previous: Callable[[str], PairRow | None],
+    open_work: Callable[[PairLedger | None], _Work],
+    shard: Shard,
+    folder: Path | None,
     workers: int,
-    place: Path,
+    jobs: Iterable[tuple[Item, bool]],
 ) -> Iterator[DegradedFile]:
-    jobs = ((item, previous(item.name)) for item in items)
-    for outcome in pool_map(partial(_open_worker, settings, place), jobs, workers=workers):
+    opening = partial(_open_worker, open_work, shard, folder)
+    for outcome in pool_map(opening, jobs, workers=workers):
         if isinstance(outcome, WorkerDied):
             raise WorkerKilledError(
                 "a process of the run was killed, most likely because memory ran out; "
@@ -347,11 +335,10 @@ def _in_processes(
 
 
 def _open_worker(
-    settings: DegradeSettings, place: Path
-) -> Callable[[tuple[Item, PairRow | None]], DegradedFile]:
+    open_work: Callable[[PairLedger | None], _Work], shard: Shard, folder: Path | None
+) -> _Work:
     torch.set_num_threads(1)
-    work = _Work(settings, place)
-    return lambda job: work(*job)
+    return open_work(None if folder is None else PairLedger(folder, shard))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.distributed import Shard
 from hbr.files import replacing
-from hbr.ledger import Ledger
+from hbr.ledger import SharedLedger
 
 if TYPE_CHECKING:
     import pyarrow
@@ -68,54 +68,47 @@ class PairRow:
 
 
 class PairLedger:
-    """The rows of finished files, from which an interrupted run resumes.
-
-    Of several rows of one name the last one counts. Only places in the files are held in memory.
-    """
+    """The rows of finished files, from which an interrupted run resumes, and which runs share."""
 
     def __init__(self, folder: Path | None, shard: Shard) -> None:
         """Read what runs into `folder` have written, in any sharding, and append to it.
 
         Args:
-            folder: of the outputs; made if it is missing. None keeps the rows in a temporary file.
+            folder: of the outputs; None keeps the rows in a temporary file.
             shard: whose rows are written; each shard has its own file.
         """
-        part = f"-{shard.index}-of-{shard.count}" if shard.count > 1 else ""
-        own = None if folder is None else folder / f".hbr-degrade{part}.jsonl"
-        self._own = Ledger(own)
-        others = [] if folder is None else sorted(folder.glob(".hbr-degrade*.jsonl"))
-        self._ledgers = [Ledger(path, read_only=True) for path in others if path != own]
-        self._ledgers.append(self._own)
-        self._places: dict[str, tuple[Ledger, int]] = {}
-        for ledger in self._ledgers:
-            for place, row in ledger.rows():
-                if "name" in row:
-                    self._places[str(row["name"])] = (ledger, place)
+        self.folder = folder
+        self._rows = SharedLedger(folder, ".hbr-degrade", shard.suffix)
 
-    def find(self, name: str) -> PairRow | None:
-        """The last row of this name, if it can be read."""
-        if name not in self._places:
-            return None
-        ledger, place = self._places[name]
+    def find(self, name: str, *, fresh: bool = False) -> PairRow | None:
+        """The last row of this name, if it can be read.
+
+        Args:
+            name: of the LQ file.
+            fresh: read first what other runs have written since.
+        """
+        if fresh:
+            self._rows.refresh()
         try:
-            return from_dict(PairRow, ledger.read(place))
-        except (ValueError, ConfigError):  # of another version
+            row = self._rows.find(name)
+            return None if row is None else from_dict(PairRow, row)
+        except ConfigError:  # of another version
             return None
 
     def add(self, row: PairRow) -> None:
         """Write a row; from then on it survives a kill of the process."""
-        self._places[row.name] = (self._own, self._own.append(to_dict(row)))
+        self._rows.add(to_dict(row))
 
     def rows(self, names: Iterable[str]) -> Iterator[PairRow]:
-        """The rows of these names, sorted by name."""
+        """The rows of these names, sorted by name, with those that other processes wrote."""
+        self._rows.refresh()
         for name in sorted(names):
             if (row := self.find(name)) is not None:
                 yield row
 
     def close(self) -> None:
         """Close the files."""
-        for ledger in self._ledgers:
-            ledger.close()
+        self._rows.close()
 
 
 def schema() -> pyarrow.Schema:

@@ -120,7 +120,8 @@ def _from_recipe(
     workers: int,
     report: Report,
 ) -> DataSetFiles:
-    from hbr.degradation.folder import DegradeSettings, Item, degrade_files
+    from hbr.degradation.contents import Item
+    from hbr.degradation.folder import DegradeSettings, degrade_files
     from hbr.degradation.named_recipes import find_recipe
     from hbr.degradation.pairs import PairLedger
     from hbr.distributed import Shard
@@ -137,15 +138,15 @@ def _from_recipe(
     # a process takes seconds to start
     workers = max(1, min(workers, len(items) // 8))
     try:
-        outcomes = degrade_files(items, settings, previous=ledger.find, workers=workers)
-        for number, (stem, item, outcome) in enumerate(zip(hq, items, outcomes, strict=True), 1):
-            row = outcome.row
+        outcomes = degrade_files(items, settings, ledger=ledger, resume=True, workers=workers)
+        stems = {item.name: stem for stem, item in zip(hq, items, strict=True)}
+        for number, outcome in enumerate(outcomes, 1):
+            row, stem = outcome.row, stems[outcome.item.name]
             assert row is not None  # there is one shard
             if not outcome.kept:
-                ledger.add(row)
                 report(f"{name}: degraded {number} of {len(items)}")
             if row.error is None:
-                lq[stem] = item.target
+                lq[stem] = outcome.item.target
             else:
                 failed[stem] = row.error
     finally:

@@ -23,7 +23,7 @@ from hbr.image import Photo, PhotoError, read_photo
 from hbr.image.notes import warnings_kept
 from hbr.image.writing import not_written
 from hbr.processes import StopSignals
-from hbr.restoration.jobs import BatchPlan, Job, date_output, is_finished
+from hbr.restoration.jobs import BatchPlan, Job, date_output
 from hbr.restoration.outputs import Files, encode_restored, named_source
 from hbr.restoration.recipe import NamedFile, sidecar_of
 
@@ -222,14 +222,15 @@ class _Work:
                 return None
             except OSError as error:
                 raise not_written(job.target, error) from error
-            if is_finished(job):
+            if self._plan.is_finished(job):
                 return FileRecord(input=job.input, status="skipped", output=job.output)
             return self._do(job)
 
     def _do(self, job: Job) -> FileRecord:
         began = time.perf_counter()
         given = _times_of(job)
-        source = None if self._files.recipe == "off" else named_source(job)
+        record = None if job.stdin or job.stdout else self._plan.record
+        source = named_source(job) if record or self._files.recipe != "off" else None
         photo = read_photo(
             job.stdin or job.source,
             max_pixels=self._files.max_pixels,
@@ -241,6 +242,8 @@ class _Work:
         result = self._restore(photo)
         restored = time.perf_counter()
         self._write(job, result, source, given)
+        if record and source:
+            record.add(job.target, source.sha256)
         done = time.perf_counter()
         self._made(job, photo, result)
         timings = {

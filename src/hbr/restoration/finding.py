@@ -122,13 +122,20 @@ def _why_missing(path: Path) -> str | None:
     return None
 
 
-def _may_be_picture(name: str) -> bool:
+def may_be_picture(name: str) -> bool:
+    """Whether a file of this name may be a picture of any format."""
     suffix = Path(name).suffix.lower()
     return suffix in READ_SUFFIXES or suffix in UNREADABLE or not has_suffix(name)
 
 
-def _add_file(found: Found, path: Path, base: Path) -> bool:
-    """Add a file of a folder, if it is a picture of any format."""
+def add_file(found: Found, path: Path, base: Path) -> bool:
+    """Add a file of a folder, if it is a picture of any format; return whether it is.
+
+    Args:
+        found: gets the file.
+        path: the file.
+        base: the folder that the output's place counts from.
+    """
     suffix = path.suffix.lower()
     if suffix not in READ_SUFFIXES:
         format = picture_format(path) or UNREADABLE.get(suffix)
@@ -144,7 +151,7 @@ def _add_file(found: Found, path: Path, base: Path) -> bool:
 
 def _add_folder(found: Found, folder: Path, base: Path, out: Path, recursive: bool) -> None:
     """Add the pictures in a folder, each with its place below `base`."""
-    is_output = _output_below(base, out)
+    is_output = output_below(base, out)
     broken: list[OSError] = []
     passed_over = False
 
@@ -157,8 +164,8 @@ def _add_folder(found: Found, folder: Path, base: Path, out: Path, recursive: bo
         passed_over |= not recursive
         return recursive and not is_output(inner)
 
-    names = list(walk_files(folder, _may_be_picture, enter=enter, on_error=broken.append))
-    n_found = sum([_add_file(found, folder / name, base) for name in sorted(names, key=_order)])
+    names = list(walk_files(folder, may_be_picture, enter=enter, on_error=broken.append))
+    n_found = sum([add_file(found, folder / name, base) for name in sorted(names, key=_order)])
     for error in broken:
         reason = (error.strerror or str(error)).lower()
         name = error.filename or str(folder)
@@ -171,7 +178,7 @@ def _add_folder(found: Found, folder: Path, base: Path, out: Path, recursive: bo
 def _add_matches(found: Found, pattern: str, out: Path, recursive: bool) -> None:
     """Add what matches a glob, each with its place below the glob's fixed part."""
     base, _ = split_glob(pattern)
-    is_output = _output_below(base, out)
+    is_output = output_below(base, out)
     n_found = 0
     for path in match_files(pattern):
         below = [folder for folder in (path, *path.parents) if base in folder.parents]
@@ -184,8 +191,8 @@ def _add_matches(found: Found, pattern: str, out: Path, recursive: bool) -> None
             if recursive and not path.is_symlink():
                 n_found += 1
                 _add_folder(found, path, base, out, recursive)
-        elif _may_be_picture(path.name):
-            n_found += _add_file(found, path, base)
+        elif may_be_picture(path.name):
+            n_found += add_file(found, path, base)
     if not n_found:
         found.fail(pattern, "matches no photographs; check the name")
 
@@ -196,8 +203,13 @@ def _order(name: str) -> list[tuple[bool, str]]:
     return [*((True, folder) for folder in folders), (False, file)]
 
 
-def _output_below(base: Path, out: Path) -> Callable[[Path], bool]:
-    """A test whether a folder is the output, which is never an input even if it is inside one."""
+def output_below(base: Path, out: Path) -> Callable[[Path], bool]:
+    """A test whether a folder is the output, which is never an input even if it is inside one.
+
+    Args:
+        base: the input.
+        out: the output.
+    """
     real = os.path.realpath(out)
     inside = Path(os.path.realpath(base)) in Path(real).parents
     return lambda folder: inside and os.path.realpath(folder) == real

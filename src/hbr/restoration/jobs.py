@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import stat
 from collections.abc import Collection, Sequence
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import IO, Literal
 
 from hbr.config import ConfigError
+from hbr.distributed import Shard
 from hbr.errors import display_name
 from hbr.files import STDIO, existing_above
 from hbr.image import READ_SUFFIXES, WRITE_SUFFIXES, PhotoError, output_suffix
 from hbr.image.paths import UNREADABLE
 from hbr.image.reading import picture_format, sniff
+from hbr.restoration.contents import ByContents, ContentRecord
 from hbr.restoration.finding import BadInput, Found, InputPhoto, find_inputs, is_folder
 
 Existing = Literal["refuse", "overwrite", "resume"]
@@ -51,6 +54,19 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Streams:
+    """Streams in place of files.
+
+    Attributes:
+        stdin: a seekable stream that the only input stands for.
+        stdout: a stream that the output stands for; there may be one photo then.
+    """
+
+    stdin: IO[bytes] | None = None
+    stdout: IO[bytes] | None = None
+
+
+@dataclass(frozen=True)
 class BatchPlan:
     """Everything that a batch will do.
 
@@ -63,6 +79,7 @@ class BatchPlan:
         bad: inputs without a photo, pictures in folders that are not read, and photos whose output
             cannot have its name.
         thumbnails: folders of thumbnails that were skipped.
+        record: of the contents of inputs, if they tell what is finished, and not times.
     """
 
     jobs: tuple[Job, ...]
@@ -71,6 +88,11 @@ class BatchPlan:
     finished: tuple[Job, ...] = ()
     bad: tuple[BadInput, ...] = ()
     thumbnails: tuple[Path, ...] = ()
+    record: ContentRecord | None = None
+
+    def is_finished(self, job: Job) -> bool:
+        """Whether another run has finished a job."""
+        return _is_done(job, self.record)
 
     @property
     def total(self) -> int:
@@ -84,9 +106,9 @@ def plan_batch(
     *,
     format: str = "keep",
     recursive: bool = False,
-    existing: Existing = "refuse",
-    stdin: IO[bytes] | None = None,
-    stdout: IO[bytes] | None = None,
+    existing: Existing | ByContents = "refuse",
+    shard: Shard | None = None,
+    streams: Streams | None = None,
 ) -> BatchPlan:
     """Decide what is read and written, without changing anything.
 
@@ -94,8 +116,8 @@ def plan_batch(
     inputs. A file that is named twice is restored once.
 
     An existing output counts as finished if it is not empty and not older than its input
-    (`is_finished`). Outputs are written atomically, so an existing one is complete. The settings
-    that it was made with are unknown, and not compared.
+    (`is_finished`), or by the record. Outputs are written atomically, so an existing one is
+    complete. Without a record, the settings that it was made with are unknown, and not compared.
 
     Args:
         inputs: files, folders and globs.
@@ -103,44 +125,93 @@ def plan_batch(
         format: of the outputs: `keep`, or a format of `hbr.image.write_photo`.
         recursive: include the photos in sub-folders.
         existing: what to do if an output exists: `refuse` all work, `overwrite` it, or `resume`,
-            which keeps finished outputs and makes the others again.
-        stdin: a seekable stream that the only input stands for, in place of a file.
-        stdout: a stream that `out` stands for; there may be one photo then.
+            which keeps finished outputs and makes the others again, by times or by contents.
+        shard: which part of the photos to plan, by a hash of the names of their outputs; None is
+            all of them.
+        streams: in place of files.
 
     Raises:
         ConfigError: two inputs have the same output, an input would be overwritten, or an output
             exists; nothing has been written.
         hbr.image.PhotoError: `out` cannot be written to.
     """
+    stdin, stdout = (streams.stdin, streams.stdout) if streams else (None, None)
     suffix = forced_suffix(format)
     if not inputs or "" in (*inputs, out):
         raise ConfigError("an input or output is empty; give each a name")
     found = Found([_place_of(stdin)]) if stdin else find_inputs(inputs, out, recursive=recursive)
     if stdout is not None:
         return _plan_stream(found, stdin, stdout, suffix)
-    is_file = len(inputs) == 1 and _is_output_file(None if stdin else inputs[0], out, suffix)
-    folder = Path(out).parent if is_file else Path(out)
-    jobs = [
-        Job(
-            source, Path(out) if is_file else Path(out) / _named(source, place, suffix), stdin=stdin
-        )
-        for source, place in found.photos
-    ]
+    if len(inputs) == 1 and _is_output_file(None if stdin else inputs[0], out, suffix):
+        folder = Path(out).parent
+        jobs = [Job(source, Path(out)) for source, _ in found.photos]
+    else:
+        folder = Path(out)
+        jobs = jobs_into(folder, found, suffix)
+    jobs = [replace(job, stdin=stdin) for job in jobs]
+    if isinstance(existing, ByContents):
+        record = ContentRecord(folder, existing, shard.suffix if shard else "")
+        return plan_jobs(jobs, found, folder, existing=record, shard=shard)
+    return plan_jobs(jobs, found, folder, existing=existing, shard=shard)
+
+
+def jobs_into(folder: Path, found: Found, suffix: str | None) -> list[Job]:
+    """The jobs of photos whose outputs go into a folder, in their sub-folders.
+
+    Args:
+        folder: of the outputs.
+        found: the photos.
+        suffix: of all outputs; None if each keeps its own.
+    """
+    return [Job(source, folder / _named(source, place, suffix)) for source, place in found.photos]
+
+
+def plan_jobs(
+    jobs: Sequence[Job],
+    found: Found,
+    folder: Path,
+    *,
+    existing: Existing | ContentRecord,
+    shard: Shard | None = None,
+) -> BatchPlan:
+    """Decide which jobs of those that were found are done, as `plan_batch`.
+
+    Args:
+        jobs: with their outputs below `folder`.
+        found: what else was found.
+        folder: of the outputs.
+        existing: see `plan_batch`; a record resumes by it.
+        shard: see `plan_batch`.
+    """
     jobs = _without_clashes(jobs, may_overwrite_itself=existing == "overwrite")
     check_writable(folder)
     jobs = _without_long_names(jobs, folder, found)
+    if shard is not None:
+        jobs = [job for job in jobs if _in_shard(job.target.relative_to(folder), shard)]
+        found.bad = [bad for bad in found.bad if not bad.place or _in_shard(bad.place, shard)]
     there = {job for job in jobs if os.path.lexists(job.target)}
     if existing == "refuse":
         _refuse(there, jobs)
-    finished = {job for job in there if existing == "resume" and is_finished(job)}
+    record = None if isinstance(existing, str) else existing
+    resumes = record is not None or existing == "resume"
+    finished = {job for job in there if resumes and _is_done(job, record)}
     return BatchPlan(
         tuple(replace(job, may_replace=job in there) for job in jobs if job not in finished),
         folder,
-        existing == "resume",
+        resumes,
         tuple(job for job in jobs if job in finished),
         tuple(found.bad),
         tuple(found.thumbnails),
+        record,
     )
+
+
+def _in_shard(place: Path, shard: Shard) -> bool:
+    return hashlib.sha256(os.fsencode(place.as_posix())).hexdigest() in shard
+
+
+def _is_done(job: Job, record: ContentRecord | None) -> bool:
+    return record.is_finished(job.source, job.target) if record else is_finished(job)
 
 
 def _place_of(stdin: IO[bytes]) -> InputPhoto:

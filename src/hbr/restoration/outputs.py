@@ -64,7 +64,8 @@ def named_source(job: Job) -> NamedFile | None:
     """The photo of a job by its hash; None if it cannot be read, which reading it will tell."""
     try:
         if job.stdin is None:
-            return NamedFile.of(job.source)
+            # reading a pipe would block
+            return NamedFile.of(job.source) if job.source.is_file() else None
         data = job.stdin.read()
         job.stdin.seek(0)
         return NamedFile.of_bytes(data)
@@ -88,7 +89,7 @@ def encode_restored(
     """
     encoding = files.encoding(target)
     recipe: RestoreRecipe | None = None
-    if source is not None:
+    if source is not None and files.recipe != "off":
         recipe = RestoreRecipe.of(source, result.provenance, result.settings, encoding)
     inside = recipe.text() if recipe and files.recipe in ("file", "both") else None
     photo, has_it = with_recipe(result.photo, inside, encoding.format)

@@ -9,7 +9,7 @@ import typer
 
 from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive, check_page
 from hbr.apps.cli.reporting import Reporter, as_number_or
-from hbr.apps.cli.restore import restore_settings
+from hbr.apps.cli.restoring import restore_settings
 from hbr.errors import ExitCode
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 

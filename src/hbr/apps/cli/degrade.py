@@ -25,7 +25,8 @@ from hbr.errors import ExitCode, OutputError
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from hbr.degradation.folder import DegradedFile, DegradeSettings, Item
+    from hbr.degradation.contents import Item
+    from hbr.degradation.folder import DegradedFile, DegradeSettings
     from hbr.degradation.recipe import Recipe
     from hbr.people.coco import AnnotatedPeople
     from hbr.restoration.jobs import BatchPlan
@@ -131,7 +132,8 @@ def degrade(
     with StopSignals() as stop, reporter.listening():
         hint = "" if overwrite else "; run the same command with --resume to continue"
         with reporter.interruption(stop, lambda: f"stopped, {tally.done} done{hint}"):
-            from hbr.degradation.folder import DegradeSettings, refuse_existing
+            from hbr.degradation.contents import refuse_existing
+            from hbr.degradation.folder import DegradeSettings
             from hbr.degradation.named_recipes import find_recipe
             from hbr.distributed import Shard
             from hbr.restoration.jobs import plan_batch
@@ -213,7 +215,7 @@ def _items(
 ) -> tuple[list[Item], list[str]]:
     """Return the planned files, sorted by name, each with its people, and warnings about these."""
     from hbr.config import ConfigError
-    from hbr.degradation.folder import Item
+    from hbr.degradation.contents import Item
     from hbr.restoration.jobs import Job
 
     unread = [
@@ -258,17 +260,14 @@ def _run(
         workers = min(cores(), -(-len(items) // _FILES_PER_WORKER))
     names = []
     with closing(PairLedger(folder, settings.shard)) as ledger:
-        previous = ledger.find if resume else (lambda name: None)
-        outcomes = degrade_files(items, settings, previous=previous, workers=workers)
+        outcomes = degrade_files(items, settings, ledger=ledger, resume=resume, workers=workers)
         with closing(outcomes), reporter.bar(len(items)):
             for number, outcome in enumerate(outcomes, 1):
                 reporter.moved(number, len(items))
                 if outcome.row is None:
                     continue
                 names.append(outcome.row.name)
-                if not outcome.kept:
-                    ledger.add(outcome.row)
-                _report(outcome, items[number - 1], reporter, tally)
+                _report(outcome, reporter, tally)
         if pairs_out is not None:
             write_manifest(pairs_out, ledger.rows(names))
     if settings.recipe.motion is not None and tally.without_people:
@@ -282,7 +281,7 @@ def _run(
         reporter.say("info", f"{tally.done} done{failed}")
 
 
-def _report(outcome: DegradedFile, item: Item, reporter: Reporter, tally: _Tally) -> None:
+def _report(outcome: DegradedFile, reporter: Reporter, tally: _Tally) -> None:
     row = outcome.row
     assert row is not None
     if row.error is not None:
@@ -292,4 +291,4 @@ def _report(outcome: DegradedFile, item: Item, reporter: Reporter, tally: _Tally
     tally.done += 1
     tally.without_people += not row.people
     if not outcome.kept:
-        typer.echo(str(item.target))
+        typer.echo(str(outcome.item.target))

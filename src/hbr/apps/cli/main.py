@@ -27,6 +27,7 @@ from hbr.apps.cli import (
     serve,
     study,
     train,
+    watch,
 )
 from hbr.devices import is_out_of_memory
 from hbr.errors import ExitCode, HbrError, reason, with_type
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 app.command("restore")(restore.restore)
 app.command("replay")(replay.replay)
+app.command("watch")(watch.watch)
 app.command("serve")(serve.serve)
 app.command("ui")(serve.ui)
 app.command("compare")(compare.compare)

@@ -14,30 +14,42 @@ import typer
 from hbr.apps.cli.options import open_stdout, read_stdin
 from hbr.apps.cli.reporting import Reporter
 from hbr.errors import ExitCode, HbrError
+from hbr.files import STDIO
 
 if TYPE_CHECKING:
     from hbr.image import Photo
     from hbr.restoration import Restored, Restorer
     from hbr.restoration.batch import BatchTally, FileRecord
+    from hbr.restoration.contents import ByContents
     from hbr.restoration.jobs import BatchPlan, Existing, Job
     from hbr.restoration.outputs import Files
     from hbr.restoration.settings import RestoreSettings
 
 
 def plan_given(
-    given: list[str], out: str, file_format: str, recursive: bool, existing: Existing
+    given: list[str],
+    out: str,
+    file_format: str,
+    recursive: bool,
+    existing: Existing,
+    shard: str | None,
+    by_contents: Callable[[], ByContents] | None = None,
 ) -> BatchPlan:
     """The plan of what is named on the command line, where `-` stands for stdin and stdout."""
-    from hbr.restoration.jobs import plan_batch
+    from hbr.distributed import Shard
+    from hbr.restoration.jobs import Streams, plan_batch
+
+    if shard is not None and STDIO in (*given, out):
+        raise typer.BadParameter("- stands for one photo; name files.", param_hint="--shard")
 
     return plan_batch(
         given,
         out,
         format=file_format,
         recursive=recursive,
-        existing=existing,
-        stdin=read_stdin(given),
-        stdout=open_stdout(out),
+        existing=by_contents() if by_contents else existing,
+        shard=None if shard is None else Shard.parse(shard),
+        streams=Streams(read_stdin(given), open_stdout(out)),
     )
 
 

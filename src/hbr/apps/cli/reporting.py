@@ -149,12 +149,13 @@ class Reporter(logging.Handler):
         self._files = done
         self._move(done)
 
-    def record(self, record: FileRecord, tail: str = "") -> None:
+    def record(self, record: FileRecord, tail: str = "", *, shows_input: bool = False) -> None:
         """Report the result for one input; errors of `found` are not repeated.
 
         Args:
             record: the result.
             tail: what follows its error.
+            shows_input: name the input of a restored file too.
         """
         if self._started:
             self._files += 1
@@ -166,7 +167,7 @@ class Reporter(logging.Handler):
             typer.echo(json.dumps(record.as_json()), err=not self._data_on_stdout)
         elif self._quiet or not self._data_on_stdout:
             return
-        elif record.status == "planned":
+        elif record.status == "planned" or (record.status == "restored" and shows_input):
             typer.echo(f"{record.input} -> {record.output}")
         elif record.status == "restored":
             typer.echo(record.output)

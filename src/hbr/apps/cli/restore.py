@@ -21,39 +21,40 @@ from hbr.apps.cli.options import (
 )
 from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
+from hbr.apps.cli.restoring import (
+    Color,
+    ColorOption,
+    DeviceOption,
+    DtypeChoice,
+    DtypeOption,
+    FidelityOption,
+    FormatOption,
+    GateChoice,
+    GateOption,
+    KeepTimes,
+    LogFormat,
+    LogFormatOption,
+    ModelOption,
+    QualityOption,
+    Quiet,
+    ScaleOption,
+    SeedOption,
+    SizeOption,
+    ThreadsOption,
+    TileOption,
+    load_restorer,
+    restore_settings,
+    wrong_option,
+)
 from hbr.files import STDIO
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.models.protocol import Sampling
-    from hbr.restoration import Restorer
+    from hbr.restoration.contents import ByContents
     from hbr.restoration.jobs import Existing
+    from hbr.restoration.outputs import Files
     from hbr.restoration.settings import RestoreSettings
-
-
-class Color(StrEnum):
-    """Colour correction method."""
-
-    auto = "auto"
-    wavelet = "wavelet"
-    adain = "adain"
-    none = "none"
-
-
-class GateOption(StrEnum):
-    """Whether photos that need nothing are left as they are."""
-
-    auto = "auto"
-    off = "off"
-
-
-class DtypeOption(StrEnum):
-    """Precision of the computation."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 class TruncatedOption(StrEnum):
@@ -63,11 +64,11 @@ class TruncatedOption(StrEnum):
     accept = "accept"
 
 
-class LogFormat(StrEnum):
-    """Format of records and logs."""
+class ResumeBy(StrEnum):
+    """What tells a resumed run which outputs are finished."""
 
-    text = "text"
-    json = "json"
+    time = "time"
+    content = "content"
 
 
 def restore(
@@ -84,22 +85,9 @@ def restore(
     ],
     photos: PhotoArguments = None,
     inputs: InputOption = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A known model (hbr models list), a .safetensors file, or with the extra spandrel "
-            "a .pth file of another project."
-        ),
-    ] = "nano",
-    fidelity: Annotated[
-        float | None,
-        typer.Option(
-            help="1 faithful, 0 sharp with invented texture, or between; for models with two ends."
-        ),
-    ] = None,
-    scale: Annotated[
-        float, typer.Option(help="Resize by this factor before restoring, 0.25 to 8.")
-    ] = 1.0,
+    model: ModelOption = "nano",
+    fidelity: FidelityOption = None,
+    scale: ScaleOption = 1.0,
     reduce: Annotated[
         str | None,
         typer.Option(
@@ -108,35 +96,14 @@ def restore(
             "much it was enlarged before, estimated. Default: the model's factor over --scale.",
         ),
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS", help="Resize to this longer edge before restoring, not with --scale."
-        ),
-    ] = None,
-    tile: Annotated[
-        str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
-    ] = "auto",
-    color: Annotated[
-        Color, typer.Option(help="Colour correction towards the input; auto: the model's default.")
-    ] = Color.auto,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[
-        DtypeOption, typer.Option(help="Precision of the computation.")
-    ] = DtypeOption.auto,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the CPU. Default: one per core.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Random seed, for models that use one.")
-    ] = 0,
-    gate: Annotated[
-        GateOption,
-        typer.Option(
-            help="auto: leave a photo as it is that needs nothing, and warn of one that is damaged "
-            "beyond what the model knows; off: restore every photo."
-        ),
-    ] = GateOption.off,
+    size: SizeOption = None,
+    tile: TileOption = "auto",
+    color: ColorOption = Color.auto,
+    device: DeviceOption = "auto",
+    dtype: DtypeChoice = DtypeOption.auto,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    gate: GateChoice = GateOption.off,
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -179,12 +146,8 @@ def restore(
         str | None,
         typer.Option(help="guided, ddpm, ddim or unipc; all but guided ignore --guidance."),
     ] = None,
-    file_format: Annotated[
-        str, typer.Option("--format", help="Output format: keep, jpg, png, tif, webp, avif, bmp.")
-    ] = "keep",
-    quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Quality of JPEG, WebP and AVIF outputs.")
-    ] = 95,
+    file_format: FormatOption = "keep",
+    quality: QualityOption = 95,
     png_compression: Annotated[
         int,
         typer.Option(min=0, max=9, help="PNG compression; 0 is fast and large, 9 slow and small."),
@@ -207,9 +170,20 @@ def restore(
             "settings they were made with, and restore the rest.",
         ),
     ] = False,
-    keep_times: Annotated[
-        bool, typer.Option("--keep-times", help="Give outputs the dates of their inputs.")
-    ] = False,
+    resume_by: Annotated[
+        ResumeBy | None,
+        typer.Option(
+            help="content: resume, and keep outputs of the same bytes, model and settings, "
+            "whatever their dates; what was done is recorded in OUT. time: --resume."
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Restore only part I of N (from 0), as in a job array; by name."
+        ),
+    ] = None,
+    keep_times: KeepTimes = False,
     strict: Annotated[
         bool,
         typer.Option(
@@ -226,13 +200,8 @@ def restore(
     ] = TruncatedOption.refuse,
     recipe: RecipeOption = "file",
     report: ReportOption = None,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(help="json: one record per line, with timings and provenance."),
-    ] = LogFormat.text,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
-    ] = False,
+    log_format: LogFormatOption = LogFormat.text,
+    quiet: Quiet = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -252,12 +221,10 @@ def restore(
     weights; 5 out of memory and none done; 130 stopped by Ctrl-C or SIGTERM. No file is left
     half-written.
     """
-    if overwrite and resume:
-        raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
+    existing = _existing(overwrite, resume or resume_by is not None)
     given = all_inputs(photos, inputs)
     if report is not None:
-        check_page(report, "--report", replace=overwrite or resume)
-    existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
+        check_page(report, "--report", replace=existing != "refuse")
     reporter = Reporter(
         as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
     )
@@ -282,15 +249,18 @@ def restore(
         ),
         max_pixels=max_pixels,
     )
-
     files = Files(
         *(quality, png_compression, max_pixels, strict, truncated.value, lossless, page),
         keep_times=keep_times,
         recipe=recipe,
     )
+
+    plan = partial(plan_given, given, out, file_format, recursive, existing, shard)
+    if resume_by is ResumeBy.content:
+        plan = partial(plan, partial(_by_contents, model, fidelity, dtype.value, settings, files))
     code = run_planned(
-        partial(plan_given, given, out, file_format, recursive, existing),
-        partial(_load, model, device, dtype.value, fidelity, settings),
+        plan,
+        partial(load_restorer, model, device, dtype.value, fidelity, settings),
         settings,
         files,
         reporter=reporter,
@@ -302,6 +272,24 @@ def restore(
     raise typer.Exit(code)
 
 
+def _existing(overwrite: bool, resume: bool) -> Existing:
+    """What happens to outputs that are there already."""
+    if overwrite and resume:
+        raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
+    return "overwrite" if overwrite else "resume" if resume else "refuse"
+
+
+def _by_contents(
+    model: str, fidelity: float | None, dtype: str, settings: RestoreSettings, files: Files
+) -> ByContents:
+    from hbr.restoration.contents import ByContents, digest_of
+    from hbr.weights import find_and_hash_model
+
+    _, sha256 = find_and_hash_model(model)
+    given = {"fidelity": fidelity, "dtype": dtype, "settings": settings, "files": files}
+    return ByContents(digest_of(sha256, **given))
+
+
 def _sampling(**given: Any) -> Sampling | None:
     """How a model of many steps samples; None if no option says so."""
     from hbr.config import ConfigError
@@ -311,23 +299,7 @@ def _sampling(**given: Any) -> Sampling | None:
     try:
         return Sampling(**values) if values else None
     except ConfigError as error:
-        raise _wrong_option(error) from None
-
-
-def restore_settings(**values: Any) -> RestoreSettings:
-    """The settings; a wrong one is wrong usage of the option of its name."""
-    from hbr.config import ConfigError
-    from hbr.restoration.settings import RestoreSettings
-
-    try:
-        return RestoreSettings(**values)
-    except ConfigError as error:
-        raise _wrong_option(error) from None
-
-
-def _wrong_option(error: ValueError) -> typer.BadParameter:
-    field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
-    return typer.BadParameter(str(error), param_hint=f"--{field}")
+        raise wrong_option(error) from None
 
 
 def _reduction(text: str | None) -> float | str | None:
@@ -340,35 +312,3 @@ def _reduction(text: str | None) -> float | str | None:
         raise typer.BadParameter(
             f"{text!r} must be auto or a factor.", param_hint="--reduce"
         ) from None
-
-
-def _load(
-    model: str,
-    device: str,
-    dtype: str,
-    fidelity: float | None,
-    settings: RestoreSettings,
-) -> Restorer:
-    """Load the model and check the settings against it, before the first photo is read."""
-    from hbr.config import ConfigError
-    from hbr.devices import choose_device
-    from hbr.models import WeightsError
-    from hbr.restoration import Restorer
-    from hbr.restoration.tiling import plan_tiles
-
-    option = "--device"
-    try:
-        choose_device(device)
-        option = "--dtype"
-        restorer = Restorer.from_pretrained(model, device=device, dtype=dtype, fidelity=fidelity)
-        option = "--tile"
-        plan_tiles(1, 1, restorer.capabilities, settings.tile)
-        option = "--reduce"
-        restorer.check_reduction(settings)
-        option = "--prompt, --pose, --attention or the options of a sampling"
-        restorer.conditions(settings)
-    except (WeightsError, ConfigError):
-        raise
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
-    return restorer

@@ -1,0 +1,154 @@
+"""What `hbr restore` and `hbr watch` share: options, settings, and loading the model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hbr.restoration import Restorer
+    from hbr.restoration.settings import RestoreSettings
+
+
+class Color(StrEnum):
+    """Colour correction method."""
+
+    auto = "auto"
+    wavelet = "wavelet"
+    adain = "adain"
+    none = "none"
+
+
+class GateOption(StrEnum):
+    """Whether photos that need nothing are left as they are."""
+
+    auto = "auto"
+    off = "off"
+
+
+class DtypeOption(StrEnum):
+    """Precision of the computation."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class LogFormat(StrEnum):
+    """Format of records and logs."""
+
+    text = "text"
+    json = "json"
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help="A known model (hbr models list), a .safetensors file, or with the extra spandrel "
+        "a .pth file of another project."
+    ),
+]
+FidelityOption = Annotated[
+    float | None,
+    typer.Option(
+        help="1 faithful, 0 sharp with invented texture, or between; for models with two ends."
+    ),
+]
+ScaleOption = Annotated[
+    float, typer.Option(help="Resize by this factor before restoring, 0.25 to 8.")
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS", help="Resize to this longer edge before restoring, not with --scale."
+    ),
+]
+TileOption = Annotated[
+    str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
+]
+ColorOption = Annotated[
+    Color, typer.Option(help="Colour correction towards the input; auto: the model's default.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+DtypeChoice = Annotated[DtypeOption, typer.Option(help="Precision of the computation.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the CPU. Default: one per core.")
+]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="Random seed, for models that use one.")
+]
+GateChoice = Annotated[
+    GateOption,
+    typer.Option(
+        help="auto: leave a photo as it is that needs nothing, and warn of one that is damaged "
+        "beyond what the model knows; off: restore every photo."
+    ),
+]
+FormatOption = Annotated[
+    str, typer.Option("--format", help="Output format: keep, jpg, png, tif, webp, avif, bmp.")
+]
+QualityOption = Annotated[
+    int, typer.Option(min=1, max=100, help="Quality of JPEG, WebP and AVIF outputs.")
+]
+KeepTimes = Annotated[
+    bool, typer.Option("--keep-times", help="Give outputs the dates of their inputs.")
+]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(help="json: one record per line, with timings and provenance."),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+]
+
+
+def restore_settings(**values: Any) -> RestoreSettings:
+    """The settings; a wrong one is wrong usage of the option of its name."""
+    from hbr.config import ConfigError
+    from hbr.restoration.settings import RestoreSettings
+
+    try:
+        return RestoreSettings(**values)
+    except ConfigError as error:
+        raise wrong_option(error) from None
+
+
+def wrong_option(error: ValueError) -> typer.BadParameter:
+    """The usage error of a setting, for the option of its name."""
+    field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
+    return typer.BadParameter(str(error), param_hint=f"--{field}")
+
+
+def load_restorer(
+    model: str,
+    device: str,
+    dtype: str,
+    fidelity: float | None,
+    settings: RestoreSettings,
+) -> Restorer:
+    """Load the model and check the settings against it, before the first photo is read."""
+    from hbr.config import ConfigError
+    from hbr.devices import choose_device
+    from hbr.models import WeightsError
+    from hbr.restoration import Restorer
+    from hbr.restoration.tiling import plan_tiles
+
+    option = "--device"
+    try:
+        choose_device(device)
+        option = "--dtype"
+        restorer = Restorer.from_pretrained(model, device=device, dtype=dtype, fidelity=fidelity)
+        option = "--tile"
+        plan_tiles(1, 1, restorer.capabilities, settings.tile)
+        option = "--reduce"
+        restorer.check_reduction(settings)
+        option = "--prompt, --pose, --attention or the options of a sampling"
+        restorer.conditions(settings)
+    except (WeightsError, ConfigError):
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+    return restorer
