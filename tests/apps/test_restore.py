@@ -216,13 +216,14 @@ def test_the_choices_are_those_of_the_rooms_below() -> None:
     ],
 )
 def test_exit_codes(records: list[str], code: ExitCode) -> None:
-    made = [
-        FileRecord(input="a", status="failed", out_of_memory=True)
-        if status == "short of memory"
-        else FileRecord(input="a", status=status)  # type: ignore[arg-type]
-        for status in records
-    ]
-    assert exit_code_of(BatchTally.of(made)) is code
+    tally = BatchTally()
+    for status in records:
+        tally.add(
+            FileRecord(input="a", status="failed", out_of_memory=True)
+            if status == "short of memory"
+            else FileRecord(input="a", status=status)  # type: ignore[arg-type]
+        )
+    assert exit_code_of(tally) is code
 
 
 def test_the_gate_says_what_it_thinks_of_a_photo(call_hbr: Run, toy: Path, tmp_path: Path) -> None:

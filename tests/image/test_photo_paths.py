@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from hbr.image.paths import (
-    find_photos,
     has_suffix,
     is_picture_name,
     is_thumbnail_folder,
@@ -13,6 +12,7 @@ from hbr.image.paths import (
     split_glob,
     walk_files,
 )
+from hbr.image.search import LeftOut, find_photos, walk_photos
 
 
 @pytest.fixture
@@ -30,6 +30,44 @@ def folder(tmp_path: Path) -> Path:
 def test_photos_below_a_folder_without_what_is_hidden_or_linked(folder: Path) -> None:
     found = [path.relative_to(folder).as_posix() for path in find_photos(folder)]
     assert found == ["a.JPG", "b.png", "i/link.png", "x.png/f.tif"]
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    jpeg = b"\xff\xd8\xff\xe0" + bytes(60)
+    for name, data in {
+        "a.jpg": jpeg,
+        "b.CR2": b"raw",
+        "sub/c.cr2": b"raw",
+        "sub/d.psd": b"8BPS",
+        "IMG_0001": jpeg,
+        "notes": b"text",
+        "e.txt": b"text",
+        "@eaDir/f.jpg": jpeg,
+        "sub/@eaDir/g.jpg": jpeg,
+        ".hidden.cr2": b"raw",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    with caplog.at_level("WARNING", logger="hbr"):
+        assert find_photos(tmp_path) == [tmp_path / "a.jpg"]
+    said = sorted(message.replace(f"{tmp_path}/", "") for message in caplog.messages)
+    assert "IMG_0001: without a suffix, passed over; rename" in said
+    text = "\n".join(said)
+    assert " and 1 more are camera raw files, which are not read; develop them" in text
+    assert "sub/d.psd: is a Photoshop file; " in text
+    assert "@eaDir and 1 more: thumbnails, skipped" in text
+    assert len(said) == 4
+    caplog.clear()
+    assert list(walk_photos(tmp_path, recursive=False)) == ["a.jpg"]
+    assert not any("thumbnails" in line or "psd" in line for line in caplog.messages)
+
+
+def test_members_of_archives_are_left_out_by_name() -> None:
+    left_out = LeftOut()
+    for name in ("a.jpg", "b.heics", "c.json", "sub/d.heics", "e"):
+        left_out.add_name(name)
+    (line,) = left_out.lines()
+    assert line.startswith("b.heics and 1 more are HEIC files, which are not read; ")
 
 
 def test_a_walk_goes_where_it_is_let(folder: Path) -> None:

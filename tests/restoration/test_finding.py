@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hbr.image import Photo, write_photo
 from hbr.image.paths import CAMERA_RAW
-from hbr.restoration.finding import Found, find_inputs, lines_of
+from hbr.restoration.finding import Found, PhotoList, find_inputs, lines_of
 
 PIXELS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
 
@@ -127,3 +129,41 @@ def test_brackets_in_the_names_of_folders() -> None:
     photo("Album 2/b.jpg")
     found = find_inputs(["Album [2020]/*.jpg"], "out", recursive=False)
     assert found.photos == [(Path("Album [2020]/a.jpg"), Path("a.jpg"))]
+
+
+class TestManifests:
+    def test_a_path_in_each_line(self) -> None:
+        for name in ("set/a.jpg", "set/sub/b c.jpg", "set/not listed.jpg"):
+            photo(name)
+        raw("set/list.txt", b"a.jpg\n\nsub/b c.jpg\r\n./gone.jpg\n")
+        found = find_inputs([PhotoList(Path("set/list.txt"))], "out", recursive=False)
+        places = [place.as_posix() for _, place in found.photos]
+        assert places == ["a.jpg", "sub/b c.jpg"]
+        assert [bad.error for bad in found.bad] == ["set/gone.jpg: does not exist; check the name"]
+
+    def test_places_count_from_the_folder_that_holds_all(self) -> None:
+        paths = [photo(f"set/{name}.jpg").absolute() for name in ("x/a", "x/y/b")]
+        raw("lists/list", "\n".join(map(str, paths)).encode())
+        found = find_inputs([PhotoList(Path("lists/list"))], "out", recursive=False)
+        assert [place.as_posix() for _, place in found.photos] == ["a.jpg", "y/b.jpg"]
+
+    @pytest.mark.parametrize("column", ["path", "name"])
+    def test_a_table(self, column: str) -> None:
+        photo("set/a.jpg")
+        table = pa.table({column: ["a.jpg", None], "seed": [1, 2]})
+        pq.write_table(table, "set/pairs.parquet")
+        found = find_inputs([PhotoList(Path("set/pairs.parquet"))], "out", recursive=False)
+        assert names(found) == ["set/a.jpg"]
+
+    def test_what_is_no_list_of_photos(self) -> None:
+        raw("empty.txt", b"\n")
+        raw("broken.parquet", b"PAR1")
+        pq.write_table(pa.table({"seed": [1]}), "other.parquet")
+        given = ["empty.txt", "broken.parquet", "other.parquet", "none.txt"]
+        found = find_inputs([PhotoList(Path(name)) for name in given], "out", recursive=False)
+        errors = [bad.error for bad in found.bad]
+        assert errors[0] == "empty.txt: lists no photos; check the file"
+        assert errors[1].startswith("broken.parquet: is no list of photos (")
+        assert "none of the columns path, file_name, file, name" in errors[2]
+        assert errors[3].startswith("none.txt: is no list of photos (")
+        assert not found.photos

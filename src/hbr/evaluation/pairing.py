@@ -13,7 +13,8 @@ from typing import Literal
 
 from hbr.config import check
 from hbr.errors import HbrError, display_name
-from hbr.image.paths import is_picture_name, walk_files
+from hbr.image.paths import is_picture_name
+from hbr.image.search import walk_photos
 
 Policy = Literal["error", "skip"]
 
@@ -100,6 +101,8 @@ def find_pictures(
 ) -> dict[str, Path]:
     """The pictures in a folder by their stems, sorted; hidden ones and other files do not count.
 
+    Pictures that are passed over, as camera raw, are warned of.
+
     Args:
         folder: where they are.
         rules: what is taken off the names; nothing, by default.
@@ -115,7 +118,7 @@ def find_pictures(
         raise PairingError(f"{name}: {what}; name a folder of pictures")
     found: dict[str, Path] = {}
     try:
-        names = list(walk_files(folder, is_picture_name, enter=lambda _: recursive))
+        names = list(walk_photos(folder, is_picture_name, recursive=recursive))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise PairingError(

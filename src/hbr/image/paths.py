@@ -138,16 +138,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def find_photos(folder: Path) -> list[Path]:
-    """The photos in a folder and its sub-folders, sorted.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
-    found = (folder / name for name in walk_files(folder, is_photo_name))
-    return sorted(path for path in found if path.is_file())
-
-
 def match_files(pattern: str) -> list[Path]:
     """The files and folders that match a glob, which may be absolute and hold `**`; sorted.
 

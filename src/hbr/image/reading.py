@@ -8,7 +8,7 @@ import io
 import re
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -180,9 +180,9 @@ def is_read(kind: str | None) -> bool:
     return kind in READERS
 
 
-def not_read(names: Sequence[str], kind: str) -> str:
-    """The error of pictures whose format is not read, in one line."""
-    one = len(names) == 1
+def not_read(first: str, n: int, kind: str) -> str:
+    """The error of `n` pictures whose format is not read, in one line that names the first."""
+    one = n == 1
     if kind == CAMERA_RAW:
         advice = f"develop {'it' if one else 'them'} to JPEG, PNG or TIFF first"
     else:
@@ -191,8 +191,8 @@ def not_read(names: Sequence[str], kind: str) -> str:
             advice = f"pip install 'hbr[{extra}]' to read {'it' if one else 'them'}, or {advice}"
     kind = _NAMES.get(kind, kind)
     if one:
-        return f"{names[0]}: is a {kind} file; {advice}"
-    return f"{names[0]} and {len(names) - 1} more are {kind} files, which are not read; {advice}"
+        return f"{first}: is a {kind} file; {advice}"
+    return f"{first} and {n - 1} more are {kind} files, which are not read; {advice}"
 
 
 def sniff(head: bytes, name: str | Path = "") -> str | None:
@@ -234,7 +234,7 @@ def _read(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
     if kind is None:
         raise PhotoError(f"{name}: is not a photograph; {READABLE} are read")
     if not is_read(kind):
-        raise PhotoError(not_read([name], kind))
+        raise PhotoError(not_read(name, 1, kind))
     if start:  # offsets in TIFF count from the start of the file
         file = io.BytesIO(head + file.read())
     file.seek(0)

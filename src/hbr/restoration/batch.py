@@ -83,26 +83,30 @@ class FileRecord:
         return {name: value for name, value in values.items() if value not in (None, {}, [])}
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchTally:
-    """The number of inputs by outcome.
+    """The number of inputs by outcome, so far.
 
     Attributes:
         done: restored now or by an earlier run, or planned.
         failed: not restored.
         out_of_memory: failed because memory ran out.
+        ended: an input failed in a way that every further one would fail in.
     """
 
-    done: int
-    failed: int
-    out_of_memory: int
+    done: int = 0
+    failed: int = 0
+    out_of_memory: int = 0
+    ended: bool = False
 
-    @classmethod
-    def of(cls, records: Sequence[FileRecord]) -> BatchTally:
-        """Count the records of a batch."""
-        failed = [record for record in records if record.status == "failed"]
-        short = sum(record.out_of_memory for record in failed)
-        return cls(len(records) - len(failed), len(failed), short)
+    def add(self, record: FileRecord) -> None:
+        """Count a record."""
+        self.ended |= record.ends_batch
+        if record.status == "failed":
+            self.failed += 1
+            self.out_of_memory += record.out_of_memory
+        else:
+            self.done += 1
 
 
 def run_batch(
@@ -142,7 +146,7 @@ def run_batch(
         remove_parts(folder)
     if not plan.jobs:
         return
-    work = _Work(plan, load(), files, stop, made)
+    work = BatchWork(plan, load(), files, stop, made)
     for job in work.turns():
         starting(job)
         if done := work.attempt(job):
@@ -166,7 +170,7 @@ def look_at(plan: BatchPlan) -> Iterator[FileRecord]:
         yield FileRecord(input=job.input, status="planned", output=job.output)
 
 
-class _Work:
+class BatchWork:
     """The work on the jobs of a plan, and what it has met so far."""
 
     def __init__(
@@ -174,8 +178,8 @@ class _Work:
         plan: BatchPlan,
         restore: RestorePhoto,
         files: Files,
-        stop: StopSignals | None,
-        made: Callable[[Job, Photo, Restored], None],
+        stop: StopSignals | None = None,
+        made: Callable[[Job, Photo, Restored], None] = lambda job, photo, result: None,
     ) -> None:
         self._plan = plan
         self._restore = restore
@@ -193,10 +197,15 @@ class _Work:
         yield from self._plan.jobs
         yield from self._busy
 
-    def attempt(self, job: Job) -> FileRecord | None:
-        """Do a job; None if another run is at it, and its turn comes again."""
+    def attempt(self, job: Job, *, again: bool = False) -> FileRecord | None:
+        """Do a job; None if another run is at it, and its turn comes again.
+
+        Args:
+            job: one of the plan.
+            again: its turn has come again.
+        """
         self._check_stop()
-        again = job in self._tried
+        again = again or job in self._tried
         self._tried.add(job)
         with warnings_kept() as warnings:
             try:

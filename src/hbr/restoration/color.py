@@ -9,13 +9,14 @@ Shapes: b images, h w pixels, n rows of a strip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
 from hbr.models.protocol import ColorFix
+from hbr.restoration.settings import ColorMap
 
 Planes = NDArray[np.float32]
 """Images [b, c, h, w]."""
@@ -71,6 +72,7 @@ def fix_color(
     target: NDArray[np.uint16],
     source: NDArray[np.uint8] | NDArray[np.uint16],
     method: ColorFix,
+    fixed: ColorMap | None = None,
 ) -> NDArray[np.float32]:
     """Apply a colour fix to a whole photo, strip by strip.
 
@@ -81,6 +83,7 @@ def fix_color(
         target: restored pixels [h, w, 3], the full range of uint16.
         source: pixels [h, w, 3] with the colours, the full range of uint8 or uint16.
         method: "wavelet", "adain" or "none" (conversion only).
+        fixed: a map of colours in place of the method.
 
     Returns:
         [3, h, w] float32, clamped to [0, 1].
@@ -90,7 +93,10 @@ def fix_color(
     height, width = target.shape[:2]
     out = np.empty((3, height, width), np.float32)
     reach = 0
-    if method == "wavelet":
+    if fixed is not None:
+        method = "adain"
+        gain, offset = np.array([fixed.gain, fixed.offset], np.float32).reshape(2, 1, 3, 1, 1)
+    elif method == "wavelet":
         reach = 2**LEVELS - 1
     elif method == "adain":
         gain, offset = _gain_and_offset(_moments_of_rows(target), _moments_of_rows(source))
@@ -137,17 +143,33 @@ def _moments(x: Planes) -> tuple[Planes, Planes]:
     return mean.astype(np.float32), var.astype(np.float32)
 
 
-def _moments_of_rows(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[Planes, Planes]:
-    """`_moments` of pixels [h, w, 3], strip by strip, [1, 3, 1, 1]."""
+def _moments_of_rows(*pictures: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[Planes, Planes]:
+    """`_moments` of all pixels of pictures [h, w, 3], strip by strip, [1, 3, 1, 1]."""
     total, squares = np.zeros((1, 3, 1, 1)), np.zeros((1, 3, 1, 1))
-    for top, bottom in _strips(*pixels.shape[:2]):
-        x = to_unit(pixels[top:bottom]).astype(np.float64)
-        total += x.sum(axis=(-2, -1), keepdims=True)
-        squares += np.square(x).sum(axis=(-2, -1), keepdims=True)
-    count = pixels.shape[0] * pixels.shape[1]
+    for pixels in pictures:
+        for top, bottom in _strips(*pixels.shape[:2]):
+            x = to_unit(pixels[top:bottom]).astype(np.float64)
+            total += x.sum(axis=(-2, -1), keepdims=True)
+            squares += np.square(x).sum(axis=(-2, -1), keepdims=True)
+    count = sum(pixels.shape[0] * pixels.shape[1] for pixels in pictures)
     mean = total / count
     var = np.maximum(squares / count - np.square(mean), 0)
     return mean.astype(np.float32), var.astype(np.float32)
+
+
+def color_map(
+    targets: Sequence[NDArray[np.uint8] | NDArray[np.uint16]],
+    sources: Sequence[NDArray[np.uint8] | NDArray[np.uint16]],
+) -> ColorMap:
+    """The map of AdaIN from all of some restored pictures to all of their inputs.
+
+    Args:
+        targets: restored pixels [h, w, 3], the full range of their type.
+        sources: those of the inputs.
+    """
+    gain, offset = _gain_and_offset(_moments_of_rows(*targets), _moments_of_rows(*sources))
+    (r, g, b), (x, y, z) = gain.flatten().tolist(), offset.flatten().tolist()
+    return ColorMap((r, g, b), (x, y, z))
 
 
 def _gain_and_offset(

@@ -44,8 +44,13 @@ class ContentRecord:
             by: which outputs count as finished.
             part: what the file of this run has in its name, as `Shard.suffix`.
         """
+        self._given = folder, by, part
         self._folder, self._settings = folder, by.settings
         self._rows = SharedLedger(folder, ".hbr-restore", part)
+
+    def __reduce__(self) -> tuple[type[ContentRecord], tuple[Path, ByContents, str]]:
+        """Open the files anew in another process."""
+        return ContentRecord, self._given
 
     def is_finished(self, source: Path, target: Path) -> bool:
         """Whether the output is there and was restored from what the input holds now."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hbr.errors import display_name
+from hbr.errors import display_name, one_line
 from hbr.image.paths import (
     READ_SUFFIXES,
     UNREADABLE,
@@ -22,6 +22,18 @@ from hbr.image.reading import is_read, not_read, picture_format
 
 InputPhoto = tuple[Path, Path]
 """A photo, and where it lies below the input that it was found in."""
+
+
+@dataclass(frozen=True)
+class PhotoList:
+    """A file that lists photos.
+
+    Attributes:
+        path: a text file with a path in each line, or a Parquet table with a column of paths. They
+            count from the folder of the file.
+    """
+
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Found:
         self.bad.append(BadInput(source, f"{display_name(source)}: {why}"))
 
 
-def find_inputs(inputs: Iterable[str], out: str, *, recursive: bool) -> Found:
+def find_inputs(inputs: Iterable[str | PhotoList], out: str, *, recursive: bool) -> Found:
     """The photos that files, folders and globs stand for; none is decoded.
 
     A file stands for itself, whatever its name. A folder stands for the photos in it, sorted by
@@ -69,15 +81,18 @@ def find_inputs(inputs: Iterable[str], out: str, *, recursive: bool) -> Found:
     Pictures of other formats are in `Found.bad`. Hidden files and folders, links to folders (which
     may form loops), folders that a NAS makes for thumbnails, and `out` itself if it is inside an
     input are skipped. A glob, unless a file has that name, stands for the files and folders that
-    match, by the same rules.
+    match, by the same rules. A manifest stands for the files in it, whatever their names.
 
     Args:
-        inputs: files, folders and globs.
+        inputs: files, folders, globs and manifests.
         out: the output.
         recursive: include the photos in sub-folders.
     """
     found = Found()
     for given in inputs:
+        if isinstance(given, PhotoList):
+            _add_listed(found, given.path)
+            continue
         path = Path(given)
         if is_folder(path):
             _add_folder(found, path, path, Path(out), recursive)
@@ -90,6 +105,52 @@ def find_inputs(inputs: Iterable[str], out: str, *, recursive: bool) -> Found:
     return found
 
 
+_COLUMNS = ("path", "file_name", "file", "name")
+
+
+def _add_listed(found: Found, manifest: Path) -> None:
+    """Add the photos of a manifest, each with its place below the folder that holds them all."""
+    try:
+        listed = _listed(manifest)
+    except (OSError, ValueError) as error:
+        found.fail(str(manifest), f"is no list of photos ({one_line(error)}); check the file")
+        return
+    if not listed:
+        found.fail(str(manifest), "lists no photos; check the file")
+        return
+    home = manifest.parent
+    paths = [Path(os.path.normpath(home / name)) for name in listed]
+    base = Path(os.path.normpath(home))
+    if any(base not in path.parents for path in paths):
+        paths = [path.absolute() for path in paths]
+        base = Path(os.path.commonpath([path.parent for path in paths]))
+    for path in paths:
+        if (why := _why_missing(path)) is None:
+            found.photos.append((path, path.relative_to(base)))
+        else:
+            found.fail(str(path), why)
+
+
+def _listed(manifest: Path) -> list[str]:
+    """The paths in a manifest, as they are written there.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a table without a column of paths.
+    """
+    if manifest.suffix.lower() != ".parquet":
+        lines = os.fsdecode(manifest.read_bytes()).splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(manifest).names
+    column = next((name for name in _COLUMNS if name in names), None)
+    if column is None:
+        raise ValueError(f"it has none of the columns {', '.join(_COLUMNS)}")
+    values = pq.read_table(manifest, columns=[column])[column].to_pylist()
+    return [str(value) for value in values if value]
+
+
 def lines_of(bad: Sequence[BadInput]) -> list[str]:
     """A line for each bad input; one for all pictures of a format that is not read."""
     of_format: dict[str, list[str]] = {}
@@ -97,7 +158,7 @@ def lines_of(bad: Sequence[BadInput]) -> list[str]:
         if item.format is not None:
             of_format.setdefault(item.format, []).append(display_name(item.source))
     return [item.error for item in bad if item.format is None] + [
-        not_read(names, format) for format, names in of_format.items()
+        not_read(names[0], len(names), format) for format, names in of_format.items()
     ]
 
 
@@ -142,7 +203,7 @@ def add_file(found: Found, path: Path, base: Path) -> bool:
         if format is None:
             return False
         if not is_read(format):
-            error = not_read([display_name(path)], format)
+            error = not_read(display_name(path), 1, format)
             found.bad.append(BadInput(str(path), error, format, path.relative_to(base)))
             return True
     found.photos.append((path, path.relative_to(base)))

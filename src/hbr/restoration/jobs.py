@@ -19,7 +19,7 @@ from hbr.image import READ_SUFFIXES, WRITE_SUFFIXES, PhotoError, output_suffix
 from hbr.image.paths import UNREADABLE
 from hbr.image.reading import picture_format, sniff
 from hbr.restoration.contents import ByContents, ContentRecord
-from hbr.restoration.finding import BadInput, Found, InputPhoto, find_inputs, is_folder
+from hbr.restoration.finding import BadInput, Found, InputPhoto, PhotoList, find_inputs, is_folder
 
 Existing = Literal["refuse", "overwrite", "resume"]
 
@@ -101,7 +101,7 @@ class BatchPlan:
 
 
 def plan_batch(
-    inputs: Sequence[str],
+    inputs: Sequence[str | PhotoList],
     out: str,
     *,
     format: str = "keep",
@@ -120,7 +120,7 @@ def plan_batch(
     complete. Without a record, the settings that it was made with are unknown, and not compared.
 
     Args:
-        inputs: files, folders and globs.
+        inputs: files, folders, globs and manifests.
         out: a file if the only input is a file and `out` has the suffix of a photo; else a folder.
         format: of the outputs: `keep`, or a format of `hbr.image.write_photo`.
         recursive: include the photos in sub-folders.
@@ -142,7 +142,8 @@ def plan_batch(
     found = Found([_place_of(stdin)]) if stdin else find_inputs(inputs, out, recursive=recursive)
     if stdout is not None:
         return _plan_stream(found, stdin, stdout, suffix)
-    if len(inputs) == 1 and _is_output_file(None if stdin else inputs[0], out, suffix):
+    (only, *others) = inputs
+    if not others and _is_output_file(None if stdin else only, out, suffix):
         folder = Path(out).parent
         jobs = [Job(source, Path(out)) for source, _ in found.photos]
     else:
@@ -251,9 +252,11 @@ def forced_suffix(format: str) -> str | None:
     return output_suffix(name)
 
 
-def _is_output_file(given: str | None, out: str, suffix: str | None) -> bool:
+def _is_output_file(given: str | PhotoList | None, out: str, suffix: str | None) -> bool:
     """Whether the only input is a file, or a stream if None, and `out` is to be a file."""
     ending = Path(out).suffix.lower()
+    if isinstance(given, PhotoList):
+        return False
     if given is not None and (
         is_folder(Path(given)) or (not os.path.lexists(given) and glob.has_magic(given))
     ):

@@ -217,7 +217,7 @@ class Restorer:
         restored = time.perf_counter()
         h, w = pixels.shape[:2]
         made = run.pixels[:h, :w] if settings.reduce is None else resized_to(run.pixels, h, w)
-        result = given.with_pixels(fix_color(made, pixels, color))
+        result = given.with_pixels(fix_color(made, pixels, color, settings.color_map))
         done = time.perf_counter()
         timings = {
             "read": read - began,
@@ -381,6 +381,7 @@ class Restorer:
             "size": settings.size,
             "reduce": reduce,
             "color": color,
+            "color_map": dataclasses.asdict(settings.color_map) if settings.color_map else None,
             "seed": settings.seed,
             "prompt": settings.prompt,
             "structure": structure.sources if structure else None,

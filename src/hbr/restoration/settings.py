@@ -20,6 +20,19 @@ GATES: tuple[Gate, ...] = get_args(Gate)
 TileChoice = int | Literal["auto"]
 
 
+@dataclass(frozen=True)
+class ColorMap:
+    """A map of colours, the same for every pixel: gain times value plus offset, for each channel.
+
+    Attributes:
+        gain: of red, green and blue.
+        offset: of the same, in units of the range [0, 1].
+    """
+
+    gain: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RestoreSettings:
     """How a photo is restored, whatever the model.
@@ -38,6 +51,8 @@ class RestoreSettings:
         color: where the colours come from: "wavelet" takes the low frequencies of the photo,
             "adain" the mean and deviation of each of its channels, "none" keeps the model's, and
             "auto" is what the model asks for (`hbr.models.Capabilities.color`).
+        color_map: gives the colours in place of `color`, as for the frames of a video
+            (`hbr.restoration.frames`).
         batch: tiles per batch, or "auto": 1 on the CPU, more on CUDA.
         seed: for models that draw random numbers.
         gate: "auto" leaves a photo that needs nothing as it is, and tells of one that is damaged
@@ -56,6 +71,7 @@ class RestoreSettings:
     reduce: float | Literal["auto"] | None = None
     tile: TileChoice = "auto"
     color: ColorFix | Literal["auto"] = "auto"
+    color_map: ColorMap | None = None
     batch: int | Literal["auto"] = "auto"
     seed: int = 0
     gate: Gate = "off"
@@ -119,7 +135,8 @@ class Provenance(TypedDict):
             `scale` says it.
         structure: where each map that guides the model comes from; None for other models.
         sampling: of a model of many steps, else None.
-        scale, size, color, seed, prompt: as in `RestoreSettings`; `color` is never "auto".
+        scale, size, color, color_map, seed, prompt: as in `RestoreSettings`; `color` is never
+            "auto".
     """
 
     hbr: str
@@ -142,6 +159,7 @@ class Provenance(TypedDict):
     size: int | None
     reduce: float | None
     color: ColorFix
+    color_map: Mapping[str, Any] | None
     seed: int
     prompt: str | None
     structure: Mapping[str, str] | None

@@ -20,9 +20,10 @@ from hbr.config import ConfigError
 from hbr.curation.manifest import FOLDERS, Manifest, crop_place
 from hbr.errors import one_line
 from hbr.image import Photo, PhotoError, is_photo_name, read_photo
-from hbr.image.paths import find_photos, match_files
+from hbr.image.paths import match_files
 from hbr.image.pixels import to_8_bits
 from hbr.image.reading import named_bytes
+from hbr.image.search import LeftOut, find_photos
 from hbr.people.types import N_KEYPOINTS, Person
 from hbr.training.config import PhotoSourceConfig, ValidationConfig
 
@@ -316,15 +317,18 @@ def _photos_in(tar: Path) -> np.ndarray:
     """Return offset and size of each photo in a tar: int64 [n, 2]."""
     if tar.name.lower().endswith(COMPRESSED):
         raise ConfigError(f"tars: {tar} is compressed; give uncompressed tars")
-    found = array("q")
+    found, left_out = array("q"), LeftOut()
     try:
         for member in tar_members(tar):
             if is_photo_name(member.name):
                 found.extend((member.offset_data, member.size))
+            else:
+                left_out.add_name(f"{tar}: {member.name}")
     except OSError as error:
         raise ConfigError(f"tars: {tar}: {error.strerror or error}") from None
     except tarfile.TarError as error:
         raise ConfigError(
             f"tars: {tar} is truncated or not a tar ({one_line(error, 150)}); get it again"
         ) from None
+    left_out.say()
     return np.array(found, dtype=np.int64).reshape(-1, 2)

@@ -7,11 +7,12 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hbr.apps.cli import curate_results
+from hbr.apps.cli.engines import ActorGpus, EngineOption, RayAddress
 from hbr.apps.cli.options import AsJson
 from hbr.apps.cli.recipes import Settings, recipe_file
 from hbr.apps.cli.reporting import print_json
@@ -69,28 +70,9 @@ def run(
     ] = Path("curated"),
     detector: DetectorOption = None,
     settings: Settings = None,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option(
-            help="Where to run: processes on this machine, or a Ray cluster (extra `ray`)."
-        ),
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            metavar="auto|HOST:PORT",
-            help="Address of the Ray head node. Default: start Ray on this machine.",
-        ),
-    ] = None,
-    gpus: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="With ray: GPUs per actor; with 0.25, four actors share one. Default: 1 if the "
-            "recipe's device is cuda.",
-        ),
-    ] = None,
+    engine: EngineOption = "local",
+    address: RayAddress = None,
+    gpus: ActorGpus = None,
     workers: Annotated[
         int | None,
         typer.Option(

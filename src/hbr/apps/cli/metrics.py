@@ -114,7 +114,7 @@ def fit_niqe(
     if out.exists() and not overwrite:
         raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
     from hbr.files import sha256
-    from hbr.image.paths import find_photos
+    from hbr.image.search import find_photos
     from hbr.metrics import MetricError
     from hbr.metrics.niqe import fit_niqe as fit
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,15 +20,18 @@ from hbr.files import STDIO
 if TYPE_CHECKING:
     from hbr.image import Photo
     from hbr.restoration import Restored, Restorer
-    from hbr.restoration.batch import BatchTally, FileRecord
+    from hbr.restoration.batch import BatchTally, FileRecord, RestorePhoto
     from hbr.restoration.contents import ByContents
+    from hbr.restoration.inference import TileProgress
     from hbr.restoration.jobs import BatchPlan, Existing, Job
     from hbr.restoration.outputs import Files
+    from hbr.restoration.ray import RayActors
     from hbr.restoration.settings import RestoreSettings
 
 
 def plan_given(
     given: list[str],
+    manifest: Path | None,
     out: str,
     file_format: str,
     recursive: bool,
@@ -37,13 +41,14 @@ def plan_given(
 ) -> BatchPlan:
     """The plan of what is named on the command line, where `-` stands for stdin and stdout."""
     from hbr.distributed import Shard
+    from hbr.restoration.finding import PhotoList
     from hbr.restoration.jobs import Streams, plan_batch
 
     if shard is not None and STDIO in (*given, out):
         raise typer.BadParameter("- stands for one photo; name files.", param_hint="--shard")
 
     return plan_batch(
-        given,
+        [*given, *([PhotoList(manifest)] if manifest else [])],
         out,
         format=file_format,
         recursive=recursive,
@@ -62,6 +67,8 @@ def run_planned(
     reporter: Reporter,
     dry_run: bool,
     strict: bool,
+    steady: bool,
+    actors: RayActors | None,
     hint: str,
     page: Path | None = None,
 ) -> ExitCode:
@@ -75,54 +82,59 @@ def run_planned(
         reporter: reports records and errors.
         dry_run: only show.
         strict: stop at the first bad file.
+        steady: the photos in a folder are frames of a video.
+        actors: on a cluster, that do the work; None does it in this process.
         hint: how to continue, after the line of an early end.
         page: an HTML page to write about the batch, however it ends.
     """
     from hbr.processes import StopSignals
     from hbr.restoration.batch import BatchTally, run_batch
+    from hbr.restoration.ray import run_on_cluster
 
-    records: list[FileRecord] = []
+    tally = BatchTally()  # the records of a large batch would fill memory
     total = 0
     with (
         StopSignals() as stop,
         reporter.listening(),
-        reporter.interruption(
-            stop, lambda: f"stopped, {BatchTally.of(records).done} of {total} done{hint}"
-        ),
+        reporter.interruption(stop, lambda: f"stopped, {tally.done} of {total} done{hint}"),
     ):
         plan = plan_of()
         total = plan.total
         reporter.found(plan.bad, plan.thumbnails)
         if dry_run:
             return _show(plan, load, settings, reporter)
-        with _page(page, plan, records, reporter) as made:
-            batch = run_batch(
-                plan,
-                lambda: partial(load(), settings=settings, progress=reporter.tiles),
-                files,
-                strict=strict,
-                stop=stop,
-                starting=reporter.start,
-                made=made,
+        # Ray reports lost machines on stdout
+        elsewhere = redirect_stdout(sys.stderr) if actors else nullcontext()
+        with elsewhere, _page(page, plan, reporter) as (keep, made):
+            run = (
+                partial(run_on_cluster, actors=actors) if actors else partial(run_batch, made=made)
             )
-            return _report(plan, batch, records, reporter, hint)
+            progress = None if actors else reporter.tiles
+            loading = partial(_loaded, load, settings, files, steady, progress)
+            batch = run(plan, loading, files, strict=strict, stop=stop, starting=reporter.start)
+            return _report(plan, map(keep, batch), tally, reporter, hint)
 
 
 @contextmanager
 def _page(
-    page: Path | None, plan: BatchPlan, records: list[FileRecord], reporter: Reporter
-) -> Iterator[Callable[[Job, Photo, Restored], None]]:
-    """What collects the pictures of a batch for its page, which is written however it ends.
+    page: Path | None, plan: BatchPlan, reporter: Reporter
+) -> Iterator[tuple[Callable[[FileRecord], FileRecord], Callable[[Job, Photo, Restored], None]]]:
+    """What keeps the records and the pictures of a batch for its page, written however it ends.
 
     Args:
-        page: the page; None collects nothing.
+        page: the page; None keeps nothing.
         plan: of the batch.
-        records: the outcomes; filled while the block runs.
         reporter: tells that the page was written.
     """
     if page is None:
-        yield lambda job, photo, result: None
+        yield lambda record: record, lambda job, photo, result: None
         return
+    records: list[FileRecord] = []
+
+    def keep(record: FileRecord) -> FileRecord:
+        records.append(record)
+        return record
+
     from hbr.files import write_text
     from hbr.image.writing import not_written
     from hbr.restoration.report.collecting import BatchReport
@@ -131,7 +143,7 @@ def _page(
     report = BatchReport(plan.jobs, records)
     began = time.perf_counter()
     try:
-        yield report.look
+        yield keep, report.look
     finally:
         if records:
             seconds = time.perf_counter() - began
@@ -144,24 +156,36 @@ def _page(
             reporter.say("info", f"the report is {page}")
 
 
+def _loaded(
+    load: Callable[[], Restorer],
+    settings: RestoreSettings,
+    files: Files,
+    steady: bool,
+    progress: TileProgress | None,
+) -> RestorePhoto:
+    """What restores each photo of a batch."""
+    restore = partial(load(), settings=settings, progress=progress)
+    if not steady:
+        return restore
+    from hbr.restoration.frames import with_steady_colors
+
+    return with_steady_colors(restore, settings, files)
+
+
 def _report(
     plan: BatchPlan,
     batch: Iterable[FileRecord],
-    records: list[FileRecord],
+    tally: BatchTally,
     reporter: Reporter,
     hint: str,
 ) -> ExitCode:
-    """Report the records of a batch as they come, and collect them in `records`."""
-    from hbr.restoration.batch import BatchTally
-
+    """Report the records of a batch as they come, and count them in `tally`."""
     with reporter.bar(len(plan.jobs)):
         for record in batch:
-            records.append(record)
-            done = BatchTally.of(records).done if record.ends_batch else 0
-            tail = f"; stopped, {done} of {plan.total} done{hint}" if record.ends_batch else ""
+            tally.add(record)
+            tail = f"; stopped, {tally.done} of {plan.total} done{hint}" if tally.ended else ""
             reporter.record(record, tail)
-    tally = BatchTally.of(records)
-    if not (records and records[-1].ends_batch):
+    if not tally.ended:
         reporter.summary(tally)
     return exit_code_of(tally)
 
@@ -175,8 +199,9 @@ def _show(
     """Report what would be done, and about how long it would take."""
     from hbr.restoration.batch import BatchTally, look_at
 
-    records = list(look_at(plan))
-    for record in records:
+    tally = BatchTally()
+    for record in look_at(plan):
+        tally.add(record)
         reporter.record(record)
     parts = [f"{len(plan.jobs)} to restore"]
     if plan.finished:
@@ -191,7 +216,7 @@ def _show(
         except (HbrError, typer.BadParameter) as error:
             reporter.say("warning", f"the time cannot be estimated: {error}")
     reporter.say("info", f"dry run: {', '.join(parts)}")
-    return exit_code_of(BatchTally.of(records))
+    return exit_code_of(tally)
 
 
 def exit_code_of(tally: BatchTally) -> ExitCode:

@@ -45,6 +45,7 @@ class Reporter(logging.Handler):
         self._bar: Progress | None = None
         self._files = 0
         self._started = False
+        self._stdout = sys.stdout  # whatever is redirected meanwhile
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -164,13 +165,14 @@ class Reporter(logging.Handler):
             self.say("error", record.error + tail)
         self._gate(record)
         if self._as_json:
-            typer.echo(json.dumps(record.as_json()), err=not self._data_on_stdout)
+            line = json.dumps(record.as_json())
+            typer.echo(line, self._stdout if self._data_on_stdout else sys.stderr)
         elif self._quiet or not self._data_on_stdout:
             return
         elif record.status == "planned" or (record.status == "restored" and shows_input):
-            typer.echo(f"{record.input} -> {record.output}")
+            typer.echo(f"{record.input} -> {record.output}", self._stdout)
         elif record.status == "restored":
-            typer.echo(record.output)
+            typer.echo(record.output, self._stdout)
 
     def summary(self, tally: BatchTally) -> None:
         """Report the totals of a batch with more than one file."""

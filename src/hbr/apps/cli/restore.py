@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hbr.apps.cli.engines import (
+    ActorGpus,
+    ActorMemory,
+    ActorsOption,
+    EngineOption,
+    RayAddress,
+    actors_of,
+)
 from hbr.apps.cli.options import (
     InputOption,
     MaxPixels,
@@ -99,6 +109,14 @@ def restore(
     size: SizeOption = None,
     tile: TileOption = "auto",
     color: ColorOption = Color.auto,
+    temporal_color: Annotated[
+        bool,
+        typer.Option(
+            "--temporal-color",
+            help="The photos in a folder are frames of a video: give all of them their colours by "
+            "the same statistics, not each by its own.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeChoice = DtypeOption.auto,
     threads: ThreadsOption = None,
@@ -177,6 +195,19 @@ def restore(
             "whatever their dates; what was done is recorded in OUT. time: --resume."
         ),
     ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="List of photos besides IN: a path in each line, or .parquet with a column path, "
+            "file_name, file or name; relative to its folder.",
+        ),
+    ] = None,
+    engine: EngineOption = "local",
+    address: RayAddress = None,
+    workers: ActorsOption = None,
+    gpus: ActorGpus = None,
+    memory: ActorMemory = None,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -222,15 +253,13 @@ def restore(
     half-written.
     """
     existing = _existing(overwrite, resume or resume_by is not None)
-    given = all_inputs(photos, inputs)
-    if report is not None:
-        check_page(report, "--report", replace=existing != "refuse")
+    _check_steady(temporal_color, color)
+    given = all_inputs(photos, inputs) if manifest is None else [*(inputs or ()), *(photos or ())]
+    _check_report(report, existing, engine)
     reporter = Reporter(
         as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
     )
-    from hbr.processes import set_threads
-
-    set_threads(threads)
+    actors = actors_of(engine, device, threads, address, workers, gpus, memory)
     from hbr.restoration.outputs import Files
 
     settings = restore_settings(
@@ -254,10 +283,11 @@ def restore(
         keep_times=keep_times,
         recipe=recipe,
     )
-
-    plan = partial(plan_given, given, out, file_format, recursive, existing, shard)
+    plan = partial(plan_given, given, manifest, out, file_format, recursive, existing, shard)
     if resume_by is ResumeBy.content:
-        plan = partial(plan, partial(_by_contents, model, fidelity, dtype.value, settings, files))
+        plan = partial(
+            plan, partial(_by_contents, model, (fidelity, dtype, temporal_color), settings, files)
+        )
     code = run_planned(
         plan,
         partial(load_restorer, model, device, dtype.value, fidelity, settings),
@@ -266,6 +296,8 @@ def restore(
         reporter=reporter,
         dry_run=dry_run,
         strict=strict,
+        steady=temporal_color,
+        actors=actors,
         hint="" if overwrite else "; run the same command with --resume to continue",
         page=report,
     )
@@ -273,21 +305,33 @@ def restore(
 
 
 def _existing(overwrite: bool, resume: bool) -> Existing:
-    """What happens to outputs that are there already."""
     if overwrite and resume:
         raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
     return "overwrite" if overwrite else "resume" if resume else "refuse"
 
 
+def _check_report(report: Path | None, existing: Existing, engine: str) -> None:
+    if report is None:
+        return
+    if engine != "local":
+        raise typer.BadParameter("only valid with --engine local.", param_hint="--report")
+    check_page(report, "--report", replace=existing != "refuse")
+
+
+def _check_steady(temporal_color: bool, color: Color) -> None:
+    if temporal_color and color is not Color.auto:
+        both = "--temporal-color and --color"
+        raise typer.BadParameter("choose one of the two.", param_hint=both)
+
+
 def _by_contents(
-    model: str, fidelity: float | None, dtype: str, settings: RestoreSettings, files: Files
+    model: str, options: Sequence[object], settings: RestoreSettings, files: Files
 ) -> ByContents:
     from hbr.restoration.contents import ByContents, digest_of
     from hbr.weights import find_and_hash_model
 
     _, sha256 = find_and_hash_model(model)
-    given = {"fidelity": fidelity, "dtype": dtype, "settings": settings, "files": files}
-    return ByContents(digest_of(sha256, **given))
+    return ByContents(digest_of(sha256, options=options, settings=settings, files=files))
 
 
 def _sampling(**given: Any) -> Sampling | None:

@@ -15,28 +15,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 import pickle
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbr.config import check
+from hbr.clusters import (
+    ClusterError,
+    check_options,
+    connected,
+    last_line,
+    room_for,
+    settle_in,
+)
 from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork, ChunkWorker
 from hbr.curation.pipeline.plan import Plan, read_chunk
 from hbr.curation.pipeline.store import Store, worker_lock
 from hbr.curation.record import ERRORS, CurationError
-from hbr.processes import THREADS, portable
+from hbr.processes import portable
 
 _IN_FLIGHT = 2  # chunks queued at an actor: the current one and the next
 _LIVES = 3  # workers that may die on one chunk
-_OBJECTS = 128 << 20  # bytes of the object store of a Ray that is started here
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,7 @@ class RayEngine:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        ok = not (self.address or "").startswith("ray://")
-        check(ok, "address", self.address, "auto or HOST:PORT, on a machine of the cluster")
-        check(self.workers is None or self.workers >= 1, "workers", self.workers, "1 or more")
-        ok = self.gpus is None or 0 <= self.gpus < 1 or self.gpus == int(self.gpus)
-        check(ok, "gpus", self.gpus, "a part of one, or whole ones")
-        check(self.memory is None or self.memory > 0, "memory", self.memory, "bytes, above 0")
+        check_options(self.address, self.workers, self.gpus, self.memory)
 
     def check(self, work: ChunkWork) -> None:
         """See `hbr.curation.engines.base.Engine`; weights lie on the machines of the workers."""
@@ -84,17 +82,21 @@ class RayEngine:
         if not len(plan):
             return
         work = dataclasses.replace(work, out=work.out.absolute())
-        with _connected(self) as ray:
-            try:
-                for answer in _answers(ray, work, plan, needs, self._size(ray, needs)):
-                    if isinstance(answer, BaseException):
-                        raise answer
-                    yield answer
-            except ray.exceptions.RayError as error:
-                raise CurationError(
-                    f"Ray repeatedly lost a worker, or lost its cluster ({_last_line(error)}); "
-                    "what is done is kept, and the same command resumes"
-                ) from None
+        try:
+            with connected(self.address, self.workers) as ray:
+                size = room_for(ray, needs, self.workers)
+                try:
+                    for answer in _answers(ray, work, plan, needs, size):
+                        if isinstance(answer, BaseException):
+                            raise answer
+                        yield answer
+                except ray.exceptions.RayError as error:
+                    raise CurationError(
+                        f"Ray repeatedly lost a worker, or lost its cluster ({last_line(error)}); "
+                        "what is done is kept, and the same command resumes"
+                    ) from None
+        except ClusterError as error:
+            raise CurationError(error.line) from None
 
     def _needs(self, config: CurationConfig) -> dict[str, float]:
         """What one actor takes of a machine, in the words of Ray's resources."""
@@ -108,84 +110,6 @@ class RayEngine:
             )
         gpus = float("cuda" in devices) if self.gpus is None else self.gpus
         return {"CPU": 1.0, "GPU": gpus, "memory": float(self.memory or 0)}
-
-    def _size(self, ray: Any, needs: dict[str, float]) -> int:
-        """How many actors; there is room for them, at least for one."""
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(
-            min(int(has.get(name, 0) / n + 1e-6) for name, n in needs.items() if n)
-            for has in machines
-        )
-        if not room:
-            wanted = ", ".join(f"{n:g} {name}" for name, n in needs.items() if n)
-            raise CurationError(
-                f"no machine of the {len(machines)} of the cluster has room for one worker, which "
-                f"needs {wanted}"
-            )
-        return room if self.workers is None else min(self.workers, room)
-
-
-@contextlib.contextmanager
-def _connected(engine: RayEngine) -> Iterator[Any]:
-    """Ray, connected; a Ray that was started here is shut down at the end of the block."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the rest is in Ray's own files
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise CurationError(
-            "--engine ray needs the extra `ray`: pip install 'hbr[ray]' brings Ray Data"
-        ) from None
-    if ray.is_initialized():
-        yield ray
-        return
-    address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"address": address}
-    if address == "local":
-        options |= {"include_dashboard": False, "object_store_memory": _OBJECTS}
-        options["num_cpus"] = engine.workers
-    with _keep_sigterm_handler():
-        try:
-            _probe(address)
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, RuntimeError, ValueError) as error:
-            ray.shutdown()
-            raise CurationError(
-                f"no cluster of Ray can be reached at {address} ({_last_line(error)})"
-            ) from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _probe(address: str) -> None:
-    """Connect to HOST:PORT once; Ray itself would retry for minutes.
-
-    Raises:
-        OSError: nothing listens there.
-        ValueError: the address is malformed.
-    """
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ValueError("it is neither auto nor of the form HOST:PORT")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-@contextlib.contextmanager
-def _keep_sigterm_handler() -> Iterator[None]:
-    """Restore the SIGTERM handler, which Ray replaces."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _answers(
@@ -228,10 +152,7 @@ class Worker:
     """An actor that does chunks; it has its own detector and metrics."""
 
     def __init__(self, work: ChunkWork, folder: Path, modules: list[str]) -> None:
-        os.environ.update(dict.fromkeys(THREADS, "1"))
-        sys.path += [path for path in modules if path not in sys.path]  # a tagger's, say
-        with contextlib.suppress(OSError):
-            os.chdir(folder)  # paths of the configuration count from there
+        settle_in(folder, modules, threads=1)
         self._work = work
         self._store = Store(work.out, work.config)
         self._lock = contextlib.ExitStack()
@@ -278,8 +199,3 @@ def _read_done(store: Store, chunk: Chunk) -> ChunkDone | None:
         return None
     errors = sum(n for (_, reason), n in counts.items() if reason in ERRORS)
     return ChunkDone(id=chunk.id, images=len(chunk.tasks), errors=errors, counts=counts)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -25,7 +25,7 @@ from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_me
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder, score_column
 from hbr.errors import one_line
-from hbr.image.paths import find_photos
+from hbr.image.search import find_photos
 from hbr.metrics.base import Better
 
 _BOXES = ("sharpness", "box_edge")

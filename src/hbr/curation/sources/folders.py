@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hbr.curation.sources.base import ImageRef, SourceImage
 from hbr.curation.sources.paths import badly_named, walk
-from hbr.image import is_photo_name
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class FolderSource:
     def __iter__(self) -> Iterator[SourceImage]:
         """The photos in the order of their names."""
         single = self.images.is_file()
-        names = [self.images.name] if single else walk(self.images, is_photo_name)
+        names = [self.images.name] if single else walk(self.images)
         folder = self.images.parent if single else self.images
         for name in names:
             if bad := badly_named(self.name, name):

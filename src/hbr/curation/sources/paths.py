@@ -12,13 +12,19 @@ from typing import Any
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import in_order, temporary_database
 from hbr.image.paths import READ_SUFFIXES, photo_suffix, walk_files
+from hbr.image.search import walk_photos
 from hbr.people.values import clean, name_parts
 
 
-def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:
-    """Files below `folder` whose name is accepted, as relative paths with slashes, sorted.
+def walk(folder: Path, accept: Callable[[str], bool] | None = None) -> Iterator[str]:
+    """Files below `folder`, as relative paths with slashes, sorted.
 
     Hidden files and folders are left out, and links to folders are not followed.
+
+    Args:
+        folder: where to look.
+        accept: whether a file of this name is wanted; None wants photos, and warns of pictures that
+            are not read and of folders of thumbnails.
 
     Raises:
         SourceError: the folder cannot be listed.
@@ -27,7 +33,7 @@ def walk(folder: Path, accept: Callable[[str], bool]) -> Iterator[str]:
     if not root.is_dir():
         raise SourceError(f"{folder}: no such folder")
     try:
-        yield from in_order(walk_files(root, accept))
+        yield from in_order(walk_photos(root) if accept is None else walk_files(root, accept))
     except OSError as error:
         raise SourceError(f"{error.filename}: {error.strerror}") from None
 

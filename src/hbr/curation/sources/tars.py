@@ -21,6 +21,7 @@ from hbr.curation.sources.disk_tables import SeenKeys
 from hbr.curation.sources.paths import badly_named, broken, unused
 from hbr.curation.sources.row_reader import RowReader
 from hbr.image import is_photo_name
+from hbr.image.search import LeftOut
 from hbr.people.values import clean
 
 # Larger files do not describe one image.
@@ -58,15 +59,19 @@ class TarSource:
                 raise SourceError(f"{path}: {error.strerror or error}") from None
 
     def _tar(self, path: Path, seen: SeenKeys) -> Iterator[SourceImage]:
+        left_out = LeftOut()
         with SeenKeys() as samples, SeenKeys() as told:
             for key, sample in itertools.groupby(_files(path), lambda file: file.key):
                 files = list(sample)
                 photos = [file for file in files if is_photo_name(file.member.name)]
+                for file in files:
+                    left_out.add_name(f"{path.name}/{file.member.name}")
                 sidecars = [file for file in files if file.rest.lower().split(".")[-1] == "json"]
                 again = samples.again(key) and (bool(sidecars) or told.holds(key))
                 if sidecars:
                     told.again(key)
                 yield from self._sample(path, photos, sidecars, again, seen)
+        left_out.say()
 
     def _sample(
         self,

@@ -12,7 +12,6 @@ from hbr.curation.sources.base import Box, ImageRef, SourceError, SourceImage
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import badly_named, unused, walk
 from hbr.curation.sources.yolo_lines import YoloFile, read_lines
-from hbr.image import is_photo_name
 from hbr.people.values import identifier, open_text
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class YoloSource:
     def __iter__(self) -> Iterator[SourceImage]:
         """The images in the order of their names; bad lines are a record of their own."""
         n_guessed, guessed = 0, None
-        for name in walk(self.images, is_photo_name):
+        for name in walk(self.images):
             if bad := badly_named(self.name, name):
                 yield bad
                 continue

@@ -1,0 +1,122 @@
+"""Photos in folders and archives; what is passed over on the way is counted and said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from hbr.errors import display_name
+from hbr.image.paths import (
+    UNREADABLE,
+    has_suffix,
+    is_photo_name,
+    is_thumbnail_folder,
+    walk_files,
+)
+from hbr.image.reading import is_read, not_read, picture_format
+
+log = logging.getLogger(__name__)
+
+_NO_SUFFIX = "photo without a suffix"
+
+
+@dataclass
+class LeftOut:
+    """What a search for photos passes over, by kind: the first name, and how many.
+
+    Attributes:
+        pictures: of each format that is not read.
+        thumbnails: folders that a NAS made by itself.
+    """
+
+    pictures: dict[str, tuple[str, int]] = field(default_factory=dict)
+    thumbnails: tuple[str, int] = ("", 0)
+
+    def add_name(self, name: str) -> None:
+        """Count a file by its name, if it is that of a picture of a format that is not read."""
+        if kind := UNREADABLE.get(PurePosixPath(name).suffix.lower()):
+            self._add(kind, name)
+
+    def add_file(self, path: Path) -> None:
+        """Count a file by its name or, without a suffix, by its first bytes."""
+        if has_suffix(path):
+            self.add_name(str(path))
+        elif kind := picture_format(path):
+            self._add(_NO_SUFFIX if is_read(kind) else kind, str(path))
+
+    def add_thumbnails(self, folder: Path) -> None:
+        """Count a folder of thumbnails."""
+        first, n = self.thumbnails
+        self.thumbnails = (first or str(folder), n + 1)
+
+    def _add(self, kind: str, name: str) -> None:
+        first, n = self.pictures.get(kind, (name, 0))
+        self.pictures[kind] = (first, n + 1)
+
+    def lines(self) -> list[str]:
+        """A line for each kind."""
+        lines = []
+        for kind, (first, n) in self.pictures.items():
+            name = display_name(first)
+            if kind == _NO_SUFFIX:
+                lines.append(f"{_several(name, n)}: without a suffix, passed over; rename")
+            else:
+                lines.append(not_read(name, n, kind))
+        first, n = self.thumbnails
+        return lines + ([f"{_several(display_name(first), n)}: thumbnails, skipped"] if n else [])
+
+    def say(self) -> None:
+        """Warn of each kind."""
+        for line in self.lines():
+            log.warning("%s", line)
+
+
+def walk_photos(
+    folder: Path,
+    accept: Callable[[str], bool] = is_photo_name,
+    *,
+    recursive: bool = True,
+) -> Iterator[str]:
+    """Photos below a folder, as `walk_files`; at the end, there is a warning of what is left out.
+
+    Args:
+        folder: where to look.
+        accept: whether a file of this name is wanted.
+        recursive: look into sub-folders too, but for those that a NAS makes for thumbnails.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    left_out = LeftOut()
+
+    def enter(inner: Path) -> bool:
+        if recursive and is_thumbnail_folder(inner):
+            left_out.add_thumbnails(inner)
+            return False
+        return recursive
+
+    for name in walk_files(folder, lambda name: accept(name) or _counts(name), enter=enter):
+        if accept(PurePosixPath(name).name):
+            yield name
+        else:
+            left_out.add_file(folder / name)
+    left_out.say()
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """The photos in a folder and its sub-folders, sorted; what is left out is warned of.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    return sorted(path for name in walk_photos(folder) if (path := folder / name).is_file())
+
+
+def _counts(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in UNREADABLE or not has_suffix(name)
+
+
+def _several(name: str, n: int) -> str:
+    return f"{name} and {n - 1} more" if n > 1 else name
