@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from torch import Tensor
 
 from hbr.errors import one_line
+from hbr.image.alignment import aligned, similarity
 from hbr.metrics.base import MetricError, MetricInfo
 from hbr.metrics.files import with_weights
 from hbr.metrics.person import SEEN, PeopleLike, PersonMetric
@@ -97,9 +97,9 @@ def identity_distances(
         apart = float(np.linalg.norm(places[1, :2] - places[2, :2]))
         if (places[:, 2] < SEEN).any() or apart < _FEWEST_BETWEEN_EYES:
             continue
-        turn = _similarity(places[:, :2], _PLACES)
-        faces = np.stack([_aligned(one, turn), _aligned(other, turn)])
-        a, b = network(faces)
+        turn = similarity(places[:, :2], _PLACES)
+        faces = np.stack([aligned(picture, turn, _SIDE) for picture in (one, other)])
+        a, b = network(faces.transpose(0, 3, 1, 2))
         found[i] = 1 - float(a @ b)
     return found
 
@@ -115,23 +115,3 @@ def load_identity(info: MetricInfo, device: str, weights: Path | None) -> Person
         return float(seen.mean()) if len(seen) else float("nan")
 
     return PersonMetric(with_weights(info, path), measure)
-
-
-def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The similarity transform source → target, [k, 2] each → [2, 3], by least squares."""
-    rows, wanted = [], []
-    for (x, y), (u, v) in zip(source, target, strict=True):
-        rows += [(x, -y, 1, 0), (y, x, 0, 1)]
-        wanted += [u, v]
-    (a, b, right, down), *_ = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)
-    return np.array([(a, -b, right), (b, a, down)])
-
-
-def _aligned(picture: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """[h, w, 3] → [3, 112, 112]; where a face is larger than that, it is averaged down."""
-    shrink = float(np.hypot(turn[0, 0], turn[1, 0]))
-    if shrink < 0.5:
-        # a warp interpolates four pixels at any scale: blur first to avoid aliasing
-        picture = cv2.GaussianBlur(picture, (0, 0), 0.4 / shrink)
-    face = cv2.warpAffine(picture, turn, (_SIDE, _SIDE), flags=cv2.INTER_LINEAR)
-    return np.asarray(face.transpose(2, 0, 1))

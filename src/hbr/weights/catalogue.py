@@ -26,9 +26,12 @@ WeightsKind = Literal[
     "tag list",
     "detector",
     "segmenter",
+    "face embedding",
     "pose",
     "metric",
 ]
+
+_SMALL: tuple[WeightsKind, ...] = ("metric", "detector", "segmenter", "face embedding")
 
 FOREIGN_NETWORKS = (".pth", ".pt", ".ckpt")
 """Suffixes of files that may hold a network of another project, besides `.safetensors`."""

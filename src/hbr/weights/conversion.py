@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hbr.errors import one_line
+from hbr.weights.dlib import read_dlib
 from hbr.weights.sources import DownloadError
 from hbr.weights.tflite import read_tflite
 
@@ -275,6 +276,19 @@ def selfie_segmentation(members: Members) -> Tensors:
     return _weights_and_biases(names, found)
 
 
+def dlib_face_embedding(members: Members) -> Tensors:
+    """The 29 convolutions and the last layer of dlib's face embedding, of its .dat file.
+
+    The names are those of `hbr.people.identity.FaceEmbedding`.
+    """
+    ((path, data),) = members.items()
+    found, matrix = read_dlib(data, path)
+    names = ["stem", *(f"blocks.{n}.{conv}" for n in range(14) for conv in ("one", "two"))]
+    if len(names) != len(found):
+        raise DownloadError(f"{path} has {len(found)} convolutions; the network has {len(names)}")
+    return _weights_and_biases(names, found) | {"out.weight": matrix}
+
+
 def mtcnn(members: Members) -> Tensors:
     """The three networks of MTCNN, of files of facenet-pytorch: pnet.pt, rnet.pt, onet.pt.
 
@@ -300,6 +314,7 @@ def _weights_and_biases(names: list[str], found: list[tuple[np.ndarray, np.ndarr
 
 CONVERSIONS: dict[str, Callable[[Members], Tensors]] = {
     "brisque": brisque,
+    "dlib-face-embedding": dlib_face_embedding,
     "lpips-features": lpips_features,
     "mtcnn": mtcnn,
     "nanodet": nanodet,
