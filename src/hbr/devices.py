@@ -5,12 +5,16 @@ torch is imported only inside functions, so that importing this module is fast.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
+import hashlib
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -100,16 +104,30 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def choose_batch(device: torch.device) -> int:
+def processor_name() -> str:
+    """Name the CPU, with a digest of its instruction sets where the system tells them."""
+    told: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+        pairs = (line.partition(":") for line in lines.splitlines())
+        told = {name.strip(): value.strip() for name, _, value in pairs}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    sets = told.get("flags") or told.get("Features")
+    if not sets:
+        return name
+    return f"{name} ({hashlib.sha256(' '.join(sorted(sets.split())).encode()).hexdigest()[:8]})"
+
+
+def choose_batch(device: torch.device | str) -> int:
     """Return the number of tiles per batch: 1 on CPU and MPS; by the device's memory on CUDA.
 
     This uses the total memory instead of the free memory: the batch size can change the last bit of
     a result, and the same input must give the same bytes.
     """
+    if str(device).partition(":")[0] != "cuda":
+        return 1
     import torch
 
-    if device.type != "cuda":
-        return 1
     memory = torch.cuda.get_device_properties(device).total_memory
     return max(1, min(_LARGEST_BATCH, memory // _CUDA_MEMORY_PER_TILE))
 
@@ -130,11 +148,15 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def reproducible(seed: int, device: torch.device) -> Iterator[None]:
+def reproducible(seed: int, device: torch.device | str) -> Iterator[None]:
     """Inference mode with a fixed seed and deterministic algorithms.
 
-    The caller's RNG state is restored afterwards.
+    The caller's RNG state is restored afterwards. A device that is only a name is that of a model
+    without torch, which draws no numbers.
     """
+    if isinstance(device, str):
+        yield
+        return
     import torch
 
     cuda = [device] if device.type == "cuda" else []

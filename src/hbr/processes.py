@@ -42,6 +42,12 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def threads() -> int:
+    """Return the number of threads that `set_threads` or the environment set, else `cores`."""
+    given = os.environ.get(THREADS[0], "")
+    return int(given) if given.isdecimal() and int(given) > 0 else cores()
+
+
 def set_threads(number: int | None) -> None:
     """Set the number of threads of libraries, loaded or not; None leaves it to them."""
     if number is None:

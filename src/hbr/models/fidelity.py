@@ -13,9 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from hbr.config import ConfigError, check, to_dict
 from hbr.models.files import (
@@ -27,6 +25,9 @@ from hbr.models.files import (
     write_tensors,
 )
 from hbr.weights import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def read_weights(
@@ -86,6 +87,8 @@ def write_two_ends(out: Path, faithful: Path, sharp: Path, fidelity: float) -> P
         ConfigError: another fidelity.
         WeightsError: a file is missing, damaged, has two ends, or the two do not fit each other.
     """
+    import torch
+
     check(0 <= fidelity <= 1, "fidelity", fidelity, "from 0, sharp, to 1, faithful")
     headers = [read_header(faithful), read_header(sharp)]
     for path, header in zip((faithful, sharp), headers, strict=True):

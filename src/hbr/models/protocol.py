@@ -11,16 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 from hbr.config import check
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 ColorFix = Literal["wavelet", "adain", "none"]
 LARGEST_STEPS = 1000
+
+Backend = Literal["eager", "onnx"]
+"""What runs a model: torch, or ONNX Runtime."""
 
 SamplerName = Literal["guided", "ddpm", "ddim", "unipc"]
 PartLoss = Literal["auto", "cosine", "cross-entropy", "squared"]
@@ -179,6 +184,30 @@ class Model(Protocol):
         Returns:
             the same shape, about [0, 1], not clamped.
         """
+
+
+@runtime_checkable
+class ArrayModel(Protocol):
+    """A model that runs without torch (`hbr.models.graphs`); nothing guides it but the image."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it supports."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs, by name."""
+
+    @property
+    def dtype(self) -> str:
+        """Precision of its weights, by name."""
+
+    @property
+    def backend(self) -> Backend:
+        """What runs it."""
+
+    def restore_arrays(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Restore tiles, each by itself; as `Model.restore` on [b, 3, t_h, t_w]."""
 
 
 class PromptedModel(Model, Protocol):

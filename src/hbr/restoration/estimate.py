@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from hbr.image import Photo
 from hbr.image.reading import photo_size
+from hbr.models.protocol import Capabilities
 from hbr.restoration.jobs import Job
 from hbr.restoration.restorer import Restorer
 from hbr.restoration.settings import RestoreSettings
@@ -45,45 +47,54 @@ def estimate(jobs: Sequence[Job], restorer: Restorer, settings: RestoreSettings)
         restorer: restores one tile of noise, twice; the second time counts.
         settings: of the restoration.
     """
+    plans = planned_tiles(jobs, restorer.capabilities, settings)
+    unknown = len(jobs) - len(plans)
+    if not plans:
+        return TimeEstimate(0.0, 0, unknown)
+    largest = max(plans, key=tile_pixels)
+    per_pixel = _seconds_per_tile(restorer, settings, largest) / tile_pixels(largest)
+    seconds = sum(len(plan) * tile_pixels(plan) for plan in plans) * per_pixel
+    return TimeEstimate(seconds, sum(map(len, plans)), unknown)
+
+
+def planned_tiles(
+    jobs: Sequence[Job], capabilities: Capabilities, settings: RestoreSettings
+) -> list[TilePlan]:
+    """The tiles of each photo, by its header; without those that tell no size or will fail."""
     plans: list[TilePlan] = []
     for job in jobs:
         size = photo_size(job.stdin or job.source)
         if size is not None:
-            try:
-                plans.append(_plan(_seen(size, restorer, settings), restorer, settings))
-            except ValueError:  # it will fail
-                continue
-    unknown = len(jobs) - len(plans)
-    if not plans:
-        return TimeEstimate(0.0, 0, unknown)
-    largest = max(plans, key=_tile_pixels)
-    per_pixel = _seconds_per_tile(restorer, settings, largest) / _tile_pixels(largest)
-    seconds = sum(len(plan) * _tile_pixels(plan) for plan in plans) * per_pixel
-    return TimeEstimate(seconds, sum(map(len, plans)), unknown)
+            with contextlib.suppress(ValueError):
+                plans.append(_plan(_seen(size, capabilities, settings), capabilities, settings))
+    return plans
 
 
-def _seen(photo: tuple[int, int], restorer: Restorer, settings: RestoreSettings) -> tuple[int, int]:
+def tile_pixels(plan: TilePlan) -> int:
+    """Pixels of a tile."""
+    return plan.rows.tile * plan.columns.tile
+
+
+def _seen(
+    photo: tuple[int, int], capabilities: Capabilities, settings: RestoreSettings
+) -> tuple[int, int]:
     """(height, width) of what the model sees of a photo; at most, with `reduce` of "auto"."""
     if isinstance(settings.reduce, float | int):
         height, width = (
-            max(1, round(edge / settings.reduce)) * restorer.capabilities.upscale for edge in photo
+            max(1, round(edge / settings.reduce)) * capabilities.upscale for edge in photo
         )
         return height, width
     return settings.result_size(photo)
 
 
-def _plan(seen: tuple[int, int], restorer: Restorer, settings: RestoreSettings) -> TilePlan:
+def _plan(seen: tuple[int, int], capabilities: Capabilities, settings: RestoreSettings) -> TilePlan:
     """The tiles of what a model sees; the windows of one that samples count as tiles."""
-    capabilities, tile = restorer.capabilities, settings.tile
+    tile = settings.tile
     if tile == "auto" and capabilities.whole:
         tile = 0
     elif tile == "auto" and capabilities.samples:
         tile = capabilities.native_size
     return plan_tiles(*seen, capabilities, tile)
-
-
-def _tile_pixels(plan: TilePlan) -> int:
-    return plan.rows.tile * plan.columns.tile
 
 
 def _seconds_per_tile(restorer: Restorer, settings: RestoreSettings, plan: TilePlan) -> float:

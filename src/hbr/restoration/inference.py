@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hbr.devices import fit_in_memory
 from hbr.errors import OutOfMemoryError
-from hbr.models.protocol import Capabilities, Conditions, Model, Place
+from hbr.models.protocol import ArrayModel, Capabilities, Conditions, Model, Place
 from hbr.restoration.color import Planes, to_unit
 from hbr.restoration.settings import RestoreSettings
 from hbr.restoration.tiling import TilePlan, least_tile, plan_tiles, smaller_tiles
@@ -52,7 +52,7 @@ class TiledRun:
 
 
 def run_tiles(
-    model: Model,
+    model: Model | ArrayModel,
     pixels: NDArray[np.uint8] | NDArray[np.uint16],
     plan: TilePlan,
     *,
@@ -96,8 +96,12 @@ def run_tiles(
     return blend.finish()
 
 
-def _restored(model: Model, lq: Planes, places: Sequence[Place], conditions: Conditions) -> Planes:
-    """What a network in torch makes of tiles, on its device and back."""
+def _restored(
+    model: Model | ArrayModel, lq: Planes, places: Sequence[Place], conditions: Conditions
+) -> Planes:
+    """What a model makes of tiles, on its device and back."""
+    if isinstance(model, ArrayModel):
+        return model.restore_arrays(lq)
     import torch
 
     tiles = torch.from_numpy(lq).to(model.device, memory_format=torch.channels_last)
@@ -106,7 +110,7 @@ def _restored(model: Model, lq: Planes, places: Sequence[Place], conditions: Con
 
 
 def run_within_memory(
-    model: Model,
+    model: Model | ArrayModel,
     pixels: NDArray[np.uint8] | NDArray[np.uint16],
     plan: TilePlan,
     *,

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hbr.config import ConfigError, check, from_dict, to_dict
+from hbr.devices import processor_name
 from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.image.notes import Truncated
 from hbr.image.recipe_text import BEGINNING
+from hbr.models.protocol import Backend
+from hbr.processes import threads
 from hbr.restoration.settings import Provenance, RestoreSettings
 from hbr.version import __version__
 
@@ -29,7 +32,7 @@ SIDECAR = ".hbr.json"
 """What the name of a sidecar has behind that of its photo."""
 
 _EDITION = 1
-_PACKAGES = ("torch", "numpy", "pillow")
+_PACKAGES = {"eager": ("torch", "numpy", "pillow"), "onnx": ("onnxruntime", "numpy", "pillow")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ class UsedModel:
     fidelity: float | None = None
     device: str = "cpu"
     dtype: str = "float32"
+    backend: Backend = "eager"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,8 @@ class RestoreRecipe:
         maps: the files that `settings` names, by their names.
         versions: of hbr and the packages that compute.
         threads: of the CPU.
-        processor: kernels of the CPU, as torch names them, or the name of the GPU.
+        processor: kernels of the CPU, as torch names them, or the name of the GPU; the name of the
+            CPU where the model ran without torch.
     """
 
     hbr_recipe: int = _EDITION
@@ -135,11 +140,12 @@ class RestoreRecipe:
                 fidelity=provenance["fidelity"],
                 device=provenance["device"],
                 dtype=provenance["dtype"],
+                backend=provenance["backend"],
             ),
             settings=dataclasses.replace(settings, pose=pose, attention=attention),
             encoding=encoding,
             maps={file.name: sha256(file) for file in files},
-            **circumstances(provenance["device"]),
+            **circumstances(provenance["device"], provenance["backend"]),
         )
 
     @classmethod
@@ -166,15 +172,19 @@ def as_json(recipe: RestoreRecipe) -> dict[str, Any]:
     return dict(_said(to_dict(recipe)))
 
 
-def circumstances(device: str) -> dict[str, Any]:
+def circumstances(device: str, backend: Backend) -> dict[str, Any]:
     """What of this process decides over the last bits of a result, as fields of a recipe."""
+    packages = {name: _version(name) for name in _PACKAGES[backend]}
+    versions = {"hbr": __version__, **packages}
+    if backend == "onnx":
+        return {"versions": versions, "threads": threads(), "processor": processor_name()}
     import torch
 
     processor = torch.backends.cpu.get_cpu_capability()
     if device.startswith("cuda"):
         processor = torch.cuda.get_device_name(device)
     return {
-        "versions": {"hbr": __version__, **{name: _version(name) for name in _PACKAGES}},
+        "versions": versions,
         "threads": torch.get_num_threads(),
         "processor": processor if device != "mps" else "mps",
     }

@@ -165,11 +165,15 @@ def load_restorer(recipe: RestoreRecipe, model: str | None) -> Restorer:
             f"{name} is another model than the one that made the file: its SHA-256 is {digest}, "
             f"that one's was {used.sha256}; --model names the right file"
         )
-    try:
-        device = str(choose_device(used.device))
-    except ValueError:
-        device = "auto"
-    return Restorer.from_file(path, device, used.dtype, used.fidelity, name=name, sha256=digest)
+    device = used.device
+    if used.backend == "eager":
+        try:
+            device = str(choose_device(used.device))
+        except ValueError:
+            device = "auto"
+    return Restorer.from_file(
+        *(path, device, used.dtype, used.fidelity, used.backend), name=name, sha256=digest
+    )
 
 
 def replay(record: RecordedFile, source: Path, restorer: Restorer) -> bytes:
@@ -200,7 +204,7 @@ def replay(record: RecordedFile, source: Path, restorer: Restorer) -> bytes:
 
 def differences(recipe: RestoreRecipe, restorer: Restorer) -> list[str]:
     """What decides over the last bits and is not as it was, a phrase each."""
-    now = circumstances(str(restorer.device))
+    now = circumstances(str(restorer.device), recipe.model.backend)
     versions: dict[str, str] = now["versions"]
     pairs = [
         *((n, recipe.versions[n], v) for n, v in versions.items() if n in recipe.versions),

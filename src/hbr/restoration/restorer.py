@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,8 @@ from hbr.errors import OutOfMemoryError
 from hbr.image import Photo
 from hbr.image.pixels import to_8_bits
 from hbr.models.protocol import (
+    ArrayModel,
+    Backend,
     ColorFix,
     Conditions,
     Model,
@@ -41,13 +44,7 @@ from hbr.people.captions import ordered
 from hbr.restoration.color import fix_color
 from hbr.restoration.enlargement import estimate_enlargement
 from hbr.restoration.gate import Judgement, judge
-from hbr.restoration.inference import (
-    TiledRun,
-    TileProgress,
-    decided,
-    run_tiles,
-    run_within_memory,
-)
+from hbr.restoration.inference import TiledRun, TileProgress, decided, run_tiles, run_within_memory
 from hbr.restoration.inputs import (
     PhotoLike,
     as_photo,
@@ -80,7 +77,7 @@ class Restorer:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | ArrayModel,
         *,
         name: str = "custom",
         sha256: str | None = None,
@@ -96,7 +93,7 @@ class Restorer:
             fidelity: that its weights were loaded with, for the provenance.
             rewrites: of the model, for the provenance.
         """
-        self.model: Model = model.eval() if hasattr(model, "eval") else model
+        self.model: Model | ArrayModel = model.eval() if hasattr(model, "eval") else model
         self.capabilities = model.capabilities
         self.name = name
         self.sha256 = sha256
@@ -104,6 +101,8 @@ class Restorer:
         self.rewrites = rewrites
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
+        self.backend: Backend = model.backend if isinstance(model, ArrayModel) else "eager"
+        self.fallback: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -112,6 +111,7 @@ class Restorer:
         device: str | torch.device = "auto",
         dtype: str = "auto",
         fidelity: float | None = None,
+        backend: Backend = "eager",
     ) -> Restorer:
         """Load a model.
 
@@ -123,18 +123,22 @@ class Restorer:
             dtype: "auto" (bfloat16 if hardware and model support it, else float32), or a name.
             fidelity: of a model with two ends, as nano: 1 is faithful to the photo, 0 sharp, with
                 texture that may be invented; None is its default.
+            backend: "eager" runs the model in torch; "onnx" runs it as a graph through ONNX
+                Runtime, on the CPU in float32 and without torch, once the graph is made.
 
         Raises:
             hbr.config.ConfigError: the fidelity is not in [0, 1], or the model has one end.
             hbr.models.WeightsError: the weights are unknown, missing or damaged.
+            hbr.models.graphs.BackendError: ONNX Runtime is missing, or the model cannot be a graph.
             ValueError: the device or precision is not available.
         """
         from hbr.weights import find_and_hash_model
 
-        choose_device(device)  # a wrong one shows before the file is read
+        if backend == "eager":
+            choose_device(device)  # a wrong one shows before the file is read
         path, digest = find_and_hash_model(name_or_path)
         name = name_or_path if isinstance(name_or_path, str) else name_or_path.stem
-        return cls.from_file(path, device, dtype, fidelity, name=name, sha256=digest)
+        return cls.from_file(path, device, dtype, fidelity, backend, name=name, sha256=digest)
 
     @classmethod
     def from_file(
@@ -143,11 +147,17 @@ class Restorer:
         device: str | torch.device = "auto",
         dtype: str = "auto",
         fidelity: float | None = None,
+        backend: Backend = "eager",
         *,
         name: str,
         sha256: str,
     ) -> Restorer:
         """Load a model file whose SHA-256 is known; otherwise as `from_pretrained`."""
+        if backend == "onnx":
+            from hbr.models.graph_files import load_graph
+
+            graph, used = load_graph(path, sha256, device, dtype, fidelity)
+            return cls(graph, name=name, sha256=sha256, fidelity=used)
         from hbr.models.loading import open_model
 
         place = choose_device(device)
@@ -265,7 +275,7 @@ class Restorer:
 
     def _run(
         self,
-        model: Model,
+        model: Model | ArrayModel,
         pixels: NDArray[np.uint8] | NDArray[np.uint16],
         tile: TileChoice,
         conditions: Conditions,
@@ -353,8 +363,6 @@ class Restorer:
         structure: Structure | None = None,
     ) -> Provenance:
         """How it was done; without a run, how the photo was left as it is."""
-        import torch
-
         tile = overlap = (0, 0)
         if run is not None:
             rows, columns = run.plan.rows, run.plan.columns
@@ -362,13 +370,14 @@ class Restorer:
         reduce = settings.reduce if run is not None and settings.reduce != "auto" else None
         return {
             "hbr": __version__,
-            "torch": torch.__version__,
+            "torch": version("torch") if self.backend == "eager" else None,
             "model": self.name,
             "sha256": self.sha256,
             "fidelity": self.fidelity,
             "device": str(self.device),
             "dtype": self.dtype,
-            "backend": "torch",
+            "backend": self.backend,
+            "fallback": self.fallback,
             "rewrites": self.rewrites,
             "tile": tile,
             "overlap": overlap,

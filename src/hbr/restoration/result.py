@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hbr.image import Photo, write_photo
 from hbr.image.recipe_text import with_recipe
 from hbr.image.writing import format_of
 from hbr.restoration.recipe import Encoding, NamedFile, RestoreRecipe
 from hbr.restoration.settings import Provenance, RestoreSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ENCODED = ("quality", "png_compression", "lossless")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from hbr.config import check
 from hbr.image import DEFAULT_MAX_PIXELS
-from hbr.models.protocol import ColorFix, Sampling
+from hbr.models.protocol import Backend, ColorFix, Sampling
 
 COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
 SCALES = (0.25, 8.0)
@@ -119,11 +119,11 @@ class Provenance(TypedDict):
     """What it takes to make the same bytes again, as plain values.
 
     Attributes:
-        hbr, torch: versions.
+        hbr, torch: versions; no torch where the model ran without it.
         model, sha256: name of the model, and the hash of its file if it has one.
         fidelity: between the two ends of the model; None if it has one.
         device, dtype: where it ran, and in what precision.
-        backend: what ran the model.
+        backend: what ran the model; `fallback` says why, where another one was asked for.
         rewrites: how it was rewritten before that (`hbr.models.inference.folding.REWRITES`).
         tile, overlap: (height, width) in pixels, after any retreat when memory ran out.
         tiles, batch: their number, and how many were restored at a time.
@@ -140,13 +140,14 @@ class Provenance(TypedDict):
     """
 
     hbr: str
-    torch: str
+    torch: str | None
     model: str
     sha256: str | None
     fidelity: float | None
     device: str
     dtype: str
-    backend: str
+    backend: Backend
+    fallback: str | None
     rewrites: tuple[str, ...]
     tile: tuple[int, int]
     overlap: tuple[int, int]

@@ -27,6 +27,7 @@ from hbr.apps.cli import (
     serve,
     study,
     train,
+    warmup,
     watch,
 )
 from hbr.devices import is_out_of_memory
@@ -59,6 +60,7 @@ app = typer.Typer(
 app.command("restore")(restore.restore)
 app.command("replay")(replay.replay)
 app.command("watch")(watch.watch)
+app.command("warmup")(warmup.warmup)
 app.command("serve")(serve.serve)
 app.command("ui")(serve.ui)
 app.command("compare")(compare.compare)

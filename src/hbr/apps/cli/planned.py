@@ -60,7 +60,7 @@ def plan_given(
 
 def run_planned(
     plan_of: Callable[[], BatchPlan],
-    load: Callable[[], Restorer],
+    load: Callable[[BatchPlan | None], Restorer],
     settings: RestoreSettings,
     files: Files,
     *,
@@ -76,7 +76,7 @@ def run_planned(
 
     Args:
         plan_of: makes the plan.
-        load: loads the model.
+        load: loads the model for the plan, or on a cluster for none.
         settings: of the restoration.
         files: how files are read and written.
         reporter: reports records and errors.
@@ -101,8 +101,9 @@ def run_planned(
         plan = plan_of()
         total = plan.total
         reporter.found(plan.bad, plan.thumbnails)
+        load_for_it = partial(load, None if actors else plan)
         if dry_run:
-            return _show(plan, load, settings, reporter)
+            return _show(plan, load_for_it, settings, reporter)
         # Ray reports lost machines on stdout
         elsewhere = redirect_stdout(sys.stderr) if actors else nullcontext()
         with elsewhere, _page(page, plan, reporter) as (keep, made):
@@ -110,7 +111,7 @@ def run_planned(
                 partial(run_on_cluster, actors=actors) if actors else partial(run_batch, made=made)
             )
             progress = None if actors else reporter.tiles
-            loading = partial(_loaded, load, settings, files, steady, progress)
+            loading = partial(_loaded, load_for_it, settings, files, steady, progress)
             batch = run(plan, loading, files, strict=strict, stop=stop, starting=reporter.start)
             return _report(plan, map(keep, batch), tally, reporter, hint)
 

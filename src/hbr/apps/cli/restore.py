@@ -32,6 +32,8 @@ from hbr.apps.cli.options import (
 from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.apps.cli.restoring import (
+    BackendChoice,
+    BackendOption,
     Color,
     ColorOption,
     DeviceOption,
@@ -61,6 +63,7 @@ from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.models.protocol import Sampling
+    from hbr.restoration.backends import Wanted
     from hbr.restoration.contents import ByContents
     from hbr.restoration.jobs import Existing
     from hbr.restoration.outputs import Files
@@ -119,6 +122,7 @@ def restore(
     ] = False,
     device: DeviceOption = "auto",
     dtype: DtypeChoice = DtypeOption.auto,
+    backend: BackendChoice = BackendOption.auto,
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
     gate: GateChoice = GateOption.off,
@@ -260,8 +264,10 @@ def restore(
         as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
     )
     actors = actors_of(engine, device, threads, address, workers, gpus, memory)
+    from hbr.restoration.backends import Wanted
     from hbr.restoration.outputs import Files
 
+    wanted = Wanted(model, device, dtype.value, fidelity, backend.value)
     settings = restore_settings(
         scale=scale,
         size=size,
@@ -285,12 +291,10 @@ def restore(
     )
     plan = partial(plan_given, given, manifest, out, file_format, recursive, existing, shard)
     if resume_by is ResumeBy.content:
-        plan = partial(
-            plan, partial(_by_contents, model, (fidelity, dtype, temporal_color), settings, files)
-        )
+        plan = partial(plan, partial(_by_contents, wanted, (temporal_color,), settings, files))
     code = run_planned(
         plan,
-        partial(load_restorer, model, device, dtype.value, fidelity, settings),
+        partial(load_restorer, wanted, settings),
         settings,
         files,
         reporter=reporter,
@@ -325,12 +329,13 @@ def _check_steady(temporal_color: bool, color: Color) -> None:
 
 
 def _by_contents(
-    model: str, options: Sequence[object], settings: RestoreSettings, files: Files
+    wanted: Wanted, options: Sequence[object], settings: RestoreSettings, files: Files
 ) -> ByContents:
     from hbr.restoration.contents import ByContents, digest_of
     from hbr.weights import find_and_hash_model
 
-    _, sha256 = find_and_hash_model(model)
+    _, sha256 = find_and_hash_model(wanted.model)
+    options = (wanted.fidelity, wanted.dtype, wanted.backend, *options)
     return ByContents(digest_of(sha256, options=options, settings=settings, files=files))
 
 

@@ -9,6 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from hbr.restoration import Restorer
+    from hbr.restoration.backends import Wanted
+    from hbr.restoration.jobs import BatchPlan
     from hbr.restoration.settings import RestoreSettings
 
 
@@ -35,6 +37,14 @@ class DtypeOption(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class BackendOption(StrEnum):
+    """What runs the model."""
+
+    auto = "auto"
+    eager = "eager"
+    onnx = "onnx"
 
 
 class LogFormat(StrEnum):
@@ -74,6 +84,13 @@ ColorOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 DtypeChoice = Annotated[DtypeOption, typer.Option(help="Precision of the computation.")]
+BackendChoice = Annotated[
+    BackendOption,
+    typer.Option(
+        help="eager: torch; onnx: ONNX Runtime, on the CPU in float32, which starts faster; auto: "
+        "what takes less time by what hbr warmup has measured here, or eager."
+    ),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Threads of the CPU. Default: one per core.")
 ]
@@ -116,39 +133,37 @@ def restore_settings(**values: Any) -> RestoreSettings:
         raise wrong_option(error) from None
 
 
-def wrong_option(error: ValueError) -> typer.BadParameter:
-    """The usage error of a setting, for the option of its name."""
+def wrong_option(error: ValueError, option: str = "") -> typer.BadParameter:
+    """The usage error of a setting, for the option of its name or another one."""
     field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
-    return typer.BadParameter(str(error), param_hint=f"--{field}")
+    return typer.BadParameter(str(error), param_hint=option or f"--{field}")
 
 
 def load_restorer(
-    model: str,
-    device: str,
-    dtype: str,
-    fidelity: float | None,
-    settings: RestoreSettings,
+    wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | None = None
 ) -> Restorer:
-    """Load the model and check the settings against it, before the first photo is read."""
-    from hbr.config import ConfigError
-    from hbr.devices import choose_device
-    from hbr.models import WeightsError
-    from hbr.restoration import Restorer
+    """Load the model and check the settings against it, before the first photo is read.
+
+    Args:
+        wanted: the model, and how it runs.
+        settings: of the restoration.
+        plan: the job, by which the backend "auto" is chosen.
+    """
+    from hbr.errors import HbrError
+    from hbr.restoration.backends import restorer_for
     from hbr.restoration.tiling import plan_tiles
 
-    option = "--device"
+    option = ""  # of device and dtype, the message begins with the name
     try:
-        choose_device(device)
-        option = "--dtype"
-        restorer = Restorer.from_pretrained(model, device=device, dtype=dtype, fidelity=fidelity)
+        restorer = restorer_for(wanted, settings, plan)
         option = "--tile"
         plan_tiles(1, 1, restorer.capabilities, settings.tile)
         option = "--reduce"
         restorer.check_reduction(settings)
         option = "--prompt, --pose, --attention or the options of a sampling"
         restorer.conditions(settings)
-    except (WeightsError, ConfigError):
+    except HbrError:
         raise
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
+        raise wrong_option(error, option) from None
     return restorer

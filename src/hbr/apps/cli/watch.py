@@ -92,6 +92,7 @@ def watch(
     that of the outputs is gone; 2 usage error; 4 missing or invalid weights.
     """
     from hbr.processes import StopSignals, set_threads
+    from hbr.restoration.backends import Wanted
     from hbr.restoration.outputs import Files
     from hbr.restoration.watching import Watched
     from hbr.restoration.watching import watch as run
@@ -124,7 +125,7 @@ def watch(
             stop, lambda: f"stopped, {counts['restored']} restored, {counts['failed']} failed"
         ),
     ):
-        restorer = load_restorer(model, device, dtype.value, fidelity, settings)
+        restorer = load_restorer(Wanted(model, device, dtype.value, fidelity), settings)
         reporter.say("info", f"watching {folder}; Ctrl-C ends it")
         for record in run(watched, partial(restorer, settings=settings), files, stop=stop):
             if record.status in counts:
