@@ -34,6 +34,7 @@ _LARGEST_BATCH = 8
 # how many blocks may be mapped by themselves.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _LARGEST_INT = 2**31 - 1
+_HAS_GLIBC = sys.platform.startswith("linux")  # or another C library, without these functions
 # The CPU allocator, CUDA and MPS, and cuDNN or cuBLAS failing to allocate their workspace.
 _OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_failed")
 
@@ -139,12 +140,18 @@ def keep_freed_memory() -> None:
     its pages on first use, which takes up to a fifth of the time of a network. Elsewhere than on
     Linux with glibc nothing changes.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if _HAS_GLIBC else None
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
+
+
+def release_freed_memory() -> None:
+    """Give back what this process keeps of freed memory, so that it does not count as its own."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _HAS_GLIBC else None
+    if trim is not None:
+        trim(0)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 
+from hbr.devices import release_freed_memory
 from hbr.models.checkpoint import load
 from hbr.models.fidelity import choose_fidelity
 from hbr.models.files import is_of_hbr, read_header
@@ -88,6 +89,7 @@ def _rewrite_one_step(model: Model) -> tuple[Model, tuple[str, ...]]:
     from hbr.models.onestep import OneStepRestorer
 
     folded = optimize(cast(OneStepRestorer, model))
+    release_freed_memory()  # of the weights that were replaced
     return folded, tuple(saving.rewrite for saving in folded.savings)
 
 

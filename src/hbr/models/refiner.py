@@ -40,7 +40,7 @@ class Refiner(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = self.conv_out(F.silu(x))
-        return image + F.pixel_shuffle(x, self.patch_size).float() * 0.5
+        return image + F.pixel_shuffle(x, self.patch_size).to(image.dtype) * 0.5
 
 
 class _Block(nn.Module):

@@ -27,6 +27,7 @@ from hbr.models.inference.layers import (
     FixedQueries,
     JoinedAttention,
     NoTimeEmbedding,
+    RefinedPicture,
     ResidualBlock,
     Shift,
 )
@@ -113,6 +114,15 @@ def fold_upsampling(model: FoldedRestorer) -> int:
     return sum(_replace(part, Upsample2D, _folded_upsampling) for part in parts)
 
 
+def fold_refiner(model: FoldedRestorer) -> int:
+    """The refiner takes what the decoder gives, not the image that is made of it."""
+    picture = model.picture
+    if picture.refiner is None or picture.patch_size % picture.refiner.patch_size:
+        return 0
+    model.picture = RefinedPicture(picture.patch_size, picture.refiner)
+    return 1
+
+
 def join_attention(model: FoldedRestorer) -> int:
     """Query, key and value of an attention from one product of matrices."""
     parts = (model.unet, *model.autoencoder)
@@ -150,6 +160,7 @@ REWRITES: dict[str, Callable[[FoldedRestorer], int]] = {
     "posterior": fold_posterior,
     "post-quant": fold_post_quant,
     "upsampling": fold_upsampling,
+    "refiner": fold_refiner,
     "attention": join_attention,
     "queries": fix_queries,
     "swin": fix_swin,

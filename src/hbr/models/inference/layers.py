@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from hbr.models.inference.kernels import attend, convolve_and_add
+from hbr.models.refiner import Refiner
 
 
 class PosteriorMean(nn.Module):
@@ -53,6 +54,48 @@ class Shift(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Of a latent [b, c, h, w]."""
         return z + self.shift
+
+
+class Picture(nn.Module):
+    """The decoder's output [b, 3 f², h, w] as an image [b, 3, f h, f w], about [0, 1], refined."""
+
+    def __init__(self, patch_size: int, refiner: nn.Module | None) -> None:
+        super().__init__()
+        self.patch_size, self.refiner = patch_size, refiner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image, float32 (or float64)."""
+        image = F.pixel_shuffle(x, self.patch_size)
+        image = image.to(torch.promote_types(x.dtype, torch.float32)) * 0.5 + 0.5
+        return image if self.refiner is None else cast(Tensor, self.refiner(image))
+
+
+class RefinedPicture(nn.Module):
+    """`Picture` with a refiner that works on what the decoder gives.
+
+    The refiner maps the image back to [-1, 1] and to patches of its own size; from the decoder's
+    patches that is one change of places, and the image itself is made once, at the end.
+    """
+
+    def __init__(self, patch_size: int, refiner: Refiner) -> None:
+        """Take over a refiner; its patches divide those of the decoder."""
+        super().__init__()
+        self.patch_size, self.refiner = patch_size, refiner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, 3 f², h, w] → image [b, 3, f h, f w], about [0, 1], float32 (or float64)."""
+        refiner = self.refiner
+        r, k = refiner.patch_size, self.patch_size // refiner.patch_size
+        x = rearrange(
+            x, "b (c k1 r1 k2 r2) h w -> b (c r1 r2) (h k1) (w k2)", k1=k, k2=k, r1=r, r2=r
+        )
+        y = refiner.conv_in(x)
+        for block in cast(Any, refiner.blocks):
+            z = F.silu(block.conv1(F.silu(y)), inplace=True)
+            y = convolve_and_add(block.conv2, z, y)
+        y = refiner.conv_out(F.silu(y, inplace=True))
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return F.pixel_shuffle(x.to(dtype).add_(y).mul_(0.5).add_(0.5), r)
 
 
 class Constant(nn.Module):

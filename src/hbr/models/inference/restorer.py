@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hbr.models.inference.layers import PosteriorMean, PostQuant
+from hbr.models.inference.layers import Picture, PosteriorMean, PostQuant
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.prompts import TakesText
 from hbr.models.protocol import Capabilities, Conditions, Place
@@ -41,6 +41,7 @@ class FoldedRestorer(nn.Module):
         to_latent: of the encoder's output, the scaled mode of the posterior.
         skip, gain: ẑ_H = skip · z_L + gain · (output of the U-Net).
         from_latent: of z, the decoder's input.
+        picture: of the decoder's output, the image.
         savings: which rewrites were applied, and what they saved.
     """
 
@@ -49,6 +50,7 @@ class FoldedRestorer(nn.Module):
     unet: Any
     from_latent: Any
     decoder: Any
+    picture: Any
     prompt: Any
     savings: tuple[Saving, ...] = ()
 
@@ -65,7 +67,7 @@ class FoldedRestorer(nn.Module):
         self.gain = -((1.0 - model.alpha_bar) ** 0.5) * self.skip
         self.from_latent = PostQuant(autoencoder.post_quant_conv, 1.0 / scaling)
         self.decoder = autoencoder.decoder
-        self.refiner = model.refiner
+        self.picture = Picture(model.config.autoencoder.patch_size, model.refiner)
 
     @property
     def autoencoder(self) -> tuple[Any, Any]:
@@ -106,10 +108,7 @@ class FoldedRestorer(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
-        x = self.decoder(self.from_latent(z).to(self.dtype))
-        x = F.pixel_shuffle(x, self.config.autoencoder.patch_size)
-        image = x.to(torch.promote_types(x.dtype, torch.float32)) * 0.5 + 0.5
-        return image if self.refiner is None else cast(Tensor, self.refiner(image))
+        return cast(Tensor, self.picture(self.decoder(self.from_latent(z).to(self.dtype))))
 
     def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
         """See `OneStepRestorer.forward`."""
