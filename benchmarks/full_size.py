@@ -1,25 +1,10 @@
-"""Speed and memory of a one-step restorer of Stable Diffusion 2.1 size on the CPU; prints JSON.
+"""A one-step restorer of Stable Diffusion 2.1 size with random weights, for benchmarks."""
 
-The weights are random, in bfloat16, as `hbr.models.load_model(..., dtype=torch.bfloat16)` has them.
-One 512x512 image, best of two runs after a warm-up, and the same by parts. `--baseline` runs the
-same parts the plain way (float32, channels first) afterwards, one at a time; the peak of memory is
-taken before that. Target on 2 cores: 9 s or less, 4 GB or less. Run it on a machine that does
-nothing else.
-
-Usage: python benchmarks/full_size.py [--baseline] [--size 512] [--small]
-"""
-
-import argparse
-import json
-import resource
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from machine import machine
-from torch import Tensor, nn
+from torch import Tensor
 
 from hbr.models import OneStepRestorer, RestorerConfig
 from hbr.models.checkpoint import assemble, empty
@@ -76,78 +61,3 @@ def parts(model: OneStepRestorer, image: Tensor) -> dict[str, Part]:
         "unet": lambda: model.predict(z_l, p),
         "decode": lambda: model.decode(z_h),
     }
-
-
-@torch.inference_mode()
-def seconds(run: Part, repeats: int = 2) -> float:
-    """Best of some runs."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        result = run()
-        times.append(time.perf_counter() - started)
-        if not torch.isfinite(result).all():
-            sys.exit("the random network's output is not finite")
-    return min(times)
-
-
-def plain_seconds(model: OneStepRestorer, runs: dict[str, Part]) -> dict[str, float]:
-    """The parts in float32 with channels first; takes the model's weights apart for it."""
-    modules: dict[str, tuple[nn.Module, ...]] = {
-        "prompt": (model.prompt,),
-        "encode": (model.autoencoder,),
-        "unet": (model.unet,),
-        "decode": (model.autoencoder,),
-    }
-    times = {}
-    for name, run in runs.items():
-        for module in modules[name]:
-            for tensor in (*module.parameters(), *module.buffers()):
-                if tensor.is_floating_point():
-                    tensor.data = tensor.data.float().contiguous()
-        model.unet.conv_in.float()  # tells the model which precision its input must have
-        seconds(run, 1)
-        times[name] = seconds(run)
-    return times
-
-
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--baseline", action="store_true", help="the plain float32 way, too")
-    parser.add_argument("--size", type=int, default=512, help="edge of the image, in pixels")
-    parser.add_argument("--small", action="store_true", help="toy width, to try this file")
-    args = parser.parse_args()
-
-    started = time.perf_counter()
-    config = small() if args.small else RestorerConfig()
-    model = build(config)
-    building = time.perf_counter() - started
-    torch.manual_seed(1)
-    image = torch.rand(1, 3, args.size, args.size)
-    with torch.inference_mode():
-        model(image)
-    whole = seconds(lambda: model(image))
-    runs = parts(model, image)
-    by_part = {name: seconds(run) for name, run in runs.items()}
-    result = {
-        "benchmark": "full size",
-        "image": [args.size, args.size],
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "dtype": "bfloat16",
-        "seconds": round(whole, 3),
-        "parts": {name: round(t, 3) for name, t in by_part.items()},
-        "building_seconds": round(building, 2),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
-    }
-    if args.baseline:
-        plain = plain_seconds(model, runs)
-        total = sum(plain.values())
-        result["plain_float32"] = {name: round(t, 3) for name, t in plain.items()}
-        result["plain_float32_seconds"] = round(total, 3)
-        result["speedup_over_plain_float32"] = round(total / sum(by_part.values()), 2)
-    print(json.dumps({**result, **machine()}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
