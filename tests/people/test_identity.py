@@ -196,7 +196,7 @@ def test_the_same_person_is_near_and_others_are_far(
     for image in images.values():
         # another crop, smaller, and saved as JPEG
         small = cv2.resize(image[6:, 4:], None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
-        _, file = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 60])
+        _, file = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 75])
         crop = cv2.imdecode(file, cv2.IMREAD_COLOR)
         (change,) = guard(np.ascontiguousarray(image[6:, 4:]), crop)
         assert change.distance is not None
