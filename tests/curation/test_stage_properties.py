@@ -21,8 +21,8 @@ from hbr.curation.pipeline.stages import splits as stage_splits
 from hbr.curation.pipeline.stages.duplicates import duplicate_of, near_blocks
 from hbr.curation.pipeline.stages.overlap import crowding, square_iou, suppress
 from hbr.curation.pipeline.stages.splits import assign, share_group, split_of
-from hbr.curation.pipeline.stages.square import square
 from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_means
+from hbr.people.squares import square
 
 EXAMPLES, CASES = 200, 50
 seeds = given(seed=st.integers(0, 2**32 - 1))
@@ -117,7 +117,7 @@ def test_square(seed: int) -> None:
         mode = str(rng.choice(["person", "partial"]))
         margin = float(rng.choice([1.0, 1.0, 1.25]))
         config = CropConfig(mode=mode, margin=margin, narrow="shrink")
-        found = square(box, width, height, config)
+        found = square(box, width, height, mode=config.mode, margin=margin)
         assert found == shifted_square(box, width, height, config)
         left, upper, side = found
         assert 0 <= left <= width - side
@@ -125,8 +125,7 @@ def test_square(seed: int) -> None:
         edge = (min if mode == "partial" else max)(box[2] - box[0], box[3] - box[1])
         fits = math.ceil(edge * margin - 1e-9) <= min(width, height)
         assert (
-            square(box, width, height, CropConfig(mode=mode, margin=margin, narrow="reject"))
-            == found
+            square(box, width, height, mode=config.mode, margin=margin, narrow="reject") == found
         ) == fits
         if fits and mode == "person":  # the whole person, up to the rounding to pixels
             assert left <= box[0] + 0.5
@@ -134,7 +133,7 @@ def test_square(seed: int) -> None:
             assert left + side >= box[2] - 0.5
             assert upper + side >= box[3] - 0.5
         if not fits:
-            padded = square(box, width, height, CropConfig(mode=mode, margin=margin, narrow="edge"))
+            padded = square(box, width, height, mode=config.mode, margin=margin, narrow="edge")
             assert padded is not None
             side = math.ceil(edge * margin - 1e-9)
             for at, size in zip(padded, (width, height), strict=False):

@@ -223,8 +223,10 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "size": None,
         "reduce": None,
         "color": "adain",
+        "color_map": None,
         "seed": 7,
         "prompt": None,
+        "people": None,
         "structure": None,
         "sampling": None,
     }

@@ -385,6 +385,7 @@ class RestorerConfig:
             native_size=self.native_size,
             dtypes=("bfloat16", "float16", "float32"),
             takes_prompt=isinstance(self.prompt, DAPEConfig),
+            person_crops=self.autoencoder.mid_attention,
         )
 
 

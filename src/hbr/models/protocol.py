@@ -47,6 +47,9 @@ class Capabilities:
         samples: it is a `SamplingModel`: it restores in two stages and many steps, sees the whole
             photo at once, and divides it itself.
         maps: names of the `Conditions.maps` that guide it; missing ones count as zeros.
+        person_crops: its attention spans the whole image, so that it is tied to the size that it
+            was trained at: a smaller person is restored as a crop that is enlarged to
+            `native_size`. Without, people are restored at the resolution that they have.
     """
 
     multiple_of: int
@@ -59,6 +62,7 @@ class Capabilities:
     whole: bool = False
     samples: bool = False
     maps: tuple[str, ...] = ()
+    person_crops: bool = False
 
 
 PreviewStep = Callable[[int, int, Callable[[], "Tensor"]], None]

@@ -66,6 +66,12 @@ class FileRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
+    @property
+    def people(self) -> Sequence[Mapping[str, Any]] | None:
+        """Those who were found, by number; None if nobody was looked for."""
+        about = self.provenance.get("people")
+        return None if about is None else about["found"]
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, without empty ones."""
         width, height = self.size or (None, None)
@@ -76,6 +82,7 @@ class FileRecord:
             "error": self.error,
             "width": width,
             "height": height,
+            "people": self.people,
             "timings": {name: round(s, 4) for name, s in self.timings.items()},
             "provenance": dict(self.provenance),
             "warnings": list(self.warnings),

@@ -101,7 +101,7 @@ def _seconds_per_tile(restorer: Restorer, settings: RestoreSettings, plan: TileP
     shape = (plan.rows.tile, plan.columns.tile, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     photo = Photo.from_array(noise)
-    alone = replace(settings, scale=1.0, size=None, reduce=None, gate="off")
+    alone = replace(settings, scale=1.0, size=None, reduce=None, gate="off", people="off")
     return [restorer(photo, alone).timings["model"] for _ in range(2)][1]
 
 

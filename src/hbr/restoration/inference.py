@@ -22,7 +22,7 @@ from hbr.errors import OutOfMemoryError
 from hbr.models.protocol import ArrayModel, Capabilities, Conditions, Model, Place
 from hbr.restoration.color import Planes, to_unit
 from hbr.restoration.settings import RestoreSettings
-from hbr.restoration.tiling import TilePlan, least_tile, plan_tiles, smaller_tiles
+from hbr.restoration.tiling import Axis, TilePlan, least_tile, plan_tiles, smaller_tiles
 
 _WHITE = np.iinfo(np.uint16).max
 
@@ -166,6 +166,58 @@ def decided(
     return replace(settings, tile=tile, batch=run.batch)
 
 
+def run_crops(
+    model: Model | ArrayModel,
+    crops: Sequence[NDArray[np.uint8] | NDArray[np.uint16]],
+    *,
+    conditions: Conditions | None = None,
+    batch: int = 1,
+) -> list[NDArray[np.uint16]]:
+    """Restore crops of the same size, each by itself; fewer at a time when memory runs out.
+
+    Args:
+        model: its output is clamped to [0, 1].
+        crops: [n, n, 3] each, the full range of uint8 or uint16, of a size that the model takes.
+        conditions: tokens [1, q, d], the same for all.
+        batch: crops per batch.
+
+    Returns:
+        [n, n, 3] each, the full range of uint16.
+
+    Raises:
+        FloatingPointError: the model returned values that are not finite.
+        OutOfMemoryError: not even one crop fits.
+    """
+    edge = crops[0].shape[0]
+    axis = Axis(edge, edge, 0, (0,))
+    plan = TilePlan(axis, axis)
+    conditions = conditions or Conditions()
+    done: list[NDArray[np.uint16]] = []
+
+    def next_batch(size: int) -> list[NDArray[np.uint16]]:
+        part = crops[len(done) : len(done) + size]
+        tiles = [(0, 0)] * len(part)
+        lq = np.concatenate([to_unit(crop) for crop in part])  # [b, 3, n, n]
+        places = [plan.place(*tile) for tile in tiles]
+        restored = _restored(model, lq, places, plan.share(conditions, tiles))
+        _check_finite(restored)
+        return [_levels(crop) for crop in restored]
+
+    def halved(size: int) -> int:
+        size = min(size, len(crops) - len(done)) // 2
+        if size == 0:
+            raise OutOfMemoryError(
+                f"out of memory on {model.device} with one person of {edge} pixels; "
+                "use --device cpu"
+            )
+        return size
+
+    while len(done) < len(crops):
+        made, batch = fit_in_memory(next_batch, batch, halved)
+        done += made
+    return done
+
+
 class _Blend:
     """The weighted sum of tiles that arrive row by row, and the finished pixels above them."""
 
@@ -178,11 +230,7 @@ class _Blend:
 
     def add(self, row: int, column: int, tile: Planes) -> None:
         """Add a tile [3, t_h, t_w] with its window."""
-        if not np.isfinite(tile).all():
-            raise FloatingPointError(
-                "the model returned values that are not finite; try another precision "
-                "(--dtype float32) or check the model"
-            )
+        _check_finite(tile)
         self._finish_above(self._plan.rows.starts[row])
         left = self._plan.columns.starts[column]
         part = self._rows[:, :, left : left + self._plan.columns.tile]
@@ -199,11 +247,23 @@ class _Blend:
         n = start - self._top
         if n <= 0:
             return
-        ready = self._rows[:, :n, : self._plan.columns.size].clip(0, 1)  # [3, n, w]
-        ready *= _WHITE
-        levels = rearrange(np.rint(ready), "c n w -> n w c")
-        self._out[self._top : start] = levels.astype(np.uint16)
+        self._out[self._top : start] = _levels(self._rows[:, :n, : self._plan.columns.size])
         kept = self._rows[:, n:].copy()
         self._rows[:, : kept.shape[1]] = kept
         self._rows[:, kept.shape[1] :] = 0
         self._top = start
+
+
+def _levels(planes: Planes) -> NDArray[np.uint16]:
+    """Float32 [3, h, w] → [h, w, 3], the full range of uint16; values outside [0, 1] are cut."""
+    ready = planes.clip(0, 1)
+    ready *= _WHITE
+    return rearrange(np.rint(ready), "c h w -> h w c").astype(np.uint16)
+
+
+def _check_finite(tile: Planes) -> None:
+    if not np.isfinite(tile).all():
+        raise FloatingPointError(
+            "the model returned values that are not finite; try another precision "
+            "(--dtype float32) or check the model"
+        )

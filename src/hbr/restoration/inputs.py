@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hbr.image import DEFAULT_MAX_PIXELS, Photo, read_photo
 from hbr.image.pixels import FLOAT_ROUNDING
+from hbr.restoration.enlargement import estimate_enlargement
 from hbr.restoration.settings import RestoreSettings
 
 if TYPE_CHECKING:
@@ -129,6 +130,40 @@ def reduced_pixels(
         )
     seen = photo.pixels if (h, w) == photo.size else resized_to(photo.pixels, h, w)
     return seen.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def reduction_of(
+    photo: Photo, pixels: NDArray[Any], settings: RestoreSettings, factor: int
+) -> float | None:
+    """By how much a photo is made smaller before a network that enlarges; None: by `scale`.
+
+    Args:
+        photo: as it was given.
+        pixels: at the size of the result, [h, w, 3].
+        settings: of the restoration.
+        factor: of the network.
+    """
+    if settings.reduce is None or isinstance(settings.reduce, float | int):
+        return settings.reduce
+    most = max(1.0, factor * max(photo.size) / max(pixels.shape[:2]))
+    return min(estimate_enlargement(photo.pixels), most)
+
+
+def seen_pixels(
+    photo: Photo,
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    settings: RestoreSettings,
+    factor: int,
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """What a network that enlarges `factor` times sees of a photo, on the grid of its result.
+
+    Args:
+        photo, pixels, factor: as of `reduction_of`.
+        settings: with `reduce` as a number, or None.
+    """
+    if isinstance(settings.reduce, float | int):
+        return reduced_pixels(photo, settings.reduce, factor, max_pixels=settings.max_pixels)
+    return enlargeable_pixels(photo, pixels, factor) if factor > 1 else pixels
 
 
 def resized_to(pixels: Pixels, height: int, width: int) -> Pixels:

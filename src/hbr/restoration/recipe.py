@@ -23,7 +23,7 @@ from hbr.image.notes import Truncated
 from hbr.image.recipe_text import BEGINNING
 from hbr.models.protocol import Backend
 from hbr.processes import threads
-from hbr.restoration.settings import Provenance, RestoreSettings
+from hbr.restoration.settings import NOBODY, Provenance, RestoreSettings
 from hbr.version import __version__
 
 RecipePlace = Literal["file", "sidecar", "both", "off"]
@@ -130,8 +130,9 @@ class RestoreRecipe:
             provenance, settings: of the result (`hbr.restoration.Restored`).
             encoding: of the file.
         """
-        files = [Path(p) for p in (settings.pose, settings.attention) if _is_file(p)]
-        pose, attention = (_bare(p) for p in (settings.pose, settings.attention))
+        named = (settings.pose, settings.attention, settings.choice.source)
+        files = [Path(p) for p in named if _is_file(p)]
+        pose, attention, people = (_bare(p) for p in named)
         return cls(
             source=source,
             model=UsedModel(
@@ -142,7 +143,12 @@ class RestoreRecipe:
                 dtype=provenance["dtype"],
                 backend=provenance["backend"],
             ),
-            settings=dataclasses.replace(settings, pose=pose, attention=attention),
+            settings=dataclasses.replace(
+                settings,
+                pose=pose,
+                attention=attention,
+                choice=dataclasses.replace(settings.choice, source=people),
+            ),
             encoding=encoding,
             maps={file.name: sha256(file) for file in files},
             **circumstances(provenance["device"], provenance["backend"]),
@@ -169,7 +175,12 @@ class RestoreRecipe:
 
 def as_json(recipe: RestoreRecipe) -> dict[str, Any]:
     """Plain values, without what is None or empty."""
-    return dict(_said(to_dict(recipe)))
+    values = dict(_said(to_dict(recipe)))
+    if recipe.settings.people == "off":
+        values["settings"] = {
+            k: v for k, v in values["settings"].items() if k not in ("people", "choice")
+        }
+    return values
 
 
 def circumstances(device: str, backend: Backend) -> dict[str, Any]:
@@ -258,7 +269,7 @@ def _said(value: Any) -> Any:
 
 
 def _is_file(given: str) -> bool:
-    return given not in ("auto", "none")
+    return given not in ("auto", "none", NOBODY) and Path(given).is_file()
 
 
 def _bare(given: str) -> str:

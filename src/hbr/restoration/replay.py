@@ -250,16 +250,18 @@ def _with_maps(recipe: RestoreRecipe, folders: Iterable[Path]) -> RestoreSetting
     """The settings, with the files of maps where they lie now."""
     settings = recipe.settings
     found: dict[str, Any] = {}
-    for field in ("pose", "attention"):
-        name = getattr(settings, field)
+    named = {"pose": settings.pose, "attention": settings.attention}
+    for field, name in {**named, "people": settings.choice.source}.items():
         if name not in recipe.maps:
             continue
         near = [folder / name for folder in (*folders, Path()) if (folder / name).is_file()]
         right = [path for path in near if sha256(path) == recipe.maps[name]]
         if not right:
             what = "another file is there" if near else "it is not there"
-            raise ReplayError(f"{name}, the map of {field}, is missing: {what}; put it beside")
+            raise ReplayError(f"{name}, the file of {field}, is missing: {what}; put it beside")
         found[field] = str(right[0])
+    if source := found.pop("people", None):
+        found["choice"] = dataclasses.replace(settings.choice, source=source)
     return dataclasses.replace(settings, **found)
 
 

@@ -5,18 +5,17 @@ Shapes: b tiles, h w the photo before and H W after, t_h t_w a tile, all in pixe
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
-from importlib.metadata import version
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hbr.config import ConfigError
 from hbr.devices import (
     choose_batch,
     choose_device,
@@ -32,7 +31,6 @@ from hbr.image.pixels import to_8_bits
 from hbr.models.protocol import (
     ArrayModel,
     Backend,
-    ColorFix,
     Conditions,
     Model,
     PreviewStep,
@@ -42,26 +40,32 @@ from hbr.models.protocol import (
 )
 from hbr.people.captions import ordered
 from hbr.restoration.color import fix_color
-from hbr.restoration.enlargement import estimate_enlargement
-from hbr.restoration.gate import Judgement, judge
-from hbr.restoration.inference import TiledRun, TileProgress, decided, run_tiles, run_within_memory
+from hbr.restoration.gate import judge
+from hbr.restoration.inference import (
+    TiledRun,
+    TileProgress,
+    decided,
+    run_tiles,
+    run_within_memory,
+)
 from hbr.restoration.inputs import (
     PhotoLike,
     as_photo,
-    enlargeable_pixels,
-    reduced_pixels,
+    reduction_of,
     resized_pixels,
     resized_to,
+    seen_pixels,
 )
+from hbr.restoration.making import Made, provenance_of
 from hbr.restoration.result import Restored
-from hbr.restoration.settings import Provenance, RestoreSettings, TileChoice
+from hbr.restoration.settings import RestoreSettings, TileChoice
 from hbr.restoration.tiling import plan_tiles
-from hbr.version import __version__
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from hbr.restoration.locating import PeopleLocator
     from hbr.restoration.structure import Structure, StructureFinder
 
 
@@ -103,6 +107,8 @@ class Restorer:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.backend: Backend = model.backend if isinstance(model, ArrayModel) else "eager"
         self.fallback: str | None = None
+        self._again: Callable[..., Restorer] | None = None
+        self._siblings: dict[tuple[str | None, float | None], Restorer] = {}
 
     @classmethod
     def from_pretrained(
@@ -157,17 +163,21 @@ class Restorer:
             from hbr.models.graph_files import load_graph
 
             graph, used = load_graph(path, sha256, device, dtype, fidelity)
-            return cls(graph, name=name, sha256=sha256, fidelity=used)
-        from hbr.models.loading import open_model
+            restorer = cls(graph, name=name, sha256=sha256, fidelity=used)
+        else:
+            from hbr.models.loading import open_model
 
-        place = choose_device(device)
-        if place.type == "cpu":
-            keep_freed_memory()
-        opened = open_model(path)
-        precision = torch_dtype(choose_dtype(dtype, place, opened.capabilities.dtypes))
-        model, rewrites = opened.rewrite(opened.load(place, precision, fidelity))
-        used = opened.fidelity if fidelity is None else fidelity
-        return cls(model, name=name, sha256=sha256, fidelity=used, rewrites=rewrites)
+            place = choose_device(device)
+            if place.type == "cpu":
+                keep_freed_memory()
+            opened = open_model(path)
+            precision = torch_dtype(choose_dtype(dtype, place, opened.capabilities.dtypes))
+            model, rewrites = opened.rewrite(opened.load(place, precision, fidelity))
+            used = opened.fidelity if fidelity is None else fidelity
+            restorer = cls(model, name=name, sha256=sha256, fidelity=used, rewrites=rewrites)
+        again = partial(cls.from_file, path, device, dtype, backend=backend)
+        restorer._again = partial(again, name=name, sha256=sha256)
+        return restorer
 
     def __call__(
         self,
@@ -200,22 +210,51 @@ class Restorer:
         """
         began = time.perf_counter()
         settings = replace(settings or RestoreSettings(), **changes)
-        color = self.capabilities.color if settings.color == "auto" else settings.color
-        conditions = self.conditions(settings)
+        self.conditions(settings)
         self.check_reduction(settings)
-        structure: Structure | None = None
         given = as_photo(photo, max_pixels=settings.max_pixels)
+        if settings.people != "off":
+            from hbr.restoration.people import restore_people
+
+            if self.locator.is_ready(settings):
+                return restore_people(self, self.locator, given, settings, progress, preview)
+            settings = replace(settings, people="off")
         judged = None
         if settings.gate == "auto" and settings.result_size(given.size) == given.size:
             judged = judge(given.pixels)
             if judged.verdict == "nothing to restore":
                 seconds = time.perf_counter() - began
                 timings = {"read": seconds, "model": 0.0, "color": 0.0, "total": seconds}
-                provenance = self._provenance(None, settings, color, judged)
+                provenance = provenance_of(self, settings, None, judged)
                 return Restored(given, timings, provenance, settings)
+        made = self.make(given, settings, progress, preview)
+        restored = time.perf_counter()
+        result = given.with_pixels(made.planes)
+        done = time.perf_counter()
+        model, color = made.timings["model"], made.timings["color"] + done - restored
+        total = done - began
+        timings = {"read": total - model - color, "model": model, "color": color, "total": total}
+        provenance = provenance_of(self, settings, made, judged)
+        settings = replace(settings, color=provenance["color"], reduce=made.reduce)
+        return Restored(result, timings, provenance, decided(settings, made.run, self.capabilities))
+
+    def make(
+        self,
+        given: Photo,
+        settings: RestoreSettings,
+        progress: TileProgress | None = None,
+        preview: PreviewStep | None = None,
+    ) -> Made:
+        """Restore the pixels of a photo, all at once: no gate, and nobody is looked for."""
+        began = time.perf_counter()
+        color = self.capabilities.color if settings.color == "auto" else settings.color
+        conditions = self.conditions(settings)
+        structure: Structure | None = None
         pixels = resized_pixels(given, settings)
-        settings = replace(settings, reduce=self._reduction(given, pixels, settings))
-        seen = self._seen(given, pixels, settings)
+        reduce = reduction_of(given, pixels, settings, self.capabilities.upscale)
+        seen = seen_pixels(
+            given, pixels, replace(settings, reduce=reduce), self.capabilities.upscale
+        )
         read = time.perf_counter()
         with reproducible(settings.seed, self.device):
             if self.capabilities.samples:
@@ -226,18 +265,39 @@ class Restorer:
                 run = self._run(self.model, seen, settings.tile, conditions, settings, progress)
         restored = time.perf_counter()
         h, w = pixels.shape[:2]
-        made = run.pixels[:h, :w] if settings.reduce is None else resized_to(run.pixels, h, w)
-        result = given.with_pixels(fix_color(made, pixels, color, settings.color_map))
+        made = run.pixels[:h, :w] if reduce is None else resized_to(run.pixels, h, w)
+        planes = fix_color(made, pixels, color, settings.color_map)
         done = time.perf_counter()
-        timings = {
-            "read": read - began,
-            "model": restored - read,
-            "color": done - restored,
-            "total": done - began,
-        }
-        provenance = self._provenance(run, settings, color, judged, structure)
-        settings = decided(replace(settings, color=color), run, self.capabilities)
-        return Restored(result, timings, provenance, settings)
+        timings = {"read": read - began, "model": restored - read, "color": done - restored}
+        return Made(planes=planes, run=run, structure=structure, reduce=reduce, timings=timings)
+
+    def sibling(self, *, model: str | None = None, fidelity: float | None = None) -> Restorer:
+        """Another model, or this one at another fidelity, on the same device; loaded once.
+
+        Raises:
+            ConfigError: the model has no fidelity, or it was not loaded from a file.
+            hbr.models.WeightsError: the weights of the other model are missing or damaged.
+        """
+        key = (model, fidelity)
+        if key not in self._siblings:
+            self._siblings[key] = self._load_sibling(model, fidelity)
+        return self._siblings[key]
+
+    def _load_sibling(self, model: str | None, fidelity: float | None) -> Restorer:
+        if model is not None:
+            return Restorer.from_pretrained(model, device=self.device, fidelity=fidelity)
+        if fidelity == self.fidelity:
+            return self
+        if self._again is None or self.fidelity is None:
+            raise ConfigError(f"{self.name} has no fidelity to choose; leave it out")
+        return self._again(fidelity=fidelity)
+
+    @cached_property
+    def locator(self) -> PeopleLocator:
+        """What finds people. `PeopleLocator(detector)` in its place takes another detector."""
+        from hbr.restoration.locating import PeopleLocator
+
+        return PeopleLocator(device=str(self.device))
 
     @cached_property
     def _structure(self) -> StructureFinder:
@@ -265,6 +325,8 @@ class Restorer:
                 raise ValueError(f"{self.name} is not guided by {name}: leave it out")
             if not Path(given).is_file():
                 raise ValueError(f"{given} is no file; it must be auto, none or a file")
+            if settings.people != "off":
+                raise ValueError(f"{given} belongs to the whole photo; leave --people out")
         prompt = settings.prompt
         if prompt is None:
             return Conditions()
@@ -334,65 +396,3 @@ class Restorer:
         """Raise `ValueError` if the photo is to be reduced, and the network does not enlarge."""
         if settings.reduce is not None and self.capabilities.upscale == 1:
             raise ValueError(f"{self.name} does not enlarge, so the photo is not reduced before it")
-
-    def _reduction(
-        self, photo: Photo, pixels: NDArray[Any], settings: RestoreSettings
-    ) -> float | None:
-        """By how much the photo is made smaller before the network; None where `scale` says it."""
-        if settings.reduce is None or isinstance(settings.reduce, float | int):
-            return settings.reduce
-        most = max(1.0, self.capabilities.upscale * max(photo.size) / max(pixels.shape[:2]))
-        return min(estimate_enlargement(photo.pixels), most)
-
-    def _seen(
-        self, photo: Photo, pixels: NDArray[Any], settings: RestoreSettings
-    ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """What the network sees of a photo, on the grid of its result, [H, W, 3]."""
-        factor = self.capabilities.upscale
-        if isinstance(settings.reduce, float | int):
-            limit = settings.max_pixels
-            return reduced_pixels(photo, settings.reduce, factor, max_pixels=limit)
-        return enlargeable_pixels(photo, pixels, factor) if factor > 1 else pixels
-
-    def _provenance(
-        self,
-        run: TiledRun | None,
-        settings: RestoreSettings,
-        color: ColorFix,
-        judged: Judgement | None,
-        structure: Structure | None = None,
-    ) -> Provenance:
-        """How it was done; without a run, how the photo was left as it is."""
-        tile = overlap = (0, 0)
-        if run is not None:
-            rows, columns = run.plan.rows, run.plan.columns
-            tile, overlap = (rows.tile, columns.tile), (rows.overlap, columns.overlap)
-        reduce = settings.reduce if run is not None and settings.reduce != "auto" else None
-        return {
-            "hbr": __version__,
-            "torch": version("torch") if self.backend == "eager" else None,
-            "model": self.name,
-            "sha256": self.sha256,
-            "fidelity": self.fidelity,
-            "device": str(self.device),
-            "dtype": self.dtype,
-            "backend": self.backend,
-            "fallback": self.fallback,
-            "rewrites": self.rewrites,
-            "tile": tile,
-            "overlap": overlap,
-            "tiles": len(run.plan) if run else 0,
-            "batch": run.batch if run else 0,
-            "gate": judged.verdict if judged else None,
-            "gate_score": judged.score if judged else None,
-            "gate_reasons": judged.reasons if judged else (),
-            "scale": settings.scale,
-            "size": settings.size,
-            "reduce": reduce,
-            "color": color,
-            "color_map": dataclasses.asdict(settings.color_map) if settings.color_map else None,
-            "seed": settings.seed,
-            "prompt": settings.prompt,
-            "structure": structure.sources if structure else None,
-            "sampling": dataclasses.asdict(settings.sampling or Sampling()) if structure else None,
-        }

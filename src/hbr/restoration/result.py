@@ -15,7 +15,7 @@ from hbr.image import Photo, write_photo
 from hbr.image.recipe_text import with_recipe
 from hbr.image.writing import format_of
 from hbr.restoration.recipe import Encoding, NamedFile, RestoreRecipe
-from hbr.restoration.settings import Provenance, RestoreSettings
+from hbr.restoration.settings import PersonProvenance, Provenance, RestoreSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,17 +30,18 @@ class Restored:
     Attributes:
         photo: pixels at the depth of the input, with its alpha, profile and metadata.
         timings: seconds for "read" (with resizing), "model" (tiles and blending), "color" (with
-            putting the pixels back into the photo) and "total".
+            putting the pixels back into the photo) and "total"; where people are restored for
+            themselves also for "locate" (finding them) and "paste".
         provenance: what it takes to make the same bytes again.
         settings: with which it was made; what was "auto", as it was decided.
-        people: the people that were found; none are looked for yet.
+        people: those who were found, by number; none where nobody was looked for.
     """
 
     photo: Photo
     timings: Mapping[str, float]
     provenance: Provenance
     settings: RestoreSettings
-    people: tuple[Any, ...] = ()
+    people: tuple[PersonProvenance, ...] = ()
 
     @property
     def image(self) -> PIL.Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
@@ -17,6 +18,10 @@ LARGEST_REDUCTION = 8.0
 Gate = Literal["auto", "off"]
 GATES: tuple[Gate, ...] = get_args(Gate)
 
+PeopleMode = Literal["off", "auto", "only"]
+NOBODY = "nobody"
+PEOPLE_MODES: tuple[PeopleMode, ...] = get_args(PeopleMode)
+
 TileChoice = int | Literal["auto"]
 
 
@@ -31,6 +36,52 @@ class ColorMap:
 
     gain: tuple[float, float, float]
     offset: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleChoice:
+    """Which people of a photo are restored for themselves, and what becomes of the rest.
+
+    Attributes:
+        source: where people are found: "auto" is the best detector whose weights are here; else a
+            detector (`hbr.people.detectors.load_detector`), a file of boxes
+            (`hbr.restoration.locating`), or `NOBODY`.
+        boxes: (x, y, width, height) in pixels of the upright photo, in place of `source`.
+        persons: the numbers of those who are restored; () is all. People are numbered from 1, from
+            left to right; `boxes` in their order.
+        fidelity: (number of a person, fidelity), for models with two ends; the others have that of
+            the model.
+        background: what becomes of all else: "model" restores it, "keep" leaves it as it is, and a
+            name or file is another model that restores it.
+    """
+
+    source: str = "auto"
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    persons: tuple[int, ...] = ()
+    fidelity: tuple[tuple[int, float], ...] = ()
+    background: str = "model"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(bool(self.source), "people_from", self.source, "auto, a detector or a file")
+        for box in self.boxes:
+            ok = len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) > 0
+            check(ok, "box", box, "x, y, width and height, the last two above 0")
+        numbers = (*self.persons, *(number for number, _ in self.fidelity))
+        ok = all(_is_whole(number) and number >= 1 for number in numbers)
+        check(ok, "person", numbers, "numbers from 1")
+        for number, fidelity in self.fidelity:
+            expected = "a number in [0, 1] for each person"
+            check(0 <= fidelity <= 1, "person_fidelity", f"{number}={fidelity}", expected)
+        check(bool(self.background), "background", self.background, "model, keep or a model's name")
+
+    @property
+    def must_find(self) -> bool:
+        """Whether restoring the whole photo, where nobody can be looked for, is not what is asked.
+
+        So it is if somebody is chosen, or the background is not restored by the model.
+        """
+        return bool(self.persons or self.fidelity) or self.background != "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +108,12 @@ class RestoreSettings:
         seed: for models that draw random numbers.
         gate: "auto" leaves a photo that needs nothing as it is, and tells of one that is damaged
             beyond what the models were trained on (`hbr.restoration.gate`); "off" restores every
-            photo unseen. A photo that is resized is always restored.
+            photo unseen. A photo that is resized is always restored. People who are restored for
+            themselves are judged each by themselves, and the background by the whole photo.
+        people: whether people are found and restored for themselves (`hbr.restoration.people`):
+            "off", "auto", or "only", which leaves all else as it is. "auto" is "off" where there is
+            no detector, unless `choice` asks for more (`PeopleChoice.must_find`).
+        choice: which people, and what becomes of the rest; without a meaning where `people` is off.
         prompt: a text in place of the prompt that the model makes of the image, for models that
             take one (`hbr.models.Capabilities.takes_prompt`).
         pose, attention: maps for models that are guided by them: "auto" finds them, "none" leaves
@@ -75,6 +131,8 @@ class RestoreSettings:
     batch: int | Literal["auto"] = "auto"
     seed: int = 0
     gate: Gate = "off"
+    people: PeopleMode = "off"
+    choice: PeopleChoice = PeopleChoice()
     prompt: str | None = None
     pose: str = "auto"
     attention: str = "auto"
@@ -96,6 +154,11 @@ class RestoreSettings:
         check(ok, "batch", self.batch, "auto or 1 or more")
         check(_is_whole(self.seed), "seed", self.seed, "a whole number")
         check(self.gate in GATES, "gate", self.gate, f"one of {', '.join(GATES)}")
+        modes = ", ".join(PEOPLE_MODES)
+        check(self.people in PEOPLE_MODES, "people", self.people, f"one of {modes}")
+        ok = self.people != "only" or self.choice.background in ("model", "keep")
+        expected = "keep, as people only are restored, or people must be auto"
+        check(ok, "background", self.choice.background, expected)
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
 
     def result_size(self, photo: tuple[int, int]) -> tuple[int, int]:
@@ -113,6 +176,50 @@ class RestoreSettings:
             )
         height, width = (max(1, round(edge * scale)) for edge in photo)
         return height, width
+
+
+class PersonProvenance(TypedDict):
+    """A person who was found, and what was done.
+
+    Attributes:
+        number: from 1.
+        box: x, y, width, height in pixels of the upright photo, rounded to tenths.
+        score: the detector's, in [0, 1]; 1 for boxes that were given.
+        outline: whether a segmentation says which pixels are the person's; else the box does.
+        done: "crop", as a square at the model's size; "tiles", at the photo's resolution;
+            "background", as all around, or as it was where that is kept; or "left as it is", where
+            the gate says so.
+        size: edge of the square that the model saw in pixels, of a crop; else None.
+        fidelity: between the two ends of the model; None if it has one, or the model did not run.
+        gate: what the gate says of the person (`hbr.restoration.gate.Verdict`); None if not asked.
+        gate_reasons: in what the person is beyond the model.
+    """
+
+    number: int
+    box: tuple[float, float, float, float]
+    score: float
+    outline: bool
+    done: str
+    size: int | None
+    fidelity: float | None
+    gate: str | None
+    gate_reasons: tuple[str, ...]
+
+
+class PeopleProvenance(TypedDict):
+    """The people of a photo, and what was done.
+
+    Attributes:
+        mode: "auto" or "only".
+        source: the detector, the name of the file of boxes, or "boxes given".
+        background: "model", "keep", or the name of another model.
+        found: everyone, by number.
+    """
+
+    mode: PeopleMode
+    source: str
+    background: str
+    found: tuple[PersonProvenance, ...]
 
 
 class Provenance(TypedDict):
@@ -133,6 +240,8 @@ class Provenance(TypedDict):
         gate_reasons: in what the photo is beyond the model.
         reduce: by how much the photo was made smaller for a network that enlarges; None where
             `scale` says it.
+        people: who was restored for themselves, and how (`PeopleProvenance`); None if nobody was
+            looked for.
         structure: where each map that guides the model comes from; None for other models.
         sampling: of a model of many steps, else None.
         scale, size, color, color_map, seed, prompt: as in `RestoreSettings`; `color` is never
@@ -163,6 +272,7 @@ class Provenance(TypedDict):
     color_map: Mapping[str, Any] | None
     seed: int
     prompt: str | None
+    people: PeopleProvenance | None
     structure: Mapping[str, str] | None
     sampling: Mapping[str, Any] | None
 

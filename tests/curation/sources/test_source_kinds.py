@@ -22,7 +22,7 @@ from hbr.curation.sources.configs import (
     WiderConfig,
     YoloConfig,
 )
-from hbr.curation.sources.yolo_lines import read_lines
+from hbr.people.yolo_lines import read_lines
 
 JPEG = (Path(__file__).parents[2] / "data" / "purple.jpg").read_bytes()
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from hbr.restoration.batch import BatchTally, FileRecord
     from hbr.restoration.finding import BadInput
     from hbr.restoration.jobs import Job
+
+
+_MOST_SHOWN = 12
 
 
 class Reporter(logging.Handler):
@@ -164,6 +167,7 @@ class Reporter(logging.Handler):
         if record.error is not None and record.output is not None:
             self.say("error", record.error + tail)
         self._gate(record)
+        self._people(record)
         if self._as_json:
             line = json.dumps(record.as_json())
             typer.echo(line, self._stdout if self._data_on_stdout else sys.stderr)
@@ -210,9 +214,30 @@ class Reporter(logging.Handler):
             reasons = " and ".join(record.provenance["gate_reasons"])
             self.say("warning", f"{name}: beyond the model, restored all the same: {reasons}")
 
+    def _people(self, record: FileRecord) -> None:
+        """Who was found, by number, and whom the gate warns of."""
+        if record.people is None:
+            return
+        name = display_name(record.input)
+        shown = "; ".join(_person_line(person) for person in record.people[:_MOST_SHOWN])
+        more = len(record.people) - _MOST_SHOWN
+        rest = f"; and {more} more" if more > 0 else ""
+        self.say("info", f"{name}: {shown}{rest}" if shown else f"{name}: nobody was found")
+        for person in record.people:
+            if person["gate"] == "beyond the model":
+                who, reasons = f"person {person['number']}", " and ".join(person["gate_reasons"])
+                line = f"{name}: {who} is beyond the model, restored all the same: {reasons}"
+                self.say("warning", line)
+
     def _move(self, files: float) -> None:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=files)
+
+
+def _person_line(person: Mapping[str, Any]) -> str:
+    """As in `person 1 at 10,20,100,300: crop`."""
+    place = ",".join(f"{round(value)}" for value in person["box"])
+    return f"person {person['number']} at {place}: {person['done']}"
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

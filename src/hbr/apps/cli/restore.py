@@ -29,6 +29,15 @@ from hbr.apps.cli.options import (
     all_inputs,
     check_page,
 )
+from hbr.apps.cli.people import (
+    BackgroundOption,
+    BoxOption,
+    PeopleFromOption,
+    PeopleModeOption,
+    PersonFidelityOption,
+    PersonOption,
+    people_settings,
+)
 from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.apps.cli.restoring import (
@@ -126,6 +135,12 @@ def restore(
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
     gate: GateChoice = GateOption.off,
+    people: PeopleModeOption = None,
+    people_from: PeopleFromOption = "auto",
+    person: PersonOption = None,
+    box: BoxOption = None,
+    person_fidelity: PersonFidelityOption = None,
+    background: BackgroundOption = "model",
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -276,6 +291,7 @@ def restore(
         color=color.value,
         seed=seed,
         gate=gate.value,
+        **people_settings(people, people_from, box, person, person_fidelity, background),
         prompt=prompt,
         pose=pose,
         attention=attention,
@@ -286,8 +302,7 @@ def restore(
     )
     files = Files(
         *(quality, png_compression, max_pixels, strict, truncated.value, lossless, page),
-        keep_times=keep_times,
-        recipe=recipe,
+        *(keep_times, recipe),
     )
     plan = partial(plan_given, given, manifest, out, file_format, recursive, existing, shard)
     if resume_by is ResumeBy.content:

@@ -160,6 +160,11 @@ def load_restorer(
         plan_tiles(1, 1, restorer.capabilities, settings.tile)
         option = "--reduce"
         restorer.check_reduction(settings)
+        option = "--people and what goes with it"
+        if settings.people != "off":
+            from hbr.restoration.people import check_people
+
+            check_people(restorer, restorer.locator, settings)
         option = "--prompt, --pose, --attention or the options of a sampling"
         restorer.conditions(settings)
     except HbrError:

@@ -11,8 +11,8 @@ from typing import Any
 from hbr.curation.sources.base import Box, ImageRef, SourceError, SourceImage
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import badly_named, unused, walk
-from hbr.curation.sources.yolo_lines import YoloFile, read_lines
 from hbr.people.values import identifier, open_text
+from hbr.people.yolo_lines import YoloFile, read_lines
 
 log = logging.getLogger(__name__)
 

@@ -106,4 +106,5 @@ class DiffBodyConfig:
             takes_prompt=True,
             samples=True,
             maps=self.conditions,
+            person_crops=True,
         )

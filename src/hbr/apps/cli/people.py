@@ -1,0 +1,138 @@
+"""The options of `hbr restore` about people, from their text."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hbr.restoration.settings import PeopleMode
+
+
+class PeopleOption(StrEnum):
+    """Whether people are found and restored for themselves."""
+
+    off = "off"
+    auto = "auto"
+    only = "only"
+
+
+PeopleModeOption = Annotated[
+    PeopleOption | None,
+    typer.Option(
+        metavar="off|auto|only",
+        help="Find people and restore them for themselves; only: leave all else as it is. "
+        "Default: off; only with --person or --box.",
+    ),
+]
+PeopleFromOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|DETECTOR|FILE",
+        help="Where people are: a detector (auto: the best that is here), or boxes: a .json of "
+        "COCO, a .txt of YOLO or a folder of them.",
+    ),
+]
+PersonOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="1,3", help="Restore only these people, numbered from 1, from left to right."
+    ),
+]
+BoxOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="X,Y,W,H", help="A person, in pixels of the photo; may be repeated."),
+]
+PersonFidelityOption = Annotated[
+    str | None,
+    typer.Option(metavar="1=0.8,3=0", help="The fidelity of single people, by number."),
+]
+BackgroundOption = Annotated[
+    str,
+    typer.Option(
+        metavar="model|keep|NAME",
+        help="With --people auto, what becomes of all else: restored by the model or another "
+        "one, or left as it is.",
+    ),
+]
+
+
+def people_settings(
+    asked: PeopleOption | None,
+    source: str,
+    boxes: list[str] | None,
+    persons: str | None,
+    fidelity: str | None,
+    background: str,
+) -> dict[str, Any]:
+    """The fields `people` and `choice` of the settings.
+
+    Args:
+        asked: for `--people`; None is "only" where somebody is chosen, else "off".
+        source, boxes, persons, fidelity, background: the text of the options.
+
+    Raises:
+        typer.BadParameter: a text that cannot be read, or options that do not go together.
+    """
+    from hbr.config import ConfigError
+    from hbr.restoration.settings import PeopleChoice
+
+    mode: PeopleMode = "only" if boxes or persons else "off"
+    if asked is not None:
+        mode = asked.value
+    used = {
+        "--people-from": source != "auto",
+        "--person": persons is not None,
+        "--box": bool(boxes),
+        "--person-fidelity": fidelity is not None,
+        "--background": background != "model",
+    }
+    given = [name for name, is_given in used.items() if is_given]
+    if mode == "off" and given:
+        raise typer.BadParameter("needs --people auto or only.", param_hint=given[0])
+    if boxes and source != "auto":
+        raise typer.BadParameter("choose one of the two.", param_hint="--box and --people-from")
+    try:
+        choice = PeopleChoice(
+            source=source,
+            boxes=tuple(_box(text) for text in boxes or ()),
+            persons=() if persons is None else _numbers(persons),
+            fidelity=() if fidelity is None else _fidelities(fidelity),
+            background=background,
+        )
+        return {"people": mode, "choice": choice}
+    except ConfigError as error:
+        field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
+        raise typer.BadParameter(str(error), param_hint=f"--{field}") from None
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} must be x,y,width,height in pixels.", param_hint="--box"
+        ) from None
+    return x, y, width, height
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} must be numbers of people, as 1,3.", param_hint="--person"
+        ) from None
+
+
+def _fidelities(text: str) -> tuple[tuple[int, float], ...]:
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return tuple((int(number), float(value)) for number, value in pairs)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} must be numbers and fidelities, as 1=0.8,3=0.",
+            param_hint="--person-fidelity",
+        ) from None
