@@ -22,7 +22,7 @@ from hbr.people.boxes import MAX_PEOPLE, non_maximum_suppression, plausible
 from hbr.people.detectors import NO_PERSON_DETECTOR, PERSON_DETECTORS, find_person_detector
 from hbr.people.mtcnn import FaceDetector, networks
 from hbr.people.nanodet import LOOKS, N_CLASSES, STRIDES, NanoDet, NanoDetDetector, decode
-from hbr.weights import DownloadError, WeightsError, entries
+from hbr.weights import DownloadError, entries
 from hbr.weights.conversion import convert
 
 DATA = Path(__file__).parent.parent / "data"
@@ -67,7 +67,7 @@ def test_fetch_people_brings_detectors_that_run(
 
     assert find_person_detector() is None
     for name in ("nanodet", "mtcnn"):
-        with pytest.raises(WeightsError, match=f"{name} are not .*`hbr fetch {name}` gets them"):
+        with pytest.raises(DetectorError, match=f"{name} are not .*`hbr fetch {name}` gets them"):
             load_detector(name)
     done = call_hbr("fetch", "people")
     assert done.returncode == 0, done.stderr
@@ -82,7 +82,7 @@ def test_fetch_people_brings_detectors_that_run(
         assert np.array_equal(people.boxes, again.boxes)
     assert "already present" in call_hbr("fetch", "people").stderr
     (weights / "nanodet" / "nanodet.safetensors").write_bytes(b"other")
-    with pytest.raises(WeightsError, match=r"nanodet.safetensors has 5 bytes; it should have \d+"):
+    with pytest.raises(DetectorError, match=r"nanodet.safetensors has 5 bytes; it should have \d+"):
         load_detector("nanodet")
 
 

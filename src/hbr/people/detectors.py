@@ -18,7 +18,7 @@ import numpy as np
 
 from hbr.people.boxes import plausible
 from hbr.people.types import DetectorError, People
-from hbr.weights import entries, find_weights
+from hbr.weights import WeightsError, entries, find_weights
 
 DEFAULT_DETECTOR = "rtdetr"
 
@@ -74,7 +74,6 @@ def load_detector(
 
     Raises:
         DetectorError: it is missing, needs an extra, or has no person class.
-        WeightsError: nanodet or mtcnn are not on this machine; the message says how to get them.
     """
     if not 0 <= threshold <= 1:
         raise DetectorError(f"threshold is {threshold}; it must be in [0, 1]")
@@ -110,15 +109,22 @@ def _load(name: str, device: str, threshold: float, batch_size: int) -> Detector
     if name == "nanodet":
         from hbr.people.nanodet import NanoDetDetector
 
-        path = find_weights(name)
+        path = _weights_of(name)
         return NanoDetDetector(path, device=device, threshold=threshold, batch_size=batch_size)
     if name == "mtcnn":
         from hbr.people.mtcnn import FaceDetector
 
-        return FaceDetector(find_weights(name), device=device, threshold=threshold)
+        return FaceDetector(_weights_of(name), device=device, threshold=threshold)
     from hbr.people.detr import DetrDetector
 
     known = entries().get(name)
     if known is not None and known.kind == "detector":
         name = str(known.find() or known.hub)
     return DetrDetector(name, device=device, threshold=threshold, batch_size=batch_size)
+
+
+def _weights_of(name: str) -> Path:
+    try:
+        return find_weights(name)
+    except WeightsError as error:
+        raise DetectorError(str(error)) from None

@@ -61,7 +61,7 @@ def load_person_segmenter(name: str | Path, *, device: str = "cpu") -> PersonSeg
     return TransformersSegmenter(name, device=device)
 
 
-def person_mask(
+def mask_in_box(
     segment: PersonSegmenter, image: np.ndarray, box: tuple[float, float, float, float]
 ) -> np.ndarray | None:
     """Which pixels of a box are the person's.
