@@ -68,7 +68,8 @@ def load_detector(
         name: see the module docstring.
         device: as torch names it.
         threshold: boxes with a lower score are dropped, in [0, 1].
-        batch_size: images per forward pass; halved when memory runs out.
+        batch_size: images per forward pass; halved when memory runs out. NanoDet and MTCNN look
+            at one at a time.
         layout: of an ONNX file, one of `onnx_files.LAYOUTS`; None detects it.
         classes: class names of an ONNX file without any; None means COCO's.
 
@@ -109,8 +110,7 @@ def _load(name: str, device: str, threshold: float, batch_size: int) -> Detector
     if name == "nanodet":
         from hbr.people.nanodet import NanoDetDetector
 
-        path = _weights_of(name)
-        return NanoDetDetector(path, device=device, threshold=threshold, batch_size=batch_size)
+        return NanoDetDetector(_weights_of(name), device=device, threshold=threshold)
     if name == "mtcnn":
         from hbr.people.mtcnn import FaceDetector
 

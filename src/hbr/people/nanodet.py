@@ -131,9 +131,7 @@ class NanoDet(nn.Module):
 class NanoDetDetector:
     """NanoDet on a photo at several sizes; see `detectors.Detector`."""
 
-    def __init__(
-        self, path: Path, *, device: str = "cpu", threshold: float = 0.5, batch_size: int = 8
-    ) -> None:
+    def __init__(self, path: Path, *, device: str = "cpu", threshold: float = 0.5) -> None:
         """Load the weights.
 
         Raises:
@@ -144,18 +142,12 @@ class NanoDetDetector:
         self._network = fill(NanoDet(width), tensors, path, device)
         self._device = device
         self._threshold = threshold
-        self._batch_size = batch_size
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image."""
-        found, self._batch_size = in_batches(images, self._run, self._batch_size)
-        return found
-
-    def _run(self, images: Sequence[np.ndarray]) -> list[People]:
-        return [self._of(image) for image in images]
+        """The people in each image; one at a time, because their shapes differ."""
+        return in_batches(images, lambda batch: [self._of(image) for image in batch], 1)[0]
 
     def _of(self, image: np.ndarray) -> People:
-        """The people in one image, which at each size is a batch of its own: shapes differ."""
         height, width = image.shape[:2]
         parts = []
         n_looks = len(LOOKS) if max(height, width) >= LOOKS[-1][0] else len(LOOKS) - 1

@@ -113,7 +113,8 @@ def _entries_of(name: str) -> list[Entry]:
     try:
         return [known[needed] for needed in find_metric(name).weights]
     except MetricError:
-        near = difflib.get_close_matches(name, {**known, **METRICS}, n=3, cutoff=0.5)
+        names = {*known, *METRICS, *(entry.bundle or entry.name for entry in known.values())}
+        near = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(known)}"
         raise WeightsError(f"there are no weights and no metric named {name!r}; {hint}") from None
 
