@@ -30,7 +30,7 @@ from machine import machine
 
 from hbr.image import read_photo
 from hbr.people import load_detector
-from hbr.people.segmentation import SELFIE, load_person_segmenter, mask_in_box
+from hbr.people.segmentation import SELFIE, load_person_segmenter, person_mask
 from hbr.people.types import Person
 
 COCO = Path("../shared/photos/coco-cc/instances.json")
@@ -103,7 +103,7 @@ def _outlines(photos: list[Photo], masks: list[np.ndarray]) -> dict[str, Any]:
     for (pixels, boxes, _), outlines in zip(photos, masks, strict=True):
         for box, outline in zip(boxes, outlines, strict=True):
             start = time.process_time()
-            mask = mask_in_box(segment, pixels, tuple(box))
+            mask = person_mask(segment, pixels, tuple(box))
             seconds += time.process_time() - start
             missed += mask is None
             left, top = np.floor(box[:2]).astype(int)

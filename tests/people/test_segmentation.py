@@ -20,7 +20,7 @@ from hbr.people.segmentation import (
     TransformersSegmenter,
     find_person_segmenter,
     load_person_segmenter,
-    mask_in_box,
+    person_mask,
 )
 from hbr.weights import DownloadError, WeightsError, entries
 from hbr.weights.conversion import convert
@@ -136,18 +136,18 @@ def test_the_mask_of_a_person_is_that_of_their_box() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     image[20:80, 50:70] = 255
     image[20:80, 150:190] = 255  # somebody else
-    mask = mask_in_box(segment, image, (44.5, 20.0, 80.0, 80.5))
+    mask = person_mask(segment, image, (44.5, 20.0, 80.0, 80.5))
     assert mask is not None
     assert mask.shape == (61, 36)
     assert np.array_equal(mask, image[20:81, 44:80, 0] / 255)
     assert shapes == [(68, 68, 3)]  # 1.1 of the longer edge
     # at an edge of the photo, and beyond it
-    mask = mask_in_box(segment, image, (150.0, -10.0, 215.0, 200.0))
+    mask = person_mask(segment, image, (150.0, -10.0, 215.0, 200.0))
     assert mask is not None
     assert mask.shape == (100, 50)
-    assert mask_in_box(segment, image, (80.0, 20.0, 140.0, 80.0)) is None  # nobody is marked
-    assert mask_in_box(segment, image, (300.0, 20.0, 340.0, 80.0)) is None  # outside
-    assert mask_in_box(segment, image, (50.0, 20.0, 149.0, 80.0)) is None  # a fifth is
+    assert person_mask(segment, image, (80.0, 20.0, 140.0, 80.0)) is None  # nobody is marked
+    assert person_mask(segment, image, (300.0, 20.0, 340.0, 80.0)) is None  # outside
+    assert person_mask(segment, image, (50.0, 20.0, 149.0, 80.0)) is None  # a fifth is
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:

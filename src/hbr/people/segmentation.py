@@ -61,7 +61,7 @@ def load_person_segmenter(name: str | Path, *, device: str = "cpu") -> PersonSeg
     return TransformersSegmenter(name, device=device)
 
 
-def mask_in_box(
+def person_mask(
     segment: PersonSegmenter, image: np.ndarray, box: tuple[float, float, float, float]
 ) -> np.ndarray | None:
     """Which pixels of a box are the person's.
