@@ -351,3 +351,28 @@ def test_people_keep_their_places_without_the_border(tmp_path: Path) -> None:
 
     assert colour(6, 0) > 5
     assert colour(0, 6) == pytest.approx(colour(6, 0), rel=1e-6)
+
+
+def test_one_name_that_falls_on_two_photos_is_a_clash(
+    pairs: list[PicturePair], tmp_path: Path
+) -> None:
+    file = annotations(tmp_path / "people.json", pairs, [0, 1, 2])
+    # two references of one name in different folders, as one of which the name is written
+    moved = []
+    for folder, pair in zip(("", "sub", "x", "y"), [*pairs[:2], *pairs[2:4]], strict=True):
+        assert pair.reference is not None
+        name = "hq0.png" if folder in ("", "sub") else "hq2.png"
+        reference = tmp_path / "hq" / folder / name
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_bytes(pair.reference.read_bytes())
+        stem = f"{folder}/{reference.stem}".lstrip("/")
+        moved.append(PicturePair(stem, pair.restored, reference))
+    config = EvaluateConfig(metrics=("person-colour",), people=file, workers=0)
+    found = evaluate(moved, config)
+    errors = [row.errors.get("person-colour") for row in found.rows]
+    assert errors[0] is None, "it is named exactly"
+    assert "hq0.png may be hq0.png and sub/hq0.png; name the folder, too" in str(errors[1])
+    assert "hq2.png may be x/hq2.png and y/hq2.png; name the folder, too" in str(errors[2])
+    assert errors[2] == errors[3]
+    alone = evaluate(moved[3:], config)
+    assert not alone.rows[0].errors, "by itself, it is the one that is meant"

@@ -33,6 +33,7 @@ class AnnotatedPictures:
         device: str = "cpu",
         grid: GridName = "stored",
         border: int = 0,
+        pairs: Sequence[PicturePair] = (),
     ) -> None:
         """Open the files.
 
@@ -42,6 +43,7 @@ class AnnotatedPictures:
             device: where it runs.
             grid: on which grid people are annotated where the annotated size does not tell.
             border: pixels that were cut off each edge of the pictures.
+            pairs: all of the evaluation, of which no two can have the people of one name.
 
         Raises:
             MetricError: no file of people was given.
@@ -53,6 +55,8 @@ class AnnotatedPictures:
             raise MetricError("the people in the pictures are not known; give them by --people")
         self._annotated = read_people(people)
         self._grid, self._border = grid, border
+        places = [place for pair in pairs if (place := self._place(pair)) is not None]
+        self._lost = self._annotated.clashes(places, any_suffix=True).lost
         self.warning = self._annotated.warning
         self._pose: Callable[..., Any] | None = None
         self.digest = f"people {sha256(people)}"
@@ -91,14 +95,25 @@ class AnnotatedPictures:
     def _of(self, pair: PicturePair, picture: Photo) -> People:
         from hbr.people import People
 
+        place = self._place(pair)
+        if place is None:
+            file = pair.reference or pair.restored
+            path = display_name(self._annotated.path)
+            raise MetricError(f"{path} has no picture called {file.name}")
+        clash = self._lost.get(place) or self._annotated.clash(place, any_suffix=True)
+        found = self._annotated.find(place, any_suffix=True)
+        if clash or found is None:
+            raise MetricError(clash or "")
+        h, w = (edge + 2 * self._border for edge in picture.size)
+        upright = upright_people(found, (h, w), picture.orientation, self._grid)
+        return People.of(upright).without_border(self._border, (h, w))
+
+    def _place(self, pair: PicturePair) -> str | None:
+        """The place of a picture that the annotations name, once or several times."""
         file = pair.reference or pair.restored
         for place in (pair.stem + file.suffix, file.name):
-            found = self._annotated.find(place, any_suffix=True)
-            if found is not None:
-                h, w = (edge + 2 * self._border for edge in picture.size)
-                upright = upright_people(found, (h, w), picture.orientation, self._grid)
-                return People.of(upright).without_border(self._border, (h, w))
-            if clash := self._annotated.clash(place, any_suffix=True):
-                raise MetricError(clash)
-        path = display_name(self._annotated.path)
-        raise MetricError(f"{path} has no picture called {file.name}")
+            if self._annotated.find(place, any_suffix=True) is not None:
+                return place
+            if self._annotated.clash(place, any_suffix=True):
+                return place
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hbr.config import ConfigError, check
@@ -206,8 +206,11 @@ def evaluate(
         kept.unlink(missing_ok=True)
     rows: list[Measured] = []
     noted: dict[str, None] = {}
+    measuring = config.measuring
+    if config.people is not None:
+        measuring = replace(measuring, pairs=tuple(pairs))
     found = measure_all(
-        pairs, config.measuring, workers=config.processes, batch=config.at_once, known=kept
+        pairs, measuring, workers=config.processes, batch=config.at_once, known=kept
     )
     with contextlib.ExitStack() as opened:
         ledger = opened.enter_context(Ledger(kept)) if kept is not None else None

@@ -54,6 +54,7 @@ class MeasureConfig:
         crop_border: pixels that are cut off each edge of both pictures before they are compared.
         people_grid: on which grid of pixels people are annotated in references that EXIF turns,
             where the annotated size does not tell.
+        pairs: all of the evaluation, of which no two can have the people of one name.
     """
 
     metrics: tuple[str, ...]
@@ -65,6 +66,7 @@ class MeasureConfig:
     max_pixels: int = DEFAULT_MAX_PIXELS
     crop_border: int = 0
     people_grid: GridName = "stored"
+    pairs: tuple[PicturePair, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -173,6 +175,7 @@ class Measurer:
                         device=config.device,
                         grid=config.people_grid,
                         border=config.crop_border,
+                        pairs=config.pairs,
                     )
                 self.metrics[name] = load_metric(name, device=config.device, weights=config.weights)
             except Exception as error:  # of a device that is not there, torch raises anything

@@ -24,7 +24,7 @@ from hbr.errors import display_name
 from hbr.image import Photo
 from hbr.image.pixels import to_8_bits
 from hbr.people.boxes import non_maximum_suppression, plausible
-from hbr.people.coco import AnnotatedPeople, read_people
+from hbr.people.coco import read_people
 from hbr.people.detectors import (
     NO_PERSON_DETECTOR,
     Detector,
@@ -32,6 +32,7 @@ from hbr.people.detectors import (
     load_detector,
 )
 from hbr.people.grids import Edges, same_shape, upright_people
+from hbr.people.names import AnnotatedPeople
 from hbr.people.types import DetectorError, Person
 from hbr.people.values import open_text
 from hbr.people.yolo_lines import read_lines

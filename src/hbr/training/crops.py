@@ -20,8 +20,9 @@ from hbr.config import ConfigError
 from hbr.degradation import Regions
 from hbr.image import Photo, PhotoError
 from hbr.image.pixels import to_8_bits
-from hbr.people.coco import AnnotatedPeople, read_people
+from hbr.people.coco import read_people
 from hbr.people.grids import same_shape, upright_people
+from hbr.people.names import AnnotatedPeople
 from hbr.people.types import N_KEYPOINTS, Person
 from hbr.training.config import PhotoSourceConfig
 from hbr.training.photos import (

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hbr.degradation.contents import Item
     from hbr.degradation.folder import DegradedFile, DegradeSettings
     from hbr.degradation.recipe import Recipe
-    from hbr.people.coco import AnnotatedPeople
+    from hbr.people.names import AnnotatedPeople
     from hbr.restoration.jobs import BatchPlan
 
 _FILES_PER_WORKER = 8  # starting a process takes as long as a few files
