@@ -15,6 +15,7 @@ from hbr.apps.cli import (
     compare,
     curate,
     degrade,
+    desktop,
     doctor,
     evaluate,
     fetching,
@@ -61,6 +62,8 @@ app.command("restore")(restore.restore)
 app.command("replay")(replay.replay)
 app.command("watch")(watch.watch)
 app.command("warmup")(warmup.warmup)
+app.command("open")(desktop.open_photos)
+app.command("desktop")(desktop.desktop)
 app.command("serve")(serve.serve)
 app.command("ui")(serve.ui)
 app.command("compare")(compare.compare)
