@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import hbr.ledger
 from hbr.ledger import Ledger, SharedLedger, read_rows, write_rows
 
 ROWS = [{"name": "ä", "n": 1}, {"name": "b\n", "n": float("inf")}, {"name": "c", "n": [None]}]
@@ -52,7 +53,8 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "file")
 
 
-def test_runs_read_each_others_rows(tmp_path: Path) -> None:
+def test_runs_read_each_others_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hbr.ledger, "LOOK", 0.0)
     (tmp_path / ".x-0-of-2.jsonl").write_text('{"name": "a", "n": 0}\n{"name": "b", "n": 0}\n{"na')
     one, two = SharedLedger(tmp_path, ".x", "-0-of-2"), SharedLedger(tmp_path, ".x", "-1-of-2")
     same = SharedLedger(tmp_path, ".x", "-0-of-2")

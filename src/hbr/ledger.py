@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
@@ -13,6 +14,9 @@ from typing import IO, Any, Self
 from hbr.files import file_lock, os_error_context, write_text
 
 Row = Mapping[str, Any]
+
+LOOK = 10.0
+"""Seconds between two looks for the files of other runs."""
 
 
 class Ledger:
@@ -120,13 +124,20 @@ class SharedLedger:
         self._own = Ledger(None) if folder is None else None  # a file is opened by the first row
         self._read: dict[Path, Ledger] = {}
         self._ends: dict[Path, int] = {}
+        self._next_look = 0.0
         self._places: dict[str, tuple[Ledger, int]] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what runs have written since."""
-        found = [] if self._folder is None else sorted(self._folder.glob(self._pattern))
-        for path in sorted(found, key=lambda path: path == self._file):
+        """Read what runs have written since; a new file is found after `LOOK` seconds."""
+        found = set(self._read)
+        if self._file is not None and self._file.exists():
+            found.add(self._file)
+        if self._folder is not None and time.monotonic() >= self._next_look:
+            # listing a folder of many outputs takes long
+            self._next_look = time.monotonic() + LOOK
+            found |= set(self._folder.glob(self._pattern))
+        for path in sorted(found, key=lambda path: (path == self._file, path)):
             if path not in self._read:
                 self._read[path] = Ledger(path, read_only=True)
             for place, row in self._read[path].rows(self._ends.get(path, 0)):
