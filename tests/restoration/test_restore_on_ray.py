@@ -25,8 +25,6 @@ from hbr.restoration.ray import RayActors, run_on_cluster
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 N = 10
 ACTORS = RayActors(workers=2)
 

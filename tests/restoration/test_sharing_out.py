@@ -1,6 +1,8 @@
 """Photos shared out among runs, and runs that resume by what files hold, without a network."""
 
+import gc
 import os
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from hbr.config import ConfigError
 from hbr.distributed import Shard
 from hbr.image import Photo, write_photo
-from hbr.restoration.batch import FileRecord, run_batch
+from hbr.restoration.batch import BatchTally, FileRecord, run_batch
 from hbr.restoration.contents import ByContents, digest_of
 from hbr.restoration.jobs import plan_batch
 from hbr.restoration.outputs import Files
@@ -82,6 +84,23 @@ class TestShards:
         for i in range(4):
             with pytest.raises(ConfigError, match=r"00\.bmp and in/00\.png would both"):
                 plan_batch(["in"], "out", format="webp", shard=Shard(i, 4))
+
+
+def test_memory_does_not_grow_with_the_photos_that_are_done() -> None:
+    for number in range(100):
+        os.link("in/00.png", f"in/link{number}.png")
+    tally = BatchTally()
+    held = []
+    tracemalloc.start()
+    try:
+        for record in run_batch(plan_batch(["in"], "out"), load, Files()):
+            tally.add(record)
+            if tally.done in (30, 100):
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 70_000, "1 kB for each photo"
 
 
 class TestContents:

@@ -58,6 +58,21 @@ def test_tars_by_a_pattern(people):
     assert sorted(a.tobytes() for a in got) == sorted(a.tobytes() for a in wanted)
 
 
+def test_what_is_passed_over_is_said(tmp_path, caplog):
+    shutil.copy(DATA / "purple.jpg", tmp_path / "a.jpg")
+    (tmp_path / "@eaDir").mkdir()
+    for name in ("a.cr2", "b.psd", "@eaDir/a.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("a.jpg", "a.cr2"):
+            tar.add(tmp_path / name, name)
+    with caplog.at_level("WARNING", logger="hbr"):
+        assert len(open_photos(PhotoSourceConfig(photos=tmp_path))) == 1
+        assert len(caplog.messages) == 3
+        assert len(open_photos(PhotoSourceConfig(tars=str(tmp_path / "x.tar")))) == 1
+    assert f"{tmp_path / 'x.tar'}: a.cr2: is a camera raw file; " in caplog.messages[3]
+
+
 def test_a_crop_as_large_as_the_photo_is_the_photo(people):
     source = CropSource(PhotoSourceConfig(manifest=people))
     wanted = {a.tobytes() for a in pixels(PhotoSourceConfig(manifest=people))}

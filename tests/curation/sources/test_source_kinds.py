@@ -15,6 +15,7 @@ from hbr.curation.sources import Box, SourceConfig, SourceError, SourceImage, op
 from hbr.curation.sources.configs import (
     CocoConfig,
     CrowdHumanConfig,
+    FolderConfig,
     OpenImagesConfig,
     ParquetConfig,
     VocConfig,
@@ -111,6 +112,22 @@ def test_a_bad_yolo_line_costs_only_itself(line: str) -> None:
     file = read_lines([f"0 {P}", "", line, f"0 {P}"], 1)
     assert [thing.edges for thing in file.objects] == [(0.2, 0.2, 0.4, 0.6)] * 2
     assert [number for number, _ in file.problems] == [3]
+
+
+def test_pictures_that_are_not_read_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos(tmp_path / "in", "a.jpg", "sub/b.jpg", "@eaDir/a.jpg")
+    for name in ("c.cr2", "sub/d.cr2", "e.psd"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    with caplog.at_level("WARNING", logger="hbr"):
+        found = read(FolderConfig(path=tmp_path / "in"))
+        assert [image.key for image in found] == ["a.jpg", "sub/b.jpg"]
+        assert len(caplog.messages) == 3
+        jpeg = (tmp_path / "in" / "a.jpg").read_bytes()
+        images = read(tar(tmp_path / "x.tar", ("1.jpg", jpeg), ("1.cr2", b"x"), ("1.json", b"{}")))
+        assert [image.key for image in images] == ["x.tar/1.jpg"]
+    assert "x.tar/1.cr2: is a camera raw file; " in caplog.messages[3]
 
 
 def test_a_guess_about_yolo_lines_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
