@@ -18,7 +18,6 @@ from hbr.people.segmentation import (
     SelfieNetwork,
     SelfieSegmenter,
     TransformersSegmenter,
-    find_person_segmenter,
     load_person_segmenter,
     person_mask,
 )
@@ -47,13 +46,13 @@ def test_the_selfie_network_comes_out_of_its_package(
     path, data = "toy/selfie.tflite", tflite_file(convolutions(network))
     index.add_wheel("toy-selfie", "0.10", {path: data}, "cp311-cp311-win32")
     toy.known(monkeypatch, NAME, {path: data}, pypi="toy-selfie==0.10", dist="cp311-cp311-win32")
-    assert find_person_segmenter() is None
+    assert not entries()[NAME].installed
     with pytest.raises(WeightsError, match="`hbr fetch selfie-segmentation` gets them"):
         load_person_segmenter(NAME)
     done = call_hbr("fetch", NAME)
     assert done.returncode == 0, done.stderr
-    segment = find_person_segmenter()
-    assert segment is not None
+    segment = load_person_segmenter(NAME)
+    assert isinstance(segment, SelfieSegmenter)
     image = read_photo(DATA / "tie.png").pixels
     image = np.ascontiguousarray(image[:120, :90])
     mask = segment(image)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from hbr.errors import one_line
 from hbr.people.network_files import fill, read_tensors
 from hbr.people.types import DetectorError
-from hbr.weights import entries, find_weights
+from hbr.weights import find_weights
 
 SELFIE = "selfie-segmentation"
 
@@ -33,15 +33,6 @@ class PersonSegmenter(Protocol):
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The share of people in each pixel of uint8 [h, w, 3] RGB: float32 [h, w] in [0, 1]."""
         ...
-
-
-def find_person_segmenter(device: str = "cpu") -> PersonSegmenter | None:
-    """The selfie network where its weights are on this machine, else None.
-
-    Raises:
-        DetectorError, WeightsError: they are damaged.
-    """
-    return load_person_segmenter(SELFIE, device=device) if entries()[SELFIE].installed else None
 
 
 def load_person_segmenter(name: str | Path, *, device: str = "cpu") -> PersonSegmenter:
