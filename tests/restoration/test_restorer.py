@@ -224,6 +224,7 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "reduce": None,
         "color": "adain",
         "color_map": None,
+        "grain": 0.0,
         "seed": 7,
         "prompt": None,
         "people": None,

@@ -129,6 +129,7 @@ def provenance_of(
         "reduce": made.reduce if made else None,
         "color": color,
         "color_map": dataclasses.asdict(settings.color_map) if settings.color_map else None,
+        "grain": settings.grain,
         "seed": settings.seed,
         "prompt": settings.prompt,
         "people": people,

@@ -28,6 +28,7 @@ from hbr.people.grids import Edges
 from hbr.people.squares import square, square_pixels
 from hbr.restoration.color import fix_color, to_unit
 from hbr.restoration.gate import Judgement, judge
+from hbr.restoration.grain import grained
 from hbr.restoration.inference import TileProgress, decided, run_crops
 from hbr.restoration.inputs import resized_pixels, resized_to
 from hbr.restoration.locating import LocatedPerson, PeopleLocator
@@ -162,7 +163,7 @@ def restore_people(
         paste(planes[:, y0:y1, x0:x1], restored, mask, fade_of(plan.box))
         clock.spent("paste")
     untouched = made is None and not _passes(plans) and planes.shape[1:] == given.size
-    result = given if untouched else given.with_pixels(planes)
+    result = given if untouched else given.with_pixels(grained(planes, given, settings))
     clock.spent("color")
     found = tuple(_provenance(plan, restorer) for plan in plans)
     about: PeopleProvenance = {

@@ -41,6 +41,7 @@ from hbr.models.protocol import (
 from hbr.people.captions import ordered
 from hbr.restoration.color import fix_color
 from hbr.restoration.gate import judge
+from hbr.restoration.grain import grained
 from hbr.restoration.inference import (
     TiledRun,
     TileProgress,
@@ -229,7 +230,7 @@ class Restorer:
                 return Restored(given, timings, provenance, settings)
         made = self.make(given, settings, progress, preview)
         restored = time.perf_counter()
-        result = given.with_pixels(made.planes)
+        result = given.with_pixels(grained(made.planes, given, settings))
         done = time.perf_counter()
         model, color = made.timings["model"], made.timings["color"] + done - restored
         total = done - began

@@ -119,6 +119,8 @@ class RestoreSettings:
         pose, attention: maps for models that are guided by them: "auto" finds them, "none" leaves
             them blank; else a file (`hbr.restoration.structure`).
         sampling: how a model of many steps samples; None is `hbr.models.protocol.Sampling()`.
+        grain: how much of the photo's own grain is put back into the restored picture, 0 (none) to
+            1 (all), see `hbr.restoration.grain`.
         max_pixels: larger files, and larger results of enlarging, are refused.
     """
 
@@ -137,6 +139,7 @@ class RestoreSettings:
     pose: str = "auto"
     attention: str = "auto"
     sampling: Sampling | None = None
+    grain: float = 0.0
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -159,6 +162,7 @@ class RestoreSettings:
         ok = self.people != "only" or self.choice.background in ("model", "keep")
         expected = "keep, as people only are restored, or people must be auto"
         check(ok, "background", self.choice.background, expected)
+        check(0 <= self.grain <= 1, "grain", self.grain, "0 to 1")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
 
     def result_size(self, photo: tuple[int, int]) -> tuple[int, int]:
@@ -244,8 +248,8 @@ class Provenance(TypedDict):
             looked for.
         structure: where each map that guides the model comes from; None for other models.
         sampling: of a model of many steps, else None.
-        scale, size, color, color_map, seed, prompt: as in `RestoreSettings`; `color` is never
-            "auto".
+        scale, size, color, color_map, grain, seed, prompt: as in `RestoreSettings`; `color` is
+            never "auto".
     """
 
     hbr: str
@@ -270,6 +274,7 @@ class Provenance(TypedDict):
     reduce: float | None
     color: ColorFix
     color_map: Mapping[str, Any] | None
+    grain: float
     seed: int
     prompt: str | None
     people: PeopleProvenance | None

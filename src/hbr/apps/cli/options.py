@@ -32,6 +32,15 @@ MeasuringWorkers = Annotated[
 MetricWeights = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of metric weights. Default: hbr's own.")
 ]
+GrainOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="How much of the photo's own grain is put back, from 0 to 1: noise of its strength "
+        "and look, measured where the photo is flat.",
+    ),
+]
 RecipeOption = Annotated[
     Literal["file", "sidecar", "both", "off"],
     typer.Option(

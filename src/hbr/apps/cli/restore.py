@@ -19,6 +19,7 @@ from hbr.apps.cli.engines import (
     actors_of,
 )
 from hbr.apps.cli.options import (
+    GrainOption,
     InputOption,
     MaxPixels,
     Overwrite,
@@ -129,6 +130,7 @@ def restore(
             "the same statistics, not each by its own.",
         ),
     ] = False,
+    grain: GrainOption = 0.0,
     device: DeviceOption = "auto",
     dtype: DtypeChoice = DtypeOption.auto,
     backend: BackendChoice = BackendOption.auto,
@@ -268,8 +270,7 @@ def restore(
     The name of each written file goes to stdout, everything else to stderr. An unreadable file
     does not stop the others; what all of them would meet, as a full disk, does. Exit codes: 0 all
     done; 3 some failed; 1 all failed; 2 usage error, nothing was done; 4 missing or invalid
-    weights; 5 out of memory and none done; 130 stopped by Ctrl-C or SIGTERM. No file is left
-    half-written.
+    weights; 5 out of memory, none done; 130 stopped by Ctrl-C or SIGTERM. No file is half-written.
     """
     existing = _existing(overwrite, resume or resume_by is not None)
     _check_steady(temporal_color, color)
@@ -295,6 +296,7 @@ def restore(
         prompt=prompt,
         pose=pose,
         attention=attention,
+        grain=grain,
         sampling=_sampling(
             steps=steps, guidance=guidance, text_guidance=text_guidance, sampler=sampler
         ),
