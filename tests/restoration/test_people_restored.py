@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import toy_diffbody
+from hbr.errors import HbrError
 from hbr.image import Photo, read_photo
 from hbr.models import Capabilities
 from hbr.models.protocol import Sampling
@@ -188,6 +189,32 @@ def test_of_people_with_outlines_everyone_has_their_own_pixels():
     assert pattern(restored.pixels, (106, 140, 14, 14)) == pytest.approx(0.1, abs=0.01)
     assert pattern(restored.pixels, (140, 106, 14, 14)) == pytest.approx(0.0, abs=0.01)
     assert all(person["outline"] for person in restored.people)
+
+
+def test_outlines_by_a_segmentation():
+    """Of a box, the left half is the person's."""
+
+    def left_half(image: np.ndarray) -> np.ndarray:
+        mask = np.zeros(image.shape[:2], np.float32)
+        mask[:, : image.shape[1] // 2] = 0.9
+        return mask
+
+    restorer = with_ends()
+    restorer.locator._segmenters["halves"] = left_half
+    choice = asked((100, 80, 80, 80), fidelity=((1, 0.0),), outlines="halves")
+    restored = restorer(damaged(truth()), people="auto", choice=choice)
+    assert pattern(restored.pixels, (104, 90, 28, 60)) == pytest.approx(0.1, abs=0.01)
+    assert pattern(restored.pixels, (156, 90, 20, 60)) < 0.01
+    assert restored.people[0]["outline"] is True
+    assert restored.provenance["people"]["outlines"] == "halves"
+    assert restored.settings.choice.outlines == "halves"
+    auto = dataclasses.replace(choice, outlines="auto")
+    boxes = restorer(damaged(truth()), people="auto", choice=auto)
+    assert boxes.people[0]["outline"] is False
+    assert boxes.settings.choice.outlines == "none"
+    missing = dataclasses.replace(choice, outlines="selfie-segmentation")
+    with pytest.raises(HbrError, match="hbr fetch"):
+        restorer(damaged(truth()), people="auto", choice=missing)
 
 
 def test_single_people_are_chosen():

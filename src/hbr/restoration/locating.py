@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,12 +37,18 @@ from hbr.people.names import AnnotatedPeople
 from hbr.people.types import DetectorError, Person
 from hbr.people.values import open_text
 from hbr.people.yolo_lines import read_lines
-from hbr.restoration.settings import NOBODY, PeopleChoice, RestoreSettings
+from hbr.restoration.settings import NO_OUTLINES, NOBODY, PeopleChoice, RestoreSettings
+from hbr.weights import entries
+
+if TYPE_CHECKING:
+    from hbr.people.segmentation import PersonSegmenter
 
 log = logging.getLogger(__name__)
 
 MOST_PEOPLE = 100
 """Of more people, the largest are restored for themselves."""
+
+SELFIE = "selfie-segmentation"
 
 _SAME = 0.7  # boxes of a detector whose intersection over union is above this are one person
 _YOLO_PERSON = 0
@@ -80,6 +87,7 @@ class PeopleLocator:
         self._given = detector
         self._device = device
         self._sources: dict[str, Locate] = {}
+        self._segmenters: dict[str, PersonSegmenter] = {}
         self._told = False
 
     def __call__(self, photo: Photo, choice: PeopleChoice) -> tuple[tuple[LocatedPerson, ...], str]:
@@ -126,6 +134,41 @@ class PeopleLocator:
             self._told = True
             return False
         return True
+
+    def outlined(
+        self, photo: Photo, people: Sequence[LocatedPerson], outlines: str
+    ) -> tuple[Sequence[LocatedPerson], str]:
+        """People with their outlines, as `PeopleChoice.outlines` asks, and the segmentation's name.
+
+        Raises:
+            hbr.people.DetectorError, hbr.weights.WeightsError: the segmentation cannot be used.
+        """
+        outlines, segment = self.segmenter(outlines)
+        if segment is None or all(person.mask is not None for person in people):
+            return people, NO_OUTLINES
+        from hbr.people.segmentation import person_mask
+
+        pixels, drawn = to_8_bits(photo.pixels), []
+        for person in people:
+            if person.mask is None:
+                mask = person_mask(segment, pixels, person.box)
+                person = person if mask is None else replace(person, mask=mask > 0.5)
+            drawn.append(person)
+        return drawn, outlines
+
+    def segmenter(self, outlines: str) -> tuple[str, PersonSegmenter | None]:
+        """What `PeopleChoice.outlines` stands for, by name, and the segmentation, loaded once.
+
+        Raises:
+            hbr.people.DetectorError, hbr.weights.WeightsError: it cannot be used.
+        """
+        if outlines == "auto":
+            outlines = SELFIE if entries()[SELFIE].installed else NO_OUTLINES
+        if outlines != NO_OUTLINES and outlines not in self._segmenters:
+            from hbr.people.segmentation import load_person_segmenter
+
+            self._segmenters[outlines] = load_person_segmenter(outlines, device=self._device)
+        return outlines, self._segmenters.get(outlines)
 
     def _source(self, source: str) -> Locate:
         if source not in self._sources:

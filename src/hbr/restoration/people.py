@@ -12,9 +12,8 @@ Shapes: H W the result, in pixels.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -45,11 +44,13 @@ from hbr.restoration.pasting import (
 )
 from hbr.restoration.result import Restored
 from hbr.restoration.settings import (
+    NO_OUTLINES,
     NOBODY,
     PeopleProvenance,
     PersonProvenance,
     RestoreSettings,
 )
+from hbr.restoration.stages import Clock, Stages
 
 PhotoPixels = NDArray[np.uint8] | NDArray[np.uint16]
 Done = Literal["crop", "tiles", "background", "left as it is"]
@@ -80,28 +81,6 @@ class _Plan:
         return square_around(self.box, (1, 1))[2]
 
 
-@dataclass
-class _Clock:
-    """Seconds by what they were spent on."""
-
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("read", "locate", "model", "color", "paste"), 0.0)
-    )
-    last: float = field(default_factory=time.perf_counter)
-
-    def spent(self, on: str) -> None:
-        """Since the last call."""
-        now = time.perf_counter()
-        self.seconds[on] += now - self.last
-        self.last = now
-
-    def add(self, made: Made | None) -> None:
-        """What a pass says of itself, in place of the time since the last call."""
-        for name, seconds in made.timings.items() if made else ():
-            self.seconds[name] += seconds
-        self.last = time.perf_counter()
-
-
 def check_people(restorer: LoadedModel, locator: PeopleLocator, settings: RestoreSettings) -> None:
     """Load what restoring people needs, besides the model.
 
@@ -112,6 +91,7 @@ def check_people(restorer: LoadedModel, locator: PeopleLocator, settings: Restor
     """
     locator.is_ready(settings)
     choice = settings.choice
+    locator.segmenter(choice.outlines)
     for _, fidelity in choice.fidelity:
         restorer.sibling(fidelity=fidelity)
     if choice.background not in ("model", "keep"):
@@ -138,7 +118,7 @@ def restore_people(
     Raises:
         ValueError: somebody who is chosen is not there, or a setting does not fit the model.
     """
-    clock = _Clock()
+    clock = Clock()
     alone = replace(settings, people="off", gate="off")
     people, source = locator(given, settings.choice)
     clock.spent("locate")
@@ -149,8 +129,10 @@ def restore_people(
     other = background not in ("model", "keep")
     model = restorer.sibling(model=background) if other else restorer
     plans = _plans(restorer, given, settings, people, same=background == "model" and not leaves)
-    stages = _Stages(progress, (background != "keep" and not leaves) + _passes(plans))
+    stages = Stages(progress, (background != "keep" and not leaves) + _passes(plans))
     pixels = resized_pixels(given, settings)
+    plans, outlines = _with_outlines(plans, locator, given, settings.choice.outlines)
+    drawn = [plan.person for plan in plans]
     clock.spent("read")
     made = (
         None if background == "keep" or leaves else model.make(given, alone, stages.next(), preview)
@@ -159,7 +141,7 @@ def restore_people(
     planes = np.ascontiguousarray(to_unit(pixels)[0]) if made is None else made.planes
     for plan, restored in _restored(plans, given, pixels, alone, stages, clock):
         x0, y0, x1, y1 = plan.window
-        mask = person_mask(plan.person, people, plan.window, given.size, planes.shape[1:])
+        mask = person_mask(plan.person, drawn, plan.window, given.size, planes.shape[1:])
         paste(planes[:, y0:y1, x0:x1], restored, mask, fade_of(plan.box))
         clock.spent("paste")
     untouched = made is None and not _passes(plans) and planes.shape[1:] == given.size
@@ -170,13 +152,24 @@ def restore_people(
         "mode": settings.people,
         "source": source,
         "background": background,
+        "outlines": outlines,
         "found": found,
     }
     own = made if model is restorer else None
     timings = {**clock.seconds, "total": sum(clock.seconds.values())}
     provenance = provenance_of(restorer, settings, own, judged, about)
-    settings = _decided(settings, restorer, own, people)
+    settings = _decided(settings, restorer, own, people, outlines)
     return Restored(result, timings, provenance, settings, people=found)
+
+
+def _with_outlines(
+    plans: list[_Plan], locator: PeopleLocator, given: Photo, outlines: str
+) -> tuple[list[_Plan], str]:
+    """The plans with the outlines of everyone, where anyone is pasted, and what drew them."""
+    if all(plan.done == "background" for plan in plans):
+        return plans, NO_OUTLINES
+    people, outlines = locator.outlined(given, [plan.person for plan in plans], outlines)
+    return [replace(p, person=who) for p, who in zip(plans, people, strict=True)], outlines
 
 
 def _decided(
@@ -184,6 +177,7 @@ def _decided(
     restorer: LoadedModel,
     made: Made | None,
     people: Sequence[LocatedPerson],
+    outlines: str,
 ) -> RestoreSettings:
     """The settings with which the same bytes come again: with the boxes of those who were found.
 
@@ -194,6 +188,7 @@ def _decided(
     if made is not None:
         settings = replace(settings, reduce=made.reduce)
         settings = decided(settings, made.run, restorer.capabilities)
+    settings = replace(settings, choice=replace(settings.choice, outlines=outlines))
     if settings.choice.boxes or any(person.mask is not None for person in people):
         return settings
     edges = (person.box for person in people)
@@ -262,8 +257,8 @@ def _restored(
     given: Photo,
     pixels: PhotoPixels,
     settings: RestoreSettings,
-    stages: _Stages,
-    clock: _Clock,
+    stages: Stages,
+    clock: Clock,
 ) -> Iterator[tuple[_Plan, FloatPlane]]:
     """Everyone who is pasted with the pixels of their window, [3, h, w], the largest first.
 
@@ -324,8 +319,8 @@ def _crops(
     plans: Sequence[_Plan],
     pixels: PhotoPixels,
     settings: RestoreSettings,
-    stages: _Stages,
-    clock: _Clock,
+    stages: Stages,
+    clock: Clock,
 ) -> Iterator[tuple[_Plan, FloatPlane]]:
     """Restore people as squares that are enlarged to the model's native size, in batches."""
     size, native = pixels.shape[:2], model.capabilities.native_size
@@ -379,19 +374,3 @@ def _provenance(plan: _Plan, restorer: LoadedModel) -> PersonProvenance:
         "gate": plan.judged.verdict if plan.judged else None,
         "gate_reasons": plan.judged.reasons if plan.judged else (),
     }
-
-
-class _Stages:
-    """The progress of several passes over one photo, as that of one."""
-
-    def __init__(self, progress: TileProgress | None, stages: int) -> None:
-        self._progress, self._stages = progress, stages
-        self._begun = 0
-
-    def next(self) -> TileProgress | None:
-        """The progress of the next pass."""
-        before, self._begun = self._begun, self._begun + 1
-        report = self._progress
-        if report is None or self._stages <= 1:
-            return report
-        return lambda done, total: report(before * total + done, self._stages * total)

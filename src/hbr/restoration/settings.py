@@ -20,6 +20,7 @@ GATES: tuple[Gate, ...] = get_args(Gate)
 
 PeopleMode = Literal["off", "auto", "only"]
 NOBODY = "nobody"
+NO_OUTLINES = "none"
 PEOPLE_MODES: tuple[PeopleMode, ...] = get_args(PeopleMode)
 
 TileChoice = int | Literal["auto"]
@@ -51,6 +52,9 @@ class PeopleChoice:
             left to right; `boxes` in their order.
         fidelity: (number of a person, fidelity), for models with two ends; the others have that of
             the model.
+        outlines: what tells which pixels are a person's, where a source does not: "auto" is
+            MediaPipe's selfie network where its weights are, else the box; "none" is the box; else
+            a model (`hbr.people.segmentation.load_person_segmenter`).
         background: what becomes of all else: "model" restores it, "keep" leaves it as it is, and a
             name or file is another model that restores it.
     """
@@ -59,6 +63,7 @@ class PeopleChoice:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     persons: tuple[int, ...] = ()
     fidelity: tuple[tuple[int, float], ...] = ()
+    outlines: str = "auto"
     background: str = "model"
 
     def __post_init__(self) -> None:
@@ -73,6 +78,7 @@ class PeopleChoice:
         for number, fidelity in self.fidelity:
             expected = "a number in [0, 1] for each person"
             check(0 <= fidelity <= 1, "person_fidelity", f"{number}={fidelity}", expected)
+        check(bool(self.outlines), "outlines", self.outlines, "auto, none or a model")
         check(bool(self.background), "background", self.background, "model, keep or a model's name")
 
     @property
@@ -217,12 +223,14 @@ class PeopleProvenance(TypedDict):
         mode: "auto" or "only".
         source: the detector, the name of the file of boxes, or "boxes given".
         background: "model", "keep", or the name of another model.
+        outlines: the segmentation that was asked, or "none".
         found: everyone, by number.
     """
 
     mode: PeopleMode
     source: str
     background: str
+    outlines: str
     found: tuple[PersonProvenance, ...]
 
 

@@ -49,6 +49,14 @@ PersonFidelityOption = Annotated[
     str | None,
     typer.Option(metavar="1=0.8,3=0", help="The fidelity of single people, by number."),
 ]
+OutlinesOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|none|MODEL",
+        help="With people: a segmentation that says which pixels are theirs; auto: "
+        "selfie-segmentation if it is here (hbr fetch people).",
+    ),
+]
 BackgroundOption = Annotated[
     str,
     typer.Option(
@@ -65,13 +73,14 @@ def people_settings(
     boxes: list[str] | None,
     persons: str | None,
     fidelity: str | None,
+    outlines: str,
     background: str,
 ) -> dict[str, Any]:
     """The fields `people` and `choice` of the settings.
 
     Args:
         asked: for `--people`; None is "only" where somebody is chosen, else "off".
-        source, boxes, persons, fidelity, background: the text of the options.
+        source, boxes, persons, fidelity, outlines, background: the text of the options.
 
     Raises:
         typer.BadParameter: a text that cannot be read, or options that do not go together.
@@ -87,6 +96,7 @@ def people_settings(
         "--person": persons is not None,
         "--box": bool(boxes),
         "--person-fidelity": fidelity is not None,
+        "--outlines": outlines != "auto",
         "--background": background != "model",
     }
     given = [name for name, is_given in used.items() if is_given]
@@ -100,6 +110,7 @@ def people_settings(
             boxes=tuple(_box(text) for text in boxes or ()),
             persons=() if persons is None else _numbers(persons),
             fidelity=() if fidelity is None else _fidelities(fidelity),
+            outlines=outlines,
             background=background,
         )
         return {"people": mode, "choice": choice}

@@ -33,6 +33,7 @@ from hbr.apps.cli.options import (
 from hbr.apps.cli.people import (
     BackgroundOption,
     BoxOption,
+    OutlinesOption,
     PeopleFromOption,
     PeopleModeOption,
     PersonFidelityOption,
@@ -142,6 +143,7 @@ def restore(
     person: PersonOption = None,
     box: BoxOption = None,
     person_fidelity: PersonFidelityOption = None,
+    outlines: OutlinesOption = "auto",
     background: BackgroundOption = "model",
     prompt: Annotated[
         str | None,
@@ -292,7 +294,7 @@ def restore(
         color=color.value,
         seed=seed,
         gate=gate.value,
-        **people_settings(people, people_from, box, person, person_fidelity, background),
+        **people_settings(people, people_from, box, person, person_fidelity, outlines, background),
         prompt=prompt,
         pose=pose,
         attention=attention,
