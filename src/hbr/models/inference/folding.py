@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers.models.swin.modeling_swin import SwinLayer, SwinRelativePositionBias
 
 from hbr.config import check
+from hbr.models.config import TextPromptConfig
 from hbr.models.hfie import HFIE, ImageEncoder
 from hbr.models.inference.layers import (
     Constant,
@@ -129,6 +130,18 @@ def join_attention(model: FoldedRestorer) -> int:
     return sum(_replace(part, Attention, JoinedAttention) for part in parts)
 
 
+def fix_keys(model: FoldedRestorer) -> int:
+    """Keys and values of a prompt that is the same for every image are computed once."""
+    if not isinstance(model.config.prompt, TextPromptConfig):
+        return 0
+    _replace(model.unet, Attention, JoinedAttention)
+    prompt = model.prompt(torch.zeros(1, 3, 1, 1, device=model.device)).to(model.dtype)
+    crossing = [m for m in model.unet.modules() if isinstance(m, JoinedAttention) and m.crosses]
+    for layer in crossing:
+        layer.keep(prompt)
+    return len(crossing)
+
+
 def fix_queries(model: FoldedRestorer) -> int:
     """HFIE's learnable queries are projected once."""
     if not isinstance(model.prompt, HFIE):
@@ -162,6 +175,7 @@ REWRITES: dict[str, Callable[[FoldedRestorer], int]] = {
     "upsampling": fold_upsampling,
     "refiner": fold_refiner,
     "attention": join_attention,
+    "keys": fix_keys,
     "queries": fix_queries,
     "swin": fix_swin,
 }

@@ -99,7 +99,7 @@ class RefinedPicture(nn.Module):
 
 
 class Constant(nn.Module):
-    """A tensor that is computed once."""
+    """A tensor that is computed once, whatever it was computed of."""
 
     value: Tensor
 
@@ -107,7 +107,7 @@ class Constant(nn.Module):
         super().__init__()
         self.register_buffer("value", value.detach())
 
-    def forward(self) -> Tensor:
+    def forward(self, *_: Tensor) -> Tensor:
         """The tensor."""
         return self.value
 
@@ -153,7 +153,11 @@ class JoinedAttention(nn.Module):
         self.crosses = attention.is_cross_attention
         q, k, v = attention.to_q, attention.to_k, attention.to_v
         self.query = q if self.crosses else None
-        self.joined = _joined([k, v] if self.crosses else [q, k, v])
+        self.joined: nn.Module = _joined([k, v] if self.crosses else [q, k, v])
+
+    def keep(self, tokens: Tensor) -> None:
+        """Compute keys and values once, of tokens [1, m, d'] that never change."""
+        self.joined = Constant(self.joined(tokens))
 
     def forward(
         self,
@@ -170,7 +174,7 @@ class JoinedAttention(nn.Module):
             q, k, v = self.joined(x).chunk(3, dim=-1)
         else:
             q = self.query(x)
-            k, v = self.joined(encoder_hidden_states).chunk(2, dim=-1)
+            k, v = self.joined(encoder_hidden_states).expand(len(x), -1, -1).chunk(2, dim=-1)
         q, k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (q, k, v))
         x = self.out(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
         if hidden_states.dim() == 4:
