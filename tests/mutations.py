@@ -47,6 +47,8 @@ TABLE = ("tests/evaluation/methods/test_program_table.py",)
 PAPERS = ("tests/evaluation/test_papers.py",)
 OTHERS = ("tests/models/test_checkpoints_of_others.py",)
 BENCHMARKS = ("tests/evaluation/test_benchmark_config.py",)
+FOLDING = ("tests/models/test_folding.py",)
+REWRITES = "src/hbr/models/inference/folding.py"
 SCHEDULE = "src/hbr/models/schedule.py"
 VSD = "src/hbr/models/vsd.py"
 OBJECTIVES = "src/hbr/training/objectives.py"
@@ -54,6 +56,27 @@ PERSONA = "src/hbr/recipes/osdhuman/persona.yaml"
 PROGRAMS = "src/hbr/evaluation/methods/programs.yaml"
 
 MUTATIONS = (
+    Mutation(
+        "the rows of the folded upsampling are turned round",
+        "src/hbr/models/inference/layers.py",
+        "[[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]]",
+        "[[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]",
+        FOLDING,
+    ),
+    Mutation(
+        "the shift before the decoder has the wrong sign",
+        REWRITES,
+        "torch.linalg.solve(weight, bias)",
+        "-torch.linalg.solve(weight, bias)",
+        FOLDING,
+    ),
+    Mutation(
+        "the variance is taken for the mean",
+        REWRITES,
+        "slice(0, len(weight) // 2)",
+        "slice(len(weight) // 2, None)",
+        FOLDING,
+    ),
     Mutation(
         "the one step adds the noise",
         SCHEDULE,

@@ -11,8 +11,9 @@ from hbr.config import ConfigError, from_dict
 from hbr.image import read_photo
 from hbr.models import OneStepRestorer, RestorerConfig, load_model
 from hbr.models.config import LoRAConfig, RefinerConfig
-from hbr.models.inference.folding import REWRITES, optimize, upsampling_kernel
+from hbr.models.inference.folding import REWRITES, optimize
 from hbr.models.inference.kernels import attend
+from hbr.models.inference.layers import upsampling_kernel
 from hbr.models.inference.restorer import FoldedRestorer
 from hbr.models.lora import autoencoder_targets, inject, lora_layers, unet_targets
 
@@ -107,6 +108,15 @@ def test_nearest_upsampling_and_convolution_are_one_transposed_convolution() -> 
         F.conv_transpose2d(x, kernel, bias, stride=2, padding=1), expected, atol=1e-12, rtol=0
     )
     assert kernel.numel() == 4 * 3 * 16  # for 4 pixels, in place of 4 · 9
+
+
+def test_sizes_that_do_not_halve_are_upsampled_as_diffusers_does() -> None:
+    image = torch.rand(1, 3, 60, 44, generator=torch.Generator().manual_seed(5)).double()
+    assert toy_models.CONFIG.multiple_of == 4
+    image = image[..., :58, :42]  # latents of 29×21, which the U-Net halves to 15×11
+    expected = optimize(restorer(toy_models.CONFIG), ())(image)
+    folded = optimize(restorer(toy_models.CONFIG), ["upsampling"])
+    torch.testing.assert_close(folded(image), expected, atol=1e-9, rtol=1e-9)
 
 
 def test_padding_counts_where_post_quant_is_folded(image) -> None:

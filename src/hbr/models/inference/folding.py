@@ -26,11 +26,13 @@ from hbr.models.hfie import HFIE, ImageEncoder
 from hbr.models.inference.layers import (
     Constant,
     FixedQueries,
+    FoldedUpsampling,
     JoinedAttention,
     NoTimeEmbedding,
     RefinedPicture,
     ResidualBlock,
     Shift,
+    upsampling_kernel,
 )
 from hbr.models.inference.restorer import FoldedRestorer, Saving
 from hbr.models.onestep import OneStepRestorer
@@ -214,36 +216,10 @@ def optimize(model: OneStepRestorer, rewrites: Collection[str] | None = None) ->
     return folded.requires_grad_(False)
 
 
-def upsampling_kernel(weight: Tensor) -> Tensor:
-    """The kernel of a transposed convolution for upsampling by 2, then convolving 3×3.
-
-    After nearest-neighbour upsampling, the 3 rows under a kernel come from 2 rows of the input:
-    rows 0, 1+2 of the kernel see them at even rows of the output, rows 0+1, 2 at odd ones. That
-    makes four kernels of 2×2, one for each phase, 16 multiplications in place of 36. Interleaved,
-    they are the 4×4 kernel of a transposed convolution with stride 2 and padding 1.
-
-    Args:
-        weight: [o, i, 3, 3] of the convolution, which pads with one zero.
-
-    Returns:
-        [i, o, 4, 4], of the same dtype.
-    """
-    # the row of the kernel at i, of the transposed one: 3 − 2 a − r for tap a of phase r
-    taps = torch.tensor(
-        [[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=weight.dtype, device=weight.device
-    )
-    return torch.einsum("p y, q x, o i y x -> i o p q", taps, taps, weight)
-
-
 def _folded_upsampling(block: Upsample2D) -> nn.Module:
     conv = block.conv
-    folded = nn.ConvTranspose2d(
-        *(conv.in_channels, conv.out_channels, 4),
-        **{"stride": 2, "padding": 1, "device": "meta", "dtype": conv.weight.dtype},
-    )
-    kernel = upsampling_kernel(_wide(conv.weight))
-    _assign(folded, kernel, _bias(conv), like=conv.weight)
-    return folded
+    kernel = upsampling_kernel(_wide(conv.weight)).to(conv.weight.dtype)
+    return FoldedUpsampling(kernel.contiguous(memory_format=_layout(conv.weight)), _bias(conv))
 
 
 def _replace(root: nn.Module, kind: type[Any], make: Callable[[Any], nn.Module]) -> int:
@@ -268,16 +244,17 @@ class _PreciseConv(nn.Conv2d):
         return super().forward(x.to(self.weight.dtype))
 
 
-def _assign(conv: nn.Module, weight: Tensor, bias: Tensor, like: Tensor | None = None) -> None:
+def _assign(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     """Set weight and bias, in the dtype and layout that the weight has."""
-    like = cast(Tensor, conv.weight) if like is None else like
-    layout = torch.contiguous_format
-    if like.is_contiguous(memory_format=torch.channels_last):
-        layout = torch.channels_last
-    conv.weight = nn.Parameter(weight.to(like.dtype).contiguous(memory_format=layout))
-    conv.bias = nn.Parameter(bias.to(like.dtype))
-    if isinstance(conv, nn.Conv2d):
-        conv.out_channels, conv.in_channels = weight.shape[:2]
+    dtype, layout = conv.weight.dtype, _layout(conv.weight)
+    conv.weight = nn.Parameter(weight.to(dtype).contiguous(memory_format=layout))
+    conv.bias = nn.Parameter(bias.to(dtype))
+    conv.out_channels, conv.in_channels = weight.shape[:2]
+
+
+def _layout(weight: Tensor) -> torch.memory_format:
+    last = weight.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _matrix(conv: nn.Conv2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
