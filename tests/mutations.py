@@ -80,15 +80,15 @@ MUTATIONS = (
     Mutation(
         "the one step adds the noise",
         SCHEDULE,
-        "return (z_l.float() - (1.0 - alpha_bar) ** 0.5",
-        "return (z_l.float() + (1.0 - alpha_bar) ** 0.5",
+        "return (z_l.to(dtype) - (1.0 - alpha_bar) ** 0.5",
+        "return (z_l.to(dtype) + (1.0 - alpha_bar) ** 0.5",
         STEP,
     ),
     Mutation(
         "the one step is not divided",
         SCHEDULE,
-        "* epsilon.float()) / alpha_bar**0.5",
-        "* epsilon.float())",
+        "* epsilon.to(dtype)) / alpha_bar**0.5",
+        "* epsilon.to(dtype))",
         STEP,
     ),
     Mutation(
@@ -100,7 +100,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the latent is not scaled",
-        "src/hbr/models/onestep.py",
+        "src/hbr/models/networks.py",
         "posterior.mode()) * config.scaling_factor",
         "posterior.mode())",
         STEP,
