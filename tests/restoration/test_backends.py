@@ -121,8 +121,8 @@ def test_auto_is_torch_where_a_graph_does_not_do(model, measured, tmp_path, monk
     assert chosen(model, plan, dtype="float32", device="cpu").backend == "onnx"
     assert chosen(model, plan, dtype="bfloat16").backend == "eager"
     assert chosen(model, None).backend == "eager"
-    assert backends._is_guided(RestoreSettings(prompt="a hat"))
-    assert backends._is_guided(RestoreSettings(pose="pose.npy"))
+    for guided in ({"prompt": "a hat"}, {"pose": "pose.npy"}, {"people": "auto"}):
+        assert chosen(model, plan, RestoreSettings(**guided)).backend == "eager"
     measured(device="cuda")
     assert chosen(model, plan).backend == "eager"
     assert chosen(model, plan, device="cpu").backend == "onnx"

@@ -152,7 +152,7 @@ def choose(
         the backend, and why it is "eager" if the files of the graph cannot be used.
     """
     suits = wanted.device in ("auto", "cpu") and wanted.dtype in ("auto", "float32")
-    suits = suits and not _is_guided(settings) and is_of_hbr(path)
+    suits = suits and not _needs_torch(settings) and is_of_hbr(path)
     if plan is None or not suits or not find_spec("onnxruntime"):
         return "eager", None
     folder = graph_folder(sha256, file_fidelity(path, wanted.fidelity))
@@ -256,10 +256,11 @@ def _read_measured(folder: Path) -> MeasuredBackends | None:
     return measured
 
 
-def _is_guided(settings: RestoreSettings) -> bool:
-    """Whether more than the image is to guide the model, which a graph cannot take."""
+def _needs_torch(settings: RestoreSettings) -> bool:
+    """Whether more than tiles of the photo is asked for: a graph cannot, or it was not measured."""
     maps = {settings.pose, settings.attention} - {"auto", "none"}
-    return bool(maps) or settings.prompt is not None or settings.sampling is not None
+    texts = settings.prompt is not None or settings.sampling is not None
+    return texts or bool(maps) or settings.people != "off"
 
 
 def _native_tiles(plan: BatchPlan, capabilities: Capabilities, settings: RestoreSettings) -> float:
