@@ -10,6 +10,7 @@ Source: deep network interpolation (Wang et al. 2019), as Real-ESRGAN mixes its 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,9 +48,12 @@ def read_weights(
     if part is None or part == 1:
         yield from read_tensors(path, header.shapes)
         return
-    for name, tensor in read_tensors(path, header.shapes):
+    # each weight, and its difference behind it: opening the file for each takes long
+    pairs = ((name, SHARP + name) if name in header.sharp else (name,) for name in header.shapes)
+    tensors = read_tensors(path, itertools.chain.from_iterable(pairs))
+    for name, tensor in tensors:
         if name in header.sharp:
-            ((_, difference),) = read_tensors(path, [SHARP + name])
+            _, difference = next(tensors)
             tensor = tensor.float() + (1 - part) * difference.float()
         yield name, tensor
 
