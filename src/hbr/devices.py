@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from hbr.lazy import importing
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,7 +47,8 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     Raises:
         ValueError: the name is not a device, or this machine does not have it.
     """
-    import torch
+    with importing("torch"):
+        import torch
 
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":

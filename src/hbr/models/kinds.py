@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from hbr.config import check, from_dict
+from hbr.lazy import importing
 from hbr.models.config import RestorerConfig
 from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.protocol import ModelConfig
@@ -37,7 +38,8 @@ class ModelKind:
 
 
 def _one_step(config: RestorerConfig) -> nn.Module:
-    from hbr.models.onestep import OneStepRestorer
+    with importing("hbr.models.onestep"):
+        from hbr.models.onestep import OneStepRestorer
 
     return OneStepRestorer(config)
 
@@ -55,7 +57,8 @@ def _swinir(config: SwinIRConfig) -> nn.Module:
 
 
 def _diffbody(config: DiffBodyConfig) -> nn.Module:
-    from hbr.models.diffbody.model import DiffBody
+    with importing("hbr.models.diffbody.model"):
+        from hbr.models.diffbody.model import DiffBody
 
     return DiffBody(config)
 
