@@ -106,7 +106,7 @@ def test_without_a_detector(call_hbr: Run, photo: Write, toy: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--box", "1,2,3"), "'1,2,3' must be x,y,width,height in pixels"),
+        (("--box", "1,2,3"), "box is '1,2,3'; it must be x,y,width,height in pixels"),
         (("--box", "1,2,0,4"), "must be x, y, width and height"),
         (("--box", "1,2,nan,4"), "must be x, y, width and height"),
         (("--person", "one"), "'one' must be numbers of people"),

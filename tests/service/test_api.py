@@ -16,6 +16,7 @@ from hbr.image import read_photo
 from hbr.image.recipe_text import recipe_text
 from hbr.restoration.outputs import Files, encode_restored
 from hbr.restoration.recipe import NamedFile
+from hbr.restoration.settings import PeopleChoice
 
 
 def left(running):
@@ -72,6 +73,21 @@ def test_a_job_from_upload_to_deletion(start):
     soon(lambda: not left(running))
 
 
+def test_people_of_a_job(start, nano):
+    running = start()
+    fields = {"people": "only", "box": ["4,4,20,30", "40,10,20,20"], "mode": "job"}
+    with PHOTO.open("rb") as photo:
+        job = running.client.post("/v1/restore", files={"photo": photo}, data=fields).json()
+    with running.client.stream("GET", f"/v1/jobs/{job['id']}/events") as stream:
+        last = [json.loads(line[6:]) for line in stream.iter_lines() if line][-1]
+    assert [person["number"] for person in last["people"]] == [1, 2]
+    assert last["people"] == last["provenance"]["people"]["found"]
+    made = read_photo(io.BytesIO(running.client.get(last["result"]).content)).pixels
+    boxes = ((4.0, 4.0, 20.0, 30.0), (40.0, 10.0, 20.0, 20.0))
+    expected = nano(read_photo(PHOTO), people="only", choice=PeopleChoice(boxes=boxes))
+    assert (made == expected.pixels).all()
+
+
 @pytest.mark.parametrize(
     ("name", "data", "fields", "status", "message"),
     [
@@ -86,6 +102,11 @@ def test_a_job_from_upload_to_deletion(start):
         (None, None, {"format": "svg"}, 422, "format is 'svg'"),
         (None, None, {"model": "../nano"}, 422, "model is '../nano'; it must be one of nano"),
         (None, None, {"mode": "later"}, 422, "mode: "),
+        (None, None, {"people": "all"}, 422, "people: "),
+        (None, None, {"box": "1,2,3,4"}, 422, "people is 'off'; it must be auto or only"),
+        (None, None, {"people": "only", "box": "1,2"}, 422, "box is '1,2'; it must be x,y,width"),
+        (None, None, {"people": "only", "box": "9999,0,5,5"}, 422, "the box 9999,0,5,5 is outside"),
+        (None, None, {"people": "only"}, 503, "there is no person detector"),
         (None, None, {"seed": "-1"}, 422, "seed: "),
     ],
 )

@@ -290,6 +290,20 @@ class Provenance(TypedDict):
     sampling: Mapping[str, Any] | None
 
 
+def parse_box(text: str) -> tuple[float, float, float, float]:
+    """A box from its text, `x,y,width,height` in pixels.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    parts = text.split(",")
+    numbers = [number for part in parts if (number := _number(part)) is not None]
+    ok = len(parts) == len(numbers) == 4
+    check(ok, "box", text, "x,y,width,height in pixels")
+    x, y, width, height = numbers
+    return x, y, width, height
+
+
 def check_scale(scale: float) -> None:
     """Raise `ConfigError` unless a photo may be resized by this much."""
     low, high = SCALES
@@ -303,3 +317,10 @@ def _is_factor(value: object) -> bool:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -26,7 +26,7 @@ from hbr.image import read_photo
 from hbr.image.reading import photo_size
 from hbr.restoration import Restorer
 from hbr.restoration.jobs import forced_suffix
-from hbr.restoration.settings import RestoreSettings
+from hbr.restoration.settings import PeopleChoice, RestoreSettings, parse_box
 from hbr.service.counters import ServiceCounters
 from hbr.service.guard import Guard
 from hbr.service.jobs import JobQueue, NoSuchJobError, Order, PhotoJob
@@ -48,6 +48,12 @@ class RestoreRequest(BaseModel):
     scale: float = Field(1.0, description="0.25 to 8")
     color: Literal["auto", "wavelet", "adain", "none"] = "auto"
     gate: Literal["auto", "off"] = "off"
+    people: Literal["off", "auto", "only"] = Field(
+        "off", description="restore people for themselves; only leaves all else as it is"
+    )
+    box: list[str] = Field(
+        [], description="x,y,width,height of a person, in place of a detector; may be repeated"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     format: str = Field("keep", description="keep, jpg, png, tif, webp, avif or bmp")
     quality: int = Field(95, ge=1, le=100, description="of JPEG, WebP and AVIF")
@@ -68,6 +74,9 @@ class JobView(BaseModel):
     error: str | None = None
     result: str | None = Field(None, description="path of the result, when done")
     file_name: str | None = Field(None, description="name for the result, when done")
+    people: list[dict[str, Any]] | None = Field(
+        None, description="who was found and what was done; null where nobody was looked for"
+    )
     provenance: dict[str, Any] | None = None
     timings: dict[str, float] | None = None
 
@@ -113,10 +122,14 @@ class Service:
         if given.fidelity is not None:
             expected = "left out: the model has one end"
             check(model.two_ends, "fidelity", given.fidelity, expected)
+        ok = not given.box or given.people != "off"
+        check(ok, "people", given.people, "auto or only where boxes are given")
         settings = RestoreSettings(
             scale=given.scale,
             color=given.color,
             gate=given.gate,
+            people=given.people,
+            choice=PeopleChoice(boxes=tuple(map(parse_box, given.box))),
             seed=given.seed,
             max_pixels=self.limits.max_pixels,
         )
@@ -316,9 +329,15 @@ def _view(service: Service, job: PhotoJob) -> JobView:
         error=job.error,
         result=f"/v1/jobs/{job.id}/result" if job.result else None,
         file_name=_file_name(job) if job.result else None,
+        people=_people(job),
         provenance=dict(job.provenance) if job.provenance else None,
         timings=dict(job.timings) if job.timings else None,
     )
+
+
+def _people(job: PhotoJob) -> list[dict[str, Any]] | None:
+    about = (job.provenance or {}).get("people")
+    return None if about is None else list(about["found"])
 
 
 def _refusal(status: int, detail: str) -> JSONResponse:

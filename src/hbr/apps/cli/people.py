@@ -86,7 +86,7 @@ def people_settings(
         typer.BadParameter: a text that cannot be read, or options that do not go together.
     """
     from hbr.config import ConfigError
-    from hbr.restoration.settings import PeopleChoice
+    from hbr.restoration.settings import PeopleChoice, parse_box
 
     mode: PeopleMode = "only" if boxes or persons else "off"
     if asked is not None:
@@ -107,7 +107,7 @@ def people_settings(
     try:
         choice = PeopleChoice(
             source=source,
-            boxes=tuple(_box(text) for text in boxes or ()),
+            boxes=tuple(parse_box(text) for text in boxes or ()),
             persons=() if persons is None else _numbers(persons),
             fidelity=() if fidelity is None else _fidelities(fidelity),
             outlines=outlines,
@@ -117,16 +117,6 @@ def people_settings(
     except ConfigError as error:
         field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
         raise typer.BadParameter(str(error), param_hint=f"--{field}") from None
-
-
-def _box(text: str) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} must be x,y,width,height in pixels.", param_hint="--box"
-        ) from None
-    return x, y, width, height
 
 
 def _numbers(text: str) -> tuple[int, ...]:
