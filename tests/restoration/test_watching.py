@@ -202,6 +202,7 @@ class TestWatch:
     [
         ({"folder": Path("none")}, "none is not a folder"),
         ({"out": Path("in/../in")}, "the outputs would arrive in the folder watched"),
+        ({"out": Path(), "recursive": True}, "the outputs would arrive in the folder watched"),
         ({"settle": -1}, "settle"),
         ({"poll": 0}, "poll"),
         ({"format": "gif"}, "format"),

@@ -57,7 +57,8 @@ class Watched:
         check(self.poll > 0, "poll", self.poll, "above 0 seconds")
         if not is_folder(self.folder):
             raise ConfigError(f"{display_name(self.folder)} is not a folder; name one to watch")
-        if os.path.realpath(self.folder) == os.path.realpath(self.out):
+        folder, out = (Path(os.path.realpath(path)) for path in (self.folder, self.out))
+        if folder == out or (self.recursive and out in folder.parents):
             raise ConfigError("the outputs would arrive in the folder watched; choose another")
         forced_suffix(self.format)
 
