@@ -43,7 +43,7 @@ def restored(call_hbr: Run, photo: Write, toy: Path, tmp_path: Path) -> Callable
         ("a.png", ("--format", "tif", "--scale", "2", "--tile", "32", "--color", "adain")),
         ("a.webp", ("--size", "90", "--dtype", "bfloat16")),
         ("a.png", ("--gate", "auto", "--png-compression", "1")),
-        ("a.png", ("--temporal-color", "--scale", "1.5")),
+        ("a.png", ("--temporal-color", "--color", "adain", "--scale", "1.5")),
     ],
 )
 def test_the_same_bytes_again(

@@ -24,7 +24,8 @@ def test_a_manifest_on_a_cluster_gives_the_bytes_of_one_process(
         photo(tmp_path / "in" / name, number)
     (tmp_path / "in" / "bad.png").write_bytes(b"nothing")
     (tmp_path / "in" / "list.txt").write_text("\n".join([*names[:5], "bad.png"]))
-    asked = ["restore", "--manifest", "in/list.txt", "--model", str(toy), "--temporal-color", "-o"]
+    asked = ["restore", "--manifest", "in/list.txt", "--model", str(toy), "--color", "adain"]
+    asked += ["--temporal-color", "-o"]
     cluster = ["--engine", "ray", "--workers", "1", "--resume-by", "content"]
     done = run_hbr(*asked, "out", *cluster, "--log-format", "json", cwd=tmp_path, timeout=280)
     assert done.returncode == 3, done.stderr
@@ -47,7 +48,7 @@ def test_a_manifest_on_a_cluster_gives_the_bytes_of_one_process(
         (("--engine", "ray", "--device", "cuda:1"), "Ray gives each actor its own GPU"),
         (("--engine", "ray", "--report", "x.html"), "only valid with --engine local"),
         (("--engine", "ray", "--ray-address", "ray://x:1"), "address"),
-        (("--temporal-color", "--color", "adain"), "choose one of the two"),
+        (("--temporal-color", "--color", "none"), "only valid with --color adain"),
         (("--shard", "2/2"), "index"),
         (("--shard", "half"), "i from 0 to n-1, as in 0/4"),
     ],
@@ -67,3 +68,15 @@ def test_a_shard_of_a_stream_is_refused(call_hbr: Run, photo: Write, tmp_path: P
     done = call_hbr("restore", "a.png", "-o", "-", "--shard", "0/2", cwd=tmp_path)
     assert done.returncode == 2
     assert "- stands for one photo; name files" in done.stderr
+
+
+def test_a_colour_fix_without_statistics_is_said(
+    call_hbr: Run, photo: Write, toy: Path, tmp_path: Path
+) -> None:
+    photo(tmp_path / "a.png")
+    asked = ["restore", "a.png", "--model", toy, "-o"]
+    done = call_hbr(*asked, "steady.png", "--temporal-color", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "steady.png\n")
+    assert done.stderr.endswith("its colour fix, wavelet, takes no statistics to keep\n")
+    assert call_hbr(*asked, "plain.png", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "steady.png").read_bytes() == (tmp_path / "plain.png").read_bytes()

@@ -1,8 +1,9 @@
 """Frames of a video: the same colours in all of them.
 
-A colour fix takes its statistics from one photo. From frame to frame they move, with what is in the
-picture and with its noise, and so do the colours: the video flickers. Here the statistics are those
-of several frames, spread over all, and give one map of colours (AdaIN) for every frame.
+AdaIN takes its statistics from one photo. From frame to frame they move, with what is in the
+picture, and so do the colours: the video flickers. Here the statistics are those of several frames,
+spread over all, and give one map of colours for every frame. The wavelet colour fix needs none of
+this: it takes the low frequencies of each frame, which are as steady as the video.
 """
 
 from __future__ import annotations

@@ -165,10 +165,16 @@ def _loaded(
     progress: TileProgress | None,
 ) -> RestorePhoto:
     """What restores each photo of a batch."""
-    restore = partial(load(), settings=settings, progress=progress)
+    restorer = load()
+    restore = partial(restorer, settings=settings, progress=progress)
+    color = restorer.capabilities.color if settings.color == "auto" else settings.color
     if not steady:
         return restore
-    from hbr.restoration.frames import with_steady_colors
+    from hbr.restoration.frames import log, with_steady_colors
+
+    if color != "adain":
+        log.warning("%s: its colour fix, %s, takes no statistics to keep", restorer.name, color)
+        return restore
 
     return with_steady_colors(restore, settings, files)
 

@@ -127,8 +127,8 @@ def restore(
         bool,
         typer.Option(
             "--temporal-color",
-            help="The photos in a folder are frames of a video: give all of them their colours by "
-            "the same statistics, not each by its own.",
+            help="The photos in a folder are frames of a video: with --color adain, give all of "
+            "them their colours by the same statistics, not each by its own.",
         ),
     ] = False,
     grain: GrainOption = 0.0,
@@ -342,9 +342,8 @@ def _check_report(report: Path | None, existing: Existing, engine: str) -> None:
 
 
 def _check_steady(temporal_color: bool, color: Color) -> None:
-    if temporal_color and color is not Color.auto:
-        both = "--temporal-color and --color"
-        raise typer.BadParameter("choose one of the two.", param_hint=both)
+    if temporal_color and color not in (Color.auto, Color.adain):
+        raise typer.BadParameter("only valid with --color adain.", param_hint="--temporal-color")
 
 
 def _by_contents(
