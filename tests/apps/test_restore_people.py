@@ -1,6 +1,7 @@
 """`hbr restore --people` and the options that go with it."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,12 @@ def test_files_with_people_are_made_again(
         )
         assert again.returncode == 0, again.stderr
         assert (tmp_path / "again.png").read_bytes() == (tmp_path / "out.png").read_bytes()
+    shutil.copy(toy, tmp_path / "behind.safetensors")
+    elsewhere = ("--people", "auto", "--background", tmp_path / "behind.safetensors")
+    options = (*elsewhere, "--people-from", "people.json")
+    assert restored(call_hbr, tmp_path, "--model", toy, *options).returncode == 0
+    assert str(tmp_path).encode() not in (tmp_path / "out.png").read_bytes()
+    assert call_hbr("replay", "out.png", "--model", toy, cwd=tmp_path).returncode == 0
     (tmp_path / "people.json").write_text("{}")
     again = call_hbr("replay", "out.png", "--model", toy, cwd=tmp_path)
     assert again.returncode != 0

@@ -133,6 +133,7 @@ class RestoreRecipe:
         named = (settings.pose, settings.attention, settings.choice.source)
         files = [Path(p) for p in named if _is_file(p)]
         pose, attention, people = (_bare(p) for p in named)
+        background = _bare(settings.choice.background)
         return cls(
             source=source,
             model=UsedModel(
@@ -147,7 +148,7 @@ class RestoreRecipe:
                 settings,
                 pose=pose,
                 attention=attention,
-                choice=dataclasses.replace(settings.choice, source=people),
+                choice=dataclasses.replace(settings.choice, source=people, background=background),
             ),
             encoding=encoding,
             maps={file.name: sha256(file) for file in files},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -246,7 +246,7 @@ def _shape(photo: Photo) -> str:
     return f"{width}x{height} pixels of {photo.bits} bits"
 
 
-def _with_maps(recipe: RestoreRecipe, folders: Iterable[Path]) -> RestoreSettings:
+def _with_maps(recipe: RestoreRecipe, folders: Sequence[Path]) -> RestoreSettings:
     """The settings, with the files of maps where they lie now."""
     settings = recipe.settings
     found: dict[str, Any] = {}
@@ -260,9 +260,14 @@ def _with_maps(recipe: RestoreRecipe, folders: Iterable[Path]) -> RestoreSetting
             what = "another file is there" if near else "it is not there"
             raise ReplayError(f"{name}, the file of {field}, is missing: {what}; put it beside")
         found[field] = str(right[0])
+    choice = settings.choice
     if source := found.pop("people", None):
-        found["choice"] = dataclasses.replace(settings.choice, source=source)
-    return dataclasses.replace(settings, **found)
+        choice = dataclasses.replace(choice, source=source)
+    # the model for the background, if it is a file; the bytes tell whether it is the right one
+    near = [folder / choice.background for folder in (*folders, Path())]
+    if there := next((str(path) for path in near if path.is_file()), None):
+        choice = dataclasses.replace(choice, background=there)
+    return dataclasses.replace(settings, choice=choice, **found)
 
 
 def _text_of(path: Path) -> str:
