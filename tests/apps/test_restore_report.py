@@ -231,6 +231,30 @@ def test_what_is_refused_before_any_work(
     assert (row["state"], row["link"]) == ("restored before", "out/a.png")
 
 
+def test_maps_of_invented_detail(call_hbr: Run, photo: Write, tmp_path: Path) -> None:
+    import toy_models
+
+    model = toy_models.write(tmp_path / "toy.safetensors")
+    for name in ("a.png", "sub/b.jpg"):
+        photo(tmp_path / "in" / name, size=(96, 80))
+    asked = ("restore", "in", "-o", "out", "--recursive", "--model", model, "--save-map")
+    for maps, said in (("out", "is the folder of the outputs"), ("in/a.png", "not a folder")):
+        done = call_hbr(*asked, maps, cwd=tmp_path)
+        assert (done.returncode != 0, said in done.stderr) == (True, True), done.stderr
+    assert not (tmp_path / "out").exists()
+    done = call_hbr(*asked, "maps", "--report", "page.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = {p.relative_to(tmp_path / "maps").as_posix() for p in (tmp_path / "maps").rglob("*.png")}
+    assert made == {"a.png.png", "sub/b.jpg.png"}
+    assert len(data_of(tmp_path / "page.html")["rows"]) == 2
+    from hbr.image import read_photo
+
+    assert read_photo(tmp_path / "maps" / "a.png.png").size == (80, 96)
+    one = ("restore", "in/a.png", "-o", "one.png", "--model", model, "--save-map", "maps")
+    assert call_hbr(*one, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "maps" / "one.png.png").is_file()
+
+
 def test_warnings_are_in_the_json_records_too(batch: Path, call_hbr: Run, toy: Path) -> None:
     asked = ("restore", "in/warns.jpg", "in/b.jpg", "-o", "json", "--model", toy)
     done = call_hbr(*asked, "--log-format", "json", cwd=batch)

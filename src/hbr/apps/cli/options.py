@@ -56,6 +56,14 @@ ReportOption = Annotated[
         "failures. It works offline.",
     ),
 ]
+SaveMapOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Write a grey picture for each output there, brighter where it shows detail that the "
+        "photo does not.",
+    ),
+]
 PeopleGrid = Annotated[
     Literal["stored", "upright"],
     typer.Option(

@@ -71,6 +71,7 @@ def run_planned(
     actors: RayActors | None,
     hint: str,
     page: Path | None = None,
+    maps: Path | None = None,
 ) -> ExitCode:
     """Restore the photos of a plan, or show what would be done.
 
@@ -86,6 +87,7 @@ def run_planned(
         actors: on a cluster, that do the work; None does it in this process.
         hint: how to continue, after the line of an early end.
         page: an HTML page to write about the batch, however it ends.
+        maps: a folder for the maps of invented detail.
     """
     from hbr.processes import StopSignals
     from hbr.restoration.batch import BatchTally, run_batch
@@ -107,6 +109,8 @@ def run_planned(
         # Ray reports lost machines on stdout
         elsewhere = redirect_stdout(sys.stderr) if actors else nullcontext()
         with elsewhere, _page(page, plan, reporter) as (keep, made):
+            if maps is not None:
+                made = partial(_mapped, maps, plan, made)
             run = (
                 partial(run_on_cluster, actors=actors) if actors else partial(run_batch, made=made)
             )
@@ -114,6 +118,23 @@ def run_planned(
             loading = partial(_loaded, load_for_it, settings, files, steady, progress)
             batch = run(plan, loading, files, strict=strict, stop=stop, starting=reporter.start)
             return _report(plan, map(keep, batch), tally, reporter, hint)
+
+
+def _mapped(
+    maps: Path,
+    plan: BatchPlan,
+    made: Callable[[Job, Photo, Restored], None],
+    job: Job,
+    photo: Photo,
+    result: Restored,
+) -> None:
+    """Write the map of a photo that was restored."""
+    from hbr.restoration.invented import save_map
+
+    within = plan.folder is not None and job.target.is_relative_to(plan.folder)
+    place = job.target.relative_to(plan.folder) if within and plan.folder else job.target
+    save_map(maps, place if within else Path(place.name), photo, result.photo)
+    made(job, photo, result)
 
 
 @contextmanager

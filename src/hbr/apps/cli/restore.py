@@ -27,6 +27,7 @@ from hbr.apps.cli.options import (
     RecipeOption,
     Recursive,
     ReportOption,
+    SaveMapOption,
     all_inputs,
     check_page,
 )
@@ -254,6 +255,7 @@ def restore(
     ] = TruncatedOption.refuse,
     recipe: RecipeOption = "file",
     report: ReportOption = None,
+    save_map: SaveMapOption = None,
     log_format: LogFormatOption = LogFormat.text,
     quiet: Quiet = False,
     dry_run: Annotated[
@@ -277,7 +279,7 @@ def restore(
     existing = _existing(overwrite, resume or resume_by is not None)
     _check_steady(temporal_color, color)
     given = all_inputs(photos, inputs) if manifest is None else [*(inputs or ()), *(photos or ())]
-    _check_report(report, existing, engine)
+    _check_extras(report, save_map, out, existing, engine)
     reporter = Reporter(
         as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
     )
@@ -299,9 +301,7 @@ def restore(
         pose=pose,
         attention=attention,
         grain=grain,
-        sampling=_sampling(
-            steps=steps, guidance=guidance, text_guidance=text_guidance, sampler=sampler
-        ),
+        sampling=_sampling(steps, guidance, text_guidance, sampler),
         max_pixels=max_pixels,
     )
     files = Files(
@@ -323,6 +323,7 @@ def restore(
         actors=actors,
         hint="" if overwrite else "; run the same command with --resume to continue",
         page=report,
+        maps=save_map,
     )
     raise typer.Exit(code)
 
@@ -333,12 +334,23 @@ def _existing(overwrite: bool, resume: bool) -> Existing:
     return "overwrite" if overwrite else "resume" if resume else "refuse"
 
 
-def _check_report(report: Path | None, existing: Existing, engine: str) -> None:
-    if report is None:
-        return
-    if engine != "local":
-        raise typer.BadParameter("only valid with --engine local.", param_hint="--report")
-    check_page(report, "--report", replace=existing != "refuse")
+def _check_extras(
+    report: Path | None, maps: Path | None, out: str, existing: Existing, engine: str
+) -> None:
+    """Check what is written besides the outputs."""
+    for option, given in (("--report", report), ("--save-map", maps)):
+        if given is not None and engine != "local":
+            raise typer.BadParameter("only valid with --engine local.", param_hint=option)
+    if report is not None:
+        check_page(report, "--report", replace=existing != "refuse")
+    if maps is not None:
+        from hbr.restoration.jobs import check_writable
+
+        if maps.resolve() == Path(out).resolve():
+            raise typer.BadParameter(
+                f"{maps} is the folder of the outputs; name another", param_hint="--save-map"
+            )
+        check_writable(maps)
 
 
 def _check_steady(temporal_color: bool, color: Color) -> None:
@@ -357,8 +369,12 @@ def _by_contents(
     return ByContents(digest_of(sha256, options=options, settings=settings, files=files))
 
 
-def _sampling(**given: Any) -> Sampling | None:
+def _sampling(
+    steps: int | None, guidance: float | None, text_guidance: float | None, sampler: str | None
+) -> Sampling | None:
     """How a model of many steps samples; None if no option says so."""
+    given: dict[str, Any] = {"steps": steps, "guidance": guidance}
+    given |= {"text_guidance": text_guidance, "sampler": sampler}
     from hbr.config import ConfigError
     from hbr.models.protocol import Sampling
 
