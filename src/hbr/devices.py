@@ -32,9 +32,9 @@ _GIB = 2**30
 # A generous estimate for one 512×512 tile in a network the size of Stable Diffusion.
 _CUDA_MEMORY_PER_TILE = 8 * _GIB
 _LARGEST_BATCH = 8
-# Parameters of glibc's mallopt: free memory at the top of the heap from which it is given back, and
-# how many blocks may be mapped by themselves.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+# Parameters of glibc's mallopt: free memory at the top of the heap from which it is given back, how
+# many blocks may be mapped by themselves, and how many heaps the threads have.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _LARGEST_INT = 2**31 - 1
 _HAS_GLIBC = sys.platform.startswith("linux")  # or another C library, without these functions
 # The CPU allocator, CUDA and MPS, and cuDNN or cuBLAS failing to allocate their workspace.
@@ -146,6 +146,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if _HAS_GLIBC else None
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_ARENA_MAX, 1)  # other heaps are too small for a large block
         mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
 
 

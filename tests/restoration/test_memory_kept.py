@@ -4,7 +4,7 @@ import sys
 import pytest
 
 COUNT_FAULTS = """
-import resource, torch
+import resource, threading, torch
 from hbr.devices import keep_freed_memory
 if {keep}:
     keep_freed_memory()
@@ -12,15 +12,23 @@ def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(2**24).fill_(1.0)  # 64 MiB, and freed
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(min(faults() for _ in range(20)))  # after some rounds there is room at the same place
+def count():  # after some rounds there is room at the same place
+    print(min(faults() for _ in range(20)))
+if {thread}:  # as in the service
+    thread = threading.Thread(target=count)
+    thread.start()
+    thread.join(100)
+else:
+    count()
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+@pytest.mark.parametrize("thread", [False, True])
 @pytest.mark.parametrize("keep", [True, False])
-def test_freed_memory_is_used_again_without_being_cleared(keep: bool) -> None:
+def test_freed_memory_is_used_again_without_being_cleared(keep: bool, thread: bool) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", COUNT_FAULTS.format(keep=keep)],
+        [sys.executable, "-c", COUNT_FAULTS.format(keep=keep, thread=thread)],
         capture_output=True,
         text=True,
         check=True,
