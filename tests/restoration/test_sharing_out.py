@@ -18,6 +18,7 @@ from hbr.restoration.batch import BatchTally, FileRecord, run_batch
 from hbr.restoration.contents import ByContents, digest_of
 from hbr.restoration.jobs import plan_batch
 from hbr.restoration.outputs import Files
+from hbr.restoration.settings import PeopleChoice, RestoreSettings
 
 N = 12
 
@@ -153,3 +154,13 @@ class TestContents:
         assert digest_of("sha", files=Files(strict=True, keep_times=True, max_pixels=9)) == plain
         others = [digest_of("sha", files=Files(quality=9)), digest_of("other", files=Files())]
         assert len({plain, *others}) == 3
+
+    def test_the_digest_depends_on_the_files_that_settings_name(self, tmp_path: Path) -> None:
+        digests = []
+        for text in ("0 0.5 0.5 0.1 0.1", "0 0.2 0.5 0.1 0.1"):
+            (tmp_path / "a.txt").write_text(text)
+            for source in (tmp_path / "a.txt", tmp_path):
+                choice = PeopleChoice(source=str(source))
+                settings = RestoreSettings(people="only", choice=choice)
+                digests += [digest_of("sha", settings=settings) for _ in range(2)]
+        assert len(set(digests)) == 4

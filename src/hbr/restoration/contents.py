@@ -86,7 +86,7 @@ class ContentRecord:
 
 
 def digest_of(model: str | None, **given: Any) -> str:
-    """A digest of what an output depends on besides its input.
+    """A digest of what an output depends on besides its input, files that settings name included.
 
     Args:
         model: SHA-256 of the weights.
@@ -99,5 +99,18 @@ def digest_of(model: str | None, **given: Any) -> str:
     for values in plain.values():
         for name in _NO_MATTER if isinstance(values, dict) else ():
             values.pop(name, None)
+    named = _named_files(plain.get("settings") or {})
+    plain |= {"named": named} if named else {}
     text = json.dumps({"hbr": __version__, "model": model, **plain}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _named_files(settings: dict[str, Any]) -> dict[str, str]:
+    """The SHA-256 of the maps and the boxes of people that settings name, by path."""
+    people = settings.get("choice", {}).get("source")
+    named = [
+        Path(name) for name in (settings.get("pose"), settings.get("attention"), people) if name
+    ]
+    if people and Path(people).is_dir():  # a text of YOLO for each photo
+        named += Path(people).glob("*.txt")
+    return {str(path): sha256(path) for path in named if path.is_file()}
