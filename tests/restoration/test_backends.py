@@ -165,6 +165,17 @@ def test_a_model_that_cannot_be_a_graph_runs_in_torch_and_says_so(tmp_path, monk
     assert caplog.messages == [f"{restorer.fallback}; the model runs in torch"]
 
 
+def test_a_graph_that_cannot_be_written_is_named_and_torch_restores(tmp_path, monkeypatch, caplog):
+    (tmp_path / "weights").write_text("no folder")
+    monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path / "weights"))
+    file = toy_models.write(tmp_path / "toy.safetensors")
+    restorer = chosen(file, None, backend="onnx")
+    assert restorer.backend == "eager"
+    (line,) = caplog.messages
+    assert restorer.fallback in line
+    assert restorer.fallback.startswith("the graph cannot be written: ")
+
+
 def test_what_is_missing_or_wrong_is_an_error(model, monkeypatch):
     for given, message in (
         ({"device": "cuda:x"}, "device is"),

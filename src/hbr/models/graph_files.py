@@ -93,7 +93,7 @@ def read_card(folder: Path, sha256: str) -> GraphCard | None:
     """
     try:
         text = (folder / CARD).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise BackendError(f"the graph in {folder} cannot be read: {one_line(error)}") from None

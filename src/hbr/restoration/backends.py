@@ -23,7 +23,7 @@ import numpy as np
 
 from hbr.config import from_dict, to_dict
 from hbr.devices import choose_device
-from hbr.errors import one_line
+from hbr.errors import one_line, reason
 from hbr.files import write_text
 from hbr.models.files import is_of_hbr
 from hbr.models.graph_files import (
@@ -103,7 +103,7 @@ class Wanted:
 def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | None) -> Restorer:
     """Load a model in the backend that is wanted, or that suits the job.
 
-    A model that cannot be a graph runs in torch, with a warning.
+    A model that cannot be a graph, or whose graph cannot be written, runs in torch, with a warning.
 
     Args:
         wanted: the model.
@@ -127,6 +127,8 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
         restorer = load(backend=backend)
     except BackendError as error:
         restorer, why = load(), one_line(error)
+    except OSError as error:  # of the model file, it comes again
+        restorer, why = load(), f"the graph cannot be written: {reason(error)}"
     if why is not None:
         log.warning("%s; the model runs in torch", why)
     restorer.fallback = why
