@@ -133,6 +133,7 @@ def provenance_of(
         "seed": settings.seed,
         "prompt": settings.prompt,
         "people": people,
+        "faces": None,
         "structure": structure.sources if structure else None,
         "sampling": dataclasses.asdict(settings.sampling or Sampling()) if structure else None,
     }

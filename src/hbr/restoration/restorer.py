@@ -214,6 +214,10 @@ class Restorer:
         self.conditions(settings)
         self.check_reduction(settings)
         given = as_photo(photo, max_pixels=settings.max_pixels)
+        if settings.identity != "off":
+            from hbr.restoration.guarding import guarded
+
+            return guarded(self, given, settings, progress, preview)
         if settings.people != "off":
             from hbr.restoration.people import restore_people
 
@@ -253,9 +257,8 @@ class Restorer:
         structure: Structure | None = None
         pixels = resized_pixels(given, settings)
         reduce = reduction_of(given, pixels, settings, self.capabilities.upscale)
-        seen = seen_pixels(
-            given, pixels, replace(settings, reduce=reduce), self.capabilities.upscale
-        )
+        reduced = replace(settings, reduce=reduce)
+        seen = seen_pixels(given, pixels, reduced, self.capabilities.upscale)
         read = time.perf_counter()
         with reproducible(settings.seed, self.device):
             if self.capabilities.samples:
@@ -304,10 +307,8 @@ class Restorer:
     def _structure(self) -> StructureFinder:
         from hbr.restoration.structure import StructureFinder
 
-        return StructureFinder(self._attention, self.device)
-
-    def _attention(self, image: Tensor) -> Tensor | None:
-        return cast(SamplingModel, self.model).attention(image.to(self.device))
+        model = cast(SamplingModel, self.model)
+        return StructureFinder(lambda image: model.attention(image.to(self.device)), self.device)
 
     def conditions(self, settings: RestoreSettings) -> Conditions:
         """What guides the model besides the photo, so far as the photo does not decide it.

@@ -23,6 +23,9 @@ NOBODY = "nobody"
 NO_OUTLINES = "none"
 PEOPLE_MODES: tuple[PeopleMode, ...] = get_args(PeopleMode)
 
+IdentityMode = Literal["off", "warn", "keep"]
+IDENTITY_MODES: tuple[IdentityMode, ...] = get_args(IdentityMode)
+
 TileChoice = int | Literal["auto"]
 
 
@@ -120,6 +123,9 @@ class RestoreSettings:
             "off", "auto", or "only", which leaves all else as it is. "auto" is "off" where there is
             no detector, unless `choice` asks for more (`PeopleChoice.must_find`).
         choice: which people, and what becomes of the rest; without a meaning where `people` is off.
+        identity: "warn" compares every face with itself, before and after, and tells of one that
+            may have become another person's; "keep" restores such a face once more, at the faithful
+            end of the model (`hbr.restoration.guarding`). "off" looks at none.
         prompt: a text in place of the prompt that the model makes of the image, for models that
             take one (`hbr.models.Capabilities.takes_prompt`).
         pose, attention: maps for models that are guided by them: "auto" finds them, "none" leaves
@@ -141,6 +147,7 @@ class RestoreSettings:
     gate: Gate = "off"
     people: PeopleMode = "off"
     choice: PeopleChoice = PeopleChoice()
+    identity: IdentityMode = "off"
     prompt: str | None = None
     pose: str = "auto"
     attention: str = "auto"
@@ -168,6 +175,8 @@ class RestoreSettings:
         ok = self.people != "only" or self.choice.background in ("model", "keep")
         expected = "keep, as people only are restored, or people must be auto"
         check(ok, "background", self.choice.background, expected)
+        modes = ", ".join(IDENTITY_MODES)
+        check(self.identity in IDENTITY_MODES, "identity", self.identity, f"one of {modes}")
         check(0 <= self.grain <= 1, "grain", self.grain, "0 to 1")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
 
@@ -234,6 +243,23 @@ class PeopleProvenance(TypedDict):
     found: tuple[PersonProvenance, ...]
 
 
+class FaceProvenance(TypedDict):
+    """A face that was compared with itself, before and after.
+
+    Attributes:
+        box: x, y, width, height in pixels of the upright photo, rounded to tenths.
+        distance: between its embeddings; None where it cannot be known
+            (`hbr.people.identity.IdentityChange`).
+        same: whether it is still the same person's; None where that cannot be known.
+        faithful: whether it was restored once more, at the faithful end of the model.
+    """
+
+    box: tuple[float, float, float, float]
+    distance: float | None
+    same: bool | None
+    faithful: bool
+
+
 class Provenance(TypedDict):
     """What it takes to make the same bytes again, as plain values.
 
@@ -254,6 +280,7 @@ class Provenance(TypedDict):
             `scale` says it.
         people: who was restored for themselves, and how (`PeopleProvenance`); None if nobody was
             looked for.
+        faces: what became of them (`FaceProvenance`); None if they were not compared.
         structure: where each map that guides the model comes from; None for other models.
         sampling: of a model of many steps, else None.
         scale, size, color, color_map, grain, seed, prompt: as in `RestoreSettings`; `color` is
@@ -286,6 +313,7 @@ class Provenance(TypedDict):
     seed: int
     prompt: str | None
     people: PeopleProvenance | None
+    faces: tuple[FaceProvenance, ...] | None
     structure: Mapping[str, str] | None
     sampling: Mapping[str, Any] | None
 

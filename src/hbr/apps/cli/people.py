@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,6 +55,13 @@ OutlinesOption = Annotated[
         metavar="auto|none|MODEL",
         help="With people: a segmentation that says which pixels are theirs; auto: "
         "selfie-segmentation if it is here (hbr fetch people).",
+    ),
+]
+IdentityOption = Annotated[
+    Literal["off", "warn", "keep"],
+    typer.Option(
+        help="Compare every face with itself, before and after. warn: tell of one that may have "
+        "become another person's; keep: restore it once more, at the model's faithful end."
     ),
 ]
 BackgroundOption = Annotated[

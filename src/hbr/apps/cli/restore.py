@@ -34,6 +34,7 @@ from hbr.apps.cli.options import (
 from hbr.apps.cli.people import (
     BackgroundOption,
     BoxOption,
+    IdentityOption,
     OutlinesOption,
     PeopleFromOption,
     PeopleModeOption,
@@ -146,6 +147,7 @@ def restore(
     person_fidelity: PersonFidelityOption = None,
     outlines: OutlinesOption = "auto",
     background: BackgroundOption = "model",
+    identity: IdentityOption = "off",
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -297,10 +299,9 @@ def restore(
         seed=seed,
         gate=gate.value,
         **people_settings(people, people_from, box, person, person_fidelity, outlines, background),
+        identity=identity,
         prompt=prompt,
-        pose=pose,
-        attention=attention,
-        grain=grain,
+        **{"pose": pose, "attention": attention, "grain": grain},
         sampling=_sampling(steps, guidance, text_guidance, sampler),
         max_pixels=max_pixels,
     )

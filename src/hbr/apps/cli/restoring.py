@@ -165,6 +165,10 @@ def load_restorer(
             from hbr.restoration.people import check_people
 
             check_people(restorer, restorer.locator, settings)
+        if settings.identity != "off":
+            from hbr.restoration.guarding import load_guard
+
+            load_guard(restorer, settings)
         option = "--prompt, --pose, --attention or the options of a sampling"
         restorer.conditions(settings)
     except HbrError:
