@@ -1,6 +1,6 @@
 """A one-step restorer of Stable Diffusion 2.1 size with random weights, for benchmarks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -10,9 +10,6 @@ from hbr.models import OneStepRestorer, RestorerConfig
 from hbr.models.checkpoint import assemble, empty
 from hbr.models.config import AutoencoderConfig, HFIEConfig, ImageEncoderConfig, UNetConfig
 from hbr.models.files import Header
-from hbr.models.schedule import one_step
-
-Part = Callable[[], Tensor]
 
 
 def small() -> RestorerConfig:
@@ -46,18 +43,3 @@ def _random(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor]]:
         else:
             tensor.fill_(1.0 if name.endswith("weight") else 0.0)
         yield name, tensor
-
-
-def parts(model: OneStepRestorer, image: Tensor) -> dict[str, Part]:
-    """The network's four parts, each with what the ones before give it."""
-    with torch.inference_mode():
-        p = model.prompt(image)
-        z_l = model.encode(image)
-        epsilon = model.predict(z_l, p)
-        z_h = one_step(z_l, epsilon, model.alpha_bar)
-    return {
-        "prompt": lambda: model.prompt(image),
-        "encode": lambda: model.encode(image),
-        "unet": lambda: model.predict(z_l, p),
-        "decode": lambda: model.decode(z_h),
-    }

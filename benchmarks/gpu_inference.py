@@ -1,11 +1,11 @@
 """Speed and memory of a one-step restorer of Stable Diffusion 2.1 size on a GPU; prints JSON.
 
-Random weights in bfloat16, channels last, with Swin-L HFIE. One image and a batch of 512x512, each
-eager, as one CUDA graph, and with --compile through torch.compile; the parts of the eager run; a
-photo of 2048x2048 through tiles, from pixels to pixels. Beside them, what the card itself does in
-the same run: a large matrix product and a large copy. Times are medians of CUDA events after a
-warm-up. A part that fails is written down as its error. Targets: 12 ms or less for one image, 90
-images a second at batch 16, 0.4 s for 2048x2048.
+Random weights in bfloat16, channels last, with Swin-L HFIE, rewritten as `hbr restore` does. One
+image and a batch of 512x512, each eager, as one CUDA graph, and with --compile through
+torch.compile; the parts of the eager run; a photo of 2048x2048 through tiles, from pixels to
+pixels. Beside them, what the card itself does in the same run: a large matrix product and a large
+copy. Times are medians of CUDA events after a warm-up. A part that fails is written down as its
+error. Targets: 12 ms or less for one image, 90 images a second at batch 16, 0.4 s for 2048x2048.
 
 Usage: python benchmarks/gpu_inference.py [--batch 16] [--compile] [--detector] [--small]
 """
@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from full_size import build, parts, small
+from full_size import build, small
 from machine import machine
 
-from hbr.models import OneStepRestorer, RestorerConfig
+from hbr.models import RestorerConfig
+from hbr.models.inference.folding import optimize
+from hbr.models.inference.restorer import FoldedRestorer
 from hbr.restoration import Restorer
 
 
@@ -64,7 +66,19 @@ def peak_of(device: str, timer: Timer, edge: int) -> dict[str, float]:
     }
 
 
-def captured(model: OneStepRestorer, image: torch.Tensor) -> Callable[[], object]:
+def parts(model: FoldedRestorer, image: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """The network's four parts, each with what the ones before give it."""
+    p, z_l = model.prompt(image), model.encode(image)
+    z_h = model.denoise(z_l, p)
+    return {
+        "prompt": lambda: model.prompt(image),
+        "encode": lambda: model.encode(image),
+        "unet": lambda: model.denoise(z_l, p),
+        "decode": lambda: model.decode(z_h),
+    }
+
+
+def captured(model: FoldedRestorer, image: torch.Tensor) -> Callable[[], object]:
     """The whole path as one CUDA graph."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -79,7 +93,7 @@ def captured(model: OneStepRestorer, image: torch.Tensor) -> Callable[[], object
 
 
 def ways(
-    model: OneStepRestorer, image: torch.Tensor, timer: Timer, compiled: bool
+    model: FoldedRestorer, image: torch.Tensor, timer: Timer, compiled: bool
 ) -> dict[str, Any]:
     """Milliseconds of one batch, each way."""
 
@@ -106,7 +120,7 @@ def attempt(work: Callable[[], Any]) -> Any:
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
-def large_photo(model: OneStepRestorer, edge: int) -> dict[str, Any]:
+def large_photo(model: FoldedRestorer, edge: int) -> dict[str, Any]:
     """Seconds of a photo through tiles; the first run is the warm-up."""
     restorer = Restorer(model, name="random weights", sha256="")
     pixels = np.random.default_rng(0).integers(0, 256, (edge, edge, 3), dtype=np.uint8)
@@ -136,7 +150,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     timer = Timer(device, 1 if args.small else 10)
     edge, batches = (128, (1, 2)) if args.small else (512, (1, args.batch))
     torch.backends.cudnn.benchmark = True
-    model = build(small() if args.small else RestorerConfig()).to(device)
+    model = optimize(build(small() if args.small else RestorerConfig()).to(device))
     result: dict[str, Any] = {
         "peak": attempt(lambda: peak_of(device, timer, edge * 8 if args.small else 8192))
     }
