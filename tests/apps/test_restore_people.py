@@ -110,7 +110,7 @@ def test_without_a_detector(call_hbr: Run, photo: Write, toy: Path, tmp_path: Pa
         (("--box", "1,2,3"), "box is '1,2,3'; it must be x,y,width,height in pixels"),
         (("--box", "1,2,0,4"), "must be x, y, width and height"),
         (("--box", "1,2,nan,4"), "must be x, y, width and height"),
-        (("--person", "one"), "'one' must be numbers of people"),
+        (("--person", "one"), "person is 'one'; it must be numbers of people"),
         (("--person", "0"), "it must be numbers from 1"),
         (("--people", "auto", "--person-fidelity", "1:0.5"), "must be numbers and fidelities"),
         (("--people", "auto", "--person-fidelity", "1=2"), "a number in [0, 1]"),

@@ -486,3 +486,13 @@ def test_without_a_detector_auto_is_off_and_only_an_error(caplog):
     for choice in (PeopleChoice(persons=(1,)), PeopleChoice(background="keep")):
         with pytest.raises(DetectorError, match="hbr fetch"):
             restorer(photo, people="auto", choice=choice)
+
+
+def test_a_few_fidelities_are_kept() -> None:
+    restorer = Restorer.from_pretrained("nano")
+    first = restorer.sibling(fidelity=0.0)
+    for number in range(1, 8):
+        restorer.sibling(fidelity=number / 100)
+    assert restorer.sibling(fidelity=0.0) is first
+    restorer.sibling(fidelity=0.08)  # one more than are kept: the oldest goes
+    assert restorer.sibling(fidelity=0.0) is not first

@@ -17,6 +17,7 @@ from hbr.image.recipe_text import recipe_text
 from hbr.restoration.outputs import Files, encode_restored
 from hbr.restoration.recipe import NamedFile
 from hbr.restoration.settings import PeopleChoice
+from hbr.service import api
 
 
 def left(running):
@@ -88,6 +89,39 @@ def test_people_of_a_job(start, nano):
     assert (made == expected.pixels).all()
 
 
+def test_chosen_people_have_their_own_fidelity(start, nano):
+    running = start()
+    fields = {"people": "auto", "box": ["4,4,20,30", "40,10,20,20"], "mode": "job"}
+    fields |= {"person": "2", "person_fidelity": "2=1"}
+    with PHOTO.open("rb") as photo:
+        job = running.client.post("/v1/restore", files={"photo": photo}, data=fields).json()
+    ended = running.ended(f"/v1/jobs/{job['id']}")
+    assert [person["done"] for person in ended["people"]] == ["background", "tiles"]
+    assert [person["fidelity"] for person in ended["people"]] == [None, 1.0]
+    assert tuple(ended["photo_size"]) == Image.open(PHOTO).size
+    made = read_photo(io.BytesIO(running.client.get(ended["result"]).content)).pixels
+    boxes = ((4.0, 4.0, 20.0, 30.0), (40.0, 10.0, 20.0, 20.0))
+    choice = PeopleChoice(boxes=boxes, persons=(2,), fidelity=((2, 1.0),))
+    assert (made == nano(read_photo(PHOTO), people="auto", choice=choice).pixels).all()
+
+
+def test_a_model_with_one_end_takes_no_fidelity(start):
+    running = start()
+    (view,) = running.service.models
+    running.service.models = (view.model_copy(update={"two_ends": False}),)
+    for fields in ({"fidelity": 1}, {"people": "auto", "person_fidelity": "1=1"}):
+        answer = running.restore(**fields)
+        assert answer.status_code == 422
+        assert answer.json()["detail"].endswith("it must be left out: the model has one end")
+
+
+def test_health_names_the_person_detector(start, monkeypatch):
+    running = start()
+    assert running.client.get("/healthz").json()["person_detector"] is None
+    monkeypatch.setattr(api, "auto_detector", lambda: "nanodet")
+    assert running.client.get("/healthz").json()["person_detector"] == "nanodet"
+
+
 @pytest.mark.parametrize(
     ("name", "data", "fields", "status", "message"),
     [
@@ -107,6 +141,12 @@ def test_people_of_a_job(start, nano):
         (None, None, {"people": "only", "box": "1,2"}, 422, "box is '1,2'; it must be x,y,width"),
         (None, None, {"people": "only", "box": "9999,0,5,5"}, 422, "the box 9999,0,5,5 is outside"),
         (None, None, {"people": "only"}, 503, "there is no person detector"),
+        (None, None, {"person": "1"}, 422, "people is 'off'; it must be auto or only"),
+        (None, None, {"people": "auto", "person": "one"}, 422, "person is 'one'; it must be"),
+        (None, None, {"people": "auto", "person": "0"}, 422, "person is (0,); it must be"),
+        (None, None, {"people": "only", "box": "1,1,9,9", "person": "2"}, 422, "person 2 is not"),
+        (None, None, {"people": "auto", "person_fidelity": "1:1"}, 422, "person_fidelity is"),
+        (None, None, {"people": "auto", "person_fidelity": "1=nan"}, 422, "person_fidelity is"),
         (None, None, {"seed": "-1"}, 422, "seed: "),
     ],
 )

@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from service_photo import PHOTO, write_large
+
+from hbr.image import read_photo
+from hbr.people import People
+from hbr.restoration.locating import PeopleLocator
+from hbr.restoration.settings import PeopleChoice
+from hbr.service import api
 
 
 @pytest.fixture
@@ -77,6 +84,59 @@ def test_the_slider_moves_by_keyboard_and_pointer(opened):
     assert cut() in ("75%", "74%", "76%")
     page.click("#zoom")
     assert page.locator("#after").bounding_box()["width"] == Image.open(PHOTO).width
+
+
+def test_people_are_chosen_each_with_their_own_fidelity(start, browser, nano, monkeypatch):
+    def detect(images):
+        boxes = np.array([[40, 10, 90, 110], [4, 4, 34, 90]], np.float32)
+        return [People(boxes, np.array([0.9, 0.8], np.float32)) for _ in images]
+
+    monkeypatch.setattr(api, "auto_detector", lambda: "nanodet")
+    monkeypatch.setattr(nano, "locator", PeopleLocator(detect))
+    running = start()
+    page = browser.new_page(viewport={"width": 1200, "height": 1000}, accept_downloads=True)
+    page.set_default_timeout(60_000)
+    page.goto(str(running.client.base_url))
+    page.wait_for_selector("#people:not([disabled])")
+    page.get_by_label("People", exact=True).select_option("only")
+    add(page, PHOTO)
+    page.wait_for_selector("text=tie.png is restored. 2 people were found.")
+    assert page.locator("#persons .did").all_inner_texts() == 2 * [
+        "restored separately, fidelity 0.25"
+    ]
+    # one of them, at an end of the model, by keyboard
+    page.get_by_label("Person 1", exact=True).focus()
+    assert page.locator("#outline").is_visible()
+    page.keyboard.press("Space")
+    assert page.get_by_label("Fidelity of person 1").is_disabled()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    assert page.locator("#persons output").all_inner_texts() == ["fidelity 0.25", "fidelity 1.00"]
+    page.click("#again")
+    page.wait_for_selector("#download:not([disabled])")
+    assert page.locator("#persons .did").all_inner_texts() == [
+        "left unchanged",
+        "restored separately, fidelity 1.00",
+    ]
+    with page.expect_download() as download:
+        page.click("#download")
+    boxes = ((4.0, 4.0, 30.0, 86.0), (40.0, 10.0, 50.0, 100.0))
+    choice = PeopleChoice(boxes=boxes, persons=(2,), fidelity=((2, 1.0),))
+    expected = nano(read_photo(PHOTO), people="only", choice=choice)
+    assert (read_photo(Path(download.value.path())).pixels == expected.pixels).all()
+    # nobody
+    page.get_by_label("Person 2", exact=True).uncheck()
+    page.click("#again")
+    assert page.locator("#message").inner_text().startswith("Choose at least one person")
+    assert page.locator("#versions button").count() == 2
+    page.close()
+
+
+def test_without_a_detector_the_page_says_what_to_do(opened):
+    _, page = opened
+    assert page.locator("#people").is_disabled()
+    assert "hbr fetch people" in page.locator("#people-help").inner_text()
 
 
 def test_a_file_that_is_no_photo_says_so_and_others_go_on(opened, tmp_path):

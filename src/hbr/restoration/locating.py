@@ -188,11 +188,16 @@ class PeopleLocator:
             return lambda photo: ()
         detect = self._given if source == "auto" else None
         if detect is None:
-            name = find_person_detector() if source == "auto" else source
+            name = auto_detector() if source == "auto" else source
             if name is None:
                 raise DetectorError(NO_PERSON_DETECTOR)
             detect = load_detector(name, device=self._device)
         return partial(_detected, detect)
+
+
+def auto_detector() -> str | None:
+    """Name of the detector that the source "auto" stands for; None where none is installed."""
+    return find_person_detector()
 
 
 def _numbered(people: Sequence[LocatedPerson]) -> tuple[LocatedPerson, ...]:

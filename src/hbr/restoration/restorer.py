@@ -42,13 +42,7 @@ from hbr.people.captions import ordered
 from hbr.restoration.color import fix_color
 from hbr.restoration.gate import judge
 from hbr.restoration.grain import grained
-from hbr.restoration.inference import (
-    TiledRun,
-    TileProgress,
-    decided,
-    run_tiles,
-    run_within_memory,
-)
+from hbr.restoration.inference import TiledRun, TileProgress, decided, run_tiles, run_within_memory
 from hbr.restoration.inputs import (
     PhotoLike,
     as_photo,
@@ -276,16 +270,18 @@ class Restorer:
         return Made(planes=planes, run=run, structure=structure, reduce=reduce, timings=timings)
 
     def sibling(self, *, model: str | None = None, fidelity: float | None = None) -> Restorer:
-        """Another model, or this one at another fidelity, on the same device; loaded once.
+        """Another model, or this one at another fidelity, on this device; the last few are kept.
 
         Raises:
             ConfigError: the model has no fidelity, or it was not loaded from a file.
             hbr.models.WeightsError: the weights of the other model are missing or damaged.
         """
-        key = (model, fidelity)
-        if key not in self._siblings:
-            self._siblings[key] = self._load_sibling(model, fidelity)
-        return self._siblings[key]
+        key, known = (model, fidelity), self._siblings
+        if key not in known:
+            if len(known) >= 8:  # people in many photos may ask for any number of fidelities
+                known.pop(next(iter(known)))
+            known[key] = self._load_sibling(model, fidelity)
+        return known[key]
 
     def _load_sibling(self, model: str | None, fidelity: float | None) -> Restorer:
         if model is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
-from hbr.config import check
+from hbr.config import ConfigError, check
 from hbr.image import DEFAULT_MAX_PIXELS
 from hbr.models.protocol import Backend, ColorFix, Sampling
 
@@ -330,6 +330,32 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     check(ok, "box", text, "x,y,width,height in pixels")
     x, y, width, height = numbers
     return x, y, width, height
+
+
+def parse_persons(text: str) -> tuple[int, ...]:
+    """Numbers of people from their text, `1,3`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"person is {text!r}; it must be numbers of people, as 1,3") from None
+
+
+def parse_person_fidelity(text: str) -> tuple[tuple[int, float], ...]:
+    """Fidelities of people by number from their text, `1=0.8,3=0`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return tuple((int(number), float(value)) for number, value in pairs)
+    except ValueError:
+        expected = "numbers and fidelities, as 1=0.8,3=0"
+        raise ConfigError(f"person_fidelity is {text!r}; it must be {expected}") from None
 
 
 def check_scale(scale: float) -> None:

@@ -16,7 +16,6 @@ from fastapi import APIRouter, FastAPI, Form, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 
@@ -26,73 +25,23 @@ from hbr.image import read_photo
 from hbr.image.reading import photo_size
 from hbr.restoration import Restorer
 from hbr.restoration.jobs import forced_suffix
-from hbr.restoration.settings import PeopleChoice, RestoreSettings, parse_box
+from hbr.restoration.locating import auto_detector
+from hbr.restoration.settings import (
+    PeopleChoice,
+    RestoreSettings,
+    parse_box,
+    parse_person_fidelity,
+    parse_persons,
+)
 from hbr.service.counters import ServiceCounters
 from hbr.service.guard import Guard
 from hbr.service.jobs import JobQueue, NoSuchJobError, Order, PhotoJob
 from hbr.service.limits import ServiceLimits
+from hbr.service.schemas import ArchiveOrder, HealthView, JobView, ModelView, RestoreRequest
 from hbr.version import __version__
 
 _ENDED = {"done", "failed", "cancelled"}
 _PREVIEW_EDGE = 4096
-
-
-class RestoreRequest(BaseModel):
-    """A photo and how to restore it."""
-
-    photo: UploadFile = Field(description="JPEG, PNG, TIFF, WebP, AVIF, BMP and others")
-    model: str = Field("", description="one of /v1/models; the first if empty", examples=["nano"])
-    fidelity: float | None = Field(
-        None, ge=0, le=1, description="1 faithful, 0 sharp; of models with two ends"
-    )
-    scale: float = Field(1.0, description="0.25 to 8")
-    color: Literal["auto", "wavelet", "adain", "none"] = "auto"
-    gate: Literal["auto", "off"] = "off"
-    people: Literal["off", "auto", "only"] = Field(
-        "off", description="restore people for themselves; only leaves all else as it is"
-    )
-    box: list[str] = Field(
-        [], description="x,y,width,height of a person, in place of a detector; may be repeated"
-    )
-    seed: int = Field(0, ge=0, lt=2**63)
-    format: str = Field("keep", description="keep, jpg, png, tif, webp, avif or bmp")
-    quality: int = Field(95, ge=1, le=100, description="of JPEG, WebP and AVIF")
-    mode: Literal["auto", "sync", "job"] = Field(
-        "auto", description="sync waits for the result, job answers at once, auto decides by size"
-    )
-
-
-class JobView(BaseModel):
-    """A job as a client sees it."""
-
-    id: str
-    name: str
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
-    position: int = Field(description="how many photos are restored before this one")
-    done: int = Field(description="finished tiles")
-    total: int = Field(description="all tiles; 0 before the photo was read")
-    error: str | None = None
-    result: str | None = Field(None, description="path of the result, when done")
-    file_name: str | None = Field(None, description="name for the result, when done")
-    people: list[dict[str, Any]] | None = Field(
-        None, description="who was found and what was done; null where nobody was looked for"
-    )
-    provenance: dict[str, Any] | None = None
-    timings: dict[str, float] | None = None
-
-
-class ModelView(BaseModel):
-    """A model that this service offers."""
-
-    name: str
-    two_ends: bool = Field(description="whether it takes a fidelity")
-    upscale: int = Field(description="factor by which it enlarges; 1 restores at the photo's size")
-
-
-class ArchiveOrder(BaseModel):
-    """Jobs whose results are wanted in one ZIP file."""
-
-    jobs: Annotated[list[str], Field(min_length=1, max_length=1000)]
 
 
 class Service:
@@ -119,17 +68,18 @@ class Service:
         name = given.model or names[0]
         check(name in names, "model", name, f"one of {', '.join(names)}")
         (model,) = (each for each in self.models if each.name == name)
-        if given.fidelity is not None:
-            expected = "left out: the model has one end"
-            check(model.two_ends, "fidelity", given.fidelity, expected)
-        ok = not given.box or given.people != "off"
-        check(ok, "people", given.people, "auto or only where boxes are given")
+        for field in ("fidelity", "person_fidelity"):
+            ok = model.two_ends or getattr(given, field) is None
+            check(ok, field, getattr(given, field), "left out: the model has one end")
+        chosen = given.box or given.person is not None or given.person_fidelity is not None
+        ok = not chosen or given.people != "off"
+        check(ok, "people", given.people, "auto or only where boxes or persons are given")
         settings = RestoreSettings(
             scale=given.scale,
             color=given.color,
             gate=given.gate,
             people=given.people,
-            choice=PeopleChoice(boxes=tuple(map(parse_box, given.box))),
+            choice=_people_choice(given),
             seed=given.seed,
             max_pixels=self.limits.max_pixels,
         )
@@ -295,8 +245,9 @@ def _looking(service: Service) -> APIRouter:
         return list(service.models)
 
     @router.get("/healthz", summary="Whether the service runs")
-    async def health() -> dict[str, Any]:
-        return {"status": "ok", "hbr": __version__, "waiting": service.queue.waiting}
+    async def health() -> HealthView:
+        waiting, detector = service.queue.waiting, auto_detector()
+        return HealthView(hbr=__version__, waiting=waiting, person_detector=detector)
 
     @router.get("/metrics", summary="Counters for Prometheus", include_in_schema=False)
     async def metrics() -> Response:
@@ -304,6 +255,15 @@ def _looking(service: Service) -> APIRouter:
         return Response(generate_latest(service.counters.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _people_choice(given: RestoreRequest) -> PeopleChoice:
+    persons, fidelity = given.person, given.person_fidelity
+    return PeopleChoice(
+        boxes=tuple(map(parse_box, given.box)),
+        persons=() if persons is None else parse_persons(persons),
+        fidelity=() if fidelity is None else parse_person_fidelity(fidelity),
+    )
 
 
 async def _events(service: Service, job: PhotoJob) -> AsyncIterator[str]:
@@ -330,6 +290,7 @@ def _view(service: Service, job: PhotoJob) -> JobView:
         result=f"/v1/jobs/{job.id}/result" if job.result else None,
         file_name=_file_name(job) if job.result else None,
         people=_people(job),
+        photo_size=job.photo_size[::-1] if job.photo_size else None,
         provenance=dict(job.provenance) if job.provenance else None,
         timings=dict(job.timings) if job.timings else None,
     )

@@ -91,6 +91,7 @@ class PhotoJob:
         done, total: tiles of the photo.
         error: one line, if it failed; `status` is the HTTP status that fits.
         result, size: the file and its (height, width), when done.
+        photo_size: (height, width) of the upright photo, when done.
         provenance, timings: of the result.
         created, ended: by the monotonic clock.
         finished: resolves when the state no longer changes.
@@ -107,6 +108,7 @@ class PhotoJob:
     status: int = 200
     result: Path | None = None
     size: tuple[int, int] | None = None
+    photo_size: tuple[int, int] | None = None
     provenance: Mapping[str, Any] | None = None
     timings: Mapping[str, float] | None = None
     created: float = field(default_factory=time.monotonic)
@@ -312,7 +314,7 @@ class JobQueue:
             self._end(job, "failed", reason(error))
         else:
             job.provenance, job.timings = dict(restored.provenance), dict(restored.timings)
-            job.result, job.size = target, restored.photo.size
+            job.result, job.size, job.photo_size = target, restored.photo.size, photo.size
             self._end(job, "done")
 
     def _end(self, job: PhotoJob, state: JobState, error: str | None = None) -> None:

@@ -13,7 +13,7 @@ def add_page(app: FastAPI) -> None:
     """Add the page, its style sheet and its script."""
     page = environment(__package__).get_template("ui.html").render(version=__version__)
     style = text("hbr", "style.css") + text(__package__, "ui.css")
-    script = text(__package__, "ui.js")
+    script = text(__package__, "ui-people.js") + text(__package__, "ui.js")
 
     @app.get("/", include_in_schema=False)
     def show() -> Response:

@@ -12,10 +12,11 @@ import uvicorn
 from hbr.config import ConfigError
 from hbr.models.files import read_header
 from hbr.restoration import Restorer
-from hbr.service.api import ModelView, Service, create_app
+from hbr.service.api import Service, create_app
 from hbr.service.guard import hosts_of, loopback
 from hbr.service.limits import ServiceLimits
 from hbr.service.page import add_page
+from hbr.service.schemas import ModelView
 from hbr.weights import find_model
 
 

@@ -1,5 +1,3 @@
-"use strict";
-
 const $ = (id) => document.getElementById(id);
 const photos = [];      // {name, file, versions: [{job, label, before, after}], item}
 let chosen = null;      // the photo in the viewer
@@ -38,6 +36,7 @@ function say(text, bad = false) {
 async function begin() {
   try {
     models = await (await call("v1/models")).json();
+    allowPeople((await (await call("healthz")).json()).person_detector !== null);
   } catch (error) {
     say(`The service cannot be used: ${error.message}.`, true);
     return;
@@ -52,15 +51,19 @@ function showOptions() {
   const model = models.find((m) => m.name === $("model").value);
   $("fidelity-field").hidden = !(model && model.two_ends);
   $("fidelity-value").value = Number($("fidelity").value).toFixed(2);
+  showPeople(chosen);
 }
 
-function order() {
+function order(photo) {
   const model = $("model").value;
   const ends = models.find((m) => m.name === model)?.two_ends;
   const fields = { model, scale: $("scale").value, format: $("format").value, mode: "job" };
   if (ends) fields.fidelity = $("fidelity").value;
+  if (!$("people").disabled) fields.people = $("people").value;
   const size = fields.scale === "1" ? "" : ` ×${fields.scale}`;
-  return { fields, label: model + (ends ? ` ${Number(fields.fidelity).toFixed(2)}` : "") + size };
+  const label = model + (ends ? ` ${Number(fields.fidelity).toFixed(2)}` : "") + size;
+  const who = personFields(photo, fields.people, ends);
+  return { fields: { ...fields, ...who.fields }, label: label + who.label };
 }
 
 // photos
@@ -83,7 +86,11 @@ function add(files) {
 }
 
 function restore(photo) {
-  const version = { ...order(), state: "waiting", done: 0, total: 0, stop: new AbortController() };
+  if (nobodyChosen(photo)) {
+    say("Choose at least one person, or set People to “like the rest”.", true);
+    return;
+  }
+  const version = { ...order(photo), state: "waiting", done: 0, total: 0, stop: new AbortController() };
   photo.versions.push(version);
   photo.shown = version;
   waiting.push([photo, version]);
@@ -116,7 +123,9 @@ async function run(photo, version) {
   version.state = "sending";
   draw(photo);
   const body = new FormData();
-  for (const [name, value] of Object.entries(version.fields)) body.append(name, value);
+  for (const [name, value] of Object.entries(version.fields)) {
+    for (const each of [value].flat()) body.append(name, each);
+  }
   body.append("photo", photo.file, photo.file.name);
   for (;;) {
     try {
@@ -148,7 +157,8 @@ async function run(photo, version) {
         return URL.createObjectURL(await shown.blob());
       }),
     );
-    say(`${name} is restored.`);
+    keepPeople(photo, version);
+    say(`${name} is restored.${toldPeople(version)}`);
   }
 }
 
@@ -263,6 +273,7 @@ function view() {
   $("facts").textContent = ready
     ? `${version.label}, ${version.provenance.tiles} tiles on ${version.provenance.device}, ${version.provenance.dtype}`
     : describe(version);
+  showPeople(chosen);
   if (!ready) return;
   if ($("before").src !== version.before) $("before").src = version.before;
   if ($("after").src !== version.after) $("after").src = version.after;
@@ -348,7 +359,7 @@ $("login").addEventListener("submit", (event) => {
   sessionStorage.setItem("token", $("token").value);
   begin();
 });
-for (const id of ["model", "fidelity"]) $(id).addEventListener("input", showOptions);
+for (const id of ["model", "fidelity", "people"]) $(id).addEventListener("input", showOptions);
 $("slider").addEventListener("input", () => cut(Number($("slider").value)));
 $("pair").addEventListener("pointerdown", (event) => { $("pair").setPointerCapture(event.pointerId); move(event); });
 $("pair").addEventListener("pointermove", (event) => { if (event.buttons) move(event); });

@@ -93,7 +93,12 @@ def people_settings(
         typer.BadParameter: a text that cannot be read, or options that do not go together.
     """
     from hbr.config import ConfigError
-    from hbr.restoration.settings import PeopleChoice, parse_box
+    from hbr.restoration.settings import (
+        PeopleChoice,
+        parse_box,
+        parse_person_fidelity,
+        parse_persons,
+    )
 
     mode: PeopleMode = "only" if boxes or persons else "off"
     if asked is not None:
@@ -115,8 +120,8 @@ def people_settings(
         choice = PeopleChoice(
             source=source,
             boxes=tuple(parse_box(text) for text in boxes or ()),
-            persons=() if persons is None else _numbers(persons),
-            fidelity=() if fidelity is None else _fidelities(fidelity),
+            persons=() if persons is None else parse_persons(persons),
+            fidelity=() if fidelity is None else parse_person_fidelity(fidelity),
             outlines=outlines,
             background=background,
         )
@@ -124,23 +129,3 @@ def people_settings(
     except ConfigError as error:
         field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
         raise typer.BadParameter(str(error), param_hint=f"--{field}") from None
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} must be numbers of people, as 1,3.", param_hint="--person"
-        ) from None
-
-
-def _fidelities(text: str) -> tuple[tuple[int, float], ...]:
-    try:
-        pairs = [part.split("=") for part in text.split(",")]
-        return tuple((int(number), float(value)) for number, value in pairs)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} must be numbers and fidelities, as 1=0.8,3=0.",
-            param_hint="--person-fidelity",
-        ) from None
