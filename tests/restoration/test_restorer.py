@@ -228,6 +228,7 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "seed": 7,
         "prompt": None,
         "people": None,
+        "faces": None,
         "structure": None,
         "sampling": None,
     }
