@@ -37,10 +37,13 @@ def test_yolo_of_ultralytics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         # one at a time and from Pillow, whose colours are RGB
         photo = Image.fromarray(image)
         (result,) = direct.predict(photo, conf=0.4, classes=[1], rect=False, verbose=False)
-        assert len(people) == len(result.boxes) > 0
-        order = np.argsort(-result.boxes.conf.numpy(), kind="stable")
-        np.testing.assert_allclose(people.scores, result.boxes.conf.numpy()[order], atol=1e-5)
-        np.testing.assert_allclose(people.boxes, result.boxes.xyxy.numpy()[order], atol=0.01)
+        boxes, scores = result.boxes.xyxy.numpy(), result.boxes.conf.numpy()
+        order = np.argsort(-scores, kind="stable")
+        # at the edges of a photo random weights give boxes that lie outside it
+        order = order[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)[order]]
+        assert len(people) == len(order) > 100
+        np.testing.assert_allclose(people.scores, scores[order], atol=1e-5)
+        np.testing.assert_allclose(people.boxes, boxes[order], atol=0.01)
     with pytest.raises(DetectorError, match=r"missing\.pt"):
         load_detector(tmp_path / "missing.pt")
 
