@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hbr
+import toy_models
 import toy_tagger
 from hbr.config import ConfigError, from_dict
 from hbr.models import (
@@ -73,6 +74,17 @@ def test_the_generator_of_the_paper():
     model.prompt.encoder.requires_grad_(False)
     trained = {n for n, parameter in model.prompt.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[0] for name in trained} == {"query", "attention", "norm"}
+
+
+def test_the_embedder_samples_an_image_as_the_published_tagger_does():
+    """Four times too large, each pixel is the mean of the inner 2x2 of a square of 4x4."""
+    encoder = toy_models.build().prompt.encoder
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    rows = (image[..., 1::4, :] + image[..., 2::4, :]) / 2
+    sampled = (rows[..., 1::4] + rows[..., 2::4]) / 2
+    assert sampled.shape[-2:] == (encoder.image_size,) * 2
+    with torch.no_grad():
+        assert torch.allclose(encoder.tokens(image), encoder.tokens(sampled), atol=1e-5)
 
 
 def test_tags_become_the_prompt_of_their_text(dape_file, base):
