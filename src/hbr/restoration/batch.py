@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -145,13 +145,7 @@ def run_batch(
         KeyboardInterrupt: a signal arrived; no file is half written.
         Exception: whatever `load` raises.
     """
-    for record in settled(plan):
-        yield record
-        if strict and record.status == "failed":
-            return
-    for folder in {job.target.parent for job in (*plan.jobs, *plan.finished) if not job.stdout}:
-        remove_parts(folder)
-    if not plan.jobs:
+    if not (yield from beginning(plan, strict=strict)):
         return
     work = BatchWork(plan, load(), files, stop, made)
     for job in work.turns():
@@ -160,6 +154,20 @@ def run_batch(
             yield done
             if done.ends_batch or (strict and done.status == "failed"):
                 return
+
+
+def beginning(plan: BatchPlan, *, strict: bool) -> Generator[FileRecord, None, bool]:
+    """What comes before the first photo is restored; returns whether there is anything to do.
+
+    The records that need no work are yielded, and what killed runs have left is removed.
+    """
+    for record in settled(plan):
+        yield record
+        if strict and record.status == "failed":
+            return False
+    for folder in {job.target.parent for job in (*plan.jobs, *plan.finished) if not job.stdout}:
+        remove_parts(folder)
+    return bool(plan.jobs)
 
 
 def settled(plan: BatchPlan) -> Iterator[FileRecord]:

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 from hbr.clusters import ClusterError, check_options, connected, last_line, room_for, settle_in
 from hbr.config import check
 from hbr.errors import display_name
-from hbr.files import remove_parts
 from hbr.processes import StopSignals, portable
-from hbr.restoration.batch import BatchWork, FileRecord, settled
+from hbr.restoration.batch import BatchWork, FileRecord, beginning
 from hbr.restoration.jobs import BatchPlan, Job
 from hbr.restoration.outputs import Files
 
@@ -92,13 +91,7 @@ def run_on_cluster(
         KeyboardInterrupt: a signal arrived; no file is half written.
         Exception: whatever `load` raises.
     """
-    for record in settled(plan):
-        yield record
-        if strict and record.status == "failed":
-            return
-    for folder in {job.target.parent for job in (*plan.jobs, *plan.finished)}:
-        remove_parts(folder)
-    if not plan.jobs:
+    if not (yield from beginning(plan, strict=strict)):
         return
     with connected(actors.address, actors.cores()) as ray:
         size = min(room_for(ray, actors.needs, actors.workers), len(plan.jobs))

@@ -206,7 +206,7 @@ def rrdbnet(members: Members) -> Tensors:
     names += ["conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last"]
     if len(names) != len(found):
         raise DownloadError(f"{path} has {len(found)} convolutions, no number of a RRDBNet")
-    return _weights_and_biases(names, found)
+    return _weights_and_biases(names, found, path)
 
 
 def brisque(members: Members) -> Tensors:
@@ -250,9 +250,7 @@ def nanodet(members: Members) -> Tensors:
         names += [f"blocks.{block}.{name}" for name in ("first", *inner, "last")]
     names += [f"lateral.{level}" for level in range(3)]
     names += [f"heads.{level}.{conv}" for level in range(3) for conv in ("inner", "out")]
-    if len(names) != len(found):
-        raise DownloadError(f"{path} has {len(found)} convolutions; NanoDet-g has {len(names)}")
-    return _weights_and_biases(names, found)
+    return _weights_and_biases(names, found, path, "NanoDet-g")
 
 
 def selfie_segmentation(members: Members) -> Tensors:
@@ -271,9 +269,7 @@ def selfie_segmentation(members: Members) -> Tensors:
     for level in range(3):
         names += [f"decoders.{level}.{n}" for n in ("reduce", *squeezed, "mix", "depthwise")]
     names.append("out")
-    if len(names) != len(found):
-        raise DownloadError(f"{path} has {len(found)} convolutions; the network has {len(names)}")
-    return _weights_and_biases(names, found)
+    return _weights_and_biases(names, found, path)
 
 
 def dlib_face_embedding(members: Members) -> Tensors:
@@ -284,9 +280,7 @@ def dlib_face_embedding(members: Members) -> Tensors:
     ((path, data),) = members.items()
     found, matrix = read_dlib(data, path)
     names = ["stem", *(f"blocks.{n}.{conv}" for n in range(14) for conv in ("one", "two"))]
-    if len(names) != len(found):
-        raise DownloadError(f"{path} has {len(found)} convolutions; the network has {len(names)}")
-    return _weights_and_biases(names, found) | {"out.weight": matrix}
+    return _weights_and_biases(names, found, path) | {"out.weight": matrix}
 
 
 def mtcnn(members: Members) -> Tensors:
@@ -307,7 +301,15 @@ def mtcnn(members: Members) -> Tensors:
     return tensors
 
 
-def _weights_and_biases(names: list[str], found: list[tuple[np.ndarray, np.ndarray]]) -> Tensors:
+def _weights_and_biases(
+    names: list[str],
+    found: list[tuple[np.ndarray, np.ndarray]],
+    path: str,
+    network: str = "the network",
+) -> Tensors:
+    """Convolutions by the names of a network's; there must be as many in the file."""
+    if len(names) != len(found):
+        raise DownloadError(f"{path} has {len(found)} convolutions; {network} has {len(names)}")
     tensors = {f"{n}.weight": weight for n, (weight, _) in zip(names, found, strict=True)}
     return tensors | {f"{n}.bias": bias for n, (_, bias) in zip(names, found, strict=True)}
 
