@@ -19,8 +19,8 @@ def environment(package: str) -> jinja2.Environment:
     """Return the templates of a package, with autoescaping and errors for undefined names.
 
     The variable `style` is the style sheet that all pages share. `page.html` is the frame of a
-    report: it includes the package's `report.css` and, if there is `data`, its `report.js` and the
-    style of the slider between two pictures.
+    report: it includes the package's `report.css` and, if there is `data`, its `report.js` after
+    `page.js`, and the style of the slider between two pictures.
     """
     import jinja2
 
@@ -36,6 +36,7 @@ def environment(package: str) -> jinja2.Environment:
     )
     made.globals["style"] = _trusted(text("hbr", "style.css"))
     made.globals["slider"] = _trusted(text("hbr", "slider.css"))
+    made.globals["script"] = _trusted(text("hbr", "page.js"))
     made.globals["asset"] = lambda name: _trusted(text(package, name))
     return made
 

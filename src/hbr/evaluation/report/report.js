@@ -1,12 +1,3 @@
-"use strict";
-// Works on what stands in #data, and asks no network for anything.
-const run = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
-const make = (tag, values = {}, ...children) => {
-  const made = Object.assign(document.createElement(tag), values);
-  made.append(...children);
-  return made;
-};
 const drawn = (tag, values) => {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(values)) made.setAttribute(name, value);
