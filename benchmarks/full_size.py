@@ -1,7 +1,8 @@
 """A one-step restorer of Stable Diffusion 2.1 size with random weights, for benchmarks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,3 +44,18 @@ def _random(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor]]:
         else:
             tensor.fill_(1.0 if name.endswith("weight") else 0.0)
         yield name, tensor
+
+
+def parts_of(model: Any, image: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The whole of a model, and its parts with what those before give them."""
+    with torch.inference_mode():
+        p = model.prompt(image)
+        z = model.encode(image)
+        z_h = model.denoise(z, p)
+    return {
+        "whole": lambda: model(image),
+        "prompt": lambda: model.prompt(image),
+        "encode": lambda: model.encode(image),
+        "denoise": lambda: model.denoise(z, p),
+        "decode": lambda: model.decode(z_h),
+    }

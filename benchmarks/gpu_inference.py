@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from full_size import build, small
+from full_size import build, parts_of, small
 from machine import machine
 
 from hbr.models import RestorerConfig
@@ -63,18 +63,6 @@ def peak_of(device: str, timer: Timer, edge: int) -> dict[str, float]:
     return {
         "matmul_tflops": round(2 * edge**3 / product / 1e9, 1),
         "copy_gb_a_second": round(2 * copied.numel() / copy / 1e6, 1),
-    }
-
-
-def parts(model: FoldedRestorer, image: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """The network's four parts, each with what the ones before give it."""
-    p, z_l = model.prompt(image), model.encode(image)
-    z_h = model.denoise(z_l, p)
-    return {
-        "prompt": lambda: model.prompt(image),
-        "encode": lambda: model.encode(image),
-        "unet": lambda: model.denoise(z_l, p),
-        "decode": lambda: model.decode(z_h),
     }
 
 
@@ -164,7 +152,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         result[f"batch_{batch}"] = {
             "ms": found,
             "images_a_second": round(batch / min(numbers) * 1000, 1),
-            "parts_ms": {name: timer(run) for name, run in parts(model, image).items()},
+            "parts_ms": {name: timer(run) for name, run in parts_of(model, image).items()},
             "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if numbers else None,
         }
     result["photo"] = attempt(lambda: large_photo(model, 4 * edge))

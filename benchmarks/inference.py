@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from full_size import build, small
+from full_size import build, parts_of, small
 from inference_page import write_page
 from machine import machine
 from plain_path import Numbers, PlainRestorer
@@ -198,21 +198,6 @@ def peaks() -> dict[str, float]:
     )
     made = {f"{key}_gflops": round(work / seconds[key] / 1e9, 1) for key, (work, _) in runs.items()}
     return {**made, "copy_gb_s": round(2 * len(source) / seconds["copy"] / 1e9, 1)}
-
-
-def parts_of(model: Any, image: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """The whole of a model, and its parts with what those before give them."""
-    with torch.inference_mode():
-        p = model.prompt(image)
-        z = model.encode(image)
-        z_h = model.denoise(z, p)
-    return {
-        "whole": lambda: model(image),
-        "prompt": lambda: model.prompt(image),
-        "encode": lambda: model.encode(image),
-        "denoise": lambda: model.denoise(z, p),
-        "decode": lambda: model.decode(z_h),
-    }
 
 
 def flops(run: Callable[[], object]) -> float:

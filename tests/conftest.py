@@ -16,6 +16,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from toy_packages import Index
+
 ROOT = Path(__file__).parent.parent
 # Where the tests of GPUs run: "cpu" tries the tests themselves on a machine without one.
 GPU = os.environ.get("HBR_TEST_GPU", "cuda")
@@ -77,6 +79,14 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the shared photos and goldens are not at {folder}")
     return folder
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Index]":
+    """A package index, with pip and npm set to it and to nothing else."""
+    from toy_packages import serve_index
+
+    yield from serve_index(tmp_path, monkeypatch)
 
 
 Hbr = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import toy_diffbody
 import toy_models
 from hbr.config import ConfigError
 from hbr.files import sha256
@@ -19,7 +20,6 @@ from hbr.models.graph_files import CARD, graph_folder, load_graph, read_card
 from hbr.models.graphs import GRAPH, BackendError, GraphModel
 from hbr.models.kinds import build_model
 from hbr.models.rrdbnet_config import RRDBNetConfig
-from hbr.models.swinir_config import SwinIRConfig
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -28,17 +28,7 @@ KINDS = {
     "hfie": toy_models.CONFIG,
     "text": toy_models.FIXED_PROMPT,
     "rrdbnet": RRDBNetConfig(blocks=1, width=4, growth=2, native_size=64, name="toy"),
-    "swinir": SwinIRConfig(
-        embed_dim=8,
-        depths=(2,),
-        num_heads=(2,),
-        window_size=4,
-        unshuffle=4,
-        upscale=4,
-        width=8,
-        native_size=64,
-        name="toy",
-    ),
+    "swinir": dataclasses.replace(toy_diffbody.STAGE1, name="toy"),
 }
 
 

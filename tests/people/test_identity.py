@@ -1,7 +1,7 @@
 """Whether a face is still the same person's: dlib's network out of its file, and the guard."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,6 @@ DATA = Path(__file__).parent.parent / "data"
 PATH = "toy/face.dat"
 # of dlib's chips; see hbr.people.identity
 PLACES = np.array([(47.5, 46.6), (100.5, 46.6), (74.0, 76.6), (50.4, 103.0), (97.6, 103.0)])
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[toy.Index]:
-    yield from toy.serve_index(tmp_path, monkeypatch)
 
 
 def test_the_embedding_comes_out_of_its_package(

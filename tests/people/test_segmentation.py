@@ -1,7 +1,7 @@
 """Which pixels are people: MediaPipe's network out of its file, and models of transformers."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,6 @@ from toy_tflite import convolutions, tflite_file
 
 DATA = Path(__file__).parent.parent / "data"
 NAME = "selfie-segmentation"
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[toy.Index]:
-    yield from toy.serve_index(tmp_path, monkeypatch)
 
 
 def test_the_selfie_network_comes_out_of_its_package(

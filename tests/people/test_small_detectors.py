@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,6 @@ from hbr.weights import DownloadError, entries
 from hbr.weights.conversion import convert
 
 DATA = Path(__file__).parent.parent / "data"
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[toy.Index]:
-    yield from toy.serve_index(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,23 +20,9 @@ from hbr.processes import StopSignals
 from hbr.restoration.batch import FileRecord, look_at, run_batch
 from hbr.restoration.jobs import BatchPlan, Existing, Job, Streams, plan_batch
 from hbr.restoration.outputs import Files
+from toy_batch import Done, invert, load
 
 PIXELS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
-
-
-@dataclass(frozen=True)
-class Done:
-    photo: Photo
-    timings: dict[str, float] = field(default_factory=lambda: {"model": 0.5, "total": 0.5})
-    provenance: dict[str, Any] = field(default_factory=lambda: {"seed": 0})
-
-
-def invert(photo: Photo) -> Done:
-    return Done(photo.with_pixels(1 - photo.tensor()))
-
-
-def load() -> Callable[[Photo], Done]:
-    return invert
 
 
 @pytest.fixture(autouse=True)

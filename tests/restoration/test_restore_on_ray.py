@@ -5,13 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import toy_batch
 from hbr.clusters import ClusterError
 from hbr.config import ConfigError
 from hbr.image import Photo, write_photo
@@ -21,23 +21,13 @@ from hbr.restoration.contents import ByContents
 from hbr.restoration.jobs import plan_batch
 from hbr.restoration.outputs import Files
 from hbr.restoration.ray import RayActors, run_on_cluster
+from toy_batch import Done, load
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")
 
 N = 10
 ACTORS = RayActors(workers=2)
-
-
-@dataclass(frozen=True)
-class Done:
-    photo: Photo
-    timings: dict[str, float] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-
-def load() -> Callable[[Photo], Done]:
-    return lambda photo: Done(photo.with_pixels(1 - photo.tensor()))
 
 
 def load_deadly() -> Callable[[Photo], Done]:
@@ -58,7 +48,8 @@ def load_nothing() -> Callable[[Photo], Done]:
 
 @pytest.fixture(scope="module")
 def joined() -> Iterator[None]:
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for module in (sys.modules[__name__], toy_batch):
+        ray.cloudpickle.register_pickle_by_value(module)
     ray.init(
         address="local",
         num_cpus=2,

@@ -3,8 +3,6 @@
 import gc
 import os
 import tracemalloc
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,9 @@ from hbr.restoration.contents import ByContents, digest_of
 from hbr.restoration.jobs import plan_batch
 from hbr.restoration.outputs import Files
 from hbr.restoration.settings import PeopleChoice, RestoreSettings
+from toy_batch import load
 
 N = 12
-
-
-@dataclass(frozen=True)
-class Done:
-    photo: Photo
-    timings: dict[str, float] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-
-def load() -> Callable[[Photo], Done]:
-    return lambda photo: Done(photo.with_pixels(1 - photo.tensor()))
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,9 @@ from hbr.image import Photo, write_photo
 from hbr.restoration.batch import FileRecord
 from hbr.restoration.outputs import Files
 from hbr.restoration.watching import Arrivals, Watched, watch
+from toy_batch import invert
 
 PIXELS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
-
-
-@dataclass(frozen=True)
-class Done:
-    photo: Photo
-    timings: dict[str, float] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-
-def invert(photo: Photo) -> Done:
-    return Done(photo.with_pixels(1 - photo.tensor()))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,6 @@ from hbr.config import ConfigError
 from hbr.weights import DownloadError, KnownFile, Member, PackageFile, fetch
 
 LIBRARY = "toy-lpips"
-
-
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[toy.Index]:
-    """A package index, with pip and npm set to it and to nothing else."""
-    yield from toy.serve_index(tmp_path, monkeypatch)
 
 
 def files_in(folder: Path) -> set[str]:
