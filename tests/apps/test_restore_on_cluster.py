@@ -25,7 +25,7 @@ def test_a_manifest_on_a_cluster_gives_the_bytes_of_one_process(
     (tmp_path / "in" / "bad.png").write_bytes(b"nothing")
     (tmp_path / "in" / "list.txt").write_text("\n".join([*names[:5], "bad.png"]))
     asked = ["restore", "--manifest", "in/list.txt", "--model", str(toy), "--color", "adain"]
-    asked += ["--temporal-color", "-o"]
+    asked += ["--temporal-color", "--threads", "1", "-o"]
     cluster = ["--engine", "ray", "--workers", "1", "--resume-by", "content"]
     done = run_hbr(*asked, "out", *cluster, "--log-format", "json", cwd=tmp_path, timeout=280)
     assert done.returncode == 3, done.stderr
