@@ -13,7 +13,7 @@ EXTRAS_PIP   := $(BIN)/python -m pip --python $(EXTRAS)/bin/python --disable-pip
 # one thread for each of the processes that share the tests
 PYTEST_ARGS   ?= -n 2 --dist worksteal
 NUMERIC_TESTS := $(addprefix tests/,models/test_parity.py models/test_tagger.py models/test_prompts.py \
-	models/test_vsd.py models/test_lora.py restoration/test_inference.py restoration/test_color_fix.py \
+	models/test_vsd.py models/test_lora.py restoration/passes/test_inference.py restoration/pixels/test_color_fix.py \
 	metrics/test_fidelity.py metrics/test_structure.py metrics/test_deep_distances.py \
 	degradation/test_kernels_and_jpeg.py)
 EXAMPLES      ?= examples/lq

@@ -15,7 +15,7 @@ import numpy as np
 from machine import machine
 from PIL import Image
 
-from hbr.restoration.enlargement import estimate_enlargement
+from hbr.restoration.pixels.enlargement import estimate_enlargement
 
 METHODS = {
     "nearest": Image.Resampling.NEAREST,

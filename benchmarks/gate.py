@@ -1,9 +1,9 @@
 """How well the gate tells photos that need nothing from damaged ones; prints JSON.
 
-`fit` fits the regression of `hbr.restoration.gate` to photos of the folder `train`: their centre
-320x320, as it is and, made smaller by up to 0.6 or not, once more; against the same degraded by the
-recipes real-esrgan, photo and light, in turn, at a strength drawn from 0.3 to 1. Of these, those
-count as visibly damaged that are below 30 dB. A third of both sides is left as it is and two
+`fit` fits the regression of `hbr.restoration.pixels.gate` to photos of the folder `train`: their
+centre 320x320, as it is and, made smaller by up to 0.6 or not, once more; against the same degraded
+by the recipes real-esrgan, photo and light, in turn, at a strength drawn from 0.3 to 1. Of these,
+those count as visibly damaged that are below 30 dB. A third of both sides is left as it is and two
 thirds are saved as JPEG once more, of quality 75 to 96 on any grid: JPEG alone is no damage here.
 The bounds of what the models know are the 99th percentiles of all that was degraded.
 
@@ -31,7 +31,7 @@ from scipy.optimize import minimize
 
 from hbr.degradation import degrade, draw, find_recipe, weakened
 from hbr.image import read_photo
-from hbr.restoration import gate
+from hbr.restoration.pixels import gate
 
 RECIPES = ("real-esrgan", "photo", "light")
 VISIBLE = 30.0  # dB
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def fit(photos: Path, count: int) -> dict[str, object]:
-    """The constants of `hbr.restoration.gate`."""
+    """The constants of `hbr.restoration.pixels.gate`."""
     rng = np.random.default_rng(0)
     files = _files(photos / "clothing-co-parsing/train")
     files = [files[i] for i in rng.permutation(len(files))[:count]]

@@ -32,7 +32,7 @@ from hbr.degradation.pipeline import degrade
 from hbr.image import Photo, read_photo, write_photo
 from hbr.metrics import Metric, load_metric
 from hbr.people.coco import read_people
-from hbr.restoration.pasting import around, box_mask
+from hbr.restoration.people.pasting import around, box_mask
 from hbr.restoration.settings import PeopleChoice
 
 PHOTOS = Path("../shared/photos/coco-cc/images")

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from hbr.image import Photo
-from hbr.restoration.batch import FileRecord
-from hbr.restoration.jobs import Job
+from hbr.restoration.batch.jobs import Job
+from hbr.restoration.batch.running import FileRecord
 from hbr.restoration.report import collecting
 from hbr.restoration.report.collecting import BatchReport
 from hbr.restoration.report.html import as_html, duration

@@ -16,7 +16,7 @@ from hbr.models import save_checkpoint
 from hbr.models.checkpoint import empty
 from hbr.models.rrdbnet import RRDBNet
 from hbr.models.rrdbnet_config import RRDBNetConfig
-from hbr.restoration.inputs import enlargeable_pixels
+from hbr.restoration.pixels.inputs import enlargeable_pixels
 from hbr.weights import available, find_model
 
 TOY = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=64, name="toy")

@@ -13,7 +13,7 @@ import toy_models
 from hbr.image import Photo, PhotoError, read_photo, write_photo
 from hbr.models import WeightsError, loading
 from hbr.restoration import Restored, Restorer
-from hbr.restoration.inputs import as_photo, resized_pixels
+from hbr.restoration.pixels.inputs import as_photo, resized_pixels
 from hbr.restoration.settings import RestoreSettings
 from hbr.weights import catalogue
 

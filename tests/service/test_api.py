@@ -14,7 +14,7 @@ from service_photo import PHOTO, write_large
 
 from hbr.image import read_photo
 from hbr.image.recipe_text import recipe_text
-from hbr.restoration.outputs import Files, encode_restored
+from hbr.restoration.batch.outputs import Files, encode_restored
 from hbr.restoration.recipe import NamedFile
 from hbr.restoration.settings import PeopleChoice
 from hbr.service import api

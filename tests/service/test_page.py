@@ -9,7 +9,7 @@ from service_photo import PHOTO, write_large
 
 from hbr.image import read_photo
 from hbr.people import People
-from hbr.restoration.locating import PeopleLocator
+from hbr.restoration.people.locating import PeopleLocator
 from hbr.restoration.settings import PeopleChoice
 from hbr.service import api
 

@@ -23,8 +23,8 @@ from hbr.image import Photo, read_photo
 from hbr.image.pixels import resize
 from hbr.metrics import Metric, MetricError, MetricInfo, load_metric
 from hbr.pages import data_uri
-from hbr.restoration.batch import describe_failure
-from hbr.restoration.finding import InputPhoto
+from hbr.restoration.batch.finding import InputPhoto
+from hbr.restoration.batch.running import describe_failure
 from hbr.restoration.settings import RestoreSettings
 from hbr.weights import WeightsError
 
@@ -268,7 +268,7 @@ def _look_at(
 
 
 def _enlarged(photo: Photo, settings: RestoreSettings) -> Photo:
-    from hbr.restoration.inputs import resized_pixels
+    from hbr.restoration.pixels.inputs import resized_pixels
 
     pixels = resized_pixels(photo, settings)
     if pixels is photo.pixels:

@@ -6,7 +6,7 @@ fetched weights:
     graph.onnx      the model for a tile of any size, optimised for any processor
     HxW.onnx        optimised for tiles of the model's native size and for this processor
     card.json       what it was made of and with (`GraphCard`)
-    measured.json   how long the backends take, if that was measured (`hbr.restoration.backends`)
+    measured.json   how long the backends take, if measured (`hbr.restoration.batch.backends`)
 """
 
 from __future__ import annotations

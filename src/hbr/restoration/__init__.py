@@ -1,8 +1,9 @@
 """Restoring photos of any size and bit depth, on any device.
 
-`Restorer` is all that most callers need. It uses the tile plan (`tiling`), runs the model over the
-tiles (`inference`) and applies a colour fix (`color`). `jobs` plans batches of photos and `batch`
-runs them. Names are resolved on first use: planning alone loads no torch.
+`Restorer` is all that most callers need. `pixels` holds what is measured and changed without a
+model, `passes` runs a model over a photo, `people` restores the people in it for themselves, and
+`batch` plans and restores many photos. Names are resolved on first use: planning alone loads no
+torch.
 """
 
 from typing import TYPE_CHECKING

@@ -67,7 +67,7 @@ class UsedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How a photo was read and its result written; see `hbr.restoration.batch.Files`.
+    """How a photo was read and its result written; see `hbr.restoration.batch.outputs.Files`.
 
     Attributes:
         format: of the result, as `hbr.image.Photo.format`.

@@ -39,11 +39,13 @@ from hbr.models.protocol import (
     SamplingModel,
 )
 from hbr.people.captions import ordered
-from hbr.restoration.color import fix_color
-from hbr.restoration.gate import judge
-from hbr.restoration.grain import grained
-from hbr.restoration.inference import TiledRun, TileProgress, decided, run_tiles, run_within_memory
-from hbr.restoration.inputs import (
+from hbr.restoration.passes import inference
+from hbr.restoration.passes.making import Made, provenance_of
+from hbr.restoration.passes.tiling import plan_tiles
+from hbr.restoration.pixels.color import fix_color
+from hbr.restoration.pixels.gate import judge
+from hbr.restoration.pixels.grain import grained
+from hbr.restoration.pixels.inputs import (
     PhotoLike,
     as_photo,
     reduction_of,
@@ -51,17 +53,15 @@ from hbr.restoration.inputs import (
     resized_to,
     seen_pixels,
 )
-from hbr.restoration.making import Made, provenance_of
 from hbr.restoration.result import Restored
 from hbr.restoration.settings import RestoreSettings, TileChoice
-from hbr.restoration.tiling import plan_tiles
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from hbr.restoration.locating import PeopleLocator
-    from hbr.restoration.structure import Structure, StructureFinder
+    from hbr.restoration.passes.structure import Structure, StructureFinder
+    from hbr.restoration.people.locating import PeopleLocator
 
 
 class Restorer:
@@ -179,7 +179,7 @@ class Restorer:
         photo: PhotoLike,
         settings: RestoreSettings | None = None,
         *,
-        progress: TileProgress | None = None,
+        progress: inference.TileProgress | None = None,
         preview: PreviewStep | None = None,
         **changes: Any,
     ) -> Restored:
@@ -209,11 +209,11 @@ class Restorer:
         self.check_reduction(settings)
         given = as_photo(photo, max_pixels=settings.max_pixels)
         if settings.identity != "off":
-            from hbr.restoration.guarding import guarded
+            from hbr.restoration.people.guarding import guarded
 
             return guarded(self, given, settings, progress, preview)
         if settings.people != "off":
-            from hbr.restoration.people import restore_people
+            from hbr.restoration.people.restoring import restore_people
 
             if self.locator.is_ready(settings):
                 return restore_people(self, self.locator, given, settings, progress, preview)
@@ -235,13 +235,15 @@ class Restorer:
         timings = {"read": total - model - color, "model": model, "color": color, "total": total}
         provenance = provenance_of(self, settings, made, judged)
         settings = replace(settings, color=provenance["color"], reduce=made.reduce)
-        return Restored(result, timings, provenance, decided(settings, made.run, self.capabilities))
+        return Restored(
+            result, timings, provenance, inference.decided(settings, made.run, self.capabilities)
+        )
 
     def make(
         self,
         given: Photo,
         settings: RestoreSettings,
-        progress: TileProgress | None = None,
+        progress: inference.TileProgress | None = None,
         preview: PreviewStep | None = None,
     ) -> Made:
         """Restore the pixels of a photo, all at once: no gate, and nobody is looked for."""
@@ -295,13 +297,13 @@ class Restorer:
     @cached_property
     def locator(self) -> PeopleLocator:
         """What finds people. `PeopleLocator(detector)` in its place takes another detector."""
-        from hbr.restoration.locating import PeopleLocator
+        from hbr.restoration.people.locating import PeopleLocator
 
         return PeopleLocator(device=str(self.device))
 
     @cached_property
     def _structure(self) -> StructureFinder:
-        from hbr.restoration.structure import StructureFinder
+        from hbr.restoration.passes.structure import StructureFinder
 
         model = cast(SamplingModel, self.model)
         return StructureFinder(lambda image: model.attention(image.to(self.device)), self.device)
@@ -340,11 +342,11 @@ class Restorer:
         tile: TileChoice,
         conditions: Conditions,
         settings: RestoreSettings,
-        progress: TileProgress | None,
-    ) -> TiledRun:
+        progress: inference.TileProgress | None,
+    ) -> inference.TiledRun:
         """Run a model, or the first stage of one, over tiles."""
         tile = 0 if tile == "auto" and model.capabilities.whole else tile
-        return run_within_memory(
+        return inference.run_within_memory(
             model,
             pixels,
             plan_tiles(pixels.shape[0], pixels.shape[1], model.capabilities, tile),
@@ -358,9 +360,9 @@ class Restorer:
         pixels: NDArray[np.uint16],
         settings: RestoreSettings,
         conditions: Conditions,
-        progress: TileProgress | None,
+        progress: inference.TileProgress | None,
         preview: PreviewStep | None,
-    ) -> tuple[TiledRun, Structure]:
+    ) -> tuple[inference.TiledRun, Structure]:
         """Run the second stage of a model over the whole result of the first."""
         maps = self.capabilities.maps
         structure = self._structure(to_8_bits(pixels), maps, settings.pose, settings.attention)
@@ -379,7 +381,7 @@ class Restorer:
         )
         plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.capabilities, 0)
         try:
-            made = run_tiles(self.model, pixels, plan, conditions=conditions)
+            made = inference.run_tiles(self.model, pixels, plan, conditions=conditions)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -388,7 +390,7 @@ class Restorer:
                 f"{sampling.tile or self.capabilities.native_size} pixels; use a smaller --tile, a "
                 "smaller --scale, --guidance 0, or --device cpu"
             ) from error
-        return TiledRun(made, plan, 1), structure
+        return inference.TiledRun(made, plan, 1), structure
 
     def check_reduction(self, settings: RestoreSettings) -> None:
         """Raise `ValueError` if the photo is to be reduced, and the network does not enlarge."""

@@ -49,7 +49,7 @@ class PeopleChoice:
     Attributes:
         source: where people are found: "auto" is the best detector whose weights are here; else a
             detector (`hbr.people.detectors.load_detector`), a file of boxes
-            (`hbr.restoration.locating`), or `NOBODY`.
+            (`hbr.restoration.people.locating`), or `NOBODY`.
         boxes: (x, y, width, height) in pixels of the upright photo, in place of `source`.
         persons: the numbers of those who are restored; () is all. People are numbered from 1, from
             left to right; `boxes` in their order.
@@ -105,18 +105,18 @@ class RestoreSettings:
         reduce: of a network that enlarges f times: the photo is made smaller by this factor, 1 to
             8, enlarged by the network, and resized (bicubic) to the size of the result. "auto" is
             the factor by which the photo seems to have been enlarged before
-            (`hbr.restoration.enlargement`), f / scale at most. None is f / scale.
+            (`hbr.restoration.pixels.enlargement`), f / scale at most. None is f / scale.
         tile: edge of the tiles in pixels, 0 for the whole photo at once, or "auto", near the size
-            that the model was trained on (`hbr.restoration.tiling.plan_tiles`).
+            that the model was trained on (`hbr.restoration.passes.tiling.plan_tiles`).
         color: where the colours come from: "wavelet" takes the low frequencies of the photo,
             "adain" the mean and deviation of each of its channels, "none" keeps the model's, and
             "auto" is what the model asks for (`hbr.models.Capabilities.color`).
         color_map: gives the colours in place of `color`, as for the frames of a video
-            (`hbr.restoration.frames`).
+            (`hbr.restoration.batch.frames`).
         batch: tiles per batch, or "auto": 1 on the CPU, more on CUDA.
         seed: for models that draw random numbers.
         gate: "auto" leaves a photo that needs nothing as it is, and tells of one that is damaged
-            beyond what the models were trained on (`hbr.restoration.gate`); "off" restores every
+            beyond what the models were trained on (`restoration.pixels.gate`); "off" restores every
             photo unseen. A photo that is resized is always restored. People who are restored for
             themselves are judged each by themselves, and the background by the whole photo.
         people: whether people are found and restored for themselves (`hbr.restoration.people`):
@@ -125,14 +125,14 @@ class RestoreSettings:
         choice: which people, and what becomes of the rest; without a meaning where `people` is off.
         identity: "warn" compares every face with itself, before and after, and tells of one that
             may have become another person's; "keep" restores such a face once more, at the faithful
-            end of the model (`hbr.restoration.guarding`). "off" looks at none.
+            end of the model (`hbr.restoration.people.guarding`). "off" looks at none.
         prompt: a text in place of the prompt that the model makes of the image, for models that
             take one (`hbr.models.Capabilities.takes_prompt`).
         pose, attention: maps for models that are guided by them: "auto" finds them, "none" leaves
-            them blank; else a file (`hbr.restoration.structure`).
+            them blank; else a file (`hbr.restoration.passes.structure`).
         sampling: how a model of many steps samples; None is `hbr.models.protocol.Sampling()`.
         grain: how much of the photo's own grain is put back into the restored picture, 0 (none) to
-            1 (all), see `hbr.restoration.grain`.
+            1 (all), see `hbr.restoration.pixels.grain`.
         max_pixels: larger files, and larger results of enlarging, are refused.
     """
 
@@ -210,7 +210,7 @@ class PersonProvenance(TypedDict):
             the gate says so.
         size: edge of the square that the model saw in pixels, of a crop; else None.
         fidelity: between the two ends of the model; None if it has one, or the model did not run.
-        gate: what the gate says of the person (`hbr.restoration.gate.Verdict`); None if not asked.
+        gate: what the gate says of the person (`gate.Verdict`); None if not asked.
         gate_reasons: in what the person is beyond the model.
     """
 
@@ -272,7 +272,7 @@ class Provenance(TypedDict):
         rewrites: how it was rewritten before that (`hbr.models.inference.folding.REWRITES`).
         tile, overlap: (height, width) in pixels, after any retreat when memory ran out.
         tiles, batch: their number, and how many were restored at a time.
-        gate: what the gate says of the photo (`hbr.restoration.gate.Verdict`), "nothing to restore"
+        gate: what the gate says of the photo (`gate.Verdict`), "nothing to restore"
             where it was left as it is, with no tiles; None if it was not asked.
         gate_score: how likely the photo is damaged, 0 to 1; None where that cannot be told.
         gate_reasons: in what the photo is beyond the model.

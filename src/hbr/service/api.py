@@ -24,8 +24,8 @@ from hbr.errors import HbrError
 from hbr.image import read_photo
 from hbr.image.reading import photo_size
 from hbr.restoration import Restorer
-from hbr.restoration.jobs import forced_suffix
-from hbr.restoration.locating import auto_detector
+from hbr.restoration.batch.jobs import forced_suffix
+from hbr.restoration.people.locating import auto_detector
 from hbr.restoration.settings import (
     PeopleChoice,
     RestoreSettings,

@@ -24,7 +24,7 @@ from hbr.files import write_bytes
 from hbr.image import output_suffix, read_photo
 from hbr.image.reading import named_bytes
 from hbr.restoration import Restorer
-from hbr.restoration.outputs import Files, encode_restored
+from hbr.restoration.batch.outputs import Files, encode_restored
 from hbr.restoration.recipe import NamedFile
 from hbr.restoration.settings import RestoreSettings
 from hbr.service.limits import ServiceLimits

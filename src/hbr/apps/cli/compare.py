@@ -113,7 +113,7 @@ def _photos(
 ) -> tuple[list[ComparedPhoto], list[str]]:
     """The photos, and a line for each input without one."""
     from hbr.evaluation.side_by_side import name_photos
-    from hbr.restoration.finding import find_inputs
+    from hbr.restoration.batch.finding import find_inputs
 
     found = find_inputs(inputs, str(out), recursive=recursive)
     bad = reporter.found(found.bad, found.thumbnails)

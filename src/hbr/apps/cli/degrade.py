@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hbr.degradation.folder import DegradedFile, DegradeSettings
     from hbr.degradation.recipe import Recipe
     from hbr.people.names import AnnotatedPeople
-    from hbr.restoration.jobs import BatchPlan
+    from hbr.restoration.batch.jobs import BatchPlan
 
 _FILES_PER_WORKER = 8  # starting a process takes as long as a few files
 
@@ -136,7 +136,7 @@ def degrade(
             from hbr.degradation.folder import DegradeSettings
             from hbr.degradation.named_recipes import find_recipe
             from hbr.distributed import Shard
-            from hbr.restoration.jobs import plan_batch
+            from hbr.restoration.batch.jobs import plan_batch
 
             chosen, part = find_recipe(recipe), Shard.parse(shard)
             settings = DegradeSettings(
@@ -216,7 +216,7 @@ def _items(
     """Return the planned files, sorted by name, each with its people, and warnings about these."""
     from hbr.config import ConfigError
     from hbr.degradation.contents import Item
-    from hbr.restoration.jobs import Job
+    from hbr.restoration.batch.jobs import Job
 
     unread = [
         Job(Path(bad.source), out / f"{bad.place}.{file_format}")

@@ -95,10 +95,10 @@ def open_photos(
     from hbr.apps.cli.planned import run_planned
     from hbr.apps.cli.reporting import Reporter
     from hbr.errors import ExitCode
-    from hbr.restoration.backends import Wanted
-    from hbr.restoration.contents import ByContents
-    from hbr.restoration.jobs import plan_batch
-    from hbr.restoration.outputs import Files
+    from hbr.restoration.batch.backends import Wanted
+    from hbr.restoration.batch.contents import ByContents
+    from hbr.restoration.batch.jobs import plan_batch
+    from hbr.restoration.batch.outputs import Files
 
     settings, codes = restore_settings(), {}
     for folder in dict.fromkeys(photo.parent for photo in photos):

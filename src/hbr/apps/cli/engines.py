@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from hbr.restoration.ray import RayActors
+    from hbr.restoration.batch.ray import RayActors
 
 EngineOption = Annotated[
     Literal["local", "ray"],
@@ -60,7 +60,7 @@ def actors_of(
                 raise typer.BadParameter("only valid with --engine ray.", param_hint=f"--{name}")
         set_threads(threads)
         return None
-    from hbr.restoration.ray import RayActors
+    from hbr.restoration.batch.ray import RayActors
 
     if device.startswith("cuda:"):
         raise typer.BadParameter(

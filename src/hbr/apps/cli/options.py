@@ -99,7 +99,7 @@ def check_page(page: Path, option: str, *, replace: bool) -> None:
         typer.BadParameter: the name does not end in .html, or something is there.
         hbr.image.PhotoError: its folder cannot be written to.
     """
-    from hbr.restoration.jobs import check_writable
+    from hbr.restoration.batch.jobs import check_writable
 
     if page.suffix.lower() not in (".html", ".htm"):
         raise typer.BadParameter(f"{page} must end in .html", param_hint=option)

@@ -20,12 +20,12 @@ from hbr.files import STDIO
 if TYPE_CHECKING:
     from hbr.image import Photo
     from hbr.restoration import Restored, Restorer
-    from hbr.restoration.batch import BatchTally, FileRecord, RestorePhoto
-    from hbr.restoration.contents import ByContents
-    from hbr.restoration.inference import TileProgress
-    from hbr.restoration.jobs import BatchPlan, Existing, Job
-    from hbr.restoration.outputs import Files
-    from hbr.restoration.ray import RayActors
+    from hbr.restoration.batch.contents import ByContents
+    from hbr.restoration.batch.jobs import BatchPlan, Existing, Job
+    from hbr.restoration.batch.outputs import Files
+    from hbr.restoration.batch.ray import RayActors
+    from hbr.restoration.batch.running import BatchTally, FileRecord, RestorePhoto
+    from hbr.restoration.passes.inference import TileProgress
     from hbr.restoration.settings import RestoreSettings
 
 
@@ -41,8 +41,8 @@ def plan_given(
 ) -> BatchPlan:
     """The plan of what is named on the command line, where `-` stands for stdin and stdout."""
     from hbr.distributed import Shard
-    from hbr.restoration.finding import PhotoList
-    from hbr.restoration.jobs import Streams, plan_batch
+    from hbr.restoration.batch.finding import PhotoList
+    from hbr.restoration.batch.jobs import Streams, plan_batch
 
     if shard is not None and STDIO in (*given, out):
         raise typer.BadParameter("- stands for one photo; name files.", param_hint="--shard")
@@ -90,8 +90,8 @@ def run_planned(
         maps: a folder for the maps of invented detail.
     """
     from hbr.processes import StopSignals
-    from hbr.restoration.batch import BatchTally, run_batch
-    from hbr.restoration.ray import run_on_cluster
+    from hbr.restoration.batch.ray import run_on_cluster
+    from hbr.restoration.batch.running import BatchTally, run_batch
 
     tally = BatchTally()  # the records of a large batch would fill memory
     total = 0
@@ -129,7 +129,7 @@ def _mapped(
     result: Restored,
 ) -> None:
     """Write the map of a photo that was restored."""
-    from hbr.restoration.invented import save_map
+    from hbr.restoration.pixels.invented import save_map
 
     within = plan.folder is not None and job.target.is_relative_to(plan.folder)
     place = job.target.relative_to(plan.folder) if within and plan.folder else job.target
@@ -191,7 +191,7 @@ def _loaded(
     color = restorer.capabilities.color if settings.color == "auto" else settings.color
     if not steady:
         return restore
-    from hbr.restoration.frames import log, with_steady_colors
+    from hbr.restoration.batch.frames import log, with_steady_colors
 
     if color != "adain":
         log.warning("%s: its colour fix, %s, takes no statistics to keep", restorer.name, color)
@@ -225,7 +225,7 @@ def _show(
     reporter: Reporter,
 ) -> ExitCode:
     """Report what would be done, and about how long it would take."""
-    from hbr.restoration.batch import BatchTally, look_at
+    from hbr.restoration.batch.running import BatchTally, look_at
 
     tally = BatchTally()
     for record in look_at(plan):
@@ -237,7 +237,7 @@ def _show(
     if plan.bad:
         parts.append(f"{len(plan.bad)} failed")
     if plan.jobs:
-        from hbr.restoration.estimate import estimate
+        from hbr.restoration.batch.estimate import estimate
 
         try:
             parts.append(str(estimate(plan.jobs, load(), settings)))

@@ -99,7 +99,7 @@ def _replay(
 def _check_output(out: Path | None, *, overwrite: bool) -> None:
     if out is None:
         return
-    from hbr.restoration.jobs import check_writable
+    from hbr.restoration.batch.jobs import check_writable
 
     if out.is_dir():
         raise typer.BadParameter(f"{out} is a folder; name a file", param_hint="--output")

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from hbr.processes import StopSignals
-    from hbr.restoration.batch import BatchTally, FileRecord
-    from hbr.restoration.finding import BadInput
-    from hbr.restoration.jobs import Job
+    from hbr.restoration.batch.finding import BadInput
+    from hbr.restoration.batch.jobs import Job
+    from hbr.restoration.batch.running import BatchTally, FileRecord
 
 
 _MOST_SHOWN = 12
@@ -128,7 +128,7 @@ class Reporter(logging.Handler):
             bad: inputs without a photo.
             thumbnails: folders that were skipped.
         """
-        from hbr.restoration.finding import lines_of
+        from hbr.restoration.batch.finding import lines_of
 
         lines = lines_of(bad)
         for line in lines:

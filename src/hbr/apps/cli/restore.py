@@ -76,10 +76,10 @@ from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.models.protocol import Sampling
-    from hbr.restoration.backends import Wanted
-    from hbr.restoration.contents import ByContents
-    from hbr.restoration.jobs import Existing
-    from hbr.restoration.outputs import Files
+    from hbr.restoration.batch.backends import Wanted
+    from hbr.restoration.batch.contents import ByContents
+    from hbr.restoration.batch.jobs import Existing
+    from hbr.restoration.batch.outputs import Files
     from hbr.restoration.settings import RestoreSettings
 
 
@@ -286,8 +286,8 @@ def restore(
         as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
     )
     actors = actors_of(engine, device, threads, address, workers, gpus, memory)
-    from hbr.restoration.backends import Wanted
-    from hbr.restoration.outputs import Files
+    from hbr.restoration.batch.backends import Wanted
+    from hbr.restoration.batch.outputs import Files
 
     wanted = Wanted(model, device, dtype.value, fidelity, backend.value)
     settings = restore_settings(
@@ -345,7 +345,7 @@ def _check_extras(
     if report is not None:
         check_page(report, "--report", replace=existing != "refuse")
     if maps is not None:
-        from hbr.restoration.jobs import check_writable
+        from hbr.restoration.batch.jobs import check_writable
 
         if maps.resolve() == Path(out).resolve():
             raise typer.BadParameter(
@@ -362,7 +362,7 @@ def _check_steady(temporal_color: bool, color: Color) -> None:
 def _by_contents(
     wanted: Wanted, options: Sequence[object], settings: RestoreSettings, files: Files
 ) -> ByContents:
-    from hbr.restoration.contents import ByContents, digest_of
+    from hbr.restoration.batch.contents import ByContents, digest_of
     from hbr.weights import find_and_hash_model
 
     _, sha256 = find_and_hash_model(wanted.model)

@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from hbr.restoration import Restorer
-    from hbr.restoration.backends import Wanted
-    from hbr.restoration.jobs import BatchPlan
+    from hbr.restoration.batch.backends import Wanted
+    from hbr.restoration.batch.jobs import BatchPlan
     from hbr.restoration.settings import RestoreSettings
 
 
@@ -150,8 +150,8 @@ def load_restorer(
         plan: the job, by which the backend "auto" is chosen.
     """
     from hbr.errors import HbrError
-    from hbr.restoration.backends import restorer_for
-    from hbr.restoration.tiling import plan_tiles
+    from hbr.restoration.batch.backends import restorer_for
+    from hbr.restoration.passes.tiling import plan_tiles
 
     option = ""  # of device and dtype, the message begins with the name
     try:
@@ -162,11 +162,11 @@ def load_restorer(
         restorer.check_reduction(settings)
         option = "--people and what goes with it"
         if settings.people != "off":
-            from hbr.restoration.people import check_people
+            from hbr.restoration.people.restoring import check_people
 
             check_people(restorer, restorer.locator, settings)
         if settings.identity != "off":
-            from hbr.restoration.guarding import load_guard
+            from hbr.restoration.people.guarding import load_guard
 
             load_guard(restorer, settings)
         option = "--prompt, --pose, --attention or the options of a sampling"

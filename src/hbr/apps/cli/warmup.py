@@ -30,7 +30,7 @@ def warmup(
     set_threads(threads)
     reporter = Reporter(as_json=False)
     with reporter.listening():
-        from hbr.restoration.backends import warm_up
+        from hbr.restoration.batch.backends import warm_up
 
         folder, measured = warm_up(model, fidelity)
     for name, seconds in measured.seconds.items():

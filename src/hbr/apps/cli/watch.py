@@ -38,7 +38,7 @@ from hbr.errors import ExitCode
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from hbr.restoration.batch import FileRecord
+    from hbr.restoration.batch.running import FileRecord
 
 
 def watch(
@@ -92,10 +92,10 @@ def watch(
     that of the outputs is gone; 2 usage error; 4 missing or invalid weights.
     """
     from hbr.processes import StopSignals, set_threads
-    from hbr.restoration.backends import Wanted
-    from hbr.restoration.outputs import Files
-    from hbr.restoration.watching import Watched
-    from hbr.restoration.watching import watch as run
+    from hbr.restoration.batch.backends import Wanted
+    from hbr.restoration.batch.outputs import Files
+    from hbr.restoration.batch.watching import Watched
+    from hbr.restoration.batch.watching import watch as run
 
     set_threads(threads)
     settings = restore_settings(

@@ -18,9 +18,9 @@ from hbr.evaluation.methods.result_folder import identity
 from hbr.files import sha256
 from hbr.image.pixels import to_8_bits
 from hbr.models.spandrel import SpandrelNetwork, read_network
-from hbr.restoration.inference import run_within_memory
+from hbr.restoration.passes.inference import run_within_memory
+from hbr.restoration.passes.tiling import least_tile, plan_tiles
 from hbr.restoration.settings import TileChoice
-from hbr.restoration.tiling import least_tile, plan_tiles
 
 
 def prepare(config: SpandrelConfig, out: Path) -> PictureSteps:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from hbr.pages import data_uri
-from hbr.restoration.batch import FileRecord
-from hbr.restoration.jobs import Job
+from hbr.restoration.batch.jobs import Job
+from hbr.restoration.batch.running import FileRecord
 
 if TYPE_CHECKING:
     from hbr.image import Photo

@@ -1,0 +1,274 @@
+"""Which backend runs a model: torch, or a graph in ONNX Runtime.
+
+A process that runs a graph starts seconds earlier, because it imports no torch; for many photos the
+faster backend is the better one. `measure` takes the time of both once for each model and machine,
+and `choose` decides by it and by the size of a job, so that the same job is done in the same way
+every time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from hbr.config import from_dict, to_dict
+from hbr.devices import choose_device
+from hbr.errors import one_line, reason
+from hbr.files import write_text
+from hbr.models.files import is_of_hbr
+from hbr.models.graph_files import (
+    check_circumstances,
+    circumstances,
+    file_fidelity,
+    graph_folder,
+    load_graph,
+    read_card,
+)
+from hbr.models.graphs import BackendError, check_installed
+from hbr.models.protocol import Backend, Capabilities
+from hbr.restoration.batch.estimate import planned_tiles, tile_pixels
+from hbr.restoration.batch.jobs import BatchPlan
+from hbr.restoration.restorer import Restorer
+from hbr.restoration.settings import RestoreSettings
+from hbr.weights import find_and_hash_model
+
+log = logging.getLogger(__name__)
+
+MEASURED = "measured.json"
+# Headers of more photos are not read: how long a process takes to start then hardly matters.
+_PHOTOS, _MANY = 64, 1e6
+_TIMES = 2
+_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """How long a backend takes.
+
+    Attributes:
+        start: seconds from the start of the process until the first tile can be restored.
+        tile: seconds for a tile of the native size.
+    """
+
+    start: float
+    tile: float
+
+    def of(self, tiles: float) -> float:
+        """Seconds of a process that restores so many tiles."""
+        return self.start + tiles * self.tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredBackends:
+    """Measurements of a machine.
+
+    Attributes:
+        made_with: `hbr.models.graphs.circumstances`.
+        device: that `auto` stood for.
+        seconds: name of a backend → its time.
+    """
+
+    made_with: dict[str, str]
+    device: str
+    seconds: dict[str, Seconds]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model, and how it is to run.
+
+    Attributes:
+        model, device, dtype, fidelity: as for `Restorer.from_pretrained`.
+        backend: "auto" is what was measured to take the least time (`choose`), and "eager" before
+            that was done.
+    """
+
+    model: str
+    device: str = "auto"
+    dtype: str = "auto"
+    fidelity: float | None = None
+    backend: Backend | Literal["auto"] = "eager"
+
+
+def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | None) -> Restorer:
+    """Load a model in the backend that is wanted, or that suits the job.
+
+    A model that cannot be a graph, or whose graph cannot be written, runs in torch, with a warning.
+
+    Args:
+        wanted: the model.
+        settings, plan: the job; without a plan, "auto" is "eager".
+
+    Raises:
+        BackendError: ONNX Runtime is wanted and missing.
+        Exception: as for `Restorer.from_pretrained`.
+    """
+    if wanted.device not in ("auto", "cpu"):
+        choose_device(wanted.device)  # a wrong one shows before the file is read
+    path, digest = find_and_hash_model(wanted.model)
+    backend, why = wanted.backend, None
+    if backend == "onnx":
+        check_installed()
+    elif backend == "auto":
+        backend, why = choose(path, digest, wanted, settings, plan)
+    place = (path, wanted.device, wanted.dtype, wanted.fidelity)
+    load = partial(Restorer.from_file, *place, name=wanted.model, sha256=digest)
+    try:
+        restorer = load(backend=backend)
+    except BackendError as error:
+        restorer, why = load(), one_line(error)
+    except OSError as error:  # of the model file, it comes again
+        restorer, why = load(), f"the graph cannot be written: {reason(error)}"
+    if why is not None:
+        log.warning("%s; the model runs in torch", why)
+    restorer.fallback = why
+    return restorer
+
+
+def choose(
+    path: Path,
+    sha256: str,
+    wanted: Wanted,
+    settings: RestoreSettings,
+    plan: BatchPlan | None,
+) -> tuple[Backend, str | None]:
+    """The backend that takes the least time for a job, by what was measured on this machine.
+
+    Args:
+        path, sha256: the model file.
+        wanted: the model.
+        settings, plan: the job; what an earlier run of it has finished counts too, so that a
+            resumed job goes on as it began.
+
+    Returns:
+        the backend, and why it is "eager" if the files of the graph cannot be used.
+    """
+    suits = wanted.device in ("auto", "cpu") and wanted.dtype in ("auto", "float32")
+    suits = suits and not _needs_torch(settings) and is_of_hbr(path)
+    if plan is None or not suits or not find_spec("onnxruntime"):
+        return "eager", None
+    folder = graph_folder(sha256, file_fidelity(path, wanted.fidelity))
+    try:
+        card, measured = read_card(folder, sha256), _read_measured(folder)
+    except BackendError as error:
+        return "eager", one_line(error)
+    if card is None or measured is None or (wanted.device == "auto" and measured.device != "cpu"):
+        return "eager", None
+    tiles = _native_tiles(plan, card.capabilities, settings)
+    onnx, eager = (measured.seconds[name].of(tiles) for name in ("onnx", "eager"))
+    return ("onnx" if onnx < eager else "eager"), None
+
+
+def warm_up(model: str, fidelity: float | None) -> tuple[Path, MeasuredBackends]:
+    """Make the graph of a model, and measure the backends.
+
+    Returns:
+        the folder of the graph, and the measurements, which lie there too.
+
+    Raises:
+        BackendError: ONNX Runtime is missing, the model cannot be a graph, or measuring failed.
+        WeightsError: the model is missing or damaged.
+        OSError: the folder cannot be written.
+    """
+    path, digest = find_and_hash_model(model)
+    graph, used = load_graph(path, digest, "auto", "auto", fidelity)
+    folder = graph_folder(digest, used)
+    edge = graph.capabilities.native_size
+    seconds, devices = {}, {}
+    for name in get_args(Backend):
+        seconds[name], devices[name] = _measure(name, model, fidelity, edge)
+    measured = MeasuredBackends(made_with=circumstances(), device=devices["eager"], seconds=seconds)
+    write_text(folder / MEASURED, json.dumps(to_dict(measured), indent=1) + "\n")
+    return folder, measured
+
+
+def _measure(
+    backend: Backend, model: str, fidelity: float | None, edge: int
+) -> tuple[Seconds, str]:
+    """The least times of a backend in processes of its own, and the device that it runs on."""
+    code = "import hbr.restoration.batch.backends as b; b.print_times()"
+    asked = json.dumps({"backend": backend, "model": model, "fidelity": fidelity, "edge": edge})
+    starts, tiles, device = [], [], ""
+    for _ in range(_TIMES):
+        began = time.perf_counter()
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", code, asked],
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                check=True,
+            )
+            told = json.loads(done.stdout)
+        except (subprocess.SubprocessError, json.JSONDecodeError) as error:
+            said = str(getattr(error, "stderr", "") or error).strip()
+            why = said.splitlines()[-1] if said else type(error).__name__
+            raise BackendError(f"the backend {backend} cannot be measured: {why}") from None
+        seconds: list[float] = told["seconds"]
+        tiles.append(min(seconds))
+        # the first tile takes longer, which belongs to the start
+        starts.append(time.perf_counter() - began - sum(seconds[1:]) - min(seconds))
+        device = told["device"]
+    return Seconds(start=round(min(starts), 3), tile=round(min(tiles), 4)), device
+
+
+def print_times() -> None:
+    """Write the seconds of three tiles as JSON to stdout: a process of `_measure`."""
+    asked = json.loads(sys.argv[1])
+    restorer = Restorer.from_pretrained(
+        asked["model"], fidelity=asked["fidelity"], backend=asked["backend"]
+    )
+    shape = (asked["edge"], asked["edge"], 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    seconds = [restorer(noise).timings["model"] for _ in range(3)]
+    sys.stdout.write(json.dumps({"seconds": seconds, "device": str(restorer.device)}))
+
+
+def _read_measured(folder: Path) -> MeasuredBackends | None:
+    """The measurements of this machine; None if there are none.
+
+    Raises:
+        BackendError: they are damaged, of other versions or of another machine.
+    """
+    try:
+        measured = from_dict(
+            MeasuredBackends, json.loads((folder / MEASURED).read_text(encoding="utf-8"))
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # among them ConfigError
+        raise BackendError(
+            f"{folder / MEASURED} is damaged ({one_line(error, 100)}); `hbr warmup` makes it again"
+        ) from None
+    if missing := set(get_args(Backend)) - measured.seconds.keys():
+        raise BackendError(
+            f"{folder / MEASURED} is damaged (it lacks {min(missing)}); `hbr warmup` makes it again"
+        )
+    check_circumstances(measured.made_with, f"{folder / MEASURED} was made")
+    return measured
+
+
+def _needs_torch(settings: RestoreSettings) -> bool:
+    """Whether more than tiles of the photo is asked for: a graph cannot, or it was not measured."""
+    maps = {settings.pose, settings.attention} - {"auto", "none"}
+    texts = settings.prompt is not None or settings.sampling is not None
+    return texts or bool(maps) or settings.people != "off"
+
+
+def _native_tiles(plan: BatchPlan, capabilities: Capabilities, settings: RestoreSettings) -> float:
+    """Tiles of a job, by its photos' headers, in tiles of the native size."""
+    jobs = (*plan.jobs, *plan.finished)
+    if len(jobs) > _PHOTOS:
+        return _MANY
+    plans = planned_tiles(jobs, capabilities, settings)
+    return sum(tile_pixels(p) * len(p) for p in plans) / capabilities.native_size**2

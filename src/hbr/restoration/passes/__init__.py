@@ -1,0 +1,1 @@
+"""A model over a photo: tiles, memory, what guides it, and what comes of it."""

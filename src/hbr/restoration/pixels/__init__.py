@@ -1,0 +1,1 @@
+"""What is measured on pixels and done to them without a model."""

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from hbr.restoration.pixels import color
+from hbr.restoration.pixels.color import (
+    adain_color_fix,
+    fix_color,
+    wavelet_color_fix,
+    wavelet_decompose,
+)
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return load_file(shared / "goldens" / "degradation" / "jpeg_color.safetensors")
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
+
+
+def test_wavelet_decomposition_matches_the_reference(golden):
+    high, low = wavelet_decompose(golden["image"], levels=5)
+    close(high, golden["wavelet_high"])
+    close(low, golden["wavelet_low"])
+
+
+def test_wavelet_fix_matches_the_reference(golden):
+    close(wavelet_color_fix(golden["image"], golden["color_source"]), golden["wavelet"])
+
+
+def test_adain_fix_matches_the_reference(golden):
+    close(adain_color_fix(golden["image"], golden["color_source"]), golden["adain"])
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5))
+@settings(deadline=None, max_examples=30)
+def test_the_parts_add_up_at_any_size(height, width, levels):
+    x = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+    high, low = wavelet_decompose(x, levels)
+    np.testing.assert_allclose(high + low, x, atol=1e-5, rtol=1.3e-6)
+    assert low.min() >= x.min() - 1e-6
+    assert low.max() <= x.max() + 1e-6
+
+
+@pytest.mark.parametrize("method", ["wavelet", "adain"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(1, 1), (5, 300), (97, 41), (150, 3)])
+def test_strips_give_what_the_whole_image_gives(monkeypatch, method, dtype, size):
+    monkeypatch.setattr(color, "_STRIP_PIXELS", 1)
+    monkeypatch.setattr(color, "_LEAST_STRIP_ROWS", 16)
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 65536, (*size, 3), dtype=np.uint16)
+    source = rng.integers(0, np.iinfo(dtype).max, (*size, 3), dtype=dtype, endpoint=True)
+    pure = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}[method]
+    expected = pure(color.to_unit(target), color.to_unit(source)).clip(0, 1)[0]
+    got = fix_color(target, source, method)
+    np.testing.assert_allclose(got, expected, atol=2e-5, rtol=0)
+
+
+def test_none_only_converts():
+    target = np.arange(2 * 3 * 3, dtype=np.uint16).reshape(2, 3, 3) * 3000
+    got = fix_color(target, np.zeros((2, 3, 3), np.uint8), "none")
+    np.testing.assert_allclose(got, np.moveaxis(target, -1, 0) / 65535, atol=1e-7)
+
+
+def test_a_colour_cast_is_taken_away_and_detail_is_kept(photo_pixels):
+    source = color.to_unit(photo_pixels[:256, :256])
+    tint = np.float32([0.2, 0.0, 0.1]).reshape(1, 3, 1, 1)
+    cast = (source * np.float32(0.8) + tint).clip(0, 1)
+    fixed = wavelet_color_fix(cast, source)
+    assert np.abs((fixed - source).mean(axis=(0, 2, 3))).max() < 0.002
+    high, _ = wavelet_decompose(cast)
+    assert abs(wavelet_decompose(fixed)[0].std() / high.std() - 1) <= 0.05
+
+
+def test_unequal_shapes_are_an_error():
+    with pytest.raises(ValueError, match=r"\[1, 3, 4, 4\].*\[1, 3, 4, 5\]"):
+        wavelet_color_fix(np.zeros((1, 3, 4, 4)), np.zeros((1, 3, 4, 5)))
+    with pytest.raises(ValueError, match="must be equal"):
+        adain_color_fix(np.zeros((1, 3, 4, 4)), np.zeros((1, 3, 4, 5)))
+    with pytest.raises(ValueError, match="must be equal"):
+        fix_color(np.zeros((4, 4, 3), np.uint16), np.zeros((4, 5, 3), np.uint8), "none")
