@@ -135,7 +135,7 @@ def test_more_strength_is_more_damage(photo, name):
     assert weakened(RECIPES[name], 1.0) == RECIPES[name]
 
 
-@pytest.mark.parametrize("name", ["real-esrgan", "diffbir", "motion-blur", "photo"])
+@pytest.mark.parametrize("name", ["real-esrgan", "diffbir", "motion-blur", "photo", "small"])
 def test_strength_leaves_the_choices(name):
     """Kinds, shapes, sizes of kernels, seeds and odds are drawn alike at every strength."""
 

@@ -20,9 +20,12 @@ import toy_tagger
 import toy_weights
 from curated_set import curated_set
 from hbr.config import load_yaml, to_dict
+from hbr.models.checkpoint import save_checkpoint
 from hbr.models.config import RestorerConfig
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.protocol import Sampling
+from hbr.models.rrdbnet import RRDBNet
+from hbr.models.rrdbnet_config import RRDBNetConfig
 from hbr.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,7 @@ RECIPE_FOLDER = ROOT / "src/hbr/recipes"
 RECIPES = sorted(p for p in RECIPE_FOLDER.rglob("*.yaml") if p.parent.name != "curation")
 PAPER = RECIPE_FOLDER / "osdhuman/persona.yaml"
 EDGE = 64
+TEACHER = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=EDGE, name="teacher")
 SWINIR = {"embed_dim": 8, "depths": [2], "num_heads": [2], "width": 8, "native_size": EDGE}
 
 
@@ -53,6 +57,9 @@ class Toys:
             "sd-2.1-base": self.base,
             "ram-swin-l": ram,
             "dape": toy_tagger.write_dape(folder / "DAPE.pth"),
+            "realesrgan-x4plus": save_checkpoint(
+                folder / "teacher.safetensors", TEACHER, RRDBNet(TEACHER).state_dict()
+            ),
         }
         self.vgg = toy_weights.write(folder / "weights") / "vgg16.tv_in1k.safetensors"
         self.outs = {to_dict(load_yaml(TrainConfig, p))["out"]: p for p in RECIPES}

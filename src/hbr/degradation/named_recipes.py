@@ -88,6 +88,32 @@ PHOTO = Recipe(
     fading=FadingConfig(prob=0.05),
 )
 
+# A photo of little damage that is merely small, enlarged as `hbr restore --scale` does it.
+SMALL = Recipe(
+    stages=(
+        StageConfig(
+            blur=BlurConfig(prob=0.3, sizes=(3, 9), sinc_prob=0.0, sigma=(0.3, 1.2)),
+            resize_probs=(0.0, 0.4, 0.6),
+            resize_range=(0.6, 1.0),
+            resize_modes=_ANY_MODE,
+            noise_prob=0.5,
+            camera_prob=0.8,
+            camera_sigma=(0.5, 6.0),
+            noise_sigma=(0.5, 5.0),
+            poisson_scale=(0.05, 0.4),
+            sharpen_prob=0.4,
+            sharpen_amount=(0.2, 1.0),
+            jpeg_prob=0.85,
+            jpeg_quality=(55.0, 97.0),
+            jpeg_shift_prob=1.0,
+        ),
+    ),
+    scales=(2, 3, 4),
+    final_modes=(1.0, 1.0, 1.0, 0.0, 1.0),
+    back_modes=(0.0, 0.0, 1.0, 0.0, 0.3),
+    jpeg_last_prob=1.0,
+)
+
 # One stage at the size of the image, as CodeFormer has it: blur, smaller, noise, JPEG, and back.
 _BLUR_OF_CODEFORMER = BlurConfig(
     sizes=(41, 41), shapes=(0.5, 0.5, 0.0, 0.0, 0.0, 0.0), sinc_prob=0.0, sigma=(1.0, 15.0)
@@ -136,6 +162,7 @@ RECIPES = {
     # in the spirit of HAODiff (2025): both damages in one image
     "motion-blur": replace(REAL_ESRGAN, motion=MotionConfig()),
     "photo": PHOTO,
+    "small": SMALL,
     "light": LIGHT,
     "none": Recipe(),
 }

@@ -20,12 +20,14 @@ from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import LossConfig, TrainConfig
 from hbr.training.memory import random_squares
 from hbr.training.random_state import RandomState
+from hbr.training.teacher import load_teacher
 from hbr.weights import find_weights
 
 Term = Callable[[Tensor, Tensor], Tensor]
-DeepLossKind = Literal["lpips", "dists"]
-Networks = Mapping[tuple[DeepLossKind, Path | None], nn.Module]
-"""(kind of loss, VGG-16 file from the configuration) → the frozen network."""
+DeepLossKind = Literal["lpips", "dists", "teacher"]
+NetworkKey = tuple[DeepLossKind, Path | str | None]
+Networks = Mapping[NetworkKey, nn.Module]
+"""(kind of loss, its VGG-16 file or its teacher from the configuration) → the frozen network."""
 
 
 def negative_psnr(image: Tensor, target: Tensor, floor: float = 1e-4) -> Tensor:
@@ -70,17 +72,19 @@ def load_networks(config: TrainConfig, device: str | torch.device = "cpu") -> Ne
     Raises:
         hbr.metrics.MetricError: weights are missing or invalid; the message says how to get them.
     """
-    return {key: _load(*key).to(device) for key in needed_networks(config)}
+    return {key: _load(*key, device) for key in needed_networks(config)}
 
 
-def needed_networks(config: TrainConfig) -> list[tuple[DeepLossKind, Path | None]]:
+def needed_networks(config: TrainConfig) -> list[NetworkKey]:
     """Return the keys of the networks that a training's losses need."""
-    keys: dict[tuple[DeepLossKind, Path | None], None] = {}
+    keys: dict[NetworkKey, None] = {}
     for loss in [phase.loss or config.loss for phase in config.phases]:
         if loss.lpips:
             keys["lpips", loss.lpips_weights] = None
         if loss.dists or loss.edge_dists:
             keys["dists", loss.dists_weights] = None
+        if loss.teacher:
+            keys["teacher", loss.teacher_model] = None
     return list(keys)
 
 
@@ -164,8 +168,11 @@ def _identity(image: Tensor) -> Tensor:
     return image
 
 
-def _load(kind: DeepLossKind, file: Path | None) -> nn.Module:
-    features = find_weights("vgg16", f"loss.{kind}", file)
+def _load(kind: DeepLossKind, given: Path | str | None, device: str | torch.device) -> nn.Module:
+    if isinstance(given, str):
+        return load_teacher(given, device)
+    features = find_weights("vgg16", f"loss.{kind}", given)
     if kind == "lpips":
-        return LPIPS.from_files("vgg", features, find_weights("lpips-vgg-lin", "loss.lpips"))
-    return DISTS.from_files(features, find_weights("dists-weights", "loss.dists"))
+        lin = find_weights("lpips-vgg-lin", "loss.lpips")
+        return LPIPS.from_files("vgg", features, lin).to(device)
+    return DISTS.from_files(features, find_weights("dists-weights", "loss.dists")).to(device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.func import functional_call
 from hbr.metrics import psnr, ssim
 from hbr.models import lora
 from hbr.models.onestep import OneStepRestorer
+from hbr.models.protocol import Model
 from hbr.models.schedule import alphas_cumprod, one_step
 from hbr.models.vsd import Predict, guided, regularizer_loss, vsd_gradient, vsd_loss
 from hbr.training.adapters import (
@@ -51,6 +52,7 @@ from hbr.training.discriminator import artifact_loss, discriminator_loss, genera
 from hbr.training.losses import Compared, Networks, PixelTerms, pixel_loss
 from hbr.training.measuring import Validation
 from hbr.training.random_state import RandomState
+from hbr.training.teacher import taught
 
 Average = Mapping[str, Tensor]
 """The averaged weights of a training, by name."""
@@ -187,7 +189,7 @@ def restoration(
     p = model.prompt(prompted_by(pair, config))
     z_l = model.encode(pair.lq)
     z_h = one_step(z_l, model.predict(z_l, p), model.alpha_bar)
-    compared = pixels(model, z_h, pair.hq, loss, draws)
+    compared = pixels(model, z_h, _targets(pair, loss, pixels), loss, draws)
     terms = compared.terms
     if loss.artifacts > 0:
         with torch.no_grad():
@@ -197,7 +199,8 @@ def restoration(
             averaged = functional_call(model, weights, (pair.lq,)).float()
         terms["artifacts"] = loss.artifacts * artifact_loss(compared.image, averaged, compared.hq)
     if config.discriminator is not None:
-        return _adversarial(model.get_submodule("discriminator"), compared, loss)
+        real = compared.hq if loss.teacher == 0 else pair.hq
+        return _adversarial(model.get_submodule("discriminator"), compared, real, loss)
     if config.vsd is None:
         return Losses(terms)
     p = p.detach()
@@ -207,13 +210,24 @@ def restoration(
     return Losses(terms, lambda: regularization(model, z_h.detach(), p, draws))
 
 
-def _adversarial(discriminator: nn.Module, compared: Compared, loss: LossConfig) -> Losses:
+def _targets(pair: Pair, loss: LossConfig, pixels: PixelTerms) -> Tensor:
+    """Return the images to compare with: HQ, and the teacher's for the first of the batch."""
+    count = round(loss.teacher * len(pair.hq))
+    if count == 0:
+        return pair.hq
+    teacher = cast(Model, pixels.networks["teacher", loss.teacher_model])
+    return torch.cat([taught(teacher, pair.lq[:count], pair.hq[:count]), pair.hq[count:]])
+
+
+def _adversarial(
+    discriminator: nn.Module, compared: Compared, real: Tensor, loss: LossConfig
+) -> Losses:
     """Add the adversarial loss, and the discriminator's loss as the second update."""
-    terms, image, hq = dict(compared.terms), compared.image, compared.hq
+    terms, image = dict(compared.terms), compared.image
     if loss.adversarial > 0:
         terms["adversarial"] = loss.adversarial * generator_loss(discriminator, image)
     return Losses(
-        terms, lambda: {"discriminator": discriminator_loss(discriminator, image.detach(), hq)}
+        terms, lambda: {"discriminator": discriminator_loss(discriminator, image.detach(), real)}
     )
 
 

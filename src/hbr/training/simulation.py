@@ -28,6 +28,8 @@ from hbr.models.checkpoint import empty
 from hbr.models.config import DAPEConfig, RestorerConfig, TextEncoderConfig
 from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.protocol import Conditions
+from hbr.models.rrdbnet import RRDBNet
+from hbr.models.rrdbnet_config import RRDBNetConfig
 from hbr.training.config import PhaseConfig, TrainConfig
 from hbr.training.data import Pair, seeded
 from hbr.training.losses import needed_networks
@@ -121,7 +123,11 @@ def simulate(
     model = empty(config.model)
     prepare(model, config, build_objective(config).parts)
     with torch.device("meta"):
-        kinds = {"lpips": lambda: LPIPS("vgg"), "dists": DISTS}
+        kinds: dict[str, Callable[[], nn.Module]] = {
+            "lpips": lambda: LPIPS("vgg"),
+            "dists": DISTS,
+            "teacher": lambda: RRDBNet(RRDBNetConfig()),
+        }
         networks = {key: kinds[key[0]]() for key in needed_networks(config)}
     objective = build_objective(config, networks)
     meter = Meter()

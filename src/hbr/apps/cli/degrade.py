@@ -58,8 +58,8 @@ def degrade(
     recipe: Annotated[
         str,
         typer.Option(
-            help="real-esrgan, photo, codeformer, diffbir, motion-blur, light, none, or a .yaml "
-            "file (see docs/degradations.md)."
+            help="real-esrgan, photo, small, codeformer, diffbir, motion-blur, light, none, or a "
+            ".yaml file (see docs/degradations.md)."
         ),
     ] = "real-esrgan",
     strength: Annotated[

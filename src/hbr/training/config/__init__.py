@@ -189,11 +189,10 @@ class TrainConfig:
             case _:
                 got = max(loss.adversarial for loss in losses)
                 check(got == 0, "adversarial", got, "0 without `objective.discriminator`")
-        got = max(loss.artifacts for loss in losses)
-        ok = got == 0 or (
-            isinstance(self.objective, RestorationConfig) and self.memory.decode_crop is None
-        )
-        check(ok, "artifacts", got, "0 unless whole restored images are compared")
+        whole = isinstance(self.objective, RestorationConfig) and self.memory.decode_crop is None
+        for name in ("artifacts", "teacher"):
+            got = max(getattr(loss, name) for loss in losses)
+            check(got == 0 or whole, name, got, "0 unless whole restored images are compared")
 
     def _check_prompt(self) -> None:
         if self.init is not None:

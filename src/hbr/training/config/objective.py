@@ -30,6 +30,9 @@ class LossConfig:
             edge-aware DISTS of D³SR and OSDFace (arXiv 2410.04224): DISTS(x̂, x) + DISTS(Sx̂, Sx).
         adversarial: adversarial loss against the objective's `discriminator`.
         artifacts: L1 weighted by an artifact map (LDL; Liang et al. 2022).
+        teacher: share of the images of a batch that are compared with what `teacher_model` makes of
+            them instead of HQ, where that is believed (`hbr.training.teacher`).
+        teacher_model: a model that enlarges, as `hbr restore --model` takes it.
         precision: precision of the LPIPS and DISTS networks. bfloat16 halves their time on a CPU;
             distances that are typical of training (0.2 and more) change by less than 0.5 %.
         clamp: clamp restored images to [0, 1] before all losses, as OSEDiff's code does; values
@@ -48,6 +51,8 @@ class LossConfig:
     edge_dists: float = 0.0
     adversarial: float = 0.0
     artifacts: float = 0.0
+    teacher: float = 0.0
+    teacher_model: str = "realesrgan-x4plus"
     precision: Literal["float32", "bfloat16"] = "float32"
     clamp: bool = False
     lpips_weights: Path | None = None
@@ -59,6 +64,7 @@ class LossConfig:
         deep = (self.lpips, self.dists, self.edge_dists, self.adversarial, self.artifacts)
         weights = (*plain, *deep)
         check(min(weights) >= 0 and sum(weights) > 0, "loss", weights, "weights, not all 0")
+        check(0 <= self.teacher <= 1, "teacher", self.teacher, "in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
