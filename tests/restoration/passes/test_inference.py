@@ -70,6 +70,27 @@ def test_the_identity_gives_back_every_pixel_of_any_size(identity, size, dtype, 
     assert all(call[0] <= batch and call[2:] == model.calls[0][2:] for call in model.calls)
 
 
+@pytest.mark.parametrize(("size", "tile"), [((150, 300), 64), ((70, 611), 256), ((90, 40), 16)])
+def test_tiles_are_summed_with_the_product_of_their_windows_rounded_once(size, tile):
+    """Tiles that do not agree, blended by the definition, to the last bit."""
+    rng = np.random.default_rng(0)
+    plan = plan_tiles(*size, _Sizes, tile)
+    shape = (3, plan.rows.tile, plan.columns.tile)
+    made = [rng.random(shape, np.float32) * np.float32(0.9) for _ in range(len(plan))]
+    rest = iter(made)
+    model = model_of(lambda x, *_: torch.from_numpy(next(rest))[None])
+    out = run_tiles(model, np.zeros((*size, 3), np.uint8), plan)
+    height, width = (axis.starts[-1] + axis.tile for axis in (plan.rows, plan.columns))
+    total = np.zeros((3, height, width), np.float32)
+    for (tiles,), values in zip(plan.batches(1), made, strict=True):
+        place = plan.place(*tiles)
+        rows, columns = plan.rows.window(tiles[0]), plan.columns.window(tiles[1])
+        part = total[:, place.top : place.top + shape[1], place.left : place.left + shape[2]]
+        part += (values * rows[:, None]) * columns.astype(np.float64)
+    expected = np.rint(total[:, : size[0], : size[1]].clip(0, 1) * np.float32(65535))
+    np.testing.assert_array_equal(out, np.moveaxis(expected, 0, -1).astype(np.uint16))
+
+
 def test_what_lies_outside_the_range_is_clamped_after_blending():
     plan = plan_tiles(40, 40, _Sizes, 0)
     pixels = np.full((40, 40, 3), 128, np.uint8)

@@ -6,6 +6,7 @@ Shapes: H W the result, in pixels.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -52,6 +53,10 @@ class Made:
     structure: Structure | None
     reduce: float | None
     timings: Mapping[str, float]
+
+
+installed_version = functools.cache(version)
+"""`importlib.metadata.version`, which takes a millisecond."""
 
 
 class LoadedModel(Protocol):
@@ -108,7 +113,7 @@ def provenance_of(
     color = restorer.capabilities.color if settings.color == "auto" else settings.color
     return {
         "hbr": __version__,
-        "torch": version("torch") if restorer.backend == "eager" else None,
+        "torch": installed_version("torch") if restorer.backend == "eager" else None,
         "model": restorer.name,
         "sha256": restorer.sha256,
         "fidelity": restorer.fidelity,

@@ -102,38 +102,60 @@ def fix_color(
         gain, offset = _gain_and_offset(_moments_of_rows(target), _moments_of_rows(source))
     for top, bottom in _strips(height, width):
         first = max(0, top - reach)
-        t = to_unit(target[first : bottom + reach])  # [1, 3, n, w]
-        if method == "wavelet":
-            t = wavelet_color_fix(t, to_unit(source[first : bottom + reach]))
-        elif method == "adain":
-            t = t * gain + offset
-        out[:, top:bottom] = np.clip(t[0, :, top - first : bottom - first], 0, 1)
+        for c in range(3):
+            t = _plane(target[first : bottom + reach, :, c])  # [n, w]
+            if method == "wavelet":
+                change = _plane(source[first : bottom + reach, :, c])
+                change -= t
+                _blur_plane(change, LEVELS)
+                t += change
+            elif method == "adain":
+                t = t * gain[0, c] + offset[0, c]
+            np.clip(t[top - first : bottom - first], 0, 1, out=out[c, top:bottom])
     return out
 
 
 def to_unit(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Planes:
     """Pixels [h, w, 3] of uint8 or uint16 → float32 [1, 3, h, w] in [0, 1]."""
+    return rearrange(_plane(pixels), "h w c -> 1 c h w")
+
+
+def _plane(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Whole numbers of any shape → float32 in [0, 1]."""
     scaled = pixels.astype(np.float32)
     scaled *= 1.0 / np.iinfo(pixels.dtype).max
-    return rearrange(scaled, "h w c -> 1 c h w")
+    return scaled
 
 
 def _blur(x: Planes, levels: int) -> Planes:
+    """Blur x [b, c, h, w] with each level of the wavelet."""
+    out = np.array(x, np.float32)
+    for plane in rearrange(out, "b c h w -> (b c) h w"):
+        _blur_plane(plane, levels)
+    return out
+
+
+def _blur_plane(plane: NDArray[np.float32], levels: int) -> None:
+    """Blur [h, w] in place; one plane at a time stays in the processor's cache."""
+    sums = np.empty_like(plane)
     for level in range(levels):
-        for axis in (-2, -1):
-            x = _blur_axis(x, axis, 2**level)
-    return x
+        for x, out in (plane, sums), (plane.T, sums.T):
+            _add_neighbours(x, 2**level, out)
+            sums *= 0.25
+            plane *= 0.5
+            plane += sums
 
 
-def _blur_axis(x: Planes, axis: int, step: int) -> Planes:
-    """(1 2 1)/4 along one axis, taps `step` apart, with replicated edges."""
-    padding = [(0, 0)] * x.ndim
-    padding[axis] = (step, step)
-    padded = np.moveaxis(np.pad(x, padding, mode="edge"), axis, 0)
-    sides = np.moveaxis(padded[: -2 * step] + padded[2 * step :], 0, axis)
-    sides *= 0.25
-    sides += 0.5 * x
-    return sides
+def _add_neighbours(x: NDArray[np.float32], step: int, out: NDArray[np.float32]) -> None:
+    """The sum of the rows `step` above and below each row of x [h, w], edges replicated."""
+    n = len(x)
+    if n <= 2 * step:
+        i = np.arange(n)
+        np.add(x[np.maximum(i - step, 0)], x[np.minimum(i + step, n - 1)], out=out)
+        return
+    np.add(x[: -2 * step], x[2 * step :], out=out[step:-step])
+    np.add(x[0], x[step : 2 * step], out=out[:step])
+    np.add(x[n - 2 * step : n - step], x[-1], out=out[n - step :])
 
 
 def _moments(x: Planes) -> tuple[Planes, Planes]:
