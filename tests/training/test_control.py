@@ -1,17 +1,24 @@
 """DiffBody in the training loop: control branch, body parts, and the conditions of each crop."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from toy_people import POINTS, write_people
+from toy_processes import ends, start
 from toy_training import DATA, settings, train
 
-from hbr.config import ConfigError, from_dict
+from hbr.config import ConfigError, from_dict, load_yaml, to_dict
 from hbr.models import save_checkpoint
 from hbr.models.checkpoint import read_checkpoint
+from hbr.models.config import RestorerConfig, TextPromptConfig
+from hbr.models.onestep import OneStepRestorer
+from hbr.models.protocol import Conditions
 from hbr.models.schedule import add_noise, alphas_cumprod
 from hbr.people.attention import limb_attention
 from hbr.people.skeleton import draw_poses
@@ -25,7 +32,7 @@ from hbr.training.denoising import weighted_epsilon_loss
 from hbr.training.loop import Trainer
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
-from toy_diffbody import STAGE1, toy_model, toy_values
+from toy_diffbody import STAGE1, toy_config, toy_model, toy_values
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +244,32 @@ def test_it_resumes_where_it_stopped(base, people, tmp_path) -> None:
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_it_resumes_after_a_kill(base, people, tmp_path) -> None:
+    whole = read_checkpoint(train(control(base, tmp_path / "whole", people, save_every=2))).tensors
+    out, recipe = tmp_path / "killed", tmp_path / "killed.yaml"
+    recipe.write_text(yaml.safe_dump(control(base, out, people, save_every=2)))
+    (process,) = start(killed_after_a_checkpoint, str(recipe))
+    assert ends([process]) == [-signal.SIGKILL]
+    assert Trainer(load_yaml(TrainConfig, recipe), report=lambda line: None).state.step == 2
+    parts = read_checkpoint(train(control(base, out, people, save_every=2))).tensors
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def killed_after_a_checkpoint(recipe: str) -> None:
+    """Train until there is a checkpoint, and one step more."""
+    trainer = Trainer(load_yaml(TrainConfig, recipe), report=lambda line: None)
+    make = trainer._step
+
+    def step(pair: Pair) -> dict[str, float]:
+        if trainer.state_file.exists():
+            make(pair)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return make(pair)
+
+    trainer._step = step  # type: ignore[method-assign]
+    trainer.run()
+
+
 def test_body_parts_are_learnt(base, people, tmp_path) -> None:
     values = control(
         base,
@@ -283,6 +316,33 @@ def test_stage_1_and_a_wide_control_branch_come_from_files(base, people, tmp_pat
     assert torch.equal(begun.control.controlnet_cond_embedding.weight, wide[:, 4:])
     ours = stage1.state_dict()
     assert all(torch.equal(t, ours[n]) for n, t in begun.stage1.state_dict().items())
+
+
+def test_a_model_without_words_begins_from_a_prior(base, people, tmp_path) -> None:
+    toy = toy_config(base, text=None, parts=None)
+    prompt = TextPromptConfig(text="", n_queries=2, width=toy.unet.cross_attention_dim)
+    sizes = {"autoencoder": toy.autoencoder, "unet": toy.unet, "native_size": 64}
+    config = RestorerConfig(prompt=prompt, **sizes)
+    torch.manual_seed(7)
+    prior = OneStepRestorer(config).eval()
+    save_checkpoint(tmp_path / "prior.safetensors", config, prior.state_dict())
+    init = {"base": str(tmp_path / "prior.safetensors")}
+    values = control(base, tmp_path / "out", people, model=to_dict(toy), init=init)
+    begun = Trainer(from_dict(TrainConfig, values), report=lambda line: None).model.eval()
+    assert not begun.capabilities.takes_prompt
+    # the prior's prompt of an empty text is zeros too, and the control branch adds nothing yet
+    image, t = torch.rand(1, 3, 64, 64), torch.tensor([300])
+    with torch.no_grad():
+        z = prior.encode(image)
+        epsilon = prior.predict(z, prior.prompt(image), t)
+        seen = begun.condition(image, Conditions())
+        made = begun.predict(z, t, begun.embed("words"), seen)
+    assert torch.allclose(made, epsilon, atol=1e-5)
+    after = read_checkpoint(train(values)).tensors
+    ours = prior.state_dict()
+    assert all(torch.equal(after[n], ours[n]) for n in ours if n.startswith("unet."))
+    with pytest.raises(ConfigError, match="is a model of kind one-step; a diffusers folder with"):
+        Trainer(from_dict(TrainConfig, control(base, tmp_path / "words", people, init=init)))
 
 
 def test_a_plan_needs_neither_photos_nor_weights(base, tmp_path) -> None:

@@ -72,8 +72,10 @@ class Toys:
             case "swinir":
                 values["model"] |= SWINIR
             case "diffbody":
-                changes = {n: values["model"][n] for n in ("conditions", "name", "kind", "stage1")}
-                values["model"] = {**toy_diffbody.toy_values(self.base), **changes}
+                if values["model"]["text"] is not None:  # nano's has no words, and is a toy already
+                    names = ("conditions", "name", "kind", "stage1")
+                    changes = {n: values["model"][n] for n in names}
+                    values["model"] = {**toy_diffbody.toy_values(self.base), **changes}
                 values["model"]["stage1"] |= SWINIR
                 self._conditions(values["data"]["conditions"])
             case _ if values["model"]["unet"] == to_dict(RestorerConfig())["unet"]:

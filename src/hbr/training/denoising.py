@@ -95,7 +95,7 @@ def control(
         z = model.encode(pair.hq).float()
         _, seen = _controlled_by(model, pair)
         kept = draws.uniform(z) >= config.prompt_drop
-        p = torch.where(kept.view(-1, 1, 1), model.text(_texts(pair)), model.text([""]))
+        p = torch.where(kept.view(-1, 1, 1), model.embed_all(_texts(pair)), model.embed(""))
     t = draws.timesteps(config.timesteps, z)
     noise = draws.noise(z)
     z_t = add_noise(z, noise, alphas_cumprod(model.config.schedule)[t.cpu()].to(z))
@@ -110,7 +110,7 @@ def validate_control(model: DiffBody, pair: Pair, number: int) -> Validation:
     """Return the ε-MSE as `validate_diffusion`, and images of I_reg, x̂0 and HQ."""
     z = model.encode(pair.hq).float()
     image, seen = _controlled_by(model, pair)
-    p = model.text(_texts(pair))
+    p = model.embed_all(_texts(pair))
     found = _denoised(model, z, lambda z_t, t: model.predict(z_t, t, p, seen), number)
     return Validation(found.numbers, (image, *found.images, pair.hq))
 

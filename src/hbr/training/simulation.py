@@ -143,7 +143,7 @@ def simulate(
         match config.model:
             case RestorerConfig(prompt=DAPEConfig() as prompt):
                 _skip_tagging(model, prompt)
-            case DiffBodyConfig(text=text):
+            case DiffBodyConfig(text=TextEncoderConfig() as text):
                 _skip_texts(model, text)
         model.train()
         hq, lq = (torch.empty(crops, 3, phase.crop, phase.crop) for _ in range(2))

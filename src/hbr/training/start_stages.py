@@ -9,7 +9,7 @@ from torch import nn
 
 from hbr.config import ConfigError, first_difference, to_dict
 from hbr.models.checkpoint import build, check_weights, read_checkpoint
-from hbr.models.config import ScheduleConfig
+from hbr.models.config import RestorerConfig, ScheduleConfig
 from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.diffbody.control import copy_encoder, split_first_convolution
 from hbr.models.importing.base import load_diffusers_base
@@ -60,6 +60,8 @@ def _load_base(model: nn.Module, config: DiffBodyConfig, base: Path) -> None:
         _load_all_but_control(model, config, find_model(base))
         return
     found = load_diffusers_base(folder)
+    if config.text is None:
+        raise ConfigError(f"init: {folder} has a text encoder; model.text must not be null")
     text, encoder = load_text_encoder(folder)
     for name, theirs in (
         ("autoencoder", found.autoencoder),
@@ -74,21 +76,25 @@ def _load_base(model: nn.Module, config: DiffBodyConfig, base: Path) -> None:
 
 
 def _load_all_but_control(model: nn.Module, config: DiffBodyConfig, path: Path) -> None:
-    """Load a DiffBody model, such as one whose body parts were trained."""
+    """Load a DiffBody model, such as one whose body parts were trained, or a diffusion prior."""
     checkpoint = read_checkpoint(path)
     theirs = checkpoint.config
-    if not isinstance(theirs, DiffBodyConfig):
+    shared: tuple[str, ...] = ("autoencoder", "unet", "schedule")
+    if isinstance(theirs, DiffBodyConfig):
+        shared += ("stage1", "text", "parts")
+    elif not isinstance(theirs, RestorerConfig) or config.text is not None:
         raise ConfigError(
             f"init.base: {path} is a model of kind {theirs.kind}; a diffusers folder with a text "
             "encoder (sd-2.1-base) or a model of kind diffbody is needed"
         )
-    for name in ("stage1", "autoencoder", "unet", "text", "schedule", "parts"):
+    for name in shared:
         ours = getattr(config, name)
         _must_agree(to_dict(getattr(theirs, name)), ours, name, f"init.base: {path}")
     # as `build` does it: texts are of any length
     given = build(checkpoint, path).state_dict()
-    kept = {n: t for n, t in model.state_dict().items() if n.startswith("control.")}
-    model.load_state_dict({**given, **kept})
+    own = model.state_dict()
+    taken = {n: t for n, t in given.items() if n in own and not n.startswith("control.")}
+    model.load_state_dict({**own, **taken})
     copy_encoder(model.get_submodule("control"), model.get_submodule("unet"))
 
 

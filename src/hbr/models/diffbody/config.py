@@ -50,7 +50,7 @@ class DiffBodyConfig:
 
     Attributes:
         stage1: the network that makes I_reg of the photo.
-        text: the encoder of the words.
+        text: the encoder of the words; None if the model takes none: its prompt is one of zeros.
         parts: the network that finds the parts of bodies, for the attention map and for guidance;
             None if there is none.
         conditions: the maps that guide the control branch besides I_reg.
@@ -64,7 +64,7 @@ class DiffBodyConfig:
     stage1: SwinIRConfig = field(default_factory=SwinIRConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
-    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    text: TextEncoderConfig | None = field(default_factory=TextEncoderConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     parts: PartNetworkConfig | None = field(default_factory=PartNetworkConfig)
     conditions: tuple[Literal["pose", "attention"], ...] = ("pose", "attention")
@@ -77,8 +77,9 @@ class DiffBodyConfig:
         factor = self.stage1.factor
         check(factor == 1, "stage1.upscale", self.stage1.upscale, "the unshuffle: one size")
         width = self.unet.cross_attention_dim
-        ok = self.text.width == width
-        check(ok, "text.width", self.text.width, f"the U-Net's cross_attention_dim {width}")
+        if self.text is not None:
+            ok = self.text.width == width
+            check(ok, "text.width", self.text.width, f"the U-Net's cross_attention_dim {width}")
         ok = self.conditions == tuple(dict.fromkeys(self.conditions))
         check(ok, "conditions", self.conditions, "each at most once")
         ok = self.native_size >= 1 and self.native_size % self.multiple_of == 0
@@ -103,7 +104,7 @@ class DiffBodyConfig:
             min_size=self.multiple_of,
             native_size=self.native_size,
             dtypes=("bfloat16", "float16", "float32"),
-            takes_prompt=True,
+            takes_prompt=self.text is not None,
             samples=True,
             maps=self.conditions,
             person_crops=True,

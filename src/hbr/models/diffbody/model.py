@@ -55,7 +55,7 @@ class DiffBody(nn.Module):
         self.autoencoder = build_autoencoder(config.autoencoder)
         self.unet = build_unet(config.unet, config.autoencoder.latent_channels)
         self.control = build_control(self.unet, config.condition_channels)
-        self.text = TextEncoder(config.text)
+        self.text = None if config.text is None else TextEncoder(config.text)
         self.parts = None if config.parts is None else PartNetwork(config.parts)
         # for the gradient of the guidance, which goes through the decoder
         checkpoint_decoder(self.autoencoder)
@@ -87,7 +87,14 @@ class DiffBody(nn.Module):
 
     def embed(self, text: str) -> Tensor:
         """The prompt of a text, [1, q, d]."""
-        return cast(Tensor, self.text([text]))
+        return self.embed_all([text])
+
+    def embed_all(self, texts: Sequence[str]) -> Tensor:
+        """The prompts of texts, [b, q, d]; without a text encoder [b, 1, d], zeros."""
+        if self.text is None:
+            width = self.config.unet.cross_attention_dim
+            return torch.zeros(len(texts), 1, width, device=self.device, dtype=self.dtype)
+        return cast(Tensor, self.text(texts))
 
     def attention(self, image: Tensor) -> Tensor | None:
         """The map of bodies [b, 1, H, W] in [0, 1] of [b, 3, H, W]; None without `parts`."""
@@ -179,7 +186,7 @@ class DiffBody(nn.Module):
 
             return predict
 
-        if scale == 1:
+        if scale == 1 or self.text is None:
             return network(p)
         return guided(network(p), network(self.embed(self.config.negative_prompt)), scale)
 

@@ -17,8 +17,9 @@ class InitConfig:
     Attributes:
         base: autoencoder and U-Net, and the text encoder where the prompt needs one: a name
             ("sd-2.1-base"), a diffusers folder, or a model file of hbr, of which a prompt of the
-            same kind is taken too. For a DiffBody model: a folder, or a DiffBody model, of which
-            all but the control branch is taken.
+            same kind is taken too. For a DiffBody model: a folder; a DiffBody model, of which all
+            but the control branch is taken; or, where it takes no words, a one-step model such as
+            a diffusion prior, of which autoencoder and U-Net are taken.
         fidelity: of a base with two ends, from 0, sharp, to 1, faithful; None is its default.
         difference: two model files of hbr, before and after another training of such a base; what
             it changed is added to the base's weights (task arithmetic, Ilharco et al. 2023).
