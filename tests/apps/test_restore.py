@@ -18,7 +18,7 @@ from hbr.apps.cli.planned import exit_code_of
 from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS
 from hbr.apps.cli.restoring import Color, DtypeOption
 from hbr.errors import ExitCode
-from hbr.restoration.batch.running import BatchTally, FileRecord
+from hbr.restoration.batch.records import BatchTally, FileRecord
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Write = Callable[..., Path]

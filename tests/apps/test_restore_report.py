@@ -16,7 +16,7 @@ import pytest
 
 from hbr.image import Photo
 from hbr.restoration.batch.jobs import Job
-from hbr.restoration.batch.running import FileRecord
+from hbr.restoration.batch.records import FileRecord
 from hbr.restoration.report import collecting
 from hbr.restoration.report.collecting import BatchReport
 from hbr.restoration.report.html import as_html, duration

@@ -24,7 +24,7 @@ from hbr.image.pixels import resize
 from hbr.metrics import Metric, MetricError, MetricInfo, load_metric
 from hbr.pages import data_uri
 from hbr.restoration.batch.finding import InputPhoto
-from hbr.restoration.batch.running import describe_failure
+from hbr.restoration.batch.records import describe_failure
 from hbr.restoration.settings import RestoreSettings
 from hbr.weights import WeightsError
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +28,37 @@ def warnings_kept() -> Iterator[list[str]]:
         yield kept
     finally:
         logger.removeHandler(handler)
+
+
+_held: ContextVar[list[logging.LogRecord] | None] = ContextVar("_held", default=None)
+
+
+@contextlib.contextmanager
+def messages_held() -> Iterator[list[logging.LogRecord]]:
+    """Hold back what this thread logs by hbr's loggers while the block runs, for `log_held`."""
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.partition(".")[0] == "hbr" and isinstance(logger, logging.Logger):
+            logger.addFilter(_passes)
+    kept: list[logging.LogRecord] = []
+    token = _held.set(kept)
+    try:
+        yield kept
+    finally:
+        _held.reset(token)
+
+
+def log_held(messages: Iterable[logging.LogRecord]) -> None:
+    """Log what was held back."""
+    for record in messages:
+        logging.getLogger(record.name).handle(record)
+
+
+def _passes(record: logging.LogRecord) -> bool:
+    """Whether a message is logged now; a filter of loggers."""
+    kept = _held.get()
+    if kept is not None:
+        kept.append(record)
+    return kept is None
 
 
 @dataclass(frozen=True)

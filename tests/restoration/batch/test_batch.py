@@ -2,6 +2,7 @@
 
 import errno
 import io
+import math
 import os
 import shutil
 import signal
@@ -17,9 +18,11 @@ from hbr.files import file_lock
 from hbr.image import Photo, PhotoError, read_photo, write_photo
 from hbr.image.reading import named_bytes
 from hbr.processes import StopSignals
+from hbr.restoration.batch import work
 from hbr.restoration.batch.jobs import BatchPlan, Existing, Job, Streams, plan_batch
 from hbr.restoration.batch.outputs import Files
-from hbr.restoration.batch.running import FileRecord, look_at, run_batch
+from hbr.restoration.batch.records import FileRecord
+from hbr.restoration.batch.running import look_at, run_batch
 from toy_batch import Done, invert, load
 
 PIXELS = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
@@ -30,6 +33,12 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tests' folder is the current one, so that names are short."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(params=[math.inf, -1.0], ids=["encoded at once", "encoded beside the next"])
+def encoding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether photos after the first are encoded while the next is restored."""
+    monkeypatch.setattr(work, "_SLOW", request.param)
 
 
 def make(*names: str) -> None:
@@ -242,6 +251,7 @@ def test_resume_does_again_what_is_old_or_empty() -> None:
     }
 
 
+@pytest.mark.usefixtures("encoding")
 class TestTimes:
     """An output is never older than its input, whatever clock that was dated by."""
 
@@ -297,6 +307,7 @@ class TestTimes:
         assert Path("in/a.png").stat().st_mtime_ns == then
 
 
+@pytest.mark.usefixtures("encoding")
 class TestShared:
     """Runs with --resume that work on the same outputs."""
 
@@ -360,6 +371,7 @@ def test_what_killed_runs_left_is_removed_whatever_they_were_at() -> None:
     assert sorted(os.listdir("out")) == [".kept.part", "a.png"]  # noqa: PTH208
 
 
+@pytest.mark.usefixtures("encoding")
 class TestErrorsThatRecur:
     """They end the batch with one record; those of one file do not."""
 
@@ -474,6 +486,7 @@ class TestStreams:
         assert pairs(plan_batch(["./-"], "out")) == {"-": "out/-.png"}
 
 
+@pytest.mark.usefixtures("encoding")
 class TestBatch:
     def test_each_input_has_its_record(self) -> None:
         make("in/a.png", "in/b.png", "in/c.png")
@@ -571,6 +584,7 @@ class TestBatch:
         assert record.error == "out/b.png: was just written from another input; rename one"
 
 
+@pytest.mark.usefixtures("encoding")
 class TestStopping:
     @pytest.fixture
     def stop(self) -> Iterator[StopSignals]:

@@ -20,7 +20,8 @@ from hbr.restoration.batch.contents import ByContents
 from hbr.restoration.batch.jobs import plan_batch
 from hbr.restoration.batch.outputs import Files
 from hbr.restoration.batch.ray import RayActors, run_on_cluster
-from hbr.restoration.batch.running import FileRecord, run_batch
+from hbr.restoration.batch.records import FileRecord
+from hbr.restoration.batch.running import run_batch
 from toy_batch import Done, load
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

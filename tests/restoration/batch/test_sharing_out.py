@@ -15,7 +15,8 @@ from hbr.image import Photo, write_photo
 from hbr.restoration.batch.contents import ByContents, digest_of
 from hbr.restoration.batch.jobs import plan_batch
 from hbr.restoration.batch.outputs import Files
-from hbr.restoration.batch.running import BatchTally, FileRecord, run_batch
+from hbr.restoration.batch.records import BatchTally, FileRecord
+from hbr.restoration.batch.running import run_batch
 from hbr.restoration.settings import PeopleChoice, RestoreSettings
 from toy_batch import load
 

@@ -13,7 +13,7 @@ from hbr.config import ConfigError
 from hbr.errors import OutputError
 from hbr.image import Photo, write_photo
 from hbr.restoration.batch.outputs import Files
-from hbr.restoration.batch.running import FileRecord
+from hbr.restoration.batch.records import FileRecord
 from hbr.restoration.batch.watching import Arrivals, Watched, watch
 from toy_batch import invert
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from hbr.restoration.batch.jobs import BatchPlan, Existing, Job
     from hbr.restoration.batch.outputs import Files
     from hbr.restoration.batch.ray import RayActors
-    from hbr.restoration.batch.running import BatchTally, FileRecord, RestorePhoto
+    from hbr.restoration.batch.records import BatchTally, FileRecord
+    from hbr.restoration.batch.work import RestorePhoto
     from hbr.restoration.passes.inference import TileProgress
     from hbr.restoration.settings import RestoreSettings
 
@@ -91,7 +92,8 @@ def run_planned(
     """
     from hbr.processes import StopSignals
     from hbr.restoration.batch.ray import run_on_cluster
-    from hbr.restoration.batch.running import BatchTally, run_batch
+    from hbr.restoration.batch.records import BatchTally
+    from hbr.restoration.batch.running import run_batch
 
     tally = BatchTally()  # the records of a large batch would fill memory
     total = 0
@@ -225,7 +227,8 @@ def _show(
     reporter: Reporter,
 ) -> ExitCode:
     """Report what would be done, and about how long it would take."""
-    from hbr.restoration.batch.running import BatchTally, look_at
+    from hbr.restoration.batch.records import BatchTally
+    from hbr.restoration.batch.running import look_at
 
     tally = BatchTally()
     for record in look_at(plan):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hbr.processes import StopSignals
     from hbr.restoration.batch.finding import BadInput
     from hbr.restoration.batch.jobs import Job
-    from hbr.restoration.batch.running import BatchTally, FileRecord
+    from hbr.restoration.batch.records import BatchTally, FileRecord
 
 
 _MOST_SHOWN = 12

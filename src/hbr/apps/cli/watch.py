@@ -38,7 +38,7 @@ from hbr.errors import ExitCode
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from hbr.restoration.batch.running import FileRecord
+    from hbr.restoration.batch.records import FileRecord
 
 
 def watch(

@@ -22,10 +22,12 @@ from hbr.errors import display_name
 from hbr.processes import StopSignals, portable
 from hbr.restoration.batch.jobs import BatchPlan, Job
 from hbr.restoration.batch.outputs import Files
-from hbr.restoration.batch.running import BatchWork, FileRecord, beginning
+from hbr.restoration.batch.records import FileRecord
+from hbr.restoration.batch.running import beginning
+from hbr.restoration.batch.work import BatchWork
 
 if TYPE_CHECKING:
-    from hbr.restoration.batch.running import RestorePhoto
+    from hbr.restoration.batch.work import RestorePhoto
 
 _LIVES = 3  # actors that may die on one photo
 _PATIENCE = 1.0  # seconds between looks for a stop signal

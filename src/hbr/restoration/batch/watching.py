@@ -22,10 +22,11 @@ from hbr.restoration.batch.contents import ByContents, ContentRecord
 from hbr.restoration.batch.finding import Found, add_file, is_folder, may_be_picture, output_below
 from hbr.restoration.batch.jobs import Job, forced_suffix, jobs_into, plan_jobs
 from hbr.restoration.batch.outputs import Files
-from hbr.restoration.batch.running import FileRecord, run_batch
+from hbr.restoration.batch.records import FileRecord
+from hbr.restoration.batch.running import run_batch
 
 if TYPE_CHECKING:
-    from hbr.restoration.batch.running import RestorePhoto
+    from hbr.restoration.batch.work import RestorePhoto
 
 FileState = tuple[int, int, int]
 """Size in bytes, time in nanoseconds, and number of a file."""

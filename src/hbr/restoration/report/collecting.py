@@ -11,7 +11,7 @@ from PIL import Image
 
 from hbr.pages import data_uri
 from hbr.restoration.batch.jobs import Job
-from hbr.restoration.batch.running import FileRecord
+from hbr.restoration.batch.records import FileRecord
 
 if TYPE_CHECKING:
     from hbr.image import Photo

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from hbr.errors import display_name
 from hbr.pages import environment, script_data
-from hbr.restoration.batch.running import FileRecord
+from hbr.restoration.batch.records import FileRecord
 from hbr.restoration.report.collecting import EDGE, BatchReport
 
 _STATES = {
