@@ -54,7 +54,10 @@ def open_photos(config: PhotoSourceConfig | ValidationConfig) -> Photos:
     if config.photos is not None:
         return FolderPhotos(config.photos, photo_files(config.photos))
     if config.manifest is not None:
-        return curated(config.manifest, config.split)
+        photos = curated(config.manifest, config.split)
+        if isinstance(config, PhotoSourceConfig):
+            _check_trainable(config.manifest, config.split)
+        return photos
     assert config.tars is not None
     files = sorted(match_files(config.tars))
     if not files:
@@ -311,6 +314,17 @@ def curated(path: Path, split: str) -> Photos:
             f"names {len(ids)}; `hbr curate export` writes them again"
         )
     return photos
+
+
+def _check_trainable(path: Path, split: str) -> None:
+    """Refuse to train on the split of a source that is for tests only."""
+    held = Manifest(path).about.get("test_only", {})
+    names = ", ".join(sorted(name for name, of in held.items() if of == split))
+    if names:
+        raise ConfigError(
+            f"manifest: the split {split!r} of {path} holds {names}, for tests only; "
+            "train on another split"
+        )
 
 
 def _photos_in(tar: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hbr.config import check
 from hbr.curation.config import CurationConfig
 from hbr.curation.engines.base import Engine
 from hbr.curation.engines.local import LocalEngine
@@ -31,7 +33,7 @@ from hbr.curation.runs.card import card
 from hbr.curation.runs.summary import RunSummary, summarize
 from hbr.curation.settings import per_image_settings, plain
 from hbr.curation.sources.base import Source
-from hbr.curation.sources.opening import open_sources
+from hbr.curation.sources.opening import open_sources, test_only_names
 from hbr.curation.tagging import read_categories
 from hbr.files import write_text
 
@@ -91,7 +93,7 @@ def curate(
         OSError: no space, no permission.
         KeyboardInterrupt: what is done is kept.
     """
-    out = Path(out)
+    out, config = Path(out), hold_out(config)
     categories = read_categories(config.tag_categories) if config.tag_categories else {}
     photos = list(sources) if sources is not None else list(open_sources(config.sources))
     _check_names(photos)
@@ -130,6 +132,21 @@ def curate(
         write_text(out / "README.md", card(summary, totals, config.crop.edge, categories))
         write_text(out / "summary.json", summary.as_json())
     return summary
+
+
+def hold_out(config: CurationConfig) -> CurationConfig:
+    """The configuration with every source that is for tests only in a split of its own.
+
+    Raises:
+        ConfigError: `splits.fixed` puts one into a split that other sources are divided into.
+    """
+    fixed = dict(config.splits.fixed)
+    for name in test_only_names(config.sources):
+        split = fixed.setdefault(name, "test")
+        expected = "a split outside splits.parts, since the source is for tests only"
+        check(split not in config.splits.parts, f"splits.fixed.{name}", split, expected)
+    splits = dataclasses.replace(config.splits, fixed=fixed)
+    return dataclasses.replace(config, splits=splits)
 
 
 class _Walk:
@@ -243,13 +260,15 @@ def _check_names(photos: Sequence[Source]) -> None:
 
 
 def about(config: CurationConfig) -> dict[str, Any]:
-    """The settings that the manifest depends on."""
+    """The settings that the manifest depends on, of a configuration as `hold_out` gives it."""
     values = plain(config)
+    test_only = {name: config.splits.fixed[name] for name in test_only_names(config.sources)}
     quality = ["metrics", "all_scores", "top", *(["eq1"] if config.quality.eq1 else [])]
     return {
         "name": config.name,
         "stages": per_image_settings(config),
         **{key: values[key] for key in ("duplicates", "splits")},
         **({"limits": values["limits"]} if config.limits else {}),
+        **({"test_only": test_only} if test_only else {}),
         "quality": {key: values["quality"][key] for key in quality},
     }

@@ -23,12 +23,15 @@ class _Named:
         grid: on which grid of pixels boxes count in photos that EXIF turns, where the size that the
             annotations state does not tell: "stored", "upright", or "auto", which is upright for
             YOLO, as its tools read photos, and stored for all others.
+        test_only: its photos may be in a test set, never in training: `splits.fixed` puts them into
+            a split outside `splits.parts`, "test" if it does not name the source.
     """
 
     name: str = ""
     labels: Path | None = None
     people: tuple[str, ...] = ()
     grid: Literal["auto", "stored", "upright"] = "auto"
+    test_only: bool = False
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -213,6 +216,60 @@ class FolderConfig(_Named):
     kind: Literal["folder"] = "folder"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShhqConfig(_Named):
+    """SHHQ, full-body photos of 1024×512: see `single_person`.
+
+    Attributes:
+        path: the folder that holds `no_segment`.
+        keypoints: the text file of the 25 key points of OpenPose, if there is one.
+    """
+
+    path: Path
+    keypoints: Path | None = None
+    kind: Literal["shhq"] = "shhq"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFashionConfig(_Named):
+    """DeepFashion's In-shop Clothes Retrieval, and Fashion, its form for pose transfer: see
+    `single_person`.
+
+    Attributes:
+        path: the folder that holds `Eval` and `Img`, or `train.lst`.
+        layout: which of the two.
+        subset: of the published partition; In-shop's test part is query and gallery.
+        keypoints_size: width and height of the photos that the key points of Fashion count on.
+    """
+
+    path: Path
+    layout: Literal["inshop", "fashion"] = "inshop"
+    subset: Literal["all", "train", "test"] = "all"
+    keypoints_size: tuple[int, int] = (176, 256)
+    kind: Literal["deepfashion"] = "deepfashion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Market1501Config(_Named):
+    """Market-1501, for tests only: see `single_person`.
+
+    Attributes:
+        path: the folder that holds `query` and `bounding_box_test`.
+        parts: of the data set: `query`, `test` (the gallery), `train`.
+    """
+
+    path: Path
+    parts: tuple[Literal["query", "test", "train"], ...] = ("query", "test")
+    test_only: bool = True
+    kind: Literal["market1501"] = "market1501"
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        super().__post_init__()
+        check(self.test_only, "test_only", self.test_only, "true for Market-1501")
+        check(len({*self.parts}) == len(self.parts) > 0, "parts", self.parts, "each named once")
+
+
 SourceConfig = (
     CocoConfig
     | Objects365Config
@@ -225,4 +282,7 @@ SourceConfig = (
     | ParquetConfig
     | HubConfig
     | FolderConfig
+    | ShhqConfig
+    | DeepFashionConfig
+    | Market1501Config
 )

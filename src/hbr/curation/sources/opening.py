@@ -14,11 +14,14 @@ from hbr.curation.sources.coco import CocoSource
 from hbr.curation.sources.configs import (
     CocoConfig,
     CrowdHumanConfig,
+    DeepFashionConfig,
     FolderConfig,
     HubConfig,
+    Market1501Config,
     Objects365Config,
     OpenImagesConfig,
     ParquetConfig,
+    ShhqConfig,
     SourceConfig,
     VocConfig,
     WebDatasetConfig,
@@ -33,6 +36,7 @@ from hbr.curation.sources.openimages import OpenImagesSource
 from hbr.curation.sources.parquet import ParquetSource
 from hbr.curation.sources.paths import unused
 from hbr.curation.sources.row_reader import RowReader
+from hbr.curation.sources.single_person import SinglePersonSource, guess
 from hbr.curation.sources.tars import TarSource
 from hbr.curation.sources.voc import VocSource
 from hbr.curation.sources.wider import WiderSource
@@ -101,7 +105,9 @@ def _vocabulary(config: SourceConfig) -> Vocabulary:
     match config:
         case WebDatasetConfig() | ParquetConfig() | HubConfig():
             name = config.vocabulary
-        case YoloConfig() | FolderConfig():
+        case (
+            YoloConfig() | FolderConfig() | ShhqConfig() | DeepFashionConfig() | Market1501Config()
+        ):
             name = "free"
         case _:
             name = config.kind
@@ -154,6 +160,9 @@ def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Source:
             if not config.path.exists():
                 raise SourceError(f"{config.path}: no such file or folder")
             return FolderSource(name, config.path.resolve(), config.licence, config.attribution)
+        case ShhqConfig() | DeepFashionConfig() | Market1501Config():
+            path = _folder(config.path).resolve()
+            return SinglePersonSource(name, dataclasses.replace(config, path=path))
         case _:
             return _open_rows(name, config, vocabulary)
 
@@ -167,6 +176,17 @@ def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
     Raises:
         SourceError: one is not there, or two have the same given name, or are the same.
     """
+    named = zip(configs, _names(configs), strict=True)
+    return [open_source(dataclasses.replace(config, name=name)) for config, name in named]
+
+
+def test_only_names(configs: Sequence[SourceConfig]) -> list[str]:
+    """The names, as `open_sources` gives them, of the sources that are for tests only."""
+    named = zip(configs, _names(configs), strict=True)
+    return [name for config, name in named if config.test_only]
+
+
+def _names(configs: Sequence[SourceConfig]) -> list[str]:
     names = [config.name or _name_of(_place(config)) for config in configs]
     depth = 1
     while doubles := {name for name in names if names.count(name) > 1}:
@@ -178,8 +198,7 @@ def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
         if new == names:
             raise SourceError(f"two sources are called {min(doubles)}; `name` tells them apart")
         names = new
-    named = zip(configs, names, strict=True)
-    return [open_source(dataclasses.replace(config, name=name)) for config, name in named]
+    return names
 
 
 def guess_source(path: str | Path) -> SourceConfig:
@@ -226,6 +245,8 @@ def _guess_file(path: Path) -> SourceConfig:
 
 
 def _guess_folder(path: Path) -> SourceConfig:
+    if known := guess(path):
+        return known
     found: dict[str, list[Path]] = {suffix: [] for suffix in _TELLING}
     with os.scandir(path) as entries:  # there may be millions of photos
         for entry in entries:
