@@ -40,7 +40,7 @@ def test_table_1_has_the_editions_that_the_paper_reports() -> None:
         "detail": moments(2.0),
     }
     totals = ManifestTotals(scores=scores)
-    heads, ours, theirs = cells(card(summary(totals), totals, 512), "set")
+    heads, ours, theirs = cells(card(summary(totals), totals, (512, 512)), "set")
     assert heads[:6] == ["set", "BRISQUE", "NIQE", "CLIPIQA", "MANIQA", "MUSIQ"]
     assert ours[:6] == ["mine", "12.5000", "3.5000", "–", "0.7000", "–"]
     assert theirs[0] == "PERSONA, as published"
@@ -83,7 +83,7 @@ def test_people_are_those_in_the_crops_and_scores_those_of_no_test_set() -> None
         ),
     ]
     totals.add([row.passed("splits", split="train") for row in rows])
-    text = card(summary(totals), totals, 512)
+    text = card(summary(totals), totals, (512, 512))
     assert "2.00 people in a crop on average (PERSONA: 3.42)." in text
     assert cells(text, "set")[1][-1] == "2.5000"
     assert "Means over all sources but those of a test set" in text

@@ -244,7 +244,7 @@ def test_every_kind_of_export_holds_the_kept_crops(out, tmp_path):
     with pytest.raises(CurationError, match="has no work folder"):
         export(RunFolder(tmp_path / "f" / "manifest.parquet"), tmp_path / "x", "folder")
     export(run, tmp_path / "f", "folder", overwrite=True)
-    assert card_of("some", Manifest(out), 512) == (out / "README.md").read_text()
+    assert card_of("some", Manifest(out), (512, 512)) == (out / "README.md").read_text()
 
 
 def test_the_journal_tells_where_a_run_is(out, tmp_path):

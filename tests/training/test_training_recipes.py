@@ -51,8 +51,7 @@ class Toys:
         ram = toy_tagger.write_ram(folder / "ram", goldens)
         self.places = {
             "data/persona": curated_set(shared, folder / "persona"),
-            "data/people": DATA,
-            "data/people-val": DATA,
+            "data/diffbody": curated_set(shared, folder / "diffbody"),
             "data/lsdir": shared / "photos/clothing-co-parsing/val",
             "sd-2.1-base": self.base,
             "ram-swin-l": ram,

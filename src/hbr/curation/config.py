@@ -119,7 +119,9 @@ class CropConfig:
             others each cover at least the part `crowd_cover` of the box.
         overlap: of two candidates whose squares have a higher intersection over union, only the one
             whose box is nearer to the image's centre passes; 1 lets all pass.
-        edge: side of the finished crop, in pixels.
+        edge: side of the finished crop, in pixels; its width where there is a `height`.
+        height: of the finished crop, in pixels, at least `edge`: it is a standing rectangle then,
+            as narrow as holds the person, in mode `person`. None is a square.
     """
 
     mode: Literal["person", "partial"] = "person"
@@ -130,6 +132,7 @@ class CropConfig:
     crowd_people: int = 2
     overlap: float = 0.3
     edge: int = 512
+    height: int | None = None
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -138,6 +141,20 @@ class CropConfig:
         check(self.crowd_people >= 0, "crowd_people", self.crowd_people, "0 or more")
         check(0 <= self.overlap <= 1, "overlap", self.overlap, "0 to 1")
         check(16 <= self.edge <= 8192, "edge", self.edge, "16 to 8192")
+        if self.height is not None:
+            ok = self.edge <= self.height <= 8192
+            check(ok, "height", self.height, f"{self.edge} (edge) to 8192, or null")
+            ok = self.mode == "person" and not self.partial
+            check(ok, "height", self.height, "null for crops of mode partial, which are squares")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the finished crop."""
+        return self.edge, self.height or self.edge
+
+    def down(self, side: int) -> int:
+        """The height, in pixels of the photo, of what is cut out `side` pixels wide."""
+        return round(side * self.size[1] / self.edge)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from hbr.config import from_dict
+from hbr.curation.config import CropConfig
 from hbr.curation.record import SCORE, CurationError, Record, from_row, schema, to_row
 from hbr.errors import one_line
 
@@ -29,6 +31,11 @@ FOLDERS = {"folder": "crops", "webdataset": "shards", "parquet": "data"}
 def crop_place(split: str | None, crop: str, suffix: str) -> str:
     """Where the kept crop of an id lies below `crops`: `train/3f/3f09….png`."""
     return f"{split}/{crop[:2]}/{crop}{suffix}"
+
+
+def crops_of(about: Mapping[str, Any]) -> CropConfig:
+    """How the crops of a manifest were cut, by what it says of itself (`Manifest.about`)."""
+    return from_dict(CropConfig, about.get("stages", {}).get("crop", {}))
 
 
 class ManifestWriter:

@@ -111,7 +111,8 @@ class Record:
         sharpness: variance of the Laplacian, on the grey levels 0 to 255.
         box_edge: the longer edge of the box in pixels.
         square_x, square_y, square_side: the square that is cut out, in pixels; outside the image
-            where it was padded.
+            where it was padded. With `crop.height`, `square_side` is the width of the rectangle
+            (`hbr.curation.config.CropConfig.down` is its height).
         crop_persons: people in the crop, by the boxes of the photo
             (`hbr.curation.pipeline.stages.square.people_inside`).
         scores: metric → score of the crop.

@@ -24,6 +24,8 @@ def per_image_settings(config: CurationConfig) -> dict[str, Any]:
     """
     values = plain(config)
     settings = {name: values[name] for name in _PER_IMAGE}
+    if config.crop.height is None:
+        del settings["crop"]["height"]
     if config.limits:
         settings["limits"] = {
             source: {name: value for name, value in own.items() if name != "count"}

@@ -23,6 +23,7 @@ def square(
     mode: Mode = "person",
     margin: float = 1.0,
     narrow: Narrow = "shrink",
+    aspect: float = 1.0,
 ) -> tuple[int, int, int] | None:
     """The square to cut out for a box.
 
@@ -38,6 +39,8 @@ def square(
         narrow: what happens where the side does not fit into the image. `shrink`: it becomes the
             image's shorter edge, and the upper end of a standing person stays. `reject`: there is
             no square. `reflect`, `edge`: it is centred and padded (`square_pixels`).
+        aspect: height over width of what is cut out; above 1 it is a standing rectangle, whose
+            width takes the place of the side, and whose height is `round(aspect * width)`.
 
     Returns:
         x, y (left and top; below 0 where it is padded) and side, in pixels; None where the side
@@ -46,26 +49,34 @@ def square(
     x0, y0, x1, y1 = box
     wide, tall = x1 - x0, y1 - y0
     partial = mode == "partial"
-    edge = min(wide, tall) if partial else max(wide, tall)
+    edge = min(wide, tall) if partial else max(wide, tall / aspect)
     side = max(1, math.ceil(edge * margin - 1e-9))
-    x, y = (x0 + x1 - side) / 2, (y0 + y1 - side) / 2
+    down = round(aspect * side)
+    x, y = (x0 + x1 - side) / 2, (y0 + y1 - down) / 2
     if partial and tall > wide:
         y = y0 - (side - wide) / 2
-    if side > min(width, height):
+    if side > width or down > height:
         if narrow == "reject":
             return None
         if narrow == "shrink":
-            side = min(width, height)
+            side = max(1, min(width, math.floor(height / aspect)))
+            down = min(round(aspect * side), height)
             x = (x0 + x1 - side) / 2
             # heads are worth more than feet
-            y = y0 if tall > side else (y0 + y1 - side) / 2
-    return _place(x, side, width), _place(y, side, height), side
+            y = y0 if tall > down else (y0 + y1 - down) / 2
+    return _place(x, side, width), _place(y, down, height), side
 
 
 def square_pixels(
-    pixels: np.ndarray, x: int, y: int, side: int, *, mirrored: bool = False
+    pixels: np.ndarray,
+    x: int,
+    y: int,
+    side: int,
+    *,
+    mirrored: bool = False,
+    down: int | None = None,
 ) -> np.ndarray:
-    """The pixels of a square, padded with repeated or mirrored ones where it leaves the image.
+    """The pixels of a square or rectangle, padded where it leaves the image.
 
     Args:
         pixels: [h, w, 3], the image.
@@ -73,15 +84,17 @@ def square_pixels(
         y: its upper edge.
         side: its side.
         mirrored: how to pad.
+        down: its height; None for a square.
 
     Returns:
-        [side, side, 3] of the same type; a view where nothing is padded.
+        [down, side, 3] of the same type; a view where nothing is padded.
     """
-    part = pixels[max(y, 0) : y + side, max(x, 0) : x + side]
-    if part.shape[:2] == (side, side):
+    down = side if down is None else down
+    part = pixels[max(y, 0) : y + down, max(x, 0) : x + side]
+    if part.shape[:2] == (down, side):
         return part
     left, top = max(-x, 0), max(-y, 0)
-    around = ((top, side - part.shape[0] - top), (left, side - part.shape[1] - left), (0, 0))
+    around = ((top, down - part.shape[0] - top), (left, side - part.shape[1] - left), (0, 0))
     return np.pad(part, around, mode="symmetric" if mirrored else "edge")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from hbr.archives import COMPRESSED, image_bytes, read_cell, read_part, tar_members
 from hbr.config import ConfigError
-from hbr.curation.manifest import FOLDERS, Manifest, crop_place
+from hbr.curation.manifest import FOLDERS, Manifest, crop_place, crops_of
 from hbr.errors import one_line
 from hbr.image import Photo, PhotoError, is_photo_name, read_photo
 from hbr.image.paths import match_files
@@ -253,6 +253,7 @@ class CuratedPeople:
 
     def __init__(self, path: Path, split: str) -> None:
         manifest = Manifest(path)
+        self._crops = crops_of(manifest.about)
         more = ["keypoints"] if "keypoints" in manifest.names else []
         places, points = [np.zeros((0, 7))], [np.zeros((0, 3 * N_KEYPOINTS), np.float32)]
         for rows in manifest.kept_rows(split, *self._COLUMNS, *more):
@@ -265,13 +266,13 @@ class CuratedPeople:
         self._points = np.concatenate(points) if more else None  # [n, 51]
 
     def __getitem__(self, index: int) -> tuple[Person, ...]:
-        """Return the people of a crop, in pixels of the cropped square."""
+        """Return the people of a crop, in pixels of what was cut out."""
         x0, y0, x1, y1, x, y, side = self._places[index].tolist()
         points = None
         if self._points is not None and self._points[index].any():
             found = self._points[index].reshape(N_KEYPOINTS, 3) - (x, y, 0)
             points = tuple((u, v, seen) for u, v, seen in found.tolist())
-        size = (int(side), int(side))
+        size = (int(side), self._crops.down(int(side)))
         return (Person(size, (x0 - x, y0 - y, x1 - x0, y1 - y0), points),)
 
 

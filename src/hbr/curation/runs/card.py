@@ -32,7 +32,7 @@ PEOPLE = 3.4154
 def card(
     summary: RunSummary,
     totals: ManifestTotals,
-    edge: int,
+    size: tuple[int, int],
     categories: Mapping[str, str] | None = None,
 ) -> str:
     """Markdown, with the front matter that dataset hubs read.
@@ -40,9 +40,10 @@ def card(
     Args:
         summary: of the data set.
         totals: of its manifest.
-        edge: side of a crop in pixels.
+        size: width and height of a crop in pixels.
         categories: of the tags.
     """
+    shape = "square " if size[0] == size[1] else ""
     name, kept, tags = summary.name, summary.kept, totals.tags
     parts = [
         "---\n"
@@ -52,7 +53,7 @@ def card(
         f"size_categories: [{_size(kept)}]\n"
         "---",
         f"# {name}",
-        f"{kept:,} square crops of people, {edge}x{edge} pixels, "
+        f"{kept:,} {shape}crops of people, {size[0]}x{size[1]} pixels, "
         "cut from photographs and filtered by `hbr curate` (HQ-ACF). "
         "`manifest.parquet` has a row for every candidate, with what decided it.",
         "## Splits",

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from hbr.curation.config import CropConfig
+from hbr.curation.manifest import crops_of
 from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.record import REASONS, STAGES, CurationError, Record
 from hbr.curation.runs.photos import FoundPhoto
@@ -72,8 +74,10 @@ def explain(run: RunFolder, record: Record) -> Iterator[str]:
             yield f"{name:<11}" + against(value, *lines(name), "higher")
     if record.square_side is not None:
         x, y, side = record.square
+        crops = crops_of(run.about)
         people = f", {record.crop_persons} people in it" if record.crop_persons else ""
-        yield f"square     {side} px from ({x}, {y}){people}"
+        size = f"{side}" if crops.height is None else f"{side}x{crops.down(side)}"
+        yield f"square     {size} px from ({x}, {y}){people}"
     for name, value in record.scores.items():
         yield f"{name:<11}" + against(value, *lines(name), better(name))
     if record.z_mean is not None:
@@ -119,7 +123,7 @@ def draw(
         found: its photo.
         path: the file.
     """
-    photo = _photo(record, others, found)
+    photo = _photo(record, others, found, crops_of(run.about))
     crop = run.crop_files([record]).get(record.id)
     lines = list(_lines(run, record))
     height = max(photo.height, (_SIDE + _GAP if crop else 0) + 24 * len(lines) + 8)
@@ -135,8 +139,8 @@ def draw(
     left = photo.width + 2 * _GAP
     if crop:
         with Image.open(io.BytesIO(crop)) as image:
-            sheet.paste(image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS),
-                        (left, top))  # fmt: skip
+            whole = ImageOps.contain(image.convert("RGB"), (_SIDE, _SIDE), Image.Resampling.LANCZOS)
+            sheet.paste(whole, (left, top))
         top += _SIDE + _GAP
     for i, (text, colour) in enumerate(lines):
         _write(canvas, (left, top + 24 * i), text, 15, colour, _SIDE)
@@ -146,7 +150,9 @@ def draw(
     return path
 
 
-def _photo(record: Record, others: Sequence[Record], found: FoundPhoto) -> Image.Image:
+def _photo(
+    record: Record, others: Sequence[Record], found: FoundPhoto, crops: CropConfig
+) -> Image.Image:
     if found.pixels is None:
         sheet = Image.new("RGB", (_EDGE, _EDGE // 2), (235, 235, 232))
         canvas = ImageDraw.Draw(sheet)
@@ -162,7 +168,7 @@ def _photo(record: Record, others: Sequence[Record], found: FoundPhoto) -> Image
             draw_box(image, [edge * scale for edge in other.box], _OTHERS, 1)
     if record.square_side is not None:
         x, y, side = record.square
-        draw_box(image, [v * scale for v in (x, y, x + side, y + side)], _SQUARE, 3)
+        draw_box(image, [v * scale for v in (x, y, x + side, y + crops.down(side))], _SQUARE, 3)
     if record.x0 is not None:
         draw_box(image, [edge * scale for edge in record.box], MARK, 2)
     return image

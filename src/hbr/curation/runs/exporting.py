@@ -67,13 +67,16 @@ def export(
         shutil.copyfile(run.manifest.path, part)
     table = run.config.tag_categories
     categories = read_categories(table) if table else {}
-    text = card_of(run.name, run.manifest, run.config.crop.edge, categories)
+    text = card_of(run.name, run.manifest, run.config.crop.size, categories)
     write_text(out / "README.md", text)
     return target
 
 
 def card_of(
-    name: str, manifest: Manifest, edge: int, categories: Mapping[str, str] | None = None
+    name: str,
+    manifest: Manifest,
+    size: tuple[int, int],
+    categories: Mapping[str, str] | None = None,
 ) -> str:
     """The data set card of a manifest, from its rows alone."""
     splits = from_dict(SplitsConfig, manifest.about.get("splits", {}))
@@ -96,4 +99,4 @@ def card_of(
         images={source: len(seen) for source, seen in images.items()},
         splits=splits.names if "splits" in manifest.about else [],
     )
-    return card(summary, totals, edge, categories)
+    return card(summary, totals, size, categories)

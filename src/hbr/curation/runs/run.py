@@ -129,7 +129,7 @@ def curate(
                 report(walk.progress(kind, n, summary.kept))
 
             outputs.write_output(config.output, kind, manifest, crops, out, tell)
-        write_text(out / "README.md", card(summary, totals, config.crop.edge, categories))
+        write_text(out / "README.md", card(summary, totals, config.crop.size, categories))
         write_text(out / "summary.json", summary.as_json())
     return summary
 

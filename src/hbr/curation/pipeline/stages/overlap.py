@@ -13,7 +13,7 @@ STAGE = "crop"
 
 _AT_ONCE = 64  # boxes that are compared with all: an image may have tens of thousands
 
-Square = tuple[int, int, int]
+Square = tuple[int, float, int]
 
 
 def square_iou(a: Square, b: Square) -> float:
@@ -99,7 +99,10 @@ def resolve_overlaps(rows: list[Record], config: CropConfig) -> list[Record]:
                 out[i] = rows[i].stopped(STAGE, "crowded", detail)
         alive = [i for i in alive if out[i].alive]
     left = [out[i] for i in alive]
-    lost_to = suppress([row.square for row in left], central_first(left), config.overlap)
+    # rectangles of one shape overlap as squares do, once all heights are divided by the aspect
+    aspect = config.size[1] / config.edge
+    squares = [(x, y / aspect, side) for x, y, side in (row.square for row in left)]
+    lost_to = suppress(squares, central_first(left), config.overlap)
     for i, winner in zip(alive, lost_to, strict=True):
         if winner is not None:
             detail = f"overlaps {left[winner].id}, which is nearer to the centre"

@@ -15,21 +15,26 @@ from hbr.people.squares import square, square_pixels
 STAGE = "crop"
 
 
-def people_inside(rows: Sequence[Record], square: tuple[int, int, int]) -> int:
+def people_inside(
+    rows: Sequence[Record], square: tuple[int, int, int], down: int | None = None
+) -> int:
     """How many people are in a square (x, y, side), by the boxes of all rows of an image.
+
+    `down` is its height where it is no square.
 
     A person is in it if the common part is at least half of the box or half of the square: someone
     who fills the crop counts, and someone of whom an arm reaches into it does not.
     """
     x, y, side = square
+    down = side if down is None else down
     count = 0
     for row in rows:
         if row.x0 is None or row.reason == "ignored":
             continue
         x0, y0, x1, y1 = row.box
-        wide, tall = min(x1, x + side) - max(x0, x), min(y1, y + side) - max(y0, y)
+        wide, tall = min(x1, x + side) - max(x0, x), min(y1, y + down) - max(y0, y)
         area = (x1 - x0) * (y1 - y0)
-        count += max(wide, 0.0) * max(tall, 0.0) >= 0.5 * min(area, side * side)
+        count += max(wide, 0.0) * max(tall, 0.0) >= 0.5 * min(area, side * down)
     return count
 
 
@@ -43,14 +48,21 @@ def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
             cut.append(row)
             continue
         found = square(
-            row.box, *row.size, mode=config.mode, margin=config.margin, narrow=config.narrow
+            row.box,
+            *row.size,
+            mode=config.mode,
+            margin=config.margin,
+            narrow=config.narrow,
+            aspect=config.size[1] / config.edge,
         )
         if found is None:
             detail = f"longer edge {row.box_edge:.0f} in {row.width}x{row.height}"
             cut.append(row.stopped(STAGE, "no-square", detail))
         else:
             x, y, side = found
-            people = max(1, people_inside(rows, found))  # the candidate, whatever is cut off
+            people = max(
+                1, people_inside(rows, found, config.down(side))
+            )  # the candidate, whatever is cut off
             columns = {"square_x": x, "square_y": y, "square_side": side}
             cut.append(row.passed(STAGE, crop_persons=people, **columns))
     return cut
@@ -67,11 +79,12 @@ def crop_pixels(pixels: np.ndarray, x: int, y: int, side: int, config: CropConfi
         config: the finished size, and how to pad.
 
     Returns:
-        [edge, edge, 3] uint8: Lanczos of radius 3, widened where it shrinks (antialiased).
+        [edge, edge, 3] uint8, or [height, edge, 3]: Lanczos of radius 3, widened where it shrinks
+        (antialiased).
     """
-    part = square_pixels(pixels, x, y, side, mirrored=config.narrow == "reflect")
-    edge = config.edge
-    if side == edge:
+    down = config.down(side)
+    part = square_pixels(pixels, x, y, side, mirrored=config.narrow == "reflect", down=down)
+    if (side, down) == config.size:
         return np.ascontiguousarray(part)
     image = Image.fromarray(np.ascontiguousarray(part))
-    return np.asarray(image.resize((edge, edge), Image.Resampling.LANCZOS))
+    return np.asarray(image.resize(config.size, Image.Resampling.LANCZOS))
