@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from hbr.models import OneStepRestorer, RestorerConfig
+from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.checkpoint import assemble, empty
-from hbr.models.config import AutoencoderConfig, HFIEConfig, ImageEncoderConfig, UNetConfig
+from hbr.models.config import HFIEConfig, ImageEncoderConfig, UNetConfig
 from hbr.models.files import Header
 
 

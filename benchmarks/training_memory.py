@@ -27,8 +27,8 @@ from machine import machine
 
 from hbr.metrics.lpips import LPIPS
 from hbr.models import RestorerConfig, lora
+from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.config import (
-    AutoencoderConfig,
     HFIEConfig,
     ImageEncoderConfig,
     LoRAConfig,

@@ -141,3 +141,28 @@ def test_every_weight_of_every_metric_is_in_the_catalogue() -> None:
             if len(urls) < len(file.all_sources):  # what is made of a package is pinned
                 assert file.sha256 is not None
                 assert len(file.sha256) == 64
+
+
+def test_decoders_are_fetched_in_the_layout_of_their_publishers(
+    site: tuple[Path, str], places: Path
+) -> None:
+    import toy_decoders
+    from hbr.models.decoder_files import read_decoder
+
+    folder, address = site
+    tiny, light = toy_decoders.taesd(), toy_decoders.light()
+    # TAESD's own file is not there: what diffusers made of it comes in its place
+    toy_decoders.write_diffusers(folder / "diffusion_pytorch_model.safetensors", tiny)
+    toy_decoders.write_light(folder / "sd21_lwdecoder.pth", light, epoch=3)
+    done = with_addresses(address, "fetch", "taesd", "sd21-lwdecoder")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(places / "taesd"), str(places / "sd21-lwdecoder")]
+    assert "taesd: MIT" in done.stderr
+    assert "sd21-lwdecoder: Apache-2.0" in done.stderr
+    for file, kind in (
+        (places / "taesd" / "diffusion_pytorch_model.safetensors", "tiny"),
+        (places / "sd21-lwdecoder" / "sd21_lwdecoder.pth", "kl"),
+    ):
+        assert read_decoder(file).config.kind == kind
+    again = with_addresses("http://127.0.0.1:1", "fetch", "taesd")
+    assert (again.returncode, "already present" in again.stderr) == (0, True)

@@ -16,7 +16,15 @@ def test_every_entry_says_where_it_is_from_and_under_which_licence() -> None:
         assert entry.licence
         assert entry.summary
         assert entry.files
-        usable = ("metric", "restorer", "detector", "segmenter", "face embedding", "pose")
+        usable = (
+            "metric",
+            "restorer",
+            "detector",
+            "segmenter",
+            "face embedding",
+            "pose",
+            "decoder",
+        )
         assert entry.embedded or entry.import_with or entry.kind in usable
 
 

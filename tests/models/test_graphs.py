@@ -20,6 +20,7 @@ from hbr.models.graph_files import CARD, graph_folder, load_graph, read_card
 from hbr.models.graphs import GRAPH, BackendError, GraphModel
 from hbr.models.kinds import build_model
 from hbr.models.rrdbnet_config import RRDBNetConfig
+from hbr.weights import FoundFile
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -47,7 +48,7 @@ def saved(folder, config, name="model"):
 
 
 def graph_of(path, fidelity=None):
-    return load_graph(path, sha256(path), "auto", "auto", fidelity)
+    return load_graph(FoundFile("toy", path, sha256(path)), "auto", "auto", fidelity)
 
 
 def folder_of(path, fidelity=None):
@@ -192,9 +193,9 @@ def test_models_that_do_more_than_one_pass_are_refused(folder, monkeypatch, chan
 def test_device_precision_and_packages_are_checked(folder, monkeypatch):
     path = saved(folder, toy_models.FIXED_PROMPT, "checked")
     with pytest.raises(ValueError, match="device is 'cuda'; the backend onnx runs on the cpu"):
-        load_graph(path, sha256(path), "cuda", "auto", None)
+        load_graph(FoundFile("toy", path, sha256(path)), "cuda", "auto", None)
     with pytest.raises(ValueError, match=r"dtype is 'bfloat16'; .* float32"):
-        load_graph(path, sha256(path), "cpu", "bfloat16", None)
+        load_graph(FoundFile("toy", path, sha256(path)), "cpu", "bfloat16", None)
     monkeypatch.setattr(running, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"needs onnxruntime: pip install 'hbr\[onnx\]'"):
         graph_of(path)

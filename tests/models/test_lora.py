@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from hbr.models import OneStepRestorer, WeightsError
-from hbr.models.config import AutoencoderConfig, LoRAConfig, UNetConfig
+from hbr.models.autoencoder_config import AutoencoderConfig
+from hbr.models.config import LoRAConfig, UNetConfig
 from hbr.models.lora import (
     autoencoder_targets,
     inject,

@@ -10,8 +10,9 @@ from toy_training import MODEL, settings, train
 
 from hbr.config import ConfigError, from_dict
 from hbr.models import lora
+from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.checkpoint import read_checkpoint
-from hbr.models.config import AutoencoderConfig, UNetConfig
+from hbr.models.config import UNetConfig
 from hbr.models.identity import start_at_identity, whiten
 from hbr.models.loading import load_model
 from hbr.models.onestep import OneStepRestorer, build_autoencoder, build_unet

@@ -123,9 +123,18 @@ def load(
     """
     path = Path(path)
     header = read_header(path)
-    tensors = read_weights(path, header, fidelity)
-    # Convolutions are fastest with the channels last, on CPUs and on tensor cores.
-    return assemble(header, tensors, path, device, dtype, torch.channels_last)
+    return assemble_fast(header, read_weights(path, header, fidelity), path, device, dtype)
+
+
+def assemble_fast(
+    header: Header,
+    tensors: Iterable[tuple[str, Tensor]],
+    where: str | Path,
+    device: str | torch.device,
+    dtype: torch.dtype,
+) -> nn.Module:
+    """As `assemble`, with the channels last: so convolutions are fastest on CPUs and GPUs."""
+    return assemble(header, tensors, where, device, dtype, torch.channels_last)
 
 
 def assemble(

@@ -6,44 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from hbr.config import check
+from hbr.models.autoencoder_config import AutoencoderConfig, check_widths
 from hbr.models.protocol import Capabilities
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """A diffusers `AutoencoderKL`; the defaults are Stable Diffusion 2.1-base's.
-
-    Attributes:
-        block_out_channels: width of each level; every level but the last halves the size.
-        layers_per_block: residual blocks per level (the decoder has one more).
-        latent_channels: channels of z.
-        norm_num_groups: groups of every GroupNorm.
-        mid_attention: a self-attention between the two residual blocks of the middle.
-        patch_size: factor of the pixel-unshuffle before the encoder and of the pixel-shuffle after
-            the decoder; 1 is Stable Diffusion.
-        scaling_factor: z is the posterior's mode times this.
-    """
-
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    latent_channels: int = 4
-    norm_num_groups: int = 32
-    mid_attention: bool = True
-    patch_size: int = 1
-    scaling_factor: float = 0.18215
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        _check_widths(self.block_out_channels, self.norm_num_groups)
-        check(self.layers_per_block >= 1, "layers_per_block", self.layers_per_block, "1 or more")
-        check(self.latent_channels >= 1, "latent_channels", self.latent_channels, "1 or more")
-        check(self.patch_size in (1, 2, 4, 8), "patch_size", self.patch_size, "1, 2, 4 or 8")
-        check(self.scaling_factor > 0, "scaling_factor", self.scaling_factor, "above 0")
-
-    @property
-    def factor(self) -> int:
-        """Pixels along one edge of a latent cell (8 for Stable Diffusion)."""
-        return int(self.patch_size * 2 ** (len(self.block_out_channels) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +36,7 @@ class UNetConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         levels = len(self.block_out_channels)
-        _check_widths(self.block_out_channels, self.norm_num_groups)
+        check_widths(self.block_out_channels, self.norm_num_groups)
         for name in ("attention", "attention_head_dim"):
             got = getattr(self, name)
             check(len(got) == levels, name, got, f"{levels} values, one a level")
@@ -341,7 +305,7 @@ class RestorerConfig:
         prompt: what tells the U-Net what to restore.
         timestep: T_L, from which the one step starts.
         native_size: edge in pixels of the images that the model was trained on.
-        refiner: a network on the decoded pixels; the published models have none.
+        refiner: a network on the pixels that the own decoder makes; the published models have none.
         name: for display.
     """
 
@@ -367,6 +331,8 @@ class RestorerConfig:
         ok = self.native_size % self.multiple_of == 0
         check(ok, "native_size", self.native_size, f"a multiple of {self.multiple_of}")
         if self.refiner is not None:
+            own = self.autoencoder.decoder is None
+            check(own, "refiner", self.refiner, "null with a `decoder`, which makes the image")
             ok = self.multiple_of % self.refiner.patch_size == 0
             expected = f"a divisor of {self.multiple_of}, the multiple of the model's sizes"
             check(ok, "refiner.patch_size", self.refiner.patch_size, expected)
@@ -386,11 +352,5 @@ class RestorerConfig:
             dtypes=("bfloat16", "float16", "float32"),
             takes_prompt=isinstance(self.prompt, DAPEConfig),
             person_crops=self.autoencoder.mid_attention,
+            latent=self.autoencoder.latent,
         )
-
-
-def _check_widths(widths: tuple[int, ...], groups: int) -> None:
-    check(len(widths) >= 1, "block_out_channels", widths, "one width a level")
-    for width in widths:
-        ok = width >= 1 and groups >= 1 and width % groups == 0
-        check(ok, "block_out_channels", width, f"a multiple of norm_num_groups {groups}")

@@ -30,7 +30,7 @@ from hbr.models.files import is_of_hbr, read_header
 from hbr.models.graphs import GRAPH, BackendError, GraphModel, check_installed
 from hbr.models.protocol import Capabilities
 from hbr.version import __version__
-from hbr.weights import weights_folder
+from hbr.weights import FoundFile, weights_folder
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,7 @@ class GraphCard:
     Attributes:
         sha256: of the model file.
         fidelity: of a model with two ends.
+        decoder: SHA-256 of the decoder in place of the model's own.
         capabilities: of the model; its only precision is float32, and it takes no prompt.
         made_with: versions and processor, see `circumstances`.
         size: of the graph in bytes.
@@ -58,6 +59,7 @@ class GraphCard:
     capabilities: Capabilities
     made_with: dict[str, str]
     size: int
+    decoder: str | None = None
 
 
 def circumstances() -> dict[str, str]:
@@ -71,22 +73,29 @@ def circumstances() -> dict[str, str]:
     }
 
 
-def graph_folder(sha256: str, fidelity: float | None) -> Path:
+def graph_folder(sha256: str, fidelity: float | None, decoder: FoundFile | None = None) -> Path:
     """Where the graph of a model file lies on this machine, made or not.
 
     Machines that share their files have a folder each.
+
+    Args:
+        sha256: of the model file.
+        fidelity: of a model with two ends.
+        decoder: in place of the model's own.
     """
     machine = hashlib.sha256(processor_name().encode()).hexdigest()[:8]
     end = "" if fidelity is None else f"-{fidelity!r}"
+    end += "" if decoder is None else f"-{decoder.sha256[:16]}"
     return weights_folder() / "graphs" / f"{sha256[:16]}{end}-{machine}"
 
 
-def read_card(folder: Path, sha256: str) -> GraphCard | None:
+def read_card(folder: Path, sha256: str, decoder: FoundFile | None = None) -> GraphCard | None:
     """The card of a graph that this machine can use, or None if there is none.
 
     Args:
         folder: of the graph.
         sha256: of the model file.
+        decoder: in place of the model's own.
 
     Raises:
         BackendError: there is one, but it is damaged, of other versions or of another machine.
@@ -100,6 +109,7 @@ def read_card(folder: Path, sha256: str) -> GraphCard | None:
     try:
         card = from_dict(GraphCard, json.loads(text))
         intact = (folder / GRAPH).stat().st_size == card.size and card.sha256 == sha256
+        intact = intact and card.decoder == (decoder.sha256 if decoder else None)
     except (ConfigError, json.JSONDecodeError, OSError):
         intact = False
     if not intact:
@@ -133,13 +143,18 @@ def file_fidelity(path: Path, fidelity: float | None) -> float | None:
 
 
 def load_graph(
-    path: Path, sha256: str, device: str | torch.device, dtype: str, fidelity: float | None
+    model: FoundFile,
+    device: str | torch.device,
+    dtype: str,
+    fidelity: float | None,
+    decoder: FoundFile | None = None,
 ) -> tuple[GraphModel, float | None]:
     """The graph of a model file, made now if this machine does not have it, and its fidelity.
 
     Raises:
         BackendError: ONNX Runtime is missing, or the model cannot be a graph.
-        ConfigError: the fidelity is not in [0, 1], or the model has one end.
+        ConfigError: the fidelity is not in [0, 1], or the model has one end; or the decoder is for
+            other latents.
         ValueError: another device than the CPU, or another precision than float32.
         OSError: the folder of the graph cannot be written.
     """
@@ -148,32 +163,35 @@ def load_graph(
     if dtype not in ("auto", "float32"):
         raise ValueError(f"dtype is {dtype!r}; the backend onnx computes in float32")
     check_installed()
-    if not is_of_hbr(path):
-        raise BackendError(f"{path.name} is no model file of hbr and cannot be a graph")
-    used = file_fidelity(path, fidelity)
-    folder = graph_folder(sha256, used)
+    if not is_of_hbr(model.path):
+        raise BackendError(f"{model.path.name} is no model file of hbr and cannot be a graph")
+    used = file_fidelity(model.path, fidelity)
+    folder = graph_folder(model.sha256, used, decoder)
     card: GraphCard | None = None
     try:
-        card = read_card(folder, sha256)
+        card = read_card(folder, model.sha256, decoder)
     except BackendError as error:
         log.warning("%s, now", error)
-    return GraphModel(folder, (card or _make(path, sha256, used, folder)).capabilities), used
+    return GraphModel(folder, (card or _make(model, used, decoder, folder)).capabilities), used
 
 
-def _make(path: Path, sha256: str, fidelity: float | None, folder: Path) -> GraphCard:
+def _make(
+    model: FoundFile, fidelity: float | None, decoder: FoundFile | None, folder: Path
+) -> GraphCard:
     """Make a graph as a whole or not at all, unless another process just made it."""
     check_installed("onnx")
     from hbr.models.exporting.graph import write_graph
 
     with claim(folder, wait=True):
         with contextlib.suppress(BackendError):
-            if card := read_card(folder, sha256):
+            if card := read_card(folder, model.sha256, decoder):
                 return card
         with making_folder(folder, replace=True) as part:
             card = GraphCard(
-                sha256=sha256,
+                sha256=model.sha256,
                 fidelity=fidelity,
-                capabilities=write_graph(path, fidelity, part),
+                decoder=decoder.sha256 if decoder else None,
+                capabilities=write_graph(model.path, fidelity, part, decoder),
                 made_with=circumstances(),
                 size=(part / GRAPH).stat().st_size,
             )

@@ -1,5 +1,6 @@
 """Loading a model by its name in the catalogue or from its file."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,16 @@ from typing import cast
 
 import torch
 
+from hbr.config import ConfigError
 from hbr.devices import release_freed_memory
-from hbr.models.checkpoint import load
-from hbr.models.fidelity import choose_fidelity
+from hbr.errors import display_name
+from hbr.models.checkpoint import assemble_fast, load
+from hbr.models.fidelity import choose_fidelity, read_weights
 from hbr.models.files import is_of_hbr, read_header
 from hbr.models.protocol import Capabilities, Model
-from hbr.weights import find_model
+from hbr.weights import FoundFile, entries, find_model
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,20 @@ class OpenedModel:
     rewrite: Callable[[Model], tuple[Model, tuple[str, ...]]]
 
 
-def open_model(path: Path) -> OpenedModel:
+def open_model(path: Path, decoder: FoundFile | None = None) -> OpenedModel:
     """Look into a model file: one of hbr, or a network of another project that spandrel reads.
 
+    Args:
+        path: the model file.
+        decoder: a decoder's file (`hbr.weights.find_decoder`), to take the place of the model's.
+
     Raises:
-        WeightsError: it is missing, damaged, of no known format, or spandrel is needed and not
+        ConfigError: the decoder is for other latents than the model's.
+        WeightsError: a file is missing, damaged, of no known format, or spandrel is needed and not
             installed.
     """
+    if decoder is not None:
+        return _open_with_decoder(path, decoder)
     if is_of_hbr(path):
         header = read_header(path)
         return OpenedModel(
@@ -56,6 +68,30 @@ def open_model(path: Path) -> OpenedModel:
         return SpandrelNetwork(network, device, dtype)
 
     return OpenedModel(network.capabilities, None, load_network, _unchanged)
+
+
+def _open_with_decoder(path: Path, found: FoundFile) -> OpenedModel:
+    from hbr.models.decoder_files import kept_header, read_decoder, with_decoder, with_weights
+
+    if not is_of_hbr(path):
+        raise ConfigError(
+            f"decoder is {found.name}, but {path.name} is no model file of hbr; leave it out"
+        )
+    header, decoder = read_header(path), read_decoder(found.path)
+    changed, kept = with_decoder(path, header, decoder, found.name), kept_header(header)
+    if decoder.guessed and found.name not in entries():
+        log.warning(
+            "%s does not say which latents it decodes; it is taken for a decoder of Stable "
+            "Diffusion 1 and 2",
+            display_name(found.path),
+        )
+
+    def load_both(device: torch.device, dtype: torch.dtype, fidelity: float | None) -> Model:
+        tensors = with_weights(read_weights(path, kept, fidelity), decoder)
+        return cast(Model, assemble_fast(changed, tensors, path, device, dtype))
+
+    rewrite = _REWRITERS.get(header.config.kind, _unchanged)
+    return OpenedModel(changed.config.capabilities, header.fidelity, load_both, rewrite)
 
 
 def load_model(

@@ -11,25 +11,33 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hbr.models.config import AutoencoderConfig, UNetConfig
+from hbr.models.autoencoder_config import AutoencoderConfig
+from hbr.models.config import UNetConfig
+from hbr.models.decoders import build_decoder
 
 
 def encode(autoencoder: AutoencoderKL, config: AutoencoderConfig, image: Tensor) -> Tensor:
     """Encode an image: [b, 3, H, W] in [0, 1] → z [b, c, h, w], the scaled posterior mode."""
     x = F.pixel_unshuffle(image * 2 - 1, config.patch_size)
-    posterior = autoencoder.encode(x.to(autoencoder.decoder.conv_in.weight.dtype)).latent_dist
+    posterior = autoencoder.encode(x.to(_dtype(autoencoder))).latent_dist
     return cast(Tensor, posterior.mode()) * config.scaling_factor
 
 
 def decode(autoencoder: AutoencoderKL, config: AutoencoderConfig, z: Tensor) -> Tensor:
     """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
-    x = autoencoder.decode(
-        (z / config.scaling_factor).to(autoencoder.decoder.conv_in.weight.dtype)
-    ).sample
-    return F.pixel_shuffle(x, config.patch_size).float() * 0.5 + 0.5
+    decoder = config.decoding
+    x = autoencoder.decode((z / decoder.scaling_factor).to(_dtype(autoencoder))).sample
+    return F.pixel_shuffle(x, decoder.patch_size).float() * 0.5 + 0.5
+
+
+def _dtype(autoencoder: AutoencoderKL) -> torch.dtype:
+    return next(autoencoder.decoder.parameters()).dtype
 
 
 def checkpoint_decoder(autoencoder: AutoencoderKL) -> None:
@@ -39,9 +47,8 @@ def checkpoint_decoder(autoencoder: AutoencoderKL) -> None:
     The last level, at the size of the image, would take most of the memory otherwise.
     """
     autoencoder.enable_gradient_checkpointing()
-    decoder = autoencoder.decoder
-    for block in (decoder.mid_block, *decoder.up_blocks):
-        for part in (*block.resnets, *(getattr(block, "upsamplers", None) or ())):
+    for part in autoencoder.decoder.modules():
+        if isinstance(part, ResnetBlock2D | Upsample2D | AutoencoderTinyBlock):
             # a method, so that a copy of the module calls itself and not the original
             part.forward = MethodType(_recomputed_forward, part)
 
@@ -57,7 +64,7 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
     """A diffusers `AutoencoderKL` with random weights."""
     levels = len(config.block_out_channels)
     channels = 3 * config.patch_size**2
-    return AutoencoderKL(
+    made = AutoencoderKL(
         in_channels=channels,
         out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -68,7 +75,11 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
         norm_num_groups=config.norm_num_groups,
         mid_block_add_attention=config.mid_attention,
         scaling_factor=config.scaling_factor,
+        use_post_quant_conv=config.decoder is None,
     )
+    if config.decoder is not None:
+        made.decoder = build_decoder(config.decoder)
+    return made
 
 
 def build_unet(config: UNetConfig, latent_channels: int) -> UNet2DConditionModel:

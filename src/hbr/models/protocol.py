@@ -32,6 +32,26 @@ PartLoss = Literal["auto", "cosine", "cross-entropy", "squared"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentSpace:
+    """A latent space, as far as its shape says what it is.
+
+    Attributes:
+        channels: of z.
+        factor: pixels along one edge of a cell of z.
+        scaling_factor: z is the autoencoder's latent times this.
+    """
+
+    channels: int
+    factor: int
+    scaling_factor: float
+
+    def __str__(self) -> str:
+        """For messages."""
+        cell = f"{self.factor}×{self.factor} pixels"
+        return f"{self.channels} channels for {cell}, scaled by {self.scaling_factor:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What a model supports, as data, so that no caller needs a special case.
 
@@ -50,6 +70,8 @@ class Capabilities:
         person_crops: its attention spans the whole image, so that it is tied to the size that it
             was trained at: a smaller person is restored as a crop that is enlarged to
             `native_size`. Without, people are restored at the resolution that they have.
+        latent: what its decoder decodes, so that another decoder of the same latents can take its
+            place; None if it has none.
     """
 
     multiple_of: int
@@ -63,6 +85,7 @@ class Capabilities:
     samples: bool = False
     maps: tuple[str, ...] = ()
     person_crops: bool = False
+    latent: LatentSpace | None = None
 
 
 PreviewStep = Callable[[int, int, Callable[[], "Tensor"]], None]

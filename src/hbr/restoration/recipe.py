@@ -23,7 +23,7 @@ from hbr.image.notes import Truncated
 from hbr.image.recipe_text import BEGINNING
 from hbr.models.protocol import Backend
 from hbr.processes import threads
-from hbr.restoration.settings import NOBODY, Provenance, RestoreSettings
+from hbr.restoration.settings import NOBODY, DecoderProvenance, Provenance, RestoreSettings
 from hbr.version import __version__
 
 RecipePlace = Literal["file", "sidecar", "both", "off"]
@@ -55,11 +55,16 @@ class NamedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class UsedModel:
-    """The model of a restoration, by its catalogued name or that of its file."""
+    """The model of a restoration, by its catalogued name or that of its file.
+
+    Attributes:
+        decoder: in place of its own.
+    """
 
     name: str
     sha256: str | None = None
     fidelity: float | None = None
+    decoder: NamedFile | None = None
     device: str = "cpu"
     dtype: str = "float32"
     backend: Backend = "eager"
@@ -140,6 +145,7 @@ class RestoreRecipe:
                 name=Path(provenance["model"]).name,
                 sha256=provenance["sha256"],
                 fidelity=provenance["fidelity"],
+                decoder=_decoder_of(provenance["decoder"]),
                 device=provenance["device"],
                 dtype=provenance["dtype"],
                 backend=provenance["backend"],
@@ -267,6 +273,10 @@ def _said(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _said(v) for k, v in value.items() if v is not None and v != {}}
     return value
+
+
+def _decoder_of(used: DecoderProvenance | None) -> NamedFile | None:
+    return used and NamedFile(name=Path(used["name"]).name, sha256=used["sha256"])
 
 
 def _is_file(given: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from hbr.restoration.recipe import (
     sidecar_of,
 )
 from hbr.restoration.settings import RestoreSettings
-from hbr.weights import WeightsError, find_and_hash_model
+from hbr.weights import FoundFile, WeightsError, find_and_hash_model, find_decoder
 
 if TYPE_CHECKING:
     from hbr.restoration.restorer import Restorer
@@ -140,40 +140,54 @@ def _candidates(wanted: NamedFile, file: Path, given: Path | None) -> Iterator[P
     yield from sorted(found, key=lambda path: path.name != wanted.name)
 
 
-def load_restorer(recipe: RestoreRecipe, model: str | None) -> Restorer:
+def load_restorer(recipe: RestoreRecipe, model: str | None, decoder: str | None = None) -> Restorer:
     """Load the model of a recipe, on the device of the recipe if this machine has it.
 
     Args:
         recipe: of the file.
-        model: a file or known name in place of the recipe's.
+        model, decoder: a file or known name in place of the recipe's.
 
     Raises:
-        WeightsError: it is missing, or another than the recipe's.
+        ConfigError: a decoder is named, and the file was made without one.
+        WeightsError: one is missing, or another than the recipe's.
     """
     from hbr.restoration.restorer import Restorer
 
     used = recipe.model
-    name = model or used.name
-    try:
-        path, digest = find_and_hash_model(name)
-    except WeightsError as error:
-        if model is None and Path(name).suffix:
-            raise WeightsError(f"{name} was a file of its own; --model names it") from error
-        raise
-    if used.sha256 not in (None, digest):
-        raise WeightsError(
-            f"{name} is another model than the one that made the file: its SHA-256 is {digest}, "
-            f"that one's was {used.sha256}; --model names the right file"
-        )
+    found = _find_used(
+        find_and_hash_model, NamedFile(name=used.name, sha256=used.sha256 or ""), model, "model"
+    )
+    other = None
+    if used.decoder is not None:
+        other = _find_used(find_decoder, used.decoder, decoder, "decoder")
+    elif decoder is not None:
+        raise ConfigError(f"decoder is {decoder}, but the file was made without one; leave it out")
     device = used.device
     if used.backend == "eager":
         try:
             device = str(choose_device(used.device))
         except ValueError:
             device = "auto"
-    return Restorer.from_file(
-        *(path, device, used.dtype, used.fidelity, used.backend), name=name, sha256=digest
-    )
+    return Restorer.from_file(found, device, used.dtype, used.fidelity, used.backend, other)
+
+
+def _find_used(
+    find: Callable[[str], FoundFile], used: NamedFile, given: str | None, what: str
+) -> FoundFile:
+    """The file of a recipe's model or decoder; without a hash it is any of that name."""
+    name = given or used.name or ""
+    try:
+        found = find(name)
+    except WeightsError as error:
+        if given is None and Path(name).suffix:
+            raise WeightsError(f"{name} was a file of its own; --{what} names it") from error
+        raise
+    if used.sha256 not in ("", found.sha256):
+        raise WeightsError(
+            f"{name} is another {what} than the one that made the file: its SHA-256 is "
+            f"{found.sha256}, that one's was {used.sha256}; --{what} names the right file"
+        )
+    return found
 
 
 def replay(record: RecordedFile, source: Path, restorer: Restorer) -> bytes:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
     from hbr.restoration.passes.structure import Structure, StructureFinder
     from hbr.restoration.people.locating import PeopleLocator
+    from hbr.weights import FoundFile
 
 
 class Restorer:
@@ -81,22 +82,21 @@ class Restorer:
         name: str = "custom",
         sha256: str | None = None,
         fidelity: float | None = None,
+        decoder: FoundFile | None = None,
         rewrites: tuple[str, ...] = (),
     ) -> None:
         """Wrap a loaded model, on the device and in the precision that it has.
 
         Args:
             model: a network or a backend; a `torch.nn.Module` is put into eval mode.
-            name: for the provenance.
-            sha256: of its weights, for the provenance.
-            fidelity: that its weights were loaded with, for the provenance.
-            rewrites: of the model, for the provenance.
+            name, sha256, fidelity, decoder, rewrites: of it, for the provenance; see `Provenance`.
         """
         self.model: Model | ArrayModel = model.eval() if hasattr(model, "eval") else model
         self.capabilities = model.capabilities
         self.name = name
         self.sha256 = sha256
         self.fidelity = fidelity
+        self.decoder = decoder
         self.rewrites = rewrites
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
@@ -113,6 +113,7 @@ class Restorer:
         dtype: str = "auto",
         fidelity: float | None = None,
         backend: Backend = "eager",
+        decoder: str | Path | None = None,
     ) -> Restorer:
         """Load a model.
 
@@ -126,52 +127,53 @@ class Restorer:
                 texture that may be invented; None is its default.
             backend: "eager" runs the model in torch; "onnx" runs it as a graph through ONNX
                 Runtime, on the CPU in float32 and without torch, once the graph is made.
+            decoder: in place of the model's own; a known name (`hbr.weights.find_decoder`) or file.
 
         Raises:
-            hbr.config.ConfigError: the fidelity is not in [0, 1], or the model has one end.
+            hbr.config.ConfigError: the fidelity or the decoder does not suit the model.
             hbr.models.WeightsError: the weights are unknown, missing or damaged.
             hbr.models.graphs.BackendError: ONNX Runtime is missing, or the model cannot be a graph.
             ValueError: the device or precision is not available.
         """
-        from hbr.weights import find_and_hash_model
+        from hbr.weights import find_and_hash_model, find_decoder
 
         if backend == "eager":
             choose_device(device)  # a wrong one shows before the file is read
-        path, digest = find_and_hash_model(name_or_path)
-        name = name_or_path if isinstance(name_or_path, str) else name_or_path.stem
-        return cls.from_file(path, device, dtype, fidelity, backend, name=name, sha256=digest)
+        model = find_and_hash_model(name_or_path)
+        other = None if decoder is None else find_decoder(decoder)
+        return cls.from_file(model, device, dtype, fidelity, backend, other)
 
     @classmethod
     def from_file(
         cls,
-        path: Path,
+        model: FoundFile,
         device: str | torch.device = "auto",
         dtype: str = "auto",
         fidelity: float | None = None,
         backend: Backend = "eager",
-        *,
-        name: str,
-        sha256: str,
+        decoder: FoundFile | None = None,
     ) -> Restorer:
         """Load a model file whose SHA-256 is known; otherwise as `from_pretrained`."""
+        known = partial(cls, name=model.name, sha256=model.sha256, decoder=decoder)
         if backend == "onnx":
             from hbr.models.graph_files import load_graph
 
-            graph, used = load_graph(path, sha256, device, dtype, fidelity)
-            restorer = cls(graph, name=name, sha256=sha256, fidelity=used)
+            graph, used = load_graph(model, device, dtype, fidelity, decoder)
+            restorer = known(graph, fidelity=used)
         else:
             from hbr.models.loading import open_model
 
             place = choose_device(device)
             if place.type == "cpu":
                 keep_freed_memory()
-            opened = open_model(path)
+            opened = open_model(model.path, decoder)
             precision = torch_dtype(choose_dtype(dtype, place, opened.capabilities.dtypes))
-            model, rewrites = opened.rewrite(opened.load(place, precision, fidelity))
+            loaded, rewrites = opened.rewrite(opened.load(place, precision, fidelity))
             used = opened.fidelity if fidelity is None else fidelity
-            restorer = cls(model, name=name, sha256=sha256, fidelity=used, rewrites=rewrites)
-        again = partial(cls.from_file, path, device, dtype, backend=backend)
-        restorer._again = partial(again, name=name, sha256=sha256)
+            restorer = known(loaded, fidelity=used, rewrites=rewrites)
+        restorer._again = partial(
+            cls.from_file, model, device, dtype, backend=backend, decoder=decoder
+        )
         return restorer
 
     def __call__(

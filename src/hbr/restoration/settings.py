@@ -260,6 +260,13 @@ class FaceProvenance(TypedDict):
     faithful: bool
 
 
+class DecoderProvenance(TypedDict):
+    """The decoder in place of a model's own: its catalogued name or file, and the file's hash."""
+
+    name: str
+    sha256: str
+
+
 class Provenance(TypedDict):
     """What it takes to make the same bytes again, as plain values.
 
@@ -267,6 +274,7 @@ class Provenance(TypedDict):
         hbr, torch: versions; no torch where the model ran without it.
         model, sha256: name of the model, and the hash of its file if it has one.
         fidelity: between the two ends of the model; None if it has one.
+        decoder: in place of the model's own; None if it was that.
         device, dtype: where it ran, and in what precision.
         backend: what ran the model; `fallback` says why, where another one was asked for.
         rewrites: how it was rewritten before that (`hbr.models.inference.folding.REWRITES`).
@@ -292,6 +300,7 @@ class Provenance(TypedDict):
     model: str
     sha256: str | None
     fidelity: float | None
+    decoder: DecoderProvenance | None
     device: str
     dtype: str
     backend: Backend

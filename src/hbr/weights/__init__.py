@@ -6,10 +6,12 @@ Nothing is downloaded unless a command that says so is given.
 from hbr.weights.catalogue import (
     FOREIGN_NETWORKS,
     Entry,
+    FoundFile,
     available,
     entries,
     fetch_weights,
     find_and_hash_model,
+    find_decoder,
     find_model,
     find_weights,
 )
@@ -30,6 +32,7 @@ __all__ = [
     "ByteProgress",
     "DownloadError",
     "Entry",
+    "FoundFile",
     "KnownFile",
     "Member",
     "PackageFile",
@@ -42,6 +45,7 @@ __all__ = [
     "fetch_parts",
     "fetch_weights",
     "find_and_hash_model",
+    "find_decoder",
     "find_model",
     "find_weights",
     "instead_of_weights",

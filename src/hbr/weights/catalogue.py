@@ -28,6 +28,7 @@ WeightsKind = Literal[
     "segmenter",
     "face embedding",
     "pose",
+    "decoder",
     "metric",
 ]
 
@@ -208,6 +209,7 @@ def find_weights(
         "metric",
         "detector",
         "segmenter",
+        "decoder",
     ):  # restorers are large, and checked when fetched
         _check_files(entry, found)
     return found
@@ -298,8 +300,40 @@ def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:
     raise WeightsError(f"no model is called {name!r}; known: {names}; or give a .safetensors file")
 
 
-def find_and_hash_model(name_or_path: str | Path) -> tuple[Path, str]:
-    """The model file of a catalogued name or of a path, and its SHA-256; it is read once for both.
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that was found by a name.
+
+    Attributes:
+        name: of the catalogue, or the path that was given, as text.
+        path: where it lies.
+        sha256: of its bytes.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def find_decoder(name_or_path: str | Path) -> FoundFile:
+    """A decoder's file by its catalogued name or its path.
+
+    Raises:
+        WeightsError: unknown or not on this machine; the message says what to do.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    known = [entry.name for entry in entries().values() if entry.kind == "decoder"]
+    if name in known:
+        path = find_weights(name)
+    elif not path.is_file():
+        raise WeightsError(
+            f"no decoder is called {name!r}; known: {', '.join(known)}; or give a file"
+        )
+    return FoundFile(name, path, sha256(path))
+
+
+def find_and_hash_model(name_or_path: str | Path) -> FoundFile:
+    """The model file of a catalogued name or of a path; it is read once for its hash.
 
     Raises:
         WeightsError: as for `find_model`.
@@ -308,7 +342,8 @@ def find_and_hash_model(name_or_path: str | Path) -> tuple[Path, str]:
     digest = sha256(path)
     if entry := entries().get(str(name_or_path)):
         _check_pinned(entry, path, digest)
-    return path, digest
+    name = name_or_path if isinstance(name_or_path, str) else name_or_path.stem
+    return FoundFile(name, path, digest)
 
 
 def _check_pinned(entry: Entry, file: Path, digest: str) -> None:

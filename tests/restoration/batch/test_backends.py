@@ -16,6 +16,7 @@ from hbr.restoration import RestoreSettings
 from hbr.restoration.batch import backends
 from hbr.restoration.batch.backends import MEASURED, Wanted, restorer_for
 from hbr.restoration.batch.jobs import plan_batch
+from hbr.weights import FoundFile
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -30,7 +31,7 @@ def model(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HBR_WEIGHTS", str(folder))
         file = toy_models.write(folder / "toy.safetensors")
-        load_graph(file, sha256(file), "auto", "auto", None)
+        load_graph(FoundFile("toy", file, sha256(file)), "auto", "auto", None)
         yield file
 
 

@@ -37,6 +37,9 @@ def replay(
     model: Annotated[
         str | None, typer.Option(help="The model file, if it is not a known model.")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="The decoder's file, if it is not a known decoder.")
+    ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print the recipe as JSON, and make nothing.")
     ] = False,
@@ -63,22 +66,23 @@ def replay(
             print_json(as_json(record.recipe))
             return
         _check_output(out, overwrite=overwrite)
-        raise typer.Exit(_replay(record, source, out, model, reporter))
+        raise typer.Exit(_replay(record, source, out, (model, decoder), reporter))
 
 
 def _replay(
     record: RecordedFile,
     source: Path | None,
     out: Path | None,
-    model: str | None,
+    named: tuple[str | None, str | None],
     reporter: Reporter,
 ) -> ExitCode:
+    """Make it again; `named` are the model and the decoder where the recipe's are not known."""
     from hbr.processes import set_threads
     from hbr.restoration.replay import compared, differences, find_source, load_restorer, replay
 
     found = find_source(record.recipe, record.file, source)
     set_threads(record.recipe.threads)
-    restorer = load_restorer(record.recipe, model)
+    restorer = load_restorer(record.recipe, *named)
     made = replay(record, found, restorer)
     if out is not None:
         from hbr.files import write_bytes

@@ -49,6 +49,7 @@ from hbr.apps.cli.restoring import (
     BackendOption,
     Color,
     ColorOption,
+    DecoderOption,
     DeviceOption,
     DtypeChoice,
     DtypeOption,
@@ -113,6 +114,7 @@ def restore(
     inputs: InputOption = None,
     model: ModelOption = "nano",
     fidelity: FidelityOption = None,
+    decoder: DecoderOption = None,
     scale: ScaleOption = 1.0,
     reduce: Annotated[
         str | None,
@@ -289,7 +291,7 @@ def restore(
     from hbr.restoration.batch.backends import Wanted
     from hbr.restoration.batch.outputs import Files
 
-    wanted = Wanted(model, device, dtype.value, fidelity, backend.value)
+    wanted = Wanted(model, device, dtype.value, fidelity, backend.value, decoder)
     settings = restore_settings(
         scale=scale,
         size=size,
@@ -363,11 +365,11 @@ def _by_contents(
     wanted: Wanted, options: Sequence[object], settings: RestoreSettings, files: Files
 ) -> ByContents:
     from hbr.restoration.batch.contents import ByContents, digest_of
-    from hbr.weights import find_and_hash_model
 
-    _, sha256 = find_and_hash_model(wanted.model)
-    options = (wanted.fidelity, wanted.dtype, wanted.backend, *options)
-    return ByContents(digest_of(sha256, options=options, settings=settings, files=files))
+    model, decoder = wanted.find()
+    made_by = [decoder.sha256] if decoder else []
+    options = (wanted.fidelity, wanted.dtype, wanted.backend, *options, *made_by)
+    return ByContents(digest_of(model.sha256, options=options, settings=settings, files=files))
 
 
 def _sampling(

@@ -67,6 +67,14 @@ FidelityOption = Annotated[
         help="1 faithful, 0 sharp with invented texture, or between; for models with two ends."
     ),
 ]
+DecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Decoder in place of the model's own, for the same latents: taesd or sd21-lwdecoder "
+        "for models on Stable Diffusion, or a file.",
+    ),
+]
 ScaleOption = Annotated[
     float, typer.Option(help="Resize by this factor before restoring, 0.25 to 8.")
 ]

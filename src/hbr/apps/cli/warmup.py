@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hbr.apps.cli.reporting import Reporter
+from hbr.apps.cli.restoring import DecoderOption
 
 
 def warmup(
@@ -14,6 +15,7 @@ def warmup(
     fidelity: Annotated[
         float | None, typer.Option(help="As for hbr restore; a graph is made for each.")
     ] = None,
+    decoder: DecoderOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the CPU. Default: one per core.")
     ] = None,
@@ -32,7 +34,7 @@ def warmup(
     with reporter.listening():
         from hbr.restoration.batch.backends import warm_up
 
-        folder, measured = warm_up(model, fidelity)
+        folder, measured = warm_up(model, fidelity, decoder)
     for name, seconds in measured.seconds.items():
         reporter.say(
             "info", f"{name}: {seconds.start:.2f} s to start, {seconds.tile:.3f} s for a tile"

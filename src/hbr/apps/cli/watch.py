@@ -13,6 +13,7 @@ from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.apps.cli.restoring import (
     Color,
     ColorOption,
+    DecoderOption,
     DeviceOption,
     DtypeChoice,
     DtypeOption,
@@ -64,6 +65,7 @@ def watch(
     ] = 1.0,
     model: ModelOption = "nano",
     fidelity: FidelityOption = None,
+    decoder: DecoderOption = None,
     scale: ScaleOption = 1.0,
     size: SizeOption = None,
     tile: TileOption = "auto",
@@ -125,7 +127,8 @@ def watch(
             stop, lambda: f"stopped, {counts['restored']} restored, {counts['failed']} failed"
         ),
     ):
-        restorer = load_restorer(Wanted(model, device, dtype.value, fidelity), settings)
+        wanted = Wanted(model, device, dtype.value, fidelity, decoder=decoder)
+        restorer = load_restorer(wanted, settings)
         reporter.say("info", f"watching {folder}; Ctrl-C ends it")
         for record in run(watched, partial(restorer, settings=settings), files, stop=stop):
             if record.status in counts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hbr.evaluation.methods.base import MethodError
 from hbr.evaluation.methods.config import HbrConfig
@@ -11,29 +11,30 @@ from hbr.evaluation.methods.in_process import PictureSteps, RestorePixels
 from hbr.evaluation.methods.resizing import Pixels, wanted_size
 from hbr.evaluation.methods.result_folder import identity
 
+if TYPE_CHECKING:
+    from hbr.weights import FoundFile
+
 
 def prepare(config: HbrConfig, out: Path) -> PictureSteps:
     """`hbr.Restorer` over the inputs; the model is loaded when there is something to restore."""
     from hbr.weights import find_and_hash_model
 
     try:
-        file, digest = find_and_hash_model(config.model)
+        found = find_and_hash_model(config.model)
     except (ValueError, OSError) as error:
         raise MethodError(str(error)) from error
     return PictureSteps(
-        identity=identity(config, sha256=digest), load=lambda: _load(config, file, digest)
+        identity=identity(config, sha256=found.sha256), load=lambda: _load(config, found)
     )
 
 
-def _load(config: HbrConfig, file: Path, digest: str) -> tuple[dict[str, Any], RestorePixels]:
+def _load(config: HbrConfig, found: FoundFile) -> tuple[dict[str, Any], RestorePixels]:
     import torch
 
     from hbr.restoration import Restorer
 
     try:
-        restorer = Restorer.from_file(
-            file, config.device, config.dtype, name=config.model, sha256=digest
-        )
+        restorer = Restorer.from_file(found, config.device, config.dtype)
     except ValueError as error:
         raise MethodError(str(error)) from error
     device = str(restorer.device)

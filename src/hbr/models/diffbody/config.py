@@ -6,12 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hbr.config import check
-from hbr.models.config import (
-    AutoencoderConfig,
-    ScheduleConfig,
-    TextEncoderConfig,
-    UNetConfig,
-)
+from hbr.models.autoencoder_config import AutoencoderConfig
+from hbr.models.config import ScheduleConfig, TextEncoderConfig, UNetConfig
 from hbr.models.protocol import Capabilities
 from hbr.models.swinir_config import SwinIRConfig
 
@@ -84,6 +80,8 @@ class DiffBodyConfig:
         check(ok, "conditions", self.conditions, "each at most once")
         ok = self.native_size >= 1 and self.native_size % self.multiple_of == 0
         check(ok, "native_size", self.native_size, f"a multiple of {self.multiple_of}")
+        got, own = self.autoencoder.decoding.patch_size, self.autoencoder.patch_size
+        check(got == own, "decoder.patch_size", got, f"the encoder's {own}: they share their tiles")
 
     @property
     def condition_channels(self) -> int:
@@ -108,4 +106,5 @@ class DiffBodyConfig:
             samples=True,
             maps=self.conditions,
             person_crops=True,
+            latent=self.autoencoder.latent,
         )

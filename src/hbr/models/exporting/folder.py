@@ -20,6 +20,7 @@ from hbr.models.files import model_format, require_one_step, write_tensors
 from hbr.models.importing.base import EXPORTED, PROMPT_FILE, REFINER_FILE
 from hbr.models.networks import build_autoencoder, build_unet
 from hbr.models.part_files import write_part
+from hbr.weights import WeightsError
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -36,11 +37,16 @@ def export_folder(model: Path, out: Path) -> Path:
         out: the folder; new or empty.
 
     Raises:
-        WeightsError: `model` is missing, damaged or of another kind.
+        WeightsError: `model` is missing, damaged, of another kind, or has another decoder.
         OSError: `out` is not empty, or cannot be written.
     """
     checkpoint = read_checkpoint(model)
     config = require_one_step(checkpoint.config, model)
+    if config.autoencoder.decoder is not None:
+        raise WeightsError(
+            f"{model} has another decoder than its autoencoder's; a diffusers folder has no place "
+            "for it: export the model that the decoder was trained on"
+        )
     with torch.device("meta"):
         vae = build_autoencoder(config.autoencoder)
         unet = build_unet(config.unet, config.autoencoder.latent_channels)

@@ -29,6 +29,7 @@ from hbr.models.graphs import (
 )
 from hbr.models.loading import open_model
 from hbr.models.protocol import Capabilities, Conditions, Model
+from hbr.weights import FoundFile
 
 # An ONNX file holds less than 2 GiB.
 _LARGEST = 1.9 * 2**30
@@ -37,7 +38,9 @@ _TOLERANCE = 0.5 / 255
 _OPSET = 17
 
 
-def write_graph(path: Path, fidelity: float | None, folder: Path) -> Capabilities:
+def write_graph(
+    path: Path, fidelity: float | None, folder: Path, decoder: FoundFile | None = None
+) -> Capabilities:
     """Write the graph of a model file into a folder, as `hbr.models.graph_files` describes it.
 
     The graph is compared with the model at two sizes.
@@ -46,6 +49,7 @@ def write_graph(path: Path, fidelity: float | None, folder: Path) -> Capabilitie
         path: a model file of hbr.
         fidelity: of a model with two ends, else None.
         folder: there already.
+        decoder: in place of the model's own.
 
     Returns:
         what the graph supports.
@@ -54,7 +58,7 @@ def write_graph(path: Path, fidelity: float | None, folder: Path) -> Capabilitie
         BackendError: the model cannot be a graph.
         OSError: the folder cannot be written.
     """
-    opened = open_model(path)
+    opened = open_model(path, decoder)
     _check_exportable(path, opened.capabilities)
     model = opened.load(torch.device("cpu"), torch.float32, fidelity)
     size = sum(p.numel() for p in cast(nn.Module, model).state_dict().values()) * 4

@@ -12,14 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hbr.config import ConfigError, from_dict
+from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.checkpoint import Checkpoint, check_weights, read_checkpoint
-from hbr.models.config import (
-    AutoencoderConfig,
-    RestorerConfig,
-    ScheduleConfig,
-    TextPromptConfig,
-    UNetConfig,
-)
+from hbr.models.config import RestorerConfig, ScheduleConfig, TextPromptConfig, UNetConfig
 from hbr.models.files import require_one_step
 from hbr.models.importing.reading import (
     load_json,

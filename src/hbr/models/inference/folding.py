@@ -99,7 +99,10 @@ def fold_post_quant(model: FoldedRestorer) -> int:
     That one pads with zeros, to which z = −P⁻¹ b is mapped: z is shifted by it beforehand. Nothing
     is changed if P cannot be inverted well.
     """
-    before, conv = model.from_latent, model.decoder.conv_in
+    before = model.from_latent
+    if before.conv is None:  # of another decoder than the own one
+        return 0
+    conv = model.decoder.conv_in
     weight, bias = _matrix(before.conv, torch.float64)
     weight = weight * before.scale
     if torch.linalg.cond(weight) > _LARGEST_CONDITION:

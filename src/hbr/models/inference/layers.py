@@ -31,15 +31,16 @@ class PosteriorMean(nn.Module):
 
 
 class PostQuant(nn.Module):
-    """Scaling, then `post_quant_conv`: z [b, c, h, w] → the same shape."""
+    """Scaling, then `post_quant_conv` if there is one: z [b, c, h, w] → the same shape."""
 
-    def __init__(self, conv: nn.Conv2d, scale: float) -> None:
+    def __init__(self, conv: nn.Conv2d | None, scale: float) -> None:
         super().__init__()
         self.conv, self.scale = conv, scale
 
     def forward(self, z: Tensor) -> Tensor:
         """Of a latent [b, c, h, w]."""
-        return cast(Tensor, self.conv((z * self.scale).to(self.conv.weight.dtype)))
+        z = z * self.scale
+        return z if self.conv is None else cast(Tensor, self.conv(z.to(self.conv.weight.dtype)))
 
 
 class Shift(nn.Module):

@@ -65,9 +65,10 @@ class FoldedRestorer(nn.Module):
         self.unet = model.unet
         self.skip = model.alpha_bar**-0.5
         self.gain = -((1.0 - model.alpha_bar) ** 0.5) * self.skip
-        self.from_latent = PostQuant(autoencoder.post_quant_conv, 1.0 / scaling)
+        decoding = model.config.autoencoder.decoding
+        self.from_latent = PostQuant(autoencoder.post_quant_conv, 1.0 / decoding.scaling_factor)
         self.decoder = autoencoder.decoder
-        self.picture = Picture(model.config.autoencoder.patch_size, model.refiner)
+        self.picture = Picture(decoding.patch_size, model.refiner)
 
     @property
     def autoencoder(self) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -40,7 +40,7 @@ from hbr.restoration.batch.estimate import planned_tiles, tile_pixels
 from hbr.restoration.batch.jobs import BatchPlan
 from hbr.restoration.restorer import Restorer
 from hbr.restoration.settings import RestoreSettings
-from hbr.weights import find_and_hash_model
+from hbr.weights import FoundFile, find_and_hash_model, find_decoder
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ class Wanted:
         model, device, dtype, fidelity: as for `Restorer.from_pretrained`.
         backend: "auto" is what was measured to take the least time (`choose`), and "eager" before
             that was done.
+        decoder: as for `Restorer.from_pretrained`.
     """
 
     model: str
@@ -98,6 +99,12 @@ class Wanted:
     dtype: str = "auto"
     fidelity: float | None = None
     backend: Backend | Literal["auto"] = "eager"
+    decoder: str | None = None
+
+    def find(self) -> tuple[FoundFile, FoundFile | None]:
+        """The files of the model and of the decoder, if one is named."""
+        decoder = None if self.decoder is None else find_decoder(self.decoder)
+        return find_and_hash_model(self.model), decoder
 
 
 def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | None) -> Restorer:
@@ -115,14 +122,14 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
     """
     if wanted.device not in ("auto", "cpu"):
         choose_device(wanted.device)  # a wrong one shows before the file is read
-    path, digest = find_and_hash_model(wanted.model)
+    model, decoder = wanted.find()
     backend, why = wanted.backend, None
     if backend == "onnx":
         check_installed()
     elif backend == "auto":
-        backend, why = choose(path, digest, wanted, settings, plan)
-    place = (path, wanted.device, wanted.dtype, wanted.fidelity)
-    load = partial(Restorer.from_file, *place, name=wanted.model, sha256=digest)
+        backend, why = choose(model, decoder, wanted, settings, plan)
+    place = (model, wanted.device, wanted.dtype, wanted.fidelity)
+    load = partial(Restorer.from_file, *place, decoder=decoder)
     try:
         restorer = load(backend=backend)
     except BackendError as error:
@@ -136,8 +143,8 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
 
 
 def choose(
-    path: Path,
-    sha256: str,
+    model: FoundFile,
+    decoder: FoundFile | None,
     wanted: Wanted,
     settings: RestoreSettings,
     plan: BatchPlan | None,
@@ -145,7 +152,7 @@ def choose(
     """The backend that takes the least time for a job, by what was measured on this machine.
 
     Args:
-        path, sha256: the model file.
+        model, decoder: the files.
         wanted: the model.
         settings, plan: the job; what an earlier run of it has finished counts too, so that a
             resumed job goes on as it began.
@@ -154,12 +161,12 @@ def choose(
         the backend, and why it is "eager" if the files of the graph cannot be used.
     """
     suits = wanted.device in ("auto", "cpu") and wanted.dtype in ("auto", "float32")
-    suits = suits and not _needs_torch(settings) and is_of_hbr(path)
+    suits = suits and not _needs_torch(settings) and is_of_hbr(model.path)
     if plan is None or not suits or not find_spec("onnxruntime"):
         return "eager", None
-    folder = graph_folder(sha256, file_fidelity(path, wanted.fidelity))
+    folder = graph_folder(model.sha256, file_fidelity(model.path, wanted.fidelity), decoder)
     try:
-        card, measured = read_card(folder, sha256), _read_measured(folder)
+        card, measured = read_card(folder, model.sha256, decoder), _read_measured(folder)
     except BackendError as error:
         return "eager", one_line(error)
     if card is None or measured is None or (wanted.device == "auto" and measured.device != "cpu"):
@@ -169,8 +176,13 @@ def choose(
     return ("onnx" if onnx < eager else "eager"), None
 
 
-def warm_up(model: str, fidelity: float | None) -> tuple[Path, MeasuredBackends]:
+def warm_up(
+    model: str, fidelity: float | None, decoder: str | None = None
+) -> tuple[Path, MeasuredBackends]:
     """Make the graph of a model, and measure the backends.
+
+    Args:
+        model, fidelity, decoder: as for `Restorer.from_pretrained`.
 
     Returns:
         the folder of the graph, and the measurements, which lie there too.
@@ -180,24 +192,28 @@ def warm_up(model: str, fidelity: float | None) -> tuple[Path, MeasuredBackends]
         WeightsError: the model is missing or damaged.
         OSError: the folder cannot be written.
     """
-    path, digest = find_and_hash_model(model)
-    graph, used = load_graph(path, digest, "auto", "auto", fidelity)
-    folder = graph_folder(digest, used)
+    found, other = Wanted(model, decoder=decoder).find()
+    graph, used = load_graph(found, "auto", "auto", fidelity, other)
+    folder = graph_folder(found.sha256, used, other)
+    asked = {"name_or_path": model, "fidelity": fidelity, "decoder": decoder}
     edge = graph.capabilities.native_size
     seconds, devices = {}, {}
     for name in get_args(Backend):
-        seconds[name], devices[name] = _measure(name, model, fidelity, edge)
+        seconds[name], devices[name] = _measure({**asked, "backend": name}, edge)
     measured = MeasuredBackends(made_with=circumstances(), device=devices["eager"], seconds=seconds)
     write_text(folder / MEASURED, json.dumps(to_dict(measured), indent=1) + "\n")
     return folder, measured
 
 
-def _measure(
-    backend: Backend, model: str, fidelity: float | None, edge: int
-) -> tuple[Seconds, str]:
-    """The least times of a backend in processes of its own, and the device that it runs on."""
+def _measure(loading: dict[str, Any], edge: int) -> tuple[Seconds, str]:
+    """The least times of a backend in processes of its own, and the device that it runs on.
+
+    Args:
+        loading: arguments of `Restorer.from_pretrained`.
+        edge: of the tile in pixels.
+    """
     code = "import hbr.restoration.batch.backends as b; b.print_times()"
-    asked = json.dumps({"backend": backend, "model": model, "fidelity": fidelity, "edge": edge})
+    asked = json.dumps({"loading": loading, "edge": edge})
     starts, tiles, device = [], [], ""
     for _ in range(_TIMES):
         began = time.perf_counter()
@@ -213,7 +229,9 @@ def _measure(
         except (subprocess.SubprocessError, json.JSONDecodeError) as error:
             said = str(getattr(error, "stderr", "") or error).strip()
             why = said.splitlines()[-1] if said else type(error).__name__
-            raise BackendError(f"the backend {backend} cannot be measured: {why}") from None
+            raise BackendError(
+                f"the backend {loading['backend']} cannot be measured: {why}"
+            ) from None
         seconds: list[float] = told["seconds"]
         tiles.append(min(seconds))
         # the first tile takes longer, which belongs to the start
@@ -225,9 +243,7 @@ def _measure(
 def print_times() -> None:
     """Write the seconds of three tiles as JSON to stdout: a process of `_measure`."""
     asked = json.loads(sys.argv[1])
-    restorer = Restorer.from_pretrained(
-        asked["model"], fidelity=asked["fidelity"], backend=asked["backend"]
-    )
+    restorer = Restorer.from_pretrained(**asked["loading"])
     shape = (asked["edge"], asked["edge"], 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     seconds = [restorer(noise).timings["model"] for _ in range(3)]

@@ -27,13 +27,19 @@ from hbr.models.protocol import (
 )
 from hbr.restoration.passes.inference import TiledRun, TileProgress
 from hbr.restoration.pixels.gate import Judgement
-from hbr.restoration.settings import PeopleProvenance, Provenance, RestoreSettings
+from hbr.restoration.settings import (
+    DecoderProvenance,
+    PeopleProvenance,
+    Provenance,
+    RestoreSettings,
+)
 from hbr.version import __version__
 
 if TYPE_CHECKING:
     import torch
 
     from hbr.restoration.passes.structure import Structure
+    from hbr.weights import FoundFile
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,6 +72,7 @@ class LoadedModel(Protocol):
     name: str
     sha256: str | None
     fidelity: float | None
+    decoder: FoundFile | None
     dtype: str
     rewrites: tuple[str, ...]
     backend: Backend
@@ -95,6 +102,11 @@ class LoadedModel(Protocol):
         """Another model, or this one at another fidelity, on the same device."""
 
 
+def named_decoder(decoder: FoundFile | None) -> DecoderProvenance | None:
+    """What the provenance says of a decoder."""
+    return None if decoder is None else {"name": decoder.name, "sha256": decoder.sha256}
+
+
 def provenance_of(
     restorer: LoadedModel,
     settings: RestoreSettings,
@@ -117,6 +129,7 @@ def provenance_of(
         "model": restorer.name,
         "sha256": restorer.sha256,
         "fidelity": restorer.fidelity,
+        "decoder": named_decoder(restorer.decoder),
         "device": str(restorer.device),
         "dtype": restorer.dtype,
         "backend": restorer.backend,
