@@ -120,8 +120,7 @@ class CropConfig:
         overlap: of two candidates whose squares have a higher intersection over union, only the one
             whose box is nearer to the image's centre passes; 1 lets all pass.
         edge: side of the finished crop, in pixels; its width where there is a `height`.
-        height: of the finished crop, in pixels, at least `edge`: it is a standing rectangle then,
-            as narrow as holds the person, in mode `person`. None is a square.
+        height: of crops as narrow as holds the person (mode `person`), at least `edge`, in pixels.
     """
 
     mode: Literal["person", "partial"] = "person"
@@ -142,10 +141,9 @@ class CropConfig:
         check(0 <= self.overlap <= 1, "overlap", self.overlap, "0 to 1")
         check(16 <= self.edge <= 8192, "edge", self.edge, "16 to 8192")
         if self.height is not None:
-            ok = self.edge <= self.height <= 8192
-            check(ok, "height", self.height, f"{self.edge} (edge) to 8192, or null")
-            ok = self.mode == "person" and not self.partial
-            check(ok, "height", self.height, "null for crops of mode partial, which are squares")
+            ok = self.edge <= self.height <= 8192 and self.mode == "person" and not self.partial
+            expected = f"{self.edge} (edge) to 8192, or null, as crops of mode partial are squares"
+            check(ok, "height", self.height, expected)
 
     @property
     def size(self) -> tuple[int, int]:
