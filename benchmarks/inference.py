@@ -49,6 +49,7 @@ from hbr.models.schedule import alphas_cumprod
 from hbr.restoration import Restorer
 
 ROUNDS = 3
+PEAK_ROUNDS, PEAK_EDGE = 9, 2048  # of the products that show what the machine does
 SLOW = 5.0  # what takes longer than these seconds is measured once
 PARTS = ("prompt", "encode", "denoise", "decode")
 
@@ -178,7 +179,7 @@ def best(runs: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[st
 
 def peaks() -> dict[str, float]:
     """What the machine does: large products and a convolution in GFLOP/s, a large copy in GB/s."""
-    n = 2048
+    n = PEAK_EDGE
     a, b = torch.randn(2, n, n)
     ah, bh = a.bfloat16(), b.bfloat16()
     source = torch.zeros(2**27, dtype=torch.uint8)
@@ -194,7 +195,8 @@ def peaks() -> dict[str, float]:
         ),
     }
     seconds = best(
-        {**{key: run for key, (_, run) in runs.items()}, "copy": lambda: target.copy_(source)}, 9
+        {**{key: run for key, (_, run) in runs.items()}, "copy": lambda: target.copy_(source)},
+        PEAK_ROUNDS,
     )
     made = {f"{key}_gflops": round(work / seconds[key] / 1e9, 1) for key, (work, _) in runs.items()}
     return {**made, "copy_gb_s": round(2 * len(source) / seconds["copy"] / 1e9, 1)}

@@ -55,7 +55,10 @@ def test_without_adapters_it_takes_the_weights_of_a_model(inference) -> None:
 
 
 def test_a_page_is_written_of_what_was_measured(inference, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(inference, "ROUNDS", 1)
+    small = dataclasses.replace(inference.small(), native_size=256)
+    changes = {"ROUNDS": 1, "PEAK_ROUNDS": 2, "PEAK_EDGE": 512, "small": lambda: small}
+    for name, value in changes.items():
+        monkeypatch.setattr(inference, name, value)
     measured = {
         "benchmark": "inference",
         "model": "small",

@@ -1,6 +1,5 @@
 """Files with two ends: any blend of them, its default, and what cannot be."""
 
-import copy
 import json
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hbr
+import toy_models
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.image import Photo, write_photo
 from hbr.models import WeightsError, load_model, read_checkpoint, save_checkpoint
@@ -19,19 +19,21 @@ from hbr.training.config import TrainConfig
 from hbr.training.start import load_initial_weights
 
 
-@pytest.fixture
-def ends(toy, tmp_path):
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
     """Two models that differ in the U-Net alone, and the file of both."""
     torch.manual_seed(0)
-    model, config = copy.deepcopy(toy), toy.config
+    model = toy_models.build()
+    config = model.config
     faithful = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         for parameter in model.unet.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    files = [tmp_path / "faithful.safetensors", tmp_path / "sharp.safetensors"]
+    folder = tmp_path_factory.mktemp("ends")
+    files = [folder / "faithful.safetensors", folder / "sharp.safetensors"]
     for file, state in zip(files, (faithful, model.state_dict()), strict=True):
         save_checkpoint(file, config, state, card={"licence": file.stem})
-    return (*files, write_two_ends(tmp_path / "both.safetensors", *files, 0.25))
+    return (*files, write_two_ends(folder / "both.safetensors", *files, 0.25))
 
 
 def test_each_end_and_what_lies_between(ends):
