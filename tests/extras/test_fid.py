@@ -35,7 +35,7 @@ def write_pictures(folder: Path, seed: int) -> Path:
 
     folder.mkdir()
     draw = np.random.default_rng(seed)
-    for i in range(8):
+    for i in range(4):
         coarse = draw.uniform(0, 255, (6, 7, 3)).astype(np.uint8)
         Image.fromarray(coarse).resize((70, 60), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
     return folder
@@ -76,7 +76,7 @@ def test_fid_clean_equals_pyiqa(
         folder = tmp_path / str(seed)
         folder.mkdir()
         draw = np.random.default_rng(seed)
-        for i in range(6):
+        for i in range(3):
             noise = draw.integers(0, 256, (400 + 10 * i, 500, 3), np.uint8)
             Image.fromarray(noise[:, ::-1]).save(folder / f"{i}.png")
         folders.append(folder)

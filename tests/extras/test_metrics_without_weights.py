@@ -10,7 +10,7 @@ from hbr.image import read_photo
 from hbr.metrics import load_metric
 from hbr.metrics.niqe import fit_niqe
 
-SIZES = ((256, 384), (301, 201))
+SIZES = ((192, 256), (301, 201))
 
 
 @pytest.fixture(scope="module")
