@@ -325,7 +325,7 @@ def _in_processes(
     jobs: Iterable[tuple[Item, bool]],
 ) -> Iterator[DegradedFile]:
     opening = partial(_open_worker, open_work, shard, folder)
-    for outcome in pool_map(opening, jobs, workers=workers):
+    for outcome in pool_map(opening, jobs, workers=workers, preload=(__name__,)):
         if isinstance(outcome, WorkerDied):
             raise WorkerKilledError(
                 "a process of the run was killed, most likely because memory ran out; "
