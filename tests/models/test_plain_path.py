@@ -55,8 +55,7 @@ def test_without_adapters_it_takes_the_weights_of_a_model(inference) -> None:
 
 
 def test_a_page_is_written_of_what_was_measured(inference, tmp_path, monkeypatch) -> None:
-    small = dataclasses.replace(inference.small(), native_size=256)
-    changes = {"ROUNDS": 1, "PEAK_ROUNDS": 2, "PEAK_EDGE": 512, "small": lambda: small}
+    changes = {"ROUNDS": 1, "PEAK_ROUNDS": 2, "PEAK_EDGE": 512, "small": lambda: toy_models.CONFIG}
     for name, value in changes.items():
         monkeypatch.setattr(inference, name, value)
     measured = {
