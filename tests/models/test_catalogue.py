@@ -24,6 +24,7 @@ def test_every_entry_says_where_it_is_from_and_under_which_licence() -> None:
             "face embedding",
             "pose",
             "decoder",
+            "captioner",
         )
         assert entry.embedded or entry.import_with or entry.kind in usable
 

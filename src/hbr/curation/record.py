@@ -79,6 +79,7 @@ REASONS: Mapping[str, Mapping[str, str]] = {
     "splits": {
         "not-sampled": "the source gave more crops than its count, and others were drawn",
         "held-out": "a crop of a test set is of the same photo, or looks nearly the same",
+        "reviewed": "a person left it out in the review",
     },
 }
 """Why a row can stop at each stage."""

@@ -98,7 +98,7 @@ def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncode
         if not (folder / part).is_dir():
             raise WeightsError(f"{folder} has no {part}/; the prompt of a text needs it")
     try:
-        with _quiet():
+        with quiet():
             tokenizer, clip, loaded = _load(folder)
     except Exception as error:  # a damaged folder can raise anything
         line = one_line(error, 200)
@@ -186,7 +186,7 @@ def _tokenizer(text: str) -> Tokenizer:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the progress bars and warnings of transformers; problems are raised as errors."""
     from transformers.utils import logging as transformers_logging
 

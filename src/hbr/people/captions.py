@@ -1,7 +1,7 @@
 """Captions of people as data: tags in a fixed order, of limited length, kept in files.
 
 DiffBody (2024) describes a person by tags in a fixed order, which GPT-4V wrote for its training;
-here the user writes them, or a file holds them.
+here the user writes them, a file holds them, or an open model answers them (`tags_of_answer`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ upper body; hands; clothes of the lower body; shoes; what is carried."""
 
 LONGEST = 300
 """Characters of a caption. CLIP sees 77 tokens, about this many characters of English."""
+
+_LONGEST_TAG = 40  # characters; more is a sentence
 
 _WORDS = {
     "identity": "man woman boy girl person child baby lady guy male female people",
@@ -68,6 +70,35 @@ def ordered(text: str) -> str:
 def _kind(tag: str) -> str:
     words = re.findall(r"[\w-]+", tag.lower())
     return next((_KIND_OF[word] for word in reversed(words) if word in _KIND_OF), "")
+
+
+def tags_of_answer(answer: str) -> tuple[str, str]:
+    """The tags in what a language model answered, ordered, and why there are none.
+
+    Models answer with a sentence, nothing, another language or the same word again and again, too;
+    none of that becomes a caption.
+
+    Returns:
+        (tags, "") or ("", the reason in a few words).
+
+    >>> tags_of_answer("A woman, blue jeans, red coat.")
+    ('A woman, red coat, blue jeans', '')
+    >>> tags_of_answer("The photo shows somebody who walks down a street in autumn")
+    ('', 'a sentence, not tags')
+    """
+    words = " ".join(answer.split()).strip(" .,;")
+    letters = [letter for letter in words if letter.isalpha()]
+    if not letters:
+        return "", "an empty answer"
+    if sum(letter.isascii() for letter in letters) < 0.9 * len(letters):
+        return "", "not in English"
+    tags = [tag.strip(" .") for tag in re.split(r"[,;]", words)]
+    if any(len(tag) > _LONGEST_TAG for tag in tags):
+        return "", "a sentence, not tags"
+    text = ordered(", ".join(tags))
+    if not any(_kind(tag) for tag in text.split(", ")):
+        return "", "nothing about a person"
+    return text, ""
 
 
 def read_captions(path: Path) -> dict[str, str]:

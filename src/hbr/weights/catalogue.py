@@ -29,6 +29,7 @@ WeightsKind = Literal[
     "face embedding",
     "pose",
     "decoder",
+    "captioner",
     "metric",
 ]
 

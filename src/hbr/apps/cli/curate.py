@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hbr.apps.cli import curate_results
+from hbr.apps.cli import curate_finish, curate_results
 from hbr.apps.cli.engines import ActorGpus, EngineOption, RayAddress
 from hbr.apps.cli.options import AsJson
 from hbr.apps.cli.recipes import Settings, recipe_file
@@ -33,6 +33,8 @@ app.command("diff")(curate_results.diff)
 app.command("report")(curate_results.report)
 app.command("export")(curate_results.export)
 app.command("thresholds")(curate_results.thresholds)
+app.command("captions")(curate_finish.captions)
+app.command("review")(curate_finish.review)
 
 RecipeArgument = Annotated[
     str,

@@ -70,6 +70,7 @@ class Decisions:
         not_sampled, held_out: [n] bool, what stops at stage i.
         splits: their names.
         kept_places, ranked: how many places Eq. 1 gave, and for how many crops.
+        left_out: ids of the crops that a person left out in a review.
     """
 
     ids: np.ndarray
@@ -84,6 +85,7 @@ class Decisions:
     splits: tuple[str, ...]
     kept_places: int
     ranked: int
+    left_out: frozenset[str] = frozenset()
 
 
 def gather(store: Store, wanted: TaskSet) -> Crops:
@@ -134,8 +136,10 @@ def _hex(column: Any) -> np.ndarray:
     return np.array([int(text[:16], 16) for text in column.to_pylist()], np.uint64)
 
 
-def decide(crops: Crops, config: CurationConfig) -> Decisions:
-    """Stages g, h and i."""
+def decide(
+    crops: Crops, config: CurationConfig, left_out: frozenset[str] = frozenset()
+) -> Decisions:
+    """Stages g, h and i; `left_out` are ids of crops that a person left out in a review."""
     apart = _of_sources(crops, config.splits.held_out)
     z_mean, in_top, places = _eq1(crops, ~apart, config)
     n = len(crops.ids)
@@ -169,6 +173,7 @@ def decide(crops: Crops, config: CurationConfig) -> Decisions:
         splits=names,
         kept_places=places,
         ranked=n - int(apart.sum()),
+        left_out=left_out,
     )
 
 
@@ -262,6 +267,8 @@ def settle(record: Record, decisions: Decisions) -> Record:
     if decisions.held_out[i]:
         detail = f"group {record.group} has crops of a test set"
         return record.stopped("splits", "held-out", detail)
+    if record.id in decisions.left_out:
+        return record.stopped("splits", "reviewed", "left out in the review")
     return record.passed("splits", split=decisions.splits[decisions.split[i]])
 
 

@@ -30,6 +30,7 @@ from hbr.curation.record import (
 )
 from hbr.curation.runs import outputs
 from hbr.curation.runs.card import card
+from hbr.curation.runs.choices import left_out_of
 from hbr.curation.runs.summary import RunSummary, summarize
 from hbr.curation.settings import per_image_settings, plain
 from hbr.curation.sources.base import Source
@@ -109,7 +110,7 @@ def curate(
         walk = _Walk(config, store, photos, report)
         costs = walk.work(engine, out)
         report(walk.progress("set", 0))
-        decisions = passes.decide(passes.gather(store, walk.seen), config)
+        decisions = passes.decide(passes.gather(store, walk.seen), config, left_out_of(out))
         totals = passes.write_manifest(
             store,
             walk.seen,
