@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, within a limit of time: the tests, the speed and memory of inference,
-# of a training and of a detector, then a training of nano that goes on for the rest.
+# of a batch of photos, of a training and of a detector, then a training of nano that goes on for the rest.
 #
 #   benchmarks/gpu.sh [--small] [-o FOLDER] [-t SECONDS] [-p PHOTOS]
 #
@@ -79,6 +79,7 @@ nano() {
 
 part tests 150 bash -c tests
 part inference 150 bash -c "speed --detector"
+part batch 60 "$python" benchmarks/batch_job.py $small
 part training 90 "$python" benchmarks/training_gpu.py $small
 part compiled 120 bash -c "speed --compile"
 if [ -n "$photos" ]; then nano; else echo "nano: left out, no photos (-p)"; fi

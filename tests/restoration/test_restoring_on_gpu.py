@@ -13,7 +13,9 @@ import toy_models
 from hbr.devices import choose_batch
 from hbr.errors import OutOfMemoryError
 from hbr.image import read_photo
+from hbr.models.inference.recorded import REWRITE, RecordedModel
 from hbr.restoration import Restorer
+from hbr.restoration.passes import transfer
 
 pytestmark = pytest.mark.gpu
 
@@ -79,6 +81,45 @@ def test_tiles_in_batches(toy_file, photo, gpu, batch):
     together = restorer(photo, tile=64, batch=batch)
     assert together.provenance["tiles"] == single.provenance["tiles"] > 2
     assert farthest(together, single) <= 3
+
+
+def test_batches_that_overlap_give_the_same_bytes(toy_file, photo, gpu, monkeypatch):
+    """Pinned buffers and streams, or one batch after the other; the last batch is smaller."""
+    restorer = Restorer.from_pretrained(toy_file, device=gpu, dtype="float32")
+    large = np.tile(photo, (2, 2, 1))
+    runs = []
+    for ahead in 0, 1:
+        monkeypatch.setattr(transfer, "batches_ahead", lambda device, ahead=ahead: ahead)
+        runs += [restorer(large, tile=64, batch=batch).pixels for batch in (1, 1, 4, 4)]
+    for made in (runs[1], *runs[4:6]):
+        np.testing.assert_array_equal(made, runs[0])
+    for made in (runs[3], *runs[6:]):
+        np.testing.assert_array_equal(made, runs[2])
+
+
+def test_a_recorded_run_gives_the_same_bytes(toy_file, photo, only_cuda):
+    """As it is at first, then recorded as a CUDA graph, then replayed."""
+    restorer = Restorer.from_pretrained(toy_file, device="cuda", dtype="float32")
+    assert isinstance(restorer.model, RecordedModel)
+    plain = Restorer(restorer.model.model, name="plain", sha256="")
+    for tile in (64, 0, 64):
+        expected = plain(photo, tile=tile)
+        for _ in range(4):
+            one = restorer(photo, tile=tile)
+            np.testing.assert_array_equal(one.pixels, expected.pixels)
+            assert one.provenance["rewrites"][-1] == REWRITE
+            assert one.provenance["fallback"] is None
+    assert restorer.model._graphs
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_nano_in_16_bits_can_be_recorded(lq, only_cuda, dtype):
+    restorer = Restorer.from_pretrained("nano", device="cuda", dtype=dtype)
+    runs = [restorer(lq) for _ in range(4)]
+    for run in runs[1:]:
+        np.testing.assert_array_equal(run.pixels, runs[0].pixels)
+        assert run.provenance["fallback"] is None
+    assert restorer.model._graphs
 
 
 def test_a_batch_that_is_too_large_is_made_smaller(toy_file, photo, only_cuda):

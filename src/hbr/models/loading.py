@@ -126,7 +126,12 @@ def _rewrite_one_step(model: Model) -> tuple[Model, tuple[str, ...]]:
 
     folded = optimize(cast(OneStepRestorer, model))
     release_freed_memory()  # of the weights that were replaced
-    return folded, tuple(saving.rewrite for saving in folded.savings)
+    names = tuple(saving.rewrite for saving in folded.savings)
+    if folded.device.type != "cuda":
+        return folded, names
+    from hbr.models.inference.recorded import REWRITE, RecordedModel
+
+    return RecordedModel(folded), (*names, REWRITE)
 
 
 _REWRITERS = {"one-step": _rewrite_one_step}

@@ -276,8 +276,10 @@ class Provenance(TypedDict):
         fidelity: between the two ends of the model; None if it has one.
         decoder: in place of the model's own; None if it was that.
         device, dtype: where it ran, and in what precision.
-        backend: what ran the model; `fallback` says why, where another one was asked for.
-        rewrites: how it was rewritten before that (`hbr.models.inference.folding.REWRITES`).
+        backend: what ran the model; `fallback` says why, where another one was asked for, or
+            where no CUDA graph could be recorded.
+        rewrites: how it was rewritten before that (`hbr.models.inference.folding.REWRITES`), and
+            whether runs are recorded (`hbr.models.inference.recorded.REWRITE`).
         tile, overlap: (height, width) in pixels, after any retreat when memory ran out.
         tiles, batch: their number, and how many were restored at a time.
         gate: what the gate says of the photo (`gate.Verdict`), "nothing to restore"

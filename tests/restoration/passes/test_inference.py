@@ -7,6 +7,7 @@ import torch
 from hbr.devices import is_out_of_memory
 from hbr.errors import OutOfMemoryError
 from hbr.models import Conditions
+from hbr.restoration.passes import transfer
 from hbr.restoration.passes.inference import run_tiles, run_within_memory
 from hbr.restoration.passes.tiling import plan_tiles
 from hbr.restoration.pixels.color import to_unit
@@ -89,6 +90,31 @@ def test_tiles_are_summed_with_the_product_of_their_windows_rounded_once(size, t
         part += (values * rows[:, None]) * columns.astype(np.float64)
     expected = np.rint(total[:, : size[0], : size[1]].clip(0, 1) * np.float32(65535))
     np.testing.assert_array_equal(out, np.moveaxis(expected, 0, -1).astype(np.uint16))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_batches_submitted_before_the_last_is_waited_for_change_nothing(monkeypatch, batch):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (150, 300, 3), dtype=np.uint8)
+    plan = plan_tiles(150, 300, _Sizes, 64)
+    events = []
+
+    def restore(lq, places, conditions):
+        events.append("model")
+        return lq.flip(1) * 0.9 + lq.mean(dim=(1, 2, 3), keepdim=True) / 10
+
+    def run():
+        events.clear()
+        return run_tiles(
+            model_of(restore), pixels, plan, batch=batch, progress=lambda *_: events.append("out")
+        )
+
+    expected, plain = run(), events.copy()
+    monkeypatch.setattr(transfer, "batches_ahead", lambda device: 1)
+    np.testing.assert_array_equal(run(), expected)
+    assert plain[:4] == ["model", "out"] * 2
+    assert events[:4] == ["model", "model", "out", "model"]
+    assert sorted(events) == sorted(plain)
 
 
 def test_what_lies_outside_the_range_is_clamped_after_blending():

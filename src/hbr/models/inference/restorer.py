@@ -101,7 +101,8 @@ class FoldedRestorer(nn.Module):
 
     def denoise(self, z_l: Tensor, p: Tensor) -> Tensor:
         """One step: z_L [b, c, h, w] and prompt p [b, q, d] → ẑ_H, float32 (or float64)."""
-        t = torch.tensor(self.config.timestep, device=z_l.device)
+        # filled on the device: a copy from the CPU would wait, which no CUDA graph can record
+        t = torch.full((), self.config.timestep, device=z_l.device)
         (seen,) = self.unet(z_l.to(self.dtype), t, p.to(self.dtype), return_dict=False)
         dtype = torch.promote_types(z_l.dtype, torch.float32)
         seen = seen.to(dtype) if self.gain == 1 else seen.to(dtype) * self.gain

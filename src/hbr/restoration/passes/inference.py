@@ -9,7 +9,7 @@ Shapes: b tiles of a batch, t_h t_w a tile, h w the photo, n rows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from hbr.devices import fit_in_memory
 from hbr.errors import OutOfMemoryError
-from hbr.models.protocol import ArrayModel, Capabilities, Conditions, Model, Place
+from hbr.models.protocol import ArrayModel, Capabilities, Conditions, Model
 from hbr.restoration.passes.tiling import Axis, TilePlan, least_tile, plan_tiles, smaller_tiles
+from hbr.restoration.passes.transfer import TileBatch, restored_batches
 from hbr.restoration.pixels.color import Planes, to_unit
 from hbr.restoration.settings import RestoreSettings
 
@@ -79,33 +80,25 @@ def run_tiles(
     conditions = conditions or Conditions()
     blend = _Blend(plan)
     done = 0
-    for tiles in plan.batches(batch):
-        lq = np.concatenate([to_unit(plan.read(pixels, *tile)) for tile in tiles])
-        places = [plan.place(*tile) for tile in tiles]
-        restored = _restored(model, lq, places, plan.share(conditions, tiles))  # [b, 3, t_h, t_w]
-        if restored.shape != lq.shape:
+
+    def batches() -> Iterator[TileBatch]:
+        for tiles in plan.batches(batch):
+            lq = np.concatenate([to_unit(plan.read(pixels, *tile)) for tile in tiles])
+            places = [plan.place(*tile) for tile in tiles]
+            yield TileBatch(tiles, lq, places, plan.share(conditions, tiles))
+
+    for given, restored in restored_batches(model, batches()):
+        if restored.shape != given.lq.shape:
             raise RuntimeError(
-                f"the model made {list(restored.shape)} of {list(lq.shape)}; they must be equal"
+                f"the model made {list(restored.shape)} of {list(given.lq.shape)}; "
+                "they must be equal"
             )
-        for (row, column), tile in zip(tiles, restored, strict=True):
+        for (row, column), tile in zip(given.tiles, restored, strict=True):
             blend.add(row, column, tile)
-        done += len(tiles)
+        done += len(given.tiles)
         if progress:
             progress(done, len(plan))
     return blend.finish()
-
-
-def _restored(
-    model: Model | ArrayModel, lq: Planes, places: Sequence[Place], conditions: Conditions
-) -> Planes:
-    """What a model makes of tiles, on its device and back."""
-    if isinstance(model, ArrayModel):
-        return model.restore_arrays(lq)
-    import torch
-
-    tiles = torch.from_numpy(lq).to(model.device, memory_format=torch.channels_last)
-    restored = model.restore(tiles, places, conditions.to(model.device))
-    return restored.detach().to("cpu", torch.float32).numpy()
 
 
 def run_within_memory(
@@ -198,7 +191,8 @@ def run_crops(
         tiles = [(0, 0)] * len(part)
         lq = np.concatenate([to_unit(crop) for crop in part])  # [b, 3, n, n]
         places = [plan.place(*tile) for tile in tiles]
-        restored = _restored(model, lq, places, plan.share(conditions, tiles))
+        given = TileBatch(tiles, lq, places, plan.share(conditions, tiles))
+        ((_, restored),) = restored_batches(model, [given])
         _check_finite(restored)
         return [_levels(crop) for crop in restored]
 

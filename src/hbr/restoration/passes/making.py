@@ -133,7 +133,7 @@ def provenance_of(
         "device": str(restorer.device),
         "dtype": restorer.dtype,
         "backend": restorer.backend,
-        "fallback": restorer.fallback,
+        "fallback": restorer.fallback or getattr(restorer.model, "fallback", None),
         "rewrites": restorer.rewrites,
         "tile": tile,
         "overlap": overlap,
