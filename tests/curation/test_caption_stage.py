@@ -65,6 +65,8 @@ def test_a_stopped_captioning_goes_on_and_training_reads_it(run: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_captions(RunFolder(run), describe)
+    with (run / "captions.jsonl").open("a") as file:
+        file.write('{"photo": "torn by a k')
     path, totals = write_captions(RunFolder(run), describe)
     assert len(asked) == len(names) + 1  # the one that was interrupted is asked again
     assert (totals.kept, totals.earlier) == (len(names), 3)

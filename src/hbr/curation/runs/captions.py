@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder
+from hbr.files import write_text
 from hbr.ledger import Ledger
 from hbr.people.captions import tags_of_answer
 
@@ -58,8 +61,8 @@ def write_captions(
         raise CurationError(f"{run.path} is not the folder of a finished run of hbr curate")
     suffix = ".png" if run.config is None else run.config.output.suffix
     path, totals = run.path / NAME, CaptionTotals()
+    done = {str(row["photo"]) for row in _whole_rows(path)}
     with Ledger(path) as ledger:
-        done = {str(row.get("photo")) for _, row in ledger.rows() if "text" in row}
         for record in run.manifest.kept():
             totals.kept += 1
             name = record.id + suffix
@@ -77,3 +80,14 @@ def write_captions(
             totals.refused += bool(why)
             tell(totals)
     return path, totals
+
+
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The captions that are there; a line that was torn by a kill is taken out of the file."""
+    if not path.is_file():
+        return []
+    with Ledger(path, read_only=True) as ledger:
+        rows = [row for _, row in ledger.rows() if {"photo", "text"} <= {*row}]
+    if len(rows) < path.read_bytes().count(b"\n") or not path.read_bytes().endswith(b"\n"):
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return rows
