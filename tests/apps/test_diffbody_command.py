@@ -1,13 +1,16 @@
 """DiffBody by the real commands: stage 1, body parts, control branch, and a restored picture."""
 
 import json
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from hbr.config import to_dict
+from hbr.models.diffbody.model import DiffBody
 from toy_diffbody import STAGE1, toy_values
 
 DATA = Path(__file__).parents[1] / "data"
@@ -107,6 +110,12 @@ def test_the_seed_decides_the_bytes(model, photo, call_hbr, tmp_path) -> None:
         (("--guidance", "nan"), "guidance is nan"),
         (("--sampler", "euler"), "sampler is 'euler'; it must be one of guided, ddpm"),
         (("--pose", "missing.png"), "missing.png is no file"),
+        (("--guidance", "inf"), "guidance is inf"),
+        (("--text-guidance", "-1"), "text_guidance is -1.0; it must be 0 or more"),
+        (("--text", "a\udcff"), "prompt is \"'a\\\\udcff'\"; it must be text in Unicode"),
+        (("--preview", "0"), "greater than or equal to 1"),
+        (("--keep-previews",), "only valid with --preview"),
+        (("--preview", "1", "--output", "-"), "only valid with --engine local, and outputs"),
     ],
 )
 def test_wrong_options_are_usage(model, photo, call_hbr, tmp_path, options, message) -> None:
@@ -128,4 +137,129 @@ def test_a_map_of_another_size_fails_that_photo_alone(model, photo, call_hbr, tm
     (record,) = (json.loads(line) for line in done.stdout.splitlines() if '"input"' in line)
     assert record["status"] == "failed"
     assert "attention.png is 64×64 pixels; the restored photo is 100×80" in record["error"]
+    assert not out.exists()
+
+
+def points(n: int) -> np.ndarray:
+    """Key points [n, 17, 3] of people somewhere in a photo of 100×80."""
+    found = np.random.default_rng(0).random((n, 17, 3)) * (100, 80, 1)
+    found[..., 2] = 1
+    return found
+
+
+CUT = points(1) - (60, 0, 0)  # most of this person is beyond the left edge
+NO_PERSON = points(2) * np.nan
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pose": points(20)},
+        {"pose": CUT},
+        {"pose": NO_PERSON},
+        {"pose": points(0)},
+        {"text": " ".join(f"word{i}" for i in range(500))},
+        {"text": "日本語の老人、眼鏡 🧥 ąčę"},
+        {"text": ""},
+        {"guidance": 0},
+        {"steps": 1},
+    ],
+    ids=["twenty", "cut", "nan", "nobody", "long", "bytes", "wordless", "unguided", "one-step"],
+)
+def test_unusual_input_is_restored(options, model, photo, call_hbr, tmp_path) -> None:
+    words = [*OPTIONS, "--attention", "none"]
+    for name, value in options.items():
+        if isinstance(value, np.ndarray):
+            np.save(tmp_path / "given.npy", value)
+            value = tmp_path / "given.npy"
+        words += [f"--{name}", value]
+    out = tmp_path / "out.png"
+    done = call_hbr("restore", "-i", photo, "-o", out, "--model", model, *words)
+    assert done.returncode == 0, done.stderr
+    with Image.open(out) as restored:
+        assert restored.size == (100, 80)
+    provenance = json.loads(done.stdout.splitlines()[0])["provenance"]
+    pose = provenance["structure"]["pose"]
+    assert pose == "file given.npy" if "pose" in options else pose.startswith("none: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pose": np.zeros((2, 5, 3))}, "key points are (2, 5, 3); they must be (n, 17, 3) or"),
+        ({"attention": np.full((80, 100), 1.5)}, "values from 1.5 to 1.5; they must be in [0, 1]"),
+        ({"attention": np.full((80, 100), np.nan)}, "values from nan to nan; they must be in"),
+    ],
+    ids=["pose", "above-1", "nan"],
+)
+def test_what_cannot_be_used_is_one_line(
+    options, message, model, photo, call_hbr, tmp_path
+) -> None:
+    words = [*OPTIONS]
+    for name, value in options.items():
+        if isinstance(value, np.ndarray):
+            np.save(tmp_path / "given.npy", value)
+            value = tmp_path / "given.npy"
+        words += [f"--{name}", value]
+    out = tmp_path / "out.png"
+    done = call_hbr("restore", "-i", photo, "-o", out, "--model", model, *words)
+    assert done.returncode == 1
+    (record,) = (json.loads(line) for line in done.stdout.splitlines() if '"input"' in line)
+    assert message in record["error"]
+    assert "\n" not in record["error"]
+    assert not [*tmp_path.glob("out*")]
+
+
+# --- previews
+
+
+def restoring(model, photo, out, *options) -> tuple[object, ...]:
+    common = ("--device", "cpu", "--dtype", "float32", "--pose", "none", "--sampler", "ddim")
+    return ("restore", "-i", photo, "-o", out, "--model", model, *common, *options)
+
+
+def test_previews_are_kept_by_their_step(model, photo, call_hbr, tmp_path) -> None:
+    options = ("--steps", "5", "--preview", "2", "--keep-previews")
+    done = call_hbr(*restoring(model, photo, tmp_path / "out.png", *options))
+    assert done.returncode == 0, done.stderr
+    names = ["out.png", "out.step-002.jpg", "out.step-004.jpg"]
+    assert sorted(p.name for p in tmp_path.glob("out*")) == names
+    with Image.open(tmp_path / "out.step-002.jpg") as preview:
+        assert preview.size == (100, 80)
+    first, second = ((tmp_path / name).read_bytes() for name in names[1:])
+    assert first != second
+    plain = call_hbr(*restoring(model, photo, tmp_path / "plain.png", "--steps", "5"))
+    assert plain.returncode == 0, plain.stderr
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "out.png").read_bytes()
+
+
+@pytest.mark.parametrize(("at", "code"), [(None, 0), (4, 130)])
+def test_the_preview_is_gone_at_the_end(
+    at, code, model, photo, call_hbr, tmp_path, monkeypatch
+) -> None:
+    """However it comes: with the last step, or by Ctrl-C between two steps."""
+    seen: list[list[str]] = []
+    predict = DiffBody.predict
+
+    def watched(self, z_t, t, p, condition):
+        seen.append(sorted(path.name for path in tmp_path.glob("out*")))
+        if t[0] == 999 - 200 * (at or 99):
+            signal.raise_signal(signal.SIGINT)
+        return predict(self, z_t, t, p, condition)
+
+    monkeypatch.setattr(DiffBody, "predict", watched)
+    options = ("--steps", "5", "--preview", "1")
+    done = call_hbr(*restoring(model, photo, tmp_path / "out.png", *options))
+    assert done.returncode == code, done.stderr
+    assert seen[0] == []
+    assert seen[-1] == ["out.preview.jpg"]
+    assert [path.name for path in tmp_path.glob("out*")] == ([] if code else ["out.png"])
+    assert "Traceback" not in done.stderr
+
+
+def test_one_step_has_nothing_to_preview(photo, call_hbr, tmp_path) -> None:
+    out = tmp_path / "out.png"
+    done = call_hbr("restore", "-i", photo, "-o", out, "--device", "cpu", "--preview", "1")
+    assert done.returncode == 2
+    assert "nano restores in one step: there is nothing to preview" in done.stderr
     assert not out.exists()

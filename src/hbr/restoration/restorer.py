@@ -372,8 +372,8 @@ class Restorer:
         def watch(done: int, total: int, image: Callable[[], Tensor]) -> None:
             if progress:
                 progress(done, total)
-            if preview:
-                preview(done, total, image)
+            if preview:  # without what was added at the edges
+                preview(done, total, lambda: image()[..., : pixels.shape[0], : pixels.shape[1]])
 
         sampling = settings.sampling or Sampling()
         if settings.tile != "auto":

@@ -177,6 +177,9 @@ class RestoreSettings:
         check(ok, "background", self.choice.background, expected)
         modes = ", ".join(IDENTITY_MODES)
         check(self.identity in IDENTITY_MODES, "identity", self.identity, f"one of {modes}")
+        # bytes of a command line that are not UTF-8 come as surrogates
+        ok = self.prompt is None or not any("\ud800" <= c <= "\udfff" for c in self.prompt)
+        check(ok, "prompt", ascii(self.prompt), "text in Unicode")
         check(0 <= self.grain <= 1, "grain", self.grain, "0 to 1")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
 

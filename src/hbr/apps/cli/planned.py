@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hbr.restoration.batch.contents import ByContents
     from hbr.restoration.batch.jobs import BatchPlan, Existing, Job
     from hbr.restoration.batch.outputs import Files
+    from hbr.restoration.batch.previews import Previews
     from hbr.restoration.batch.ray import RayActors
     from hbr.restoration.batch.records import BatchTally, FileRecord
     from hbr.restoration.batch.work import RestorePhoto
@@ -73,6 +74,7 @@ def run_planned(
     hint: str,
     page: Path | None = None,
     maps: Path | None = None,
+    previews: Previews | None = None,
 ) -> ExitCode:
     """Restore the photos of a plan, or show what would be done.
 
@@ -89,6 +91,7 @@ def run_planned(
         hint: how to continue, after the line of an early end.
         page: an HTML page to write about the batch, however it ends.
         maps: a folder for the maps of invented detail.
+        previews: writes what a sampling has come to.
     """
     from hbr.processes import StopSignals
     from hbr.restoration.batch.ray import run_on_cluster
@@ -117,9 +120,11 @@ def run_planned(
                 partial(run_on_cluster, actors=actors) if actors else partial(run_batch, made=made)
             )
             progress = None if actors else reporter.tiles
-            loading = partial(_loaded, load_for_it, settings, files, steady, progress)
-            batch = run(plan, loading, files, strict=strict, stop=stop, starting=reporter.start)
-            return _report(plan, map(keep, batch), tally, reporter, hint)
+            loading = partial(_loaded, load_for_it, settings, files, steady, progress, previews)
+            with _cleared(previews):
+                starting = _starting(reporter, previews)
+                batch = run(plan, loading, files, strict=strict, stop=stop, starting=starting)
+                return _report(plan, map(keep, batch), tally, reporter, hint)
 
 
 def _mapped(
@@ -137,6 +142,28 @@ def _mapped(
     place = job.target.relative_to(plan.folder) if within and plan.folder else job.target
     save_map(maps, place if within else Path(place.name), photo, result.photo)
     made(job, photo, result)
+
+
+def _starting(reporter: Reporter, previews: Previews | None) -> Callable[[Job], None]:
+    """What is called before each job."""
+    if previews is None:
+        return reporter.start
+
+    def start(job: Job) -> None:
+        reporter.start(job)
+        previews.start(job)
+
+    return start
+
+
+@contextmanager
+def _cleared(previews: Previews | None) -> Iterator[None]:
+    """Previews that are not kept are gone at the end, however it comes."""
+    try:
+        yield
+    finally:
+        if previews is not None:
+            previews.clear()
 
 
 @contextmanager
@@ -186,10 +213,14 @@ def _loaded(
     files: Files,
     steady: bool,
     progress: TileProgress | None,
+    previews: Previews | None = None,
 ) -> RestorePhoto:
     """What restores each photo of a batch."""
     restorer = load()
-    restore = partial(restorer, settings=settings, progress=progress)
+    if previews is not None and not restorer.capabilities.samples:
+        why = f"{restorer.name} restores in one step: there is nothing to preview"
+        raise typer.BadParameter(why, param_hint="--preview")
+    restore = partial(restorer, settings=settings, progress=progress, preview=previews)
     color = restorer.capabilities.color if settings.color == "auto" else settings.color
     if not steady:
         return restore

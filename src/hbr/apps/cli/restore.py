@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -70,13 +70,23 @@ from hbr.apps.cli.restoring import (
     TileOption,
     load_restorer,
     restore_settings,
-    wrong_option,
+)
+from hbr.apps.cli.sampling import (
+    AttentionOption,
+    GuidanceOption,
+    KeepPreviews,
+    PoseOption,
+    PreviewOption,
+    SamplerOption,
+    StepsOption,
+    TextGuidanceOption,
+    previews_of,
+    sampling_of,
 )
 from hbr.files import STDIO
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from hbr.models.protocol import Sampling
     from hbr.restoration.batch.backends import Wanted
     from hbr.restoration.batch.contents import ByContents
     from hbr.restoration.batch.jobs import Existing
@@ -160,38 +170,12 @@ def restore(
             "things carried.",
         ),
     ] = None,
-    pose: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|none|FILE",
-            help="Pose, for models guided by it: found, blank, a drawn picture, or key points as "
-            ".npy.",
-        ),
-    ] = "auto",
-    attention: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|none|FILE",
-            help="Map of the bodies, for models guided by it: found, blank, a grey picture, or "
-            "values in [0, 1] as .npy.",
-        ),
-    ] = "auto",
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Steps of a sampling, 1 to 1000. Default: 50."),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="Strength of the guidance by body parts; 0: none. Default: 1."),
-    ] = None,
-    text_guidance: Annotated[
-        float | None,
-        typer.Option(help="Strength of the guidance by the text; 1: none. Default: 4."),
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="guided, ddpm, ddim or unipc; all but guided ignore --guidance."),
-    ] = None,
+    pose: PoseOption = "auto",
+    attention: AttentionOption = "auto",
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    text_guidance: TextGuidanceOption = None,
+    sampler: SamplerOption = None,
     file_format: FormatOption = "keep",
     quality: QualityOption = 95,
     png_compression: Annotated[
@@ -260,6 +244,8 @@ def restore(
     recipe: RecipeOption = "file",
     report: ReportOption = None,
     save_map: SaveMapOption = None,
+    preview: PreviewOption = None,
+    keep_previews: KeepPreviews = False,
     log_format: LogFormatOption = LogFormat.text,
     quiet: Quiet = False,
     dry_run: Annotated[
@@ -284,6 +270,7 @@ def restore(
     _check_steady(temporal_color, color)
     given = all_inputs(photos, inputs) if manifest is None else [*(inputs or ()), *(photos or ())]
     _check_extras(report, save_map, out, existing, engine)
+    previews = previews_of(preview, keep_previews, out, engine)
     reporter = Reporter(
         as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
     )
@@ -304,7 +291,7 @@ def restore(
         identity=identity,
         prompt=prompt,
         **{"pose": pose, "attention": attention, "grain": grain},
-        sampling=_sampling(steps, guidance, text_guidance, sampler),
+        sampling=sampling_of(steps, guidance, text_guidance, sampler),
         max_pixels=max_pixels,
     )
     files = Files(
@@ -327,6 +314,7 @@ def restore(
         hint="" if overwrite else "; run the same command with --resume to continue",
         page=report,
         maps=save_map,
+        previews=previews,
     )
     raise typer.Exit(code)
 
@@ -370,22 +358,6 @@ def _by_contents(
     made_by = [decoder.sha256] if decoder else []
     options = (wanted.fidelity, wanted.dtype, wanted.backend, *options, *made_by)
     return ByContents(digest_of(model.sha256, options=options, settings=settings, files=files))
-
-
-def _sampling(
-    steps: int | None, guidance: float | None, text_guidance: float | None, sampler: str | None
-) -> Sampling | None:
-    """How a model of many steps samples; None if no option says so."""
-    given: dict[str, Any] = {"steps": steps, "guidance": guidance}
-    given |= {"text_guidance": text_guidance, "sampler": sampler}
-    from hbr.config import ConfigError
-    from hbr.models.protocol import Sampling
-
-    values = {name: value for name, value in given.items() if value is not None}
-    try:
-        return Sampling(**values) if values else None
-    except ConfigError as error:
-        raise wrong_option(error) from None
 
 
 def _reduction(text: str | None) -> float | str | None:

@@ -161,8 +161,8 @@ def _attention_file(path: Path, height: int, width: int) -> np.ndarray:
 def _array(path: Path) -> np.ndarray:
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path.name} is no array of numpy: {error}") from None
+    except (OSError, ValueError, EOFError):  # what numpy says of the pickle module is no help
+        raise ValueError(f"{path.name} is no array of numpy, as np.save writes it") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
         raise ValueError(f"{path.name} must be one array of numbers")
     return values
