@@ -9,7 +9,7 @@ given, or not. Restored by `hbr.Restorer` from and to 8 bits, with the same seed
 Seconds are CPU time of this process for each photo; those of DiffBody include stage 1.
 
 Usage: python benchmarks/nano_diffbody.py MODEL [--set val|coco] [--lq DIR] [--count 20]
-       [--steps 20] [--metric psnr-rgb …] [--pictures FILE.jpg --rows 8]
+       [--steps 20] [--strength 0.2] [--metric psnr-rgb …] [--pictures FILE.jpg --rows 8]
 """
 
 import argparse
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--lq", type=Path, default=VAL.with_name("val-lq"))
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--strength", type=float, default=0.2, help="of a start from stage 1")
     parser.add_argument(
         "--metric", action="append", help="psnr-rgb and lpips-alex if none is given"
     )
@@ -92,17 +93,19 @@ def _methods(args: argparse.Namespace) -> dict[str, Callable[[np.ndarray, Given]
         maps = maps if given else {"pose": "none", "attention": "none"}
         return body(lq, sampling=Sampling(steps=args.steps, **how), **maps).pixels
 
+    near = {"start": "photo", "strength": args.strength}
     methods: dict[str, Callable[[np.ndarray, Given], np.ndarray]] = {
         "nano": lambda lq, _: nano(lq).pixels,
         "stage 1": lambda lq, _: stage1(lq).pixels,
-        "ddpm": partial(sampled, sampler="ddpm"),
-        "ddim": partial(sampled, sampler="ddim"),
-        "guided": partial(sampled, sampler="guided"),
+        "ddpm, from noise": partial(sampled, sampler="ddpm"),
+        "guided, from noise": partial(sampled, sampler="guided"),
+        "ddpm": partial(sampled, sampler="ddpm", **near),
+        "guided": partial(sampled, sampler="guided", **near),
     }
     if args.set == "coco":
-        del methods["ddim"]
-        methods["guided, structure"] = partial(sampled, sampler="guided", given=True)
-        methods["ddpm, structure"] = partial(sampled, sampler="ddpm", given=True)
+        del methods["guided, from noise"]
+        methods["ddpm, structure"] = partial(sampled, sampler="ddpm", given=True, **near)
+        methods["guided, structure"] = partial(sampled, sampler="guided", given=True, **near)
     return methods
 
 
@@ -159,6 +162,7 @@ def _summary(
         "set": args.set,
         "photos": len(table["input"]),
         "steps": args.steps,
+        "strength": args.strength,
         "mean": {name: _by_id(ids, v.mean(axis=0)) for name, v in table.items()},
         "seconds": {name: round(float(np.mean(v)), 2) for name, v in seconds.items()},
         **{f"beside {name}": beside(name) for name in ("input", "stage 1", "ddpm")},

@@ -5,13 +5,14 @@ weights, less what Python and torch take after a toy's steps: a network of Stabl
 kind at half the width (U-Net 160/320/640/640, 256x256). First the U-Net's share, by an autoencoder
 that is next to nothing: one frozen U-Net with two sets of adapters, as hbr trains, against the
 three U-Nets that variational score distillation has in the published code. Then the whole network:
-plain, with checkpointing, and with a quarter of each latent decoded. Beside each stands what
+plain, with checkpointing, and with a quarter of each latent decoded. Then DiffBody's control branch
+over such a network, without words: plain, and with checkpointing. Beside each stands what
 `hbr train --plan` computes for it (`hbr.training.cost`), and the same for the full size (512x512,
 bf16 autocast on CUDA), which is computed only.
 
 Children let freed memory go at once (MALLOC_*), so that what is measured is what lives.
 
-Usage: python benchmarks/training_memory.py [--small] [--measured-only]
+Usage: python benchmarks/training_memory.py [--small] [--measured-only] [--only control]
 """
 
 import argparse
@@ -27,19 +28,25 @@ from machine import machine
 
 from hbr.metrics.lpips import LPIPS
 from hbr.models import RestorerConfig, lora
-from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.config import (
+    AutoencoderConfig,
     HFIEConfig,
     ImageEncoderConfig,
     LoRAConfig,
     TextPromptConfig,
     UNetConfig,
 )
+from hbr.models.diffbody.config import DiffBodyConfig
+from hbr.models.kinds import build_model
 from hbr.models.networks import build_unet
 from hbr.models.onestep import OneStepRestorer
+from hbr.models.protocol import Conditions
 from hbr.models.schedule import alphas_cumprod, one_step
+from hbr.models.swinir_config import SwinIRConfig
 from hbr.models.vsd import guided, regularizer_loss, vsd_gradient, vsd_loss
 from hbr.training.config import (
+    ConditionsConfig,
+    ControlConfig,
     DataConfig,
     LossConfig,
     MemoryConfig,
@@ -88,6 +95,22 @@ def training(
     )
 
 
+def controlling(model: DiffBodyConfig, size: int, memory: MemoryConfig) -> TrainConfig:
+    """A training of the control branch; no photo is ever looked for."""
+    nowhere = Path("nowhere")
+    sources = (PhotoSourceConfig(photos=nowhere),)
+    return TrainConfig(
+        model=model,
+        data=DataConfig(sources=sources, conditions=ConditionsConfig()),
+        validation=ValidationConfig(photos=nowhere),
+        phases=(PhaseConfig(1000, size, 1),),
+        out=nowhere,
+        objective=ControlConfig(),
+        memory=memory,
+        precision="float32",
+    )
+
+
 def cases(*, small: bool) -> dict[str, TrainConfig]:
     """What is measured."""
     unet = TOY if small else HALF
@@ -98,6 +121,13 @@ def cases(*, small: bool) -> dict[str, TrainConfig]:
         autoencoder=AutoencoderConfig(block_out_channels=widths),
         unet=unet,
         prompt=HFIEConfig(encoder=SMALLER_SWIN),
+    )
+    body = DiffBodyConfig(
+        stage1=SwinIRConfig(depths=(2, 2), num_heads=(6, 6)),
+        autoencoder=whole.autoencoder,
+        unet=unet,
+        text=None,
+        parts=None,
     )
     plain, checkpointed = MemoryConfig(), MemoryConfig(checkpointing=True)
     return {
@@ -110,6 +140,8 @@ def cases(*, small: bool) -> dict[str, TrainConfig]:
         "whole, checkpointing, crop": training(
             whole, size, replace(checkpointed, decode_crop=size // 2)
         ),
+        "control": controlling(body, size, plain),
+        "control, checkpointing": controlling(body, size, checkpointed),
     }
 
 
@@ -145,12 +177,13 @@ def make_steps(config: TrainConfig, *, three: bool, steps: int = 2) -> None:
     if three:  # the generator's adapters alone
         assert isinstance(config.objective, RestorationConfig)
         config = replace(config, objective=replace(config.objective, vsd=None))
-    model = OneStepRestorer(config.model)
+    model = build_model(config.model)
     objective = build_objective(config, {key: LPIPS("vgg") for key in needed_networks(config)})
     prepare(model, config, objective.parts)
     state = TrainState(model, config)
     size = config.phases[0].crop
-    pair = Pair(torch.rand(1, 3, size, size), torch.rand(1, 3, size, size))
+    hq, lq, pose = torch.rand(3, 1, 3, size, size)
+    pair = Pair(hq, lq, conditions=Conditions({"pose": pose, "attention": pose[:, :1]}))
     others = ThreeUNets(config) if three else None
     for step in range(steps):
         draws = RandomState(seeded(0, step))
@@ -158,8 +191,7 @@ def make_steps(config: TrainConfig, *, three: bool, steps: int = 2) -> None:
             others.step(model, pair, state, draws)
             continue
         losses = objective.losses(model, pair, config.loss, draws)
-        assert losses.then is not None
-        for terms in (lambda losses=losses: losses.terms, losses.then):
+        for terms in filter(None, (lambda losses=losses: losses.terms, losses.then)):
             state.optimizer.zero_grad(set_to_none=True)
             torch.stack(list(terms().values())).sum().backward()
             state.optimizer.step()
@@ -244,6 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true", help="toy width, to try this file")
     parser.add_argument("--measured-only", action="store_true", help="leave the full size out")
+    parser.add_argument("--only", default="", help="cases whose names begin so")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
     known = cases(small=args.small)
@@ -257,6 +290,8 @@ def main() -> None:
 
     gb: dict[str, dict[str, float]] = {}
     for name, config in known.items():
+        if not name.startswith(args.only):
+            continue
         found = measured(name, small=args.small)
         model = computed(config, "cpu", three=name.endswith("three"))
         gb[name] = {
@@ -276,6 +311,7 @@ def main() -> None:
                 for kind in ("measured", "computed")
             }
             for how in ("unet", "unet, checkpointing")
+            if f"{how}, three" in gb
         },
     }
     if not args.measured_only:

@@ -11,6 +11,7 @@ from hbr.evaluation.papers import paper_table
 
 # To be raised by hand with every benchmark that is added, so that none goes missing unseen.
 SHIPPED = (
+    "diffbody-ablations",
     "diffbody-table1",
     "haodiff-table1",
     "haodiff-table2",

@@ -351,6 +351,8 @@ def test_a_configuration_names_what_is_wrong(base: Path, changes: dict, message:
         ({"sampler": "euler"}, "sampler is 'euler'; it must be one of guided, ddpm, ddim, unipc"),
         ({"window": (0.5, 0.2)}, "window"),
         ({"repeats": 0}, "repeats"),
+        ({"strength": 0.0, "start": "photo"}, "strength is 0.0; it must be above 0"),
+        ({"strength": 0.5}, "strength is 0.5; it must be 1 but for a start from the photo"),
     ],
 )
 def test_a_sampling_names_what_is_wrong(changes: dict, message: str) -> None:

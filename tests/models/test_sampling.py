@@ -54,6 +54,15 @@ def test_timesteps_are_even_and_begin_with_pure_noise(n: int) -> None:
     assert steps.previous == (*steps.alpha_bar[1:], 1.0)
 
 
+@pytest.mark.parametrize(("strength", "first"), [(1.0, 999), (0.2, 199), (0.0001, 0)])
+def test_a_lower_strength_leaves_out_the_noisiest_timesteps(strength: float, first: int) -> None:
+    steps = respaced(SCHEDULE, 4, strength)
+    assert steps.timesteps[0] == first
+    assert len(steps) == min(4, first + 1)
+    assert np.abs(np.array(steps.alpha_bar) - alphas()[list(steps.timesteps)]).max() < 1e-12
+    assert steps.previous == (*steps.alpha_bar[1:], 1.0)
+
+
 @pytest.mark.parametrize("n", [1, 3, 50, 1000])
 def test_mean_and_variance_are_those_of_bayes(n: int) -> None:
     """The product of q(z_t | z_prev) and q(z_prev | z_0), two Gaussians of z_prev."""

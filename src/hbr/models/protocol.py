@@ -121,6 +121,8 @@ class Sampling:
         through: what its gradient goes through.
         window, repeats: which steps are guided, and how often each is made.
         start: "noise" starts from noise alone, "photo" from the noised result of the first stage.
+        strength: where a start from the photo begins, as a part of the noise schedule: 1 is as
+            noisy as noise alone, lower values keep more of the photo (SDEdit, Meng et al. 2022).
         tile: edge of the windows in pixels; None is the model's native size.
     """
 
@@ -133,6 +135,7 @@ class Sampling:
     window: tuple[float, float] = (0.0, 1.0)
     repeats: int = 1
     start: Literal["noise", "photo"] = "noise"
+    strength: float = 1.0
     tile: int | None = None
 
     def __post_init__(self) -> None:
@@ -147,6 +150,9 @@ class Sampling:
         low, high = self.window
         check(0 <= low <= high <= 1, "window", self.window, "two numbers in [0, 1], in order")
         check(self.repeats >= 1, "repeats", self.repeats, "1 or more")
+        check(0 < self.strength <= 1, "strength", self.strength, "above 0, and 1 at most")
+        ok = self.strength == 1 or (self.start == "photo" and self.sampler != "unipc")
+        check(ok, "strength", self.strength, "1 but for a start from the photo without unipc")
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Guidance:
         return self.scale > 0 and low <= (step + 0.5) / steps <= high
 
 
-def respaced(schedule: ScheduleConfig, n: int) -> Steps:
+def respaced(schedule: ScheduleConfig, n: int, strength: float = 1.0) -> Steps:
     """Choose n evenly spaced timesteps of a schedule, the first of which is its noisiest.
 
     This is "trailing" spacing (Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps
@@ -84,8 +84,12 @@ def respaced(schedule: ScheduleConfig, n: int) -> Steps:
     Args:
         schedule: the noise schedule.
         n: from 1 to `schedule.steps`.
+        strength: the part of the schedule that they lie in, from its end, in (0, 1]; n is reduced
+            to the timesteps that this part has.
     """
-    timesteps = [round(schedule.steps * (1 - i / n)) - 1 for i in range(n)]
+    whole = max(1, round(schedule.steps * strength))
+    n = min(n, whole)
+    timesteps = [round(whole * (1 - i / n)) - 1 for i in range(n)]
     alphas = alphas_cumprod(schedule)
     at = [float(alphas[t]) for t in timesteps]
     return Steps(tuple(timesteps), tuple(at), (*at[1:], 1.0))

@@ -24,6 +24,7 @@ from hbr.evaluation.methods import (
     build_method,
 )
 from hbr.evaluation.methods.result_folder import LEDGER
+from hbr.models.protocol import Sampling
 
 Photos = dict[str, Path]
 
@@ -46,6 +47,7 @@ def test_hbr_is_the_restorer(lq: Photos, tmp_path: Path) -> None:
     told = outcome.provenance
     assert told["sha256"] == restorer.sha256
     assert (told["model"], told["color"], told["seed"]) == ("nano", "adain", 3)
+    assert not {"prompt", "maps", "sampling"} & {*told}, "as in runs before there were these"
     assert told["made_with"][0].items() >= {"hbr": hbr.__version__, "device": "cpu"}.items()
 
     again = build_method(config).run({"a": lq["a"]}, tmp_path / "out", report=lines.append)
@@ -57,10 +59,12 @@ def test_hbr_is_the_restorer(lq: Photos, tmp_path: Path) -> None:
     [
         ({"model": "no-such"}, "no model is called 'no-such'"),
         ({"device": "cuda:77"}, "device is 'cuda:77'"),
+        ({"sampling": Sampling(steps=2)}, "restores in one step: there is nothing to sample"),
+        ({"prompt": "a man"}, "takes no prompt"),
     ],
 )
 def test_hbr_that_cannot_run(
-    lq: Photos, tmp_path: Path, settings: dict[str, str], says: str
+    lq: Photos, tmp_path: Path, settings: dict[str, object], says: str
 ) -> None:
     with pytest.raises(MethodError, match=says):
         build_method(HbrConfig(**settings)).run(lq, tmp_path / "out")  # type: ignore[arg-type]

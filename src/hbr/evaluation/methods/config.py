@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.config import check
+from hbr.models.protocol import Sampling
 from hbr.restoration.settings import RestoreSettings, TileChoice, check_scale
 
 Feed = Literal["full", "small"]
@@ -37,6 +38,9 @@ class HbrConfig:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         dtype: precision.
         seed: for models that draw random numbers.
+        prompt: a text, for models that take one; empty is none.
+        maps: "none" leaves pose and attention blank; None is as the model has it.
+        sampling: how a model of many steps samples; None is its default.
     """
 
     model: str = "nano"
@@ -46,6 +50,9 @@ class HbrConfig:
     device: str = "auto"
     dtype: Dtype = "auto"
     seed: int = 0
+    prompt: str | None = None
+    maps: Literal["none"] | None = None
+    sampling: Sampling | None = None
     kind: Literal["hbr"] = "hbr"
 
     def __post_init__(self) -> None:
@@ -56,7 +63,16 @@ class HbrConfig:
     @property
     def settings(self) -> RestoreSettings:
         """How each photo is restored."""
-        return RestoreSettings(scale=self.scale, tile=self.tile, color=self.color, seed=self.seed)
+        return RestoreSettings(
+            scale=self.scale,
+            tile=self.tile,
+            color=self.color,
+            seed=self.seed,
+            prompt=self.prompt or None,
+            pose=self.maps or "auto",
+            attention=self.maps or "auto",
+            sampling=self.sampling,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

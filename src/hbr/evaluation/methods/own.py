@@ -23,9 +23,9 @@ def prepare(config: HbrConfig, out: Path) -> PictureSteps:
         found = find_and_hash_model(config.model)
     except (ValueError, OSError) as error:
         raise MethodError(str(error)) from error
-    return PictureSteps(
-        identity=identity(config, sha256=found.sha256), load=lambda: _load(config, found)
-    )
+    # results of runs before there was a setting stay those of runs without it
+    who = {name: v for name, v in identity(config, sha256=found.sha256).items() if v is not None}
+    return PictureSteps(identity=who, load=lambda: _load(config, found))
 
 
 def _load(config: HbrConfig, found: FoundFile) -> tuple[dict[str, Any], RestorePixels]:
@@ -35,6 +35,7 @@ def _load(config: HbrConfig, found: FoundFile) -> tuple[dict[str, Any], RestoreP
 
     try:
         restorer = Restorer.from_file(found, config.device, config.dtype)
+        restorer.conditions(config.settings)
     except ValueError as error:
         raise MethodError(str(error)) from error
     device = str(restorer.device)
