@@ -151,7 +151,7 @@ def _summary(
     seconds: dict[str, list[float]],
     args: argparse.Namespace,
 ) -> dict[str, object]:
-    """Means; differences to the input, to stage 1 and to DDPM, photo by photo."""
+    """Means; differences to four of the methods, photo by photo."""
     table = {name: np.array(values) for name, values in scores.items()}  # [photos, metrics]
 
     def beside(other: str) -> dict[str, object]:
@@ -165,7 +165,7 @@ def _summary(
         "strength": args.strength,
         "mean": {name: _by_id(ids, v.mean(axis=0)) for name, v in table.items()},
         "seconds": {name: round(float(np.mean(v)), 2) for name, v in seconds.items()},
-        **{f"beside {name}": beside(name) for name in ("input", "stage 1", "ddpm")},
+        **{f"beside {name}": beside(name) for name in ("input", "stage 1", "ddpm", "guided")},
         **machine(),
     }
 
