@@ -105,8 +105,9 @@ class CropSource:
         *,
         mirror: bool = True,
         skipped: dict[str, str] | None = None,
+        photo: int | None = None,
     ) -> Crop:
-        """Return a random crop of a random photo.
+        """Return a random crop of a photo.
 
         Args:
             size: size of the crop in pixels.
@@ -114,13 +115,14 @@ class CropSource:
             generator: source of randomness.
             mirror: whether to flip the crop horizontally with probability 0.5.
             skipped: unreadable photos are added to it, name → reason.
+            photo: index of the photo; None draws one.
 
         Raises:
             ConfigError: more consecutive photos than allowed are unreadable.
         """
-        drawn = random_integer(len(self.photos), generator)
-        index, photo = self._read(drawn, {} if skipped is None else skipped)
-        pixels = to_8_bits(photo.pixels)
+        drawn = random_integer(len(self.photos), generator) if photo is None else photo
+        index, read = self._read(drawn, {} if skipped is None else skipped)
+        pixels = to_8_bits(read.pixels)
         h, w = pixels.shape[:2]
         # the photo is never smaller than the crop, and only enlarged if it was smaller
         factor = max(shrink, size / min(h, w))
@@ -129,7 +131,7 @@ class CropSource:
             method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
             pixels = cv2.resize(pixels, target, interpolation=method)
             h, w = pixels.shape[:2]
-        y, x = draw_corner(self._boxes(index, photo, factor), (h, w), size, generator)
+        y, x = draw_corner(self._boxes(index, read, factor), (h, w), size, generator)
         square = pixels[y : y + size, x : x + size]
         mirrored = mirror and bool(random_integer(2, generator))
         if mirrored:
@@ -141,7 +143,7 @@ class CropSource:
             size=(h, w),
             corner=(y, x),
             mirrored=mirrored,
-            orientation=photo.orientation,
+            orientation=read.orientation,
         )
 
     def _boxes(self, index: int, photo: Photo, factor: float) -> list[PersonBox] | None:

@@ -1,7 +1,7 @@
 """Pairs for training and validation; each is a pure function of the seed and its index.
 
 There is no state between batches, so a resumed training sees the same data as an uninterrupted
-one. Shapes: b batch, s size of the crop.
+one. Shapes: b batch, s size of the crop, m with its margin, c h w a latent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from hbr.config import ConfigError
-from hbr.degradation import degrade, draw, find_recipe
+from hbr.degradation import Degradation, Regions, degrade, draw, find_recipe
 from hbr.models.protocol import Conditions
 from hbr.people.coco import read_people
 from hbr.people.types import Person
@@ -33,6 +33,7 @@ from hbr.training.crops import (
     random_integer,
     random_unit,
 )
+from hbr.training.latents import LatentCache
 from hbr.training.photos import (
     CuratedPeople,
     Photos,
@@ -50,6 +51,8 @@ class Pair:
         skipped: unreadable photos that were replaced by others, name → reason on one line.
         conditions: further inputs of the model besides LQ.
         texts: the caption of each image; empty if there are none.
+        latents: of each HQ image, float32 [c, h, w]; None where it is yet to be encoded. Empty
+            if latents are not kept.
     """
 
     hq: Tensor
@@ -57,20 +60,65 @@ class Pair:
     skipped: dict[str, str] = field(default_factory=dict)
     conditions: Conditions = field(default_factory=Conditions)
     texts: tuple[str, ...] = ()
+    latents: tuple[Tensor | None, ...] = ()
 
     def part(self, at: slice) -> Pair:
         """Return a part of the batch."""
-        conditions, texts = self.conditions.part(at), self.texts[at]
-        return Pair(self.hq[at], self.lq[at], self.skipped, conditions, texts)
+        conditions, texts, latents = self.conditions.part(at), self.texts[at], self.latents[at]
+        return Pair(self.hq[at], self.lq[at], self.skipped, conditions, texts, latents)
 
     def to(self, device: torch.device) -> Pair:
         """Return the batch on a device, with images in channels-last layout."""
         layout = torch.channels_last
         hq, lq = (x.to(device).contiguous(memory_format=layout) for x in (self.hq, self.lq))
-        return Pair(hq, lq, self.skipped, self.conditions.to(device), self.texts)
+        latents = tuple(None if z is None else z.to(device) for z in self.latents)
+        return Pair(hq, lq, self.skipped, self.conditions.to(device), self.texts, latents)
 
 
-class TrainingPairs(IterableDataset[Pair | ConfigError]):
+@dataclass(frozen=True, kw_only=True)
+class CropBatch:
+    """The HQ crops of a batch, and what was drawn for their degradation.
+
+    Attributes:
+        whole: uint8 [b, 3, m, m], the crops with their margin.
+        size: s, without the margin.
+        corners: (y, x) of each crop in the margin.
+        degradations, regions: of each, as `hbr.degradation.degrade` takes them.
+        keypoints: of the annotated people, in pixels of the crop, [n, 17, 3] for each.
+        names: of the photos.
+        pair: what else belongs to the batch; its images are not used.
+    """
+
+    whole: Tensor
+    size: int
+    corners: list[tuple[int, int]]
+    degradations: list[Degradation]
+    regions: list[Regions | None]
+    keypoints: list[np.ndarray]
+    names: list[str]
+    pair: Pair
+
+    def degraded(self, device: torch.device) -> Pair:
+        """Return the batch with its LQ images, computed on a device."""
+        whole = self.whole.to(device).float() / 255
+        hq, lq = (
+            _squares(images, self.corners, self.size)
+            for images in (whole, degrade(whole, self.degradations, regions=self.regions))
+        )
+        return replace(self.pair, hq=hq, lq=lq)
+
+    def to(self, device: torch.device) -> Pair:
+        """Return the batch on a device that degrades it, as `Pair.to`."""
+        return self.degraded(device).to(device)
+
+    def conditioned(self, pair: Pair, maker: ConditionMaker | None) -> Pair:
+        """Return the pair with the maps and texts of each crop, if there are any."""
+        if maker is None:
+            return pair
+        return _conditioned(pair, maker, self.keypoints, self.names)
+
+
+class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
     """The batches of a training from step `start` on, in order.
 
     Args:
@@ -78,12 +126,24 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         start: the first step, from 0.
         index, count: rank of this process and number of processes; each batch is restricted to
             the share of this process.
+        latents: where latents of HQ crops are kept, if they are.
+        degraded: whether to degrade the crops here, rather than where they are used.
     """
 
-    def __init__(self, config: TrainConfig, start: int, index: int = 0, count: int = 1) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        start: int,
+        index: int = 0,
+        count: int = 1,
+        latents: LatentCache | None = None,
+        *,
+        degraded: bool = True,
+    ) -> None:
         self.config = config
         self.start = start
         self.index, self.count = index, count
+        self.latents, self.degraded = latents, degraded
         data = config.data
         self.recipes = [find_recipe(name) for name in data.degradations]
         weighted = zip(self.recipes, data.degradations.values(), strict=True)
@@ -99,7 +159,7 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         """Number of photos to draw from."""
         return sum(len(source.photos) for source in self.sources)
 
-    def __iter__(self) -> Iterator[Pair | ConfigError]:
+    def __iter__(self) -> Iterator[Pair | CropBatch | ConfigError]:
         """Yield batches; of n workers, each makes every n-th one.
 
         An error is yielded as the last item: torch would wrap a raised one in a traceback.
@@ -108,13 +168,24 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         first, every = (info.id, info.num_workers) if info else (0, 1)
         for step in range(self.start + first, self.config.steps, every):
             try:
-                yield self.batch(step)
+                yield self.batch(step) if self.degraded else self.undegraded(step)
             except ConfigError as error:
                 yield error
                 return
 
     def batch(self, step: int) -> Pair:
         """Return this process's share of the batch of a step (from 0)."""
+        crops = self._crops(step)
+        return crops.conditioned(crops.degraded(torch.device("cpu")), self.conditions)
+
+    def undegraded(self, step: int) -> CropBatch:
+        """Return the same as crops that are yet to be degraded; conditions come from HQ."""
+        crops = self._crops(step)
+        hq = _squares(crops.whole.float() / 255, crops.corners, crops.size)
+        pair = crops.conditioned(replace(crops.pair, hq=hq, lq=hq), self.conditions)
+        return replace(crops, pair=replace(pair, hq=crops.pair.hq, lq=crops.pair.lq))
+
+    def _crops(self, step: int) -> CropBatch:
         phase = self.config.phase_at(step)
         share = share_of(phase.batch, self.index, self.count)
         data = self.config.data
@@ -125,33 +196,59 @@ class TrainingPairs(IterableDataset[Pair | ConfigError]):
         keypoints, names = [], []
         skipped: dict[str, str] = {}
         for i in range(phase.batch):
-            source = self.sources[_weighted(weights, generator)]
+            number = _weighted(weights, generator)
+            source = self.sources[number]
+            photo, placing = self._chosen(number, generator)
             shrink = 1.0
-            if random_unit(generator) < data.shrink_prob:
+            if random_unit(placing) < data.shrink_prob:
                 low, high = data.shrink
-                shrink = low + (high - low) * random_unit(generator)
+                shrink = low + (high - low) * random_unit(placing)
             crop = None
             if i in share:
-                crop = source.crop(size, shrink, generator, mirror=data.mirror, skipped=skipped)
+                crop = source.crop(
+                    size, shrink, placing, mirror=data.mirror, skipped=skipped, photo=photo
+                )
             else:
-                source.skip(generator, mirror=data.mirror)
+                source.skip(placing, mirror=data.mirror)
             recipe = self.recipes[_weighted([*data.degradations.values()], generator)]
             (degradation,) = draw(recipe, 1, generator)
-            corner = _corner_in_margin(data, generator) if data.margin else (0, 0)
+            corner = _corner_in_margin(data, placing) if data.margin else (0, 0)
             if crop is not None:
+                y, x = corner
                 crops.append(crop.pixels)
                 degradations.append(degradation)
                 regions.append(source.regions(crop) if degradation.motions else None)
                 corners.append(corner)
-                keypoints.append(source.keypoints(crop))
+                keypoints.append(source.keypoints(crop) - (x, y, 0))
                 names.append(source.photos.name(crop.photo))
-        hq = torch.stack(crops).float() / 255
-        lq = degrade(hq, degradations, regions=regions)
-        hq, lq = _squares(hq, corners, phase.crop), _squares(lq, corners, phase.crop)
-        if self.conditions is None:
-            return Pair(hq, lq, skipped)
-        moved = [k - (x, y, 0) for k, (y, x) in zip(keypoints, corners, strict=True)]
-        return _conditioned(Pair(hq, lq, skipped), self.conditions, moved, names)
+        whole = torch.stack(crops)
+        empty = torch.empty(0)
+        return CropBatch(
+            whole=whole,
+            size=phase.crop,
+            corners=corners,
+            degradations=degradations,
+            regions=regions,
+            keypoints=keypoints,
+            names=names,
+            pair=Pair(empty, empty, skipped, latents=self._kept(whole, corners, phase.crop)),
+        )
+
+    def _chosen(self, source: int, generator: Generator) -> tuple[int | None, Generator]:
+        """Return the photo of a crop, if it is from a fixed set, and what its place is drawn by."""
+        latents = self.config.data.latents
+        if latents is None:
+            return None, generator
+        photo = random_integer(len(self.sources[source].photos), generator)
+        crop = random_integer(latents.crops, generator)
+        return photo, seeded(self.config.seed, 3, source, photo, crop)
+
+    def _kept(
+        self, whole: Tensor, corners: list[tuple[int, int]], size: int
+    ) -> tuple[Tensor | None, ...]:
+        if self.latents is None:
+            return ()
+        return tuple(self.latents.load(crop) for crop in _squares(whole, corners, size))
 
 
 def _conditioned(
@@ -187,7 +284,7 @@ def share_of(batch: int, index: int, count: int) -> range:
     return range(index * size, (index + 1) * size)
 
 
-def prepared(pairs: TrainingPairs) -> Iterator[Pair]:
+def prepared(pairs: TrainingPairs) -> Iterator[Pair | CropBatch]:
     """Yield the batches of a training, prepared by worker processes.
 
     Raises:

@@ -30,12 +30,18 @@ def prompted_by(pair: Pair, config: RestorationConfig | DiffusionConfig) -> Tens
     return pair.lq if config.prompt_from == "lq" else pair.hq
 
 
+@torch.no_grad()
+def _hq_latents(model: OneStepRestorer | DiffBody, pair: Pair) -> Tensor:
+    """Return the latents of the HQ images, which may be known already: float32 [b, c, h, w]."""
+    known = [z for z in pair.latents if z is not None]
+    return torch.stack(known) if known else model.encode(pair.hq).float()
+
+
 def diffusion(
     model: OneStepRestorer, pair: Pair, config: DiffusionConfig, draws: RandomState
 ) -> dict[str, Tensor]:
     """Return the ε-MSE at a random t on the HQ latent, with the prompt from HQ or LQ (DDPM)."""
-    with torch.no_grad():
-        z = model.encode(pair.hq).float()
+    z = _hq_latents(model, pair)
     t = draws.timesteps(config.timesteps, z)
     noise = draws.noise(z)
     alpha_bar = alphas_cumprod(model.config.schedule)
@@ -91,8 +97,8 @@ def control(
     model: DiffBody, pair: Pair, config: ControlConfig, draws: RandomState
 ) -> dict[str, Tensor]:
     """Return the loss of the control branch at a random t on the HQ latent (DiffBody Eq. 4)."""
+    z = _hq_latents(model, pair)
     with torch.no_grad():
-        z = model.encode(pair.hq).float()
         _, seen = _controlled_by(model, pair)
         kept = draws.uniform(z) >= config.prompt_drop
         p = torch.where(kept.view(-1, 1, 1), model.embed_all(_texts(pair)), model.embed(""))

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from hbr.training.data import (
     seeded,
     validation_pairs,
 )
+from hbr.training.latents import open_latents
 from hbr.training.losses import load_networks
 from hbr.training.measuring import ValidatedPhoto, ValidationResult, summary, write_picture
 from hbr.training.objectives import build_objective
@@ -99,6 +101,7 @@ class Trainer:
         if self.state_file.exists():
             self.state.load(self.state_file)
             self.report(f"resuming at step {self.state.step} of {config.steps}")
+        self.latents = open_latents(config, self.model, self.device)
         self.processes.agree({"recipe": to_dict(config), "number of steps made": self.state.step})
 
     def run(self) -> Path:
@@ -111,16 +114,24 @@ class Trainer:
         """
         config, state, processes = self.config, self.state, self.processes
         processes.begin()
-        pairs = TrainingPairs(config, state.step, processes.index, processes.count)
+        pairs = TrainingPairs(
+            config,
+            state.step,
+            processes.index,
+            processes.count,
+            self.latents,
+            degraded=config.data.device == "cpu" or self.device.type != "cuda",
+        )
         for warning in filter(None, (source.warning for source in pairs.sources)):
             self.report(warning)
         skipped = Skipped(pairs.photos, config.data.errors, state.skipped)
         with self._curves() as curves, StopSignals(raises=False) as signals:
             started, first = time.monotonic(), state.step
-            for pair in prepared(pairs):
+            for crops in prepared(pairs):
+                pair = crops.to(self.device)
                 for line in skipped.add(processes.union(pair.skipped)):
                     self.report(line)
-                terms = self._step(pair.to(self.device))
+                terms = self._step(self._with_latents(pair))
                 last = state.step == config.steps
                 numbers = {}
                 if state.step % 20 == 0 or last:
@@ -158,6 +169,14 @@ class Trainer:
         write_text(out / "config.json", json.dumps(to_dict(self.config), indent=1))
         with Curves(out, self.state.step) as curves:
             yield curves
+
+    def _with_latents(self, pair: Pair) -> Pair:
+        """Return the batch with the latents of its HQ crops, if they are kept."""
+        if self.latents is None:
+            return pair
+        with self.processes.autocast():
+            latents = self.latents.complete(pair.hq, pair.latents, self.model.encode)
+        return replace(pair, latents=latents)
 
     def _step(self, pair: Pair) -> dict[str, float]:
         """Update the generator, then the regularizer, with this process's share of the batch."""

@@ -16,6 +16,8 @@ FREE = (
     "weights",
     "card",
     "memory.checkpointing",
+    "data.device",
+    "data.latents.cache",
     "data.workers",
     "data.errors",
     "optim.accumulate",

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
+from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.checkpoint import empty
 from hbr.models.config import DAPEConfig, RestorerConfig, TextEncoderConfig
 from hbr.models.diffbody.config import DiffBodyConfig
@@ -146,12 +147,9 @@ def simulate(
             case DiffBodyConfig(text=TextEncoderConfig() as text):
                 _skip_texts(model, text)
         model.train()
-        hq, lq = (torch.empty(crops, 3, phase.crop, phase.crop) for _ in range(2))
+        pair = _pair(config, crops, phase.crop)
         with _autocast(config):
             loss = phase.loss or config.loss
-            pair = Pair(hq, lq)
-            if isinstance(config.model, DiffBodyConfig):
-                pair = _conditioned(pair)
             losses = objective.losses(model, pair, loss, RandomState(seeded(0)))
         _backward(model, losses.terms)
         if losses.then is not None:
@@ -161,6 +159,20 @@ def simulate(
     return Simulated(weights, meter.peak - weights, meter.flops)
 
 
+def _pair(config: TrainConfig, crops: int, size: int) -> Pair:
+    """A batch with all that a training of this configuration has."""
+    hq, lq = (torch.empty(crops, 3, size, size) for _ in range(2))
+    pair = Pair(hq, lq)
+    match config.model:
+        case DiffBodyConfig(autoencoder=autoencoder):
+            pair = _conditioned(pair)
+        case RestorerConfig(autoencoder=autoencoder):
+            pass
+        case _:
+            return pair
+    return pair if config.data.latents is None else _encoded(pair, autoencoder)
+
+
 def _conditioned(pair: Pair) -> Pair:
     """A pair with every map that a model may be guided by."""
     channels = {"pose": 3, "attention": 1, "parts": 6}
@@ -168,6 +180,13 @@ def _conditioned(pair: Pair) -> Pair:
         name: torch.empty_like(pair.hq[:, :1]).expand(-1, n, -1, -1) for name, n in channels.items()
     }
     return replace(pair, conditions=Conditions(maps))
+
+
+def _encoded(pair: Pair, config: AutoencoderConfig) -> Pair:
+    """A pair whose latents are known, as after the first time that its crops were seen."""
+    cells = pair.hq.shape[-1] // config.factor
+    z = torch.empty(len(pair.hq), config.latent_channels, cells, cells)
+    return replace(pair, latents=tuple(z))
 
 
 def _backward(model: nn.Module, terms: dict[str, Tensor]) -> None:

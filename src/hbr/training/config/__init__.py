@@ -15,6 +15,7 @@ from hbr.models.swinir_config import SwinIRConfig
 from hbr.training.config.data import (
     ConditionsConfig,
     DataConfig,
+    LatentsConfig,
     PhotoSourceConfig,
     ValidationConfig,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "DiffusionConfig",
     "DiscriminatorConfig",
     "InitConfig",
+    "LatentsConfig",
     "LossConfig",
     "MemoryConfig",
     "OptimConfig",
@@ -167,6 +169,11 @@ class TrainConfig:
             case _:
                 kind = self.objective.kind
                 check(got is None, "data.conditions", got, f"null for the objective {kind}")
+
+        encodes = isinstance(self.objective, DiffusionConfig | ControlConfig)
+        ok = encodes or self.data.latents is None
+        expected = "null unless the objective is diffusion or control, which encode HQ crops"
+        check(ok, "data.latents", self.data.latents, expected)
 
     def _check_decode_crop(self) -> None:
         crop = self.memory.decode_crop

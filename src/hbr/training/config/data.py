@@ -70,6 +70,27 @@ class ConditionsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentsConfig:
+    """Latents of HQ crops, encoded once and kept on disk; crops then come from a fixed set.
+
+    Crops that are drawn anew in every step would hardly ever meet a latent that was kept.
+
+    Attributes:
+        cache: folder of the latents. They are named by the content of the crop and by the
+            encoder, so that several trainings may share a folder.
+        crops: number of crops of each photo; size, place and mirroring of each are drawn once.
+            Degradations are drawn anew in every step.
+    """
+
+    cache: Path
+    crops: int = 8
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self.crops >= 1, "crops", self.crops, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The training pairs.
 
@@ -88,6 +109,9 @@ class DataConfig:
             An unreadable photo is replaced by the next one; one is always allowed.
         workers: number of processes that prepare pairs.
         conditions: maps and texts for models that are guided by them.
+        latents: keeps the latents of HQ crops; None encodes them in every step.
+        device: where crops are degraded: "cpu" in the `workers`; "auto" on the GPU that trains,
+            which computes the same up to rounding, and in the workers if there is none.
     """
 
     sources: tuple[PhotoSourceConfig, ...]
@@ -100,6 +124,8 @@ class DataConfig:
     errors: float = 0.01
     workers: int = 1
     conditions: ConditionsConfig | None = None
+    latents: LatentsConfig | None = None
+    device: Literal["cpu", "auto"] = "cpu"
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -117,6 +143,9 @@ class DataConfig:
         check(0 <= self.shift_prob <= 1, "shift_prob", self.shift_prob, "in [0, 1]")
         check(0 <= self.errors < 1, "errors", self.errors, "in [0, 1)")
         check(self.workers >= 0, "workers", self.workers, "0 or more")
+        from_lq = self.conditions is not None and self.conditions.source == "lq"
+        ok = self.device == "cpu" or not from_lq
+        check(ok, "device", self.device, "cpu, as `conditions` are found in the LQ crops")
 
 
 @dataclass(frozen=True, kw_only=True)
