@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import pickle
 import shutil
 import tarfile
@@ -245,9 +246,12 @@ def test_too_many_broken_photos_stop_the_training_with_one_line(tmp_path, worker
             b"no photo" if i % 3 else (DATA / "blue.png").read_bytes()
         )
     message = r"of 9 photos could not be read, and data.errors allows 1; the last: .*photograph"
+    before = set(multiprocessing.active_children())
     with pytest.raises(ConfigError, match=message) as caught:
         train(training(tmp_path / "out", photos, workers=workers))
     assert "\n" not in str(caught.value)
+    # no worker is left, though the traceback is still there
+    assert set(multiprocessing.active_children()) <= before
     if not workers:
         train(training(tmp_path / "out", photos, errors=0.7))
         assert skipped(tmp_path / "out")[-1] == 6

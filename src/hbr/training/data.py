@@ -303,10 +303,15 @@ def prepared(pairs: TrainingPairs) -> Iterator[Pair | CropBatch]:
     )
     with block_sigint():  # the workers inherit the mask
         batches = iter(loader)
-    for pair in batches:
-        if isinstance(pair, ConfigError):
-            raise pair
-        yield pair
+    try:
+        for pair in batches:
+            if isinstance(pair, ConfigError):
+                raise pair
+            yield pair
+    finally:
+        # ends the workers now: the traceback of an error would keep them, and as they ignore
+        # SIGTERM, Python would wait for them for ever at its end
+        del batches
 
 
 def _ignore_stop_signals(_: int) -> None:
