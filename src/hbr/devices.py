@@ -37,6 +37,7 @@ _LARGEST_BATCH = 8
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _LARGEST_INT = 2**31 - 1
 _HAS_GLIBC = sys.platform.startswith("linux")  # or another C library, without these functions
+_CGROUP = Path("/sys/fs/cgroup")
 # The CPU allocator, CUDA and MPS, and cuDNN or cuBLAS failing to allocate their workspace.
 _OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_failed")
 
@@ -134,6 +135,24 @@ def choose_batch(device: torch.device | str) -> int:
 
     memory = torch.cuda.get_device_properties(device).total_memory
     return max(1, min(_LARGEST_BATCH, memory // _CUDA_MEMORY_PER_TILE))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes of memory that are free on a device.
+
+    On the CPU that is what a container leaves, if there is one.
+    """
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):  # no limit, or another system
+        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, max(limit - used, 0))
+    return free
 
 
 def keep_freed_memory() -> None:

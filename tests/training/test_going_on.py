@@ -29,7 +29,8 @@ FILE = Path("out/state.safetensors")
     "change",
     [
         {"save_every": 5, "weights": "float16", "card": {"licence": "CC0-1.0"}},
-        {"memory": {"checkpointing": True}},
+        {"memory": {"checkpointing": True}, "compile": True},
+        {"memory": {"checkpointing": "auto"}},
         {"phases": [{"steps": 5, "crop": 32, "batch": 2}, {"steps": 9, "crop": 64, "batch": 1}]},
     ],
 )

@@ -7,10 +7,12 @@ import torch
 from toy_training import MODEL, settings, train
 
 from hbr.config import ConfigError, from_dict
+from hbr.devices import free_memory
 from hbr.models import Conditions, lora, read_checkpoint
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.adapters import add_adapters, regularizer_adapters
 from hbr.training.config import LossConfig, TrainConfig
+from hbr.training.cost import plan, with_checkpointing
 from hbr.training.data import Pair, seeded
 from hbr.training.loop import Trainer
 from hbr.training.losses import PixelTerms
@@ -169,3 +171,53 @@ def test_conditions_are_split_with_the_batch(tmp_path: Path) -> None:
     for i, part in enumerate(parts):
         assert torch.equal(part.conditions.maps["pose"], part.hq)
         assert part.conditions.tokens["prompt"].flatten().tolist() == [2 * i, 2 * i + 1]
+
+
+# --- checkpointing by the memory of the device
+
+
+def small(out: Path, **changes: object) -> TrainConfig:
+    phases = [{"steps": 5, "crop": 64, "batch": 4}]
+    memory = {"memory": {"checkpointing": "auto"}}
+    return from_dict(TrainConfig, settings(out, phases=phases, **{**memory, **changes}))
+
+
+def test_checkpointing_is_on_where_the_training_would_not_fit(tmp_path: Path, monkeypatch) -> None:
+    config, lines = small(tmp_path), []
+    found = plan(config, device="cpu")
+    assert found.peak_checkpointed is not None
+    assert found.peak_checkpointed < found.peak
+    for free, on in ((found.peak, True), (2 * found.peak, False)):
+        monkeypatch.setattr("hbr.training.cost.free_memory", lambda _, free=free: free)
+        decided = with_checkpointing(config, 1, torch.device("cpu"), lines.append)
+        assert decided.memory.checkpointing is on
+    assert "memory.checkpointing is on: the training needs " in lines[0]
+    assert "memory.checkpointing is off: " in lines[1]
+    assert f"cpu has {2 * found.peak / 1e9:.2f} GB free" in lines[1]
+    given = small(tmp_path, memory={"checkpointing": False})
+    assert with_checkpointing(given, 1, torch.device("cpu"), pytest.fail) is given
+
+
+def test_a_training_decides_before_it_begins(tmp_path: Path, monkeypatch) -> None:
+    for free, on in ((0, True), (10**15, False)):
+        monkeypatch.setattr("hbr.training.cost.free_memory", lambda _, free=free: free)
+        lines: list[str] = []
+        trainer = Trainer(small(tmp_path), report=lines.append)
+        assert trainer.model.unet.is_gradient_checkpointing is on
+        assert trainer.config.memory.checkpointing == "auto"
+        assert sum("memory.checkpointing is" in line for line in lines) == 1
+    assert plan(small(tmp_path, memory={"checkpointing": True})).peak_checkpointed is None
+    with pytest.raises(ConfigError, match=r"memory\.checkpointing"):
+        small(tmp_path, memory={"checkpointing": "maybe"})
+
+
+def test_the_free_memory_of_a_container(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("hbr.devices._CGROUP", tmp_path)
+    cpu = torch.device("cpu")
+    assert free_memory(cpu) > 2**20  # no such files
+    for limit, used, expected in ((2**20, 2**18, 2**20 - 2**18), (2**18, 2**20, 0)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{used}\n")
+        assert free_memory(cpu) == expected
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(cpu) > 2**20

@@ -14,6 +14,7 @@ from toy_training import settings
 from hbr.config import from_dict
 from hbr.models import build, read_checkpoint
 from hbr.training.config import TrainConfig
+from hbr.training.data import TrainingPairs
 from hbr.training.loop import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -40,6 +41,16 @@ def test_a_training_begins_as_on_the_cpu(tmp_path, gpu, precision):
         losses.append(last_losses(tmp_path / str(i))["loss/l1"])
     cpu, there = losses
     assert there == pytest.approx(cpu, rel=0.02 if precision == "float32" else 0.1)
+
+
+def test_crops_degraded_there_are_those_of_the_cpu(tmp_path, gpu):
+    values = settings(tmp_path, phases=PHASES)
+    values["data"] |= {"device": "auto", "degradations": {"real-esrgan": 1.0, "motion-blur": 1.0}}
+    pairs = TrainingPairs(from_dict(TrainConfig, values), 0)
+    here, there = pairs.batch(0), pairs.undegraded(0).to(torch.device(gpu))
+    assert there.lq.device.type == torch.device(gpu).type
+    assert torch.equal(there.hq.cpu(), here.hq)
+    assert (there.lq.cpu() - here.lq).abs().mean() < 0.5 / 255
 
 
 def test_what_was_trained_is_a_model(tmp_path, gpu):

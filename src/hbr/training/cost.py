@@ -7,9 +7,13 @@ between steps is computed from the parameters. Neither photos nor weights are ne
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
 
 from hbr.config import ConfigError
+from hbr.devices import free_memory
 from hbr.models.checkpoint import empty
 from hbr.training.adapters import is_of_regularizer
 from hbr.training.config import TrainConfig
@@ -20,6 +24,9 @@ from hbr.training.start import prepare
 # AdamW's two moments and the average of the weights, in float32 like the weights
 _KEPT = 3
 _FLOAT32 = 4
+
+USABLE = 0.9
+"""Share of a device's free memory that a training may need; the libraries take the rest."""
 
 UTILISATION = 0.35
 """Assumed fraction of a device's dense bf16 rate that a training reaches; not measured."""
@@ -90,6 +97,8 @@ class TrainingPlan:
             U-Nets for generator, prior and regularizer would need two more copies.
         flops: FLOPs of the whole training, without validation.
         hours: by hardware, at `UTILISATION`; empty unless the precision is bfloat16.
+        peak_checkpointed: peak memory with checkpointing, where `memory.checkpointing` is "auto";
+            all else is without it then. None otherwise.
     """
 
     parameters: dict[str, Parameters]
@@ -98,6 +107,7 @@ class TrainingPlan:
     unet_bytes: int
     flops: int
     hours: dict[str, float]
+    peak_checkpointed: int | None = None
 
     @property
     def peak(self) -> int:
@@ -128,6 +138,9 @@ def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Tr
     }
     unet = parameters.get("unet", Parameters())
     unet_bytes = _FLOAT32 * (unet.trained + unet.frozen)
+    checkpointed = None
+    if config.memory.checkpointing == "auto":
+        checkpointed = plan(_checkpointing(config, on=True), processes, device).peak
     return TrainingPlan(
         parameters=parameters,
         phases=phases,
@@ -135,7 +148,38 @@ def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Tr
         unet_bytes=unet_bytes,
         flops=flops,
         hours=hours,
+        peak_checkpointed=checkpointed,
     )
+
+
+def with_checkpointing(
+    config: TrainConfig, processes: int, device: torch.device, report: Callable[[str], None]
+) -> TrainConfig:
+    """Return the configuration with checkpointing on or off, where it is "auto".
+
+    It is on if the training needs more than `USABLE` of what is free on the device without it.
+
+    Args:
+        config: the training.
+        processes: number of processes that share each batch.
+        device: of this process.
+        report: called with a line about what was decided, if anything was.
+    """
+    if config.memory.checkpointing != "auto":
+        return config
+    found = plan(config, processes, "cpu" if device.type == "cpu" else "cuda")
+    free = free_memory(device)
+    on = found.peak > USABLE * free
+    without, with_it = found.peak / 1e9, (found.peak_checkpointed or 0) / 1e9
+    report(
+        f"memory.checkpointing is {'on' if on else 'off'}: the training needs {without:.2f} GB "
+        f"without it and {with_it:.2f} GB with it, and {device} has {free / 1e9:.2f} GB free"
+    )
+    return _checkpointing(config, on=on)
+
+
+def _checkpointing(config: TrainConfig, *, on: bool) -> TrainConfig:
+    return replace(config, memory=replace(config.memory, checkpointing=on))
 
 
 def count_parameters(config: TrainConfig) -> dict[str, Parameters]:

@@ -24,8 +24,10 @@ from hbr.models.checkpoint import save_checkpoint
 from hbr.models.kinds import build_model
 from hbr.processes import StopSignals
 from hbr.training.adapters import merged_state_dict, write_generator
+from hbr.training.compiling import compile_blocks
 from hbr.training.conditions import ConditionMaker
 from hbr.training.config import OptimConfig, TrainConfig
+from hbr.training.cost import with_checkpointing
 from hbr.training.crops import Skipped
 from hbr.training.curves import Curves
 from hbr.training.data import (
@@ -84,6 +86,7 @@ class Trainer:
         self.conditions = None if conditions is None else ConditionMaker(conditions)
         networks = load_networks(config, self.device)
         self.state_file = config.out / "state.safetensors"
+        decided = with_checkpointing(config, self.processes.count, self.device, self.report)
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         resumed = self.state_file.exists() and config.keeps_all
@@ -93,7 +96,9 @@ class Trainer:
             begin_at_identity(model, config)
         negative = embed_negative(model, config)
         self.objective = build_objective(config, networks, negative)
-        prepare(model, config, self.objective.parts)
+        prepare(model, decided, self.objective.parts)
+        if config.compile:
+            compile_blocks(model, self.report)
         # convolutions on CPUs and tensor cores are fastest in channels-last layout
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.processes.equal_weights(p for p in self.model.parameters() if p.requires_grad)

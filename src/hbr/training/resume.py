@@ -14,6 +14,7 @@ FREE = (
     "validation",
     "save_every",
     "weights",
+    "compile",
     "card",
     "memory.checkpointing",
     "data.device",

@@ -120,7 +120,7 @@ def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...] | None
         ConfigError: `freeze` names an unknown part.
     """
     add_adapters(model, config)
-    if config.memory.checkpointing:
+    if config.memory.checkpointing is True:  # what "auto" is, the trainer decides
         checkpoint_blocks(model)
     children = {name for name, _ in model.named_children()}
     untrained = set() if parts is None else children - {*parts}

@@ -59,6 +59,11 @@ def _memory(found: TrainingPlan) -> None:
         f"Each of {found.processes} process(es) needs {_gb(found.peak)}, plus the libraries' own "
         "workspaces. Transient: peak of gradients and activations."
     )
+    if found.peak_checkpointed is not None:
+        typer.echo(
+            "memory.checkpointing is auto: it is on where a device has too little memory for this, "
+            f"and each needs {_gb(found.peak_checkpointed)} then."
+        )
     if "regularizer's adapters" in found.parameters:
         more = _gb(2 * found.unet_bytes)
         typer.echo(f"Three U-Nets instead of one with two sets of adapters would need {more} more.")

@@ -83,6 +83,8 @@ class TrainConfig:
         init: weights to start from instead: a model, as `hbr restore --model` takes it, or parts.
         freeze: names of parts of the model to freeze, such as "autoencoder".
         memory: options that reduce the memory needed.
+        compile: compile the repeated blocks of the networks by `torch.compile`. The first steps
+            take minutes; the results are the same up to rounding.
         precision: precision of the forward pass; weights and optimizer state are float32.
         seed: random seed; every crop and degradation depends only on it and the step.
         save_every: number of steps between checkpoints.
@@ -102,6 +104,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    compile: bool = False
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
     save_every: int = 500
