@@ -34,6 +34,7 @@ RECIPES = sorted(p for p in RECIPE_FOLDER.rglob("*.yaml") if p.parent.name != "c
 PAPER = RECIPE_FOLDER / "osdhuman/persona.yaml"
 EDGE = 64
 TEACHER = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=EDGE, name="teacher")
+HALF = {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
 SWINIR = {"embed_dim": 8, "depths": [2], "num_heads": [2], "width": 8, "native_size": EDGE}
 
 
@@ -101,9 +102,11 @@ class Toys:
             conditions["captions"] = str(captions)
 
     def _shrink(self, model: dict[str, Any]) -> None:
-        base = load_diffusers_base(self.base)
+        base, decoder = load_diffusers_base(self.base), model["autoencoder"]["decoder"]
         model |= {"autoencoder": to_dict(base.autoencoder), "unet": to_dict(base.unet)}
         model["native_size"] = EDGE
+        if decoder is not None:
+            model["autoencoder"]["decoder"] = {**decoder, **HALF}
         prompt = model["prompt"]
         match prompt["kind"]:
             case "hfie":
@@ -187,5 +190,7 @@ def test_the_recipes_of_the_page_on_training_load(tmp_path):
         (tmp_path / "mine.yaml").write_text(block)
         assert load_yaml(TrainConfig, tmp_path / "mine.yaml").steps > 0
     recipes = {f"{p.parent.name}/{p.stem}" for p in RECIPES if p.parent.name != "nano"}
-    named = set(re.findall(r"^\| `((?:os[a-z]+|diffbody)/[a-z0-9-]+)`", page, flags=re.MULTILINE))
+    named = set(
+        re.findall(r"^\| `((?:os[a-z]+|diffbody|distill)/[a-z0-9-]+)`", page, flags=re.MULTILINE)
+    )
     assert named | {"osdhuman/prompt-hfie-lq"} == recipes

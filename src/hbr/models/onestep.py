@@ -70,10 +70,13 @@ class OneStepRestorer(nn.Module):
         H and W must be multiples of `capabilities.multiple_of`. The prompt p, [b, q, d] or
         [1, q, d], is made of the image unless it is given.
         """
+        return self.decode(self.restore_latent(lq, p))
+
+    def restore_latent(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
+        """Restore the latent of [b, 3, H, W] → ẑ_H [b, c, h, w]; otherwise as `forward`."""
         p = self.prompt(lq) if p is None else p.expand(len(lq), -1, -1)
         z_l = self.encode(lq)
-        z_h = one_step(z_l, self.predict(z_l, p), self.alpha_bar)
-        return self.decode(z_h)
+        return one_step(z_l, self.predict(z_l, p), self.alpha_bar)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from hbr.models import lora
 from hbr.models.exporting.adapters import adapter_of, write_lora
 from hbr.models.files import Card
-from hbr.training.config import InitConfig, RestorationConfig, TrainConfig
+from hbr.training.config import (
+    DecodingConfig,
+    DiscriminatorConfig,
+    InitConfig,
+    RestorationConfig,
+    TrainConfig,
+)
 from hbr.training.discriminator import Discriminator
 
 _REGULARIZER = "regularizer"
@@ -38,8 +44,12 @@ def add_adapters(model: nn.Module, config: TrainConfig) -> None:
     These are adapters, with which encoder, decoder and U-Net are frozen, or a discriminator.
     """
     objective = config.objective
-    if isinstance(objective, RestorationConfig) and objective.discriminator is not None:
-        model.add_module(_DISCRIMINATOR, Discriminator(objective.discriminator.width))
+    match objective:
+        case (
+            RestorationConfig(discriminator=DiscriminatorConfig(width=width))
+            | DecodingConfig(discriminator=DiscriminatorConfig(width=width))
+        ):
+            model.add_module(_DISCRIMINATOR, Discriminator(width))
     if not isinstance(objective, RestorationConfig) or objective.lora is None:
         return
     unet, autoencoder = model.get_submodule("unet"), model.get_submodule("autoencoder")

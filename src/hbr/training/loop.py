@@ -38,6 +38,7 @@ from hbr.training.data import (
     seeded,
     validation_pairs,
 )
+from hbr.training.decoding import write_student
 from hbr.training.latents import open_latents
 from hbr.training.losses import load_networks
 from hbr.training.measuring import ValidatedPhoto, ValidationResult, summary, write_picture
@@ -311,6 +312,7 @@ class Trainer:
                 card=card,
             )
             write_generator(self.config.out / "lora.safetensors", self.model, self.config, card)
+            write_student(self.config.out / "decoder.safetensors", self.model, self.config, card)
         # last, so that a saved state implies a saved model
         self.state.save(self.state_file)
 

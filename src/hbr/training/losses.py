@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +17,23 @@ from torch import Tensor, nn
 from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.config import LossConfig, TrainConfig
+from hbr.training.config import DecodingConfig, InitConfig, LossConfig, TrainConfig
+from hbr.training.decoding import load_teacher_decoder
 from hbr.training.memory import random_squares
 from hbr.training.random_state import RandomState
 from hbr.training.teacher import load_teacher
 from hbr.weights import find_weights
 
 Term = Callable[[Tensor, Tensor], Tensor]
-DeepLossKind = Literal["lpips", "dists", "teacher"]
+DeepLossKind = Literal["lpips", "dists", "teacher", "decoder"]
 NetworkKey = tuple[DeepLossKind, Path | str | None]
 Networks = Mapping[NetworkKey, nn.Module]
-"""(kind of loss, its VGG-16 file or its teacher from the configuration) → the frozen network."""
+"""(kind of loss, its VGG-16 file or its teacher from the configuration) → the frozen network.
+
+That of the kind "decoder" is the teacher of the objective `decoder`.
+"""
+
+TEACHER_DECODER: NetworkKey = ("decoder", None)
 
 
 def negative_psnr(image: Tensor, target: Tensor, floor: float = 1e-4) -> Tensor:
@@ -72,12 +78,19 @@ def load_networks(config: TrainConfig, device: str | torch.device = "cpu") -> Ne
     Raises:
         hbr.metrics.MetricError: weights are missing or invalid; the message says how to get them.
     """
-    return {key: _load(*key, device) for key in needed_networks(config)}
+    return {
+        key: load_teacher_decoder(cast(InitConfig, config.init), device)
+        if key == TEACHER_DECODER
+        else _load(*key, device)
+        for key in needed_networks(config)
+    }
 
 
 def needed_networks(config: TrainConfig) -> list[NetworkKey]:
     """Return the keys of the networks that a training's losses need."""
     keys: dict[NetworkKey, None] = {}
+    if isinstance(config.objective, DecodingConfig):
+        keys[TEACHER_DECODER] = None
     for loss in [phase.loss or config.loss for phase in config.phases]:
         if loss.lpips:
             keys["lpips", loss.lpips_weights] = None

@@ -1,4 +1,4 @@
-"""Training objectives: restoration in one step or directly, a diffusion prior, an autoencoder.
+"""Training objectives: restoration in one step or directly, a prior, an autoencoder, a decoder.
 
 Each consists of two functions: one returns the losses of a pair, the other its validation results.
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -30,6 +31,7 @@ from hbr.training.adapters import (
 from hbr.training.config import (
     AutoencodingConfig,
     ControlConfig,
+    DecodingConfig,
     DiffusionConfig,
     LossConfig,
     PartsConfig,
@@ -49,7 +51,13 @@ from hbr.training.denoising import (
     validate_parts,
 )
 from hbr.training.discriminator import artifact_loss, discriminator_loss, generator_loss
-from hbr.training.losses import Compared, Networks, PixelTerms, pixel_loss
+from hbr.training.losses import (
+    TEACHER_DECODER,
+    Compared,
+    Networks,
+    PixelTerms,
+    pixel_loss,
+)
 from hbr.training.measuring import Validation
 from hbr.training.random_state import RandomState
 from hbr.training.teacher import taught
@@ -151,6 +159,8 @@ def build_objective(
                 ),
                 validate_autoencoding,
             )
+        case DecodingConfig():
+            return _decoding(objective, pixels)
         case DiffusionConfig():
             return Objective(
                 ("unet", "prompt"),
@@ -173,6 +183,16 @@ def build_objective(
                 lambda model, pair, loss, draws, average=None: Losses(classify_parts(model, pair)),
                 lambda model, pair, _: validate_parts(model, pair),
             )
+
+
+def _decoding(config: DecodingConfig, pixels: PixelTerms) -> Objective:
+    return Objective(
+        ("autoencoder.decoder", "discriminator"),
+        lambda model, pair, loss, draws, average=None: decoding(
+            model, pair, loss, config, draws, pixels
+        ),
+        lambda model, pair, _: validate_decoding(model, pair, pixels.networks[TEACHER_DECODER]),
+    )
 
 
 def restoration(
@@ -314,6 +334,46 @@ def autoencoding(
     noise = draws.noise(z)
     terms = pixels(model, z + config.noise * noise, pair.hq, loss, draws).terms
     return {**terms, "latent": config.latent * (z**2).mean()}
+
+
+def decoding(
+    model: OneStepRestorer,
+    pair: Pair,
+    loss: LossConfig,
+    config: DecodingConfig,
+    draws: RandomState,
+    pixels: PixelTerms,
+) -> Losses:
+    """Return the losses of the decoder's images of restored latents, then of encoded ones."""
+    n = round(config.restored * len(pair.hq))
+    with torch.no_grad():
+        parts = [model.restore_latent(pair.lq[:n])] if n else []
+        parts += [model.encode(pair.hq[n:])] if n < len(pair.hq) else []
+        z = torch.cat([part.float() for part in parts])
+        target = pixels.networks[TEACHER_DECODER](z).clamp(0, 1)
+        if config.target == "photo":
+            target = torch.cat([target[:n], pair.hq[n:]])
+    compared = pixels(model, z + config.noise * draws.noise(z), target, loss, draws)
+    terms = compared.terms
+    if config.latent > 0:
+        with torch.no_grad():
+            wanted = model.encode(compared.hq)
+        terms["latent"] = config.latent * F.l1_loss(model.encode(compared.image), wanted)
+    if config.discriminator is None:
+        return Losses(terms)
+    return _adversarial(model.get_submodule("discriminator"), compared, compared.hq, loss)
+
+
+def validate_decoding(model: OneStepRestorer, pair: Pair, teacher: nn.Module) -> Validation:
+    """Return PSNR of the restored image to the teacher's, and of both to HQ."""
+    z = model.restore_latent(pair.lq)
+    image, wanted = (x.float().clamp(0, 1) for x in (model.decode(z), teacher(z)))
+    numbers = {
+        "psnr_teacher": psnr(image, wanted),
+        "psnr": psnr(image, pair.hq),
+        "psnr_cost": psnr(wanted, pair.hq) - psnr(image, pair.hq),
+    }
+    return Validation(numbers, (wanted, image, pair.hq))
 
 
 def validate_autoencoding(model: OneStepRestorer, pair: Pair, _: int) -> Validation:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ from hbr.models.text import TextEncoder, TextPrompt, load_text_encoder
 from hbr.training.adapters import add_adapters
 from hbr.training.config import (
     AutoencodingConfig,
+    DecodingConfig,
     InitConfig,
     RestorationConfig,
     TrainConfig,
     VSDConfig,
 )
 from hbr.training.data import TrainingPairs
+from hbr.training.decoding import begin_student, without_decoder
 from hbr.training.memory import checkpoint_blocks
 from hbr.training.start_stages import load_stages
 from hbr.weights import entries, find_model, find_weights
@@ -62,12 +65,12 @@ def load_initial_weights(
         return
     base = init.base if isinstance(init, InitConfig) else init
     if base is not None:
-        place = _base(config)
-        if place.is_dir():
-            _load_folder(model, config.one_step, place)
-        else:
-            fidelity = init.fidelity if isinstance(init, InitConfig) else None
-            _load_model(model, config.one_step, place, fidelity)
+        given = _read_weights(config, _base(config))
+        distils = isinstance(config.objective, DecodingConfig)
+        loaded = without_decoder(given) if distils else given
+        model.load_state_dict({**model.state_dict(), **loaded})
+        if distils:
+            begin_student(model, config, given)
         if isinstance(init, InitConfig) and init.difference is not None:
             _add_difference(model, *init.difference)
         _load_text(model, config)
@@ -122,10 +125,20 @@ def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...] | None
     add_adapters(model, config)
     if config.memory.checkpointing is True:  # what "auto" is, the trainer decides
         checkpoint_blocks(model)
-    children = {name for name, _ in model.named_children()}
-    untrained = set() if parts is None else children - {*parts}
-    for name in (*config.freeze, *sorted(untrained)):
+    for name in (*config.freeze, *sorted(_untrained(model, parts or ("",)))):
         freeze(model, name)
+
+
+def _untrained(part: nn.Module, trained: tuple[str, ...]) -> Iterator[str]:
+    """The parts of a model outside the trained ones; the name "" is that of all."""
+    for name, child in part.named_children():
+        if "" in trained or name in trained:
+            continue
+        inside = tuple(n.partition(".")[2] for n in trained if n.startswith(f"{name}."))
+        if inside:
+            yield from (f"{name}.{other}" for other in _untrained(child, inside))
+        else:
+            yield name
 
 
 def freeze(model: nn.Module, name: str) -> None:
@@ -171,7 +184,18 @@ def _load_other(model: nn.Module, config: TrainConfig) -> None:
     model.load_state_dict(build(checkpoint, place).state_dict())
 
 
-def _load_folder(model: nn.Module, ours: RestorerConfig, folder: Path) -> None:
+def _read_weights(config: TrainConfig, place: Path) -> Mapping[str, Tensor]:
+    """Read a folder or a model file that fits `model`; a teacher's has its own decoder."""
+    ours, distils = config.one_step, isinstance(config.objective, DecodingConfig)
+    if distils:
+        ours = replace(ours, autoencoder=replace(ours.autoencoder, decoder=None))
+    if place.is_dir():
+        return _read_folder(ours, place)
+    fidelity = config.init.fidelity if isinstance(config.init, InitConfig) else None
+    return _read_model(ours, place, fidelity, refined=not distils)
+
+
+def _read_folder(ours: RestorerConfig, folder: Path) -> Mapping[str, Tensor]:
     base = load_diffusers_base(folder)
     for name, theirs, wanted in (
         ("autoencoder", base.autoencoder, ours.autoencoder),
@@ -179,15 +203,16 @@ def _load_folder(model: nn.Module, ours: RestorerConfig, folder: Path) -> None:
         ("schedule", ScheduleConfig(), ours.schedule),
     ):
         _must_agree(theirs, wanted, name, f"init: {folder} has a different configuration")
-    own = model.state_dict()
-    model.load_state_dict({**own, **base.tensors})
+    return base.tensors
 
 
-def _load_model(model: nn.Module, ours: RestorerConfig, path: Path, fidelity: float | None) -> None:
+def _read_model(
+    ours: RestorerConfig, path: Path, fidelity: float | None, *, refined: bool
+) -> Mapping[str, Tensor]:
     checkpoint = read_checkpoint(path, fidelity)
     theirs = require_one_step(checkpoint.config, path)
     parts = ["autoencoder", "unet", "schedule", "timestep"]
-    if theirs.refiner is not None:  # a model without one can start one
+    if refined and theirs.refiner is not None:  # a model without one can start one
         parts.append("refiner")
     same_prompt = type(theirs.prompt) is type(ours.prompt)
     if same_prompt and not isinstance(ours.prompt, TextPromptConfig):
@@ -199,7 +224,7 @@ def _load_model(model: nn.Module, ours: RestorerConfig, path: Path, fidelity: fl
     given = build(checkpoint, path).state_dict()
     if not same_prompt:
         given = {n: t for n, t in given.items() if not n.startswith("prompt.")}
-    model.load_state_dict({**model.state_dict(), **given})
+    return given
 
 
 def _add_difference(model: nn.Module, before: Path, after: Path) -> None:

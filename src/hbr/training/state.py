@@ -14,7 +14,13 @@ from hbr.config import ConfigError, to_dict
 from hbr.errors import HbrError
 from hbr.models.files import write_tensors
 from hbr.training.adapters import is_of_discriminator, is_of_regularizer
-from hbr.training.config import DiscriminatorConfig, RestorationConfig, TrainConfig, VSDConfig
+from hbr.training.config import (
+    DecodingConfig,
+    DiscriminatorConfig,
+    RestorationConfig,
+    TrainConfig,
+    VSDConfig,
+)
 from hbr.training.discriminator import Balance
 from hbr.training.resume import check_unchanged
 from hbr.weights import instead_of_weights
@@ -134,6 +140,7 @@ def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[
         case (
             RestorationConfig(vsd=VSDConfig(lr=float(rate)))
             | RestorationConfig(discriminator=DiscriminatorConfig(lr=float(rate)))
+            | DecodingConfig(discriminator=DiscriminatorConfig(lr=float(rate)))
         ):
             proportion = rate / config.optim.lr
     second = {n for n in trained if is_of_regularizer(n) or is_of_discriminator(n)}

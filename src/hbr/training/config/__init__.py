@@ -24,6 +24,7 @@ from hbr.training.config.memory import MemoryConfig
 from hbr.training.config.objective import (
     AutoencodingConfig,
     ControlConfig,
+    DecodingConfig,
     DiffusionConfig,
     DiscriminatorConfig,
     LossConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "ConditionsConfig",
     "ControlConfig",
     "DataConfig",
+    "DecodingConfig",
     "DiffusionConfig",
     "DiscriminatorConfig",
     "InitConfig",
@@ -60,6 +62,7 @@ ObjectiveConfig = (
     RestorationConfig
     | RegressionConfig
     | AutoencodingConfig
+    | DecodingConfig
     | DiffusionConfig
     | ControlConfig
     | PartsConfig
@@ -121,6 +124,7 @@ class TrainConfig:
             parts = self.optim.accumulate
             ok = phase.batch % parts == 0
             check(ok, "batch", phase.batch, f"a multiple of optim.accumulate, {parts}")
+        self._check_decoder()
         self._check_decode_crop()
         self._check_adversarial()
         if isinstance(self.model, RestorerConfig):
@@ -178,12 +182,21 @@ class TrainConfig:
         expected = "null unless the objective is diffusion or control, which encode HQ crops"
         check(ok, "data.latents", self.data.latents, expected)
 
+    def _check_decoder(self) -> None:
+        if isinstance(self.objective, DecodingConfig):
+            got = self.one_step.autoencoder.decoder
+            check(
+                got is not None, "model.autoencoder.decoder", got, "given, as it is what is trained"
+            )
+            base = self.init.base if isinstance(self.init, InitConfig) else None
+            check(base is not None, "init.base", base, "given, as its decoder is the teacher")
+
     def _check_decode_crop(self) -> None:
         crop = self.memory.decode_crop
         if crop is None:
             return
         name, objective = "memory.decode_crop", self.objective
-        decodes = isinstance(objective, RestorationConfig | AutoencodingConfig)
+        decodes = isinstance(objective, RestorationConfig | AutoencodingConfig | DecodingConfig)
         check(decodes, name, crop, f"null, since the {objective.kind} objective does not decode")
         factor = self.one_step.autoencoder.factor
         check(crop % factor == 0, name, crop, f"a multiple of {factor}")
@@ -193,7 +206,10 @@ class TrainConfig:
     def _check_adversarial(self) -> None:
         losses = [phase.loss or self.loss for phase in self.phases]
         match self.objective:
-            case RestorationConfig(discriminator=DiscriminatorConfig()):
+            case (
+                RestorationConfig(discriminator=DiscriminatorConfig())
+                | DecodingConfig(discriminator=DiscriminatorConfig())
+            ):
                 for phase in self.phases:
                     check(phase.crop % 8 == 0, "crop", phase.crop, "a multiple of 8")
             case _:
@@ -221,7 +237,7 @@ class TrainConfig:
     def keeps_all(self) -> bool:
         """Whether the state holds all weights; else the frozen ones come from `init` again."""
         match self.objective:
-            case RestorationConfig(lora=LoRAConfig()):
+            case RestorationConfig(lora=LoRAConfig()) | DecodingConfig():
                 return False
             case ControlConfig() | PartsConfig():
                 return self.init is None

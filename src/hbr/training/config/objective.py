@@ -188,6 +188,39 @@ class AutoencodingConfig:
         check(self.latent >= 0, "latent", self.latent, "0 or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """Distil a decoder: train `model.autoencoder.decoder` to make the images of its teacher.
+
+    The teacher is the decoder of `init`, with its refiner. All else of `init` is frozen.
+
+    Attributes:
+        restored: share of the images of a batch whose latents are restored from LQ, which is what
+            the decoder sees in `hbr restore`; the others are encoded from HQ.
+        target: what the images are compared with: the teacher's, or "photo", HQ where the latent is
+            encoded from it.
+        noise: standard deviation of noise added to z, of which the teacher sees nothing.
+        latent: weight of the L1 between the latents of both images, by the frozen encoder.
+        pruned: begin with the weightiest channels of the teacher (`hbr.models.pruning`), of whose
+            structure the decoder is, only narrower.
+        discriminator: as in the objective `restoration`.
+    """
+
+    kind: Literal["decoder"] = "decoder"
+    restored: float = 0.5
+    target: Literal["teacher", "photo"] = "teacher"
+    noise: float = 0.0
+    latent: float = 0.0
+    pruned: bool = False
+    discriminator: DiscriminatorConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(0 <= self.restored <= 1, "restored", self.restored, "in [0, 1]")
+        for name in ("noise", "latent"):
+            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+
+
 @dataclass(frozen=True)
 class ControlConfig:
     """Train the control branch of a DiffBody model with the weighted ε-MSE of its Eq. 4.

@@ -1,0 +1,130 @@
+"""Distillation of a decoder: the teacher's, and how the student begins.
+
+Shapes: b batch, c latent channels, h w latent size, s size of the image. Images are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from hbr.models.autoencoder_config import AutoencoderConfig
+from hbr.models.checkpoint import read_checkpoint
+from hbr.models.config import RefinerConfig
+from hbr.models.decoder_files import DecoderFile, write_decoder
+from hbr.models.decoders import MARK, latent_mark
+from hbr.models.files import Card, require_one_step
+from hbr.models.importing.base import load_diffusers_base
+from hbr.models.networks import build_autoencoder, decode
+from hbr.models.pruning import fold_post_quant, prune_decoder
+from hbr.models.refiner import Refiner
+from hbr.training.config import DecodingConfig, InitConfig, TrainConfig
+from hbr.weights import entries, find_model, find_weights
+
+_DECODER, _POST_QUANT, _REFINER = "autoencoder.decoder.", "autoencoder.post_quant_conv.", "refiner."
+
+
+class TeacherDecoder(nn.Module):
+    """From a latent to the image as a model makes it, its refiner included; random weights."""
+
+    def __init__(self, config: AutoencoderConfig, refiner: RefinerConfig | None) -> None:
+        super().__init__()
+        self.config = config
+        self.autoencoder = build_autoencoder(config)
+        del self.autoencoder.encoder, self.autoencoder.quant_conv
+        self.refiner = None if refiner is None else Refiner(refiner)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[b, c, h, w] → [b, 3, s, s], about [0, 1], not clamped."""
+        image = decode(self.autoencoder, self.config, z)
+        return image if self.refiner is None else cast(Tensor, self.refiner(image))
+
+
+def load_teacher_decoder(init: InitConfig, device: str | torch.device) -> TeacherDecoder:
+    """Load the decoder of `init.base`, frozen, in float32.
+
+    Raises:
+        WeightsError: the base is missing, damaged, or not a one-step model.
+    """
+    config, refiner, tensors = _read_base(init)
+    teacher = TeacherDecoder(config, refiner)
+    own = (_DECODER, _POST_QUANT, _REFINER)
+    teacher.load_state_dict({n: t.float() for n, t in tensors.items() if n.startswith(own)})
+    return teacher.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def begin_student(model: Any, config: TrainConfig, given: Mapping[str, Tensor]) -> None:
+    """Let the decoder of a model begin as `objective.pruned` says, and mark its latents.
+
+    Args:
+        model: modified in place.
+        config: the training.
+        given: weights of the teacher's model, by name.
+
+    Raises:
+        ConfigError: it is to begin with the teacher's channels, and its structure is another one.
+    """
+    objective, student = config.objective, model.autoencoder.decoder
+    assert isinstance(objective, DecodingConfig)
+    weight, bias = (given[f"{_POST_QUANT}{name}"] for name in ("weight", "bias"))
+    own = {n.removeprefix(_DECODER): t for n, t in given.items() if n.startswith(_DECODER)}
+    made = {MARK: latent_mark(weight, own["conv_in.weight"])}
+    if objective.pruned:
+        narrow = config.one_step.autoencoder.decoding
+        wide = dataclasses.replace(config.one_step.autoencoder, decoder=None).decoding
+        made |= prune_decoder(fold_post_quant(own, weight, bias), wide, narrow)
+    student.load_state_dict({**student.state_dict(), **made})
+
+
+def without_decoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a model but for what another decoder replaces."""
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith((_DECODER, _POST_QUANT, _REFINER))
+    }
+
+
+def write_student(path: Path, model: nn.Module, config: TrainConfig, card: Card) -> None:
+    """Write the decoder to a file of its own; do nothing if the training is of something else.
+
+    Args:
+        path: the file, with the extension `.safetensors`.
+        model: holds the weights to write.
+        config: the training.
+        card: metadata.
+    """
+    decoder = config.one_step.autoencoder.decoder if _distils(config) else None
+    if decoder is None:
+        return
+    dtype = getattr(torch, config.weights)
+    state = model.get_submodule("autoencoder.decoder").state_dict()
+    tensors = {name: tensor.to(dtype).cpu() for name, tensor in state.items()}
+    write_decoder(path, DecoderFile(decoder, tensors), card)
+
+
+def _distils(config: TrainConfig) -> bool:
+    return isinstance(config.objective, DecodingConfig)
+
+
+def _read_base(
+    init: InitConfig,
+) -> tuple[AutoencoderConfig, RefinerConfig | None, Mapping[str, Tensor]]:
+    assert init.base is not None
+    known = entries().get(str(init.base))
+    if known is not None and known.kind == "base":
+        folder = find_weights(known.name)
+    elif init.base.is_dir():
+        folder = init.base
+    else:
+        path = find_model(init.base)
+        checkpoint = read_checkpoint(path, init.fidelity)
+        theirs = require_one_step(checkpoint.config, path)
+        return theirs.autoencoder, theirs.refiner, checkpoint.tensors
+    base = load_diffusers_base(folder)
+    return base.autoencoder, None, base.tensors
