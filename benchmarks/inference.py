@@ -4,15 +4,17 @@ Each model is compared with (a) the plain path of the public code (`plain_path.p
 peft, float32, separate adapters, tile by tile), in turns in the same process and with the same
 weights, whole and by parts; and (b) the floor: its multiplications at the machine's measured peak
 of bfloat16, or its bytes at the measured speed of a copy. Then latency and memory against size,
-throughput against batch, scaling with cores, `hbr restore` as a process, and what a thousand images
-of 512x512 take. "full" is Stable Diffusion 2.1's size with Swin-L and random weights. Times are the
-best of some rounds; with OMP_NUM_THREADS=1 they are processor time, for a machine with other work.
+throughput against batch, scaling with cores, `hbr restore` as a process, every backend, and what a
+thousand images of 512x512 take. "full" is Stable Diffusion 2.1's size with Swin-L and random
+weights. Times are the best of some rounds; with OMP_NUM_THREADS=1 they are processor time, for a
+machine with other work.
 
 Usage: python benchmarks/inference.py [--models nano full] [--sizes 256 512 1024 2048 4096]
        [--batches 1 2 4 8 16 32] [--price PER_HOUR] [--out benchmarks/results] [--small]
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -21,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hbr.devices import keep_freed_memory, release_freed_memory
+from hbr.errors import HbrError
 from hbr.image import Photo, read_photo, write_photo
 from hbr.models import OneStepRestorer, RestorerConfig, load_model
 from hbr.models.checkpoint import assemble
@@ -45,6 +49,7 @@ from hbr.models.files import Header
 from hbr.models.inference.folding import optimize
 from hbr.models.inference.restorer import FoldedRestorer
 from hbr.models.lora import merged_state
+from hbr.models.protocol import BACKENDS
 from hbr.models.schedule import alphas_cumprod
 from hbr.restoration import Restorer
 
@@ -283,6 +288,26 @@ def throughput(name: str, batches: list[int]) -> list[dict[str, float]]:
     return rows
 
 
+def backends(name: str) -> list[dict[str, Any]]:
+    """Seconds of one tile of the native size in each backend that is installed, in turns."""
+    runs: dict[str, Callable[[], object]] = {}
+    for backend, dtype in itertools.product(BACKENDS, ("float32", "bfloat16", "int8")):
+        try:
+            restorer = Restorer.from_pretrained(name, "cpu", dtype, backend=backend)
+        except (HbrError, ValueError) as error:  # not installed, not compiled, not calibrated
+            print(f"{backend}, {dtype}: {error}", file=sys.stderr)
+            continue
+        edge = restorer.capabilities.native_size
+        pixels = (torch.rand(edge, edge, 3) * 255).byte().numpy()
+        runs[f"{backend}.{dtype}"] = partial(restorer, pixels, color="none")
+    for run in runs.values():
+        run()
+    return [
+        {**dict(zip(("backend", "dtype"), key.split("."), strict=True)), "seconds": seconds}
+        for key, seconds in best(runs).items()
+    ]
+
+
 def process(height: int, width: int) -> dict[str, Any]:
     """Seconds and peak of memory of `hbr restore` on one JPEG of this size."""
     example = read_photo(Path(__file__).parents[1] / "examples/lq/suit.jpg").pixels
@@ -327,6 +352,7 @@ def measure(name: str, sizes: list[int], batches: list[int], price: float | None
     if name == "nano":
         photos = ((512, 512), (3000, 4000))
         result["processes"] = [alone("process", *size) for size in photos]
+        result["backends"] = alone("backends", name)
     seconds = result["compared"]["parts"]["whole"]["seconds"]
     hours = 1000 * seconds / 3600
     result["thousand_images"] = {"hours": round(hours, 4), "core_hours": round(hours * cores, 4)}
@@ -336,6 +362,7 @@ def measure(name: str, sizes: list[int], batches: list[int], price: float | None
 
 
 MEASUREMENTS: dict[str, Callable[..., Any]] = {
+    "backends": backends,
     "compare": compare,
     "latency": lambda name, size: latency(name, int(size)),
     "process": lambda height, width: process(int(height), int(width)),

@@ -50,6 +50,10 @@ def section(result: dict[str, Any]) -> str:
         f"{row['seconds']} s, {row['peak_gib']} GiB."
         for row in result.get("processes", ())
     )
+    processes += "".join(
+        f" Backend {row['backend']} in {row['dtype']}: {row['seconds']} s."
+        for row in result.get("backends", ())
+    )
     thousand = ", ".join(
         f"{value:g} {key.replace('_', ' ')}" for key, value in result["thousand_images"].items()
     )

@@ -27,8 +27,8 @@ def test_what_lies_below_is_not_changed() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["torchvision", "lpips", "piq", "pyiqa", "rtmlib", "spandrel", "timm", "torch_fidelity",
-     "ultralytics"],
+    ["torchvision", "lpips", "openvino", "piq", "pyiqa", "rtmlib", "spandrel", "timm",
+     "torch_fidelity", "ultralytics"],
 )  # fmt: skip
 def test_every_package_can_be_imported_first(package: str) -> None:
     done = subprocess.run(

@@ -3,9 +3,11 @@
 A graph belongs to a model file, a fidelity and a machine, and has a folder of its own beside the
 fetched weights:
 
-    graph.onnx      the model for a tile of any size, optimised for any processor
-    HxW.onnx        optimised for tiles of the model's native size and for this processor
+    graph.onnx      the model for a tile of any size, in operators of ONNX alone
+    HxW.onnx        optimised by ONNX Runtime for tiles of the native size and for this processor
     card.json       what it was made of and with (`GraphCard`)
+    int8.onnx       quantised, with the scales of a calibration, if there was one
+    calibration.json  what it was made of and with (`Calibration`)
     measured.json   how long the backends take, if measured (`hbr.restoration.batch.backends`)
 """
 
@@ -23,12 +25,20 @@ from typing import TYPE_CHECKING
 
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.devices import processor_name
-from hbr.errors import one_line
+from hbr.errors import ExitCode, HbrError, one_line
 from hbr.files import claim, making_folder
+from hbr.files import sha256 as file_sha256
 from hbr.models.fidelity import choose_fidelity
 from hbr.models.files import is_of_hbr, read_header
-from hbr.models.graphs import GRAPH, BackendError, GraphModel, check_installed
-from hbr.models.protocol import Capabilities
+from hbr.models.graphs import (
+    GRAPH,
+    INT8_GRAPH,
+    BackendError,
+    GraphModel,
+    check_installed,
+    openvino_has_bfloat16,
+)
+from hbr.models.protocol import Backend, Capabilities
 from hbr.version import __version__
 from hbr.weights import FoundFile, weights_folder
 
@@ -37,8 +47,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CARD = "card.json"
-_EDITION = 1
+CARD, CALIBRATION = "card.json", "calibration.json"
+_EDITION = 2
+# What OpenVINO computes in on the CPU.
+_OPENVINO_DTYPES = ("bfloat16", "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +74,35 @@ class GraphCard:
     decoder: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How the quantised graph was made (`hbr.restoration.batch.calibration`).
+
+    Attributes:
+        sha256: of the quantised graph.
+        made_with: versions and processor, see `circumstances`.
+        photos: SHA-256 of those that the scales come from.
+        layers: number of quantised convolutions.
+        psnr: of other photos to the graph in float32, in dB, each.
+    """
+
+    sha256: str
+    made_with: dict[str, str]
+    photos: tuple[str, ...]
+    layers: int
+    psnr: tuple[float, ...]
+
+
+class CalibrationError(HbrError, ValueError):
+    """Eight bits are wanted, and there is no calibration that this machine can use."""
+
+    exit_code = ExitCode.USAGE
+    http_status = 503
+
+
 def circumstances() -> dict[str, str]:
-    """What a graph and its measurements hold for: versions, and the processor."""
-    packages = {name: _version(name) for name in ("torch", "onnxruntime")}
+    """What a graph holds for: versions, and the processor."""
+    packages = {name: package_version(name) for name in ("torch", "onnxruntime")}
     return {
         "edition": str(_EDITION),
         "hbr": __version__,
@@ -114,27 +152,58 @@ def read_card(folder: Path, sha256: str, decoder: FoundFile | None = None) -> Gr
         intact = False
     if not intact:
         raise BackendError(f"the graph in {folder} is damaged; `hbr warmup` makes it again")
-    check_circumstances(card.made_with, f"the graph in {folder} was made")
+    check_circumstances(card.made_with, f"the graph in {folder} was made", circumstances())
     return card
 
 
-def check_circumstances(then: Mapping[str, str], what: str) -> None:
+def check_circumstances(then: Mapping[str, str], what: str, now: Mapping[str, str]) -> None:
     """Check that something was made with the versions and on the processor of this process.
 
     Args:
-        then: `circumstances` when it was made.
+        then: the circumstances when it was made.
         what: it is and how it came about, for the message.
+        now: the circumstances of this process.
 
     Raises:
         BackendError: it was not.
     """
-    now = circumstances()
     for name in now:
         if then.get(name) != now[name]:
             raise BackendError(
                 f"{what} with {name} {then.get(name)}, here is {now[name]}; "
                 "`hbr warmup` makes it again"
             )
+
+
+def read_calibration(folder: Path, model: str) -> Calibration:
+    """The calibration of a graph.
+
+    Args:
+        folder: of the graph.
+        model: its name, for the message.
+
+    Raises:
+        CalibrationError: there is none, or it is damaged, of other versions or of another machine.
+    """
+    remedy = f"`hbr warmup --model {model} --calibrate FOLDER` makes it from photos"
+    try:
+        found = from_dict(
+            Calibration, json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+        )
+        intact = file_sha256(folder / INT8_GRAPH) == found.sha256
+    except FileNotFoundError:
+        raise CalibrationError(f"int8 needs a calibration of {model}; {remedy}") from None
+    except (OSError, ValueError):  # among them ConfigError
+        intact = False
+    if not intact:
+        raise CalibrationError(f"the calibration of {model} in {folder} is damaged; {remedy}")
+    try:
+        check_circumstances(
+            found.made_with, f"the calibration of {model} was made", circumstances()
+        )
+    except BackendError as error:
+        raise CalibrationError(f"{str(error).partition('; ')[0]}; {remedy}") from None
+    return found
 
 
 def file_fidelity(path: Path, fidelity: float | None) -> float | None:
@@ -148,38 +217,62 @@ def load_graph(
     dtype: str,
     fidelity: float | None,
     decoder: FoundFile | None = None,
+    backend: Backend = "onnx",
 ) -> tuple[GraphModel, float | None]:
     """The graph of a model file, made now if this machine does not have it, and its fidelity.
 
     Raises:
-        BackendError: ONNX Runtime is missing, or the model cannot be a graph.
+        BackendError: the backend is not installed, or the model cannot be a graph.
+        CalibrationError: eight bits are wanted, and there is no calibration for them.
         ConfigError: the fidelity is not in [0, 1], or the model has one end; or the decoder is for
             other latents.
-        ValueError: another device than the CPU, or another precision than float32.
+        ValueError: another device than the CPU, or a precision that the backend does not have.
         OSError: the folder of the graph cannot be written.
     """
     if str(device) not in ("auto", "cpu"):
-        raise ValueError(f"device is {str(device)!r}; the backend onnx runs on the cpu")
-    if dtype not in ("auto", "float32"):
-        raise ValueError(f"dtype is {dtype!r}; the backend onnx computes in float32")
-    check_installed()
+        raise ValueError(f"device is {str(device)!r}; the backend {backend} runs on the cpu")
+    check_installed(backend)
     if not is_of_hbr(model.path):
         raise BackendError(f"{model.path.name} is no model file of hbr and cannot be a graph")
+    precision = _precision(model.path, backend, dtype)
     used = file_fidelity(model.path, fidelity)
     folder = graph_folder(model.sha256, used, decoder)
+    rewrites = _rewrites(folder, model.path.name) if precision == "int8" else ()
     card: GraphCard | None = None
     try:
         card = read_card(folder, model.sha256, decoder)
     except BackendError as error:
         log.warning("%s, now", error)
-    return GraphModel(folder, (card or _make(model, used, decoder, folder)).capabilities), used
+    card = card or _make(model, used, decoder, folder)
+    return GraphModel(folder, card.capabilities, backend, precision, rewrites), used
+
+
+def _rewrites(folder: Path, model: str) -> tuple[str, ...]:
+    return (f"int8 {read_calibration(folder, model).sha256[:16]}",)
+
+
+def _precision(path: Path, backend: Backend, dtype: str) -> str:
+    """The precision of a graph; "auto" is bfloat16 where processor, backend and model have it."""
+    if backend == "onnx":
+        if dtype not in ("auto", "float32"):
+            raise ValueError(f"dtype is {dtype!r}; the backend onnx computes in float32")
+        return "float32"
+    supported = read_header(path).config.capabilities.dtypes
+    here = [*(name for name in _OPENVINO_DTYPES if name in supported), "int8"]
+    if dtype == "auto":
+        return here[0] if openvino_has_bfloat16() else "float32"
+    if dtype not in here:
+        raise ValueError(
+            f"dtype is {dtype!r}; the backend openvino computes in one of {', '.join(here)}"
+        )
+    return dtype
 
 
 def _make(
     model: FoundFile, fidelity: float | None, decoder: FoundFile | None, folder: Path
 ) -> GraphCard:
     """Make a graph as a whole or not at all, unless another process just made it."""
-    check_installed("onnx")
+    check_installed("onnx", "onnxruntime", "onnx")
     from hbr.models.exporting.graph import write_graph
 
     with claim(folder, wait=True):
@@ -199,7 +292,8 @@ def _make(
     return card
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version of an installed package, or "none"."""
     try:
         return version(package)
     except PackageNotFoundError:

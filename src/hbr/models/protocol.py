@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 ColorFix = Literal["wavelet", "adain", "none"]
 LARGEST_STEPS = 1000
 
-Backend = Literal["eager", "onnx"]
-"""What runs a model: torch, or ONNX Runtime."""
+Backend = Literal["eager", "compiled", "openvino", "onnx"]
+"""What runs a model: torch, torch with compiled kernels, or a graph in OpenVINO or ONNX Runtime."""
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+IN_TORCH: frozenset[Backend] = frozenset({"eager", "compiled"})
+"""The backends that import torch; the others run an exported graph."""
 
 SamplerName = Literal["guided", "ddpm", "ddim", "unipc"]
 PartLoss = Literal["auto", "cosine", "cross-entropy", "squared"]
@@ -72,6 +76,7 @@ class Capabilities:
             `native_size`. Without, people are restored at the resolution that they have.
         latent: what its decoder decodes, so that another decoder of the same latents can take its
             place; None if it has none.
+        fixed_tiles: it is fast on tiles of `native_size` alone, so photos are divided into these.
     """
 
     multiple_of: int
@@ -86,6 +91,7 @@ class Capabilities:
     maps: tuple[str, ...] = ()
     person_crops: bool = False
     latent: LatentSpace | None = None
+    fixed_tiles: bool = False
 
 
 PreviewStep = Callable[[int, int, Callable[[], "Tensor"]], None]

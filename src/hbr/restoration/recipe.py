@@ -21,7 +21,7 @@ from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.image.notes import Truncated
 from hbr.image.recipe_text import BEGINNING
-from hbr.models.protocol import Backend
+from hbr.models.protocol import IN_TORCH, Backend
 from hbr.processes import threads
 from hbr.restoration.settings import NOBODY, DecoderProvenance, Provenance, RestoreSettings
 from hbr.version import __version__
@@ -32,7 +32,7 @@ SIDECAR = ".hbr.json"
 """What the name of a sidecar has behind that of its photo."""
 
 _EDITION = 1
-_PACKAGES = {"eager": ("torch", "numpy", "pillow"), "onnx": ("onnxruntime", "numpy", "pillow")}
+_COMPUTES = {"openvino": "openvino", "onnx": "onnxruntime"}  # the others compute in torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +192,9 @@ def as_json(recipe: RestoreRecipe) -> dict[str, Any]:
 
 def circumstances(device: str, backend: Backend) -> dict[str, Any]:
     """What of this process decides over the last bits of a result, as fields of a recipe."""
-    packages = {name: _version(name) for name in _PACKAGES[backend]}
+    packages = {n: _version(n) for n in (_COMPUTES.get(backend, "torch"), "numpy", "pillow")}
     versions = {"hbr": __version__, **packages}
-    if backend == "onnx":
+    if backend not in IN_TORCH:
         return {"versions": versions, "threads": threads(), "processor": processor_name()}
     import torch
 

@@ -19,6 +19,7 @@ from hbr.image.paths import is_photo_name, walk_files
 from hbr.image.reading import named_bytes
 from hbr.image.recipe_text import recipe_text, with_recipe
 from hbr.image.writing import encode_photo
+from hbr.models.protocol import IN_TORCH
 from hbr.restoration.recipe import (
     SIDECAR,
     NamedFile,
@@ -163,7 +164,7 @@ def load_restorer(recipe: RestoreRecipe, model: str | None, decoder: str | None 
     elif decoder is not None:
         raise ConfigError(f"decoder is {decoder}, but the file was made without one; leave it out")
     device = used.device
-    if used.backend == "eager":
+    if used.backend in IN_TORCH:
         try:
             device = str(choose_device(used.device))
         except ValueError:

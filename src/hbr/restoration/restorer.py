@@ -29,6 +29,7 @@ from hbr.errors import OutOfMemoryError
 from hbr.image import Photo
 from hbr.image.pixels import to_8_bits
 from hbr.models.protocol import (
+    IN_TORCH,
     ArrayModel,
     Backend,
     Conditions,
@@ -100,7 +101,7 @@ class Restorer:
         self.rewrites = rewrites
         self.device = model.device
         self.dtype = str(model.dtype).removeprefix("torch.")
-        self.backend: Backend = model.backend if isinstance(model, ArrayModel) else "eager"
+        self.backend: Backend = getattr(model, "backend", "eager")
         self.fallback: str | None = None
         self._again: Callable[..., Restorer] | None = None
         self._siblings: dict[tuple[str | None, float | None], Restorer] = {}
@@ -125,20 +126,19 @@ class Restorer:
             dtype: "auto" (bfloat16 if hardware and model support it, else float32), or a name.
             fidelity: of a model with two ends, as nano: 1 is faithful to the photo, 0 sharp, with
                 texture that may be invented; None is its default.
-            backend: "eager" runs the model in torch; "onnx" runs it as a graph through ONNX
-                Runtime, on the CPU in float32 and without torch, once the graph is made.
+            backend: what runs the model, see `hbr.models.protocol.Backend`.
             decoder: in place of the model's own; a known name (`hbr.weights.find_decoder`) or file.
 
         Raises:
             hbr.config.ConfigError: the fidelity or the decoder does not suit the model.
             hbr.models.WeightsError: the weights are unknown, missing or damaged.
-            hbr.models.graphs.BackendError: ONNX Runtime is missing, or the model cannot be a graph.
+            hbr.models.graphs.BackendError: the backend is not installed, or cannot run the model.
             ValueError: the device or precision is not available.
         """
         from hbr.weights import find_and_hash_model, find_decoder
 
-        if backend == "eager":
-            choose_device(device)  # a wrong one shows before the file is read
+        if backend in IN_TORCH:  # a wrong device shows before the file is read
+            choose_device(device)
         model = find_and_hash_model(name_or_path)
         other = None if decoder is None else find_decoder(decoder)
         return cls.from_file(model, device, dtype, fidelity, backend, other)
@@ -155,25 +155,25 @@ class Restorer:
     ) -> Restorer:
         """Load a model file whose SHA-256 is known; otherwise as `from_pretrained`."""
         known = partial(cls, name=model.name, sha256=model.sha256, decoder=decoder)
-        if backend == "onnx":
+        if backend not in IN_TORCH:
             from hbr.models.graph_files import load_graph
 
-            graph, used = load_graph(model, device, dtype, fidelity, decoder)
-            restorer = known(graph, fidelity=used)
+            graph, used = load_graph(model, device, dtype, fidelity, decoder, backend)
+            restorer = known(graph, fidelity=used, rewrites=graph.rewrites)
         else:
+            from hbr.models.inference.compiled import compile_model
             from hbr.models.loading import open_model
 
-            place = choose_device(device)
+            place, opened = choose_device(device), open_model(model.path, decoder)
             if place.type == "cpu":
                 keep_freed_memory()
-            opened = open_model(model.path, decoder)
             precision = torch_dtype(choose_dtype(dtype, place, opened.capabilities.dtypes))
             loaded, rewrites = opened.rewrite(opened.load(place, precision, fidelity))
+            loaded = compile_model(loaded) if backend == "compiled" else loaded
             used = opened.fidelity if fidelity is None else fidelity
             restorer = known(loaded, fidelity=used, rewrites=rewrites)
-        restorer._again = partial(
-            cls.from_file, model, device, dtype, backend=backend, decoder=decoder
-        )
+        again = partial(cls.from_file, model, device, dtype, backend=backend)
+        restorer._again = partial(again, decoder=decoder)
         return restorer
 
     def __call__(

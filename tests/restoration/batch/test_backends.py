@@ -10,7 +10,7 @@ import toy_models
 from hbr.config import ConfigError
 from hbr.files import sha256
 from hbr.models import graphs
-from hbr.models.graph_files import circumstances, graph_folder, load_graph
+from hbr.models.graph_files import graph_folder, load_graph
 from hbr.models.graphs import BackendError
 from hbr.restoration import RestoreSettings
 from hbr.restoration.batch import backends
@@ -42,8 +42,9 @@ def measured(model):
 
     def write(**changes):
         values = {
-            "made_with": circumstances(),
+            "made_with": backends._circumstances(),
             "device": "cpu",
+            "edge": 64,
             "seconds": {"eager": EAGER, "onnx": ONNX},
             **changes,
         }
@@ -132,13 +133,67 @@ def test_auto_is_torch_where_a_graph_does_not_do(model, measured, tmp_path, monk
     assert chosen(model, plan, device="cpu").backend == "eager"
 
 
+def test_the_fastest_of_all_measured_backends_is_chosen(model, measured, tmp_path, monkeypatch):
+    others = {
+        "compiled": {"start": 9.0, "tile": 0.1},
+        "openvino": {"start": 2.0, "tile": 0.2},
+    }
+    measured(seconds={"eager": EAGER, "onnx": ONNX, **others})
+
+    def backend(n_tiles, dtype="auto"):
+        monkeypatch.setattr(backends, "_native_tiles", lambda *given: n_tiles)
+        wanted = Wanted(str(model), dtype=dtype, backend="auto")
+        rest = (wanted, RestoreSettings(), job(tmp_path, (64, 64)))
+        return backends.choose(*wanted.find(), *rest)
+
+    assert backend(1) == ("onnx", None)
+    assert backend(10) == ("openvino", None)
+    assert backend(100) == ("compiled", None)
+    assert backend(100, "float32") == ("eager", None)
+
+
+def test_a_backend_that_fails_is_left_out_of_the_measurements(model, monkeypatch, caplog):
+    def measure(loading, edge):
+        backend = loading["backend"]
+        if backend in failing:
+            raise BackendError(f"the backend {backend} cannot be measured: no such layer")
+        return backends.Seconds(start=1.0, tile=1.0), "cpu"
+
+    monkeypatch.setattr(backends, "_measure", measure)
+    failing = {"compiled", "openvino"}
+    folder, found = backends.warm_up(str(model), None)
+    assert set(found.seconds) == {"eager", "onnx"}
+    assert found.edge == 64
+    assert caplog.messages[0].startswith("the backend compiled cannot be measured: no such layer;")
+    assert backends._read_measured(folder) == found
+    (folder / MEASURED).unlink()
+    failing = {"onnx"}
+    with pytest.raises(BackendError, match="the backend onnx cannot be measured"):
+        backends.warm_up(str(model), None)
+
+
+def test_without_a_compiler_torch_restores_and_says_so(model, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    restorer = chosen(model, None, backend="compiled")
+    (line,) = caplog.messages
+    assert line == f"{restorer.fallback}; the model runs in torch"
+    assert "needs a C++ compiler, and no-such-compiler is not there" in line
+    assert restorer(np.zeros((20, 20, 3), np.uint8)).provenance["backend"] == "eager"
+
+
 def test_measurements_that_are_no_good_are_named_and_torch_restores(
     model, measured, tmp_path, caplog
 ):
     plan = job(tmp_path, (64, 64))
-    other = {**circumstances(), "processor": "another"}
+    here = backends._circumstances()
     spoilt = {
-        "was made with processor another": lambda: measured(made_with=other),
+        "was made with processor another": lambda: measured(
+            made_with={**here, "processor": "another"}
+        ),
+        "was made with threads 64, here is": lambda: measured(made_with={**here, "threads": "64"}),
+        "was made with openvino 1.0, here is": lambda: measured(
+            made_with={**here, "openvino": "1.0"}
+        ),
         "is damaged (it lacks onnx)": lambda: measured(seconds={"eager": EAGER}),
         "is damaged (seconds.onnx.start": lambda: measured(
             seconds={"eager": EAGER, "onnx": {"start": "soon", "tile": 1}}

@@ -37,6 +37,7 @@ class DtypeOption(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+    int8 = "int8"
 
 
 class BackendOption(StrEnum):
@@ -44,6 +45,8 @@ class BackendOption(StrEnum):
 
     auto = "auto"
     eager = "eager"
+    compiled = "compiled"
+    openvino = "openvino"
     onnx = "onnx"
 
 
@@ -91,12 +94,18 @@ ColorOption = Annotated[
     Color, typer.Option(help="Colour correction towards the input; auto: the model's default.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-DtypeChoice = Annotated[DtypeOption, typer.Option(help="Precision of the computation.")]
+DtypeChoice = Annotated[
+    DtypeOption,
+    typer.Option(
+        help="Precision of the computation. int8: with OpenVINO, after hbr warmup --calibrate."
+    ),
+]
 BackendChoice = Annotated[
     BackendOption,
     typer.Option(
-        help="eager: torch; onnx: ONNX Runtime, on the CPU in float32, which starts faster; auto: "
-        "what takes less time by what hbr warmup has measured here, or eager."
+        help="eager: torch; compiled: torch with kernels compiled for the model, which takes "
+        "minutes the first time; onnx, openvino: a graph on the CPU, which starts faster; auto: "
+        "what takes the least time by what hbr warmup has measured here, or eager."
     ),
 ]
 ThreadsOption = Annotated[

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hbr.apps.cli.reporting import Reporter
 from hbr.apps.cli.restoring import DecoderOption
+
+if TYPE_CHECKING:
+    from hbr.restoration.batch.backends import Wanted
 
 
 def warmup(
@@ -16,6 +20,14 @@ def warmup(
         float | None, typer.Option(help="As for hbr restore; a graph is made for each.")
     ] = None,
     decoder: DecoderOption = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Only make the graph that --dtype int8 runs, with its scales by photos in FOLDER "
+            "(extra openvino).",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the CPU. Default: one per core.")
     ] = None,
@@ -31,6 +43,11 @@ def warmup(
 
     set_threads(threads)
     reporter = Reporter(as_json=False)
+    if calibrate is not None:
+        from hbr.restoration.batch.backends import Wanted
+
+        _calibrate(reporter, Wanted(model, fidelity=fidelity, decoder=decoder), calibrate)
+        return
     with reporter.listening():
         from hbr.restoration.batch.backends import warm_up
 
@@ -39,4 +56,18 @@ def warmup(
         reporter.say(
             "info", f"{name}: {seconds.start:.2f} s to start, {seconds.tile:.3f} s for a tile"
         )
+    typer.echo(folder)
+
+
+def _calibrate(reporter: Reporter, wanted: Wanted, photos: Path) -> None:
+    with reporter.listening():
+        from hbr.restoration.batch.calibration import calibrate
+
+        folder, made = calibrate(wanted, photos)
+    mean = sum(made.psnr) / len(made.psnr)
+    reporter.say(
+        "info",
+        f"int8: {made.layers} convolutions, scales of {len(made.photos)} photos; PSNR of "
+        f"{len(made.psnr)} others to float32: {mean:.1f} dB, at least {min(made.psnr):.1f}",
+    )
     typer.echo(folder)

@@ -1,9 +1,10 @@
-"""Which backend runs a model: torch, or a graph in ONNX Runtime.
+"""Which backend runs a model: torch, or a graph in ONNX Runtime or OpenVINO.
 
 A process that runs a graph starts seconds earlier, because it imports no torch; for many photos the
-faster backend is the better one. `measure` takes the time of both once for each model and machine,
-and `choose` decides by it and by the size of a job, so that the same job is done in the same way
-every time.
+faster backend is the better one. `warm_up` takes the time of those that are installed, once for
+each model and machine, and `choose` decides by it and by the size of a job, so that the same job is
+done in the same way every time. Nothing is measured while photos are restored: it takes longer than
+a small job, and it would change by which backend the next job is done.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,10 +33,12 @@ from hbr.models.graph_files import (
     file_fidelity,
     graph_folder,
     load_graph,
+    package_version,
     read_card,
 )
 from hbr.models.graphs import BackendError, check_installed
-from hbr.models.protocol import Backend, Capabilities
+from hbr.models.protocol import BACKENDS, IN_TORCH, Backend, Capabilities
+from hbr.processes import threads
 from hbr.restoration.batch.estimate import planned_tiles, tile_pixels
 from hbr.restoration.batch.jobs import BatchPlan
 from hbr.restoration.restorer import Restorer
@@ -47,6 +50,8 @@ log = logging.getLogger(__name__)
 MEASURED = "measured.json"
 # Headers of more photos are not read: how long a process takes to start then hardly matters.
 _PHOTOS, _MANY = 64, 1e6
+# The backends that every measurement has.
+_ALWAYS = frozenset[Backend]({"eager", "onnx"})
 _TIMES = 2
 _TIMEOUT = 600.0
 
@@ -73,13 +78,15 @@ class MeasuredBackends:
     """Measurements of a machine.
 
     Attributes:
-        made_with: `hbr.models.graphs.circumstances`.
+        made_with: `_circumstances`.
         device: that `auto` stood for.
-        seconds: name of a backend → its time.
+        edge: of a tile in pixels.
+        seconds: name of a backend → its time, in the precision that "auto" stands for.
     """
 
     made_with: dict[str, str]
     device: str
+    edge: int
     seconds: dict[str, Seconds]
 
 
@@ -110,24 +117,30 @@ class Wanted:
 def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | None) -> Restorer:
     """Load a model in the backend that is wanted, or that suits the job.
 
-    A model that cannot be a graph, or whose graph cannot be written, runs in torch, with a warning.
+    A model that the backend cannot run, or whose graph cannot be written, runs in torch as it is,
+    with a warning; so it does where the machine has no C++ compiler for "compiled".
 
     Args:
         wanted: the model.
         settings, plan: the job; without a plan, "auto" is "eager".
 
     Raises:
-        BackendError: ONNX Runtime is wanted and missing.
+        BackendError: ONNX Runtime or OpenVINO is wanted and missing.
+        CalibrationError: eight bits are wanted, and there is no calibration for them.
         Exception: as for `Restorer.from_pretrained`.
     """
     if wanted.device not in ("auto", "cpu"):
         choose_device(wanted.device)  # a wrong one shows before the file is read
     model, decoder = wanted.find()
     backend, why = wanted.backend, None
-    if backend == "onnx":
-        check_installed()
-    elif backend == "auto":
+    if wanted.dtype == "int8":
+        if backend not in ("auto", "openvino"):
+            raise ValueError("dtype is 'int8'; only the backend openvino computes in it")
+        backend = "openvino"
+    if backend == "auto":
         backend, why = choose(model, decoder, wanted, settings, plan)
+    elif backend not in IN_TORCH:
+        check_installed(backend)
     place = (model, wanted.device, wanted.dtype, wanted.fidelity)
     load = partial(Restorer.from_file, *place, decoder=decoder)
     try:
@@ -164,6 +177,8 @@ def choose(
     suits = suits and not _needs_torch(settings) and is_of_hbr(model.path)
     if plan is None or not suits or not find_spec("onnxruntime"):
         return "eager", None
+    # in float32 the others were not measured
+    names = BACKENDS if wanted.dtype == "auto" else ("eager", "onnx")
     folder = graph_folder(model.sha256, file_fidelity(model.path, wanted.fidelity), decoder)
     try:
         card, measured = read_card(folder, model.sha256, decoder), _read_measured(folder)
@@ -172,14 +187,16 @@ def choose(
     if card is None or measured is None or (wanted.device == "auto" and measured.device != "cpu"):
         return "eager", None
     tiles = _native_tiles(plan, card.capabilities, settings)
-    onnx, eager = (measured.seconds[name].of(tiles) for name in ("onnx", "eager"))
-    return ("onnx" if onnx < eager else "eager"), None
+    times = {name: measured.seconds[name].of(tiles) for name in names if name in measured.seconds}
+    return min(times, key=lambda name: times[name]), None
 
 
 def warm_up(
     model: str, fidelity: float | None, decoder: str | None = None
 ) -> tuple[Path, MeasuredBackends]:
     """Make the graph of a model, and measure the backends.
+
+    One that is not installed or fails is left out, with a warning if it fails.
 
     Args:
         model, fidelity, decoder: as for `Restorer.from_pretrained`.
@@ -188,7 +205,8 @@ def warm_up(
         the folder of the graph, and the measurements, which lie there too.
 
     Raises:
-        BackendError: ONNX Runtime is missing, the model cannot be a graph, or measuring failed.
+        BackendError: ONNX Runtime is missing, the model cannot be a graph, or measuring it or torch
+            failed.
         WeightsError: the model is missing or damaged.
         OSError: the folder cannot be written.
     """
@@ -197,10 +215,20 @@ def warm_up(
     folder = graph_folder(found.sha256, used, other)
     asked = {"name_or_path": model, "fidelity": fidelity, "decoder": decoder}
     edge = graph.capabilities.native_size
-    seconds, devices = {}, {}
-    for name in get_args(Backend):
-        seconds[name], devices[name] = _measure({**asked, "backend": name}, edge)
-    measured = MeasuredBackends(made_with=circumstances(), device=devices["eager"], seconds=seconds)
+    seconds: dict[str, Seconds] = {}
+    devices: dict[str, str] = {}
+    for name in BACKENDS:
+        if name == "openvino" and not find_spec("openvino"):
+            continue
+        try:
+            seconds[name], devices[name] = _measure({**asked, "backend": name}, edge)
+        except BackendError as error:
+            if name in _ALWAYS:
+                raise
+            log.warning("%s; it is left out", one_line(error))
+    measured = MeasuredBackends(
+        made_with=_circumstances(), device=devices["eager"], edge=edge, seconds=seconds
+    )
     write_text(folder / MEASURED, json.dumps(to_dict(measured), indent=1) + "\n")
     return folder, measured
 
@@ -266,12 +294,21 @@ def _read_measured(folder: Path) -> MeasuredBackends | None:
         raise BackendError(
             f"{folder / MEASURED} is damaged ({one_line(error, 100)}); `hbr warmup` makes it again"
         ) from None
-    if missing := set(get_args(Backend)) - measured.seconds.keys():
+    if missing := _ALWAYS - measured.seconds.keys():
         raise BackendError(
             f"{folder / MEASURED} is damaged (it lacks {min(missing)}); `hbr warmup` makes it again"
         )
-    check_circumstances(measured.made_with, f"{folder / MEASURED} was made")
+    check_circumstances(measured.made_with, f"{folder / MEASURED} was made", _circumstances())
     return measured
+
+
+def _circumstances() -> dict[str, str]:
+    """What measurements hold for: those of the graph, OpenVINO and the number of threads."""
+    return {
+        **circumstances(),
+        "openvino": package_version("openvino"),
+        "threads": str(threads()),
+    }
 
 
 def _needs_torch(settings: RestoreSettings) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hbr.image import Photo
 from hbr.models.protocol import (
+    IN_TORCH,
     ArrayModel,
     Backend,
     Capabilities,
@@ -125,7 +126,7 @@ def provenance_of(
     color = restorer.capabilities.color if settings.color == "auto" else settings.color
     return {
         "hbr": __version__,
-        "torch": installed_version("torch") if restorer.backend == "eager" else None,
+        "torch": installed_version("torch") if restorer.backend in IN_TORCH else None,
         "model": restorer.name,
         "sha256": restorer.sha256,
         "fidelity": restorer.fidelity,

@@ -47,6 +47,10 @@ class SizeRequirements(Protocol):
     def native_size(self) -> int:
         """The edge that the model was trained on."""
 
+    @property
+    def fixed_tiles(self) -> bool:
+        """Whether photos are divided into tiles of exactly that edge."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -174,7 +178,8 @@ def plan_tiles(
             the model was trained on, at most a quarter above it, on every device: it chooses the
             number of tiles that covers the photo with the least overlap. A photo up to 1.25 times
             the native size is one tile. Memory is not considered: if it runs out,
-            `hbr.restoration.passes.inference` retries with smaller tiles.
+            `hbr.restoration.passes.inference` retries with smaller tiles. With `fixed_tiles`,
+            "auto" is the native size.
 
     Raises:
         ValueError: `tile` is below the smallest size that the model can be tiled with.
@@ -191,7 +196,9 @@ def plan_axis(size: int, capabilities: SizeRequirements, tile: TileChoice) -> Ax
     step = capabilities.multiple_of
     padded = max(_up(size, step), _up(capabilities.min_size, step))
     native = _up(capabilities.native_size, step)
-    if tile == "auto":
+    if tile == "auto" and capabilities.fixed_tiles:
+        edge = native
+    elif tile == "auto":
         edge = _edge_near_native(padded, native, capabilities)
     else:
         edge = _up(tile, step) if tile else padded
