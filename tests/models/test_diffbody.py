@@ -1,6 +1,7 @@
 """DiffBody at toy size: the control branch, the losses of parts, and how it samples."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -282,6 +283,25 @@ def test_a_model_without_parts_is_guided_by_the_picture(base: Path) -> None:
     model = toy_model(base, parts=None)
     assert model.attention(torch.rand(1, 3, 64, 64)) is None
     assert not torch.equal(sampled(model, guidance=1.0), sampled(model, guidance=0.0))
+
+
+def test_in_a_larger_photo_each_person_guides_by_a_crop(model: DiffBody) -> None:
+    image, conditions = given(edge=128)
+    boxes = ((0, 10, 60, 120), (64, 20, 128, 110))
+
+    def loss(z_0: Tensor, people: tuple[tuple[int, int, int, int], ...]) -> Tensor:
+        return model._guidance(image, replace(conditions, people=people)).loss(z_0)
+
+    z_0 = model.encode(torch.rand(1, 3, 128, 128))
+    expected = 0.0
+    for x0, y0, x1, y1 in boxes:
+        made, wanted = (x[..., y0:y1, x0:x1] for x in (model.decode(z_0), image))
+        expected += float(part_loss(model.parts(made), model.parts(wanted), "cosine"))
+    assert expected > 0
+    assert float(loss(z_0, boxes)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(z_0, ())) != pytest.approx(expected, rel=1e-3)
+    model.config = replace(model.config, native_size=128)  # no larger than the model's own size
+    assert torch.equal(loss(z_0, boxes), loss(z_0, ()))
 
 
 def test_a_larger_photo_is_denoised_in_windows(model: DiffBody, monkeypatch) -> None:

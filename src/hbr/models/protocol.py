@@ -171,6 +171,8 @@ class Conditions:
         sampling: how a model of many steps samples.
         seed: of the noise that a model draws.
         watch: called after each step of a sampling; the preview is [b, 3, h, w] in [0, 1].
+        people: boxes (x0, y0, x1, y1) in pixels of the image, each of which a guidance looks at by
+            itself where the image is larger than the model's native size; none is the whole image.
     """
 
     maps: Mapping[str, Tensor] = field(default_factory=dict)
@@ -178,6 +180,7 @@ class Conditions:
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     watch: PreviewStep | None = None
+    people: tuple[tuple[int, int, int, int], ...] = ()
 
     def part(self, at: slice) -> Conditions:
         """Those of a part of the batch."""

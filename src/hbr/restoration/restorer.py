@@ -378,9 +378,8 @@ class Restorer:
         sampling = settings.sampling or Sampling()
         if settings.tile != "auto":
             sampling = replace(sampling, tile=settings.tile or max(pixels.shape))
-        conditions = replace(
-            conditions, maps=structure.maps, sampling=sampling, seed=settings.seed, watch=watch
-        )
+        conditions = replace(conditions, maps=structure.maps, people=structure.people)
+        conditions = replace(conditions, sampling=sampling, seed=settings.seed, watch=watch)
         plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.capabilities, 0)
         try:
             made = inference.run_tiles(self.model, pixels, plan, conditions=conditions)

@@ -53,6 +53,19 @@ def test_without_models_the_maps_are_blank_and_the_provenance_says_so(monkeypatc
     assert [r.message.split(":")[0] for r in caplog.records] == ["no pose is found"]  # once
 
 
+def test_people_have_boxes_around_their_points(found, tmp_path) -> None:
+    points = np.full((4, 17, 3), np.nan)
+    points[0, :2] = [(50, 100, 1), (90, 200, 1)]  # 15 of the 100 pixels are added on each side
+    points[1, :2] = [(-40, 250, 1), (60, 400, 1)]  # cut by the edge
+    points[2, :2] = [(10, 10, 1), (14, 12, 1)]  # too small; and of the last nothing is seen
+    np.save(tmp_path / "points.npy", points)
+    found[:] = [points]
+    expected = ((35, 85, 105, 215), (0, 227, 82, 300))
+    for pose in ("auto", str(tmp_path / "points.npy")):
+        assert finder()(pixels(300, 240), BOTH, pose, "none").people == expected
+    assert finder()(pixels(300, 240), BOTH, "none", "none").people == ()
+
+
 def test_what_is_found_is_drawn(found) -> None:
     made = finder()(pixels(), BOTH, "auto", "auto")
     assert made.sources == {"pose": "found", "attention": "found"}

@@ -7,7 +7,7 @@ prompt.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from hbr.models.networks import (
     decode,
     encode,
 )
-from hbr.models.protocol import Capabilities, Conditions, Place, Sampling
+from hbr.models.protocol import Capabilities, Conditions, PartLoss, Place, Sampling
 from hbr.models.sampling import (
     Guidance,
     Watch,
@@ -164,7 +164,7 @@ class DiffBody(nn.Module):
             case "unipc":
                 z = sample_unipc(predict, z, schedule, steps, watch)
             case name:
-                guidance = self._guidance(tiles, sampling) if name == "guided" else None
+                guidance = self._guidance(tiles, conditions) if name == "guided" else None
                 z = sample_guided(predict, z, steps, noise, guidance, watch)
         return self.decode(z)
 
@@ -195,10 +195,13 @@ class DiffBody(nn.Module):
         pixels = sampling.tile or self.config.native_size
         return max(1, pixels // self.config.multiple_of) * self.config.unet.factor
 
-    def _guidance(self, image: Tensor, sampling: Sampling) -> Guidance:
+    def _guidance(self, image: Tensor, conditions: Conditions) -> Guidance:
         """L_part between the decoded z̃_0 and I_reg (DiffBody Eq. 6)."""
+        sampling = conditions.sampling
+        large = max(image.shape[-2:]) > self.config.native_size
+        people = conditions.people if large else ()
         return Guidance(
-            loss=self._loss_to(image, sampling.part_loss),
+            loss=self._loss_to(image, sampling.part_loss, people),
             scale=sampling.guidance,
             through=sampling.through,
             window=sampling.window,
@@ -206,15 +209,24 @@ class DiffBody(nn.Module):
         )
 
     def _loss_to(
-        self, image: Tensor, kind: Literal["auto", "cosine", "cross-entropy", "squared"]
+        self, image: Tensor, kind: PartLoss, people: Sequence[tuple[int, int, int, int]]
     ) -> Callable[[Tensor], Tensor]:
+        """L_part of z̃_0 [b, c, h, w], summed over the crops of people, or of the whole image."""
         parts = self.parts
         if parts is None:
             # without a network of parts, the images themselves are compared
             return lambda z_0: (self.decode(z_0) - image.to(z_0)).square().sum()
-        wanted = parts(image).detach()
+        whole = (0, 0, image.shape[-1], image.shape[-2])
+        places = [(..., slice(y0, y1), slice(x0, x1)) for x0, y0, x1, y1 in people or [whole]]
+        wanted = [parts(image[place]).detach() for place in places]
         chosen = "cosine" if kind == "auto" else kind
-        return lambda z_0: part_loss(parts(self.decode(z_0)), wanted, chosen)
+
+        def loss(z_0: Tensor) -> Tensor:
+            made = self.decode(z_0)
+            each = zip(places, wanted, strict=True)
+            return torch.stack([part_loss(parts(made[at]), w, chosen) for at, w in each]).sum()
+
+        return loss
 
     def _watched(self, conditions: Conditions) -> Watch | None:
         watch = conditions.watch

@@ -21,7 +21,7 @@ from hbr.image.pixels import to_8_bits
 from hbr.people.attention import limb_attention
 from hbr.people.skeleton import draw_poses
 from hbr.people.structure import FindKeypoints, keypoint_finder
-from hbr.people.types import DetectorError
+from hbr.people.types import SEEN, DetectorError
 from hbr.weights import WeightsError
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,10 @@ AttentionOf = Callable[[Tensor], Tensor | None]
 """A model's own map of bodies: [1, 3, h, w] in [0, 1] → [1, 1, h, w], or None if it has none."""
 
 DETECTOR, POSE = "rtdetr", "dwpose"
+# around key points, relative to the longer edge of their box
+_MARGIN = 0.15
+# edge in pixels below which nobody's parts can be told
+_SMALLEST_PERSON = 32
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,12 @@ class Structure:
     Attributes:
         maps: "pose" [1, 3, h, w] and "attention" [1, 1, h, w], float32 in [0, 1].
         sources: name of a map → "file NAME", "found", "the model's", "none" or why there is none.
+        people: boxes (x0, y0, x1, y1) in pixels around the key points, where they are known.
     """
 
     maps: Mapping[str, Tensor]
     sources: Mapping[str, str]
+    people: tuple[tuple[int, int, int, int], ...] = ()
 
 
 class StructureFinder:
@@ -74,12 +80,14 @@ class StructureFinder:
             hbr.image.PhotoError: a file cannot be read.
         """
         keypoints: np.ndarray | None = None
+        people: np.ndarray | None = None  # the key points again, also of a file
         maps: dict[str, Tensor] = {}
         sources: dict[str, str] = {}
         height, width = pixels.shape[:2]
         if "pose" in names:
             if pose == "auto":
-                keypoints, sources["pose"] = self._keypoints(pixels)
+                people, sources["pose"] = self._keypoints(pixels)
+                keypoints = people
                 if keypoints is not None:
                     maps["pose"] = _planes(draw_poses(keypoints, height, width))
             elif pose == "none":
@@ -87,12 +95,14 @@ class StructureFinder:
             else:
                 maps["pose"] = _planes(_pose_of(Path(pose), height, width))
                 sources["pose"] = f"file {Path(pose).name}"
+                people = _array(Path(pose)) if Path(pose).suffix == ".npy" else None
         if "attention" in names:
             known = (keypoints, sources["pose"]) if keypoints is not None else None
             found, sources["attention"] = self._attention_of(pixels, attention, known)
             if found is not None:
                 maps["attention"] = found
-        return Structure(maps, sources)
+        boxes = () if people is None else _boxes_around(people, height, width)
+        return Structure(maps, sources, boxes)
 
     def _attention_of(
         self, pixels: np.ndarray, attention: str, known: tuple[np.ndarray, str] | None
@@ -130,6 +140,24 @@ def _load(device: str) -> tuple[FindKeypoints | None, str | None]:
         return keypoint_finder(DETECTOR, POSE, device=device), None
     except (WeightsError, DetectorError) as error:
         return None, str(error)
+
+
+def _boxes_around(
+    keypoints: np.ndarray, height: int, width: int
+) -> tuple[tuple[int, int, int, int], ...]:
+    """Boxes around the key points [n, p, 3] of each person, with a margin, within the picture."""
+    boxes = []
+    for person in keypoints.astype(np.float64):
+        seen = person[np.isfinite(person).all(axis=1) & (person[:, 2] >= SEEN), :2]
+        if len(seen) < 2:
+            continue
+        low, high = seen.min(axis=0), seen.max(axis=0)
+        margin = _MARGIN * (high - low).max()
+        x0, y0 = (int(v) for v in np.clip(low - margin, 0, (width, height)))
+        x1, y1 = (int(v) for v in np.clip(high + margin, 0, (width, height)))
+        if min(x1 - x0, y1 - y0) >= _SMALLEST_PERSON:
+            boxes.append((x0, y0, x1, y1))
+    return tuple(boxes)
 
 
 def _pose_of(path: Path, height: int, width: int) -> np.ndarray:
