@@ -7,10 +7,13 @@ import torch
 from hbr.devices import is_out_of_memory
 from hbr.errors import OutOfMemoryError
 from hbr.models import Conditions
+from hbr.models.protocol import Capabilities
 from hbr.restoration.passes import transfer
 from hbr.restoration.passes.inference import run_tiles, run_within_memory
 from hbr.restoration.passes.tiling import plan_tiles
 from hbr.restoration.pixels.color import to_unit
+
+SIZES = Capabilities(multiple_of=8, min_size=16, native_size=256, dtypes=("float32",))
 
 
 def whole_and_tiled(model, pixels, tile):
@@ -75,7 +78,7 @@ def test_the_identity_gives_back_every_pixel_of_any_size(identity, size, dtype, 
 def test_tiles_are_summed_with_the_product_of_their_windows_rounded_once(size, tile):
     """Tiles that do not agree, blended by the definition, to the last bit."""
     rng = np.random.default_rng(0)
-    plan = plan_tiles(*size, _Sizes, tile)
+    plan = plan_tiles(*size, SIZES, tile)
     shape = (3, plan.rows.tile, plan.columns.tile)
     made = [rng.random(shape, np.float32) * np.float32(0.9) for _ in range(len(plan))]
     rest = iter(made)
@@ -96,7 +99,7 @@ def test_tiles_are_summed_with_the_product_of_their_windows_rounded_once(size, t
 def test_batches_submitted_before_the_last_is_waited_for_change_nothing(monkeypatch, batch):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (150, 300, 3), dtype=np.uint8)
-    plan = plan_tiles(150, 300, _Sizes, 64)
+    plan = plan_tiles(150, 300, SIZES, 64)
     events = []
 
     def restore(lq, places, conditions):
@@ -118,30 +121,26 @@ def test_batches_submitted_before_the_last_is_waited_for_change_nothing(monkeypa
 
 
 def test_what_lies_outside_the_range_is_clamped_after_blending():
-    plan = plan_tiles(40, 40, _Sizes, 0)
+    plan = plan_tiles(40, 40, SIZES, 0)
     pixels = np.full((40, 40, 3), 128, np.uint8)
     assert (run_tiles(model_of(lambda x, *_: x * 9 - 1), pixels, plan) == 65535).all()
     assert (run_tiles(model_of(lambda x, *_: x - 9), pixels, plan) == 0).all()
 
 
 def test_values_that_are_not_finite_are_an_error_not_a_black_tile():
-    plan = plan_tiles(40, 40, _Sizes, 0)
+    plan = plan_tiles(40, 40, SIZES, 0)
     with pytest.raises(FloatingPointError, match="not finite"):
         run_tiles(model_of(lambda x, *_: x / 0), np.zeros((40, 40, 3), np.uint8), plan)
 
 
 def test_a_model_that_changes_the_size_is_an_error():
-    plan = plan_tiles(40, 40, _Sizes, 0)
+    plan = plan_tiles(40, 40, SIZES, 0)
     with pytest.raises(RuntimeError, match=r"made \[1, 3, 20, 20\] of \[1, 3, 40, 40\]"):
         run_tiles(model_of(lambda x, *_: x[..., ::2, ::2]), np.zeros((40, 40, 3), np.uint8), plan)
 
 
-class _Sizes:
-    multiple_of, min_size, native_size = 8, 16, 256
-
-
 def model_of(restore):
-    return SimpleNamespace(restore=restore, capabilities=_Sizes, device=torch.device("cpu"))
+    return SimpleNamespace(restore=restore, capabilities=SIZES, device=torch.device("cpu"))
 
 
 MESSAGES = [
@@ -164,7 +163,7 @@ def test_out_of_memory_takes_smaller_tiles_then_smaller_batches(error):
             raise error
         return lq
 
-    plan = plan_tiles(250, 350, _Sizes, 0)
+    plan = plan_tiles(250, 350, SIZES, 0)
     run = run_within_memory(model_of(restore), pixels, plan, batch=8)
     expected = [(1, 352), (6, 176), (8, 88), (8, 64), (4, 64), (2, 64)]
     assert list(dict.fromkeys(calls))[:6] == expected
@@ -176,7 +175,7 @@ def test_where_nothing_fits_the_error_names_the_flag():
     def restore(lq, places, conditions):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    plan = plan_tiles(250, 350, _Sizes, "auto")
+    plan = plan_tiles(250, 350, SIZES, "auto")
     with pytest.raises(OutOfMemoryError, match=r"tiles of 64×64 pixels, 1 at a time; .*--tile 16"):
         run_within_memory(model_of(restore), np.zeros((250, 350, 3), np.uint8), plan, batch=2)
 
@@ -185,7 +184,7 @@ def test_other_errors_of_a_model_are_not_taken_for_want_of_memory():
     def restore(lq, places, conditions):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    plan = plan_tiles(50, 70, _Sizes, "auto")
+    plan = plan_tiles(50, 70, SIZES, "auto")
     with pytest.raises(RuntimeError, match="mat1"):
         run_within_memory(model_of(restore), np.zeros((50, 70, 3), np.uint8), plan)
 

@@ -14,9 +14,12 @@ import torch
 
 import hbr
 from hbr.image import read_photo
+from hbr.models.protocol import Capabilities
 from hbr.restoration import Restorer
 from hbr.restoration.passes.inference import run_tiles
 from hbr.restoration.passes.tiling import Axis, TilePlan, plan_tiles
+
+SIZES = Capabilities(multiple_of=8, min_size=16, native_size=256, dtypes=("float32",))
 
 NANO = Path(hbr.__file__).parent / "weights" / "nano.safetensors"
 
@@ -59,16 +62,12 @@ def test_no_seam_for_a_network_that_sees_further_than_the_overlap(network, photo
 
 
 def test_the_measure_sees_tiles_that_differ_a_little(photo_pixels):
-    plan = plan_tiles(*photo_pixels.shape[:2], _Sizes, 128)
+    plan = plan_tiles(*photo_pixels.shape[:2], SIZES, 128)
     starts = plan.rows.starts
     middles = [(a + plan.rows.tile + b) / 2 for a, b in pairwise(starts)]
     tile_of_row = np.searchsorted(middles, np.arange(photo_pixels.shape[0]), side="right")
     uneven = photo_pixels.astype(int) + 8 * (tile_of_row % 2)[:, None, None]
     assert border_ratio(uneven, plan) / border_ratio(photo_pixels, plan) > 1.02
-
-
-class _Sizes:
-    multiple_of, min_size, native_size = 8, 16, 256
 
 
 @pytest.mark.skipif(not NANO.is_file(), reason="weights/nano.safetensors is not there")

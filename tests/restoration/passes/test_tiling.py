@@ -3,17 +3,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hbr.models.protocol import Capabilities
 from hbr.restoration.passes.tiling import least_tile, plan_axis, plan_tiles, smaller_tiles
 
 
-class _Needs:
-    def __init__(self, multiple_of: int, min_size: int, native_size: int) -> None:
-        self.multiple_of, self.min_size, self.native_size = multiple_of, min_size, native_size
+def _needs(multiple_of: int, min_size: int, native_size: int) -> Capabilities:
+    return Capabilities(
+        multiple_of=multiple_of, min_size=min_size, native_size=native_size, dtypes=("float32",)
+    )
 
 
-SD = _Needs(64, 64, 512)
-NANO = _Needs(32, 32, 512)
-needs_of_models = st.sampled_from([SD, NANO, _Needs(1, 1, 100), _Needs(8, 80, 128)])
+SD = _needs(64, 64, 512)
+NANO = _needs(32, 32, 512)
+needs_of_models = st.sampled_from([SD, NANO, _needs(1, 1, 100), _needs(8, 80, 128)])
 sizes = st.integers(1, 3000)
 
 
@@ -74,7 +76,7 @@ def test_outer_pixels_of_a_tile_have_no_weight_inside_the_photo():
 
 
 def test_small_photos_are_mirrored_up_to_the_smallest_size():
-    axis = plan_axis(5, _Needs(4, 16, 64), "auto")
+    axis = plan_axis(5, _needs(4, 16, 64), "auto")
     assert axis.tile == 16
     assert axis.source(0).tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
     assert (plan_axis(1, NANO, "auto").source(0) == 0).all()
