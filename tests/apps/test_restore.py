@@ -200,7 +200,7 @@ def test_the_choices_are_those_of_the_rooms_below() -> None:
     from hbr.restoration.settings import COLOR_FIXES, SCALES
 
     assert [c.value for c in Color] == ["auto", *COLOR_FIXES]
-    assert [d.value for d in DtypeOption] == ["auto", *DTYPES]
+    assert [d.value for d in DtypeOption] == ["auto", *DTYPES, "int8"]
     assert SCALES == (0.25, 8)
     assert DEFAULT_MAX_PIXELS == image.DEFAULT_MAX_PIXELS
 

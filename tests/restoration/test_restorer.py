@@ -206,6 +206,7 @@ def test_timings_and_provenance_tell_how_it_was_done(same):
         "torch": torch.__version__,
         "model": "same",
         "sha256": None,
+        "decoder": None,
         "fidelity": None,
         "device": "cpu",
         "dtype": "float32",
