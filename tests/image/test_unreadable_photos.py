@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -125,14 +126,22 @@ def test_tiffs_that_are_no_photographs(scene, tmp_path):
     assert "raw" in line_of(path)
 
 
-def test_a_bomb_is_refused_by_its_header(chunk, tmp_path):
-    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+@pytest.mark.parametrize("kind", ["sound", "damaged", "packed"])
+def test_a_bomb_is_refused_before_it_is_unpacked(chunk, tmp_path, kind):
+    edge = 8 if kind == "packed" else 20000
+    header = struct.pack(">IIBBBBB", edge, edge, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(500_000_000), 1) if kind == "packed" else b"x\x9c" + b"\0" * 99
+    content = bytearray(chunk(b"IDAT", pixels))
+    content[-1] ^= kind != "sound"
     path = tmp_path / "bomb.png"
     start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    path.write_bytes(start + chunk(b"IDAT", b"x\x9c" + b"\0" * 99) + chunk(b"IEND", b""))
+    path.write_bytes(start + content + chunk(b"IEND", b""))
     message = line_of(path)
-    assert "20000x20000" in message
-    assert "--max-pixels" in message
+    if kind == "packed":
+        assert "its checksums do not match" in message
+    else:
+        assert "20000x20000" in message
+        assert "--max-pixels" in message
     script = """
 import resource, sys
 from hbr.image import PhotoError, read_photo
@@ -145,7 +154,7 @@ except PhotoError:
     run = subprocess.run(
         [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
     )
-    assert int(run.stdout) < 50_000, "kilobytes; the picture would take 1.2 million"
+    assert int(run.stdout) < 50_000, "kilobytes; the pictures would take 0.5 and 1.2 million"
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp", "a.avif", "a.bmp"])

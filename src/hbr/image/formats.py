@@ -85,7 +85,10 @@ def _read_bmp(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
 
 def _read_png(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
     # Pillow reads the metadata and detects animations; OpenCV keeps the 16 bits.
-    data, parts = whole_png(file.read(), notes)
+    data = file.read()
+    if (declared := png.declared_size(data)) is not None:
+        check_size(*declared, max_pixels, notes)  # before anything is unpacked
+    data, parts = whole_png(data, notes)
     with _opened("png", io.BytesIO(data), notes, max_pixels) as image:
         stored, icc = png_metadata(parts)
         stored = dataclasses.replace(stored, dpi=image.info.get("dpi"))

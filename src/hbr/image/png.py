@@ -62,6 +62,14 @@ def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         at = end
 
 
+def declared_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height as the header has them, sound or not; None where there is no header."""
+    if data[12:16] != b"IHDR" or len(data) < 24:
+        return None
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
 def raw_chunks(data: bytes) -> tuple[list[PngChunk], bool]:
     """The chunks, damaged ones too, and whether IEND is among them; pixels may be cut off."""
     found: list[PngChunk] = []
@@ -96,10 +104,11 @@ def unpacked_pixels(chunks: list[PngChunk]) -> tuple[bytes, bool]:
     rows = bytearray()
     with contextlib.suppress(zlib.error):
         for chunk in chunks:
-            if chunk.kind == b"IDAT" and len(rows) <= size:
+            if chunk.kind == b"IDAT":
                 # a little at a time, so that what lies before an error is kept
                 for at in range(0, len(chunk.content), 256):
-                    rows += inflate.decompress(chunk.content[at : at + 256])
+                    if len(rows) <= size:
+                        rows += inflate.decompress(chunk.content[at : at + 256])
     whole = inflate.eof and len(rows) >= size
     rows = rows[:size].ljust(size, b"\0")
     at = 0
