@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from machine import machine
-from nano_quality import _by_id, _difference, _pixels, _score
+from nano_quality import by_id, difference_of, pixels_of, score_of
 
 import hbr
 from hbr.image import Photo, read_photo, write_photo
@@ -75,7 +75,7 @@ def main() -> None:
                 made[name] = restore(lq, maps)
                 seconds.setdefault(name, []).append(time.process_time() - began)
             for name, image in made.items():
-                scores.setdefault(name, []).append([_score(m, image, hq) for m in metrics])
+                scores.setdefault(name, []).append([score_of(m, image, hq) for m in metrics])
             if len(rows) < args.rows:
                 rows.append(np.hstack([_small(x, args.edge) for x in (*made.values(), hq)]))
     if args.pictures:
@@ -115,7 +115,7 @@ def _val(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray, Giv
     found = open_photos(config)
     for i, pair in enumerate(validation_pairs(config, photos=found)):
         (damaged,) = args.lq.glob(f"{Path(found.name(i)).stem}.*")
-        yield _pixels(pair.hq), read_photo(damaged).pixels, {}
+        yield pixels_of(pair.hq), read_photo(damaged).pixels, {}
 
 
 def _coco(args: argparse.Namespace, folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray, Given]]:
@@ -133,10 +133,10 @@ def _coco(args: argparse.Namespace, folder: Path) -> Iterator[tuple[np.ndarray, 
     )
     for pair in validation_pairs(config, maker=ConditionMaker(ConditionsConfig())):
         pose, attention = maps / "pose.png", maps / "attention.npy"
-        write_photo(Photo.from_array(_pixels(pair.conditions.maps["pose"])), pose)
+        write_photo(Photo.from_array(pixels_of(pair.conditions.maps["pose"])), pose)
         np.save(attention, pair.conditions.maps["attention"][0, 0].numpy())
         given = {"pose": str(pose), "attention": str(attention)}
-        yield _pixels(pair.hq), _pixels(pair.lq), given
+        yield pixels_of(pair.hq), pixels_of(pair.lq), given
 
 
 def _small(image: np.ndarray, edge: int) -> np.ndarray:
@@ -155,7 +155,7 @@ def _summary(
     table = {name: np.array(values) for name, values in scores.items()}  # [photos, metrics]
 
     def beside(other: str) -> dict[str, object]:
-        return {n: _difference(ids, v - table[other]) for n, v in table.items() if n != other}
+        return {n: difference_of(ids, v - table[other]) for n, v in table.items() if n != other}
 
     return {
         "benchmark": "nano_diffbody",
@@ -163,7 +163,7 @@ def _summary(
         "photos": len(table["input"]),
         "steps": args.steps,
         "strength": args.strength,
-        "mean": {name: _by_id(ids, v.mean(axis=0)) for name, v in table.items()},
+        "mean": {name: by_id(ids, v.mean(axis=0)) for name, v in table.items()},
         "seconds": {name: round(float(np.mean(v)), 2) for name, v in seconds.items()},
         **{f"beside {name}": beside(name) for name in ("input", "stage 1", "ddpm", "guided")},
         **machine(),

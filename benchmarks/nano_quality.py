@@ -77,7 +77,7 @@ def main() -> None:
         images |= {f"{name} on undamaged photos": models[name](hq, hq) for name in undamaged}
         images["photos themselves"] = hq
         for name, image in images.items():
-            scores = [_score(metric, image, hq) for metric in metrics]
+            scores = [score_of(metric, image, hq) for metric in metrics]
             border, inside = _steps(image, 8)
             border4, inside4 = _steps(_flattest(image, hq), 4)
             rows[name].append([*scores, border / inside, border4 - inside4])
@@ -92,10 +92,10 @@ def _pairs(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     found = open_photos(config)
     for i, pair in enumerate(validation_pairs(config, photos=found)):
         if lq is None:
-            yield _pixels(pair.hq), _pixels(pair.lq)
+            yield pixels_of(pair.hq), pixels_of(pair.lq)
         else:
             (damaged,) = lq.glob(f"{Path(found.name(i)).stem}.*")
-            yield _pixels(pair.hq), read_photo(damaged).pixels
+            yield pixels_of(pair.hq), read_photo(damaged).pixels
 
 
 def _metrics(names: list[str] | None, niqe: Path | None) -> list[Metric]:
@@ -121,7 +121,7 @@ def _model(spec: str, color: str) -> tuple[str, Restore]:
 
         @torch.inference_mode()
         def with_hq_prompt(lq: np.ndarray, hq: np.ndarray) -> np.ndarray:
-            return _pixels(model(_tensor(lq), model.prompt(_tensor(hq))).clamp(0, 1))
+            return pixels_of(model(_tensor(lq), model.prompt(_tensor(hq))).clamp(0, 1))
 
         return name, with_hq_prompt
     restorer = hbr.Restorer.from_pretrained(path, fidelity=float(how) if how else None)
@@ -133,7 +133,8 @@ def _non_local_means(pixels: np.ndarray) -> np.ndarray:
     return cv2.fastNlMeansDenoisingColored(pixels, None, 10, 10, 7, 21)
 
 
-def _score(metric: Metric, image: np.ndarray, reference: np.ndarray) -> float:
+def score_of(metric: Metric, image: np.ndarray, reference: np.ndarray) -> float:
+    """What a metric says of an image, beside its reference where it takes one."""
     given = [_tensor(image)]
     if metric.info.kind == "full-reference":
         given.append(_tensor(reference))
@@ -175,15 +176,15 @@ def _summary(
         "benchmark": "nano_quality",
         "photos": n,
         "color": args.color,
-        "mean": {name: _by_id(ids, v.mean(axis=0)) for name, v in table.items()},
+        "mean": {name: by_id(ids, v.mean(axis=0)) for name, v in table.items()},
         "beside the input": {
-            name: _difference(ids, table[name] - table[other]) for name, other in compared.items()
+            name: difference_of(ids, table[name] - table[other]) for name, other in compared.items()
         },
     }
     if len(models) > 1:
         first = table[models[0]]
         key = f"beside {models[0]}"
-        out[key] = {name: _difference(ids, table[name] - first) for name in models[1:]}
+        out[key] = {name: difference_of(ids, table[name] - first) for name in models[1:]}
     if "psnr-rgb" in ids and not args.damaged_only:
         at = ids.index("psnr-rgb")
         worst = {name: table[f"{name} on undamaged photos"][:, at].min() for name in models}
@@ -192,7 +193,7 @@ def _summary(
     return {**out, **machine()}
 
 
-def _difference(ids: list[str], difference: np.ndarray) -> dict[str, dict[str, object]]:
+def difference_of(ids: list[str], difference: np.ndarray) -> dict[str, dict[str, object]]:
     """Mean, its 95 % interval by bootstrap over photos, lowest and highest; [photos, metrics]."""
     n = len(difference)
     drawn = np.random.default_rng(0).integers(n, size=(10_000, n))
@@ -209,13 +210,13 @@ def _difference(ids: list[str], difference: np.ndarray) -> dict[str, dict[str, o
     return out
 
 
-def _by_id(ids: list[str], values: np.ndarray) -> dict[str, float | None]:
+def by_id(ids: list[str], values: np.ndarray) -> dict[str, float | None]:
     """Rounded; None where a metric is undefined, as PSNR of a photo beside itself."""
     finite = (round(float(v), 4) if np.isfinite(v) else None for v in values)
     return dict(zip(ids, finite, strict=True))
 
 
-def _pixels(image: torch.Tensor) -> np.ndarray:
+def pixels_of(image: torch.Tensor) -> np.ndarray:
     """[1, 3, h, w] in [0, 1] → uint8 [h, w, 3]."""
     return (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
 
