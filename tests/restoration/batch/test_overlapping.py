@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -200,3 +201,15 @@ def test_an_error_of_encoding_is_that_of_its_photo(monkeypatch: pytest.MonkeyPat
     records = list(run_batch(plan_batch(["in"], "out"), load, Files()))
     assert [r.status for r in records] == ["restored", "restored", "failed", "restored", "restored"]
     assert records[2].error == "in/c.png: no room for c"
+
+
+def test_a_thread_ends_though_its_next_work_has_not_begun() -> None:
+    thread, begun, free = beside.Thread("test"), threading.Event(), threading.Event()
+    thread.start(lambda: begun.set() or free.wait(10))
+    never = thread.start(lambda: "done by who asks")
+    assert begun.wait(10)
+    threading.Timer(0.05, free.set).start()
+    start = time.monotonic()
+    thread.close()
+    assert time.monotonic() - start < 5
+    assert never() == "done by who asks"

@@ -96,7 +96,7 @@ class Thread:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._last: Future[Any] | None = None
+        self._submitted: list[Future[Any]] = []
 
     def start(
         self, work: Callable[[], T], holds: Callable[[T], bool] = lambda made: True
@@ -117,7 +117,7 @@ class Thread:
                 return work(), messages
 
         future = self._pool.submit(quietly)
-        self._last = future
+        self._submitted = [f for f in self._submitted if not f.done()] + [future]
 
         def result() -> T:
             try:
@@ -134,7 +134,9 @@ class Thread:
     def close(self) -> None:
         """Wait for what the thread is at, and end it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._last is not None and wait([self._last], _PATIENCE).done:
+        # `wait` never counts what was cancelled before it began as done
+        begun = [future for future in self._submitted if not future.cancelled()]
+        if not wait(begun, _PATIENCE).not_done:
             self._pool.shutdown()  # it is idle, and ends at once
 
 
