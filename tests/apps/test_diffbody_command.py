@@ -147,6 +147,17 @@ def points(n: int) -> np.ndarray:
     return found
 
 
+def words_of(options: dict, folder: Path) -> list:
+    """Options as the command line takes them; arrays become files."""
+    words = []
+    for name, value in options.items():
+        if isinstance(value, np.ndarray):
+            np.save(folder / "given.npy", value)
+            value = folder / "given.npy"
+        words += [f"--{name}", value]
+    return words
+
+
 CUT = points(1) - (60, 0, 0)  # most of this person is beyond the left edge
 NO_PERSON = points(2) * np.nan
 
@@ -167,12 +178,7 @@ NO_PERSON = points(2) * np.nan
     ids=["twenty", "cut", "nan", "nobody", "long", "bytes", "wordless", "unguided", "one-step"],
 )
 def test_unusual_input_is_restored(options, model, photo, call_hbr, tmp_path) -> None:
-    words = [*OPTIONS, "--attention", "none"]
-    for name, value in options.items():
-        if isinstance(value, np.ndarray):
-            np.save(tmp_path / "given.npy", value)
-            value = tmp_path / "given.npy"
-        words += [f"--{name}", value]
+    words = [*OPTIONS, "--attention", "none", *words_of(options, tmp_path)]
     out = tmp_path / "out.png"
     done = call_hbr("restore", "-i", photo, "-o", out, "--model", model, *words)
     assert done.returncode == 0, done.stderr
@@ -195,12 +201,7 @@ def test_unusual_input_is_restored(options, model, photo, call_hbr, tmp_path) ->
 def test_what_cannot_be_used_is_one_line(
     options, message, model, photo, call_hbr, tmp_path
 ) -> None:
-    words = [*OPTIONS]
-    for name, value in options.items():
-        if isinstance(value, np.ndarray):
-            np.save(tmp_path / "given.npy", value)
-            value = tmp_path / "given.npy"
-        words += [f"--{name}", value]
+    words = [*OPTIONS, *words_of(options, tmp_path)]
     out = tmp_path / "out.png"
     done = call_hbr("restore", "-i", photo, "-o", out, "--model", model, *words)
     assert done.returncode == 1

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.attention import BasicTransformerBlock
-from toy_training import settings, train
+from toy_training import adapted, gradients_of, settings, train
 
 from hbr.config import from_dict
 from hbr.models import read_checkpoint
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.adapters import add_adapters
 from hbr.training.compiling import compile_blocks
 from hbr.training.config import TrainConfig
 from hbr.training.data import Pair, seeded
@@ -19,8 +18,6 @@ from hbr.training.loop import Trainer
 from hbr.training.memory import checkpoint_blocks
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
-
-ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"lora": {"rank": 2}}}
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +53,7 @@ class Backend:
 
 def gradients(backend=None, *, checkpointed=False):
     """Of both updates of a step of distillation, whose networks differ in their adapters."""
-    config = from_dict(TrainConfig, settings(Path("out"), objective=ADAPTED))
-    torch.manual_seed(0)
-    model = OneStepRestorer(config.model)
-    add_adapters(model, config)
-    for name, parameter in model.named_parameters():
-        if ".lora_B" in name:  # zeros would make all adapters alike
-            torch.nn.init.normal_(parameter, std=0.1)
+    config, model = adapted()
     if checkpointed:
         checkpoint_blocks(model)
     if backend is not None:
@@ -72,12 +63,8 @@ def gradients(backend=None, *, checkpointed=False):
     losses = build_objective(config).losses(
         model, Pair(lq.flip(-1), lq), config.loss, RandomState(seeded(0, 0, 1))
     )
-    found = {}
-    for terms in (lambda: losses.terms, losses.then):
-        model.zero_grad()
-        torch.stack(list(terms().values())).sum().backward()
-        found |= {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    return found
+    generator, regularizer = gradients_of(model, losses)
+    return {**generator, **regularizer}
 
 
 def test_compiled_blocks_give_the_same_gradients(monkeypatch):

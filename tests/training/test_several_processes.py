@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from toy_processes import ends, hbr, record, start
-from toy_training import DATA, MODEL, settings
+from toy_training import ADAPTED, DATA, MODEL, settings
 
 from hbr.config import ConfigError, from_dict
 from hbr.models import read_checkpoint
@@ -23,7 +23,6 @@ from hbr.training.data import TrainingPairs, seeded
 from hbr.training.loop import Trainer
 from hbr.training.random_state import RandomState
 
-ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"lora": {"rank": 2}}}
 OBJECTIVES = {
     "autoencoder": {"kind": "autoencoder"},
     "diffusion": {"kind": "diffusion"},

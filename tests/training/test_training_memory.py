@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import MODEL, settings, train
+from toy_training import ADAPTED, MODEL, adapted, gradients_of, settings, train
 
 from hbr.config import ConfigError, from_dict
 from hbr.devices import free_memory
 from hbr.models import Conditions, lora, read_checkpoint
 from hbr.models.onestep import OneStepRestorer
-from hbr.training.adapters import add_adapters, regularizer_adapters
+from hbr.training.adapters import regularizer_adapters
 from hbr.training.config import LossConfig, TrainConfig
 from hbr.training.cost import plan, with_checkpointing
 from hbr.training.data import Pair, seeded
@@ -20,7 +20,6 @@ from hbr.training.memory import checkpoint_blocks, random_squares
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
 
-ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"lora": {"rank": 2}}}
 # with a level to halve in the autoencoder and attention in every place where diffusers has it
 AUTOENCODER = {**MODEL["autoencoder"], "block_out_channels": [8, 16], "mid_attention": True}
 BOTH = {**MODEL, "autoencoder": {**AUTOENCODER, "patch_size": 2}}
@@ -30,13 +29,7 @@ Gradients = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 def gradients(checkpointed: bool, *, left_active: bool = False) -> tuple[Gradients, int]:
     """Of both updates of a step with VSD; and how often the U-Net's first block was computed."""
-    config = from_dict(TrainConfig, settings(Path("out"), objective=ADAPTED, model=BOTH))
-    torch.manual_seed(0)
-    model = OneStepRestorer(config.model)
-    add_adapters(model, config)
-    for name, parameter in model.named_parameters():
-        if ".lora_B" in name:  # zeros would make all adapters alike
-            torch.nn.init.normal_(parameter, std=0.1)
+    config, model = adapted(model=BOTH)
     if checkpointed:
         checkpoint_blocks(model)
     model.train()
@@ -48,13 +41,7 @@ def gradients(checkpointed: bool, *, left_active: bool = False) -> tuple[Gradien
     )
     if left_active:
         lora.activate(model.unet, regularizer_adapters(model.unet))
-    found = []
-    assert losses.then is not None
-    for terms in (lambda: losses.terms, losses.then):
-        model.zero_grad()
-        torch.stack(list(terms().values())).sum().backward()
-        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    return (found[0], found[1]), len(computed)
+    return gradients_of(model, losses), len(computed)
 
 
 def test_checkpointing_changes_no_gradient() -> None:

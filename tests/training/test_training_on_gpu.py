@@ -9,7 +9,7 @@ import signal
 
 import pytest
 import torch
-from toy_training import settings
+from toy_training import ADAPTED, settings
 
 from hbr.config import from_dict
 from hbr.models import build, read_checkpoint
@@ -19,7 +19,6 @@ from hbr.training.loop import Trainer
 
 pytestmark = pytest.mark.gpu
 
-ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"lora": {"rank": 2}}}
 ADVERSARIAL = {"kind": "restoration", "discriminator": {"width": 4, "lr": 1e-3}}
 PHASES = [{"steps": 6, "crop": 32, "batch": 2}]
 
