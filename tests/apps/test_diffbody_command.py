@@ -258,6 +258,14 @@ def test_the_preview_is_gone_at_the_end(
     assert "Traceback" not in done.stderr
 
 
+def test_a_preview_never_replaces_a_file(model, photo, call_hbr, tmp_path) -> None:
+    (tmp_path / "out.preview.jpg").write_bytes(b"mine")
+    done = call_hbr(*restoring(model, photo, tmp_path / "out.png", "--preview", "1"))
+    assert done.returncode == 0, done.stderr
+    assert "out.preview.jpg is there already; no preview is written" in done.stderr
+    assert (tmp_path / "out.preview.jpg").read_bytes() == b"mine"
+
+
 def test_one_step_has_nothing_to_preview(photo, call_hbr, tmp_path) -> None:
     out = tmp_path / "out.png"
     done = call_hbr("restore", "-i", photo, "-o", out, "--device", "cpu", "--preview", "1")

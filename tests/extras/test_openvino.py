@@ -113,3 +113,12 @@ def test_only_openvino_computes_in_eight_bits(tmp_path, call_hbr):
     done = call_hbr("restore", tmp_path / "in.png", "-o", tmp_path / "out.png", *options)
     assert done.returncode == 2
     assert "--dtype: dtype is 'int8'; only the backend openvino computes in it" in done.stderr
+
+
+def test_eight_bits_of_what_cannot_be_a_graph_say_why(tmp_path, call_hbr):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
+    write_photo(Photo.from_array(np.zeros((9, 9, 3), np.uint8)), tmp_path / "in.png")
+    options = ("--model", tmp_path / "other.pth", "--dtype", "int8")
+    done = call_hbr("restore", tmp_path / "in.png", "-o", tmp_path / "out.png", *options)
+    assert done.returncode == 2
+    assert "other.pth is no model file of hbr and cannot be a graph" in done.stderr

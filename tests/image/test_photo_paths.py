@@ -1,5 +1,6 @@
 """Which files are found in folders and by globs."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hbr.image.paths import (
     split_glob,
     walk_files,
 )
-from hbr.image.search import LeftOut, find_photos, walk_photos
+from hbr.image.search import LeftOut, find_photos, spread, walk_photos
 
 
 @pytest.fixture
@@ -138,3 +139,12 @@ def test_camera_raw_beside_its_photo_is_not_a_second_picture() -> None:
         "a.jpg",
         "a.jp2",
     ]
+
+
+@pytest.mark.parametrize(("count", "most"), [(0, 5), (3, 5), (5, 5), (17, 16), (31, 16), (100, 5)])
+def test_some_photos_are_spread_over_all(count, most):
+    found = spread(range(count), most)
+    assert len(found) == min(count, most)
+    steps = {b - a for a, b in itertools.pairwise(found)}
+    assert not steps or max(steps) - min(steps) <= 1
+    assert not found or found[0] + (count - 1 - found[-1]) <= count / len(found)

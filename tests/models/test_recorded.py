@@ -107,3 +107,22 @@ def test_graphs_are_given_up_when_memory_runs_out():
         recorded.restore(tiles_of(3, 3, 8, 8), [], Conditions())
     recorded.restore(tiles_of(1, 3, 8, 8), [], Conditions())
     assert recorded._graphs == {}
+
+
+def test_memory_of_graphs_is_given_back_before_a_run_fails():
+    recorder = Recorder()
+
+    def restore(tiles, places, conditions):
+        if len(tiles) == 3 and recorded._graphs:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tiles
+
+    cpu = torch.device("cpu")
+    plain = SimpleNamespace(restore=restore, capabilities=None, device=cpu, dtype=torch.float32)
+    recorded = RecordedModel(plain, recorder)
+    for _ in range(3):
+        recorded.restore(tiles_of(2, 3, 8, 8), [], Conditions())
+    assert recorded._graphs
+    tiles = tiles_of(3, 3, 8, 8)
+    assert torch.equal(recorded.restore(tiles, [], Conditions()), tiles)
+    assert recorded._graphs == {}

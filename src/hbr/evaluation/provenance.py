@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hbr.processes import cores
+from hbr.version import installed_version
 
 _LIBRARIES = (
     "torch",
@@ -28,7 +28,7 @@ def machine() -> dict[str, Any]:
         "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: found for name in _LIBRARIES if (found := _version(name)) is not None},
+        **{name: found for name in _LIBRARIES if (found := installed_version(name)) is not None},
     }
 
 
@@ -52,10 +52,3 @@ def _cpu() -> str:
         lines = []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None

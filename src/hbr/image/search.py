@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from hbr.errors import display_name
 from hbr.image.paths import (
@@ -16,6 +17,8 @@ from hbr.image.paths import (
     walk_files,
 )
 from hbr.image.reading import is_read, not_read, picture_format
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +115,12 @@ def find_photos(folder: Path) -> list[Path]:
         OSError: a folder cannot be read.
     """
     return sorted(path for name in walk_photos(folder) if (path := folder / name).is_file())
+
+
+def spread(photos: Sequence[T], most: int) -> list[T]:
+    """At most so many of some photos, evenly spread: each is the middle one of its part."""
+    n = min(most, len(photos))
+    return [photos[(2 * i + 1) * len(photos) // (2 * n)] for i in range(n)]
 
 
 def _counts(name: str) -> bool:

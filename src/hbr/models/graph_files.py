@@ -19,7 +19,6 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ from hbr.models.graphs import (
     openvino_has_bfloat16,
 )
 from hbr.models.protocol import Backend, Capabilities
-from hbr.version import __version__
+from hbr.version import __version__, installed_version
 from hbr.weights import FoundFile, weights_folder
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class CalibrationError(HbrError, ValueError):
 
 def circumstances() -> dict[str, str]:
     """What a graph holds for: versions, and the processor."""
-    packages = {name: package_version(name) for name in ("torch", "onnxruntime")}
+    packages = {name: installed_version(name) or "none" for name in ("torch", "onnxruntime")}
     return {
         "edition": str(_EDITION),
         "hbr": __version__,
@@ -290,11 +289,3 @@ def _make(
             )
             (part / CARD).write_text(json.dumps(to_dict(card), indent=1) + "\n", encoding="utf-8")
     return card
-
-
-def package_version(package: str) -> str:
-    """The version of an installed package, or "none"."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"

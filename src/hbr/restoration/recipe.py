@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,7 +23,7 @@ from hbr.image.recipe_text import BEGINNING
 from hbr.models.protocol import IN_TORCH, Backend
 from hbr.processes import threads
 from hbr.restoration.settings import NOBODY, DecoderProvenance, Provenance, RestoreSettings
-from hbr.version import __version__
+from hbr.version import __version__, installed_version
 
 RecipePlace = Literal["file", "sidecar", "both", "off"]
 RECIPE_PLACES: tuple[RecipePlace, ...] = get_args(RecipePlace)
@@ -192,7 +191,8 @@ def as_json(recipe: RestoreRecipe) -> dict[str, Any]:
 
 def circumstances(device: str, backend: Backend) -> dict[str, Any]:
     """What of this process decides over the last bits of a result, as fields of a recipe."""
-    packages = {n: _version(n) for n in (_COMPUTES.get(backend, "torch"), "numpy", "pillow")}
+    computes = _COMPUTES.get(backend, "torch")
+    packages = {n: installed_version(n) or "unknown" for n in (computes, "numpy", "pillow")}
     versions = {"hbr": __version__, **packages}
     if backend not in IN_TORCH:
         return {"versions": versions, "threads": threads(), "processor": processor_name()}
@@ -285,10 +285,3 @@ def _is_file(given: str) -> bool:
 
 def _bare(given: str) -> str:
     return Path(given).name if _is_file(given) else given
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -172,8 +172,8 @@ class Restorer:
             loaded = compile_model(loaded) if backend == "compiled" else loaded
             used = opened.fidelity if fidelity is None else fidelity
             restorer = known(loaded, fidelity=used, rewrites=rewrites)
-        again = partial(cls.from_file, model, device, dtype, backend=backend)
-        restorer._again = partial(again, decoder=decoder)
+        again = partial(cls.from_file, model, device, dtype, backend=backend, decoder=decoder)
+        restorer._again = again
         return restorer
 
     def __call__(

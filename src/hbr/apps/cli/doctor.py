@@ -16,6 +16,7 @@ import typer
 
 from hbr.apps.cli.options import AsJson
 from hbr.errors import ExitCode
+from hbr.version import installed_version
 
 # package → import name
 REQUIRED = {
@@ -117,12 +118,8 @@ def _packages(report: Diagnosis) -> dict[str, str | None]:
 
 
 def _version(package: str, module: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version  # slow; not needed for --help
-
-    try:
-        return version(package)
-    except PackageNotFoundError:  # another package, e.g. opencv-python, may provide the module
-        return getattr(sys.modules.get(module), "__version__", None)
+    # another package, e.g. opencv-python, may provide the module
+    return installed_version(package) or getattr(sys.modules.get(module), "__version__", None)
 
 
 def _extras(report: Diagnosis) -> dict[str, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,7 +121,7 @@ def run_planned(
             )
             progress = None if actors else reporter.tiles
             loading = partial(_loaded, load_for_it, settings, files, steady, progress, previews)
-            with _cleared(previews):
+            with closing(previews) if previews else nullcontext():
                 starting = _starting(reporter, previews)
                 batch = run(plan, loading, files, strict=strict, stop=stop, starting=starting)
                 return _report(plan, map(keep, batch), tally, reporter, hint)
@@ -154,16 +154,6 @@ def _starting(reporter: Reporter, previews: Previews | None) -> Callable[[Job], 
         previews.start(job)
 
     return start
-
-
-@contextmanager
-def _cleared(previews: Previews | None) -> Iterator[None]:
-    """Previews that are not kept are gone at the end, however it comes."""
-    try:
-        yield
-    finally:
-        if previews is not None:
-            previews.clear()
 
 
 @contextmanager
@@ -213,7 +203,7 @@ def _loaded(
     files: Files,
     steady: bool,
     progress: TileProgress | None,
-    previews: Previews | None = None,
+    previews: Previews | None,
 ) -> RestorePhoto:
     """What restores each photo of a batch."""
     restorer = load()

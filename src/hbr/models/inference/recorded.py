@@ -66,14 +66,17 @@ class RecordedModel:
         if conditions.maps or conditions.tokens or conditions.watch:
             return self.model.restore(tiles, places, conditions)
         shape = tuple(tiles.shape)
-        if replay := self._graphs.get(shape) or self._recorded(shape, tiles):
-            return replay(tiles)
         try:
+            if replay := self._graphs.get(shape) or self._recorded(shape, tiles):
+                return replay(tiles)
             return self.model.restore(tiles, places, conditions)
         except (MemoryError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                self._graphs.clear()  # whose memory smaller tiles may need
-            raise
+            if not self._graphs or not is_out_of_memory(error):
+                raise
+        # earlier photos shall not decide on the tiles of this one
+        self._graphs.clear()
+        torch.cuda.empty_cache()
+        return self.model.restore(tiles, places, conditions)
 
     def _recorded(self, shape: tuple[int, ...], tiles: Tensor) -> Replay | None:
         """The graph of a shape, if it is time to record it."""

@@ -33,7 +33,6 @@ from hbr.models.graph_files import (
     file_fidelity,
     graph_folder,
     load_graph,
-    package_version,
     read_card,
 )
 from hbr.models.graphs import BackendError, check_installed
@@ -43,6 +42,7 @@ from hbr.restoration.batch.estimate import planned_tiles, tile_pixels
 from hbr.restoration.batch.jobs import BatchPlan
 from hbr.restoration.restorer import Restorer
 from hbr.restoration.settings import RestoreSettings
+from hbr.version import installed_version
 from hbr.weights import FoundFile, find_and_hash_model, find_decoder
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,8 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
         settings, plan: the job; without a plan, "auto" is "eager".
 
     Raises:
-        BackendError: ONNX Runtime or OpenVINO is wanted and missing.
+        BackendError: ONNX Runtime or OpenVINO is wanted and missing, or eight bits are wanted and
+            the model cannot be a graph.
         CalibrationError: eight bits are wanted, and there is no calibration for them.
         Exception: as for `Restorer.from_pretrained`.
     """
@@ -145,10 +146,12 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
     load = partial(Restorer.from_file, *place, decoder=decoder)
     try:
         restorer = load(backend=backend)
-    except BackendError as error:
+    except (BackendError, OSError) as error:  # an OSError of the model file comes again
+        if wanted.dtype == "int8":  # which torch does not compute in
+            raise
         restorer, why = load(), one_line(error)
-    except OSError as error:  # of the model file, it comes again
-        restorer, why = load(), f"the graph cannot be written: {reason(error)}"
+        if isinstance(error, OSError):
+            why = f"the graph cannot be written: {reason(error)}"
     if why is not None:
         log.warning("%s; the model runs in torch", why)
     restorer.fallback = why
@@ -186,6 +189,8 @@ def choose(
         return "eager", one_line(error)
     if card is None or measured is None or (wanted.device == "auto" and measured.device != "cpu"):
         return "eager", None
+    if measured.device != "cpu":  # torch's times are those of another device
+        names = tuple(name for name in names if name not in IN_TORCH)
     tiles = _native_tiles(plan, card.capabilities, settings)
     times = {name: measured.seconds[name].of(tiles) for name in names if name in measured.seconds}
     return min(times, key=lambda name: times[name]), None
@@ -306,7 +311,7 @@ def _circumstances() -> dict[str, str]:
     """What measurements hold for: those of the graph, OpenVINO and the number of threads."""
     return {
         **circumstances(),
-        "openvino": package_version("openvino"),
+        "openvino": installed_version("openvino") or "none",
         "threads": str(threads()),
     }
 

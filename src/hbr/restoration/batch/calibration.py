@@ -17,6 +17,7 @@ from hbr.errors import PhotoError
 from hbr.files import replacing, sha256, write_text
 from hbr.image import read_photo
 from hbr.image.paths import is_photo_name, walk_files
+from hbr.image.search import spread
 from hbr.models.graph_files import (
     CALIBRATION,
     Calibration,
@@ -84,9 +85,8 @@ def calibrate(wanted: Wanted, photos: Path) -> tuple[Path, Calibration]:
 def _tiles(photos: Path, capabilities: Capabilities) -> dict[Path, Tile]:
     """The middle tile [1, 3, t_h, t_w] of each photo that can be read, by its file."""
     names = sorted(walk_files(photos, is_photo_name))
-    step = max(1, len(names) // _PHOTOS)
     tiles: dict[Path, Tile] = {}
-    for name in names[::step][:_PHOTOS]:
+    for name in spread(names, _PHOTOS):
         try:
             pixels = read_photo(photos / name).pixels
         except PhotoError:

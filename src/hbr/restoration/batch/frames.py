@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from hbr.errors import HbrError, display_name, one_line
 from hbr.image import Photo, is_photo_name, read_photo
+from hbr.image.search import spread
 from hbr.restoration.batch.outputs import Files
 from hbr.restoration.pixels.color import color_map
 from hbr.restoration.pixels.inputs import resized_pixels
@@ -66,10 +67,8 @@ def measure(
         files: how frames are read.
     """
     frames = sorted(path for path in folder.iterdir() if is_photo_name(path) and path.is_file())
-    n = min(N_MEASURED, len(frames))
-    chosen = [frames[(2 * i + 1) * len(frames) // (2 * n)] for i in range(n)]
     targets, sources = [], []
-    for path in chosen:
+    for path in spread(frames, N_MEASURED):
         try:
             photo = read_photo(path, max_pixels=files.max_pixels, truncated=files.truncated)
             result = restore(photo, color="none", gate="off")

@@ -103,13 +103,13 @@ def overlapping(
     """
     waiting: deque[Begun | FileRecord] = deque()
     try:
-        for job, following in work.turns():
-            if work.waits_for_others(job):  # as they may wait for this run
+        for job, following, again in work.turns():
+            if again:  # other runs are waited for, and may wait for this one
                 yield from _ended(work, waiting)
             starting(job)
             try:
                 with messages_held() if waiting else nullcontext(()) as messages:
-                    begun = work.begin(job, following)
+                    begun = work.begin(job, following, again=again)
             except KeyboardInterrupt:
                 yield from _ended(work, waiting)
                 raise

@@ -85,15 +85,15 @@ class BatchWork:
         self._busy: list[Job] = []  # other runs were at them
         self._size = 0  # of the last output, in bytes
 
-    def turns(self) -> Iterator[tuple[Job, Job | None]]:
-        """The jobs in order, each with the next, and then again those that other runs were at."""
-        jobs = self._plan.jobs
-        yield from zip(jobs, (*jobs[1:], None), strict=True)
-        yield from ((job, None) for job in self._busy)
+    def turns(self) -> Iterator[tuple[Job, Job | None, bool]]:
+        """The jobs in order, and then again those that other runs were at.
 
-    def waits_for_others(self, job: Job) -> bool:
-        """Whether to begin a job is to wait for another run."""
-        return job in self._busy
+        Each has the next one, and whether its turn has come again.
+        """
+        jobs = self._plan.jobs
+        for job, following in zip(jobs, (*jobs[1:], None), strict=True):
+            yield job, following, False
+        yield from ((job, None, True) for job in self._busy)
 
     def attempt(self, job: Job, *, again: bool = False) -> FileRecord | None:
         """Do a job; None if another run is at it, and its turn comes again.
@@ -130,7 +130,7 @@ class BatchWork:
                 self._check_place()
                 if self._plan.shared and not job.stdout:
                     try:
-                        held.enter_context(self._claim(job, wait=again or job in self._busy))
+                        held.enter_context(self._claim(job, wait=again))
                     except BlockingIOError:
                         self._busy.append(job)
                         self._over.add(job)

@@ -6,10 +6,8 @@ Shapes: H W the result, in pixels.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -34,7 +32,7 @@ from hbr.restoration.settings import (
     Provenance,
     RestoreSettings,
 )
-from hbr.version import __version__
+from hbr.version import __version__, installed_version
 
 if TYPE_CHECKING:
     import torch
@@ -60,10 +58,6 @@ class Made:
     structure: Structure | None
     reduce: float | None
     timings: Mapping[str, float]
-
-
-installed_version = functools.cache(version)
-"""`importlib.metadata.version`, which takes a millisecond."""
 
 
 class LoadedModel(Protocol):

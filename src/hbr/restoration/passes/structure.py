@@ -80,7 +80,7 @@ class StructureFinder:
             hbr.image.PhotoError: a file cannot be read.
         """
         keypoints: np.ndarray | None = None
-        people: np.ndarray | None = None  # the key points again, also of a file
+        people: np.ndarray | None = None  # also those of a file, which no attention is made of
         maps: dict[str, Tensor] = {}
         sources: dict[str, str] = {}
         height, width = pixels.shape[:2]
@@ -93,9 +93,8 @@ class StructureFinder:
             elif pose == "none":
                 sources["pose"] = "none"
             else:
-                maps["pose"] = _planes(_pose_of(Path(pose), height, width))
-                sources["pose"] = f"file {Path(pose).name}"
-                people = _array(Path(pose)) if Path(pose).suffix == ".npy" else None
+                picture, people = _pose_of(Path(pose), height, width)
+                maps["pose"], sources["pose"] = _planes(picture), f"file {Path(pose).name}"
         if "attention" in names:
             known = (keypoints, sources["pose"]) if keypoints is not None else None
             found, sources["attention"] = self._attention_of(pixels, attention, known)
@@ -160,17 +159,17 @@ def _boxes_around(
     return tuple(boxes)
 
 
-def _pose_of(path: Path, height: int, width: int) -> np.ndarray:
-    """The picture of a pose, uint8 [h, w, 3]."""
+def _pose_of(path: Path, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The picture of a pose, uint8 [h, w, 3], and the key points [n, p, 3] if the file has them."""
     if path.suffix == ".npy":
         keypoints = _array(path)
         try:
-            return draw_poses(keypoints.astype(np.float64), height, width)
+            return draw_poses(keypoints.astype(np.float64), height, width), keypoints
         except ValueError as error:
             raise ValueError(f"{path.name}: {error}") from None
     picture = to_8_bits(read_photo(path).pixels)
     _check_size(path, picture.shape[:2], height, width)
-    return picture
+    return picture, None
 
 
 def _attention_file(path: Path, height: int, width: int) -> np.ndarray:

@@ -47,7 +47,7 @@ def restored_batches(
 ) -> Iterator[tuple[TileBatch, Planes]]:
     """Restore batches; each is yielded with its result, float32 of its shape, in order.
 
-    A result is overwritten when the next one but one is asked for.
+    A result is overwritten when the next one is asked for.
     """
     if isinstance(model, ArrayModel):
         for batch in batches:
