@@ -12,7 +12,7 @@ import toy_models
 from hbr.files import sha256
 from hbr.image import Photo, write_photo
 from hbr.models import Conditions, RestorerConfig, load_model
-from hbr.models.graph_files import load_graph
+from hbr.models.graph_files import CalibrationError, graph_folder, load_graph
 from hbr.weights import find_and_hash_model
 
 
@@ -122,3 +122,15 @@ def test_eight_bits_of_what_cannot_be_a_graph_say_why(tmp_path, call_hbr):
     done = call_hbr("restore", tmp_path / "in.png", "-o", tmp_path / "out.png", *options)
     assert done.returncode == 2
     assert "other.pth is no model file of hbr and cannot be a graph" in done.stderr
+
+
+def test_a_graph_that_is_outdated_has_no_calibration(tmp_path, call_hbr):
+    model = toy_models.write(tmp_path / "toy.safetensors")
+    found = find_and_hash_model(model)
+    load_graph(found, "cpu", "float32", None, backend="openvino")
+    folder = graph_folder(found.sha256, None)
+    (folder / "int8.onnx").write_bytes(b"of an earlier graph")
+    (folder / "graph.onnx").write_bytes(b"torn")
+    with pytest.raises(CalibrationError, match=r"needs a calibration of toy.*--calibrate FOLDER"):
+        load_graph(found, "cpu", "int8", None, backend="openvino")
+    assert (folder / "int8.onnx").is_file()

@@ -49,6 +49,9 @@ def test_tiles_of_the_native_size_are_compiled_and_others_run_as_they_are(file, 
     large = restorer(np.zeros((100, 150, 3), np.uint8))
     assert seen[2:] == [(1, 3, 64, 64)] * large.provenance["tiles"]
     assert large.provenance["tile"] == (64, 64)
+    together = restorer(np.zeros((100, 150, 3), np.uint8), batch=3)
+    assert set(seen) == {(1, 3, 64, 64)}
+    np.testing.assert_array_equal(together.pixels, large.pixels)
 
 
 def test_a_layer_that_cannot_be_compiled_is_one_line(file, monkeypatch):
@@ -85,3 +88,7 @@ def test_compiled_kernels_compute_what_the_model_does(file, monkeypatch, tmp_pat
     assert list((tmp_path / "kernels").rglob("*.cpp"))
     torch.testing.assert_close(first, expected, atol=1 / 255, rtol=0)
     assert torch.equal(first, again)
+    with torch.inference_mode():
+        several = compiled.restore(torch.cat([tiles, tiles.flip(-1), tiles]), [], Conditions())
+    assert torch.equal(several[:1], first)
+    assert torch.equal(several[2:], first)

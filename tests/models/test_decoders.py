@@ -236,7 +236,16 @@ def other_weights(files):
     return path, "contains no decoder that hbr knows"
 
 
-@pytest.mark.parametrize("case", [own_decoder, half_a_decoder, flux, no_weights, other_weights])
+def tiny_weights_and_another(files):
+    path = files / "mark.safetensors"
+    save_file({"layers.0.weight": torch.zeros(4, 4, 3, 3), "made_for": torch.zeros(1)}, path)
+    return path, "contains no decoder that hbr knows"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [own_decoder, half_a_decoder, flux, no_weights, other_weights, tiny_weights_and_another],
+)
 def test_what_is_no_decoder_is_one_line(files, case):
     path, told = case(files)
     with pytest.raises(WeightsError, match=re.escape(told)) as caught:

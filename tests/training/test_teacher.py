@@ -99,10 +99,10 @@ def test_a_share_of_the_batch_is_compared_with_the_teacher(tmp_path: Path, teach
     trainer = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
     model, config = trainer.model, trainer.config.loss
     hq = images(4)
-    pair = Pair(hq, (hq + 0.2 * torch.randn(hq.shape)).clamp(0, 1))
+    pair = Pair(hq, (hq + 0.2 * torch.randn(hq.shape, generator=torch.Generator())).clamp(0, 1))
 
     def losses(teacher: float) -> tuple[Tensor, Tensor]:
-        draws = RandomState(torch.Generator().manual_seed(0), torch.device("cpu"))
+        draws = RandomState(torch.Generator().manual_seed(0))
         weights = replace(config, teacher=teacher)
         both = trainer.objective.losses(model, pair, weights, draws)
         return both.terms["l1"], both.then()["discriminator"]
@@ -154,3 +154,19 @@ def test_it_is_frozen(teacher: Path) -> None:
 def test_settings_that_do_not_fit_name_the_field(tmp_path: Path, changes: dict) -> None:
     with pytest.raises(ConfigError, match="teacher"):
         from_dict(TrainConfig, settings(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("sizes", [(6,), (1,) * 6, (4, 2), (2, 2, 2)])
+@pytest.mark.parametrize("share", [0.0, 0.34, 0.67, 1.0])
+def test_the_share_is_of_the_whole_batch_however_it_is_split(
+    sizes: tuple[int, ...], share: float
+) -> None:
+    first, counts = 0, []
+    for size in sizes:
+        draws = RandomState(torch.Generator(), sum(sizes), first)
+        counts.append(draws.first_of(share, torch.zeros(size, 3, 8, 8)))
+        first += size
+    assert sum(counts) == round(share * 6)
+    # the first ones of the batch, without a gap
+    full = [n == size for n, size in zip(counts, sizes, strict=True)]
+    assert full == sorted(full, reverse=True)

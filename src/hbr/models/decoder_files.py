@@ -35,8 +35,8 @@ from hbr.weights import WeightsError
 
 FORMAT = "hbr decoder"
 
-_OWN = "autoencoder.decoder."
-_POST_QUANT = "autoencoder.post_quant_conv."
+OWN = "autoencoder.decoder."
+POST_QUANT = "autoencoder.post_quant_conv."
 _REFINER = "refiner."
 _GROUPS = 32
 """Of the norms of published decoders, whose weights do not tell it."""
@@ -86,7 +86,7 @@ def read_decoder(path: Path) -> DecoderFile:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
         config = _tiny_config(shapes) if "layers.0.weight" in shapes else _kl_config(shapes)
-    except (KeyError, ConfigError, ValueError) as error:
+    except (KeyError, IndexError, ConfigError, ValueError) as error:
         raise WeightsError(
             f"{path} contains no decoder that hbr knows ({one_line(error, 100)}); it must be a "
             "decoder of hbr, TAESD or a decoder of an AutoencoderKL"
@@ -134,7 +134,7 @@ def with_decoder(path: Path, header: Header, decoder: DecoderFile, name: str) ->
             f"{path.name}: {remedy}"
         )
     kept = kept_header(header).shapes
-    added = {_OWN + name: tuple(tensor.shape) for name, tensor in decoder.tensors.items()}
+    added = {OWN + name: tuple(tensor.shape) for name, tensor in decoder.tensors.items()}
     return dataclasses.replace(
         header, config=_swapped(header.config, decoder.config), shapes={**kept, **added}
     )
@@ -142,22 +142,22 @@ def with_decoder(path: Path, header: Header, decoder: DecoderFile, name: str) ->
 
 def kept_header(header: Header) -> Header:
     """The header of what is left of a model when its decoder is replaced."""
-    shapes = {name: shape for name, shape in header.shapes.items() if not _is_replaced(name)}
+    shapes = {name: shape for name, shape in header.shapes.items() if not is_replaced(name)}
     return dataclasses.replace(header, shapes=shapes)
 
 
 def with_weights(
     tensors: Iterable[tuple[str, Tensor]], decoder: DecoderFile
 ) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a model, which has none of `kept_header`, and those of its new decoder."""
-    return itertools.chain(tensors, ((_OWN + n, t) for n, t in decoder.tensors.items()))
+    """The weights that are left of a model, those of `kept_header`, and its new decoder's."""
+    return itertools.chain(tensors, ((OWN + n, t) for n, t in decoder.tensors.items()))
 
 
 def read_mark(path: Path, header: Header) -> Tensor:
     """The mark of a model's latents (`hbr.models.decoders.latent_mark`)."""
-    if _OWN + MARK in header.shapes:
-        return dict(read_tensors(path, [_OWN + MARK]))[_OWN + MARK]
-    names = (f"{_POST_QUANT}weight", f"{_OWN}conv_in.weight")
+    if OWN + MARK in header.shapes:
+        return dict(read_tensors(path, [OWN + MARK]))[OWN + MARK]
+    names = (f"{POST_QUANT}weight", f"{OWN}conv_in.weight")
     if not all(name in header.shapes for name in names):
         return torch.zeros(1)  # the model will not load, and says why
     found = dict(read_tensors(path, names))
@@ -172,8 +172,9 @@ def _swapped(config: ModelConfig, decoder: DecoderConfig) -> ModelConfig:
     return dataclasses.replace(config, autoencoder=autoencoder, refiner=None)
 
 
-def _is_replaced(name: str) -> bool:
-    return name.startswith((_OWN, _POST_QUANT, _REFINER))
+def is_replaced(name: str) -> bool:
+    """Whether a weight of a model, by its name, is left out when its decoder is replaced."""
+    return name.startswith((OWN, POST_QUANT, _REFINER))
 
 
 def _of_model(path: Path) -> DecoderFile:
@@ -185,8 +186,8 @@ def _of_model(path: Path) -> DecoderFile:
             f"{path} is a model with its own decoder; a decoder for others is one that was trained "
             "in its place (objective decoder)"
         )
-    names = [name for name in header.shapes if name.startswith(_OWN)]
-    tensors = {name.removeprefix(_OWN): t.clone() for name, t in read_tensors(path, names)}
+    names = [name for name in header.shapes if name.startswith(OWN)]
+    tensors = {name.removeprefix(OWN): t.clone() for name, t in read_tensors(path, names)}
     return _checked(path, DecoderFile(own, tensors))
 
 

@@ -92,6 +92,9 @@ class Calibration:
     psnr: tuple[float, ...]
 
 
+_CALIBRATE = "`hbr warmup --model {} --calibrate FOLDER` makes it from photos"
+
+
 class CalibrationError(HbrError, ValueError):
     """Eight bits are wanted, and there is no calibration that this machine can use."""
 
@@ -184,14 +187,14 @@ def read_calibration(folder: Path, model: str) -> Calibration:
     Raises:
         CalibrationError: there is none, or it is damaged, of other versions or of another machine.
     """
-    remedy = f"`hbr warmup --model {model} --calibrate FOLDER` makes it from photos"
+    remedy = _CALIBRATE.format(model)
     try:
         found = from_dict(
             Calibration, json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
         )
         intact = file_sha256(folder / INT8_GRAPH) == found.sha256
     except FileNotFoundError:
-        raise CalibrationError(f"int8 needs a calibration of {model}; {remedy}") from None
+        raise _uncalibrated(model) from None
     except (OSError, ValueError):  # among them ConfigError
         intact = False
     if not intact:
@@ -203,6 +206,10 @@ def read_calibration(folder: Path, model: str) -> Calibration:
     except BackendError as error:
         raise CalibrationError(f"{str(error).partition('; ')[0]}; {remedy}") from None
     return found
+
+
+def _uncalibrated(model: str) -> CalibrationError:
+    return CalibrationError(f"int8 needs a calibration of {model}; {_CALIBRATE.format(model)}")
 
 
 def file_fidelity(path: Path, fidelity: float | None) -> float | None:
@@ -236,18 +243,19 @@ def load_graph(
     precision = _precision(model.path, backend, dtype)
     used = file_fidelity(model.path, fidelity)
     folder = graph_folder(model.sha256, used, decoder)
-    rewrites = _rewrites(folder, model.path.name) if precision == "int8" else ()
     card: GraphCard | None = None
     try:
         card = read_card(folder, model.sha256, decoder)
     except BackendError as error:
-        log.warning("%s, now", error)
+        if precision != "int8":
+            log.warning("%s, now", error)
+    rewrites: tuple[str, ...] = ()
+    if precision == "int8":
+        if card is None:  # a graph that is made anew has no calibration
+            raise _uncalibrated(model.path.name)
+        rewrites = (f"int8 {read_calibration(folder, model.path.name).sha256[:16]}",)
     card = card or _make(model, used, decoder, folder)
     return GraphModel(folder, card.capabilities, backend, precision, rewrites), used
-
-
-def _rewrites(folder: Path, model: str) -> tuple[str, ...]:
-    return (f"int8 {read_calibration(folder, model).sha256[:16]}",)
 
 
 def _precision(path: Path, backend: Backend, dtype: str) -> str:

@@ -76,16 +76,15 @@ class Guidance:
 
 
 def respaced(schedule: ScheduleConfig, n: int, strength: float = 1.0) -> Steps:
-    """Choose n evenly spaced timesteps of a schedule, the first of which is its noisiest.
+    """Choose n evenly spaced timesteps of a schedule, from the noisiest that `strength` allows.
 
     This is "trailing" spacing (Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps
     Are Flawed"), with which 1 step and as many as the schedule has both make sense.
 
     Args:
         schedule: the noise schedule.
-        n: from 1 to `schedule.steps`.
-        strength: the part of the schedule that they lie in, from its end, in (0, 1]; n is reduced
-            to the timesteps that this part has.
+        n: 1 or more; reduced to the timesteps that there are.
+        strength: the part of the schedule that they lie in, from its end, in (0, 1].
     """
     whole = max(1, round(schedule.steps * strength))
     n = min(n, whole)

@@ -15,8 +15,6 @@ from hbr.models import lora
 from hbr.models.exporting.adapters import adapter_of, write_lora
 from hbr.models.files import Card
 from hbr.training.config import (
-    DecodingConfig,
-    DiscriminatorConfig,
     InitConfig,
     RestorationConfig,
     TrainConfig,
@@ -44,12 +42,8 @@ def add_adapters(model: nn.Module, config: TrainConfig) -> None:
     These are adapters, with which encoder, decoder and U-Net are frozen, or a discriminator.
     """
     objective = config.objective
-    match objective:
-        case (
-            RestorationConfig(discriminator=DiscriminatorConfig(width=width))
-            | DecodingConfig(discriminator=DiscriminatorConfig(width=width))
-        ):
-            model.add_module(_DISCRIMINATOR, Discriminator(width))
+    if config.discriminator is not None:
+        model.add_module(_DISCRIMINATOR, Discriminator(config.discriminator.width))
     if not isinstance(objective, RestorationConfig) or objective.lora is None:
         return
     unet, autoencoder = model.get_submodule("unet"), model.get_submodule("autoencoder")

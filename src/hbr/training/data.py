@@ -181,6 +181,8 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
     def undegraded(self, step: int) -> CropBatch:
         """Return the same as crops that are yet to be degraded; conditions come from HQ."""
         crops = self._crops(step)
+        if self.conditions is None:
+            return crops
         hq = _squares(crops.whole.float() / 255, crops.corners, crops.size)
         pair = crops.conditioned(replace(crops.pair, hq=hq, lq=hq), self.conditions)
         return replace(crops, pair=replace(pair, hq=crops.pair.hq, lq=crops.pair.lq))

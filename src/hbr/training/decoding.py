@@ -16,17 +16,14 @@ from torch import Tensor, nn
 from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.checkpoint import read_checkpoint
 from hbr.models.config import RefinerConfig
-from hbr.models.decoder_files import DecoderFile, write_decoder
+from hbr.models.decoder_files import OWN, POST_QUANT, DecoderFile, is_replaced, write_decoder
 from hbr.models.decoders import MARK, latent_mark
 from hbr.models.files import Card, require_one_step
-from hbr.models.importing.base import load_diffusers_base
+from hbr.models.importing.base import find_base, load_diffusers_base
 from hbr.models.networks import build_autoencoder, decode
 from hbr.models.pruning import fold_post_quant, prune_decoder
 from hbr.models.refiner import Refiner
 from hbr.training.config import DecodingConfig, InitConfig, TrainConfig
-from hbr.weights import entries, find_model, find_weights
-
-_DECODER, _POST_QUANT, _REFINER = "autoencoder.decoder.", "autoencoder.post_quant_conv.", "refiner."
 
 
 class TeacherDecoder(nn.Module):
@@ -52,9 +49,10 @@ def load_teacher_decoder(init: InitConfig, device: str | torch.device) -> Teache
         WeightsError: the base is missing, damaged, or not a one-step model.
     """
     config, refiner, tensors = _read_base(init)
-    teacher = TeacherDecoder(config, refiner)
-    own = (_DECODER, _POST_QUANT, _REFINER)
-    teacher.load_state_dict({n: t.float() for n, t in tensors.items() if n.startswith(own)})
+    with torch.device("meta"):
+        teacher = TeacherDecoder(config, refiner)
+    theirs = {name: tensor.float() for name, tensor in tensors.items() if is_replaced(name)}
+    teacher.load_state_dict(theirs, assign=True)
     return teacher.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -71,8 +69,8 @@ def begin_student(model: Any, config: TrainConfig, given: Mapping[str, Tensor]) 
     """
     objective, student = config.objective, model.autoencoder.decoder
     assert isinstance(objective, DecodingConfig)
-    weight, bias = (given[f"{_POST_QUANT}{name}"] for name in ("weight", "bias"))
-    own = {n.removeprefix(_DECODER): t for n, t in given.items() if n.startswith(_DECODER)}
+    weight, bias = (given[f"{POST_QUANT}{name}"] for name in ("weight", "bias"))
+    own = {n.removeprefix(OWN): t for n, t in given.items() if n.startswith(OWN)}
     made = {MARK: latent_mark(weight, own["conv_in.weight"])}
     if objective.pruned:
         narrow = config.one_step.autoencoder.decoding
@@ -83,11 +81,7 @@ def begin_student(model: Any, config: TrainConfig, given: Mapping[str, Tensor]) 
 
 def without_decoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a model but for what another decoder replaces."""
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith((_DECODER, _POST_QUANT, _REFINER))
-    }
+    return {name: tensor for name, tensor in tensors.items() if not is_replaced(name)}
 
 
 def write_student(path: Path, model: nn.Module, config: TrainConfig, card: Card) -> None:
@@ -99,32 +93,24 @@ def write_student(path: Path, model: nn.Module, config: TrainConfig, card: Card)
         config: the training.
         card: metadata.
     """
-    decoder = config.one_step.autoencoder.decoder if _distils(config) else None
-    if decoder is None:
+    if not isinstance(config.objective, DecodingConfig):
         return
+    decoder = config.one_step.autoencoder.decoder
+    assert decoder is not None
     dtype = getattr(torch, config.weights)
     state = model.get_submodule("autoencoder.decoder").state_dict()
     tensors = {name: tensor.to(dtype).cpu() for name, tensor in state.items()}
     write_decoder(path, DecoderFile(decoder, tensors), card)
 
 
-def _distils(config: TrainConfig) -> bool:
-    return isinstance(config.objective, DecodingConfig)
-
-
 def _read_base(
     init: InitConfig,
 ) -> tuple[AutoencoderConfig, RefinerConfig | None, Mapping[str, Tensor]]:
     assert init.base is not None
-    known = entries().get(str(init.base))
-    if known is not None and known.kind == "base":
-        folder = find_weights(known.name)
-    elif init.base.is_dir():
-        folder = init.base
-    else:
-        path = find_model(init.base)
-        checkpoint = read_checkpoint(path, init.fidelity)
-        theirs = require_one_step(checkpoint.config, path)
-        return theirs.autoencoder, theirs.refiner, checkpoint.tensors
-    base = load_diffusers_base(folder)
-    return base.autoencoder, None, base.tensors
+    place = find_base(init.base)
+    if place.is_dir():
+        base = load_diffusers_base(place)
+        return base.autoencoder, None, base.tensors
+    checkpoint = read_checkpoint(place, init.fidelity)
+    theirs = require_one_step(checkpoint.config, place)
+    return theirs.autoencoder, theirs.refiner, checkpoint.tensors

@@ -85,9 +85,9 @@ class Trainer:
         self.validation_photos = check_validation(config.validation)
         conditions = config.data.conditions
         self.conditions = None if conditions is None else ConditionMaker(conditions)
-        networks = load_networks(config, self.device)
         self.state_file = config.out / "state.safetensors"
         decided = with_checkpointing(config, self.processes.count, self.device, self.report)
+        networks = load_networks(config, self.device)
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         resumed = self.state_file.exists() and config.keeps_all

@@ -78,12 +78,7 @@ def load_networks(config: TrainConfig, device: str | torch.device = "cpu") -> Ne
     Raises:
         hbr.metrics.MetricError: weights are missing or invalid; the message says how to get them.
     """
-    return {
-        key: load_teacher_decoder(cast(InitConfig, config.init), device)
-        if key == TEACHER_DECODER
-        else _load(*key, device)
-        for key in needed_networks(config)
-    }
+    return {key: _load(config, *key, device) for key in needed_networks(config)}
 
 
 def needed_networks(config: TrainConfig) -> list[NetworkKey]:
@@ -181,9 +176,14 @@ def _identity(image: Tensor) -> Tensor:
     return image
 
 
-def _load(kind: DeepLossKind, given: Path | str | None, device: str | torch.device) -> nn.Module:
-    if isinstance(given, str):
-        return load_teacher(given, device)
+def _load(
+    config: TrainConfig, kind: DeepLossKind, given: Path | str | None, device: str | torch.device
+) -> nn.Module:
+    if kind == "decoder":
+        return load_teacher_decoder(cast(InitConfig, config.init), device)
+    if kind == "teacher":
+        return load_teacher(str(given), device)
+    given = None if given is None else Path(given)
     features = find_weights("vgg16", f"loss.{kind}", given)
     if kind == "lpips":
         lin = find_weights("lpips-vgg-lin", "loss.lpips")

@@ -21,7 +21,7 @@ from hbr.metrics import psnr, ssim
 from hbr.models import lora
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.protocol import Model
-from hbr.models.schedule import alphas_cumprod, one_step
+from hbr.models.schedule import alphas_cumprod
 from hbr.models.vsd import Predict, guided, regularizer_loss, vsd_gradient, vsd_loss
 from hbr.training.adapters import (
     generator_adapters,
@@ -207,9 +207,8 @@ def restoration(
     """Return the pixel losses of the restored image, and the other losses that are configured."""
     lora.activate(model.unet, generator_adapters(model.unet))
     p = model.prompt(prompted_by(pair, config))
-    z_l = model.encode(pair.lq)
-    z_h = one_step(z_l, model.predict(z_l, p), model.alpha_bar)
-    compared = pixels(model, z_h, _targets(pair, loss, pixels), loss, draws)
+    z_h = model.restore_latent(pair.lq, p)
+    compared = pixels(model, z_h, _targets(pair, loss, pixels, draws), loss, draws)
     terms = compared.terms
     if loss.artifacts > 0:
         with torch.no_grad():
@@ -230,9 +229,9 @@ def restoration(
     return Losses(terms, lambda: regularization(model, z_h.detach(), p, draws))
 
 
-def _targets(pair: Pair, loss: LossConfig, pixels: PixelTerms) -> Tensor:
+def _targets(pair: Pair, loss: LossConfig, pixels: PixelTerms, draws: RandomState) -> Tensor:
     """Return the images to compare with: HQ, and the teacher's for the first of the batch."""
-    count = round(loss.teacher * len(pair.hq))
+    count = draws.first_of(loss.teacher, pair.hq)
     if count == 0:
         return pair.hq
     teacher = cast(Model, pixels.networks["teacher", loss.teacher_model])
@@ -345,7 +344,7 @@ def decoding(
     pixels: PixelTerms,
 ) -> Losses:
     """Return the losses of the decoder's images of restored latents, then of encoded ones."""
-    n = round(config.restored * len(pair.hq))
+    n = draws.first_of(config.restored, pair.hq)
     with torch.no_grad():
         parts = [model.restore_latent(pair.lq[:n])] if n else []
         parts += [model.encode(pair.hq[n:])] if n < len(pair.hq) else []

@@ -46,6 +46,10 @@ class RandomState:
         """Draw a number for each crop of `like` from [0, 1): float32 [b]."""
         return self._part(torch.rand(self._whole(like), generator=self.generator), like)
 
+    def first_of(self, share: float, like: Tensor) -> int:
+        """How many crops of `like` are among the first `share` of the whole batch."""
+        return min(max(round(share * self._whole(like)) - self.first, 0), len(like))
+
     def _whole(self, like: Tensor) -> int:
         return len(like) if self.whole is None else self.whole
 

@@ -129,6 +129,7 @@ def simulate(
             "lpips": lambda: LPIPS("vgg"),
             "dists": DISTS,
             "teacher": lambda: RRDBNet(RRDBNetConfig()),
+            # without a refiner, which only the file of the base tells of
             "decoder": lambda: TeacherDecoder(
                 replace(config.one_step.autoencoder, decoder=None), None
             ),

@@ -25,7 +25,7 @@ from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.files import read_header, read_tensors, require_one_step
 from hbr.models.hfie import HFIE
 from hbr.models.identity import start_at_identity, whiten
-from hbr.models.importing.base import load_diffusers_base
+from hbr.models.importing.base import find_base, load_diffusers_base
 from hbr.models.importing.ram import import_ram, read_image_encoder
 from hbr.models.importing.tagger import import_tagger
 from hbr.models.text import TextEncoder, TextPrompt, load_text_encoder
@@ -153,10 +153,7 @@ def _base(config: TrainConfig) -> Path:
     """Return the diffusers folder or hbr model file of `init`."""
     match config.init:
         case InitConfig(base=Path() as base):
-            known = entries().get(str(base))
-            if known is not None and known.kind == "base":
-                return find_weights(known.name)
-            return base if base.is_dir() else find_model(base)
+            return find_base(base)
         case Path() as file:
             return find_model(file)
     raise ConfigError("init.base is missing")

@@ -12,12 +12,12 @@ from hbr.models.checkpoint import build, check_weights, read_checkpoint
 from hbr.models.config import RestorerConfig, ScheduleConfig
 from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.diffbody.control import copy_encoder, split_first_convolution
-from hbr.models.importing.base import load_diffusers_base
+from hbr.models.importing.base import find_base, load_diffusers_base
 from hbr.models.importing.reading import load_safetensors
 from hbr.models.swinir_config import SwinIRConfig
 from hbr.models.text import load_text_encoder
 from hbr.training.config import InitConfig
-from hbr.weights import entries, find_model, find_weights
+from hbr.weights import find_model
 
 
 def load_stages(model: Any, config: DiffBodyConfig, init: InitConfig) -> None:
@@ -54,10 +54,9 @@ def load_stages(model: Any, config: DiffBodyConfig, init: InitConfig) -> None:
 
 
 def _load_base(model: nn.Module, config: DiffBodyConfig, base: Path) -> None:
-    known = entries().get(str(base))
-    folder = find_weights(known.name) if known is not None and known.kind == "base" else base
+    folder = find_base(base)
     if not folder.is_dir():
-        _load_all_but_control(model, config, find_model(base))
+        _load_all_but_control(model, config, folder)
         return
     found = load_diffusers_base(folder)
     if config.text is None:

@@ -15,11 +15,8 @@ from hbr.errors import HbrError
 from hbr.models.files import write_tensors
 from hbr.training.adapters import is_of_discriminator, is_of_regularizer
 from hbr.training.config import (
-    DecodingConfig,
-    DiscriminatorConfig,
     RestorationConfig,
     TrainConfig,
-    VSDConfig,
 )
 from hbr.training.discriminator import Balance
 from hbr.training.resume import check_unchanged
@@ -135,14 +132,11 @@ class TrainState:
 
 
 def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
-    proportion = 1.0
-    match config.objective:
-        case (
-            RestorationConfig(vsd=VSDConfig(lr=float(rate)))
-            | RestorationConfig(discriminator=DiscriminatorConfig(lr=float(rate)))
-            | DecodingConfig(discriminator=DiscriminatorConfig(lr=float(rate)))
-        ):
-            proportion = rate / config.optim.lr
+    objective = config.objective
+    vsd = objective.vsd if isinstance(objective, RestorationConfig) else None
+    beside = config.discriminator or vsd  # never both
+    rate = None if beside is None else beside.lr
+    proportion = 1.0 if rate is None else rate / config.optim.lr
     second = {n for n in trained if is_of_regularizer(n) or is_of_discriminator(n)}
     scaled = [p for name, p in trained.items() if name in second]
     others = [p for name, p in trained.items() if name not in second]

@@ -150,7 +150,7 @@ class DiffBody(nn.Module):
             # on the CPU: one seed gives one noise on every device
             return torch.randn(z.shape, generator=generator).to(z)
 
-        steps = respaced(schedule, min(sampling.steps, schedule.steps), sampling.strength)
+        steps = respaced(schedule, sampling.steps, sampling.strength)
         condition = self.condition(tiles, conditions)
         z_reg = condition[:, : self.config.autoencoder.latent_channels].float()
         z = noise(z_reg)

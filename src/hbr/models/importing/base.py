@@ -25,7 +25,7 @@ from hbr.models.kinds import model_config
 from hbr.models.networks import build_autoencoder, build_unet
 from hbr.models.part_files import with_prompt, with_refiner
 from hbr.models.text import embed_text
-from hbr.weights import WeightsError
+from hbr.weights import WeightsError, entries, find_model, find_weights
 
 EXPORTED = "hbr.json"
 """The file in which `hbr models export` stores the model's configuration and card."""
@@ -103,6 +103,21 @@ def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> 
     card = origin(path.resolve(), base.weights_file, kind="diffusers")
     card["trained"] = "no: the one step of a base is untrained; it restores nothing yet"
     return Checkpoint(config, {**base.tensors, "prompt.embedding": embedding}, card)
+
+
+def find_base(name_or_path: Path) -> Path:
+    """Find what a training starts from: a folder in diffusers layout, or a model file of hbr.
+
+    Args:
+        name_or_path: a base or a model of the catalogue, or a path.
+
+    Raises:
+        WeightsError: it is unknown or missing.
+    """
+    known = entries().get(str(name_or_path))
+    if known is not None and known.kind == "base":
+        return find_weights(known.name)
+    return name_or_path if name_or_path.is_dir() else find_model(name_or_path)
 
 
 def load_diffusers_base(folder: str | Path) -> Base:

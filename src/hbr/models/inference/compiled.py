@@ -47,7 +47,11 @@ class CompiledModel:
             return self._model.restore(tiles, places, conditions)
         # the prompt takes little time and has much Python, which is not compiled
         prompt = self._model.prompt(tiles) if isinstance(self._model, FoldedRestorer) else None
-        return self._compiled(tiles, prompt)
+        # one by one, since each number of tiles would have to be compiled by itself too
+        n = len(tiles)
+        prompts = [None] * n if prompt is None else prompt.expand(n, -1, -1).split(1)
+        pairs = zip(tiles.split(1), prompts, strict=True)
+        return torch.cat([self._compiled(tile, p) for tile, p in pairs])
 
 
 def _function_of(model: Model) -> Callable[[Tensor, Tensor | None], Tensor]:

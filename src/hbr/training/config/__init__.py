@@ -205,16 +205,12 @@ class TrainConfig:
 
     def _check_adversarial(self) -> None:
         losses = [phase.loss or self.loss for phase in self.phases]
-        match self.objective:
-            case (
-                RestorationConfig(discriminator=DiscriminatorConfig())
-                | DecodingConfig(discriminator=DiscriminatorConfig())
-            ):
-                for phase in self.phases:
-                    check(phase.crop % 8 == 0, "crop", phase.crop, "a multiple of 8")
-            case _:
-                got = max(loss.adversarial for loss in losses)
-                check(got == 0, "adversarial", got, "0 without `objective.discriminator`")
+        if self.discriminator is not None:
+            for phase in self.phases:
+                check(phase.crop % 8 == 0, "crop", phase.crop, "a multiple of 8")
+        else:
+            got = max(loss.adversarial for loss in losses)
+            check(got == 0, "adversarial", got, "0 without `objective.discriminator`")
         whole = isinstance(self.objective, RestorationConfig) and self.memory.decode_crop is None
         for name in ("artifacts", "teacher"):
             got = max(getattr(loss, name) for loss in losses)
@@ -242,6 +238,14 @@ class TrainConfig:
             case ControlConfig() | PartsConfig():
                 return self.init is None
         return True
+
+    @property
+    def discriminator(self) -> DiscriminatorConfig | None:
+        """The discriminator of the objective, if it has one."""
+        match self.objective:
+            case RestorationConfig() | DecodingConfig() as objective:
+                return objective.discriminator
+        return None
 
     @property
     def one_step(self) -> RestorerConfig:
