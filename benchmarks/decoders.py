@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from inference import flops
 from machine import machine
+from nano_quality import tensor_of
 
 import hbr
 from hbr.image import read_photo
@@ -148,8 +149,8 @@ def compared(
         damaged = damaged[top : top + edge, left : left + edge]
         whole = read_photo(next((PHOTOS / "val").glob(f"{lq.stem}.*"))).pixels
         y, x = ((n - edge) // 2 for n in whole.shape[:2])
-        hq = tensor(whole[y : y + edge, x : x + edge])
-        made = {name or "own": tensor(r(damaged).pixels) for name, r in restorers.items()}
+        hq = tensor_of(whole[y : y + edge, x : x + edge])
+        made = {name or "own": tensor_of(r(damaged).pixels) for name, r in restorers.items()}
         for name, image in made.items():
             to_own = float("inf") if name == "own" else float(psnr(image, made["own"]))
             sums[name].append((float(psnr(image, hq)), to_own))
@@ -165,7 +166,7 @@ def begun(width: int) -> dict[str, float]:
     model = cast(OneStepRestorer, load_model("nano", fidelity=1.0))
     own, wide = model.autoencoder, model.config.autoencoder.decoding
     files = sorted((PHOTOS / "val").iterdir())[:4]
-    photos = torch.cat([tensor(read_photo(file).pixels[100:356, 100:356]) for file in files])
+    photos = torch.cat([tensor_of(read_photo(file).pixels[100:356, 100:356]) for file in files])
     z = model.encode(photos)
     wanted = model.decode(z).clamp(0, 1)
     narrow = dataclasses.replace(wide, block_out_channels=(width,))
@@ -182,11 +183,6 @@ def begun(width: int) -> dict[str, float]:
     cut = prune_decoder(weights, wide, narrow)
     decoder.load_state_dict({**decoder.state_dict(), **cut})
     return {"random": random, "cut": near()}
-
-
-def tensor(pixels: np.ndarray) -> torch.Tensor:
-    """[h, w, 3] of 8 bits → [1, 3, h, w] in [0, 1]."""
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ part inference 150 bash -c "speed --detector"
 part batch 60 "$python" benchmarks/batch_job.py $small
 part training 90 "$python" benchmarks/training_gpu.py $small
 part compiled 120 bash -c "speed --compile"
-part training-speed 90 "$python" benchmarks/training_speed.py --rounds 1 --steps 4
+part training-speed 90 "$python" benchmarks/training_speed.py --rounds 1 --steps 4 $small
 if [ -n "$photos" ]; then nano; else echo "nano: left out, no photos (-p)"; fi
 echo "results in $out${failed:+; failed:$failed}"
 [ -z "$failed" ]

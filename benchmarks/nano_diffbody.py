@@ -23,17 +23,16 @@ from typing import Any
 
 import numpy as np
 from machine import machine
-from nano_quality import by_id, difference_of, pixels_of, score_of
+from nano_quality import by_id, difference_of, pairs_of, pixels_of, score_of
 
 import hbr
-from hbr.image import Photo, read_photo, write_photo
+from hbr.image import Photo, write_photo
 from hbr.metrics import load_metric
 from hbr.models.protocol import Sampling
 from hbr.recipes import find_recipe
 from hbr.training.conditions import ConditionMaker
 from hbr.training.config import ConditionsConfig, ValidationConfig
 from hbr.training.data import validation_pairs
-from hbr.training.photos import open_photos
 from hbr.training.recipe import load_recipe
 
 VAL = Path("../shared/photos/clothing-co-parsing/val")
@@ -111,11 +110,8 @@ def _methods(args: argparse.Namespace) -> dict[str, Callable[[np.ndarray, Given]
 
 def _val(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray, Given]]:
     """Undamaged and damaged pixels, uint8 [512, 512, 3] each; no maps."""
-    config = ValidationConfig(photos=VAL, count=args.count, crop=512, recipe="none")
-    found = open_photos(config)
-    for i, pair in enumerate(validation_pairs(config, photos=found)):
-        (damaged,) = args.lq.glob(f"{Path(found.name(i)).stem}.*")
-        yield pixels_of(pair.hq), read_photo(damaged).pixels, {}
+    for hq, lq in pairs_of(VAL, args.lq, args.count, 512):
+        yield hq, lq, {}
 
 
 def _coco(args: argparse.Namespace, folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray, Given]]:

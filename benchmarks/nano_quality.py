@@ -69,7 +69,7 @@ def main() -> None:
     undamaged = [] if args.damaged_only else list(models)
     names = [*methods, *(f"{name} on undamaged photos" for name in undamaged), "photos themselves"]
     rows: dict[str, list[list[float]]] = {name: [] for name in names}
-    for i, (hq, lq) in enumerate(_pairs(args)):
+    for i, (hq, lq) in enumerate(pairs_of(args.photos, args.lq, args.count, args.crop)):
         images = {name: method(lq, hq) for name, method in methods.items()}
         if args.pictures:
             shown = [lq, *(images[name] for name in models), hq]
@@ -85,10 +85,12 @@ def main() -> None:
     print(json.dumps(_summary(ids, rows, list(models), args), indent=1))
 
 
-def _pairs(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Undamaged and damaged pixels, uint8 [crop, crop, 3] each."""
-    lq: Path | None = args.lq
-    config = ValidationConfig(photos=args.photos, count=args.count, crop=args.crop)
+def pairs_of(
+    photos: Path, lq: Path | None, count: int, crop: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Undamaged and damaged centres, uint8 [crop, crop, 3] each; without `lq`, damaged here."""
+    recipe = "real-esrgan" if lq is None else "none"
+    config = ValidationConfig(photos=photos, count=count, crop=crop, recipe=recipe)
     found = open_photos(config)
     for i, pair in enumerate(validation_pairs(config, photos=found)):
         if lq is None:
@@ -121,7 +123,7 @@ def _model(spec: str, color: str) -> tuple[str, Restore]:
 
         @torch.inference_mode()
         def with_hq_prompt(lq: np.ndarray, hq: np.ndarray) -> np.ndarray:
-            return pixels_of(model(_tensor(lq), model.prompt(_tensor(hq))).clamp(0, 1))
+            return pixels_of(model(tensor_of(lq), model.prompt(tensor_of(hq))).clamp(0, 1))
 
         return name, with_hq_prompt
     restorer = hbr.Restorer.from_pretrained(path, fidelity=float(how) if how else None)
@@ -135,9 +137,9 @@ def _non_local_means(pixels: np.ndarray) -> np.ndarray:
 
 def score_of(metric: Metric, image: np.ndarray, reference: np.ndarray) -> float:
     """What a metric says of an image, beside its reference where it takes one."""
-    given = [_tensor(image)]
+    given = [tensor_of(image)]
     if metric.info.kind == "full-reference":
-        given.append(_tensor(reference))
+        given.append(tensor_of(reference))
     return float(metric(*given))
 
 
@@ -221,7 +223,7 @@ def pixels_of(image: torch.Tensor) -> np.ndarray:
     return (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
 
 
-def _tensor(pixels: np.ndarray) -> torch.Tensor:
+def tensor_of(pixels: np.ndarray) -> torch.Tensor:
     """uint8 [h, w, 3] → [1, 3, h, w] in [0, 1]."""
     return torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
 

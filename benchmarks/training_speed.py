@@ -1,8 +1,8 @@
 """Speed and memory of whole training steps, by the options that make them faster; prints JSON.
 
 Two trainings from random weights: a diffusion prior of HQ latents (recipe nano/prior), and a
-restorer (nano/restorer, all weights); on a CUDA device, or with --full, the prior at the size of
-Stable Diffusion 2.1. A step is what `hbr train` does: photos are read, cropped and degraded, the
+restorer (nano/restorer, all weights); with --full, the prior at the size of Stable Diffusion 2.1
+alone. A step is what `hbr train` does: photos are read, cropped and degraded, the
 weights and their average are updated. Each case runs in a process of its own, all cases of a round
 in turn; warm-up steps, in which blocks are compiled and latents encoded, are not timed.
 
@@ -12,7 +12,7 @@ process has before the training, and what is allocated on a GPU. Ratios are to t
 the same run.
 
 Usage: python benchmarks/training_speed.py [--photos FOLDER] [--crop 128] [--batch 4] [--steps 6]
-           [--rounds 2] [--cases prior/plain,prior/latents] [--full]
+           [--rounds 2] [--cases prior/plain,prior/latents] [--full | --small]
 """
 
 import argparse
@@ -132,13 +132,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="timed, a round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--full", action="store_true", help="the prior at SD 2.1's size")
+    parser.add_argument("--small", action="store_true", help="to rehearse: a step, not compiled")
     parser.add_argument("--cases", help="names, parted by commas; the others are left out")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.small:
+        args.crop, args.batch, args.steps, args.rounds = 32, 1, 1, 1
     if args.case is not None:
         print(json.dumps(measure(args.case, args)))
         return
     names = args.cases.split(",") if args.cases else cases()
+    if args.small:
+        names = [name for name in names if not name.endswith("/compiled")]
     if args.full:
         names = [name for name in names if name.startswith("prior/")]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from hbr.config import from_dict
-from hbr.models import OneStepRestorer, RestorerConfig, save_checkpoint
+from hbr.models import Capabilities, OneStepRestorer, RestorerConfig, save_checkpoint
 from hbr.models.config import TextPromptConfig
 from hbr.models.identity import start_at_identity
+from hbr.models.rrdbnet_config import RRDBNetConfig
 
 # every part that the published models have
 CONFIG = from_dict(
@@ -47,6 +48,12 @@ CONFIG = from_dict(
     },
 )
 FIXED_PROMPT = dataclasses.replace(CONFIG, prompt=TextPromptConfig(n_queries=4, width=32))
+
+# a network that enlarges four times
+RRDBNET = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=64, name="toy")
+
+# What a tile plan asks of a model. A native size of 256 makes an overlap of 32.
+SIZES = Capabilities(multiple_of=8, min_size=16, native_size=256, dtypes=("float32",))
 
 # nano's kind of model, as a training takes it
 TRAINED: dict[str, Any] = {

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+import toy_models
 from hbr.models import save_checkpoint
 from hbr.models.kinds import build_model
-from hbr.models.rrdbnet_config import RRDBNetConfig
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Write = Callable[..., Path]
@@ -21,7 +21,7 @@ Write = Callable[..., Path]
 def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a network that enlarges four times."""
     torch.manual_seed(0)
-    config = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=64, name="toy")
+    config = toy_models.RRDBNET
     path = tmp_path_factory.mktemp("models") / "x4.safetensors"
     return save_checkpoint(path, config, build_model(config).state_dict())
 

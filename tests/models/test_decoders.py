@@ -174,9 +174,8 @@ def nano(files):
 
 def without_latents(files):
     from hbr.models.kinds import build_model
-    from hbr.models.rrdbnet_config import RRDBNetConfig
 
-    config = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=64, name="toy")
+    config = toy_models.RRDBNET
     path = files / "rrdbnet.safetensors"
     return save_checkpoint(path, config, build_model(config).state_dict()), files / "author.pth"
 

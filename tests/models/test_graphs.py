@@ -19,7 +19,6 @@ from hbr.models.fidelity import write_two_ends
 from hbr.models.graph_files import CARD, graph_folder, load_graph, read_card
 from hbr.models.graphs import GRAPH, BackendError, GraphModel
 from hbr.models.kinds import build_model
-from hbr.models.rrdbnet_config import RRDBNetConfig
 from hbr.weights import FoundFile
 
 pytest.importorskip("onnxruntime")
@@ -28,7 +27,7 @@ pytest.importorskip("onnx")
 KINDS = {
     "hfie": toy_models.CONFIG,
     "text": toy_models.FIXED_PROMPT,
-    "rrdbnet": RRDBNetConfig(blocks=1, width=4, growth=2, native_size=64, name="toy"),
+    "rrdbnet": toy_models.RRDBNET,
     "swinir": dataclasses.replace(toy_diffbody.STAGE1, name="toy"),
 }
 

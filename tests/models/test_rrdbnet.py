@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import hbr
+import toy_models
 from hbr.config import ConfigError
 from hbr.image import Photo, write_photo
 from hbr.models import save_checkpoint
@@ -19,7 +20,7 @@ from hbr.models.rrdbnet_config import RRDBNetConfig
 from hbr.restoration.pixels.inputs import enlargeable_pixels
 from hbr.weights import available, find_model
 
-TOY = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=64, name="toy")
+TOY = toy_models.RRDBNET
 
 
 def toy(nearest: bool = False) -> RRDBNet:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import toy_models
 from hbr.image import read_photo
 from hbr.models import Capabilities
 
-# A native size of 256 makes an overlap of 32.
-SMALL = Capabilities(multiple_of=8, min_size=16, native_size=256, dtypes=("float32",))
+SMALL = toy_models.SIZES
 
 
 class Network(nn.Module):

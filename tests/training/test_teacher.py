@@ -10,17 +10,17 @@ import yaml
 from torch import Tensor
 from toy_training import settings, train
 
+import toy_models
 from hbr.config import ConfigError, from_dict
 from hbr.models import save_checkpoint
 from hbr.models.rrdbnet import RRDBNet
-from hbr.models.rrdbnet_config import RRDBNetConfig
 from hbr.training import Trainer
 from hbr.training.config import TrainConfig
 from hbr.training.data import Pair
 from hbr.training.random_state import RandomState
 from hbr.training.teacher import load_teacher, smoothed, taught
 
-TOY = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=64, name="toy")
+TOY = toy_models.RRDBNET
 
 
 def of_one_colour() -> RRDBNet:

@@ -16,6 +16,7 @@ from PIL import Image
 from toy_training import DATA
 
 import toy_diffbody
+import toy_models
 import toy_tagger
 import toy_weights
 from curated_set import curated_set
@@ -25,7 +26,6 @@ from hbr.models.config import RestorerConfig
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.protocol import Sampling
 from hbr.models.rrdbnet import RRDBNet
-from hbr.models.rrdbnet_config import RRDBNetConfig
 from hbr.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ RECIPE_FOLDER = ROOT / "src/hbr/recipes"
 RECIPES = sorted(p for p in RECIPE_FOLDER.rglob("*.yaml") if p.parent.name != "curation")
 PAPER = RECIPE_FOLDER / "osdhuman/persona.yaml"
 EDGE = 64
-TEACHER = RRDBNetConfig(blocks=1, width=4, growth=2, native_size=EDGE, name="teacher")
+TEACHER = toy_models.RRDBNET
 HALF = {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
 SWINIR = {"embed_dim": 8, "depths": [2], "num_heads": [2], "width": 8, "native_size": EDGE}
 

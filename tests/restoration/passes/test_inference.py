@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+import toy_models
 from hbr.devices import is_out_of_memory
 from hbr.errors import OutOfMemoryError
 from hbr.models import Conditions
-from hbr.models.protocol import Capabilities
 from hbr.restoration.passes import transfer
 from hbr.restoration.passes.inference import run_tiles, run_within_memory
 from hbr.restoration.passes.tiling import plan_tiles
 from hbr.restoration.pixels.color import to_unit
 
-SIZES = Capabilities(multiple_of=8, min_size=16, native_size=256, dtypes=("float32",))
+SIZES = toy_models.SIZES
 
 
 def whole_and_tiled(model, pixels, tile):

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import hbr
+import toy_models
 from hbr.image import read_photo
-from hbr.models.protocol import Capabilities
 from hbr.restoration import Restorer
 from hbr.restoration.passes.inference import run_tiles
 from hbr.restoration.passes.tiling import Axis, TilePlan, plan_tiles
 
-SIZES = Capabilities(multiple_of=8, min_size=16, native_size=256, dtypes=("float32",))
+SIZES = toy_models.SIZES
 
 NANO = Path(hbr.__file__).parent / "weights" / "nano.safetensors"
 
