@@ -9,7 +9,7 @@ from hbr.curation.engines.local import LocalEngine
 from hbr.curation.runs.run import curate
 
 
-def curated_set(shared: Path, out: Path, edge: int = 128) -> Path:
+def curated_set(shared: Path, out: Path, edge: int = 128, form: str = "png") -> Path:
     """The crops of twelve photos of coco-cc, as files, tars and tables; parts train and val."""
     folder = shared / "photos/coco-cc"
     coco = json.loads((folder / "instances.json").read_text())
@@ -27,7 +27,7 @@ def curated_set(shared: Path, out: Path, edge: int = 128) -> Path:
         "crop": {"edge": edge},
         "quality": {"metrics": []},
         "splits": {"parts": {"train": 0.7, "val": 0.3}},
-        "output": {"kinds": ["folder", "webdataset", "parquet"], "shard": 3},
+        "output": {"kinds": ["folder", "webdataset", "parquet"], "shard": 3, "format": form},
     }
     curate(from_dict(CurationConfig, values), out, engine=LocalEngine(0))
     return out

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from curated_set import curated_set
-from hbr.curation.manifest import Manifest
+from hbr.curation.manifest import FOLDERS, Manifest
 from hbr.curation.record import CurationError
 from hbr.curation.runs.captions import write_captions
 from hbr.curation.runs.run_folder import RunFolder
 from hbr.models.captioner import load_captioner
 from hbr.people.captions import LONGEST, read_captions, tags_of_answer
+from hbr.training.conditions import ConditionMaker
+from hbr.training.config import ConditionsConfig, PhotoSourceConfig
+from hbr.training.photos import open_photos
 from hbr.weights import WeightsError
 
 
@@ -52,6 +55,17 @@ def run(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def texts_in_training(run: Path, captions: Path) -> dict[str, str]:
+    """The name of each crop's file → the text that a training reads for it."""
+    maker, texts = ConditionMaker(ConditionsConfig(captions=captions)), {}
+    for split in ("train", "val"):
+        photos = open_photos(PhotoSourceConfig(manifest=run, split=split))
+        texts |= {
+            Path(name).name: maker.text(name) for name in map(photos.name, range(len(photos)))
+        }
+    return dict(sorted(texts.items()))
+
+
 def test_a_stopped_captioning_goes_on_and_training_reads_it(run: Path) -> None:
     names = [record.id + ".png" for record in Manifest(run).kept()]
     asked = []
@@ -64,10 +78,10 @@ def test_a_stopped_captioning_goes_on_and_training_reads_it(run: Path) -> None:
         return ["red coat, a woman", "", "a man, boots"][len(asked) % 3]
 
     with pytest.raises(KeyboardInterrupt):
-        write_captions(RunFolder(run), describe)
+        write_captions(RunFolder(run), describe, "toy")
     with (run / "captions.jsonl").open("a") as file:
         file.write('{"photo": "torn by a k')
-    path, totals = write_captions(RunFolder(run), describe)
+    path, totals = write_captions(RunFolder(run), describe, "toy")
     assert len(asked) == len(names) + 1  # the one that was interrupted is asked again
     assert (totals.kept, totals.earlier) == (len(names), 3)
     assert totals.written + totals.refused == len(names) - 3
@@ -76,13 +90,55 @@ def test_a_stopped_captioning_goes_on_and_training_reads_it(run: Path) -> None:
     assert {*found.values()} == {"a woman, red coat", "", "a man, boots"}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert {row["why"] for row in rows if not row["text"]} == {"an empty answer"}
+    assert {row["model"] for row in rows} == {"toy"}
+    for kind in FOLDERS.values():  # crops in files, then in tars, then in tables
+        assert texts_in_training(run, path) == found
+        shutil.rmtree(run / kind)
 
 
 def test_a_crop_that_is_gone_is_said(run: Path) -> None:
     shutil.rmtree(run / "crops")
     shutil.rmtree(run / "work")
     with pytest.raises(CurationError, match=r"the crop of .* is not in .* any more"):
-        write_captions(RunFolder(run), lambda _: "a man, hat")
+        write_captions(RunFolder(run), lambda _: "a man, hat", "toy")
+
+
+def test_crops_without_files_are_found_once_for_all_captions(run: Path) -> None:
+    shutil.rmtree(run / "crops")
+    first = next(Manifest(run).kept())
+
+    def describe(_: np.ndarray) -> str:
+        for parts in run.glob("work/*/parts"):
+            shutil.rmtree(parts)  # what has been read of them is enough
+        return "a man, hat"
+
+    path, totals = write_captions(RunFolder(run), describe, "toy")
+    assert (totals.written, totals.kept) == (len([*Manifest(run).kept()]),) * 2
+    assert next(iter(read_captions(path))) == f"{first.id}.png"
+
+
+def test_captions_of_jpegs_are_named_as_their_files(shared: Path, tmp_path: Path) -> None:
+    run = curated_set(shared, tmp_path / "jpegs", edge=64, form="jpeg")
+    shutil.rmtree(run / "work")  # what is left is the data set alone
+    path, _ = write_captions(RunFolder(run), lambda _: "a man, hat", "toy")
+    names = [record.id + ".jpg" for record in Manifest(run).kept()]
+    for kind in FOLDERS.values():
+        assert texts_in_training(run, path) == dict.fromkeys(names, "a man, hat")
+        shutil.rmtree(run / kind)
+
+
+def test_captions_of_two_models_are_not_mixed(run: Path) -> None:
+    names = [record.id + ".png" for record in Manifest(run).kept()]
+    path = run / "captions.jsonl"
+    by_hand = {"photo": names[0], "text": "a woman"}
+    path.write_text(json.dumps(by_hand) + "\n")
+    _, totals = write_captions(RunFolder(run), lambda _: "a man, hat", "one")
+    assert (totals.earlier, totals.written) == (1, len(names) - 1)
+    before = path.read_text()
+    with pytest.raises(CurationError, match="jsonl is by one; remove it, or take --model one"):
+        write_captions(RunFolder(run), lambda _: "a man, hat", "two")
+    assert path.read_text() == before
+    assert write_captions(RunFolder(run), lambda _: "", "one")[1].earlier == len(names)
 
 
 WORDS = [
@@ -169,6 +225,8 @@ def test_the_command_writes_a_line_for_each_crop(toy: Path, run: Path, call_hbr)
     assert told.stdout.strip() == str(path)
     kept = [record.id + ".png" for record in Manifest(run).kept()]
     assert [*read_captions(path)] == kept
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {row["model"] for row in rows} == {str(toy.resolve())}
     again = call_hbr("curate", "captions", run, "--model", toy)
     assert f"{len(kept)} were there" in again.stderr
     assert len(path.read_text().splitlines()) == len(kept)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hbr.curation.manifest import Manifest
 from hbr.curation.record import CurationError
+from hbr.curation.runs.choices import identity
 from hbr.curation.runs.review import apply_choices, write_page
 from hbr.curation.runs.run_folder import RunFolder
 
@@ -138,6 +139,16 @@ def test_choices_that_are_none_or_another_run_s_are_one_line(run, text, said, ca
     assert said in told.stderr
     assert len(told.stderr.strip().splitlines()) == 1
     assert (run / "manifest.parquet").read_bytes() == before
+    assert not (run / "review.json").exists()
+
+
+def test_choices_are_not_kept_where_they_cannot_be_applied(run: Path, call_hbr) -> None:
+    shutil.rmtree(run / "work")
+    choices = {"run": identity(Manifest(run)), "seen": kept(run), "left_out": kept(run)[:1]}
+    (run / "c.json").write_text(json.dumps(choices))
+    told = call_hbr("curate", "review", run, "--apply", run / "c.json")
+    assert told.returncode == 2
+    assert "has no work folder" in told.stderr
     assert not (run / "review.json").exists()
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hbr.config import from_dict
-from hbr.curation.config import CropConfig
+from hbr.curation.config import CropConfig, OutputConfig
 from hbr.curation.record import SCORE, CurationError, Record, from_row, schema, to_row
 from hbr.errors import one_line
 
@@ -36,6 +36,11 @@ def crop_place(split: str | None, crop: str, suffix: str) -> str:
 def crops_of(about: Mapping[str, Any]) -> CropConfig:
     """How the crops of a manifest were cut, by what it says of itself (`Manifest.about`)."""
     return from_dict(CropConfig, about.get("stages", {}).get("crop", {}))
+
+
+def crop_suffix(about: Mapping[str, Any]) -> str:
+    """The suffix of the crops' file names, by what a manifest says of itself."""
+    return OutputConfig(format=about.get("stages", {}).get("format", "png")).suffix
 
 
 class ManifestWriter:

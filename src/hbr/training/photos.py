@@ -17,7 +17,7 @@ import numpy as np
 
 from hbr.archives import COMPRESSED, image_bytes, read_cell, read_part, tar_members
 from hbr.config import ConfigError
-from hbr.curation.manifest import FOLDERS, Manifest, crop_place, crops_of
+from hbr.curation.manifest import FOLDERS, Manifest, crop_place, crop_suffix, crops_of
 from hbr.errors import one_line
 from hbr.image import Photo, PhotoError, is_photo_name, read_photo
 from hbr.image.paths import match_files
@@ -241,6 +241,35 @@ class TablePhotos:
         return self.files[number], index - (int(self._ends[number - 1]) if number else 0)
 
 
+class PackedCrops:
+    """The kept crops of a curated data set in tars or tables, by the names of their files.
+
+    Args:
+        photos: the crops, in the order of their ids.
+        split: the split.
+        ids: ids of the crops, uint64 [n].
+        suffix: of their file names.
+    """
+
+    def __init__(
+        self, photos: TarPhotos | TablePhotos, split: str, ids: np.ndarray, suffix: str
+    ) -> None:
+        self.photos, self.split, self.ids, self.suffix = photos, split, ids, suffix
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.ids)
+
+    def name(self, index: int) -> str:
+        """Return the place of the photo, then its path in a data set of files."""
+        path = crop_place(self.split, f"{int(self.ids[index]):016x}", self.suffix)
+        return f"{self.photos.name(index)}: {path}"
+
+    def open(self, index: int) -> IO[bytes]:
+        """Return the bytes of the photo."""
+        return self.photos.open(index)
+
+
 class CuratedPeople:
     """The person in each kept crop of a split, with box and key points, by index of the crop.
 
@@ -296,7 +325,7 @@ def curated(path: Path, split: str) -> Photos:
     if not len(ids):
         raise ConfigError(f"manifest: {manifest.path} keeps nothing in its split {split!r}")
     folder = manifest.path.parent
-    photos: Photos
+    photos: TarPhotos | TablePhotos
     if (crops := folder / FOLDERS["folder"]).is_dir():
         return CropPhotos(crops, split, ids)
     if tars := sorted((folder / FOLDERS["webdataset"]).glob(f"{split}-*.tar")):
@@ -314,7 +343,7 @@ def curated(path: Path, split: str) -> Photos:
             f"manifest: {folder} holds {len(photos)} crops of the split {split!r}, its manifest "
             f"names {len(ids)}; `hbr curate export` writes them again"
         )
-    return photos
+    return PackedCrops(photos, split, ids, crop_suffix(manifest.about))
 
 
 def _check_trainable(path: Path, split: str) -> None:

@@ -60,7 +60,9 @@ def shhq(tmp_path: Path) -> Path:
     points = [(float(i), 100.0 + i) for i in range(25)]
     points[9] = (0.0, 0.0)  # the right hip is not seen
     numbers = " ".join(f"{x:g} {y:g}" for x, y in points)
-    (tmp_path / "keypoints.txt").write_text(f"000001.png {numbers}\n000002.png 1 2 3\n")
+    nothing = " ".join(["0 0"] * 25)  # a person of whom no point was found
+    lines = f"000001.png {numbers}\n000002.png 1 2 3\n000002.png {nothing}\n"
+    (tmp_path / "keypoints.txt").write_text(lines)
     return tmp_path
 
 
@@ -161,16 +163,21 @@ def test_fashion_with_the_key_points_of_pose_transfer(tmp_path: Path) -> None:
     name = "fashionWOMENDressesid0000000202_1front.jpg"
     y, x = list(range(100, 118)), list(range(18))
     y[8] = x[8] = -1  # the right hip
-    put(tmp_path, f"train/{name}", "test/b.jpg")
-    (tmp_path / "train.lst").write_text(f"{name}\n")
+    nothing = json.dumps([-1] * 18)  # of this person no point was found
+    put(tmp_path, f"train/{name}", "train/n.jpg", "test/b.jpg")
+    (tmp_path / "train.lst").write_text(f"{name}\nn.jpg\n")
     (tmp_path / "test.lst").write_text("b.jpg\n../c.jpg\n")
     table = f"name:keypoints_y:keypoints_x\n{name}: {json.dumps(y)}: {json.dumps(x)}\nz: [1]: x\n"
+    table += f"n.jpg: {nothing}: {nothing}\n"
     (tmp_path / "fasion-resize-annotation-train.csv").write_text(table)
     config = guess_source(tmp_path)
     assert config == DeepFashionConfig(path=tmp_path, layout="fashion")
-    bad, train, test, outside = read(config)
+    bad, train, unseen, test, outside = read(config)
     assert "fasion-resize-annotation-train.csv:line 3" in (bad.error or "")
     assert (train.key, test.key) == (f"train/{name}", "test/b.jpg")
+    assert (unseen.key, unseen.error) == ("train/n.jpg", None)
+    assert unseen.boxes is not None
+    assert unseen.boxes[0].keypoints is None
     assert (train.width, train.height, test.width) == (176, 256, None)
     points = points_of(train)
     assert points[RIGHT_EYE] == (14, 114, 2)

@@ -29,7 +29,8 @@ def captions(
 ) -> None:
     """Describe the people in the kept crops by tags, in captions.jsonl of RUN.
 
-    The same command resumes. Answers that are no tags are kept as empty texts, with the reason.
+    The same command resumes; another model needs a new file. Answers that are no tags are kept as
+    empty texts, with the reason.
     """
     from hbr.curation.runs.captions import write_captions
     from hbr.curation.runs.run_folder import RunFolder
@@ -40,9 +41,10 @@ def captions(
         if (totals.written + totals.refused) % 100 == 0:
             typer.echo(f"{totals.written:,} captions, {totals.refused:,} refused", err=True)
 
-    opened = RunFolder(run)
+    opened, folder = RunFolder(run), Path(model)
+    name = str(folder.resolve()) if folder.is_dir() else model
     with StopSignals():
-        path, totals = write_captions(opened, load_captioner(model, device), tell=tell)
+        path, totals = write_captions(opened, load_captioner(model, device), name, tell=tell)
     parts = [f"{totals.written:,} captions", f"{totals.earlier:,} were there"]
     parts += [f"{totals.refused:,} answers were no tags"] if totals.refused else []
     typer.echo(", ".join(parts), err=True)
@@ -76,9 +78,9 @@ def review(
 
     opened = RunFolder(run)
     if apply:
-        made = apply_choices(opened, apply)
         if opened.config is None:
             raise typer.BadParameter(f"{run} has no work folder to write the data set from.")
+        made = apply_choices(opened, apply)
         with StopSignals():
             summary = curate(opened.config, run)
         seen, left = len(made.seen), len(made.left_out)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hbr.curation.manifest import crop_suffix
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder
 from hbr.files import write_text
@@ -41,41 +42,48 @@ class CaptionTotals:
 def write_captions(
     run: RunFolder,
     describe: Callable[[np.ndarray], str],
+    model: str,
     *,
     tell: Callable[[CaptionTotals], None] = lambda _: None,
 ) -> tuple[Path, CaptionTotals]:
     """Describe each kept crop that has no line yet in `captions.jsonl` of the run's folder.
 
-    A line is {"photo": the name of the crop's file, "text": TAGS}, written as soon as it is known:
-    what is there after a kill stays.
+    A line is {"photo": the name of the crop's file, "text": TAGS, "model": the model's name},
+    written as soon as it is known: what is there after a kill stays. A line that a person wrote
+    needs no "model".
 
     Args:
         run: a finished run.
         describe: what a model answers to a crop, [h, w, 3] uint8 RGB.
+        model: the model's name.
         tell: called after each crop.
 
     Raises:
-        CurationError: the run has not finished, or a crop is not in its folder any more.
+        CurationError: the run has not finished, a crop is not in its folder any more, or there
+            are captions by another model.
     """
     if run.manifest is None or not run.path.is_dir():
         raise CurationError(f"{run.path} is not the folder of a finished run of hbr curate")
-    suffix = ".png" if run.config is None else run.config.output.suffix
     path, totals = run.path / NAME, CaptionTotals()
-    done = {str(row["photo"]) for row in _whole_rows(path)}
+    rows = _whole_rows(path)
+    others = {str(row["model"]) for row in rows if row.get("model")} - {model}
+    if others:
+        raise CurationError(f"{path} is by {min(others)}; remove it, or take --model {min(others)}")
+    done = {str(row["photo"]) for row in rows}
+    suffix, read = crop_suffix(run.manifest.about), run.crop_reader()
     with Ledger(path) as ledger:
         for record in run.manifest.kept():
             totals.kept += 1
-            name = record.id + suffix
+            file = run.crop_path(record)
+            name = record.id + suffix if file is None else file.name
             if name in done:
                 totals.earlier += 1
                 continue
-            file = run.crop_files([record]).get(record.id)
-            if file is None:
-                raise CurationError(f"the crop of {record.id} is not in {run.path} any more")
-            with Image.open(io.BytesIO(file)) as image:
+            with Image.open(io.BytesIO(read(record))) as image:
                 answer = describe(np.asarray(image.convert("RGB")))
             text, why = tags_of_answer(answer)
-            ledger.append({"photo": name, "text": text, **({"why": why} if why else {})})
+            row = {"photo": name, "text": text, "model": model}
+            ledger.append({**row, "why": why} if why else row)
             totals.written += not why
             totals.refused += bool(why)
             tell(totals)

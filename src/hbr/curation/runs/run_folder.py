@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -204,16 +205,37 @@ class RunFolder:
                 counts[row["stage"], row["reason"]] += row["count_all"]
         return counts
 
+    def crop_path(self, record: Record) -> Path | None:
+        """The file of a kept crop below `crops`; None where there is none."""
+        if not (record.alive and record.split):
+            return None
+        places = (crop_place(record.split, record.id, suffix) for suffix in (".png", ".jpg"))
+        paths = (self.path / FOLDERS["folder"] / place for place in places)
+        return next((path for path in paths if path.is_file()), None)
+
+    def crop_reader(self) -> Callable[[Record], bytes]:
+        """A function that reads the file of a kept crop, from `crops` or else from the work.
+
+        The parts are read once, for the first crop that is not in `crops`. The function raises
+        CurationError where a crop is in neither.
+        """
+        store = self.store
+        in_work = None if store is None else functools.cache(store.crops)
+
+        def read(record: Record) -> bytes:
+            if (path := self.crop_path(record)) is not None:
+                return path.read_bytes()
+            data = None if in_work is None else in_work().read(record.id)
+            if data is None:
+                raise CurationError(f"the crop of {record.id} is not in {self.path} any more")
+            return data
+
+        return read
+
     def crop_files(self, records: Sequence[Record]) -> dict[str, bytes]:
         """id → file of the crop, of those that came to one and where it is still there."""
-        found = {}
-        for record in records:
-            if record.alive and record.split and self.path.is_dir():
-                for suffix in (".png", ".jpg"):
-                    place = crop_place(record.split, record.id, suffix)
-                    path = self.path / FOLDERS["folder"] / place
-                    if path.is_file():
-                        found[record.id] = path.read_bytes()
+        files = {record.id: self.crop_path(record) for record in records}
+        found = {crop: path.read_bytes() for crop, path in files.items() if path is not None}
         left = [r.id for r in records if r.phash is not None and r.id not in found]
         return {**found, **self._crops_of_work(left)}
 

@@ -23,8 +23,9 @@ class _Named:
         grid: on which grid of pixels boxes count in photos that EXIF turns, where the size that the
             annotations state does not tell: "stored", "upright", or "auto", which is upright for
             YOLO, as its tools read photos, and stored for all others.
-        test_only: its photos may be in a test set, never in training: `splits.fixed` puts them into
-            a split outside `splits.parts`, "test" if it does not name the source.
+        test_only: its photos are for test sets: `splits.fixed` puts them into a split outside
+            `splits.parts`, "test" if it does not name the source. A training that reads the run by
+            its manifest refuses that split.
     """
 
     name: str = ""

@@ -108,7 +108,7 @@ def _shhq(name: str, config: ShhqConfig) -> Iterator[SourceImage]:
                 if found is None:
                     place = f"{config.keypoints.name}:line {i}"
                     yield unused(name, place, f"{place}: a name and 25 points were expected")
-                else:
+                elif found:
                     points[Path(photo).stem] = found
     for photo in walk(folder):
         box = _whole("person", points.get(Path(photo).stem))
@@ -150,7 +150,7 @@ def _fashion(name: str, config: DeepFashionConfig) -> Iterator[SourceImage]:
                         place = f"{table.name}:line {i}"
                         expected = "NAME: [18 y]: [18 x] was expected"
                         yield unused(name, place, f"{place}: {expected}")
-                    else:
+                    elif found:
                         points[photo] = found
                 break
         with open_text(config.path / f"{part}.lst") as file:
@@ -242,7 +242,11 @@ def _listed(path: Path, heads: Sequence[str], n: int) -> Iterator[tuple[int, lis
 def _keypoints(
     x: Sequence[object], y: Sequence[object], order: Sequence[int], n: int
 ) -> tuple[float, ...] | None:
-    """COCO's 17 key points, 51 numbers, of `n` points of OpenPose; None if they are not so many."""
+    """COCO's 17 key points, 51 numbers, of `n` points of OpenPose.
+
+    Returns:
+        none of them where all points are missing; None if `n` points were not given.
+    """
     if len(x) != n or len(y) != n:
         return None
     found = []
@@ -250,4 +254,4 @@ def _keypoints(
         u, v = number(x[i]), number(y[i])
         there = math.isfinite(u) and math.isfinite(v) and min(u, v) >= 0 and (u, v) != (0, 0)
         found += [u, v, 2.0] if there else [0.0, 0.0, 0.0]
-    return tuple(found) if any(found) else None
+    return tuple(found) if any(found) else ()
