@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hbr.curation.config import CropConfig, CurationConfig, SharpnessConfig, SizeConfig
+from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.record import CurationError
 from hbr.curation.runs.choices import identity
 from hbr.curation.runs.review import apply_choices, write_page
+from hbr.curation.runs.run import curate
 from hbr.curation.runs.run_folder import RunFolder
+from hbr.curation.sources.configs import ShhqConfig
 
 HOSTILE = '"><img src=x onerror=alert(1)>.png'
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, call_curate) -> Path:
+def made(tmp_path_factory) -> Path:
     """A finished run over seven photos, one of which has a hostile name."""
     folder = tmp_path_factory.mktemp("review")
     photos = folder / "photos/no_segment"
@@ -26,27 +30,14 @@ def made(tmp_path_factory, call_curate) -> Path:
     for i, name in enumerate([*(f"{i}.png" for i in range(6)), HOSTILE]):
         pixels = np.random.default_rng(i).integers(0, 256, (128, 64, 3), np.uint8)
         Image.fromarray(pixels).save(photos / name)
-    call_curate(folder / "photos", folder / "run")
+    config = CurationConfig(
+        sources=(ShhqConfig(path=folder / "photos"),),
+        sharpness=SharpnessConfig(threshold=0),
+        size=SizeConfig(longer=32),
+        crop=CropConfig(edge=32, height=64),
+    )
+    curate(config, folder / "run", engine=LocalEngine(workers=0))
     return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def call_curate():
-    from hbr.curation.config import CropConfig, CurationConfig, SharpnessConfig, SizeConfig
-    from hbr.curation.engines.local import LocalEngine
-    from hbr.curation.runs.run import curate
-    from hbr.curation.sources.configs import ShhqConfig
-
-    def run(photos: Path, out: Path) -> None:
-        config = CurationConfig(
-            sources=(ShhqConfig(path=photos),),
-            sharpness=SharpnessConfig(threshold=0),
-            size=SizeConfig(longer=32),
-            crop=CropConfig(edge=32, height=64),
-        )
-        curate(config, out, engine=LocalEngine(workers=0))
-
-    return run
 
 
 @pytest.fixture

@@ -150,9 +150,14 @@ class CropConfig:
         """Width and height of the finished crop."""
         return self.edge, self.height or self.edge
 
+    @property
+    def aspect(self) -> float:
+        """Height over width of the crop."""
+        return self.size[1] / self.edge
+
     def down(self, side: int) -> int:
         """The height, in pixels of the photo, of what is cut out `side` pixels wide."""
-        return round(side * self.size[1] / self.edge)
+        return round(self.aspect * side)
 
 
 @dataclass(frozen=True)
@@ -378,15 +383,6 @@ class CurationConfig:
         check(self.chunk >= 1, "chunk", self.chunk, "1 or more")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
         check(0 <= self.errors <= 1, "errors", self.errors, "0 to 1")
-
-
-def named_sources(config: CurationConfig) -> dict[str, str]:
-    """Sources that settings name, as they are in the run or not → one such setting."""
-    return {
-        **dict.fromkeys(config.crop.partial, "crop.partial"),
-        **dict.fromkeys(config.splits.fixed, "splits.fixed"),
-        **dict.fromkeys(config.limits, "limits"),
-    }
 
 
 def limits_of(config: CurationConfig, source: str) -> LimitsConfig:

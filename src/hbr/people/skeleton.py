@@ -19,9 +19,9 @@ from hbr.people.types import N_KEYPOINTS, SEEN
 N_WHOLE_BODY = 133
 """COCO-WholeBody: 17 body points, 6 of the feet, 68 of the face, 21 of each hand."""
 
-# COCO's nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles → OpenPose's order, in
-# which the neck, the middle of the shoulders, is number 1
-_OF_COCO = (0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
+OPENPOSE_18 = (0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
+"""Which of COCO's points each of OpenPose's 18 is; -1 is the neck, the middle of the shoulders."""
+
 _NECK = 1
 _SHOULDERS = (5, 6)
 
@@ -48,7 +48,7 @@ def openpose_points(keypoints: np.ndarray) -> np.ndarray:
     Returns:
         [n, 18, 3]; the neck is the middle of the shoulders, as visible as the less visible one.
     """
-    points = keypoints[:, list(_OF_COCO)]
+    points = keypoints[:, list(OPENPOSE_18)]
     left, right = (keypoints[:, i] for i in _SHOULDERS)
     points[:, _NECK] = (left + right) / 2
     points[:, _NECK, 2] = np.minimum(left[:, 2], right[:, 2])

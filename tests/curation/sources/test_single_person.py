@@ -223,11 +223,11 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CurationConfi
     """A run over photos of one's own and Market-1501, of which two photos are the same."""
     folder = tmp_path_factory.mktemp("mixed")
     put(folder / "market", *MARKET)
+    own = folder / "shhq/no_segment"
+    own.mkdir(parents=True)
     for i in range(12):
-        (folder / "own").mkdir(exist_ok=True)
-        (folder / f"own/{i}.png").write_bytes(noise(100 + i))
-    (folder / "own/same.png").write_bytes((folder / "market" / MARKET[0]).read_bytes())
-    (folder / "labels").mkdir()
+        (own / f"{i}.png").write_bytes(noise(100 + i))
+    (own / "same.png").write_bytes((folder / "market" / MARKET[0]).read_bytes())
     config = CurationConfig(
         sources=(
             ShhqConfig(path=folder / "shhq", name="own"),
@@ -237,8 +237,6 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CurationConfi
         size=SizeConfig(longer=32),
         splits=SplitsConfig(parts={"train": 0.5, "val": 0.5}),
     )
-    (folder / "shhq").mkdir()
-    (folder / "own").rename(folder / "shhq/no_segment")
     return folder, config
 
 

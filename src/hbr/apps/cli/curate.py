@@ -103,11 +103,10 @@ def run(
     """
     import dataclasses
 
-    from hbr.curation.config import named_sources
     from hbr.curation.manifest import Manifest
     from hbr.curation.runs.run import curate
     from hbr.curation.runs.status import StatusFile
-    from hbr.curation.runs.summary import why_nothing
+    from hbr.curation.runs.summary import named_sources, why_nothing
     from hbr.processes import StopSignals
 
     recipe = _recipe(name, settings, inputs, detector)

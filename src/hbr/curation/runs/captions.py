@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,7 @@ from PIL import Image
 from hbr.curation.manifest import crop_suffix
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder
-from hbr.files import write_text
-from hbr.ledger import Ledger
+from hbr.ledger import Ledger, read_rows, write_rows
 from hbr.people.captions import tags_of_answer
 
 NAME = "captions.jsonl"
@@ -62,17 +60,16 @@ def write_captions(
         CurationError: the run has not finished, a crop is not in its folder any more, or there
             are captions by another model.
     """
-    if run.manifest is None or not run.path.is_dir():
-        raise CurationError(f"{run.path} is not the folder of a finished run of hbr curate")
+    manifest = run.finished()
     path, totals = run.path / NAME, CaptionTotals()
     rows = _whole_rows(path)
     others = {str(row["model"]) for row in rows if row.get("model")} - {model}
     if others:
         raise CurationError(f"{path} is by {min(others)}; remove it, or take --model {min(others)}")
     done = {str(row["photo"]) for row in rows}
-    suffix, read = crop_suffix(run.manifest.about), run.crop_reader()
+    suffix, read = crop_suffix(manifest.about), run.crop_reader()
     with Ledger(path) as ledger:
-        for record in run.manifest.kept():
+        for record in manifest.kept():
             totals.kept += 1
             file = run.crop_path(record)
             name = record.id + suffix if file is None else file.name
@@ -92,10 +89,8 @@ def write_captions(
 
 def _whole_rows(path: Path) -> list[dict[str, Any]]:
     """The captions that are there; a line that was torn by a kill is taken out of the file."""
-    if not path.is_file():
-        return []
-    with Ledger(path, read_only=True) as ledger:
-        rows = [row for _, row in ledger.rows() if {"photo", "text"} <= {*row}]
-    if len(rows) < path.read_bytes().count(b"\n") or not path.read_bytes().endswith(b"\n"):
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    rows = [row for row in read_rows(path) if {"photo", "text"} <= {*row}]
+    text = path.read_bytes() if path.exists() else b""
+    if len(rows) < text.count(b"\n") or text[-1:] not in (b"", b"\n"):
+        write_rows(path, rows)
     return rows

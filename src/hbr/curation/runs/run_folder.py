@@ -51,7 +51,7 @@ class RunFolder:
             raise CurationError(f"{self.path}: no such file or folder")
         if self.path.is_dir() and (self.path / "work" / "config.json").exists():
             self.config = latest_config(self.path)
-        if self._finished():
+        if self._has_finished():
             self.manifest = Manifest(self.path)
             self.about = self.manifest.about
         elif self.config is not None:
@@ -59,7 +59,17 @@ class RunFolder:
         else:
             raise CurationError(f"{self.path} holds no run of hbr curate, nor a manifest of one")
 
-    def _finished(self) -> bool:
+    def finished(self) -> Manifest:
+        """The manifest in the folder.
+
+        Raises:
+            CurationError: the run has not finished, or there is only the file of a manifest.
+        """
+        if self.manifest is None or not self.path.is_dir():
+            raise CurationError(f"{self.path} is not the folder of a finished run of hbr curate")
+        return self.manifest
+
+    def _has_finished(self) -> bool:
         if self.path.is_file():
             return True
         manifest = self.path / NAME

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hbr.config import to_dict
+from hbr.curation.config import CurationConfig
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline.passes import ManifestTotals
 from hbr.curation.record import ERRORS, REASONS, FunnelStep, funnel
@@ -93,6 +94,15 @@ def summarize(
         means={name: moments.mean for name, moments in sorted(totals.scores.items())},
         costs=dict(costs or {}),
     )
+
+
+def named_sources(config: CurationConfig) -> dict[str, str]:
+    """Sources that settings name, as they are in the run or not → one such setting."""
+    return {
+        **dict.fromkeys(config.crop.partial, "crop.partial"),
+        **dict.fromkeys(config.splits.fixed, "splits.fixed"),
+        **dict.fromkeys(config.limits, "limits"),
+    }
 
 
 def why_nothing(summary: RunSummary, manifest: Manifest) -> str:

@@ -24,6 +24,8 @@ from pathlib import Path
 from hbr.curation.sources.base import Box, ImageRef, SourceError, SourceImage
 from hbr.curation.sources.configs import DeepFashionConfig, Market1501Config, ShhqConfig
 from hbr.curation.sources.paths import badly_named, unused, walk
+from hbr.people.skeleton import OPENPOSE_18
+from hbr.people.types import N_KEYPOINTS
 from hbr.people.values import name_parts, number, open_text
 
 SinglePersonConfig = ShhqConfig | DeepFashionConfig | Market1501Config
@@ -36,7 +38,7 @@ LICENCES: Mapping[str, str] = {
 
 # which of OpenPose's points each of COCO's 17 is, in its two layouts; (0, 0) and below are missing
 _FROM_BODY_25 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
-_FROM_OPENPOSE_18 = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)
+_FROM_OPENPOSE_18 = tuple(map(OPENPOSE_18.index, range(N_KEYPOINTS)))
 
 _SHHQ_PHOTOS = ("no_segment", "raw_images", "raw")
 _PARTITION = Path("Eval/list_eval_partition.txt")

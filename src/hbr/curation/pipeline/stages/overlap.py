@@ -100,8 +100,7 @@ def resolve_overlaps(rows: list[Record], config: CropConfig) -> list[Record]:
         alive = [i for i in alive if out[i].alive]
     left = [out[i] for i in alive]
     # rectangles of one shape overlap as squares do, once all heights are divided by the aspect
-    aspect = config.size[1] / config.edge
-    squares = [(x, y / aspect, side) for x, y, side in (row.square for row in left)]
+    squares = [(x, y / config.aspect, side) for x, y, side in (row.square for row in left)]
     lost_to = suppress(squares, central_first(left), config.overlap)
     for i, winner in zip(alive, lost_to, strict=True):
         if winner is not None:

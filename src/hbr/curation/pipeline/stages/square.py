@@ -53,7 +53,7 @@ def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
             mode=config.mode,
             margin=config.margin,
             narrow=config.narrow,
-            aspect=config.size[1] / config.edge,
+            aspect=config.aspect,
         )
         if found is None:
             detail = f"longer edge {row.box_edge:.0f} in {row.width}x{row.height}"

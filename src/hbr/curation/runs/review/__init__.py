@@ -14,8 +14,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from hbr.curation.manifest import NAME as MANIFEST
-from hbr.curation.manifest import Manifest
 from hbr.curation.record import CurationError
 from hbr.curation.runs.choices import NAME, Review, identity, kept_review, read_review
 from hbr.curation.runs.run_folder import RunFolder
@@ -37,9 +35,9 @@ def write_page(run: RunFolder, path: Path, *, count: int, edge: int = 320) -> tu
         how many crops are on the page, and how many are left for the next ones.
 
     Raises:
-        CurationError: the run has not finished.
+        CurationError: the run has not finished, or a crop is not in its folder any more.
     """
-    manifest, seen = _finished(run), frozenset[str]()
+    manifest, seen = run.finished(), frozenset[str]()
     if (review := kept_review(run.path)) is not None:
         seen = review.seen
     waiting = (record for record in manifest.kept() if record.id not in seen)
@@ -47,12 +45,9 @@ def write_page(run: RunFolder, path: Path, *, count: int, edge: int = 320) -> tu
     left = sum(1 for _ in waiting)
     if not records:
         return 0, 0
-    crops = []
-    files = run.crop_files(records)
+    crops, read = [], run.crop_reader()
     for record in records:
-        if record.id not in files:
-            raise CurationError(f"the crop of {record.id} is not in {run.path} any more")
-        with Image.open(io.BytesIO(files[record.id])) as image:
+        with Image.open(io.BytesIO(read(record))) as image:
             uri = data_uri(image.convert("RGB"), edge=edge)
         crops.append({"id": record.id, "uri": uri, "name": f"{record.source}/{record.key}"})
     ids = [crop["id"] for crop in crops]
@@ -74,8 +69,7 @@ def apply_choices(run: RunFolder, choices: Iterable[Path]) -> Review:
     Raises:
         CurationError: a file holds no choices, or those of another run; nothing is kept then.
     """
-    manifest = _finished(run)
-    own = identity(manifest)
+    own = identity(run.finished())
     review = kept_review(run.path) or Review(own)
     seen, left_out = set(review.seen), set(review.left_out)
     for path in choices:
@@ -90,9 +84,3 @@ def apply_choices(run: RunFolder, choices: Iterable[Path]) -> Review:
     values = {"run": own, "seen": sorted(seen), "left_out": sorted(left_out)}
     write_text(run.path / NAME, json.dumps(values, indent=1) + "\n")
     return Review(own, frozenset(seen), frozenset(left_out))
-
-
-def _finished(run: RunFolder) -> Manifest:
-    if run.manifest is None or not run.path.is_dir() or not (run.path / MANIFEST).is_file():
-        raise CurationError(f"{run.path} is not the folder of a finished run of hbr curate")
-    return run.manifest
