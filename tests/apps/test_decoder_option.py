@@ -102,6 +102,7 @@ def test_replay_takes_the_same_decoder_and_no_other(restore, models, call_hbr, t
             "those of nano.safetensors have 24 channels",
         ),
         (("--decoder", "a.png"), 4, "a.png"),
+        (("--model", "taesd"), 4, "taesd is a decoder, not a model: `--decoder taesd` puts it in"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_no_file(restore, tmp_path, options, code, told):

@@ -357,6 +357,11 @@ def _check_pinned(entry: Entry, file: Path, digest: str) -> None:
 
 
 def _catalogued_model(entry: Entry) -> Path:
+    if entry.kind == "decoder":
+        raise WeightsError(
+            f"{entry.name} is a decoder, not a model: `--decoder {entry.name}` puts it in place of "
+            "the decoder of a model on the same latents (--model)"
+        )
     if entry.kind != "restorer":
         then = f"then run `{entry.import_with}` and give the result as the model"
         raise WeightsError(
