@@ -10,7 +10,7 @@ import pytest
 import toy_decoders
 import toy_models
 from hbr.files import sha256
-from hbr.weights import entries
+from hbr.weights import catalogue, entries
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def restore(models, call_hbr, photo, tmp_path, monkeypatch):
     monkeypatch.setenv("HBR_WEIGHTS", str(models / "weights"))
     photo(tmp_path / "a.png", size=(64, 64))
 
-    def run(*options, out="b.png", model=models / "model.safetensors"):
+    def run(*options, out="b.png", model=models / "model.safetensors", overwrite=("--overwrite",)):
         return call_hbr(
             *("restore", "a.png", "-o", out, "--model", model, "--dtype", "float32"),
-            *("--overwrite", "--log-format", "json", *options),
+            *(*overwrite, "--log-format", "json", *options),
             cwd=tmp_path,
         )
 
@@ -138,6 +138,14 @@ def test_resuming_by_contents_sees_another_decoder(call_hbr, models, photo, tmp_
     assert own[0] != tiny[0]
     assert made("--decoder", "taesd")[0] == tiny[0]
     assert made()[0] == own[0]
+
+
+def test_resuming_by_contents_hashes_model_and_decoder_once(restore, models, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(catalogue, "sha256", lambda path: hashed.append(path.name) or sha256(path))
+    done = restore("--resume-by", "content", "--decoder", "taesd", overwrite=())
+    assert done.returncode == 0, done.stderr
+    assert sorted(hashed) == ["model.safetensors", "taesd_decoder.safetensors"]
 
 
 def test_the_graph_of_another_decoder_is_another(restore, models, tmp_path):

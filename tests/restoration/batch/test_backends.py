@@ -1,6 +1,9 @@
 """Which backend restores a photo, and that the photo is the same."""
 
 import json
+import pickle
+import shutil
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -16,7 +19,7 @@ from hbr.restoration import RestoreSettings
 from hbr.restoration.batch import backends
 from hbr.restoration.batch.backends import MEASURED, Wanted, restorer_for
 from hbr.restoration.batch.jobs import plan_batch
-from hbr.weights import FoundFile
+from hbr.weights import FoundFile, WeightsError
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -86,6 +89,18 @@ def test_the_graph_gives_the_picture_of_the_model_in_float32(model, color):
     assert np.abs(first - second).max() <= 1
 
 
+def test_another_process_finds_the_files_anew(model, tmp_path):
+    copy = shutil.copy(model, tmp_path / "copy.safetensors")
+    wanted = Wanted(str(copy))
+    assert wanted.files[0].sha256 == sha256(model)
+    Path(copy).unlink()
+    assert wanted.files[0].sha256 == sha256(model)
+    moved = pickle.loads(pickle.dumps(wanted))
+    assert moved == wanted
+    with pytest.raises(WeightsError, match="there is no such model file"):
+        _ = moved.files
+
+
 def test_without_measurements_auto_is_torch(model, tmp_path, caplog):
     restorer = chosen(model, job(tmp_path, (64, 64)))
     assert (restorer.backend, restorer.fallback) == ("eager", None)
@@ -146,7 +161,7 @@ def test_the_fastest_of_all_measured_backends_is_chosen(model, measured, tmp_pat
         monkeypatch.setattr(backends, "_native_tiles", lambda *given: n_tiles)
         wanted = Wanted(str(model), dtype=dtype, backend="auto")
         rest = (wanted, RestoreSettings(), job(tmp_path, (64, 64)))
-        return backends.choose(*wanted.find(), *rest)
+        return backends.choose(*wanted.files, *rest)
 
     assert backend(1) == ("onnx", None)
     assert backend(10) == ("openvino", None)

@@ -354,7 +354,7 @@ def _by_contents(
 ) -> ByContents:
     from hbr.restoration.batch.contents import ByContents, digest_of
 
-    model, decoder = wanted.find()
+    model, decoder = wanted.files
     made_by = [decoder.sha256] if decoder else []
     options = (wanted.fidelity, wanted.dtype, wanted.backend, *options, *made_by)
     return ByContents(digest_of(model.sha256, options=options, settings=settings, files=files))

@@ -14,8 +14,8 @@ import logging
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import astuple, dataclass
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -108,8 +108,17 @@ class Wanted:
     backend: Backend | Literal["auto"] = "eager"
     decoder: str | None = None
 
-    def find(self) -> tuple[FoundFile, FoundFile | None]:
-        """The files of the model and of the decoder, if one is named."""
+    def __reduce__(self) -> tuple[type[Wanted], tuple[Any, ...]]:
+        """Find the files anew in another process, which may be on another machine."""
+        return Wanted, astuple(self)
+
+    @cached_property
+    def files(self) -> tuple[FoundFile, FoundFile | None]:
+        """The model and the decoder, if one is named; they are read for their hashes only once.
+
+        Raises:
+            WeightsError: one is unknown, missing or damaged.
+        """
         decoder = None if self.decoder is None else find_decoder(self.decoder)
         return find_and_hash_model(self.model), decoder
 
@@ -132,7 +141,7 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
     """
     if wanted.device not in ("auto", "cpu"):
         choose_device(wanted.device)  # a wrong one shows before the file is read
-    model, decoder = wanted.find()
+    model, decoder = wanted.files
     backend, why = wanted.backend, None
     if wanted.dtype == "int8":
         if backend not in ("auto", "openvino"):
@@ -215,7 +224,7 @@ def warm_up(
         WeightsError: the model is missing or damaged.
         OSError: the folder cannot be written.
     """
-    found, other = Wanted(model, decoder=decoder).find()
+    found, other = Wanted(model, decoder=decoder).files
     graph, used = load_graph(found, "auto", "auto", fidelity, other)
     folder = graph_folder(found.sha256, used, other)
     asked = {"name_or_path": model, "fidelity": fidelity, "decoder": decoder}

@@ -57,7 +57,7 @@ def calibrate(wanted: Wanted, photos: Path) -> tuple[Path, Calibration]:
         OSError: a folder cannot be read or written.
     """
     check_installed("onnx", "onnxruntime", "onnx")
-    model, decoder = wanted.find()
+    model, decoder = wanted.files
     exact, used = load_graph(model, "cpu", "float32", wanted.fidelity, decoder, "openvino")
     folder = graph_folder(model.sha256, used, decoder)
     tiles = _tiles(photos, exact.capabilities)
