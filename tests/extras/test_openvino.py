@@ -96,6 +96,13 @@ def test_a_calibrated_model_restores_in_eight_bits_and_names_it(tmp_path, call_h
     assert provenance["rewrites"] == [f"int8 {sha256(graph)[:16]}"]
     again = call_hbr("replay", tmp_path / "out.png", "--model", model, "--source", photos)
     assert "the same bytes" in again.stderr
+    then = sha256(graph)[:16]
+    (photos / "0.png").rename(tmp_path / "0.png")
+    assert call_hbr("warmup", "--model", model, "--calibrate", photos).returncode == 0
+    again = call_hbr("replay", tmp_path / "out.png", "--model", model)
+    assert again.returncode == 3
+    assert f"; made with calibration {then}, here {sha256(graph)[:16]}\n" in again.stderr
+    (tmp_path / "0.png").rename(photos / "0.png")
     graph.write_bytes(graph.read_bytes()[:-50])
     done = restored("torn.png")
     assert done.returncode == 2

@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 CARD, CALIBRATION = "card.json", "calibration.json"
 _EDITION = 2
+# Begins the rewrite that names a quantised graph.
+_INT8 = "int8 "
 # What OpenVINO computes in on the CPU.
 _OPENVINO_DTYPES = ("bfloat16", "float32")
 
@@ -208,6 +210,11 @@ def read_calibration(folder: Path, model: str) -> Calibration:
     return found
 
 
+def calibration_of(rewrites: Sequence[str]) -> str | None:
+    """The first digits of the quantised graph's SHA-256, by the provenance; None without one."""
+    return next((r.removeprefix(_INT8) for r in rewrites if r.startswith(_INT8)), None)
+
+
 def _uncalibrated(model: str) -> CalibrationError:
     return CalibrationError(f"int8 needs a calibration of {model}; {_CALIBRATE.format(model)}")
 
@@ -253,7 +260,7 @@ def load_graph(
     if precision == "int8":
         if card is None:  # a graph that is made anew has no calibration
             raise _uncalibrated(model.path.name)
-        rewrites = (f"int8 {read_calibration(folder, model.path.name).sha256[:16]}",)
+        rewrites = (f"{_INT8}{read_calibration(folder, model.path.name).sha256[:16]}",)
     card = card or _make(model, used, decoder, folder)
     return GraphModel(folder, card.capabilities, backend, precision, rewrites), used
 

@@ -20,6 +20,7 @@ from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.image.notes import Truncated
 from hbr.image.recipe_text import BEGINNING
+from hbr.models.graph_files import calibration_of
 from hbr.models.protocol import IN_TORCH, Backend
 from hbr.processes import threads
 from hbr.restoration.settings import NOBODY, DecoderProvenance, Provenance, RestoreSettings
@@ -58,12 +59,14 @@ class UsedModel:
 
     Attributes:
         decoder: in place of its own.
+        calibration: of a model in 8 bits (`hbr.models.graph_files.calibration_of`).
     """
 
     name: str
     sha256: str | None = None
     fidelity: float | None = None
     decoder: NamedFile | None = None
+    calibration: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
     backend: Backend = "eager"
@@ -145,6 +148,7 @@ class RestoreRecipe:
                 sha256=provenance["sha256"],
                 fidelity=provenance["fidelity"],
                 decoder=_decoder_of(provenance["decoder"]),
+                calibration=calibration_of(provenance["rewrites"]),
                 device=provenance["device"],
                 dtype=provenance["dtype"],
                 backend=provenance["backend"],

@@ -19,6 +19,7 @@ from hbr.image.paths import is_photo_name, walk_files
 from hbr.image.reading import named_bytes
 from hbr.image.recipe_text import recipe_text, with_recipe
 from hbr.image.writing import encode_photo
+from hbr.models.graph_files import calibration_of
 from hbr.models.protocol import IN_TORCH
 from hbr.restoration.recipe import (
     SIDECAR,
@@ -221,10 +222,12 @@ def differences(recipe: RestoreRecipe, restorer: Restorer) -> list[str]:
     """What decides over the last bits and is not as it was, a phrase each."""
     now = circumstances(str(restorer.device), recipe.model.backend)
     versions: dict[str, str] = now["versions"]
+    calibration = calibration_of(restorer.rewrites)  # older recipes do not record theirs
     pairs = [
         *((n, recipe.versions[n], v) for n, v in versions.items() if n in recipe.versions),
         ("device", recipe.model.device, str(restorer.device)),
         ("precision", recipe.model.dtype, restorer.dtype),
+        ("calibration", recipe.model.calibration or calibration, calibration),
         ("processor", recipe.processor, now["processor"]),
         ("threads", str(recipe.threads), str(now["threads"])),
     ]
