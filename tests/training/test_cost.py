@@ -9,8 +9,10 @@ import torch
 import yaml
 from toy_training import settings
 
+import toy_models
 import toy_weights
 from hbr.config import ConfigError, from_dict
+from hbr.models.checkpoint import save_checkpoint
 from hbr.models.config import RestorerConfig
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import TrainConfig
@@ -77,6 +79,40 @@ def test_a_step_without_numbers_takes_what_one_with_numbers_takes(
     passing, flops = in_numbers(given)
     assert found.flops == flops
     assert found.passing == pytest.approx(passing, rel=0.02)
+
+
+def distilling(base: Path) -> TrainConfig:
+    """A training that distils the decoder of a base."""
+    decoder = {"block_out_channels": [16], "layers_per_block": 1, "norm_num_groups": 4}
+    decoder |= {"latent": {"channels": 8, "factor": 4, "scaling_factor": 1.0}, "patch_size": 4}
+    autoencoder = {**toy_models.TRAINED["autoencoder"], "decoder": decoder}
+    return config(
+        model={**toy_models.TRAINED, "autoencoder": autoencoder},
+        objective={"kind": "decoder", "restored": 0.5, "latent": 0.1},
+        **{"start": "random", "init": {"base": str(base)}, "freeze": []},
+    )
+
+
+def test_the_teacher_of_a_decoder_has_its_refiner(tmp_path: Path) -> None:
+    work = []
+    for refiner in (None, {"width": 8, "blocks": 1, "patch_size": 2}):
+        theirs = from_dict(RestorerConfig, {**toy_models.TRAINED, "refiner": refiner})
+        base = tmp_path / f"{refiner is not None}.safetensors"
+        save_checkpoint(base, theirs, OneStepRestorer(theirs).state_dict())
+        given = distilling(base)
+        found = simulate(given, given.phases[0], 4, "cpu")
+        passing, flops = in_numbers(given)
+        assert found.flops == flops
+        assert found.passing == pytest.approx(passing, rel=0.02)
+        work.append(flops)
+        assert plan(given, device="cpu").assumed is None
+    assert work[0] < work[1]
+    base.unlink()
+    guessed = plan(given, device="cpu")
+    assert guessed.phases[0].flops == work[0]
+    assert guessed.assumed == (
+        f"{base} is not on this machine; it is taken to have no refiner after its decoder"
+    )
 
 
 def test_what_is_given_for_memory_saves_memory() -> None:

@@ -16,7 +16,8 @@ from hbr.config import ConfigError
 from hbr.devices import free_memory
 from hbr.models.checkpoint import empty
 from hbr.training.adapters import is_of_regularizer
-from hbr.training.config import TrainConfig
+from hbr.training.config import DecodingConfig, InitConfig, TrainConfig
+from hbr.training.decoding import teacher_config
 from hbr.training.objectives import build_objective
 from hbr.training.simulation import Device, simulate
 from hbr.training.start import prepare
@@ -99,6 +100,7 @@ class TrainingPlan:
         hours: by hardware, at `UTILISATION`; empty unless the precision is bfloat16.
         peak_checkpointed: peak memory with checkpointing, where `memory.checkpointing` is "auto";
             all else is without it then. None otherwise.
+        assumed: what could not be looked up, in one line; None if nothing.
     """
 
     parameters: dict[str, Parameters]
@@ -108,6 +110,7 @@ class TrainingPlan:
     flops: int
     hours: dict[str, float]
     peak_checkpointed: int | None = None
+    assumed: str | None = None
 
     @property
     def peak(self) -> int:
@@ -149,7 +152,16 @@ def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Tr
         flops=flops,
         hours=hours,
         peak_checkpointed=checkpointed,
+        assumed=_assumed(config),
     )
+
+
+def _assumed(config: TrainConfig) -> str | None:
+    if not isinstance(config.objective, DecodingConfig) or teacher_config(config) is not None:
+        return None
+    assert isinstance(config.init, InitConfig)
+    base = config.init.base
+    return f"{base} is not on this machine; it is taken to have no refiner after its decoder"
 
 
 def with_checkpointing(

@@ -18,12 +18,13 @@ from hbr.models.checkpoint import read_checkpoint
 from hbr.models.config import RefinerConfig
 from hbr.models.decoder_files import OWN, POST_QUANT, DecoderFile, is_replaced, write_decoder
 from hbr.models.decoders import MARK, latent_mark
-from hbr.models.files import Card, require_one_step
+from hbr.models.files import Card, read_header, require_one_step
 from hbr.models.importing.base import find_base, load_diffusers_base
 from hbr.models.networks import build_autoencoder, decode
 from hbr.models.pruning import fold_post_quant, prune_decoder
 from hbr.models.refiner import Refiner
 from hbr.training.config import DecodingConfig, InitConfig, TrainConfig
+from hbr.weights import WeightsError
 
 
 class TeacherDecoder(nn.Module):
@@ -40,6 +41,25 @@ class TeacherDecoder(nn.Module):
         """[b, c, h, w] → [b, 3, s, s], about [0, 1], not clamped."""
         image = decode(self.autoencoder, self.config, z)
         return image if self.refiner is None else cast(Tensor, self.refiner(image))
+
+
+def teacher_config(config: TrainConfig) -> tuple[AutoencoderConfig, RefinerConfig | None] | None:
+    """The teacher's autoencoder and refiner, by the header of `init.base`; None if that is missing.
+
+    Raises:
+        WeightsError: the base is damaged, or not a one-step model.
+    """
+    init = config.init
+    assert isinstance(init, InitConfig)
+    assert init.base is not None
+    try:
+        place = find_base(init.base)
+    except WeightsError:
+        return None
+    if place.is_dir():  # in diffusers layout, which has no refiner
+        return dataclasses.replace(config.one_step.autoencoder, decoder=None), None
+    theirs = require_one_step(read_header(place).config, place)
+    return theirs.autoencoder, theirs.refiner
 
 
 def load_teacher_decoder(init: InitConfig, device: str | torch.device) -> TeacherDecoder:

@@ -33,7 +33,7 @@ from hbr.models.rrdbnet import RRDBNet
 from hbr.models.rrdbnet_config import RRDBNetConfig
 from hbr.training.config import PhaseConfig, TrainConfig
 from hbr.training.data import Pair, seeded
-from hbr.training.decoding import TeacherDecoder
+from hbr.training.decoding import TeacherDecoder, teacher_config
 from hbr.training.losses import needed_networks
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
@@ -129,9 +129,11 @@ def simulate(
             "lpips": lambda: LPIPS("vgg"),
             "dists": DISTS,
             "teacher": lambda: RRDBNet(RRDBNetConfig()),
-            # without a refiner, which only the file of the base tells of
             "decoder": lambda: TeacherDecoder(
-                replace(config.one_step.autoencoder, decoder=None), None
+                *(
+                    teacher_config(config)
+                    or (replace(config.one_step.autoencoder, decoder=None), None)
+                )
             ),
         }
         networks = {key: kinds[key[0]]() for key in needed_networks(config)}

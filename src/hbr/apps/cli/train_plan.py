@@ -59,6 +59,8 @@ def _memory(found: TrainingPlan) -> None:
         f"Each of {found.processes} process(es) needs {_gb(found.peak)}, plus the libraries' own "
         "workspaces. Transient: peak of gradients and activations."
     )
+    if found.assumed is not None:
+        typer.echo(f"Assumed: {found.assumed}.")
     if found.peak_checkpointed is not None:
         typer.echo(
             "memory.checkpointing is auto: it is on where a device has too little memory for this, "
