@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 
 from hbr.errors import PhotoError
 
@@ -59,6 +62,34 @@ def _passes(record: logging.LogRecord) -> bool:
     if kept is not None:
         kept.append(record)
     return kept is None
+
+
+_PILLOW = r"PIL\."
+_quiet_lock = threading.Lock()
+_quiet = 0
+
+
+@contextlib.contextmanager
+def pillow_quiet() -> Iterator[None]:
+    """Ignore Pillow's warnings, as of broken EXIF, while the block runs in any thread.
+
+    `warnings.catch_warnings` is not for threads: the one that ends last restores the filters that
+    another had set. Here the first to begin adds one filter, and the last to end removes it.
+    """
+    global _quiet
+    with _quiet_lock:
+        _quiet += 1
+        if _quiet == 1:
+            warnings.filterwarnings("ignore", module=_PILLOW)
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet -= 1
+            if not _quiet:
+                added = ("ignore", None, Warning, re.compile(_PILLOW), 0)
+                with contextlib.suppress(ValueError):  # somebody reset the filters meanwhile
+                    cast(list[Any], warnings.filters).remove(added)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import re
 import stat
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -16,7 +15,7 @@ from hbr.errors import PhotoError, display_name, one_line, with_type
 from hbr.image import png, tiff
 from hbr.image.formats import READERS
 from hbr.image.limits import DEFAULT_MAX_PIXELS
-from hbr.image.notes import Notes, Truncated
+from hbr.image.notes import Notes, Truncated, pillow_quiet
 from hbr.image.paths import CAMERA_RAW, HAS_AVIF, HAS_HEIC, HAS_JXL, UNREADABLE
 from hbr.image.photo import Photo
 
@@ -52,9 +51,7 @@ def read_photo(
     name = display_name(source)
     notes = Notes(name, strict=strict, truncated=truncated)
     try:
-        with _opened(source, name) as file, warnings.catch_warnings():
-            # Pillow warns of broken EXIF and the like; what matters raises an error here.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+        with _opened(source, name) as file, pillow_quiet():  # what matters raises an error
             photo = _read(_chosen_page(file, name, page), notes, max_pixels)
     except PhotoError:
         raise
@@ -81,8 +78,7 @@ def photo_size(source: str | Path | IO[bytes]) -> tuple[int, int] | None:
     formats = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", "BMP", "HEIF", "JXL")
     name = display_name(source)
     try:
-        with _opened(source, name) as file, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+        with _opened(source, name) as file, pillow_quiet():
             Image.init()
             with Image.open(file, formats=[f for f in formats if f in Image.OPEN]) as image:
                 return image.height, image.width
