@@ -29,7 +29,7 @@ def small() -> RestorerConfig:
 def build(config: RestorerConfig) -> OneStepRestorer:
     """A restorer with random weights that never were in float32."""
     shapes = {name: tuple(t.shape) for name, t in empty(config).state_dict().items()}
-    header = Header(config, shapes, {})
+    header = Header(config=config, shapes=shapes, card={})
     return assemble(
         header, _random(shapes), "random weights", "cpu", torch.bfloat16, torch.channels_last
     )

@@ -136,7 +136,9 @@ def load_plain(plain: PlainRestorer, model: OneStepRestorer) -> None:
 
 def folded_of(config: RestorerConfig, state: dict[str, Tensor]) -> FoldedRestorer:
     """hbr's model for inference, in bfloat16."""
-    header = Header(config, {name: tuple(tensor.shape) for name, tensor in state.items()}, {})
+    header = Header(
+        config=config, shapes={name: tuple(tensor.shape) for name, tensor in state.items()}, card={}
+    )
     model = assemble(
         *(header, state.items(), "the plain path", "cpu", torch.bfloat16, torch.channels_last)
     )

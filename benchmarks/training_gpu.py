@@ -45,7 +45,7 @@ def seconds_of_steps(config: TrainConfig, steps: int) -> list[float]:
     state = TrainState(model, config)
     phase = config.phases[0]
     shape = (phase.batch, 3, phase.crop, phase.crop)
-    pair = Pair(torch.rand(shape, device=DEVICE), torch.rand(shape, device=DEVICE))
+    pair = Pair(hq=torch.rand(shape, device=DEVICE), lq=torch.rand(shape, device=DEVICE))
     times = []
     for step in range(steps):
         _synchronize()

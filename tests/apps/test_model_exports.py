@@ -186,8 +186,18 @@ def test_the_card_shows_the_figures_of_a_benchmark(hbr: Run, toy: Path, tmp_path
     from hbr.metrics.table import METRICS
 
     cells = [
-        Cell("ours", "val", "psnr-rgb", 23.41, 23.2, 23.6, 100),
-        Cell("input", "val", "psnr-rgb", 22.06, 22.0, 22.1, 100),
+        Cell(
+            method="ours", data_set="val", metric="psnr-rgb", mean=23.41, low=23.2, high=23.6, n=100
+        ),
+        Cell(
+            method="input",
+            data_set="val",
+            metric="psnr-rgb",
+            mean=22.06,
+            low=22.0,
+            high=22.1,
+            n=100,
+        ),
     ]
     methods = (MethodInfo(name="ours", kind="hbr"), MethodInfo(name="input", kind="baseline"))
     BenchmarkRun(

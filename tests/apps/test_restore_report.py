@@ -131,8 +131,8 @@ def photo_of(height: int, width: int) -> Photo:
 
 
 def test_people_are_counted_and_shown(browser: Any, tmp_path: Path) -> None:
-    jobs = [Job(Path("in/a.png"), Path("out/a.png"))]
-    report = BatchReport(jobs)
+    jobs = [Job(source=Path("in/a.png"), target=Path("out/a.png"))]
+    report = BatchReport(jobs=jobs)
     report.look(jobs[0], photo_of(50, 100), SimpleNamespace(photo=photo_of(100, 200)))  # type: ignore[arg-type]
     report.records += [made_up([[10, 5, 20, 40], [50, 0, 50, 50]])]
     report.records += [dataclasses.replace(made_up([]), output=f"out/{n}.png") for n in "bc"]
@@ -155,8 +155,8 @@ def test_people_are_counted_and_shown(browser: Any, tmp_path: Path) -> None:
 def test_a_long_batch_makes_a_page_of_bounded_size(
     browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [Job(Path(f"in/{i:04}.png"), Path(f"out/{i:04}.png")) for i in range(1000)]
-    report = BatchReport(jobs)
+    jobs = [Job(source=Path(f"in/{i:04}.png"), target=Path(f"out/{i:04}.png")) for i in range(1000)]
+    report = BatchReport(jobs=jobs)
     before, after = photo_of(40, 60), SimpleNamespace(photo=photo_of(40, 60))
     monkeypatch.setattr(collecting, "THUMBNAILS_BUDGET", 800 * 1500)
     for job in jobs:
@@ -180,8 +180,8 @@ def test_a_long_batch_makes_a_page_of_bounded_size(
 
 def test_the_budget_of_the_sliders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "PAIRS_BUDGET", 30_000)
-    jobs = [Job(Path(f"in/{i}.png"), Path(f"out/{i}.png")) for i in range(20)]
-    report = BatchReport(jobs)
+    jobs = [Job(source=Path(f"in/{i}.png"), target=Path(f"out/{i}.png")) for i in range(20)]
+    report = BatchReport(jobs=jobs)
     for job in jobs:
         report.look(job, photo_of(60, 60), SimpleNamespace(photo=photo_of(60, 60)))  # type: ignore[arg-type]
     assert 0 < len(report.pairs) < 20

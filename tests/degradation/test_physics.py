@@ -61,7 +61,7 @@ def structured(h=96, w=80, seed=1):
 @pytest.mark.parametrize("grey", [False, True])
 def test_gaussian_noise_has_the_drawn_sigma(sigma, grey):
     """Through the whole pipeline, whose rounding to 8 bits adds a variance of 1/12."""
-    drawn = one_stage(noise=Noise("gaussian", sigma, grey, 5))
+    drawn = one_stage(noise=Noise(kind="gaussian", amount=sigma, grey=grey, seed=5))
     out = degrade(flat(0.5)[None], [drawn])[0] * 255
     expected = math.sqrt(sigma**2 + 1 / 12)
     for channel in out:
@@ -75,7 +75,7 @@ def test_gaussian_noise_has_the_drawn_sigma(sigma, grey):
 def test_poisson_noise_grows_with_the_light(scale, grey):
     """256 levels are in use, so white counts 256 photons: σ² = scale²·v/256 at the level v."""
     ramp = (torch.arange(256) / 255).expand(3, 2000, 256)
-    noise = add_noise(ramp, Noise("poisson", scale, grey, 3)) - ramp
+    noise = add_noise(ramp, Noise(kind="poisson", amount=scale, grey=grey, seed=3)) - ramp
     assert torch.equal(noise[0], noise[1]) == grey
     for channel in noise:
         ratio = channel[:, 8:].var(dim=0) / (scale**2 * ramp[0, 0, 8:] / 256)
@@ -85,7 +85,10 @@ def test_poisson_noise_grows_with_the_light(scale, grey):
 
 @pytest.mark.parametrize("sigma", [2.0, 8.0])
 def test_camera_noise_has_the_drawn_sigma_at_mid_grey(sigma):
-    out = add_noise(flat(0.5, 512), Noise("camera", sigma, True, 7, read=0.3)) * 255
+    out = (
+        add_noise(flat(0.5, 512), Noise(kind="camera", amount=sigma, grey=True, seed=7, read=0.3))
+        * 255
+    )
     assert float(out.std()) == pytest.approx(sigma, rel=0.02)
     assert torch.equal(out[0], out[2])
 
@@ -93,7 +96,9 @@ def test_camera_noise_has_the_drawn_sigma_at_mid_grey(sigma):
 @pytest.mark.parametrize(("value", "read"), [(0.25, 0.2), (0.8, 0.2), (0.25, 0.9)])
 def test_camera_noise_follows_the_light(value, read):
     """Var(x) = σ²(read + (1 − read)·x/x_mid) in linear light, seen through the curve's slope."""
-    out = add_noise(flat(value, 512), Noise("camera", 2.0, True, 7, read=read))
+    out = add_noise(
+        flat(value, 512), Noise(kind="camera", amount=2.0, grey=True, seed=7, read=read)
+    )
     x, middle = value**2.2, 0.5**2.2
 
     def slope(linear):
@@ -105,7 +110,7 @@ def test_camera_noise_follows_the_light(value, read):
 
 def test_camera_noise_is_demosaiced():
     """Bilinear: green keeps 5/8 of its variance, red and blue 9/16; neighbours then agree."""
-    drawn = Noise("camera", 3.0, False, 7, read=0.5)
+    drawn = Noise(kind="camera", amount=3.0, grey=False, seed=7, read=0.5)
     out = (add_noise(flat(0.5, 512), drawn) - 0.5)[:, 8:-8, 8:-8] * 255
     for channel, share in zip(out, (9 / 16, 5 / 8, 9 / 16), strict=True):
         assert float(channel.var()) == pytest.approx(9 * share, rel=0.04)

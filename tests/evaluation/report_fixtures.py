@@ -75,27 +75,35 @@ def _run(folder: Path, names: tuple[str, ...], rows: list[PictureRow]) -> Benchm
             values = [r.values[name] for r in rows if r.method == method and r.values]
             paper = 24.17 if name == "psnr-rgb" else None
             if not values:
-                cells.append(Cell(method, "toy", name, None, paper=paper, verdict="not run"))
+                cells.append(
+                    Cell(
+                        method=method,
+                        data_set="toy",
+                        metric=name,
+                        mean=None,
+                        paper=paper,
+                        verdict="not run",
+                    )
+                )
                 continue
             mean = float(np.mean(values))
             off = None if paper is None else mean - paper
             verdict = "no paper value" if off is None else "within" if abs(off) < 3 else "outside"
             failed = sum(r.error is not None for r in rows if r.method == method)
-            ends = (mean * 0.97, mean * 1.03)
             cells.append(
                 Cell(
-                    method,
-                    "toy",
-                    name,
-                    mean,
-                    *ends,
-                    len(values),
-                    failed,
-                    None,
-                    paper,
-                    off,
-                    3.0,
-                    verdict,
+                    method=method,
+                    data_set="toy",
+                    metric=name,
+                    mean=mean,
+                    low=mean * 0.97,
+                    high=mean * 1.03,
+                    n=len(values),
+                    failed=failed,
+                    paper=paper,
+                    difference=off,
+                    tolerance=3.0,
+                    verdict=verdict,
                 )
             )
     differences = [

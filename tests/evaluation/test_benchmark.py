@@ -161,7 +161,12 @@ def verdicts(runs: Runs, photos: Path, lq: Path) -> Callable[..., list[str]]:
         assert cell.difference == pytest.approx(cell.mean - 21.31)
         # the paper's other methods stand beside
         assert found.cell("OSDHuman", "PERSONA-Val", "psnr-y") == Cell(
-            "OSDHuman", "PERSONA-Val", "psnr-y", None, paper=22.41, verdict="not run"
+            method="OSDHuman",
+            data_set="PERSONA-Val",
+            metric="psnr-y",
+            mean=None,
+            paper=22.41,
+            verdict="not run",
         )
         return [cell.verdict for cell in found.cells if cell.method == "SeeSR"]
 
@@ -219,7 +224,8 @@ def test_no_verdict_between_editions_of_a_metric() -> None:
         methods=(MethodInfo(name="OSDHuman"),),
         metrics=tuple(infos),
         cells=tuple(
-            Cell("OSDHuman", "PERSONA-Val", metric, mean, n=4216) for metric, mean in means.items()
+            Cell(method="OSDHuman", data_set="PERSONA-Val", metric=metric, mean=mean, n=4216)
+            for metric, mean in means.items()
         ),
         layout=TableLayout(columns={"PERSONA-Val": tuple(measured)}),
         rows=(),
@@ -295,8 +301,10 @@ def test_some_pictures_are_no_table(runs: Runs) -> None:
         data_sets=(data_set,),
         methods=(MethodInfo(name="SeeSR"),),
         cells=(
-            Cell("SeeSR", "PERSONA-Val", "psnr-y", 21.31, n=3, failed=1),
-            Cell("SeeSR", "PERSONA-Val", "gmsd", 0.1, n=4),
+            Cell(
+                method="SeeSR", data_set="PERSONA-Val", metric="psnr-y", mean=21.31, n=3, failed=1
+            ),
+            Cell(method="SeeSR", data_set="PERSONA-Val", metric="gmsd", mean=0.1, n=4),
         ),
     )
     found = compare(run, "osdhuman.table2_methods")

@@ -43,12 +43,20 @@ def small(rows="methods") -> BenchmarkRun:
     cells = []
     for (method, data_set), (high, low) in means.items():
         cells += [
-            Cell(method, data_set, "ssim-y", high),
-            Cell(method, data_set, "gmsd", low, error=None if low else "weights are missing"),
+            Cell(method=method, data_set=data_set, metric="ssim-y", mean=high),
+            Cell(
+                method=method,
+                data_set=data_set,
+                metric="gmsd",
+                mean=low,
+                error=None if low else "weights are missing",
+            ),
         ]
-    cells.append(Cell("c", "x", "ssim-y", 0.1, paper=0.2, difference=-0.1, tolerance=0.05,
-                      verdict="outside"))  # fmt: skip
-    cells.append(Cell("d", "x", "ssim-y", None, paper=0.9, verdict="not run"))
+    outside = {"paper": 0.2, "difference": -0.1, "tolerance": 0.05, "verdict": "outside"}
+    cells.append(Cell(method="c", data_set="x", metric="ssim-y", mean=0.1, **outside))
+    cells.append(
+        Cell(method="d", data_set="x", metric="ssim-y", mean=None, paper=0.9, verdict="not run")
+    )
     return BenchmarkRun(
         name="small",
         title="Small",
@@ -296,7 +304,14 @@ def test_it_fits_a_phone_and_can_be_read(page_file, browser, scheme):
 def test_names_cannot_break_out_of_the_page(run, browser, tmp_path):
     rows = [dataclasses.replace(r, method=HOSTILE, stem=f"{HOSTILE}{r.stem}") for r in run.rows[:3]]
     cells = [
-        Cell(HOSTILE, HOSTILE, "psnr-rgb", 1.0, verdict=f"not comparable: {HOSTILE}", paper=1.0)
+        Cell(
+            method=HOSTILE,
+            data_set=HOSTILE,
+            metric="psnr-rgb",
+            mean=1.0,
+            verdict=f"not comparable: {HOSTILE}",
+            paper=1.0,
+        )
     ]
     rows += [PictureRow(method=HOSTILE, data_set=HOSTILE, stem="x", error=HOSTILE)]
     hostile = dataclasses.replace(

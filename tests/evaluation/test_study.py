@@ -210,7 +210,11 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(tmp_path, folders)
     for trial in range(60):
         shift_r, shift_i = rng.normal(0, 1, 8), rng.normal(0, 1, 12)
         grid = 2.5 + shift_r[:, None] + shift_i[None, :] + rng.normal(0, 0.5, (8, 12))
-        answers = [Answer(r, i, str(i), ("m",), 0, None, 0.0) for r in range(8) for i in range(12)]
+        answers = [
+            Answer(rater=r, position=i, stem=str(i), methods=("m",), value=0, ms=None, at=0.0)
+            for r in range(8)
+            for i in range(12)
+        ]
         values = grid.ravel()
 
         def mean(weights, values=values):

@@ -118,7 +118,17 @@ def choices(better: list[str], raters: int = 3, images: int = 20, slips: float =
         for pair in itertools.combinations(better, 2):
             sides = pair if (rater + image) % 2 else pair[::-1]
             chosen = sides.index(pair[int(rng.random() < slips)])
-            answers.append(Answer(rater, len(answers), str(image), sides, chosen, None, 0.0))
+            answers.append(
+                Answer(
+                    rater=rater,
+                    position=len(answers),
+                    stem=str(image),
+                    methods=sides,
+                    value=chosen,
+                    ms=None,
+                    at=0.0,
+                )
+            )
     return answers
 
 

@@ -47,7 +47,7 @@ def model(made: DiffBody) -> DiffBody:
 def given(b: int = 1, edge: int = 64) -> tuple[Tensor, Conditions]:
     torch.manual_seed(1)
     maps = {"pose": torch.rand(b, 3, edge, edge), "attention": torch.rand(b, 1, edge, edge)}
-    return torch.rand(b, 3, edge, edge), Conditions(maps)
+    return torch.rand(b, 3, edge, edge), Conditions(maps=maps)
 
 
 def inputs(model: DiffBody) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -234,7 +234,7 @@ def sampled(model: DiffBody, seed: int = 0, edge: int = 64, **settings) -> Tenso
         return model.restore(
             image,
             PLACE,
-            Conditions(conditions.maps, sampling=Sampling(steps=3, **settings), seed=seed),
+            Conditions(maps=conditions.maps, sampling=Sampling(steps=3, **settings), seed=seed),
         )
 
 
@@ -274,7 +274,9 @@ def test_every_setting_matters(model: DiffBody, settings: dict) -> None:
 
     def made(**more) -> Tensor:
         sampling = Sampling(steps=3, guidance=5.0, **more)
-        return model.restore(image, PLACE, Conditions(conditions.maps, tokens, sampling))
+        return model.restore(
+            image, PLACE, Conditions(maps=conditions.maps, tokens=tokens, sampling=sampling)
+        )
 
     assert not torch.allclose(made(**settings), made(), atol=1e-5)
 
@@ -326,7 +328,7 @@ def test_previews_come_after_each_step(model: DiffBody) -> None:
         seen.append((done, total, preview()))
 
     sampling = Sampling(steps=2, sampler="ddpm")
-    model.restore(image, PLACE, Conditions(conditions.maps, sampling=sampling, watch=watch))
+    model.restore(image, PLACE, Conditions(maps=conditions.maps, sampling=sampling, watch=watch))
     assert [(done, total) for done, total, _ in seen] == [(1, 2), (2, 2)]
     for _, _, preview in seen:
         assert preview.shape == (1, 3, 64, 64)

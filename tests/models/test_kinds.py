@@ -131,7 +131,7 @@ def test_a_backend_stands_where_the_module_stands(toy) -> None:
 
 def test_conditions_are_split_with_the_batch() -> None:
     conditions = Conditions(
-        {"pose": torch.rand(4, 2, 8, 8)}, {"prompt": torch.arange(4.0).view(4, 1, 1)}
+        maps={"pose": torch.rand(4, 2, 8, 8)}, tokens={"prompt": torch.arange(4.0).view(4, 1, 1)}
     )
     part = conditions.part(slice(1, 3)).to("cpu")
     assert torch.equal(part.maps["pose"], conditions.maps["pose"][1:3])

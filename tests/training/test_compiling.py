@@ -61,7 +61,7 @@ def gradients(backend=None, *, checkpointed=False):
     model.train()
     lq = torch.rand(1, 3, 32, 32, generator=seeded(0, 0))
     losses = build_objective(config).losses(
-        model, Pair(lq.flip(-1), lq), config.loss, RandomState(seeded(0, 0, 1))
+        model, Pair(hq=lq.flip(-1), lq=lq), config.loss, RandomState(seeded(0, 0, 1))
     )
     generator, regularizer = gradients_of(model, losses)
     return {**generator, **regularizer}

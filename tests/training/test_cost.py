@@ -47,7 +47,7 @@ def in_numbers(config: TrainConfig) -> tuple[int, int]:
     weights = meter.now
     with meter:
         shape = (phase.batch, 3, phase.crop, phase.crop)
-        pair = Pair(torch.rand(shape), torch.rand(shape))
+        pair = Pair(hq=torch.rand(shape), lq=torch.rand(shape))
         losses = objective.losses(model, pair, config.loss, RandomState(seeded(0)))
         for terms in (lambda: losses.terms, losses.then):
             if terms is not None:

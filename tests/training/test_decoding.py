@@ -236,7 +236,7 @@ def losses(base, tmp_path, **objective):
     trainer.model.eval()
     return (
         trainer.model,
-        built.losses(trainer.model, Pair(hq, lq), config.loss, RandomState(seeded(0))),
+        built.losses(trainer.model, Pair(hq=hq, lq=lq), config.loss, RandomState(seeded(0))),
         hq,
         lq,
     )

@@ -88,7 +88,7 @@ def test_the_seed_and_the_step_decide_the_loss(tmp_path, kind, photos):
     model = OneStepRestorer(config.model)
     start_at_identity(model)
     losses = build_objective(config).losses
-    pair = Pair(photos, photos * 0.9)
+    pair = Pair(hq=photos, lq=photos * 0.9)
     first, again, other = (
         sum(losses(model, pair, config.loss, RandomState(seeded(0, step, 1))).terms.values())
         for step in (3, 3, 4)
@@ -260,7 +260,7 @@ def test_which_adapters_act_in_which_call(tmp_path, prior, photos, which, expect
     assert acting(model, lambda: model.predict(z, p, t)) == set()
     model.predict = seen
     losses = trainer.objective.losses(
-        model, Pair(photos, photos * 0.9), trainer.config.loss, RandomState(seeded(0, 0, 1))
+        model, Pair(hq=photos, lq=photos * 0.9), trainer.config.loss, RandomState(seeded(0, 0, 1))
     )
     assert set(calls) == {frozenset(generator), frozenset(expected), frozenset()}
     calls.clear()

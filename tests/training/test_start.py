@@ -348,7 +348,8 @@ def test_training_and_validation_make_the_prompt_of_the_same_image(tmp_path, sou
     seen = []
     model.prompt.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     objective = build_objective(config)
-    pair = Pair(*torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    hq, lq = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pair = Pair(hq=hq, lq=lq)
     objective.losses(model, pair, config.loss, RandomState(torch.Generator()))
     objective.validate(model, pair, 0)
     expected = pair.hq if source == "hq" else pair.lq

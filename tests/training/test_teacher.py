@@ -99,7 +99,9 @@ def test_a_share_of_the_batch_is_compared_with_the_teacher(tmp_path: Path, teach
     trainer = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
     model, config = trainer.model, trainer.config.loss
     hq = images(4)
-    pair = Pair(hq, (hq + 0.2 * torch.randn(hq.shape, generator=torch.Generator())).clamp(0, 1))
+    pair = Pair(
+        hq=hq, lq=(hq + 0.2 * torch.randn(hq.shape, generator=torch.Generator())).clamp(0, 1)
+    )
 
     def losses(teacher: float) -> tuple[Tensor, Tensor]:
         draws = RandomState(torch.Generator().manual_seed(0))

@@ -37,7 +37,7 @@ def gradients(checkpointed: bool, *, left_active: bool = False) -> tuple[Gradien
     model.unet.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_: computed.append(1))
     lq = torch.rand(2, 3, 32, 32, generator=seeded(0, 0))
     losses = build_objective(config).losses(
-        model, Pair(lq.flip(-1), lq), config.loss, RandomState(seeded(0, 0, 1))
+        model, Pair(hq=lq.flip(-1), lq=lq), config.loss, RandomState(seeded(0, 0, 1))
     )
     if left_active:
         lora.activate(model.unet, regularizer_adapters(model.unet))
@@ -152,7 +152,9 @@ def test_conditions_are_split_with_the_batch(tmp_path: Path) -> None:
     trainer = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
     hq = torch.rand(6, 3, 32, 32)
     number = torch.arange(6.0).view(6, 1, 1)
-    pair = Pair(hq, hq * 0.9, conditions=Conditions({"pose": hq}, {"prompt": number}))
+    pair = Pair(
+        hq=hq, lq=hq * 0.9, conditions=Conditions(maps={"pose": hq}, tokens={"prompt": number})
+    )
     parts = [part for _, part in trainer._parts(pair.to(trainer.device))]
     assert [len(part.hq) for part in parts] == [2, 2, 2]
     for i, part in enumerate(parts):

@@ -79,7 +79,7 @@ SHA = hashlib.sha256(DATA).hexdigest()
 @pytest.fixture
 def known(server: Server) -> KnownFile:
     server.files["/w.bin"] = DATA
-    return KnownFile("net/w.bin", f"{server.url}/w.bin", len(DATA), SHA)
+    return KnownFile(path="net/w.bin", url=f"{server.url}/w.bin", size=len(DATA), sha256=SHA)
 
 
 def files_in(folder: Path) -> set[str]:
@@ -122,7 +122,7 @@ def test_a_file_that_changed_is_begun_anew(server: Server, tmp_path: Path, tags:
     server.tags = tags
     server.files["/w.bin"] = DATA
     server.break_after = [70_000]
-    unpinned = KnownFile("w.bin", f"{server.url}/w.bin")
+    unpinned = KnownFile(path="w.bin", url=f"{server.url}/w.bin")
     with pytest.raises(DownloadError):
         fetch(unpinned, tmp_path, tries=1)
     server.files["/w.bin"] = other = os.urandom(200_000)
@@ -134,7 +134,7 @@ def test_another_file_is_not_taken(server: Server, tmp_path: Path, wrong: str) -
     server.files["/w.bin"] = DATA
     pins = {"size": {"size": 5}, "sha256": {"sha256": "0" * 64}}[wrong]
     with pytest.raises(DownloadError, match=r"gave another file: .* it should"):
-        fetch(KnownFile("w.bin", f"{server.url}/w.bin", **pins), tmp_path)  # type: ignore[arg-type]
+        fetch(KnownFile(path="w.bin", url=f"{server.url}/w.bin", **pins), tmp_path)  # type: ignore[arg-type]
     assert files_in(tmp_path) == set()
 
 
@@ -161,11 +161,11 @@ def test_a_refusal_is_final_and_a_tired_server_is_asked_again(
 
 def test_no_server_no_address_no_web(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="could not be fetched"):
-        fetch(KnownFile("w", "http://127.0.0.1:1/w"), tmp_path, tries=2, pause=0.01)
+        fetch(KnownFile(path="w", url="http://127.0.0.1:1/w"), tmp_path, tries=2, pause=0.01)
     with pytest.raises(DownloadError, match="has no address"):
-        fetch(KnownFile("w"), tmp_path)
+        fetch(KnownFile(path="w"), tmp_path)
     with pytest.raises(DownloadError, match="no address of the web"):
-        fetch(KnownFile("w", "ftp://127.0.0.1/w"), tmp_path)
+        fetch(KnownFile(path="w", url="ftp://127.0.0.1/w"), tmp_path)
     assert "w" not in files_in(tmp_path)
 
 
@@ -178,7 +178,7 @@ def test_two_processes_do_not_write_one_file(
         fcntl.flock(held, fcntl.LOCK_EX)
         code = (
             "import sys; from hbr.weights import *\n"
-            f"fetch(KnownFile('net/w.bin', {known.url!r}), {str(tmp_path)!r})"
+            f"fetch(KnownFile(path='net/w.bin', url={known.url!r}), {str(tmp_path)!r})"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "another process is fetching" in done.stderr
@@ -186,9 +186,9 @@ def test_two_processes_do_not_write_one_file(
 
 
 def test_a_pin_is_hexadecimal() -> None:
-    KnownFile("w", sha256="397923af")
+    KnownFile(path="w", sha256="397923af")
     with pytest.raises(ConfigError, match="sha256"):
-        KnownFile("w", sha256="abc")
+        KnownFile(path="w", sha256="abc")
 
 
 def test_no_test_sees_the_weights_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> None:

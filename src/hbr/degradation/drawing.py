@@ -147,7 +147,7 @@ def draw(recipe: Recipe, n: int, generator: Generator) -> list[Degradation]:
     return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Sizes:
     resizes: tuple[tuple[float, str], ...]
     final_mode: str
@@ -188,7 +188,13 @@ def _draw_sizes(recipe: Recipe, generator: Generator) -> _Sizes:
     back_mode = "bicubic"
     if scale > 1:
         back_mode = MODES[_choice(recipe.back_modes, generator)]
-    return _Sizes(tuple(resizes), final_mode, sinc_first, scale, back_mode)
+    return _Sizes(
+        resizes=tuple(resizes),
+        final_mode=final_mode,
+        sinc_first=sinc_first,
+        scale=scale,
+        back_mode=back_mode,
+    )
 
 
 def _draw_stage(stage: StageConfig, resize: float, mode: str, generator: Generator) -> Stage:
@@ -224,12 +230,19 @@ def _draw_noise(stage: StageConfig, generator: Generator) -> Noise:
             for b in (stage.camera_sigma, stage.camera_read, stage.camera_mixing)
         )
         seed = int(torch.randint(2**62, (), generator=generator))
-        return Noise("camera", amount, _hit(stage.grey_prob, generator), seed, read, mixing)
+        return Noise(
+            kind="camera",
+            amount=amount,
+            grey=_hit(stage.grey_prob, generator),
+            seed=seed,
+            read=read,
+            mixing=mixing,
+        )
     gaussian = _hit(stage.gaussian_prob, generator)
     amount = _uniform(generator, stage.noise_sigma if gaussian else stage.poisson_scale)
     seed = int(torch.randint(2**62, (), generator=generator))
     grey = _hit(stage.grey_prob, generator)
-    return Noise("gaussian" if gaussian else "poisson", amount, grey, seed)
+    return Noise(kind="gaussian" if gaussian else "poisson", amount=amount, grey=grey, seed=seed)
 
 
 def _draw_fading(config: FadingConfig, generator: Generator) -> Fading | None:

@@ -263,7 +263,14 @@ class _Work:
         for name in config.ids:
             if evaluation is None:
                 why = info.error.get(data_set) or self._reasons.get(name, "nothing was measured")
-                cell = Cell(method, data_set, name, None, failed=total, error=why)
+                cell = Cell(
+                    method=method,
+                    data_set=data_set,
+                    metric=name,
+                    mean=None,
+                    failed=total,
+                    error=why,
+                )
             else:
                 cell = _cell(method, data_set, evaluation.summaries[name], len(lost))
             self._cells.append(cell)
@@ -349,22 +356,17 @@ class _Work:
         return str(below(path, self._out))
 
 
-def _cell(
-    method: str,
-    data_set: str,
-    found: MetricSummary,
-    lost: int,
-) -> Cell:
+def _cell(method: str, data_set: str, found: MetricSummary, lost: int) -> Cell:
     return Cell(
-        method,
-        data_set,
-        found.metric,
-        found.mean,
-        found.low,
-        found.high,
-        found.n,
-        found.failed + lost,
-        found.error,
+        method=method,
+        data_set=data_set,
+        metric=found.metric,
+        mean=found.mean,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        failed=found.failed + lost,
+        error=found.error,
     )
 
 

@@ -168,7 +168,7 @@ class BenchmarkConfig:
             paper_table(self.paper)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A benchmark with the user's paths in it.
 
@@ -282,8 +282,13 @@ def load_benchmark(
     without = {id for d in config.data_sets.values() for id in _without_weights(d.with_weights)}
     here = {name: _with_weights(d, without) for name, d in config.data_sets.items()}
     config = dataclasses.replace(config, data_sets=here)
-    left_out = lacking["data_sets"], lacking["methods"]
-    return Benchmark(name, config, *left_out, tuple(sorted(without)))
+    return Benchmark(
+        name=name,
+        config=config,
+        left_out=lacking["data_sets"],
+        not_run=lacking["methods"],
+        without_weights=tuple(sorted(without)),
+    )
 
 
 def _without_weights(names: Iterable[str]) -> list[str]:

@@ -39,16 +39,14 @@ def compare(
     Raises:
         hbr.config.ConfigError: there is no such table.
     """
-    measured = [method for method in run.methods if method.run]
     warnings = [line for line in run.warnings if not line.startswith("of the paper: ")]
     if not paper:
-        cells = [_bare(c) for c in run.cells if c.verdict != NOT_RUN]
         return dataclasses.replace(
             run,
             paper="",
             paper_table="",
-            methods=tuple(measured),
-            cells=tuple(cells),
+            methods=tuple(method for method in run.methods if method.run),
+            cells=tuple(_bare(c) for c in run.cells if c.verdict != NOT_RUN),
             warnings=tuple(warnings),
         )
     table = paper_table(paper)
@@ -68,9 +66,10 @@ def compare(
     for data_set in run.data_sets:
         for method in methods:
             for metric in columns[data_set.name]:
-                empty = Cell(method.name, data_set.name, metric, None, verdict=NOT_RUN)
-                cell = own.get((method.name, data_set.name, metric), empty)
-                cell = _compared(_bare(cell), method, data_set, table, tolerance)
+                place = method.name, data_set.name, metric
+                empty = Cell(method=place[0], data_set=place[1], metric=metric, mean=None)
+                cell = _bare(own.get(place, empty))
+                cell = _compared(cell, method, data_set, table, tolerance)
                 cells.append(_of_one_edition(cell, infos.get(metric)))
     warnings += [f"of the paper: {note}" for note in table.notes]
     warnings += _not_measured(table, columns)

@@ -53,7 +53,7 @@ class PictureRow:
     seconds: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One number of the table: a metric of a method on a data set.
 

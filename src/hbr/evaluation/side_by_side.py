@@ -72,7 +72,7 @@ class ComparedPhoto:
     reference: Path | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SideBySide:
     """What a comparison found; it is filled model by model.
 

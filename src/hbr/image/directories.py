@@ -24,7 +24,7 @@ _LONG_SIZES = {16: "Q", 17: "q", 18: "Q"}
 _MOST_ENTRIES, _MOST_BYTES = 4096, 32 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TagEntry:
     """An entry of a directory: a tag, and its values in the byte order of the file."""
 
@@ -73,7 +73,7 @@ def _read(
             if depth < 2:
                 below = int.from_bytes(entry.data, "little" if order == "<" else "big")
                 inner = _read(file, order, big, below, lambda tag: True, depth + 1)
-                found.append(TagEntry(tag, 4, 1, b"", inner))
+                found.append(TagEntry(tag=tag, kind=4, count=1, data=b"", inner=inner))
         elif entry is not None:
             found.append(entry)
     return found
@@ -93,10 +93,12 @@ def _entry(
     if len(data) < size:
         return None
     if kind not in _LONG_SIZES:
-        return TagEntry(tag, kind, count, data)
+        return TagEntry(tag=tag, kind=kind, count=count, data=data)
     numbers = struct.unpack(f"{order}{count}{_LONG_SIZES[kind]}", data)
     try:
-        return TagEntry(tag, 4, count, struct.pack(f"{order}{count}I", *numbers))
+        return TagEntry(
+            tag=tag, kind=4, count=count, data=struct.pack(f"{order}{count}I", *numbers)
+        )
     except struct.error:
         return None
 

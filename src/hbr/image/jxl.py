@@ -12,7 +12,7 @@ from hbr.image.boxes import boxes
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JxlHeader:
     """What a JPEG XL says of itself.
 
@@ -46,7 +46,7 @@ def jxl_header(data: bytes) -> JxlHeader:
     bits = _Bits(stream[2:66])
     height, width = _size(bits)
     if bits.take(1):  # all that follows is as usual
-        return JxlHeader(width, height)
+        return JxlHeader(width=width, height=height)
     if bits.take(1):
         bits.take(3)  # the orientation, which the decoder applies
         if bits.take(1):
@@ -54,11 +54,11 @@ def jxl_header(data: bytes) -> JxlHeader:
         if bits.take(1):
             _preview(bits)
         if bits.take(1):
-            return JxlHeader(width, height, animated=True)
+            return JxlHeader(width=width, height=height, animated=True)
     if bits.take(1):
         depth = bits.choose((32, 0), (16, 0), (24, 0), (1, 6))
-        return JxlHeader(width, height, bits=depth, floating=True)
-    return JxlHeader(width, height, bits=bits.choose((8, 0), (10, 0), (12, 0), (1, 6)))
+        return JxlHeader(width=width, height=height, bits=depth, floating=True)
+    return JxlHeader(width=width, height=height, bits=bits.choose((8, 0), (10, 0), (12, 0), (1, 6)))
 
 
 class _Bits:

@@ -99,7 +99,7 @@ def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> nn.Mo
         WeightsError: a weight is missing, unexpected or of the wrong shape; the first is named.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
-    header = Header(checkpoint.config, shapes, checkpoint.card)
+    header = Header(config=checkpoint.config, shapes=shapes, card=checkpoint.card)
     return assemble(header, checkpoint.tensors.items(), where)
 
 

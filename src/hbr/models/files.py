@@ -42,7 +42,7 @@ Card = Mapping[str, str]
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """The header of a model file.
 
@@ -118,10 +118,10 @@ def read_header(path: str | Path) -> Header:
     except (KeyError, json.JSONDecodeError, ConfigError) as error:
         raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
     if "fidelity" not in metadata:
-        return Header(config, shapes, metadata)
+        return Header(config=config, shapes=shapes, card=metadata)
     fidelity, sharp = _two_ends(path, metadata.pop("fidelity"), shapes)
     plain = {name: shape for name, shape in shapes.items() if not name.startswith(SHARP)}
-    return Header(config, plain, metadata, fidelity, sharp)
+    return Header(config=config, shapes=plain, card=metadata, fidelity=fidelity, sharp=sharp)
 
 
 def _two_ends(

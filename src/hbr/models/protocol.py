@@ -161,7 +161,7 @@ class Sampling:
         check(ok, "strength", self.strength, "1 but for a start from the photo without unipc")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Conditions:
     """What guides a model besides the image; the first dimension of every tensor is the batch.
 

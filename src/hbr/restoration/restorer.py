@@ -69,11 +69,9 @@ if TYPE_CHECKING:
 class Restorer:
     """Restores photos of any size with one model.
 
-    A photo that is larger than the model's own size goes through it in overlapping tiles. Each tile
-    is restored by itself: the image embedding (prompt) that guides the model comes from the tile
-    and not from the whole photo. That is how such models are trained, it keeps a tile's result
-    independent of what lies far away, and it needs no second look at the photo; the price is that a
-    tile of plain background does not know that there is a person beside it.
+    A photo larger than the model's native size is restored in overlapping tiles. The image
+    embedding (prompt) that guides the model comes from each tile, as in training, so a tile of
+    plain background does not know that there is a person beside it.
     """
 
     def __init__(
@@ -196,8 +194,7 @@ class Restorer:
             progress: called as `progress(done, total)`, counting tiles, then steps of a sampling.
             preview: called as `preview(done, total, image)` after each step of a sampling;
                 `image()` is what it would be now, [1, 3, H, W] in [0, 1].
-            **changes: fields of `RestoreSettings`, such as `scale=2`, in place of those of
-                `settings`.
+            **changes: replace fields of `settings`, as in `scale=2`.
 
         Raises:
             ValueError: a photo or setting that is not as described; among them
@@ -225,20 +222,26 @@ class Restorer:
             judged = judge(given.pixels)
             if judged.verdict == "nothing to restore":
                 seconds = time.perf_counter() - began
-                timings = {"read": seconds, "model": 0.0, "color": 0.0, "total": seconds}
-                provenance = provenance_of(self, settings, None, judged)
-                return Restored(given, timings, provenance, settings)
+                return Restored(
+                    photo=given,
+                    timings={"read": seconds, "model": 0.0, "color": 0.0, "total": seconds},
+                    provenance=provenance_of(self, settings, None, judged),
+                    settings=settings,
+                )
         made = self.make(given, settings, progress, preview)
         restored = time.perf_counter()
         result = given.with_pixels(grained(made.planes, given, settings))
         done = time.perf_counter()
         model, color = made.timings["model"], made.timings["color"] + done - restored
-        total = done - began
-        timings = {"read": total - model - color, "model": model, "color": color, "total": total}
+        timings = {"read": done - began - model - color, "model": model, "color": color}
+        timings["total"] = done - began
         provenance = provenance_of(self, settings, made, judged)
         settings = replace(settings, color=provenance["color"], reduce=made.reduce)
         return Restored(
-            result, timings, provenance, inference.decided(settings, made.run, self.capabilities)
+            photo=result,
+            timings=timings,
+            provenance=provenance,
+            settings=inference.decided(settings, made.run, self.capabilities),
         )
 
     def make(
@@ -281,11 +284,9 @@ class Restorer:
             hbr.models.WeightsError: the weights of the other model are missing or damaged.
         """
         key, known = (model, fidelity), self._siblings
-        if key not in known:
-            if len(known) >= 8:  # people in many photos may ask for any number of fidelities
-                known.pop(next(iter(known)))
-            known[key] = self._load_sibling(model, fidelity)
-        return known[key]
+        if key not in known and len(known) >= 8:  # many people may ask for as many fidelities
+            known.pop(next(iter(known)))
+        return known.get(key) or known.setdefault(key, self._load_sibling(model, fidelity))
 
     def _load_sibling(self, model: str | None, fidelity: float | None) -> Restorer:
         if model is not None:
@@ -329,12 +330,11 @@ class Restorer:
                 raise ValueError(f"{given} is no file; it must be auto, none or a file")
             if settings.people != "off":
                 raise ValueError(f"{given} belongs to the whole photo; leave --people out")
-        prompt = settings.prompt
-        if prompt is None:
+        if settings.prompt is None:
             return Conditions()
         if not self.capabilities.takes_prompt:
             raise ValueError(f"{self.name} takes no prompt: it has no text encoder")
-        text = ordered(prompt) if samples else prompt
+        text = ordered(settings.prompt) if samples else settings.prompt
         return Conditions(tokens={"prompt": cast(PromptedModel, self.model).embed(text)})
 
     def _run(

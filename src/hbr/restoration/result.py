@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ENCODED = ("quality", "png_compression", "lossless")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Restored:
     """A restored photo and how it came about.
 

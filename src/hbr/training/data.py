@@ -42,7 +42,7 @@ from hbr.training.photos import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair:
     """A batch of pairs.
 
@@ -64,15 +64,16 @@ class Pair:
 
     def part(self, at: slice) -> Pair:
         """Return a part of the batch."""
-        conditions, texts, latents = self.conditions.part(at), self.texts[at], self.latents[at]
-        return Pair(self.hq[at], self.lq[at], self.skipped, conditions, texts, latents)
+        hq, lq, conditions = self.hq[at], self.lq[at], self.conditions.part(at)
+        texts, latents = self.texts[at], self.latents[at]
+        return replace(self, hq=hq, lq=lq, conditions=conditions, texts=texts, latents=latents)
 
     def to(self, device: torch.device) -> Pair:
         """Return the batch on a device, with images in channels-last layout."""
         layout = torch.channels_last
         hq, lq = (x.to(device).contiguous(memory_format=layout) for x in (self.hq, self.lq))
         latents = tuple(None if z is None else z.to(device) for z in self.latents)
-        return Pair(hq, lq, self.skipped, self.conditions.to(device), self.texts, latents)
+        return replace(self, hq=hq, lq=lq, conditions=self.conditions.to(device), latents=latents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +234,9 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
             regions=regions,
             keypoints=keypoints,
             names=names,
-            pair=Pair(empty, empty, skipped, latents=self._kept(whole, corners, phase.crop)),
+            pair=Pair(
+                hq=empty, lq=empty, skipped=skipped, latents=self._kept(whole, corners, phase.crop)
+            ),
         )
 
     def _chosen(self, source: int, generator: Generator) -> tuple[int | None, Generator]:
@@ -263,7 +266,7 @@ def _conditioned(
     ]
     maps = {name: torch.stack([found[name] for found in each]) for name in each[0]}
     return replace(
-        pair, conditions=Conditions(maps), texts=tuple(maker.text(name) for name in names)
+        pair, conditions=Conditions(maps=maps), texts=tuple(maker.text(name) for name in names)
     )
 
 
@@ -362,12 +365,11 @@ def validation_pairs(
         if numbers is not None and i not in numbers:
             continue
         pixels = read_pixels(photos, i)
-        h, w = pixels.shape[:2]
-        s = config.crop
+        (h, w), s = pixels.shape[:2], config.crop
         y, x = (h - s) // 2, (w - s) // 2
         square = np.ascontiguousarray(pixels[y : y + s, x : x + s])
         hq = rearrange(torch.from_numpy(square), "h w c -> 1 c h w").float() / 255
-        pair = Pair(hq, degrade(hq, draw(recipe, 1, seeded(config.seed, i))))
+        pair = Pair(hq=hq, lq=degrade(hq, draw(recipe, 1, seeded(config.seed, i))))
         if maker is not None:
             crop = Crop(pixels=pair.hq[0], photo=i, size=(h, w), corner=(y, x), mirrored=False)
             points = crop_keypoints(() if people is None else people[i], crop)

@@ -169,7 +169,7 @@ def simulate(
 def _pair(config: TrainConfig, crops: int, size: int) -> Pair:
     """A batch with all that a training of this configuration has."""
     hq, lq = (torch.empty(crops, 3, size, size) for _ in range(2))
-    pair = Pair(hq, lq)
+    pair = Pair(hq=hq, lq=lq)
     match config.model:
         case DiffBodyConfig(autoencoder=autoencoder):
             pair = _conditioned(pair)
@@ -186,7 +186,7 @@ def _conditioned(pair: Pair) -> Pair:
     maps = {
         name: torch.empty_like(pair.hq[:, :1]).expand(-1, n, -1, -1) for name, n in channels.items()
     }
-    return replace(pair, conditions=Conditions(maps))
+    return replace(pair, conditions=Conditions(maps=maps))
 
 
 def _encoded(pair: Pair, config: AutoencoderConfig) -> Pair:

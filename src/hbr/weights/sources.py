@@ -85,7 +85,7 @@ class PackageFile:
         return f"the package {self.pypi} of PyPI" if self.pypi else f"the package {self.npm} of npm"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KnownFile:
     """A file that hbr knows of.
 

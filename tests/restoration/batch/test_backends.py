@@ -68,7 +68,7 @@ def job(folder, *sizes):
 
 
 def chosen(model, plan, settings=None, **wanted):
-    wanted = Wanted(str(model), **{"backend": "auto", **wanted})
+    wanted = Wanted(model=str(model), **{"backend": "auto", **wanted})
     return restorer_for(wanted, settings or RestoreSettings(), plan)
 
 
@@ -91,7 +91,7 @@ def test_the_graph_gives_the_picture_of_the_model_in_float32(model, color):
 
 def test_another_process_finds_the_files_anew(model, tmp_path):
     copy = shutil.copy(model, tmp_path / "copy.safetensors")
-    wanted = Wanted(str(copy))
+    wanted = Wanted(model=str(copy))
     assert wanted.files[0].sha256 == sha256(model)
     Path(copy).unlink()
     assert wanted.files[0].sha256 == sha256(model)
@@ -159,7 +159,7 @@ def test_the_fastest_of_all_measured_backends_is_chosen(model, measured, tmp_pat
 
     def backend(n_tiles, dtype="auto"):
         monkeypatch.setattr(backends, "_native_tiles", lambda *given: n_tiles)
-        wanted = Wanted(str(model), dtype=dtype, backend="auto")
+        wanted = Wanted(model=str(model), dtype=dtype, backend="auto")
         rest = (wanted, RestoreSettings(), job(tmp_path, (64, 64)))
         return backends.choose(*wanted.files, *rest)
 

@@ -183,7 +183,9 @@ class TestClashes:
             with pytest.raises(ConfigError, match=r"^in/a\.jpg would be written over itself"):
                 plan_batch(["in"], "link", existing=existing)  # type: ignore[arg-type]
         plan = plan_batch(["in"], "in", existing="overwrite")
-        assert plan.jobs == (Job(Path("in/a.jpg"), Path("in/a.jpg"), may_replace=True),)
+        assert plan.jobs == (
+            Job(source=Path("in/a.jpg"), target=Path("in/a.jpg"), may_replace=True),
+        )
 
     def test_never_over_another_input(self) -> None:
         make("a.png", "out/a.jpg")
@@ -632,7 +634,7 @@ class TestStopping:
         assert [p.name for p in Path("out").iterdir()] == ["a.png"]
         # an error that an interruption was turned into is one too
         stop.received = None
-        batch = run_batch(BatchPlan(plan.jobs[1:]), lambda: restore, Files(), stop=stop)
+        batch = run_batch(BatchPlan(jobs=plan.jobs[1:]), lambda: restore, Files(), stop=stop)
         with pytest.raises(KeyboardInterrupt):
             next(batch)
 

@@ -14,7 +14,7 @@ from hbr.restoration.passes.tiling import plan_tiles
 
 def job(path: Path, height: int, width: int) -> Job:
     write_photo(Photo.from_array(np.zeros((height, width, 3), np.uint8)), path)
-    return Job(path, path.with_suffix(".out.png"))
+    return Job(source=path, target=path.with_suffix(".out.png"))
 
 
 def test_it_is_the_tiles_of_all_photos_at_the_speed_of_one(
@@ -23,7 +23,7 @@ def test_it_is_the_tiles_of_all_photos_at_the_speed_of_one(
     restorer = Restorer(identity(), name="same")
     jobs = [job(tmp_path / "a.png", 700, 500), job(tmp_path / "b.jpg", 40, 30)]
     (tmp_path / "c.png").write_text("no photo")
-    jobs.append(Job(tmp_path / "c.png", tmp_path / "d.png"))
+    jobs.append(Job(source=tmp_path / "c.png", target=tmp_path / "d.png"))
     measured = []
 
     def seconds(restorer, settings, plan):

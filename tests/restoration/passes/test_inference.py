@@ -215,7 +215,7 @@ def test_conditions_reach_every_tile_also_after_a_retreat(small):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tiles
 
-    conditions = Conditions({"photo": photo}, {"prompt": torch.full((1, 2, 5), 7.0)})
+    conditions = Conditions(maps={"photo": photo}, tokens={"prompt": torch.full((1, 2, 5), 7.0)})
     plan = plan_tiles(250, 350, small, "auto")
     run = run_within_memory(model_of(restore), pixels, plan, conditions=conditions, batch=5)
     assert (run.batch, run.plan.edge) == (2, 64)

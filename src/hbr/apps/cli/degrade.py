@@ -219,7 +219,7 @@ def _items(
     from hbr.restoration.batch.jobs import Job
 
     unread = [
-        Job(Path(bad.source), out / f"{bad.place}.{file_format}")
+        Job(source=Path(bad.source), target=out / f"{bad.place}.{file_format}")
         for bad in plan.bad
         if bad.place is not None
     ]

@@ -105,12 +105,11 @@ def open_photos(
         given = [str(photo) for photo in photos if photo.parent == folder]
         codes[folder] = run_planned(
             partial(plan_batch, given, str(folder / _FOLDER), existing=ByContents(None)),
-            partial(load_restorer, Wanted(model), settings),
+            partial(load_restorer, Wanted(model=model), settings),
             settings,
             Files(recipe="file"),
             reporter=Reporter(as_json=False),
             dry_run=False,
-            strict=False,
             steady=False,
             actors=None,
             hint="; open them again to continue",

@@ -68,7 +68,6 @@ def run_planned(
     *,
     reporter: Reporter,
     dry_run: bool,
-    strict: bool,
     steady: bool,
     actors: RayActors | None,
     hint: str,
@@ -85,7 +84,6 @@ def run_planned(
         files: how files are read and written.
         reporter: reports records and errors.
         dry_run: only show.
-        strict: stop at the first bad file.
         steady: the photos in a folder are frames of a video.
         actors: on a cluster, that do the work; None does it in this process.
         hint: how to continue, after the line of an early end.
@@ -123,7 +121,7 @@ def run_planned(
             loading = partial(_loaded, load_for_it, settings, files, steady, progress, previews)
             with closing(previews) if previews else nullcontext():
                 starting = _starting(reporter, previews)
-                batch = run(plan, loading, files, strict=strict, stop=stop, starting=starting)
+                batch = run(plan, loading, files, strict=files.strict, stop=stop, starting=starting)
                 return _report(plan, map(keep, batch), tally, reporter, hint)
 
 
@@ -181,7 +179,7 @@ def _page(
     from hbr.restoration.report.collecting import BatchReport
     from hbr.restoration.report.html import as_html
 
-    report = BatchReport(plan.jobs, records)
+    report = BatchReport(jobs=plan.jobs, records=records)
     began = time.perf_counter()
     try:
         yield keep, report.look

@@ -278,7 +278,8 @@ def restore(
     from hbr.restoration.batch.backends import Wanted
     from hbr.restoration.batch.outputs import Files
 
-    wanted = Wanted(model, device, dtype.value, fidelity, backend.value, decoder)
+    wanted = Wanted(model=model, device=device, dtype=dtype.value, fidelity=fidelity,
+                    backend=backend.value, decoder=decoder)  # fmt: skip
     settings = restore_settings(
         scale=scale,
         size=size,
@@ -294,10 +295,9 @@ def restore(
         sampling=sampling_of(steps, guidance, text_guidance, sampler),
         max_pixels=max_pixels,
     )
-    files = Files(
-        *(quality, png_compression, max_pixels, strict, truncated.value, lossless, page),
-        *(keep_times, recipe),
-    )
+    files = Files(quality=quality, png_compression=png_compression, max_pixels=max_pixels,
+                  strict=strict, truncated=truncated.value, lossless=lossless, page=page,
+                  keep_times=keep_times, recipe=recipe)  # fmt: skip
     plan = partial(plan_given, given, manifest, out, file_format, recursive, existing, shard)
     if resume_by is ResumeBy.content:
         plan = partial(plan, partial(_by_contents, wanted, (temporal_color,), settings, files))
@@ -308,7 +308,6 @@ def restore(
         files,
         reporter=reporter,
         dry_run=dry_run,
-        strict=strict,
         steady=temporal_color,
         actors=actors,
         hint="" if overwrite else "; run the same command with --resume to continue",

@@ -46,7 +46,7 @@ def warmup(
     if calibrate is not None:
         from hbr.restoration.batch.backends import Wanted
 
-        _calibrate(reporter, Wanted(model, fidelity=fidelity, decoder=decoder), calibrate)
+        _calibrate(reporter, Wanted(model=model, fidelity=fidelity, decoder=decoder), calibrate)
         return
     with reporter.listening():
         from hbr.restoration.batch.backends import warm_up

@@ -127,7 +127,9 @@ def watch(
             stop, lambda: f"stopped, {counts['restored']} restored, {counts['failed']} failed"
         ),
     ):
-        wanted = Wanted(model, device, dtype.value, fidelity, decoder=decoder)
+        wanted = Wanted(
+            model=model, device=device, dtype=dtype.value, fidelity=fidelity, decoder=decoder
+        )
         restorer = load_restorer(wanted, settings)
         reporter.say("info", f"watching {folder}; Ctrl-C ends it")
         for record in run(watched, partial(restorer, settings=settings), files, stop=stop):

@@ -72,7 +72,7 @@ def known_retrainings() -> dict[str, Retraining]:
     return {name: from_dict(Retraining, row, name) for name, row in rows.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RetrainingPlan:
     """A retraining, ready to start.
 
@@ -163,7 +163,9 @@ def write_plan(
     check(1 <= every <= steps, _EVERY, every, f"1 to {steps}, the number of steps")
     _write(out / "photos.txt", _listed(photos), out)
     _write(out / "config.yaml", _yaml(config), out)
-    return RetrainingPlan(spec, repo, python, out, gpus, steps // every * every)
+    return RetrainingPlan(
+        spec=spec, repo=repo, python=python, out=out, gpus=gpus, steps=steps // every * every
+    )
 
 
 def retrain(plan: RetrainingPlan, *, quiet_seconds: float = 3600.0, report: Report) -> Path:

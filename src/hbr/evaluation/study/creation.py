@@ -162,5 +162,15 @@ def _take_in(
             )
         ident = secrets.token_hex(8)
         picture.save(out / f"{ident}.png", compress_level=4)
-        images.append(StoredImage(ident, role, method, stem, size[1], size[0], sha256(path)))
+        images.append(
+            StoredImage(
+                id=ident,
+                role=role,
+                method=method,
+                stem=stem,
+                width=size[1],
+                height=size[0],
+                sha256=sha256(path),
+            )
+        )
     return images

@@ -58,7 +58,7 @@ class StudyError(HbrError, ValueError):
     http_status = 409
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredImage:
     """One re-encoded picture of a study: `role` is `method`, `lq` or `hq`; sizes in pixels.
 
@@ -74,7 +74,7 @@ class StoredImage:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shown:
     """What the browser gets of a trial, and nothing else.
 
@@ -108,7 +108,7 @@ class RaterPlace:
     trial: Shown | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """One answer. `value` is the score, or 0 for the left and 1 for the right of `methods`.
 
@@ -150,7 +150,9 @@ class Study:
         try:
             with _connected(path) as db:
                 facts = {k: json.loads(v) for k, v in db.execute("SELECT * FROM study")}
-                rows = [StoredImage(*row) for row in db.execute("SELECT * FROM images")]
+                pictures = db.execute("SELECT * FROM images")
+                pictures.row_factory = sqlite3.Row
+                rows = [StoredImage(**row) for row in pictures]
             version = facts.pop("version")
             config = from_dict(StudyConfig, facts.pop("config"))
             methods, stems = tuple(facts.pop("methods")), tuple(facts.pop("stems"))
@@ -253,11 +255,9 @@ class Study:
             rows = db.execute(
                 "SELECT t.rater, t.position, t.stem, t.methods, a.value, a.ms, a.at, t.repeat_of"
                 " FROM answers a JOIN trials t ON t.id = a.trial ORDER BY t.rater, t.position"
-            ).fetchall()
-        return [
-            Answer(rater, position, stem, tuple(json.loads(methods)), value, ms, at, repeat_of)
-            for rater, position, stem, methods, value, ms, at, repeat_of in rows
-        ]
+            )
+            rows.row_factory = sqlite3.Row
+            return [Answer(**{**row, "methods": tuple(json.loads(row["methods"]))}) for row in rows]
 
     def raters(self) -> dict[int, tuple[str, int, int]]:
         """Number → (code, trials answered, trials in all)."""
@@ -281,9 +281,16 @@ class Study:
             for role in ("lq", "hq")
             if (role, "", stem) in self._images
         }
-        size = images[0].width, images[0].height
-        ids = tuple(image.id for image in images)
-        return Shown(ident, position, ids, references, *size, value, ahead)
+        return Shown(
+            id=ident,
+            position=position,
+            images=tuple(image.id for image in images),
+            references=references,
+            width=images[0].width,
+            height=images[0].height,
+            answer=value,
+            ahead=ahead,
+        )
 
     def _counts(self, db: sqlite3.Connection, now: float) -> Counter[tuple[str, tuple[str, ...]]]:
         """How often each cell was shown: answered, or open at a rater who may still come back."""

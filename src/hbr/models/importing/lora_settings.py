@@ -60,7 +60,7 @@ _NOTHING = (None, False, "", "none", "None", "false", "False", 0, "0")
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoraSettings:
     """What is stated about the LoRA of one network.
 
@@ -226,12 +226,12 @@ def _checked(values: Mapping[str, Any], where: str) -> LoraSettings:
             )
     alpha, rank = values.get("lora_alpha"), values.get("r")
     return LoraSettings(
-        where,
-        None if alpha is None else _number(alpha, "lora_alpha", where),
-        _numbers(values.get("alpha_pattern"), "alpha_pattern", where),
-        None if rank is None else int(_number(rank, "r", where)),
-        _numbers(values.get("rank_pattern"), "rank_pattern", where),
-        values.get("use_rslora") not in _NOTHING,
+        where=where,
+        alpha=None if alpha is None else _number(alpha, "lora_alpha", where),
+        alphas=_numbers(values.get("alpha_pattern"), "alpha_pattern", where),
+        rank=None if rank is None else int(_number(rank, "r", where)),
+        ranks=_numbers(values.get("rank_pattern"), "rank_pattern", where),
+        rank_stabilized=values.get("use_rslora") not in _NOTHING,
     )
 
 

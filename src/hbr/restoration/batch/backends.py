@@ -14,7 +14,8 @@ import logging
 import subprocess
 import sys
 import time
-from dataclasses import astuple, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,7 +91,7 @@ class MeasuredBackends:
     seconds: dict[str, Seconds]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """A model, and how it is to run.
 
@@ -108,9 +109,9 @@ class Wanted:
     backend: Backend | Literal["auto"] = "eager"
     decoder: str | None = None
 
-    def __reduce__(self) -> tuple[type[Wanted], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[[], Wanted], tuple[()]]:
         """Find the files anew in another process, which may be on another machine."""
-        return Wanted, astuple(self)
+        return partial(Wanted, **asdict(self)), ()
 
     @cached_property
     def files(self) -> tuple[FoundFile, FoundFile | None]:
@@ -224,7 +225,7 @@ def warm_up(
         WeightsError: the model is missing or damaged.
         OSError: the folder cannot be written.
     """
-    found, other = Wanted(model, decoder=decoder).files
+    found, other = Wanted(model=model, decoder=decoder).files
     graph, used = load_graph(found, "auto", "auto", fidelity, other)
     folder = graph_folder(found.sha256, used, other)
     asked = {"name_or_path": model, "fidelity": fidelity, "decoder": decoder}

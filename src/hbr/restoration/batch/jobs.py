@@ -31,7 +31,7 @@ from hbr.restoration.batch.finding import (
 Existing = Literal["refuse", "overwrite", "resume"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One photo to restore.
 
@@ -73,7 +73,7 @@ class Streams:
     stdout: IO[bytes] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchPlan:
     """Everything that a batch will do.
 
@@ -152,7 +152,7 @@ def plan_batch(
     (only, *others) = inputs
     if not others and _is_output_file(None if stdin else only, out, suffix):
         folder = Path(out).parent
-        jobs = [Job(source, Path(out)) for source, _ in found.photos]
+        jobs = [Job(source=source, target=Path(out)) for source, _ in found.photos]
     else:
         folder = Path(out)
         jobs = jobs_into(folder, found, suffix)
@@ -166,12 +166,12 @@ def plan_batch(
 def jobs_into(folder: Path, found: Found, suffix: str | None) -> list[Job]:
     """The jobs of photos whose outputs go into a folder, in their sub-folders.
 
-    Args:
-        folder: of the outputs.
-        found: the photos.
-        suffix: of all outputs; None if each keeps its own.
+    The outputs have `suffix`; with None, each keeps its own.
     """
-    return [Job(source, folder / _named(source, place, suffix)) for source, place in found.photos]
+    return [
+        Job(source=source, target=folder / _named(source, place, suffix))
+        for source, place in found.photos
+    ]
 
 
 def plan_jobs(
@@ -204,13 +204,13 @@ def plan_jobs(
     resumes = record is not None or existing == "resume"
     finished = {job for job in there if resumes and _is_done(job, record)}
     return BatchPlan(
-        tuple(replace(job, may_replace=job in there) for job in jobs if job not in finished),
-        folder,
-        resumes,
-        tuple(job for job in jobs if job in finished),
-        tuple(found.bad),
-        tuple(found.thumbnails),
-        record,
+        jobs=tuple(replace(job, may_replace=job in there) for job in jobs if job not in finished),
+        folder=folder,
+        shared=resumes,
+        finished=tuple(job for job in jobs if job in finished),
+        bad=tuple(found.bad),
+        thumbnails=tuple(found.thumbnails),
+        record=record,
     )
 
 
@@ -240,8 +240,8 @@ def _plan_stream(
     jobs = []
     for source, place in found.photos:
         name = Path("stdout").with_suffix(_named(source, place, suffix).suffix)
-        jobs.append(Job(source, name, stdin=stdin, stdout=stdout))
-    return BatchPlan(tuple(jobs), None, bad=tuple(found.bad), thumbnails=tuple(found.thumbnails))
+        jobs.append(Job(source=source, target=name, stdin=stdin, stdout=stdout))
+    return BatchPlan(jobs=tuple(jobs), bad=tuple(found.bad), thumbnails=tuple(found.thumbnails))
 
 
 def forced_suffix(format: str) -> str | None:

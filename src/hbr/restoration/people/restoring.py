@@ -159,7 +159,9 @@ def restore_people(
     timings = {**clock.seconds, "total": sum(clock.seconds.values())}
     provenance = provenance_of(restorer, settings, own, judged, about)
     settings = _decided(settings, restorer, own, people, outlines)
-    return Restored(result, timings, provenance, settings, people=found)
+    return Restored(
+        photo=result, timings=timings, provenance=provenance, settings=settings, people=found
+    )
 
 
 def _with_outlines(

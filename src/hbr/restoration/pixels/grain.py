@@ -56,7 +56,7 @@ _ROWS = 256
 _NEAR, _CHANGED = 15, 0.5 / 255
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Grain:
     """The grain that is missing in a restored picture.
 

@@ -37,7 +37,7 @@ class BeforeAfter:
     size: tuple[int, int]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BatchReport:
     """What is known of a batch so far.
 

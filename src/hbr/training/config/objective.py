@@ -123,7 +123,7 @@ class DiscriminatorConfig:
         check(self.lr is None or self.lr > 0, "lr", self.lr, "above 0")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RestorationConfig:
     """Restore HQ from LQ in one step (OSDHuman §3.1).
 
