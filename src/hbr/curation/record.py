@@ -213,13 +213,7 @@ _HINTS = typing.get_type_hints(Record)
 
 
 def schema(metrics: Sequence[str], *, keypoints: bool = True, **more: pa.DataType) -> pa.Schema:
-    """The columns of a table of records, derived from `Record`; a column for each metric.
-
-    Args:
-        metrics: names of the metrics that fill `scores`.
-        keypoints: with the column of key points.
-        **more: columns beside them.
-    """
+    """The columns of a table of records, derived from `Record`; a column for each metric."""
     import pyarrow as pa
 
     of: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64()}

@@ -323,14 +323,8 @@ def write_manifest(
 ) -> ManifestTotals:
     """Write all rows of the wanted tasks, with their decisions, in the order of their ids.
 
-    Args:
-        store: the parts.
-        wanted: the tasks of this run; parts may hold those of another set of sources too.
-        decisions: what `decide` gave.
-        path: the manifest; it is there whole or not at all.
-        about: goes into its metadata.
-        report: called with the number of rows written.
-        held_out: the sources of a test set.
+    `wanted` are the tasks of this run; parts may hold those of other sources too. `about` goes into
+    the metadata; `held_out` are the sources of a test set.
     """
     tally, written = ManifestTotals(held_out=held_out), 0
     parts = (table.filter(wanted.holds(_hex(table["task"]))) for _, table in store.tables())

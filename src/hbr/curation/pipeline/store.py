@@ -118,9 +118,7 @@ class Store:
     def write_part(self, chunk: str, rows: Sequence[tuple[Record, str, bytes | None]]) -> None:
         """Record a chunk as done.
 
-        Args:
-            chunk: its id.
-            rows: record, id of the task that it comes from, and the file of its crop.
+        Each row is a record, the id of its task, and the file of its crop.
 
         Raises:
             OSError: no space, no permission; the chunk is then not done.

@@ -50,11 +50,7 @@ def write_captions(
     written as soon as it is known: what is there after a kill stays. A line that a person wrote
     needs no "model".
 
-    Args:
-        run: a finished run.
-        describe: what a model answers to a crop, [h, w, 3] uint8 RGB.
-        model: the model's name.
-        tell: called after each crop.
+    `describe` answers to a crop, [h, w, 3] uint8 RGB; `tell` is called after each.
 
     Raises:
         CurationError: the run has not finished, a crop is not in its folder any more, or there

@@ -35,14 +35,7 @@ def card(
     size: tuple[int, int],
     categories: Mapping[str, str] | None = None,
 ) -> str:
-    """Markdown, with the front matter that dataset hubs read.
-
-    Args:
-        summary: of the data set.
-        totals: of its manifest.
-        size: width and height of a crop in pixels.
-        categories: of the tags.
-    """
+    """Markdown, with the front matter that dataset hubs read."""
     shape = "square " if size[0] == size[1] else ""
     name, kept, tags = summary.name, summary.kept, totals.tags
     parts = [

@@ -69,9 +69,7 @@ def compare_rows(one: RunFolder, other: RunFolder, totals: DiffTotals) -> Iterat
 
     In a run that has not finished, what no stage stopped so far counts as kept.
 
-    Args:
-        one, other: the runs.
-        totals: counted on the way; whole at the end.
+    `totals` are counted on the way, and complete at the end.
     """
     for a, b in _pairs(one.rows(), other.rows()):
         totals.rows = (totals.rows[0] + (a is not None), totals.rows[1] + (b is not None))

@@ -311,10 +311,7 @@ def _assumed(name: str) -> float:
 def lines(plan: RunEstimate, images: int | None, workers: int) -> Iterator[str]:
     """The plan for people.
 
-    Args:
-        plan: what was found.
-        images: for how many images; None takes those that were counted.
-        workers: processes.
+    `images` None takes those that were counted.
     """
     for s in plan.sources:
         if s.images is None:

@@ -114,15 +114,7 @@ def draw(
     found: FoundPhoto,
     path: Path,
 ) -> Path:
-    """Write the explanation as a PNG: photo with boxes and square, crop, scores against thresholds.
-
-    Args:
-        run: the run.
-        record: the row.
-        others: the other rows of its image.
-        found: its photo.
-        path: the file.
-    """
+    """Write the explanation as a PNG: photo with boxes and square, crop, and scores."""
     photo = _photo(record, others, found, crops_of(run.about))
     crop = run.crop_files([record]).get(record.id)
     lines = list(_lines(run, record))

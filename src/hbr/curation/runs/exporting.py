@@ -35,13 +35,8 @@ def export(
 ) -> Path:
     """Write the kept crops of a finished run, its manifest and its card into a folder.
 
-    Args:
-        run: the run; its work is still there.
-        out: the folder.
-        kind: how the crops are written.
-        shard: crops in a tar or a Parquet file.
-        overwrite: what an earlier export left there is replaced.
-        report: called with the number of crops written.
+    The work folder of the run must still be there. `shard` is the number of crops in a tar or a
+    Parquet file; `overwrite` replaces what an earlier export left.
 
     Returns:
         the folder of the crops.

@@ -81,12 +81,8 @@ def curate(
     `work` beside them holds what makes the run resumable, and the rejected crops. What is done is
     not repeated, except for images that could not be used: each run tries those again.
 
-    Args:
-        config: what to do.
-        out: the folder.
-        engine: who does it; by default processes on this machine, one for each core.
-        report: called with the progress of the run.
-        sources: in place of `config.sources`.
+    `engine` is by default a process for each core of this machine; `sources` replace those of the
+    config.
 
     Raises:
         ConfigError, SourceError, MetricError: something cannot be set up.

@@ -67,9 +67,7 @@ class RunStatus:
 class StatusFile:
     """Keeps `OUT/work/progress.json`; give it to `curate` as its `report`.
 
-    Args:
-        out: the run's folder.
-        then: called with the same progress.
+    `then` is called with the same progress.
     """
 
     def __init__(

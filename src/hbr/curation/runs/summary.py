@@ -66,12 +66,8 @@ def summarize(
 ) -> RunSummary:
     """Sum up a manifest.
 
-    Args:
-        name: of the data set.
-        totals: of all its rows.
-        images: source → images.
-        splits: names of splits in the order to list them; those of kept crops are added.
-        costs: stage → (things, CPU seconds).
+    `images`: source → images; `splits`: names in the order to list them, to which those of kept
+    crops are added; `costs`: stage → (things, CPU seconds).
     """
     steps = funnel(totals.counts)
     by_split, by_source = Counter[str](), Counter[str]()

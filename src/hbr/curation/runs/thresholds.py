@@ -223,9 +223,7 @@ def scores_of(run: RunFolder, names: Sequence[str] = ()) -> dict[str, np.ndarray
 
     Without those of sources that have thresholds of their own, and of test sets.
 
-    Args:
-        run: finished or not.
-        names: metrics, `sharpness`, `box_edge`; none takes all metrics.
+    `names` are metrics, `sharpness` or `box_edge`; none stands for all metrics.
 
     Raises:
         CurationError: the run has no such column, or no crop.

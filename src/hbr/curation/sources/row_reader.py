@@ -63,12 +63,7 @@ class RowReader:
         row: Mapping[str, Any],
         error: str | None = None,
     ) -> Iterator[SourceImage]:
-        """The image of a row, and a record of the boxes that cannot be used.
-
-        Args:
-            source, key, ref, error: as of `SourceImage`.
-            row: its other columns.
-        """
+        """The image of a row, and a record of the boxes that cannot be used."""
         problems: list[str] = []
         who = (text(row.get(key)) for key in ("attribution", "author", "url"))
         yield SourceImage(

@@ -71,13 +71,6 @@ def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
 def crop_pixels(pixels: np.ndarray, x: int, y: int, side: int, config: CropConfig) -> np.ndarray:
     """The square at the finished size, resized once from the original pixels.
 
-    Args:
-        pixels: [h, w, 3] uint8, the image.
-        x: left edge of the square.
-        y: its upper edge.
-        side: its side.
-        config: the finished size, and how to pad.
-
     Returns:
         [edge, edge, 3] uint8, or [height, edge, 3]: Lanczos of radius 3, widened where it shrinks
         (antialiased).

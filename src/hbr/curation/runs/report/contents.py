@@ -138,10 +138,7 @@ class Contents:
 def collect(run: RunFolder, *, kept: int, rejected: int) -> Contents:
     """Go through a run's rows.
 
-    Args:
-        run: finished or not.
-        kept: how many kept crops are to be shown.
-        rejected: how many rows of each reason.
+    `kept` is the number of kept crops to show, `rejected` that of rows for each reason.
     """
     counts = run.counts()
     histograms = _empty_histograms(run, sum(counts.values()))

@@ -48,9 +48,7 @@ class _Step:
 def as_html(contents: Contents, pictures: Mapping[str, str]) -> str:
     """The page.
 
-    Args:
-        contents: the numbers.
-        pictures: id → `data:` address.
+    `pictures`: id → `data:` address.
     """
     from markupsafe import Markup
 

@@ -26,11 +26,7 @@ def draw_sheets(
 
     A row that came to a crop shows it; one that did not shows its box in the photo around it.
 
-    Args:
-        run: the run.
-        sheets: what is shown.
-        edge: longer edge, in pixels.
-        photos: look for the photos of rows without a crop.
+    `edge` is the longer edge in pixels; `photos` looks for the photos of rows without a crop.
     """
     records = [record for sheet in sheets for record in sheet.records]
     pictures = {}

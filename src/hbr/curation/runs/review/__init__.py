@@ -25,11 +25,7 @@ from hbr.version import __version__
 def write_page(run: RunFolder, path: Path, *, count: int, edge: int = 320) -> tuple[int, int]:
     """Write the page of the next crops that nobody has seen; it stands alone.
 
-    Args:
-        run: a finished run.
-        path: the file.
-        count: how many crops are on the page.
-        edge: longer edge of the pictures, in pixels.
+    `count` is the number of crops on the page, `edge` the longer edge of its pictures.
 
     Returns:
         how many crops are on the page, and how many are left for the next ones.
