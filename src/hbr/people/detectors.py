@@ -36,11 +36,7 @@ class Detector(Protocol):
     """Detects the people in photos."""
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image, in pixels of that image, by descending score.
-
-        Args:
-            images: uint8 [h, w, 3] RGB, of any sizes.
-        """
+        """The people in each image, uint8 [h, w, 3] RGB, in its pixels, by descending score."""
         ...
 
 

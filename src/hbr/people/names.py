@@ -65,11 +65,8 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
         """The people of the photo at `place`, a path relative to the folder of photos.
 
         The annotations may name folders that the photo is not in, or the other way round: the
-        longest agreeing end of the two paths counts, if one of them is the end of the other.
-
-        Args:
-            place: with slashes.
-            any_suffix: "a.png" also stands for "a.jpg".
+        longest agreeing end of the two paths counts, if one of them is the end of the other. With
+        `any_suffix`, "a.png" also stands for "a.jpg".
 
         Returns:
             None if no image of the file, or more than one, agrees.
@@ -79,9 +76,6 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
 
     def match(self, places: Iterable[str]) -> tuple[dict[str, tuple[Person, ...]], list[str]]:
         """The people of all photos of a folder, and what cannot be told.
-
-        Args:
-            places: as for `find`.
 
         Returns:
             The people of each photo that the annotations name, and a line for each clash: names
@@ -97,12 +91,7 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
         return found, clashes.lines
 
     def clashes(self, places: Iterable[str], *, any_suffix: bool = False) -> NameClashes:
-        """What cannot be told of all photos of a folder.
-
-        Args:
-            places: as for `find`.
-            any_suffix: as for `find`.
-        """
+        """What cannot be told of all photos of a folder."""
         lines, lost = [], {}
         taken: dict[str, list[str]] = defaultdict(list)
         for place in places:

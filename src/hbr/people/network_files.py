@@ -33,11 +33,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def fill(network: Network, tensors: dict[str, Tensor], path: Path, device: str) -> Network:
     """Put weights into a network, ready for inference.
 
-    Args:
-        network: whose weights they are.
-        tensors: every one of its weights, under its name.
-        path: where they come from, for messages.
-        device: as torch names it.
+    `tensors` has every weight under its name; `path` names their source in messages.
 
     Raises:
         DetectorError: a name or a shape is another, or a value is not finite.

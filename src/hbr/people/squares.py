@@ -76,15 +76,10 @@ def square_pixels(
     mirrored: bool = False,
     down: int | None = None,
 ) -> np.ndarray:
-    """The pixels of a square or rectangle, padded where it leaves the image.
+    """The pixels of a square or rectangle, padded where it leaves the image [h, w, 3].
 
-    Args:
-        pixels: [h, w, 3], the image.
-        x: left edge of the square.
-        y: its upper edge.
-        side: its side.
-        mirrored: how to pad.
-        down: its height; None for a square.
+    `x`, `y` is its upper left corner; `mirrored` pads with mirrored pixels; without `down`, its
+    height, it is a square.
 
     Returns:
         [down, side, 3] of the same type; a view where nothing is padded.

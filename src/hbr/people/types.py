@@ -135,10 +135,7 @@ class Person:
 def fill(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     """The pixels whose centre lies inside a polygon (even-odd rule).
 
-    Args:
-        polygon: [n, 2], x y in pixels; the last point is joined with the first.
-        height: of the mask.
-        width: of the mask.
+    `polygon` is [n, 2], x y in pixels; its last point is joined with the first.
 
     Returns:
         bool [height, width].
