@@ -19,10 +19,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 def aligned(picture: np.ndarray, turn: np.ndarray, side: int) -> np.ndarray:
     """A square of a picture, [h, w, 3] → [side, side, 3]; black where there is no picture.
 
-    Args:
-        picture: of any type that OpenCV takes.
-        turn: [2, 3], from `similarity`.
-        side: in pixels.
+    `turn` is [2, 3], from `similarity`; `side` is in pixels.
     """
     shrink = float(np.hypot(turn[0, 0], turn[1, 0]))
     if shrink < 0.5:

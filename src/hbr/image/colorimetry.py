@@ -167,10 +167,7 @@ SRGB = Stated()
 def stated_profile(signals: Signals, space: str, notes: Notes) -> Stated:
     """The profile of the pixels by all that their file says.
 
-    Args:
-        signals: what the file says.
-        space: of the pixels, `RGB` or `GRAY`.
-        notes: is told of guesses, and of a profile that is dropped.
+    `notes` receives guesses, and a profile that is dropped.
 
     Raises:
         PhotoError: the picture is HDR.

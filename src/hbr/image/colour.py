@@ -75,10 +75,6 @@ class Profile:
 def load_profile(icc: bytes, space: str) -> Profile | None:
     """The conversion of an ICC profile, or None where pixels pass through as they are.
 
-    Args:
-        icc: the profile's bytes.
-        space: what the pixels are, `RGB` or `GRAY`.
-
     Returns:
         None for profiles close to sRGB and for those made of look-up tables.
 

@@ -42,9 +42,7 @@ def read_directory(
 
     Entries that lie outside the file, or are of an unknown type, are left out.
 
-    Args:
-        file: seekable.
-        wanted: whether the value of a tag of the first directory is read.
+    `wanted` decides whether the value of a tag of the first directory is read.
     """
     file.seek(0)
     head = file.read(16)

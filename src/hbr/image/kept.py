@@ -51,9 +51,7 @@ _CHUNKS_UNNAMED = frozenset(
 def jpeg_metadata(segments: Iterable[tuple[int, bytes]], tail: bytes) -> dict[str, Any]:
     """What stands beside EXIF, XMP and profile in a JPEG, as fields of `StoredMetadata`.
 
-    Args:
-        segments: marker and content.
-        tail: the file behind the end marker.
+    `tail` is the file behind the end marker.
     """
     lost: set[str] = set()
     comments, resources = [], b""

@@ -103,11 +103,8 @@ def walk_files(
     Hidden files and folders are left out, and links to folders, which may form loops, are not
     followed. The names of a folder are never all in memory.
 
-    Args:
-        folder: where to look.
-        accept: whether a file of this name is wanted.
-        enter: whether to look into a sub-folder.
-        on_error: called with the error of a folder that cannot be read.
+    `accept` takes names of files, `enter` those of sub-folders; `on_error` is called with the error
+    of a folder that cannot be read.
 
     Raises:
         OSError: a folder cannot be read, and there is no `on_error`.

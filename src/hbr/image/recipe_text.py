@@ -51,10 +51,8 @@ def recipe_text(photo: Photo) -> str | None:
 def with_recipe(photo: Photo, text: str | None, kind: str) -> tuple[Photo, bool]:
     """The photo with this recipe in place of any that it carries, and whether it has it now.
 
-    Args:
-        photo: to be written.
-        text: the recipe, ASCII; None only removes one.
-        kind: the format that it will be written in, as `Photo.format`.
+    `text` is ASCII; None only removes a recipe. `kind` is the format to be written, as
+    `Photo.format`.
     """
     photo = _without_recipe(photo)
     if text is None or kind == "bmp":
