@@ -91,10 +91,7 @@ class ClipIQA(nn.Module):
 def load_clipiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
     """The row `clipiqa-vit`, ready to run; see `hbr.metrics.load_metric`.
 
-    Args:
-        info: its row.
-        device: where it runs.
-        weights: the folder of a CLIP model, or its parent folder.
+    `weights` is the folder of a CLIP model, or its parent folder.
     """
     if weights is not None and (weights / "config.json").is_file():
         folder = weights

@@ -21,11 +21,7 @@ _STABLE = 1e-6
 
 
 class L2Pooling(nn.Module):
-    """√(g ∗ x²) with stride 2: antialiased pooling; g is a 3×3 Hann window.
-
-    Args:
-        channels: of the features.
-    """
+    """√(g ∗ x²) with stride 2: antialiased pooling; g is a 3×3 Hann window."""
 
     window: Tensor
 
@@ -88,9 +84,7 @@ class DISTS(nn.Module):
     def from_files(cls, features: Path, weights: Path) -> DISTS:
         """Read the published files.
 
-        Args:
-            features: torchvision's vgg16, .pth or .safetensors.
-            weights: α and β.
+        `features` is torchvision's vgg16, `weights` hold α and β.
 
         Raises:
             MetricError: a file cannot be read, or holds different weights.

@@ -169,12 +169,7 @@ def few_pictures(a: Statistics, b: Statistics) -> str | None:
 
 
 class FrechetDistance:
-    """FID: collects images batch by batch, then compares them with a reference.
-
-    Args:
-        info: its row.
-        extractor: computes the features.
-    """
+    """FID: collects images batch by batch, then compares them with a reference."""
 
     def __init__(self, info: MetricInfo, extractor: Extractor) -> None:
         self.info = info

@@ -58,10 +58,8 @@ class LPIPS(nn.Module):
     def from_files(cls, net: Net, features: Path, linear: Path) -> LPIPS:
         """Read the published files.
 
-        Args:
-            net: "vgg" or "alex".
-            features: torchvision's vgg16 or alexnet, .pth or .safetensors.
-            linear: the linear layers of LPIPS 0.1.
+        `net` is "vgg" or "alex"; `features` torchvision's vgg16 or alexnet; `linear` the linear
+        layers of LPIPS 0.1.
 
         Raises:
             MetricError: a file cannot be read, or holds different weights.
