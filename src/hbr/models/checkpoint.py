@@ -58,12 +58,7 @@ def save_checkpoint(
 ) -> Path:
     """Write a model file atomically.
 
-    Args:
-        path: ends in `.safetensors`.
-        config: of the model.
-        tensors: as the model's `state_dict` gives them.
-        dtype: of the floating-point weights in the file.
-        card: further metadata.
+    `path` ends in `.safetensors`; `dtype` is that of the floating-point weights in the file.
     """
     plain = {
         name: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous()
@@ -111,11 +106,8 @@ def load(
 ) -> nn.Module:
     """Load the model of a file in `dtype` on `device`, without a second copy in memory.
 
-    Args:
-        path: of the file.
-        device: of the model.
-        dtype: of its floating-point weights.
-        fidelity: of a file with two ends, see `hbr.models.fidelity`; None is the file's default.
+    `dtype` is that of the floating-point weights; `fidelity` of a file with two ends
+    (`hbr.models.fidelity`), None its default.
 
     Raises:
         ConfigError: the fidelity is not in [0, 1], or the file has one end.
@@ -147,13 +139,9 @@ def assemble(
 ) -> nn.Module:
     """Build a model from weights as they arrive, without ever initialising its own.
 
-    Args:
-        header: the configuration, and the shapes of `tensors`.
-        tensors: name and weight; copied.
-        where: the source of the weights, for messages.
-        device: of the model.
-        dtype: of its floating-point weights.
-        layout: of the weights with four dimensions.
+    The tensors are copied; `header` gives the configuration and their shapes. `dtype` is that of
+    the floating-point weights, `layout` that of weights with four dimensions; `where` names the
+    source in messages.
 
     Raises:
         WeightsError: a weight is missing, unexpected or of the wrong shape; the first is named.

@@ -108,11 +108,7 @@ def write_decoder(path: Path, decoder: DecoderFile, card: Card | None = None) ->
 def with_decoder(path: Path, header: Header, decoder: DecoderFile, name: str) -> Header:
     """The header of a model with another decoder, which makes the image alone: no refiner is left.
 
-    Args:
-        path: the model file.
-        header: of it.
-        decoder: that takes the place of the model's.
-        name: of the decoder, for messages.
+    `name` is that of the decoder, for messages.
 
     Raises:
         ConfigError: the model has no latents, or the decoder is for others.

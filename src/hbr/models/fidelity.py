@@ -36,10 +36,7 @@ def read_weights(
 ) -> Iterator[tuple[str, Tensor]]:
     """Iterate over the weights of a model file, mixed where it has two ends.
 
-    Args:
-        path: of the file.
-        header: of the file.
-        fidelity: from 0, sharp, to 1, faithful; None is the file's default.
+    `fidelity` is from 0, sharp, to 1, faithful; None is the file's default.
 
     Raises:
         ConfigError: another fidelity, or the file has one end.
@@ -60,11 +57,6 @@ def read_weights(
 
 def choose_fidelity(path: Path, default: float | None, fidelity: float | None) -> float | None:
     """The fidelity that a model file is read with.
-
-    Args:
-        path: of the file, for messages.
-        default: of the file; None if it has one end.
-        fidelity: that was asked for; None is the default.
 
     Raises:
         ConfigError: another fidelity, or the file has one end.

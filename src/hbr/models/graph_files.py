@@ -120,10 +120,7 @@ def graph_folder(sha256: str, fidelity: float | None, decoder: FoundFile | None 
 
     Machines that share their files have a folder each.
 
-    Args:
-        sha256: of the model file.
-        fidelity: of a model with two ends.
-        decoder: in place of the model's own.
+    `sha256` is that of the model file; `decoder` takes the place of the model's own.
     """
     machine = hashlib.sha256(processor_name().encode()).hexdigest()[:8]
     end = "" if fidelity is None else f"-{fidelity!r}"
@@ -134,10 +131,7 @@ def graph_folder(sha256: str, fidelity: float | None, decoder: FoundFile | None 
 def read_card(folder: Path, sha256: str, decoder: FoundFile | None = None) -> GraphCard | None:
     """The card of a graph that this machine can use, or None if there is none.
 
-    Args:
-        folder: of the graph.
-        sha256: of the model file.
-        decoder: in place of the model's own.
+    `sha256` is that of the model file; `decoder` takes the place of the model's own.
 
     Raises:
         BackendError: there is one, but it is damaged, of other versions or of another machine.
@@ -163,10 +157,8 @@ def read_card(folder: Path, sha256: str, decoder: FoundFile | None = None) -> Gr
 def check_circumstances(then: Mapping[str, str], what: str, now: Mapping[str, str]) -> None:
     """Check that something was made with the versions and on the processor of this process.
 
-    Args:
-        then: the circumstances when it was made.
-        what: it is and how it came about, for the message.
-        now: the circumstances of this process.
+    `then` are those when it was made, `now` those of this process; `what` it is and how it came
+    about, for the message.
 
     Raises:
         BackendError: it was not.
@@ -181,10 +173,6 @@ def check_circumstances(then: Mapping[str, str], what: str, now: Mapping[str, st
 
 def read_calibration(folder: Path, model: str) -> Calibration:
     """The calibration of a graph.
-
-    Args:
-        folder: of the graph.
-        model: its name, for the message.
 
     Raises:
         CalibrationError: there is none, or it is damaged, of other versions or of another machine.

@@ -111,10 +111,8 @@ def lora_state(module: nn.Module) -> dict[str, Tensor]:
 def load_lora(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
     """Load the weights of all adapters of `module`.
 
-    Args:
-        module: with adapters (`inject`).
-        tensors: named as `lora_state` names them.
-        where: the source of the weights, for messages.
+    `module` has adapters (`inject`); `tensors` are named as by `lora_state`; `where` names their
+    source.
 
     Raises:
         WeightsError: one is missing, unexpected or of the wrong shape; the first is named.

@@ -29,10 +29,7 @@ _WORDS = {"prompt": "a prompt extractor", "refiner": "a refiner"}
 def write_part(path: str | Path, checkpoint: Checkpoint, part: str) -> Path:
     """Write a part of a one-step model to a file of its own.
 
-    Args:
-        path: ends in `.safetensors`.
-        checkpoint: the model.
-        part: "prompt" (of a fixed text, its `embedding`) or "refiner".
+    `part` is "prompt" (of a fixed text, its `embedding`) or "refiner".
 
     Raises:
         WeightsError: it cannot be written.

@@ -54,11 +54,7 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Three dense blocks, and around them a residual again.
-
-    Args:
-        width, growth: as `DenseBlock`.
-    """
+    """Three dense blocks, and around them a residual again."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()

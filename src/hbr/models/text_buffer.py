@@ -15,11 +15,7 @@ T = TypeVar("T")
 
 
 class TextBuffer(nn.Module, Generic[T]):
-    """A text of any length, as its UTF-8 bytes in a buffer; empty until it is set or loaded.
-
-    Args:
-        parse: makes a value of the text.
-    """
+    """A text of any length, as its UTF-8 bytes in a buffer; empty until it is set or loaded."""
 
     data: Tensor
 

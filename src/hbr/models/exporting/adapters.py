@@ -74,10 +74,7 @@ def adapter_of(module: nn.Module, names: Collection[str], trained: Collection[st
 def write_lora(path: str | Path, parts: Mapping[str, Adapter], card: Card | None = None) -> Path:
     """Write a LoRA file for `load_lora_adapter` of diffusers and for `hbr models import`.
 
-    Args:
-        path: ends in `.safetensors`; written atomically.
-        parts: "unet", "autoencoder" or both.
-        card: further metadata.
+    `path` ends in `.safetensors`; `parts` are "unet", "autoencoder" or both.
 
     Raises:
         WeightsError: it cannot be written.

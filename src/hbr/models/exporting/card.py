@@ -96,12 +96,7 @@ def about(model: Path) -> About:
 
 
 def model_card(about: About, *, usage: str) -> str:
-    """Markdown with YAML in front.
-
-    Args:
-        about: the model.
-        usage: how to run it, as Markdown.
-    """
+    """Markdown with YAML in front."""
     card, config = about.header.card, about.header.config
     family, how = f"model of kind {config.kind}", ""
     if isinstance(config, RestorerConfig):

@@ -32,10 +32,6 @@ def export_folder(model: Path, out: Path) -> Path:
     `from_pretrained(folder, subfolder=…)`; README.md in the folder has the few lines that run them.
     As in the model file, adapters are merged and the weights are the averaged ones.
 
-    Args:
-        model: a model file of hbr.
-        out: the folder; new or empty.
-
     Raises:
         WeightsError: `model` is missing, damaged, of another kind, or has another decoder.
         OSError: `out` is not empty, or cannot be written.

@@ -66,11 +66,7 @@ def check_repository(repo: str) -> None:
 def push_folder(folder: Path, repo: str, *, private: bool = False, message: str) -> str:
     """Push the files of a folder to a model repository, in one commit.
 
-    Args:
-        folder: all of its files are pushed.
-        repo: `NAMESPACE/NAME`; created if it does not exist.
-        private: whether a new repository is private.
-        message: of the commit.
+    All files of `folder` are pushed; `repo` is `NAMESPACE/NAME`, created if it does not exist.
 
     Returns:
         the URL of the commit.

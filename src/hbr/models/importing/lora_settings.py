@@ -125,10 +125,6 @@ class StatedSettings:
 def read_settings(source: Path, metadata: Mapping[str, str]) -> StatedSettings:
     """What the metadata of a LoRA file, or a configuration beside it, states.
 
-    Args:
-        source: the safetensors file.
-        metadata: its metadata.
-
     Raises:
         WeightsError: a setting is no plain LoRA's, or its value is not valid.
     """

@@ -45,10 +45,7 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
 
     A prompt of tags gets the text of the published test script, unless its text was chosen.
 
-    Args:
-        source: the `.pkl`.
-        base: Stable Diffusion 2.1-base as a checkpoint of hbr.
-        report: called with each line of progress.
+    `base` is Stable Diffusion 2.1-base as a checkpoint of hbr.
 
     Raises:
         WeightsError: the file is unsafe, has another layout, or does not match the base.

@@ -54,10 +54,6 @@ def import_ram(
 ) -> tuple[ImageEncoderConfig, dict[str, Tensor]]:
     """The image encoder of a published RAM checkpoint.
 
-    Args:
-        source: the `.pth`.
-        report: called with lines that say what is ignored or assumed.
-
     Returns:
         Its configuration, read off the weights, and its weights as `ImageEncoder` names them.
 
