@@ -171,11 +171,8 @@ def with_checkpointing(
 
     It is on if the training needs more than `USABLE` of what is free on the device without it.
 
-    Args:
-        config: the training.
-        processes: number of processes that share each batch.
-        device: of this process.
-        report: called with a line about what was decided, if anything was.
+    `processes` share each batch; `report` is called with a line about what was decided, if
+    anything.
     """
     if config.memory.checkpointing != "auto":
         return config

@@ -213,12 +213,8 @@ def draw_corner(
 ) -> tuple[int, int]:
     """Draw the corner (y, x) of a crop of an image.
 
-    Args:
-        boxes: x, y, width, height; the crop is centred on a random point in a random one. None for
-            anywhere.
-        hw: (h, w) of the image.
-        size: of the crop.
-        generator: source of randomness.
+    With `boxes` (x, y, width, height) the crop is centred on a random point in a random one;
+    without, it lies anywhere. `hw` is (h, w) of the image.
     """
     free = (hw[0] - size + 1, hw[1] - size + 1)
     if boxes is None:

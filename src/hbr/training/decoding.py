@@ -79,10 +79,7 @@ def load_teacher_decoder(init: InitConfig, device: str | torch.device) -> Teache
 def begin_student(model: Any, config: TrainConfig, given: Mapping[str, Tensor]) -> None:
     """Let the decoder of a model begin as `objective.pruned` says, and mark its latents.
 
-    Args:
-        model: modified in place.
-        config: the training.
-        given: weights of the teacher's model, by name.
+    `model` is modified in place; `given` are the weights of the teacher's model.
 
     Raises:
         ConfigError: it is to begin with the teacher's channels, and its structure is another one.
@@ -105,14 +102,7 @@ def without_decoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_student(path: Path, model: nn.Module, config: TrainConfig, card: Card) -> None:
-    """Write the decoder to a file of its own; do nothing if the training is of something else.
-
-    Args:
-        path: the file, with the extension `.safetensors`.
-        model: holds the weights to write.
-        config: the training.
-        card: metadata.
-    """
+    """Write the decoder to a file of its own; do nothing if the training is of something else."""
     if not isinstance(config.objective, DecodingConfig):
         return
     decoder = config.one_step.autoencoder.decoder

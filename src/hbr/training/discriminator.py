@@ -83,10 +83,7 @@ def artifact_loss(image: Tensor, averaged: Tensor, real: Tensor) -> Tensor:
     The map is the local variance of the residual times its overall variance^(1/5), and 0 where the
     residual of the averaged model is larger.
 
-    Args:
-        image: [b, 3, h, w].
-        averaged: the images restored with the averaged weights.
-        real: the HQ images.
+    All are [b, 3, h, w]: `averaged` is restored with the averaged weights, `real` is HQ.
     """
     with torch.no_grad():
         residual = (real - image).abs().mean(dim=1, keepdim=True)

@@ -104,12 +104,7 @@ def photo_files(folder: Path) -> list[Path]:
 
 
 class FolderPhotos:
-    """Files below a folder.
-
-    Args:
-        folder: the folder.
-        files: the files, in order.
-    """
+    """Files below a folder."""
 
     def __init__(self, folder: Path, files: Iterable[Path]) -> None:
         self.folder = folder
@@ -133,13 +128,7 @@ class FolderPhotos:
 
 
 class CropPhotos:
-    """The kept crops of a curated data set, as one file per crop.
-
-    Args:
-        folder: the folder `crops` of a run.
-        split: the split.
-        ids: ids of the crops, uint64 [n].
-    """
+    """The kept crops of a curated data set, as one file per crop."""
 
     def __init__(self, folder: Path, split: str, ids: np.ndarray) -> None:
         self.folder, self.split, self.ids = folder, split, ids
@@ -166,9 +155,6 @@ class TarPhotos:
     """The photos in WebDataset tars, read without unpacking; other members are ignored.
 
     The tars are scanned once, on construction.
-
-    Args:
-        tars: uncompressed tars, in order.
     """
 
     def __init__(self, tars: Sequence[Path]) -> None:
@@ -200,9 +186,6 @@ class TablePhotos:
 
     Parquet has no row index, so reading a photo also reads those before it in its row group (of
     100); tars are faster.
-
-    Args:
-        files: the files, in order.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -242,14 +225,7 @@ class TablePhotos:
 
 
 class PackedCrops:
-    """The kept crops of a curated data set in tars or tables, by the names of their files.
-
-    Args:
-        photos: the crops, in the order of their ids.
-        split: the split.
-        ids: ids of the crops, uint64 [n].
-        suffix: of their file names.
-    """
+    """The kept crops of a curated data set in tars or tables, by the names of their files."""
 
     def __init__(
         self, photos: TarPhotos | TablePhotos, split: str, ids: np.ndarray, suffix: str
@@ -271,12 +247,7 @@ class PackedCrops:
 
 
 class CuratedPeople:
-    """The person in each kept crop of a split, with box and key points, by index of the crop.
-
-    Args:
-        path: a data set of `hbr curate`, or its manifest file.
-        split: the split, such as "train".
-    """
+    """The person in each kept crop of a split, with box and key points, by index of the crop."""
 
     _COLUMNS = ("x0", "y0", "x1", "y1", "square_x", "square_y", "square_side")
 
@@ -308,9 +279,7 @@ class CuratedPeople:
 def curated(path: Path, split: str) -> Photos:
     """Open the kept crops of one split of a data set from `hbr curate run` or `export`.
 
-    Args:
-        path: its folder, or its manifest file.
-        split: the split, such as "train".
+    `path` is its folder, or its manifest file.
 
     Raises:
         ConfigError: the data set or split does not exist, or crops are missing.

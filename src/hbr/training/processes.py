@@ -150,8 +150,7 @@ class Processes:
     def agree(self, values: dict[str, object]) -> None:
         """Check that values are the same in all processes.
 
-        Args:
-            values: description → value in this process.
+        `values`: description → value in this process.
 
         Raises:
             ConfigError: a process has a different value than the first.

@@ -114,10 +114,7 @@ def begin_at_identity(model: Any, config: TrainConfig) -> None:
 def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...] | None) -> None:
     """Prepare a model for training: add adapters, enable checkpointing, freeze parts.
 
-    Args:
-        model: modified in place.
-        config: the training.
-        parts: names of the parts that the objective trains; None is all of them.
+    `model` is modified in place; `parts` are those that the objective trains, None all.
 
     Raises:
         ConfigError: `freeze` names an unknown part.

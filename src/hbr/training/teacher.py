@@ -28,10 +28,6 @@ _TOLERANCE = 1.3
 def load_teacher(name_or_path: str, device: str | torch.device) -> nn.Module:
     """Load a teacher for training, frozen, in bfloat16.
 
-    Args:
-        name_or_path: as `hbr restore --model` takes it.
-        device: where it runs.
-
     Raises:
         WeightsError: it is missing, damaged, or enlarges nothing.
     """
