@@ -130,13 +130,7 @@ class RestoreRecipe:
         settings: RestoreSettings,
         encoding: Encoding,
     ) -> RestoreRecipe:
-        """The recipe of what was just restored in this process.
-
-        Args:
-            source: the photo.
-            provenance, settings: of the result (`hbr.restoration.Restored`).
-            encoding: of the file.
-        """
+        """The recipe of what was just restored in this process."""
         named = (settings.pose, settings.attention, settings.choice.source)
         files = [Path(p) for p in named if _is_file(p)]
         pose, attention, people = (_bare(p) for p in named)
@@ -220,11 +214,7 @@ def sidecar_of(photo: Path) -> Path:
 def sidecar_text(recipe: RestoreRecipe, photo: str, data: bytes, *, restored: bool) -> str:
     """A manifest of assertions in the form of C2PA, as JSON, not signed.
 
-    Args:
-        recipe: of the photo.
-        photo: its name.
-        data: its bytes.
-        restored: whether its pixels were made anew.
+    `data` are the bytes of the photo; `restored` says whether its pixels were made anew.
     """
     made = {
         "action": "c2pa.edited" if restored else "c2pa.transcoded",

@@ -65,10 +65,6 @@ class RecordedFile:
 def read_recorded(path: Path, *, max_pixels: int) -> RecordedFile:
     """What is known of a restored photo, by its metadata and its sidecar, or by the sidecar alone.
 
-    Args:
-        path: the photo, or its sidecar.
-        max_pixels: larger photos are refused.
-
     Raises:
         PhotoError: it cannot be read.
         ReplayError: it has no recipe.
@@ -145,9 +141,7 @@ def _candidates(wanted: NamedFile, file: Path, given: Path | None) -> Iterator[P
 def load_restorer(recipe: RestoreRecipe, model: str | None, decoder: str | None = None) -> Restorer:
     """Load the model of a recipe, on the device of the recipe if this machine has it.
 
-    Args:
-        recipe: of the file.
-        model, decoder: a file or known name in place of the recipe's.
+    `model` and `decoder` are files or known names in place of the recipe's.
 
     Raises:
         ConfigError: a decoder is named, and the file was made without one.

@@ -130,9 +130,7 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
     A model that the backend cannot run, or whose graph cannot be written, runs in torch as it is,
     with a warning; so it does where the machine has no C++ compiler for "compiled".
 
-    Args:
-        wanted: the model.
-        settings, plan: the job; without a plan, "auto" is "eager".
+    Without a `plan`, the backend "auto" is "eager".
 
     Raises:
         BackendError: ONNX Runtime or OpenVINO is wanted and missing, or eight bits are wanted and
@@ -249,12 +247,7 @@ def warm_up(
 
 
 def _measure(loading: dict[str, Any], edge: int) -> tuple[Seconds, str]:
-    """The least times of a backend in processes of its own, and the device that it runs on.
-
-    Args:
-        loading: arguments of `Restorer.from_pretrained`.
-        edge: of the tile in pixels.
-    """
+    """The least times of a backend in processes of its own, and the device that it runs on."""
     code = "import hbr.restoration.batch.backends as b; b.print_times()"
     asked = json.dumps({"loading": loading, "edge": edge})
     starts, tiles, device = [], [], ""

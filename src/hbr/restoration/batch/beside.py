@@ -103,9 +103,7 @@ class Thread:
     ) -> Callable[[], T]:
         """Do something in the thread, after what it is at.
 
-        Args:
-            work: what to do.
-            holds: whether what came of it still holds when it is asked for.
+        `holds` says whether the result still holds when it is asked for.
 
         Returns:
             What waits for it, logs its messages and returns what came of it. If that failed, no

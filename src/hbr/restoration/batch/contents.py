@@ -71,9 +71,7 @@ class ContentRecord:
     def add(self, target: Path, contents: str) -> None:
         """Record an output that was just written.
 
-        Args:
-            target: the output.
-            contents: the SHA-256 of its input, from before it was read.
+        `contents` is the SHA-256 of the input, from before it was read.
 
         Raises:
             OSError: it cannot be written.
@@ -88,9 +86,7 @@ class ContentRecord:
 def digest_of(model: str | None, **given: Any) -> str:
     """A digest of what an output depends on besides its input, files that settings name included.
 
-    Args:
-        model: SHA-256 of the weights.
-        **given: dataclasses and plain values.
+    `model` is the SHA-256 of its weights; `given` are dataclasses and plain values.
     """
     plain = {
         name: asdict(value) if hasattr(value, "__dataclass_fields__") else value

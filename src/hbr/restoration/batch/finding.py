@@ -82,11 +82,6 @@ def find_inputs(inputs: Iterable[str | PhotoList], out: str, *, recursive: bool)
     may form loops), folders that a NAS makes for thumbnails, and `out` itself if it is inside an
     input are skipped. A glob, unless a file has that name, stands for the files and folders that
     match, by the same rules. A manifest stands for the files in it, whatever their names.
-
-    Args:
-        inputs: files, folders, globs and manifests.
-        out: the output.
-        recursive: include the photos in sub-folders.
     """
     found = Found()
     for given in inputs:
@@ -192,10 +187,7 @@ def may_be_picture(name: str) -> bool:
 def add_file(found: Found, path: Path, base: Path) -> bool:
     """Add a file of a folder, if it is a picture of any format; return whether it is.
 
-    Args:
-        found: gets the file.
-        path: the file.
-        base: the folder that the output's place counts from.
+    `base` is the folder that the output's place counts from.
     """
     suffix = path.suffix.lower()
     if suffix not in READ_SUFFIXES:
@@ -265,12 +257,7 @@ def _order(name: str) -> list[tuple[bool, str]]:
 
 
 def output_below(base: Path, out: Path) -> Callable[[Path], bool]:
-    """A test whether a folder is the output, which is never an input even if it is inside one.
-
-    Args:
-        base: the input.
-        out: the output.
-    """
+    """A test whether a folder is the output, which is never an input even if it is inside one."""
     real = os.path.realpath(out)
     inside = Path(os.path.realpath(base)) in Path(real).parents
     return lambda folder: inside and os.path.realpath(folder) == real

@@ -33,13 +33,7 @@ N_MEASURED = 5
 def with_steady_colors(
     restore: Callable[..., Restored], settings: RestoreSettings, files: Files
 ) -> Callable[[Photo], Restored]:
-    """Restore photos of which those in one folder are the frames of one video.
-
-    Args:
-        restore: `hbr.Restorer` with its settings.
-        settings: the same.
-        files: how frames are read.
-    """
+    """Restore photos of which those in one folder are the frames of one video."""
 
     @functools.cache
     def map_of(folder: Path) -> ColorMap | None:
@@ -59,12 +53,6 @@ def measure(
 
     It depends on the files in the folder alone, not on which of them are to be restored, so that a
     run that resumes or does one part of them gives the same bytes.
-
-    Args:
-        folder: of the frames, sorted by name.
-        restore: `hbr.Restorer` with its settings.
-        settings: the same.
-        files: how frames are read.
     """
     frames = sorted(path for path in folder.iterdir() if is_photo_name(path) and path.is_file())
     targets, sources = [], []

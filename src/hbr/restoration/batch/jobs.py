@@ -184,12 +184,7 @@ def plan_jobs(
 ) -> BatchPlan:
     """Decide which jobs of those that were found are done, as `plan_batch`.
 
-    Args:
-        jobs: with their outputs below `folder`.
-        found: what else was found.
-        folder: of the outputs.
-        existing: see `plan_batch`; a record resumes by it.
-        shard: see `plan_batch`.
+    The outputs of `jobs` are below `folder`; a record as `existing` resumes by it.
     """
     jobs = _without_clashes(jobs, may_overwrite_itself=existing == "overwrite")
     check_writable(folder)
@@ -386,10 +381,7 @@ def date_output(job: Job, given: os.stat_result, *, keep: bool) -> None:
     It is never older than its input, whatever clock that was dated by, so that `is_finished` holds
     until the input changes.
 
-    Args:
-        job: whose output was written.
-        given: of the input, from before it was read.
-        keep: give the output the times of the input.
+    `given` is of the input, from before it was read; `keep` gives the output its times.
     """
     if keep:
         os.utime(job.target, ns=(given.st_atime_ns, given.st_mtime_ns))

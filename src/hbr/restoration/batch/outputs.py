@@ -78,11 +78,7 @@ def encode_restored(
 ) -> tuple[bytes, str | None]:
     """The bytes of a restored photo, and the text of its sidecar if it gets one.
 
-    Args:
-        result: what was restored.
-        target: the file to write; its suffix decides over the format.
-        source: the photo; None writes no recipe.
-        files: how it is written.
+    The suffix of `target` decides the format; without a `source`, no recipe is written.
 
     Raises:
         PhotoError: a format or size that cannot be written.

@@ -79,14 +79,9 @@ def run_on_cluster(
 ) -> Iterator[FileRecord]:
     """Execute a plan as `batch.running.run_batch`, but for the order of the records.
 
-    Args:
-        plan: what to do; of files, not of streams.
-        load: loads the model in each actor; can be pickled.
-        files: how files are read and written.
-        actors: how the cluster is used.
-        strict: stop at the first input that fails.
-        stop: signals that end the batch.
-        starting: called with each job that is given to an actor.
+    The plan is of files, not of streams; `load` loads the model in each actor, and can be pickled.
+    `strict` stops at the first input that fails; `starting` is called with each job that an actor
+    gets.
 
     Raises:
         ClusterError: Ray is not installed, no cluster answers, or it has no room for one actor.

@@ -130,12 +130,7 @@ def watch(
     starts again does nothing twice, and misses nothing that arrived meanwhile. Outputs stand
     whatever they were made with and whatever was done to them since.
 
-    Args:
-        watched: the folder.
-        restore: the loaded model with its settings.
-        files: how files are read and written.
-        stop: signals that end the watch.
-        sleep: waits for so many seconds.
+    `restore` has its settings; `stop` ends the watch, `sleep` waits for so many seconds.
 
     Yields:
         A record for each picture; the last one if nothing more can be written.

@@ -96,12 +96,7 @@ class BatchWork:
         yield from ((job, None, True) for job in self._busy)
 
     def attempt(self, job: Job, *, again: bool = False) -> FileRecord | None:
-        """Do a job; None if another run is at it, and its turn comes again.
-
-        Args:
-            job: one of the plan.
-            again: its turn has come again.
-        """
+        """Do a job; None if another run is at it, and its turn comes again."""
         begun = self.begin(job, again=again)
         return None if begun is None else self.end(begun)
 
@@ -115,10 +110,7 @@ class BatchWork:
     ) -> Begun | FileRecord | None:
         """Restore the photo of a job.
 
-        Args:
-            job: one of the plan.
-            following: the next one, to be read meanwhile.
-            again: its turn has come again.
+        `following` is to be read meanwhile; `again` says that the turn of `job` has come again.
 
         Returns:
             What `end` takes, or a record if it was done before or has failed; None if another run

@@ -79,11 +79,7 @@ def guarded(
 ) -> Restored:
     """Restore a photo, compare the faces in it, and tell or mend those that have changed.
 
-    Args:
-        restorer: the model.
-        given: the photo.
-        settings: `identity` is "warn" or "keep".
-        progress, preview: as of `hbr.Restorer`.
+    `settings.identity` is "warn" or "keep".
 
     Raises:
         ConfigError, hbr.people.DetectorError: see `load_guard`.

@@ -107,12 +107,8 @@ def person_mask(
 ) -> FloatPlane:
     """The mask of a person's window: their outline within their box, up to other people's.
 
-    Args:
-        person: who.
-        people: all in the photo.
-        window: x0, y0, x1, y1 on the grid of the result.
-        size: (h, w) of the photo.
-        result: (h, w) of the result.
+    `window` is x0, y0, x1, y1 on the grid of the result; `size` and `result` are (h, w) of the
+    photo and the result.
 
     Returns:
         [h, w] of the window, in [0, 1].

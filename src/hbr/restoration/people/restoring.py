@@ -108,12 +108,7 @@ def restore_people(
 ) -> Restored:
     """Restore a photo and, for themselves, the people in it.
 
-    Args:
-        restorer: the model.
-        locator: finds them.
-        given: the photo.
-        settings: `people` is "auto" or "only".
-        progress, preview: as of `hbr.Restorer`.
+    `settings.people` is "auto" or "only".
 
     Raises:
         ValueError: somebody who is chosen is not there, or a setting does not fit the model.

@@ -88,10 +88,7 @@ def enlargeable_pixels(
     At `factor` times the photo's size it sees the photo itself. At any other size it sees the
     result's size divided by `factor`: a photo that is not enlarged is made smaller first.
 
-    Args:
-        photo: as it was given.
-        pixels: at the size of the result, [h, w, 3], as `resized_pixels` makes it.
-        factor: of the network.
+    `pixels` [h, w, 3] are at the size of the result (`resized_pixels`); `factor` is the network's.
 
     Returns:
         [H, W, 3], h and w rounded up to multiples of `factor`; each pixel that the network sees is
@@ -137,11 +134,7 @@ def reduction_of(
 ) -> float | None:
     """By how much a photo is made smaller before a network that enlarges; None: by `scale`.
 
-    Args:
-        photo: as it was given.
-        pixels: at the size of the result, [h, w, 3].
-        settings: of the restoration.
-        factor: of the network.
+    `pixels` [h, w, 3] are at the size of the result; `factor` is the network's.
     """
     if settings.reduce is None or isinstance(settings.reduce, float | int):
         return settings.reduce
@@ -157,9 +150,7 @@ def seen_pixels(
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """What a network that enlarges `factor` times sees of a photo, on the grid of its result.
 
-    Args:
-        photo, pixels, factor: as of `reduction_of`.
-        settings: with `reduce` as a number, or None.
+    As `reduction_of`, with `settings.reduce` as a number or None.
     """
     if isinstance(settings.reduce, float | int):
         return reduced_pixels(photo, settings.reduce, factor, max_pixels=settings.max_pixels)

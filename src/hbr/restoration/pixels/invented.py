@@ -33,9 +33,7 @@ _NOTHING = (0.5 / 255) ** 2
 def invented_detail(photo: Photo, result: Photo) -> NDArray[np.uint8]:
     """The deviation of the detail that the photo does not explain, as greys, [H, W].
 
-    Args:
-        photo: before.
-        result: after; the photo is resized to it, which adds no detail.
+    The photo is resized to the size of the result, which adds no detail.
     """
     height, width = result.size
     before = photo.pixels if photo.size == result.size else resize(photo.pixels, height, width)
@@ -53,10 +51,7 @@ def invented_detail(photo: Photo, result: Photo) -> NDArray[np.uint8]:
 def save_map(folder: Path, place: Path, photo: Photo, result: Photo) -> Path:
     """Write the map of a restored photo as a grey PNG, atomically.
 
-    Args:
-        folder: of the maps.
-        place: of the restored photo below the folder of all; `.png` is put behind it.
-        photo, result: before and after.
+    `place` is that of the restored photo below the folder of all; `.png` is appended.
 
     Raises:
         PhotoError: it cannot be written.

@@ -40,12 +40,7 @@ _HOW = {
 def as_html(report: BatchReport, page: Path, *, total: int, ended: str, seconds: float) -> str:
     """The page.
 
-    Args:
-        report: what is known of the batch.
-        page: where the page will lie; links to the outputs are relative to it.
-        total: the number of inputs.
-        ended: when the batch ended, for people.
-        seconds: how long it took.
+    Links to the outputs are relative to `page`, where the page will lie.
     """
     records = report.records
     provenance = next((r.provenance for r in records if r.provenance), {})
