@@ -78,13 +78,6 @@ def run_benchmark(
     The failure of a method or picture does not affect the others. Results in `out`, of a stopped
     run of this benchmark or of a run with other methods or metrics, are reused.
 
-    Args:
-        benchmark: what to run.
-        out: the folder of the run.
-        resources: processes, device.
-        resume: continue the run in `out`; otherwise it must be empty.
-        report: called with lines about the progress.
-
     Raises:
         ConfigError: `out` contains something else, or no data set is usable.
         KeyboardInterrupt: re-raised; finished work is kept.

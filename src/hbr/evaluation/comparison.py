@@ -105,13 +105,7 @@ def differences_from(
 ) -> list[Difference]:
     """Every method's mean difference from one of them, over the pictures that both have.
 
-    Args:
-        other: the method that the others are compared with.
-        data_set: which the values are of.
-        metrics: ids.
-        values: method → metric → stem → value.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+    `values`: method → metric → stem → value.
     """
     differences = []
     for method in values:

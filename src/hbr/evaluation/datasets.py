@@ -45,12 +45,8 @@ def find_data_set(
 ) -> DataSetFiles:
     """Find a data set's files, or generate its LQ if the benchmark has a recipe.
 
-    Args:
-        name: in tables.
-        config: where it is.
-        made: folder for generated LQ; results of an earlier run for the same HQ are reused.
-        workers: processes that generate LQ.
-        report: called with lines about the progress.
+    `made` is the folder for generated LQ, where results of an earlier run for the same HQ are
+    reused.
 
     Raises:
         hbr.evaluation.pairing.PairingError: no folder, no pictures, two of one stem, or an LQ

@@ -38,10 +38,7 @@ def hash_files(
 ) -> dict[str, str]:
     """Path below the folder, with `/` → SHA-256 of the file.
 
-    Args:
-        pictures: stem → file.
-        folder: that they are below.
-        unreadable: replaces the hash of a file that cannot be read.
+    `unreadable` replaces the hash of a file that cannot be read.
 
     Raises:
         OSError: a file cannot be read and there is no replacement.
@@ -93,10 +90,7 @@ def identify(
 ) -> Edition:
     """Identify the edition of the files.
 
-    Args:
-        hashes: of the files that are there.
-        editions: name → hashes of its files.
-        published: the edition which the paper's numbers belong to.
+    `published` is the edition that the paper's numbers belong to.
     """
     listed = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
     checksum = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()

@@ -20,10 +20,7 @@ _TEXT = ("stem", "restored", "reference", "status", "error", "notes")
 def write_json(evaluation: Evaluation, path: Path, about: Mapping[str, Any]) -> None:
     """Metrics with their versions, means with their intervals, and a row for each pair.
 
-    Args:
-        evaluation: what was found.
-        path: the file.
-        about: plain values that the numbers depend on: versions, settings.
+    `about`: plain values that the numbers depend on, such as versions and settings.
 
     Raises:
         OSError: it cannot be written.

@@ -38,12 +38,8 @@ def measure_all(
     A batch whose worker dies is measured again one pair at a time; only a pair whose process dies
     again is lost.
 
-    Args:
-        pairs: what to measure.
-        config: what is computed.
-        workers: processes of one thread each; 0 works in this one.
-        batch: pairs that are read, and given to a metric, at once.
-        known: a file of values of an earlier run.
+    `workers` have one thread each, 0 works in this process; `batch` pairs are read, and given to a
+    metric, at once; `known` is a file of values of an earlier run.
 
     Yields:
         the pairs of a batch, and which metrics could be loaded.

@@ -65,11 +65,7 @@ def command_line(
 ) -> list[str]:
     """The words to start, every placeholder filled.
 
-    Args:
-        spec: the program.
-        config: how it is used.
-        python: the words that start its interpreter.
-        folders: "repo", "input" and "output".
+    `python` starts its interpreter; `folders` are "repo", "input" and "output".
     """
     filled = _fillings(spec, config, folders)
     left_out = {f"{{{name}}}" for name in spec.optional if not filled[name]}

@@ -43,12 +43,6 @@ class ResultFolder:
     ) -> None:
         """Open the folder, or make it; `with` gives it back to others.
 
-        Args:
-            out: the folder.
-            method: plain values that identify this method, see `identity`.
-            inputs: stem → photo.
-            resume: keep what is there.
-
         Raises:
             MethodError: the results of another method are there, files that no ledger knows
                 would be overwritten, a stem leaves the folder, or another run is at work in it.

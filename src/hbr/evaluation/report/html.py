@@ -15,10 +15,7 @@ from hbr.pages import environment, script_data
 def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:
     """The page.
 
-    Args:
-        run: what was found.
-        edge: longer edge of the pictures in it, in pixels.
-        budget: how large they may be altogether, in bytes.
+    `edge` is the longer edge of its pictures in pixels, `budget` their total size in bytes.
     """
     data = _data(run, edge=edge, budget=budget)
     pictures = len({(row.data_set, row.stem) for row in run.rows})

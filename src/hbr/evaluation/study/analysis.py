@@ -137,11 +137,7 @@ def summarise(
 ) -> StudyReport:
     """All figures of a study.
 
-    Args:
-        study: open or finished; what is answered counts.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-        exclude: numbers of raters to leave out.
+    The study may be open: what is answered counts. `exclude` are numbers of raters.
 
     Raises:
         StudyError: there are no answers, or no such rater.

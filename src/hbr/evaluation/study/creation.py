@@ -72,12 +72,6 @@ def create(
     Photos are taken in as 8-bit sRGB PNG without any metadata, transparency on white, each under a
     random id; a study made again has other ids and the same orders.
 
-    Args:
-        folder: to be made; it may be there, empty.
-        photos: the folders that the photos are in.
-        config: what is asked.
-        report: called with (photos done, photos in all).
-
     Raises:
         PairingError: a folder without photos, or with two of one stem.
         StudyError: too few methods, unequal stems or sizes, a folder that holds a study; nothing

@@ -220,11 +220,7 @@ class Study:
     def answer(self, code: str, trial: str, value: int, ms: int | None = None) -> None:
         """Take an answer; the same again changes nothing, another one replaces it.
 
-        Args:
-            code: of the rater.
-            trial: id of the trial.
-            value: 0 to 5, or 0 for left and 1 for right.
-            ms: milliseconds from the sight of the images to the answer.
+        `value` is 0 to 5, or 0 for left and 1 for right; `ms` counts from the sight of the images.
 
         Raises:
             StudyError: the trial is not this rater's, or the value is not one of the study's.
