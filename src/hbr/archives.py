@@ -72,10 +72,6 @@ def read_cell(path: str | Path, column: str, row: int) -> Any:
 def image_bytes(value: Any, folder: Path) -> bytes | None:
     """Return the image file in a cell: bytes, or {bytes, path} as Hugging Face `datasets` writes.
 
-    Args:
-        value: value of the cell.
-        folder: folder that `path` is relative to.
-
     Returns:
         the bytes, or None if the cell has no image.
 

@@ -31,10 +31,7 @@ def check(ok: bool, field: str, got: object, expected: str) -> None:
 def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     """Build the dataclass `cls` from plain values, nested dataclasses, tuples and dicts included.
 
-    Args:
-        cls: a dataclass with type annotations.
-        values: a mapping from YAML or JSON.
-        where: the dotted path of `values`, for messages.
+    `where` is the dotted path of `values`, for messages.
 
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type, or a check failed.
@@ -86,10 +83,7 @@ def first_difference(
     Lists of mappings are compared item by item; mappings with different `kind`, and other lists,
     are compared as single values.
 
-    Args:
-        old, new: the values to compare.
-        where: the dotted path of both.
-        free: paths that may differ.
+    `where` is the dotted path of both, for messages; the paths in `free` may differ.
 
     Returns:
         the dotted path, and both values there.

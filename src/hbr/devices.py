@@ -72,10 +72,7 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 def choose_dtype(name: str, device: torch.device, supported: tuple[str, ...] = DTYPES) -> str:
     """Return a precision by name; "auto" is bfloat16 if the hardware supports it natively.
 
-    Args:
-        name: "auto" or one of `supported`.
-        device: device of the network.
-        supported: the precisions that the model supports.
+    `name` is "auto" or one of `supported`, the precisions of the model.
 
     Raises:
         ValueError: the model does not support the precision.
@@ -231,10 +228,7 @@ def fit_in_memory(
 ) -> tuple[T, Size]:
     """Call `run(size)`; each time memory runs out, free it and try again with a smaller size.
 
-    Args:
-        run: the work.
-        size: the first size to try.
-        smaller: returns the next size to try, or raises if there is none.
+    `smaller` returns the next size to try, or raises if there is none.
 
     Returns:
         what `run` returned, and the size that fitted into memory.

@@ -87,12 +87,7 @@ class OutputError(PhotoError):
 
 
 def one_line(error: BaseException, limit: int | None = None) -> str:
-    """Return the message of an error on one line, or the name of its class if it is empty.
-
-    Args:
-        error: any exception.
-        limit: maximum number of characters; longer messages are truncated.
-    """
+    """Return the message of an error on one line, or the name of its class if it is empty."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 

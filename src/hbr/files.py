@@ -210,9 +210,7 @@ def making_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
     Leftovers of a killed process are removed the next time. If the block raises, nothing is left.
 
-    Args:
-        path: the folder.
-        replace: whether to replace an existing folder at the end.
+    `replace` allows an existing folder, which is replaced at the end.
 
     Raises:
         OSError: no permission, a full disk, or `path` exists and is not an empty folder.

@@ -15,9 +15,7 @@ def lazy(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` (from its `__all__`) for a package.
 
-    Args:
-        package: name of the package.
-        homes: public name → the module that defines it.
+    `homes`: public name → the module that defines it.
     """
 
     def get(name: str) -> Any:
@@ -35,9 +33,6 @@ def importing(module: str) -> Iterator[None]:
     The collector goes through all that large libraries define again and again, a quarter of the
     time that they take to import. None of it is garbage, so it is kept out of later collections
     too (`gc.freeze`).
-
-    Args:
-        module: by its full name.
     """
     if module in sys.modules or not gc.isenabled():
         yield

@@ -57,8 +57,7 @@ class Ledger:
     def rows(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the offset of each row, for `read`, and the row.
 
-        Args:
-            start: offset of the first row to yield.
+        `start` is the offset of the first row.
         """
         place = self._file.seek(start)
         for line in self._file:

@@ -107,13 +107,7 @@ class Degradation:
 
 
 def draw(recipe: Recipe, n: int, generator: Generator) -> list[Degradation]:
-    """Draw the parameters of n degradations.
-
-    Args:
-        recipe: the ranges.
-        n: how many images.
-        generator: a CPU generator, which alone decides; it is advanced.
-    """
+    """Draw the parameters of n degradations; `generator`, on the CPU, is advanced."""
     out: list[Degradation] = []
     for i in range(n):
         if i == 0 or not recipe.shared_sizes:

@@ -105,10 +105,7 @@ class DegradedFile:
 def draw_for(recipe: Recipe, seed: int, digest: str) -> Degradation:
     """Draw the degradation of a file.
 
-    Args:
-        recipe: the ranges.
-        seed: of the run.
-        digest: SHA-256 of the file, in hexadecimal.
+    `digest` is the SHA-256 of the file, in hexadecimal.
     """
     mixed = hashlib.sha256(f"{seed}:{digest}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(mixed[:8]) >> 1)

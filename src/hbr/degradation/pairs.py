@@ -83,9 +83,7 @@ class PairLedger:
     def find(self, name: str, *, fresh: bool = False) -> PairRow | None:
         """The last row of this name, if it can be read.
 
-        Args:
-            name: of the LQ file.
-            fresh: read first what other runs have written since.
+        `fresh` first reads what other runs have written since.
         """
         if fresh:
             self._rows.refresh()

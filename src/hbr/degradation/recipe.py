@@ -279,9 +279,7 @@ def weakened(recipe: Recipe, strength: float) -> Recipe:
     the same choices at every strength, so that the same image in several strengths differs in
     severity alone.
 
-    Args:
-        recipe: the ranges.
-        strength: in [0, 1].
+    `strength` is in [0, 1].
 
     Raises:
         ConfigError: another strength.

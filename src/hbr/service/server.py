@@ -67,14 +67,8 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; photos and results are deleted then.
 
-    Args:
-        sock: a listening socket.
-        host: the address that it listens on.
-        models: names or files; the first is the default, and is loaded at once.
-        limits: what is accepted.
-        device: as `hbr.Restorer.from_pretrained` takes it.
-        token: that clients must send.
-        ready: called when the first model is loaded.
+    `models` are names or files; the first is the default and is loaded at once, after which `ready`
+    is called. `sock` listens on `host`; clients must send `token`.
 
     Raises:
         WeightsError: a model is unknown, missing or damaged.

@@ -130,9 +130,7 @@ class Entry:
     def find(self, folder: Path | None = None, *, whole: bool = True) -> Path | None:
         """The file, or the folder of several, where it lies on this machine; None if it is not.
 
-        Args:
-            folder: looked into first.
-            whole: every file must be there, not only the first.
+        `folder` is searched first; with `whole`, every file must be there, not only the first.
         """
         for place in self._places(folder):
             for files in (self.files, *self.also):

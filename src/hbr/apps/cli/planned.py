@@ -77,19 +77,10 @@ def run_planned(
 ) -> ExitCode:
     """Restore the photos of a plan, or show what would be done.
 
-    Args:
-        plan_of: makes the plan.
-        load: loads the model for the plan, or on a cluster for none.
-        settings: of the restoration.
-        files: how files are read and written.
-        reporter: reports records and errors.
-        dry_run: only show.
-        steady: the photos in a folder are frames of a video.
-        actors: on a cluster, that do the work; None does it in this process.
-        hint: how to continue, after the line of an early end.
-        page: an HTML page to write about the batch, however it ends.
-        maps: a folder for the maps of invented detail.
-        previews: writes what a sampling has come to.
+    `load` gets the plan, or None on a cluster, where `actors` do the work. `steady`: the photos of
+    a folder are frames of a video. `hint` follows the line of an early end and says how to
+    continue. `page` is written however the batch ends; `maps` is a folder for the maps of invented
+    detail.
     """
     from hbr.processes import StopSignals
     from hbr.restoration.batch.ray import run_on_cluster
@@ -158,13 +149,7 @@ def _starting(reporter: Reporter, previews: Previews | None) -> Callable[[Job], 
 def _page(
     page: Path | None, plan: BatchPlan, reporter: Reporter
 ) -> Iterator[tuple[Callable[[FileRecord], FileRecord], Callable[[Job, Photo, Restored], None]]]:
-    """What keeps the records and the pictures of a batch for its page, written however it ends.
-
-    Args:
-        page: the page; None keeps nothing.
-        plan: of the batch.
-        reporter: tells that the page was written.
-    """
+    """What keeps the records and the pictures of a batch for its page, written however it ends."""
     if page is None:
         yield lambda record: record, lambda job, photo, result: None
         return

@@ -106,12 +106,7 @@ class Reporter(logging.Handler):
 
     @contextmanager
     def interruption(self, stop: StopSignals, line: Callable[[], str]) -> Iterator[None]:
-        """End the command with one line and `ExitCode.INTERRUPTED` after a stop signal.
-
-        Args:
-            stop: the signals that were received.
-            line: says what was stopped, and how to continue.
-        """
+        """End the command with one line and `ExitCode.INTERRUPTED` after a stop signal."""
         try:
             yield
         except BaseException:
@@ -122,12 +117,7 @@ class Reporter(logging.Handler):
             raise typer.Exit(ExitCode.INTERRUPTED) from None
 
     def found(self, bad: Sequence[BadInput], thumbnails: Sequence[Path]) -> list[str]:
-        """Report what of the inputs is not processed, and return the errors.
-
-        Args:
-            bad: inputs without a photo.
-            thumbnails: folders that were skipped.
-        """
+        """Report what of the inputs is not processed, and return the errors."""
         from hbr.restoration.batch.finding import lines_of
 
         lines = lines_of(bad)
@@ -156,10 +146,7 @@ class Reporter(logging.Handler):
     def record(self, record: FileRecord, tail: str = "", *, shows_input: bool = False) -> None:
         """Report the result for one input; errors of `found` are not repeated.
 
-        Args:
-            record: the result.
-            tail: what follows its error.
-            shows_input: name the input of a restored file too.
+        `tail` follows its error; `shows_input` names the input of a restored file too.
         """
         if self._started:
             self._files += 1
