@@ -82,23 +82,27 @@ def main() -> None:
     sys.stdout.write("\n")
 
 
-def full_size(small: bool) -> dict[str, FoldedRestorer]:
-    """Models with Stable Diffusion's autoencoder, and next to no U-Net, by their decoders."""
+def autoencoder_alone(decoder: DecoderConfig | None, small: bool) -> RestorerConfig:
+    """Stable Diffusion's autoencoder, or its encoder and another decoder; next to no U-Net."""
     own = AutoencoderConfig(block_out_channels=(32,) * 4) if small else AutoencoderConfig()
+    return RestorerConfig(
+        autoencoder=dataclasses.replace(own, decoder=decoder),
+        unet=UNetConfig(
+            block_out_channels=(32,),
+            attention=(False,),
+            attention_head_dim=(1,),
+            cross_attention_dim=32,
+        ),
+        prompt=TextPromptConfig(n_queries=1, width=32),
+    )
+
+
+def full_size(small: bool) -> dict[str, FoldedRestorer]:
+    """Models with Stable Diffusion's autoencoder by their decoders."""
     models = {}
     for name, decoder in {"own": None, **PUBLISHED}.items():
-        config = RestorerConfig(
-            autoencoder=dataclasses.replace(own, decoder=decoder),
-            unet=UNetConfig(
-                block_out_channels=(32,),
-                attention=(False,),
-                attention_head_dim=(1,),
-                cross_attention_dim=32,
-            ),
-            prompt=TextPromptConfig(n_queries=1, width=32),
-        )
         torch.manual_seed(0)
-        model = OneStepRestorer(config).eval().requires_grad_(False)
+        model = OneStepRestorer(autoencoder_alone(decoder, small)).eval().requires_grad_(False)
         model = model.to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         models[name] = optimize(model)
     return models

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import Decoder, Encoder
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from hbr.models.inference.layers import (
     upsampling_kernel,
 )
 from hbr.models.inference.restorer import FoldedRestorer, Saving
+from hbr.models.inference.stripes import Striped
 from hbr.models.onestep import OneStepRestorer
 
 
@@ -170,6 +172,18 @@ def fix_swin(model: FoldedRestorer) -> int:
     return n
 
 
+def stripe_autoencoder(model: FoldedRestorer) -> int:
+    """Encoder and decoder work on stripes of rows where their activations are large, on a CPU."""
+    n = 0
+    for name, part in zip(("encoder", "decoder"), model.autoencoder, strict=True):
+        if isinstance(part, Encoder | Decoder):  # not of another architecture
+            _replace(part, ResnetBlock2D, ResidualBlock)
+            striped = Striped(part)
+            setattr(model, name, striped)
+            n += len(striped.layers)
+    return n
+
+
 REWRITES: dict[str, Callable[[FoldedRestorer], int]] = {
     "adapters": merge_adapters,
     "timestep": fold_timestep,
@@ -183,6 +197,7 @@ REWRITES: dict[str, Callable[[FoldedRestorer], int]] = {
     "keys": fix_keys,
     "queries": fix_queries,
     "swin": fix_swin,
+    "stripes": stripe_autoencoder,
 }
 """Every rewrite by its name, in the order in which they are applied."""
 
