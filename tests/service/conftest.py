@@ -16,7 +16,7 @@ from hbr.service.api import Service, create_app
 from hbr.service.limits import ServiceLimits
 from hbr.service.listening import listen
 from hbr.service.page import add_page
-from hbr.service.server import offered
+from hbr.service.server import Offer, offered
 
 
 class Running:
@@ -52,11 +52,11 @@ def start(nano: Restorer, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start services with limits of their own; they end with the test."""
     running = []
 
-    def begin(*, token: str | None = None, **limits: object) -> Running:
+    def begin(*, token: str | None = None, offer: Offer | None = None, **limits: object) -> Running:
         folder = tmp_path / f"service-{len(running)}"
         folder.mkdir()
-        views = tuple(view for _, view in offered(["nano"]).values())
-        service = Service(folder, views, ServiceLimits(**limits), lambda name, fidelity: nano)
+        given = offer or Offer(offered(["nano"]).views, lambda *names: nano)
+        service = Service(folder, given.views, ServiceLimits(**limits), given.load)
         context = _served(service, token)
         running.append(context)
         return context.__enter__()

@@ -292,7 +292,8 @@ def test_only_who_may_comes_in(start):
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
         assert get("/metrics", headers=headers).status_code == 401
     allowed = get("/v1/models", headers={"Authorization": "Bearer sesame"})
-    assert allowed.json() == [{"name": "nano", "two_ends": True, "upscale": 1}]
+    view = {"name": "nano", "two_ends": True, "upscale": 1, "decoders": []}
+    assert allowed.json() == [view]
     assert get("/", headers={"Host": "evil.example"}).status_code == 421
     other = {"Authorization": "Bearer sesame", "Origin": "http://evil.example"}
     assert get("/v1/models", headers=other).status_code == 403

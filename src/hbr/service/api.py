@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,6 @@ from hbr.config import check
 from hbr.errors import HbrError
 from hbr.image import read_photo
 from hbr.image.reading import photo_size
-from hbr.restoration import Restorer
 from hbr.restoration.batch.jobs import forced_suffix
 from hbr.restoration.people.locating import auto_detector
 from hbr.restoration.settings import (
@@ -35,9 +34,16 @@ from hbr.restoration.settings import (
 )
 from hbr.service.counters import ServiceCounters
 from hbr.service.guard import Guard
-from hbr.service.jobs import JobQueue, NoSuchJobError, Order, PhotoJob
+from hbr.service.jobs import JobQueue, Load, NoSuchJobError, Order, PhotoJob
 from hbr.service.limits import ServiceLimits
-from hbr.service.schemas import ArchiveOrder, HealthView, JobView, ModelView, RestoreRequest
+from hbr.service.schemas import (
+    OWN,
+    ArchiveOrder,
+    HealthView,
+    JobView,
+    ModelView,
+    RestoreRequest,
+)
 from hbr.version import __version__
 
 _ENDED = {"done", "failed", "cancelled"}
@@ -52,7 +58,7 @@ class Service:
         folder: Path,
         models: tuple[ModelView, ...],
         limits: ServiceLimits,
-        load: Callable[[str, float | None], Restorer],
+        load: Load,
     ) -> None:
         self.models, self.limits = models, limits
         self.counters = ServiceCounters()
@@ -86,6 +92,7 @@ class Service:
         return Order(
             model=name,
             fidelity=given.fidelity,
+            decoder=_decoder(model, given.decoder),
             settings=settings,
             suffix=forced_suffix(given.format),
             quality=given.quality,
@@ -255,6 +262,13 @@ def _looking(service: Service) -> APIRouter:
         return Response(generate_latest(service.counters.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _decoder(model: ModelView, asked: str) -> str | None:
+    """The decoder in place of the model's own: its default unless another is asked for."""
+    ok = asked in ("", OWN, *model.decoders)
+    check(ok, "decoder", asked, f"one of {', '.join([*model.decoders, OWN])}, or left out")
+    return None if asked == OWN else asked or next(iter(model.decoders), None)
 
 
 def _people_choice(given: RestoreRequest) -> PeopleChoice:

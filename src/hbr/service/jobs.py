@@ -31,6 +31,9 @@ from hbr.service.limits import ServiceLimits
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
+Load = Callable[[str, float | None, str | None], Restorer]
+"""From the names of a model and of a decoder, and the fidelity, to what restores."""
+
 logger = logging.getLogger(__name__)
 
 # models in memory at a time; the one that was used longest ago is dropped
@@ -66,6 +69,7 @@ class Order:
     Attributes:
         model: name of the model.
         fidelity: as `hbr.Restorer.from_pretrained` takes it.
+        decoder: name of a decoder in place of the model's own.
         settings: how to restore.
         suffix: of the result; None keeps the format of the photo.
         quality: of JPEG, WebP and AVIF.
@@ -73,6 +77,7 @@ class Order:
 
     model: str = "nano"
     fidelity: float | None = None
+    decoder: str | None = None
     settings: RestoreSettings = field(default_factory=RestoreSettings)
     suffix: str | None = None
     quality: int = 95
@@ -128,7 +133,7 @@ class JobQueue:
     Args:
         folder: an empty folder for photos and results; everything in it is deleted at the end.
         limits: what is accepted.
-        load: (name, fidelity) → the model.
+        load: the model of an order.
         observe: called with each job that has ended.
     """
 
@@ -136,12 +141,12 @@ class JobQueue:
         self,
         folder: Path,
         limits: ServiceLimits,
-        load: Callable[[str, float | None], Restorer],
+        load: Load,
         observe: Callable[[PhotoJob], None] = lambda job: None,
     ) -> None:
         self.folder, self.limits = folder, limits
         self._load, self._observe = load, observe
-        self._models: OrderedDict[tuple[str, float | None], Restorer] = OrderedDict()
+        self._models: OrderedDict[tuple[str, float | None, str | None], Restorer] = OrderedDict()
         self._jobs: dict[str, PhotoJob] = {}
         self._waiting: deque[PhotoJob] = deque()
         self._changed = threading.Condition()
@@ -149,13 +154,13 @@ class JobQueue:
         self._thread = threading.Thread(target=self._work, name="restorer", daemon=True)
         self._thread.start()
 
-    def warm(self, model: str) -> None:
+    def warm(self, model: str, decoder: str | None = None) -> None:
         """Load a model, so that a missing one shows before the first photo.
 
         Raises:
             WeightsError: it is missing or damaged.
         """
-        self._restorer(Order(model=model))
+        self._restorer(Order(model=model, decoder=decoder))
 
     def new_folder(self) -> Path:
         """Make the folder of a job, into which its photo is written as `source`.
@@ -323,7 +328,7 @@ class JobQueue:
         job.finished.set_result(None)
 
     def _restorer(self, order: Order) -> Restorer:
-        key = (order.model, order.fidelity)
+        key = (order.model, order.fidelity, order.decoder)
         if key not in self._models:
             while len(self._models) >= _MODELS:
                 self._models.popitem(last=False)

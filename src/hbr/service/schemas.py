@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import UploadFile
 from pydantic import BaseModel, Field
 
+OWN = "own"
+"""The name by which a client asks for the model's own decoder."""
+
 
 class RestoreRequest(BaseModel):
     """A photo and how to restore it."""
@@ -15,6 +18,9 @@ class RestoreRequest(BaseModel):
     model: str = Field("", description="one of /v1/models; the first if empty", examples=["nano"])
     fidelity: float | None = Field(
         None, ge=0, le=1, description="1 faithful, 0 sharp; of models with two ends"
+    )
+    decoder: str = Field(
+        "", description="one of the model's decoders in /v1/models, the first if empty, or own"
     )
     scale: float = Field(1.0, description="0.25 to 8")
     color: Literal["auto", "wavelet", "adain", "none"] = "auto"
@@ -67,6 +73,9 @@ class ModelView(BaseModel):
     name: str
     two_ends: bool = Field(description="whether it takes a fidelity")
     upscale: int = Field(description="factor by which it enlarges; 1 restores at the photo's size")
+    decoders: list[str] = Field(
+        [], description="decoders in place of the model's own; the first is the default"
+    )
 
 
 class ArchiveOrder(BaseModel):

@@ -4,46 +4,102 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 
 import uvicorn
 
-from hbr.config import ConfigError
+from hbr.config import ConfigError, check
 from hbr.models.files import read_header
 from hbr.restoration import Restorer
 from hbr.service.api import Service, create_app
 from hbr.service.guard import hosts_of, loopback
+from hbr.service.jobs import Load
 from hbr.service.limits import ServiceLimits
 from hbr.service.page import add_page
-from hbr.service.schemas import ModelView
-from hbr.weights import find_model
+from hbr.service.schemas import OWN, ModelView
+from hbr.weights import FoundFile, find_decoder, find_model
 
 
-def offered(names: Sequence[str]) -> dict[str, tuple[str, ModelView]]:
-    """The models of a service: name → (name or file to load, what clients see).
+@dataclass(frozen=True)
+class Offer:
+    """What a service offers.
+
+    Attributes:
+        views: the models as clients see them; the first is the default.
+        load: loads one of them by the names that clients use.
+    """
+
+    views: tuple[ModelView, ...]
+    load: Load
+
+
+def offered(models: Sequence[str], decoders: Sequence[str] = (), device: str = "auto") -> Offer:
+    """Look into models, and decoders for them; files go by their stems.
 
     Args:
-        names: known names or model files; a file goes by its stem.
+        models: known names or model files.
+        decoders: known names or files, each for those models whose latents it decodes.
+        device: as `hbr.Restorer.from_pretrained` takes it.
 
     Raises:
         WeightsError: one is unknown, missing or damaged.
-        ConfigError: two have one name.
+        ConfigError: two have one name, a decoder is called "own", or it suits no model.
     """
-    found: dict[str, tuple[str, ModelView]] = {}
-    for place in names:
-        path = find_model(place)
-        header = read_header(path)
-        name = path.stem if Path(place).suffix else place
-        if name in found:
-            raise ConfigError(f"two models are called {name}; rename a file")
-        view = ModelView(
-            name=name,
-            two_ends=header.fidelity is not None,
-            upscale=header.config.capabilities.upscale,
+    places = _by_name(models, "models")
+    others = _by_name(decoders, "decoders")
+    check(OWN not in others, "decoder", OWN, f"called otherwise: {OWN} is the model's own")
+    files = {name: find_model(place) for name, place in places.items()}
+    suited = _suited(files, {name: find_decoder(place) for name, place in others.items()})
+
+    def load(model: str, fidelity: float | None, decoder: str | None) -> Restorer:
+        other = None if decoder is None else others[decoder]
+        return Restorer.from_pretrained(
+            places[model], device=device, fidelity=fidelity, decoder=other
         )
-        found[name] = (place, view)
+
+    return Offer(tuple(_view(name, file, suited[name]) for name, file in files.items()), load)
+
+
+def _by_name(places: Sequence[str], what: str) -> dict[str, str]:
+    """The names that clients use, and what they stand for."""
+    found: dict[str, str] = {}
+    for place in places:
+        name = Path(place).stem if Path(place).suffix else place
+        if name in found:
+            raise ConfigError(f"two {what} are called {name}; rename a file")
+        found[name] = place
     return found
+
+
+def _suited(files: dict[str, Path], decoders: dict[str, FoundFile]) -> dict[str, list[str]]:
+    """The decoders that suit each model, by name."""
+    suited: dict[str, list[str]] = {name: [] for name in files}
+    for name, decoder in decoders.items():
+        from hbr.models.loading import open_model
+
+        refused: list[ConfigError] = []
+        for model, file in files.items():
+            try:
+                open_model(file, decoder)
+            except ConfigError as error:
+                refused.append(error)
+            else:
+                suited[model].append(name)
+        if len(refused) == len(files):
+            raise refused[0]
+    return suited
+
+
+def _view(name: str, file: Path, decoders: list[str]) -> ModelView:
+    header = read_header(file)
+    return ModelView(
+        name=name,
+        two_ends=header.fidelity is not None,
+        upscale=header.config.capabilities.upscale,
+        decoders=decoders,
+    )
 
 
 def check_host(host: str, token: str | None) -> None:
@@ -58,33 +114,27 @@ def check_host(host: str, token: str | None) -> None:
 def serve(
     sock: socket,
     host: str,
-    models: Sequence[str],
+    offer: Offer,
     limits: ServiceLimits,
     *,
-    device: str = "auto",
     token: str | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; photos and results are deleted then.
 
-    `models` are names or files; the first is the default and is loaded at once, after which `ready`
-    is called. `sock` listens on `host`; clients must send `token`.
+    The first model of `offer` is loaded at once, after which `ready` is called. `sock` listens on
+    `host`; clients must send `token`.
 
     Raises:
-        WeightsError: a model is unknown, missing or damaged.
-        ConfigError: two models have one name, or the host needs a token.
+        WeightsError: the first model is missing or damaged.
+        ConfigError: the host needs a token.
     """
     check_host(host, token)
-    known = offered(models)
-
-    def load(name: str, fidelity: float | None) -> Restorer:
-        return Restorer.from_pretrained(known[name][0], device=device, fidelity=fidelity)
-
     with tempfile.TemporaryDirectory(prefix="hbr-") as folder:
-        views = tuple(view for _, view in known.values())
-        service = Service(Path(folder), views, limits, load)
+        service = Service(Path(folder), offer.views, limits, offer.load)
         try:
-            service.queue.warm(views[0].name)
+            first = offer.views[0]
+            service.queue.warm(first.name, next(iter(first.decoders), None))
             app = create_app(service, token=token, hosts=hosts_of(host))
             add_page(app)
             ready()

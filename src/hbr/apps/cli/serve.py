@@ -12,6 +12,7 @@ from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.service.limits import ServiceLimits
+    from hbr.service.server import Offer
 
 _Models = Annotated[
     list[str],
@@ -32,6 +33,15 @@ def serve(
         typer.Option(envvar="HBR_TOKEN", help="Token that clients must send as a bearer token."),
     ] = None,
     device: _Device = "auto",
+    decoders: Annotated[
+        list[str],
+        typer.Option(
+            "--decoder",
+            metavar="NAME|FILE",
+            help="A decoder to offer in place of those models' own that it suits; may be repeated. "
+            "The first that suits a model is its default.",
+        ),
+    ] = [],  # noqa: B006
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest upload, in MB.")] = 100,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger photos.")
@@ -47,6 +57,7 @@ def serve(
     The address goes to stdout. GET /openapi.json describes the API; docs/service.md explains it.
     """
     from hbr.service.limits import ServiceLimits
+    from hbr.service.server import offered
 
     limits = ServiceLimits(
         max_bytes=int(max_megabytes * 1e6),
@@ -55,7 +66,7 @@ def serve(
         keep=keep,
         seconds=timeout,
     )
-    _serve(models, host, port, limits, device, token or None, opens=False)
+    _serve(offered(models, decoders, device), host, port, limits, token or None, opens=False)
 
 
 def ui(
@@ -69,16 +80,17 @@ def ui(
     The address goes to stdout. Ctrl-C ends it.
     """
     from hbr.service.limits import ServiceLimits
+    from hbr.service.server import offered
 
-    _serve(models, "127.0.0.1", port, ServiceLimits(waiting=1000), device, None, opens=browser)
+    offer = offered(models, device=device)
+    _serve(offer, "127.0.0.1", port, ServiceLimits(waiting=1000), None, opens=browser)
 
 
 def _serve(
-    models: list[str],
+    offer: Offer,
     host: str,
     port: int,
     limits: ServiceLimits,
-    device: str,
     token: str | None,
     *,
     opens: bool,
@@ -97,4 +109,4 @@ def _serve(
             if opens:
                 threading.Timer(0.5, webbrowser.open, (address,)).start()
 
-        run(sock, host, models, limits, device=device, token=token, ready=ready)
+        run(sock, host, offer, limits, token=token, ready=ready)
