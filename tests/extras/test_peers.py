@@ -133,7 +133,7 @@ def test_networks_run_with_weights_from_the_cache(
 def test_its_licence_is_said_once(
     hub: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "_told", [])
+    monkeypatch.setattr(peers, "_logged", [])
     for _ in range(2):
         metric = load_metric("pyiqa-psnr-y")
     assert caplog.text.count("PolyForm-Noncommercial-1.0.0: not for commercial use") == 1

@@ -3,7 +3,7 @@
 Colour: grey (0.299, 0.587, 0.114) in whole levels. The regression is a file: `brisque.safetensors`,
 converted from the PyPI package brisque; or OpenCV's `brisque_model_live.yml` (an epsilon support
 vector regression) and, beside it, `brisque_range_live.yml` (the ranges of the features). The second
-scale and the borders are as in OpenCV's `quality` module. Values are comparable only under the same
+scale and the borders are as in OpenCV's `quality` module. Scores are comparable only with the same
 regression.
 """
 

@@ -2,7 +2,7 @@
 
 The papers' CLIPIQA differs (`clipiqa`, by pyiqa): a ResNet-50 without position embedding, at full
 size, with five pairs of prompts. This one follows torchmetrics' definition: one pair of prompts,
-and images as CLIP itself takes them. Values are comparable only under the same CLIP.
+and images as CLIP itself takes them. Scores are comparable only with the same CLIP.
 
 Shapes: b batch, d features, h w pixels. Images are RGB in [0, 1].
 """

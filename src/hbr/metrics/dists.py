@@ -39,9 +39,9 @@ class L2Pooling(nn.Module):
 
 
 class DISTS(nn.Module):
-    """DISTS as published, at the size of the images: the shorter side is not brought to 256.
+    """DISTS as published, at the size of the images: the shorter side is not resized to 256.
 
-    Differentiable, and so a loss too; its weights take no gradient. α and β, [1, 1475, 1, 1], hold
+    Differentiable, so it can be a loss; its weights get no gradient. α and β, [1, 1475, 1, 1], hold
     the 3 channels of the image and those of five activations of VGG-16.
     """
 

@@ -34,8 +34,8 @@ class FaceNetwork:
     """Embeds aligned faces with an ONNX file.
 
     Raises:
-        MetricError: onnxruntime is not installed, the file is missing or broken, or it takes other
-            pictures than [b, 3, 112, 112].
+        MetricError: onnxruntime is not installed, the file is missing or broken, or its input is
+            not [b, 3, 112, 112].
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
@@ -79,14 +79,14 @@ def identity_distances(
 ) -> np.ndarray:
     """1 - cosine of the embeddings, for each face in the reference: [1, 3, h, w] twice → [n].
 
-    NaN for people whose nose and both eyes are not all seen, or whose eyes are less than 8 pixels
-    apart. Both pictures are cut at the key points of the reference.
+    NaN for people whose nose and eyes are not all visible, or whose eyes are less than 8 pixels
+    apart. Both pictures are cropped by the key points of the reference.
 
     Fails where: networks of this kind are trained on clean frontal faces and are themselves thrown
     off by blur and by profiles; they err more often for people who were rare in their training,
     so compare methods on the same faces, never people with each other. A distance does not say
-    whether two strangers would be confused: that threshold is the network's own. A method trained
-    with such a network's loss is favoured by it.
+    whether two strangers would be confused: that threshold is the network's own. It favours methods
+    that were trained with a loss of such a network.
     """
     found = np.full(len(people.boxes), np.nan)
     if people.keypoints is None:

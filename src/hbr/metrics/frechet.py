@@ -30,7 +30,7 @@ class Extractor(Protocol):
     """A feature extractor."""
 
     id: str
-    """Names the network and its weights: statistics are comparable only under the same id."""
+    """Names the network and its weights: statistics are comparable only with the same id."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """RGB [b, 3, h, w] in [0, 1] → [b, d]."""

@@ -30,7 +30,7 @@ _SIZE = 299
 class InceptionFeatures:
     """The 2048 features of FID's Inception v3.
 
-    The pictures are rounded to 8 bits and resized to 299×299, without regard to their proportions.
+    The pictures are rounded to 8 bits and resized to 299×299, ignoring the aspect ratio.
 
     Args:
         path: the weights, `pt_inception-2015-12-05-6726825d.pth`.

@@ -20,7 +20,7 @@ from hbr.weights import find_weights
 class LPIPS(nn.Module):
     """LPIPS 0.1: eq. 1 of the paper, with its linear layers.
 
-    Differentiable, and so a loss too; its weights take no gradient. The linear layers are named as
+    Differentiable, so it can be a loss; its weights get no gradient. The linear layers are named as
     in the published files: `lin{i}.model.1.weight`.
 
     Args:

@@ -24,8 +24,8 @@ def grey_levels(image: Tensor) -> list[Plane]:
 def mscn(plane: Plane, window: np.ndarray | None = None) -> tuple[Plane, Plane]:
     """Mean-subtracted, contrast-normalised values, and the local deviation: [h, w] → two [h, w].
 
-    Mittal et al. 2012, Eq. 1 to 3: Gaussian window of 7 pixels and σ 7/6, C = 1 level; beyond the
-    border lies the edge. Rounding residue in flat areas is set to 0.
+    Mittal et al. 2012, Eq. 1 to 3: Gaussian window of 7 pixels and σ 7/6, C = 1 level; the edge is
+    repeated beyond the border. Rounding residue in flat areas is set to 0.
 
     Args:
         plane: the levels.

@@ -2,12 +2,13 @@
 
 Colour: grey (0.299, 0.587, 0.114) in whole levels. The statistics of sharp photographs are a file:
 the authors' `niqe_modelparameters.mat`, BasicSR's `niqe_pris_params.npz`, or one that `fit_niqe`
-wrote. Values are comparable only under the same file.
+wrote. Scores are comparable only with the same file.
 
 Flat blocks count as in pyiqa, whose numbers papers report: its window is rounded to float32, so
 that its sum is not quite 1, and a flat block keeps a constant of one sign. Its shape cannot be
-fitted and takes the least value, 0.2; what follows from the other sign is left out of the mean of
-its feature, and the block out of the covariance. A flat strip so makes a photo much worse.
+fitted and takes the smallest value, 0.2; what depends on the missing sign is left out of the mean
+of its feature, and the block out of the covariance. A flat strip therefore makes the score of a
+photo much worse.
 
 Shapes: n blocks, h w pixels; 36 features.
 """

@@ -29,7 +29,7 @@ LICENCE = "PolyForm-Noncommercial-1.0.0"
 
 _LOG = logging.getLogger("hbr.metrics")
 _SEED = 123  # pyiqa's own
-_told: list[str] = []
+_logged: list[str] = []
 
 # Where papers deviate from pyiqa's defaults
 _PAPERS_Y = {"test_y_channel": True, "color_space": "ycbcr"}
@@ -49,7 +49,7 @@ class OneByOne:
     def __call__(self, *pictures: Tensor) -> Tensor:
         """One or two [b, 3, h, w] in [0, 1] → [b]."""
         values = []
-        with _own_chance():
+        with _own_rng_state():
             for number in range(len(pictures[0])):
                 _seed(_SEED)
                 one = (t[number : number + 1].clamp(0, 1) for t in pictures)
@@ -71,8 +71,8 @@ def load_pyiqa(info: MetricInfo, device: str, weights: Path | None) -> Metric:
         ) from None
     for name in info.weights:
         find_weights(name, info.id)
-    if not _told:
-        _told.append(LICENCE)
+    if not _logged:
+        _logged.append(LICENCE)
         _LOG.warning("%s runs in pyiqa, which is %s: not for commercial use", info.id, LICENCE)
     try:
         with contextlib.redirect_stdout(io.StringIO()), _without_timm_downloads():
@@ -104,7 +104,7 @@ def _without_timm_downloads() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_chance() -> Iterator[None]:
+def _own_rng_state() -> Iterator[None]:
     """Restore the caller's RNG state."""
     plain, arrays = random.getstate(), np.random.get_state()
     try:

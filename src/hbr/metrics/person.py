@@ -143,13 +143,13 @@ def load_keypoints(info: MetricInfo, *_: Any) -> PersonMetric:
 def colour_error(image: Tensor, reference: Tensor, people: PeopleLike) -> float:
     """Mean ΔE (CIEDE2000) over the pixels of the people's masks; 1 is just visible.
 
-    Both pictures, [1, 3, h, w], are first averaged by a Gaussian of σ = shorter side / 64 that
-    takes in pixels of the masks alone, so that texture, noise and blur do not count as colour, nor
-    the background as skin. sRGB, D65.
+    Both pictures, [1, 3, h, w], are first averaged by a Gaussian of σ = shorter side / 64 over
+    pixels of the masks alone, so that texture, noise and blur do not count as colour, nor the
+    background as skin. sRGB, D65.
 
-    Fails where: masks are wrong at their borders (what they take in counts in full); fine patterns
-    that lost their colour at a scale below σ; clothing weighs as much as skin, by its area. Hue
-    shifts of the reference itself are not measured.
+    Fails where: masks are wrong at their borders (every pixel in them counts in full); fine
+    patterns that lost their colour at a scale below σ; clothing weighs as much as skin, by its
+    area. Hue shifts of the reference itself are not measured.
     """
     mask = _union(people, image)
     if mask.sum() < _FEWEST:

@@ -102,10 +102,10 @@ def log_spectrum(image: Tensor, reference: Tensor) -> Tensor:
     """Mean distance of the log spectra, in dB: two [b, 3, h, w] → [b], 0 for equal spectra.
 
     Measures whether an image is exactly as sharp as its reference: the
-    power of the grey plane (mean taken off, Hann window) is averaged over rings of one frequency,
+    power of the grey plane (mean subtracted, Hann window) is averaged over rings of one frequency,
     and the mean over the rings of |10·log10(P/P_reference)| is the distance. Every ring counts the
-    same, from one cycle in the shorter side to half a cycle a pixel. What 8-bit rounding adds (1/12
-    of a squared level) is added to both, so that differences below it do not count.
+    same, from one cycle in the shorter side to half a cycle per pixel. The noise of 8-bit rounding
+    (1/12 of a squared level) is added to both, so that differences below it do not count.
 
     Fails where: it does not see *where* detail is, so noise of the right power counts as texture,
     and a picture that is shifted or mirrored scores 0. Use it together with a metric of structure.

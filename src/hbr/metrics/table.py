@@ -271,7 +271,7 @@ _SAME = {"pyiqa-dists", "pyiqa-lpips-alex", "pyiqa-psnr-y", "pyiqa-ssim-y"}
 
 
 def is_printed_edition(id: str) -> bool:
-    """Whether papers report this very edition of the metric: numbers of others do not compare."""
+    """Whether papers report this edition of the metric; others are not comparable."""
     return id in _SAME or any(id == ids[0] for ids in PRINTED.values())
 
 
