@@ -1,4 +1,4 @@
-"""Turning and scaling a picture so that known points come to given places."""
+"""Turning and scaling a picture so that known points land at given positions."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _NEARLY_SRGB_GAMMA = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:
-    """What a file says about its numbers.
+    """What a file states about its colours.
 
     Attributes:
         cicp: (colour primaries, transfer characteristics, full range) as in ITU-T H.273.
@@ -71,12 +71,12 @@ class Signals:
 
     @property
     def silent(self) -> bool:
-        """Whether the file says nothing."""
+        """Whether the file states nothing."""
         return self == Signals(cicp_first=self.cicp_first)
 
 
 def png_signals(chunks: Mapping[bytes, bytes], icc: bytes | None) -> Signals:
-    """What the chunks of a PNG say; those of a wrong length say nothing."""
+    """What the chunks of a PNG state; those of a wrong length are ignored."""
     cicp, gamma, places = (chunks.get(kind, b"") for kind in (b"cICP", b"gAMA", b"cHRM"))
     exponent = struct.unpack(">I", gamma)[0] if len(gamma) == 4 else 0
     numbers = [v / 100_000 for v in struct.unpack(">8I", places)] if len(places) == 32 else None
@@ -153,8 +153,8 @@ class Stated(NamedTuple):
 
     Attributes:
         icc: its profile; None for sRGB, or what is taken as it.
-        stays: whether a new file is written in this space. One that holds no other colours than
-            sRGB, and of which there is no profile in the file, becomes sRGB.
+        stays: whether a new file is written in this space. A space without colours beyond sRGB,
+            and without a profile in the file, becomes sRGB.
     """
 
     icc: bytes | None = None

@@ -1,9 +1,9 @@
 """What counts as damaged: a formality, corrupt data, or a part that is missing.
 
-* A formality is mended without a word: a missing end marker behind a whole picture, a wrong
+* A formality is repaired silently: a missing end marker behind a whole picture, a wrong
   checksum of pixels that another checksum proves. Damaged text in PNG is left out with a warning.
 * Corrupt data, of which the decoder makes some picture, are a warning, and an error if strict.
-* A picture that is cut short is refused, unless what is there is asked for.
+* A picture that is cut short is refused, unless what is left of it is asked for.
 
 `Notes` decides what a warning does. Sources: ITU-T T.81, annex B; Portable Network Graphics (Third
 Edition), W3C, 5 and 11.
@@ -27,7 +27,7 @@ _MESSAGES = re.compile(
     r"|Unsupported marker type|Warning: unknown JFIF|Unknown Adobe color|libpng (warning|error)"
     r"|tempfile\.tif: |TIFF\w*: |\w+Decode\w*: |\[ ?(WARN|ERROR|INFO):\d|OpenCV TIFF"
 )
-# Those that mean that pixels are wrong, and not only words beside them.
+# Those that mean that pixels are wrong, and not only metadata.
 _ABOUT_PIXELS = re.compile(
     r"Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|IDAT|libpng error"
     r"|tempfile\.tif: |TIFF\w*: |\w+Decode\w*: "
@@ -69,7 +69,7 @@ def whole_jpeg(data: bytes, notes: Notes) -> bytes:
 
 
 def check_jpeg_kind(data: bytes, notes: Notes) -> None:
-    """Refuse the kinds of JPEG that are no damage, but that no decoder here takes.
+    """Refuse the kinds of JPEG that are intact, but that no decoder here reads.
 
     Raises:
         PhotoError: it is lossless, hierarchical, or has not 8 bits a sample.

@@ -21,7 +21,7 @@ XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP = b"Photoshop 3.0\0"
 IPTC = 0x0404
 _LARGEST_TEXT = 16 << 20
-# Photoshop's resources that are thumbnails, or say again what stands elsewhere, or where guides and
+# Photoshop's resources that are thumbnails, or repeat what is stored elsewhere, or where guides and
 # slices of the old picture are.
 _RESOURCES_DROPPED = {0x0409, 0x040C, 0x040F, 0x0422, 0x0423, 0x0424, 0x0408, 0x041A}
 # What else the segments of a JPEG hold, by marker and beginning; None for what only says how the
@@ -49,7 +49,7 @@ _CHUNKS_UNNAMED = frozenset(
 
 
 def jpeg_metadata(segments: Iterable[tuple[int, bytes]], tail: bytes) -> dict[str, Any]:
-    """What stands beside EXIF, XMP and profile in a JPEG, as fields of `StoredMetadata`.
+    """What a JPEG holds besides EXIF, XMP and profile, as fields of `StoredMetadata`.
 
     `tail` is the file behind the end marker.
     """
@@ -76,7 +76,7 @@ def jpeg_metadata(segments: Iterable[tuple[int, bytes]], tail: bytes) -> dict[st
 
 
 def png_metadata(chunks: Iterable[tuple[bytes, bytes]]) -> tuple[StoredMetadata, bytes | None]:
-    """What the chunks of a PNG hold, texts in raw profiles too; and a profile that stands so."""
+    """What the chunks of a PNG hold, texts in raw profiles too; and a profile in such a text."""
     texts, lost = [], set()
     fields: dict[str, Any] = {}
     for kind, content in chunks:
@@ -98,7 +98,7 @@ def png_metadata(chunks: Iterable[tuple[bytes, bytes]]) -> tuple[StoredMetadata,
 
 
 def metadata_of_texts(texts: Iterable[tuple[str, str]]) -> tuple[StoredMetadata, bytes | None]:
-    """EXIF, XMP, IPTC and a profile that stand in texts of PNG, and the other texts."""
+    """EXIF, XMP, IPTC and a profile in texts of PNG, and the other texts."""
     kept: list[tuple[str, str]] = []
     lost: list[str] = []
     found: dict[str, bytes] = {}
@@ -134,7 +134,7 @@ def _profile_place(name: str, data: bytes | None) -> str | None:
 
 
 def _raw_profile(text: str) -> bytes | None:
-    """ImageMagick's way of bytes in a text: a name, their number, and hexadecimal digits."""
+    """ImageMagick's encoding of bytes as text: a name, their number, and hexadecimal digits."""
     parts = text.split(maxsplit=2)
     try:
         data = bytes.fromhex(parts[2])
@@ -162,7 +162,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def pil_metadata(image: Any) -> tuple[StoredMetadata, bytes | None]:
-    """The metadata of a loaded PIL image, and a profile that stands in a text.
+    """The metadata of a loaded PIL image, and a profile in a text.
 
     EXIF that was changed since the file was opened counts as it is now.
     """
@@ -206,7 +206,7 @@ def _pil_exif(image: Any) -> bytes | None:
 
 
 def resources(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """(number, content, all bytes) of Photoshop's image resources, as far as they make sense."""
+    """(number, content, all bytes) of Photoshop's image resources, as far as they are valid."""
     at = 0
     while at + 12 <= len(data) and data[at : at + 4] in (
         b"8BIM",

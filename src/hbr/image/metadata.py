@@ -72,7 +72,7 @@ class StoredMetadata:
         exif: EXIF, also with its prefix.
         xmp: the XMP packet.
         dpi: (x, y) in dots per inch, in whatever form the file has it.
-        orientation: 1 to 8 as in EXIF, where it stands elsewhere than in EXIF or XMP.
+        orientation: 1 to 8 as in EXIF, where it is stored elsewhere than in EXIF or XMP.
         photoshop: Photoshop's image resources, IPTC among them.
         comments: of a JPEG.
         texts: keywords and texts of a PNG.

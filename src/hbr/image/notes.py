@@ -21,7 +21,7 @@ Truncated = Literal["refuse", "accept"]
 
 @contextlib.contextmanager
 def warnings_kept() -> Iterator[list[str]]:
-    """Keep the warnings that hbr logs while the block runs, besides what else becomes of them."""
+    """Collect the warnings that hbr logs while the block runs; they are still logged."""
     kept: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: kept.append(" ".join(record.getMessage().split()))  # type: ignore[method-assign]
@@ -73,7 +73,7 @@ _quiet = 0
 def pillow_quiet() -> Iterator[None]:
     """Ignore Pillow's warnings, as of broken EXIF, while the block runs in any thread.
 
-    `warnings.catch_warnings` is not for threads: the one that ends last restores the filters that
+    `warnings.catch_warnings` is not thread-safe: the one that ends last restores the filters that
     another had set. Here the first to begin adds one filter, and the last to end removes it.
     """
     global _quiet

@@ -302,7 +302,7 @@ def photo_from_pil(
 
     Args:
         image: of any mode that holds a photograph.
-        notes: is told of guesses and losses.
+        notes: receives guesses and losses.
         signals: what the file says of its colours, where Pillow does not know all of it.
         stored: its metadata, likewise.
         **kept: further fields of `Photo`.
@@ -329,7 +329,7 @@ def upright_photo(
     Args:
         channels: [h, w, c] as for `assemble`.
         mode: one of `MODES`.
-        notes: is told of guesses and losses.
+        notes: receives guesses and losses.
         stored: the metadata; EXIF that is broken is dropped with a warning.
         signals: what the file says of its colours; None if the channels are sRGB already.
         **kept: further fields of `Photo`.

@@ -72,7 +72,7 @@ def read_photo(
 
 
 def photo_size(source: str | Path | IO[bytes]) -> tuple[int, int] | None:
-    """(height, width) in pixels as stored, by the header alone; None if it does not tell."""
+    """(height, width) in pixels as stored, by the header alone; None if it does not say."""
     from PIL import Image
 
     formats = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", "BMP", "HEIF", "JXL")

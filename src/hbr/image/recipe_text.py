@@ -169,7 +169,7 @@ def _directory(exif: bytes, order: str, place: int | None, added: bytes) -> byte
 
 
 def _xmp_with(xmp: bytes | None, text: str) -> bytes | None:
-    """XMP with this recipe; None if there is no place for it in what is there."""
+    """XMP with this recipe; None if the existing XMP has no place for it."""
     if xmp is None:
         xmp = (
             b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'

@@ -1,4 +1,4 @@
-"""Photos in folders and archives; what is passed over on the way is counted and said."""
+"""Photos in folders and archives; what is passed over is counted and reported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class LeftOut:
         return lines + ([f"{_several(display_name(first), n)}: thumbnails, skipped"] if n else [])
 
     def say(self) -> None:
-        """Warn of each kind."""
+        """Log a warning for each kind."""
         for line in self.lines():
             log.warning("%s", line)
 
@@ -82,7 +82,7 @@ def walk_photos(
     *,
     recursive: bool = True,
 ) -> Iterator[str]:
-    """Photos below a folder, as `walk_files`; at the end, there is a warning of what is left out.
+    """Photos below a folder, as `walk_files`; then log a warning of what is left out.
 
     Args:
         folder: where to look.
@@ -109,7 +109,7 @@ def walk_photos(
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """The photos in a folder and its sub-folders, sorted; what is left out is warned of.
+    """The photos in a folder and its sub-folders, sorted; a warning names what is left out.
 
     Raises:
         OSError: a folder cannot be read.

@@ -264,7 +264,7 @@ def page_places(page: Any) -> tuple[list[float] | None, list[float] | None]:
 
 
 def page_metadata(file: BinaryIO) -> StoredMetadata:
-    """All tags that say something of the picture, as EXIF, and IPTC; of TIFF and BigTIFF."""
+    """All tags that describe the picture, as EXIF, and IPTC; of TIFF and BigTIFF."""
     found, order = read_directory(file, lambda tag: tag not in LAYOUT)
     blocks = {entry.tag: entry.data for entry in found if entry.tag in (IPTC, PHOTOSHOP)}
     kept = [e for e in found if e.tag not in (IPTC, PHOTOSHOP, LAYERS) and not _of_arrays(e)]

@@ -76,7 +76,7 @@ class Renewal:
     new: tuple[int, int]
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """A point of the old picture, in pixels, on the new one."""
+        """A point of the old picture, in pixels, mapped to the new one."""
         height, width = self.old
         if self.orientation > 4:
             x, y, height, width = y, x, width, height
@@ -87,7 +87,7 @@ class Renewal:
         return x * self.new[1] / width, y * self.new[0] / height
 
     def extent(self, w: float, h: float) -> tuple[float, float]:
-        """Width and height of something in the old picture, on the new one."""
+        """Width and height of something in the old picture, mapped to the new one."""
         height, width = self.old
         if self.orientation > 4:
             w, h, height, width = h, w, width, height
@@ -156,7 +156,7 @@ def _move_subject(data: bytearray, order: str, count: int, at: int, change: Rene
 def renewed_xmp(xmp: bytes, change: Renewal) -> tuple[bytes | None, set[str]]:
     """The same XMP with what is true of the new picture, and the kinds of things it loses.
 
-    None of it if it is no XML: what it claims cannot be told then.
+    XMP that is not XML is dropped if it may claim anything of the old picture (`_harmless`).
     """
     upright = XMP_ORIENTATION.sub(rb"\g<1>1", xmp) if change.orientation != 1 else xmp
     if b"<!DOCTYPE" in xmp or b"<!ENTITY" in xmp:
@@ -177,7 +177,7 @@ def renewed_xmp(xmp: bytes, change: Renewal) -> tuple[bytes | None, set[str]]:
 
 
 def _harmless(xmp: bytes) -> bool:
-    """Whether XMP that is no XML at least names nothing that a new file makes untrue."""
+    """Whether XMP that is not XML names nothing that a new file makes untrue."""
     words = (b"MotionPhoto", b"MicroVideo", b"hdrgm", b"GainMap", b"Dimension", b"ImageWidth")
     return not any(word in xmp for word in words)
 

@@ -128,7 +128,7 @@ def encode_photo(photo: Photo, name: str | Path, **flags: Any) -> bytes:
 
     Args:
         photo: what to write.
-        name: of the file; its suffix decides over the format.
+        name: of the file; its suffix decides the format.
         **flags: `quality`, `png_compression`, `lossless` and `strict` of `write_photo`.
 
     Raises:
@@ -218,7 +218,7 @@ def _is_lossless(photo: Photo, kind: str, name: str, asked: bool) -> bool:
 
 
 def _losses(photo: Photo, kind: str, lossless: bool) -> list[str]:
-    """What the new file will not hold of the photo, in words."""
+    """What of the photo the new file will not hold, in words."""
     said = []
     shown = kind.upper()
     deep = kind in ("png", "tiff") or (kind == "avif" and photo.avif_bits > 8)
