@@ -62,7 +62,7 @@ def limb_maps(keypoints: np.ndarray, height: int, width: int) -> np.ndarray:
             continue
         extent = np.ptp(person[seen, :2], axis=0).max()
         for part, limbs in enumerate(PART_LIMBS):
-            # someone of whom two eyes are in the picture is larger than what is seen of him
+            # a person with only two eyes in the picture is larger than the part that is visible
             sigma = max(1.0, _WIDTHS[part] * max(extent, 0.1 * min(height, width)))
             for start, end in limbs:
                 if seen[start] and seen[end]:

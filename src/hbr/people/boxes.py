@@ -1,4 +1,4 @@
-"""Boxes that detectors give: which of them are kept.
+"""Filtering the boxes of detectors.
 
 Shapes: n boxes, x0 y0 x1 y1 in pixels.
 """
@@ -14,7 +14,7 @@ from hbr.people.types import People
 log = logging.getLogger(__name__)
 
 MAX_PEOPLE = 1000
-"""Of more boxes than this in one photo, those with the highest scores are kept."""
+"""Boxes that are kept in one photo at most: those with the highest scores."""
 
 
 def to_corners(boxes: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Captions of people as data: tags in a fixed order, of limited length, kept in files.
 
 DiffBody (2024) describes a person by tags in a fixed order, which GPT-4V wrote for its training;
-here the user writes them, a file holds them, or an open model answers them (`tags_of_answer`).
+here the user writes them, a file holds them, or an open model writes them (`tags_of_answer`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def ordered(text: str) -> str:
     """The tags of a text in the paper's order, without repetitions, cut to `LONGEST` characters.
 
     Tags are separated by commas, semicolons or lines. A tag `KIND: TAG` says its kind; otherwise
-    its last known word does. Tags of unknown kind keep their order and come last, before nothing is
-    dropped but for the length; whole tags are cut.
+    its last known word does. Tags of unknown kind keep their order and come last. Tags are dropped
+    only for the length, whole ones from the end.
 
     >>> ordered("white sneakers, a backpack, red jacket, a woman, shoes: sandals")
     'a woman, red jacket, white sneakers, sandals, a backpack'
@@ -75,8 +75,8 @@ def _kind(tag: str) -> str:
 def tags_of_answer(answer: str) -> tuple[str, str]:
     """The tags in what a language model answered, ordered, and why there are none.
 
-    Models answer with a sentence, nothing, another language or the same word again and again, too;
-    none of that becomes a caption.
+    Models also answer with a sentence, nothing, another language or one word over and over; none of
+    that becomes a caption.
 
     Returns:
         (tags, "") or ("", the reason in a few words).

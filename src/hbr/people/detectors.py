@@ -1,7 +1,7 @@
 """Detectors of people: one interface for transformers, NanoDet, ONNX files and ultralytics.
 
 rtdetr, dfine, rfdetr     transformers, Apache-2.0; what `hbr fetch` has put there, or the hub's
-nanodet                   NanoDet-g, Apache-2.0; `hbr fetch people` gets it where no hub is
+nanodet                   NanoDet-g, Apache-2.0; `hbr fetch people` gets it without a hub
 mtcnn                     MTCNN, MIT; finds faces, not whole people; by `hbr fetch people` too
 a folder or hub name      transformers: RT-DETR, RT-DETRv2, D-FINE, RF-DETR
 file.onnx                 ONNX Runtime (extra `onnx`), in one of the layouts of `onnx_files`
@@ -58,7 +58,7 @@ def load_detector(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Detector:
-    """Load a detector; what it gives is made plausible: see `boxes.plausible`.
+    """Load a detector, whose boxes are filtered by `boxes.plausible`.
 
     Args:
         name: see the module docstring.

@@ -1,4 +1,4 @@
-"""On which grid of pixels annotations count: the file's own, or the upright one.
+"""Which grid of pixels annotations refer to: the file's own, or the upright one.
 
 EXIF may ask for a photo to be turned. Some annotators looked at the pixels as they are stored,
 others at the upright photo. The size that the annotations state tells which, if turning swaps the
@@ -18,11 +18,11 @@ GridName = Literal["stored", "upright"]
 Edges = tuple[float, float, float, float]
 
 UNDO = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
-"""Orientation → the one that leads back."""
+"""Orientation → its inverse."""
 
 
 def turn_box(edges: Edges, width: float, height: float, orientation: int) -> Edges:
-    """A box on an image of this size, after what `orientation` (EXIF, 1 to 8) asks for."""
+    """A box on an image of this size, turned by `orientation` (EXIF, 1 to 8)."""
     x0, y0, x1, y1 = edges
     if orientation > 4:
         x0, y0, x1, y1, width, height = y0, x0, y1, x1, height, width
@@ -51,7 +51,7 @@ class Grid:
         return self.stored[::-1] if self.orientation > 4 else self.stored
 
     def is_upright(self, size: tuple[int, int] | None, default: GridName) -> bool | None:
-        """Whether annotations that state this size count on the upright grid.
+        """Whether annotations that state this size refer to the upright grid.
 
         Returns:
             None if the size is that of neither.
@@ -97,13 +97,13 @@ def _upright(person: Person, grid: Grid, default: GridName) -> Person:
 
 
 def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes may be those of one picture, resized; up to a pixel."""
+    """Whether two sizes can be those of one picture, resized, within a pixel."""
     (w, h), (width, height) = size, other
     return abs(width * h - height * w) <= max(width, height, w, h)
 
 
 def turn_person(person: Person, orientation: int) -> Person:
-    """A person, whose image size is known, after what `orientation` asks for."""
+    """A person, whose image size is known, turned by `orientation`."""
     assert person.image_size is not None
     width, height = person.image_size
 

@@ -29,7 +29,7 @@ EMBEDDING = "dlib-face-embedding"
 SAME_FACE = 0.45
 """A face whose embedding has moved less than this is still the same; see docs/people.md."""
 SMALLEST_FACE = 60
-"""Pixels of the longer edge of a face; of smaller ones nobody can say whose they are."""
+"""Pixels of the longer edge of a face; smaller faces cannot be identified."""
 
 _SIDE = 150
 # MTCNN's five points in dlib's chips, of the mean face of its landmarks: eyes, nose, mouth
@@ -55,10 +55,10 @@ class IdentityChange:
 
 
 class IdentityGuard:
-    """Says of each face in a picture how far it has moved from whose it was."""
+    """Measures how far the embedding of each face in a picture has moved."""
 
     def __init__(self, detector: FaceDetector, embed: FaceEmbedder) -> None:
-        """Take what finds faces and what embeds them."""
+        """Combine a detector of faces and an embedder."""
         self._find, self._embed = detector, embed
 
     def __call__(self, before: np.ndarray, after: np.ndarray) -> list[IdentityChange]:
@@ -132,7 +132,7 @@ def face_chips(image: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 class FaceResidual(nn.Module):
-    """[b, i, h, w] → [b, o, h', w']; what is smaller or narrower is filled up with zeros."""
+    """[b, i, h, w] → [b, o, h', w']; what is smaller or narrower is padded with zeros."""
 
     def __init__(self, i: int, o: int, shrinks: bool) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ def _filled(x: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def _only_in(boxes: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The boxes whose centres are in none of those that are known."""
+    """The boxes whose centres lie in none of the known ones."""
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     inside = (centres >= known[None, :, :2]) & (centres <= known[None, :, 2:])
     return boxes[~inside.all(axis=2).any(axis=1)]

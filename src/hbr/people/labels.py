@@ -13,7 +13,7 @@ PERSON_LABELS = frozenset(
 
 
 def normalised(label: str) -> str:
-    """A label as labels are compared: lower case, words separated by one space."""
+    """A label in the form that is compared: lower case, words separated by one space."""
     return re.sub(r"[\s_-]+", " ", label).strip().casefold()
 
 

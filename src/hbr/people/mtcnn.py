@@ -2,7 +2,7 @@
 
 Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks",
 2016; weights, thresholds and steps of the cascade as in facenet-pytorch (MIT). P-Net looks at every
-place of the photo at many sizes, R-Net and O-Net look at what the one before has let through.
+place of the photo at many sizes, R-Net and O-Net look at what the previous one accepted.
 
 Shapes: b images or faces, n boxes, h w pixels.
 """
@@ -55,7 +55,7 @@ class Faces:
 
 
 class CascadeNetwork(nn.Module):
-    """One network of the cascade: convolutions, one dense layer or none, and its answers."""
+    """One network of the cascade: convolutions, one dense layer or none, and its outputs."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class CascadeNetwork(nn.Module):
             kernels: of the convolutions.
             pools: kernels of the pooling after the first convolutions.
             dense: features before and after the dense layer.
-            answers: sizes of what it says: is it a face, where is its box, where are its points.
+            answers: sizes of the outputs: whether it is a face, its box, its points.
         """
         super().__init__()
         self._pools, self._n_convs, self._dense = pools, len(kernels), dense is not None

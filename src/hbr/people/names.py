@@ -14,7 +14,7 @@ from hbr.people.values import name_parts
 
 @dataclass(frozen=True)
 class NameClashes:
-    """Photos whose people cannot be told.
+    """Photos whose people are ambiguous.
 
     Attributes:
         lines: one for each clash: names that fall on one photo, or photos that one name falls on.
@@ -29,7 +29,7 @@ class NameClashes:
 class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
     """The people of each image of an annotation file, by the file name that is written there.
 
-    Images without people are there, with none.
+    Images without people are included.
 
     Attributes:
         path: the file.
@@ -75,7 +75,7 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
         return self._people[agreeing[0]] if len(agreeing) == 1 else None
 
     def match(self, places: Iterable[str]) -> tuple[dict[str, tuple[Person, ...]], list[str]]:
-        """The people of all photos of a folder, and what cannot be told.
+        """The people of all photos of a folder, and what is ambiguous.
 
         Returns:
             The people of each photo that the annotations name, and a line for each clash: names
@@ -91,7 +91,7 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
         return found, clashes.lines
 
     def clashes(self, places: Iterable[str], *, any_suffix: bool = False) -> NameClashes:
-        """What cannot be told of all photos of a folder."""
+        """What is ambiguous among all photos of a folder."""
         lines, lost = [], {}
         taken: dict[str, list[str]] = defaultdict(list)
         for place in places:

@@ -69,7 +69,7 @@ class Residual(nn.Module):
 
 
 class CspBlock(nn.Module):
-    """[b, i, h, w] → [b, 2 c, h / stride, w / stride]; half of the channels pass by the rest."""
+    """[b, i, h, w] → [b, 2 c, h / stride, w / stride]; half of the channels bypass the blocks."""
 
     def __init__(self, i: int, c: int, n_residual: int, stride: int) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class NanoDetDetector:
         shrinks = max(h, w) > size
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         bgr = cv2.resize(image, (new_w, new_h), interpolation=how)[..., ::-1]
-        # around the image is what the network takes for grey
+        # padded with what the network takes for grey
         canvas = np.zeros((_whole(new_h), _whole(new_w), 3), np.float32)
         canvas[:new_h, :new_w] = (bgr - np.array(_MEAN)) / np.array(_STD)
         pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None].contiguous()
@@ -178,7 +178,7 @@ class NanoDetDetector:
 
 
 def decode(levels: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and scores of people, of what the network gives for one image.
+    """Boxes and scores of people from the outputs of the network for one image.
 
     Args:
         levels: [1, 124, h, w] for each of `STRIDES`.

@@ -1,4 +1,4 @@
-"""Weights of the small networks that look for people, from safetensors files into modules."""
+"""Loading the weights of the small detection networks from safetensors files."""
 
 from __future__ import annotations
 

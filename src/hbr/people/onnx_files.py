@@ -12,7 +12,7 @@ one of `LAYOUTS`:
     detr      0–1 RGB, resized whatever the shape; out `logits` [b, q, c] before the sigmoid and
               `pred_boxes` [b, q, 4] (centre and size as parts of the image). Optimum's export.
 
-`yolo` and `detr` are recognised by what comes out; the others look the same and have to be named.
+`yolo` and `detr` are recognised by their outputs; the others look alike and must be named.
 """
 
 from __future__ import annotations

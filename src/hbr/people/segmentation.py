@@ -23,12 +23,12 @@ SELFIE = "selfie-segmentation"
 
 _AROUND, _LEAST = 1.1, 0.25  # chosen on photos of COCO, see docs/people.md
 
-# labels with a source of transformers that mean no part of a person
+# labels of transformers' models that are not part of a person
 _NOT_PERSON = frozenset({"background", "unlabeled", "void"})
 
 
 class PersonSegmenter(Protocol):
-    """Says how much each pixel belongs to a person."""
+    """Estimates how much each pixel belongs to a person."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The share of people in each pixel of uint8 [h, w, 3] RGB: float32 [h, w] in [0, 1]."""
@@ -182,7 +182,7 @@ class InvertedResidual(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Twice as large, with what the encoder saw at that size."""
+    """Doubles the size, with the features of the encoder at that size."""
 
     def __init__(self, i: int, c: int) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ def kept(find: FindKeypoints, folder: Path, models: str) -> FindKeypoints:
     Args:
         find: called for pictures that are not in the folder, or whose file is damaged.
         folder: created with its first file.
-        models: what finds; other models have other files.
+        models: what `find` runs; other models have files of their own.
     """
 
     def found(image: np.ndarray) -> np.ndarray:

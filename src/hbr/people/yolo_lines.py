@@ -1,4 +1,4 @@
-"""What the numbers behind the class mean in a YOLO file of labels or of predictions.
+"""What the numbers after the class mean in a YOLO file of labels or of predictions.
 
 A line holds a body, and predictions may add a confidence, a track id, or both, in this order:
 
@@ -8,8 +8,8 @@ A line holds a body, and predictions may add a confidence, a track id, or both, 
 
 A line alone is ambiguous: six numbers may be a triangle, or a box with confidence and track id. So
 the tails and the kind of pose are decided for all lines of a file together, by how many numbers the
-lines have and by their ranges. The reading that the most lines fit counts; a line that does not
-fit it is a problem, the others stand.
+lines have and by their ranges. The reading that most lines fit is taken; a line that does not fit
+it is a problem, the others count.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class YoloObject:
 
 @dataclass
 class YoloFile:
-    """What a file says.
+    """The contents of a file.
 
     Attributes:
         objects: in the order of the lines.
         problems: (number of the line, what is wrong with it).
-        guessed: all lines would also fit another reading, to other boxes.
+        guessed: all lines would also fit another reading, with other boxes.
     """
 
     objects: list[YoloObject] = field(default_factory=list)
@@ -69,7 +69,7 @@ class _Reading:
     """One way to read all lines of a file.
 
     Attributes:
-        confidence, track: what stands behind the body.
+        confidence, track: what follows the body.
         pose: (K, dimensions) of key points; None for boxes and outlines.
         near: the key points must lie in the box or close by.
     """
@@ -175,7 +175,7 @@ def _merit(reading: _Reading, lines: Sequence[_Line]) -> tuple[float, ...]:
     bodies = [len(line.values) - tail for line in fitting]
     posed = sum(body > 4 for body in bodies) if reading.near else 0
     # no tool writes triangles often, or predicts boxes beyond the image; key points that all lie
-    # in their box are no chance
+    # in their box are no coincidence
     odd = sum(body == 6 for body in bodies) if reading.pose is None else 0
     odd += sum(not _inside(found.edges) for found in map(reading.read, fitting) if found and tail)
     return (len(fitting), posed, -odd, -tail, -reading.track)
