@@ -1,1 +1,1 @@
-"""Photos → sharp square crops of people, each with its whole story (HQ-ACF)."""
+"""Photos → sharp square crops of people, each with its full record (HQ-ACF)."""

@@ -1,4 +1,4 @@
-"""A curation as plain data: what each stage of HQ-ACF measures, and where it draws the line."""
+"""A curation as plain data: what each stage of HQ-ACF measures, and its thresholds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Who finds the people in images without boxes (`hbr.people.load_detector`).
+    """The detector for images without boxes (`hbr.people.load_detector`).
 
     Attributes:
         name: a detector's name, or the path of its weights.
@@ -68,7 +68,7 @@ class SharpnessConfig:
         ceiling: above it, the row stops, for sets of blurred photos; None sets none.
         region: of the whole image, or of the person's box.
         edge: the region is first shrunk (area-averaged, never enlarged) until its longer edge has
-            this many pixels, so that large and small photos are judged alike; 0 takes it as it is.
+            this many pixels, so that large and small photos are judged alike; 0 does not shrink it.
     """
 
     threshold: float = 100.0
@@ -108,8 +108,8 @@ class CropConfig:
     Attributes:
         mode: `person` takes the longer edge of the box as the side; `partial` the shorter edge, at
             the upper end of a standing person and in the middle of a lying one.
-        partial: sources that are cut as in mode `partial`, whatever `mode` says: PERSONA-Test is
-            made of VOC that way.
+        partial: sources that are cropped as in mode `partial`, whatever `mode` says: PERSONA-Test
+            is made from VOC that way.
         margin: the side is multiplied by it.
         narrow: what happens where the side does not fit into the image. `shrink`: the side becomes
             the image's shorter edge, and the upper end of a standing person stays. `reject`: the
@@ -245,7 +245,7 @@ class SplitsConfig:
         fixed: source → the split that all of it goes to. A group with crops of several sources
             follows the fixed one; of several fixed ones, that whose split comes last in `parts`,
             then in `fixed`.
-        seed: another one gives another division.
+        seed: a different seed gives a different division.
     """
 
     parts: dict[str, float] = field(default_factory=lambda: {"train": 0.96, "val": 0.04})
@@ -262,7 +262,7 @@ class SplitsConfig:
 
     @property
     def names(self) -> list[str]:
-        """Of all splits; one that is in `parts` and `fixed` stands there twice."""
+        """All splits; one that is in `parts` and `fixed` is listed twice."""
         return [*self.parts, *self.fixed.values()]
 
     @property
@@ -285,8 +285,8 @@ class LimitsConfig:
         size: of stage c; None takes the run's.
         metrics: of stage f, instead of all thresholds of the run; each is one of `quality.metrics`.
             None takes the run's.
-        count: at most so many crops of the source, drawn at random (`splits.seed`) from those that
-            all other stages keep; None takes all.
+        count: at most this many crops of the source, drawn at random (`splits.seed`) from those
+            that all other stages keep; None takes all.
     """
 
     sharpness: SharpnessConfig | None = None
@@ -303,7 +303,7 @@ class LimitsConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What is written of the kept crops, beside the manifest and the card.
+    """How the kept crops are written, besides the manifest and the card.
 
     Attributes:
         kinds: `folder` (a file a crop), `webdataset` (tars), `parquet` (bytes in a table).
@@ -386,7 +386,7 @@ class CurationConfig:
 
 
 def limits_of(config: CurationConfig, source: str) -> LimitsConfig:
-    """The thresholds that hold for a source: its own, and the run's where it has none."""
+    """The thresholds of a source: its own, and the run's where it has none."""
     own = config.limits.get(source, LimitsConfig())
     return LimitsConfig(
         sharpness=own.sharpness or config.sharpness,

@@ -34,12 +34,12 @@ def crop_place(split: str | None, crop: str, suffix: str) -> str:
 
 
 def crops_of(about: Mapping[str, Any]) -> CropConfig:
-    """How the crops of a manifest were cut, by what it says of itself (`Manifest.about`)."""
+    """How the crops of a manifest were cut, by its metadata (`Manifest.about`)."""
     return from_dict(CropConfig, about.get("stages", {}).get("crop", {}))
 
 
 def crop_suffix(about: Mapping[str, Any]) -> str:
-    """The suffix of the crops' file names, by what a manifest says of itself."""
+    """The suffix of the crops' file names, by the metadata of a manifest."""
     return OutputConfig(format=about.get("stages", {}).get("format", "png")).suffix
 
 
@@ -145,7 +145,7 @@ class Manifest:
             yield batch.filter(wanted)
 
     def find(self, start: str) -> list[Record]:
-        """The records whose id starts so; at most 10."""
+        """The records whose id starts with this; at most 10."""
         found = []
         for record in self:
             if record.id.startswith(start):

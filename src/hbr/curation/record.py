@@ -1,6 +1,6 @@
 """`Record`: one row of the manifest, and the schema and the funnel that follow from it.
 
-A row is a candidate crop, or an image that gave none. Every stage adds columns and, where it stops
+A row is a candidate crop, or an image without any. Every stage adds columns and, where it stops
 a row, the reason; no row is ever dropped, so that the counts add up at each stage.
 """
 
@@ -88,7 +88,7 @@ ERRORS = frozenset(REASONS["read"]) - {"entry"}
 """What counts against the allowed share of errors."""
 
 PASSING = ERRORS - {"repeated", "source"}
-"""Errors that may be gone next time: the image came back, or there is more memory."""
+"""Errors that may be gone next time: the image is there again, or there is more memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,7 +278,7 @@ Counts = Counter[tuple[str, str | None]]
 
 
 def count(records: Iterable[Record]) -> Counts:
-    """How many rows are where, and why."""
+    """Count rows by stage and reason."""
     return Counter((record.stage, record.reason) for record in records)
 
 

@@ -9,7 +9,7 @@ from hbr.curation.config import CurationConfig
 
 
 def plain(config: CurationConfig) -> dict[str, Any]:
-    """Plain values of a configuration, alike for equal ones: 100 and 100.0 are both 100.0."""
+    """Plain values of a configuration, the same for equal ones: 100 and 100.0 are both 100.0."""
     return to_dict(from_dict(CurationConfig, to_dict(config)))
 
 
@@ -18,7 +18,7 @@ _PER_IMAGE = ("boxes", "sharpness", "size", "crop", "tagger", "max_pixels")
 
 
 def per_image_settings(config: CurationConfig) -> dict[str, Any]:
-    """What stages a to f depend on; work done under other values of these cannot be taken over.
+    """What stages a to f depend on; work done with other values of these cannot be reused.
 
     Devices and batch sizes are left out: moving to a GPU keeps the work that is done.
     """

@@ -1,4 +1,4 @@
-"""The interface of engines, which get the chunks of a plan done on one machine or many."""
+"""The interface of engines, which run the chunks of a plan on one machine or many."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hbr.curation.pipeline.plan import Plan
 class Engine(Protocol):
     """Runs `work.open()` once in each worker, and what it returns on each chunk.
 
-    A chunk is done when its part is on disk; the engine only says so. Chunks are read from the plan
-    no faster than they get done.
+    A chunk is done when its part is on disk; the engine only reports it. Chunks are read from the
+    plan no faster than they are done.
     """
 
     def check(self, work: ChunkWork) -> None:
-        """Find out what a worker would miss, before the sources of a new run are read.
+        """Check that workers have all they need, before the sources of a new run are read.
 
         Raises:
             MetricError, DetectorError, ConfigError: as `load_models`.
@@ -26,7 +26,7 @@ class Engine(Protocol):
         ...
 
     def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
-        """Get chunks done, in any order.
+        """Run chunks, in any order.
 
         Closing the generator before its end stops all workers; what they had begun is not done.
 

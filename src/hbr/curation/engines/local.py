@@ -25,7 +25,7 @@ class LocalEngine:
     that starts processes in Python.
 
     Attributes:
-        workers: how many processes; 0 works in this one.
+        workers: number of processes; 0 works in this process.
         memory: bytes that all of them together should stay below. Above it, no worker gets a new
             chunk while another works, and idle ones are replaced. None sets no limit.
     """
@@ -76,7 +76,7 @@ def _open_models(config: CurationConfig) -> Callable[[None], None]:
 
 
 def _open(work: ChunkWork) -> Callable[[Chunk], ChunkDone]:
-    """In a worker, load what works on chunks, and hold the lock of workers from now on."""
+    """In a worker, load what works on chunks, and hold the worker lock from now on."""
     _held.enter_context(worker_lock(work.out))
     return work.open()
 

@@ -4,8 +4,8 @@
 
 Chunks, not pixels, travel: an actor gets a row of the plan, does all stages of its images with its
 own detector and metrics, and writes its part into the run's folder, which all machines share. What
-comes back is what it counted. Ray Data limits how much of the plan is read ahead, and does a chunk
-again that was lost with a worker or a machine, as often as it takes. Two things it cannot know are
+comes back is what it counted. Ray Data limits how much of the plan is read ahead, and repeats a
+chunk that was lost with a worker or a machine as often as necessary. Two things it cannot know are
 files in the run's folder: a part that is there already is not computed again, and a chunk whose
 workers died `_LIVES` times (`Store.begin`) is an error instead of another attempt.
 """
@@ -51,7 +51,7 @@ class RayEngine:
     Attributes:
         address: `auto` for the cluster that this machine belongs to, or `HOST:PORT` of its head.
             None takes the variable RAY_ADDRESS, or starts Ray on this machine for this run.
-        workers: how many actors; None takes as many as the cluster has room for at the start.
+        workers: number of actors; None takes as many as the cluster has room for at the start.
         gpus: GPUs for each actor; parts of one let several share it. None takes one where the
             configuration puts the detector or the metrics on `cuda`, and none elsewhere.
         memory: bytes that Ray sets aside for each actor: no machine gets more than fit. None sets
@@ -99,7 +99,7 @@ class RayEngine:
             raise CurationError(error.line) from None
 
     def _needs(self, config: CurationConfig) -> dict[str, float]:
-        """What one actor takes of a machine, in the words of Ray's resources."""
+        """The resources of one actor, as Ray names them."""
         detector = config.boxes.detector
         devices = {config.quality.device if config.quality.metrics else "cpu"}
         devices.add(detector.device if detector else "cpu")

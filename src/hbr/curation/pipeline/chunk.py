@@ -39,8 +39,8 @@ class Task:
     """One image to be worked on.
 
     Attributes:
-        id: 16 hexadecimal digits of all that the source says of the image.
-        image: what it says.
+        id: 16 hexadecimal digits of all that the source states about the image.
+        image: what it states.
         repeat: 0, or how many images of the same key came before it.
     """
 
@@ -80,7 +80,7 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkDone:
-    """What an engine hands back when a chunk is on disk.
+    """What an engine returns when a chunk is on disk.
 
     Attributes:
         id: the chunk's.
@@ -132,7 +132,7 @@ class _Image:
 
 
 class ChunkWorker:
-    """Does chunks; one in each process."""
+    """Works on chunks; one in each process."""
 
     def __init__(self, work: ChunkWork) -> None:
         cv2.setNumThreads(1)
@@ -143,7 +143,7 @@ class ChunkWorker:
         self._costs: dict[str, tuple[int, float]] = {}
 
     def __call__(self, chunk: Chunk) -> ChunkDone:
-        """Do a chunk and write its part.
+        """Work on a chunk and write its part.
 
         Raises:
             OSError: the part cannot be written; nothing of it is there then.
@@ -281,7 +281,7 @@ class ChunkWorker:
         self._spend("detect", len(blank), began)
 
     def _look(self, images: Sequence[_Image]) -> list[Any]:
-        """What the detector finds in each of some images, or why it cannot look at it.
+        """What the detector finds in each image, or why it failed.
 
         Raises:
             Exception: what the detector raises, if it fails on every image.

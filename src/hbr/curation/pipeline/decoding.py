@@ -1,7 +1,7 @@
 """An image's bytes → upright 8-bit sRGB pixels, and the boxes of its annotations on them.
 
-The pixels are those of `hbr.image.read_photo`; the many JPEGs that need nothing of what it does
-(turning, profiles, CMYK) come the short way, to the same values.
+The pixels are those of `hbr.image.read_photo`; most JPEGs need none of its steps (turning,
+profiles, CMYK), and take a short path to the same values.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Decoded:
 
         Args:
             box: as the source gives it.
-            turned: its numbers already count on the grid that EXIF leads to.
+            turned: its numbers already refer to the grid that EXIF leads to.
         """
         width, height = self._grid(turned=turned)
         return self._upright(box.in_pixels(width, height), turned=turned)
@@ -78,7 +78,7 @@ class Decoded:
         return tuple(n for x, y, v in placed for n in ((x, y, v) if v > 0 else (0.0, 0.0, 0.0)))
 
     def _grid(self, *, turned: bool) -> tuple[int, int]:
-        """(width, height) of the pixels that annotations count on."""
+        """(width, height) of the pixels that annotations refer to."""
         grid = Grid(self.stored, self.orientation)
         return grid.upright if turned else grid.stored
 
@@ -93,7 +93,7 @@ class Decoded:
     def counts_as(
         self, width: int | None, height: int | None, default: GridName = "stored"
     ) -> bool | None:
-        """On which grid annotations that state this size count.
+        """Which grid annotations that state this size refer to.
 
         Returns:
             False on the file's own grid, True on the one EXIF leads to, None on neither. Where
@@ -146,7 +146,7 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
 
 
 def _is_converted(info: Mapping[Any, Any]) -> bool:
-    """Whether the numbers of a JPEG become others in sRGB; PhotoError if that is unclear."""
+    """Whether the numbers of a JPEG change in sRGB; PhotoError if that is unclear."""
     signals, exif = Signals(icc=info.get("icc_profile")), bare_exif(info.get("exif"))
     if signals.silent and exif:
         signals = exif_signals(exif)

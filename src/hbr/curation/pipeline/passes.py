@@ -1,7 +1,7 @@
 """The passes over the whole set: Eq. 1, near-duplicates, splits; then the manifest.
 
-They stream over the parts. Of each row only what the decisions need stays in memory: some 50 bytes
-of those that came to a crop. What they decide depends on the set alone.
+They stream over the parts. Only what the decisions need stays in memory: some 50 bytes of each row
+that came to a crop. What they decide depends on the set alone.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def decide(
     different = np.unique(crops.hashes[left])
     near = (different[at] for at in duplicates.near_blocks(different, config.duplicates.radius))
     group[left] = splits.share_group(crops.images[left], crops.hashes[left], near)
-    # what is not taken of a test set keeps nothing else from training
+    # crops of a test set that are not taken keep no others from training
     members = left[~(unwanted[left] | (apart[left] & (lost_to[left] >= 0)))]
     split[members], names = splits.assign(
         group[members], crops.sources[members], crops.names, config.splits
@@ -185,7 +185,7 @@ def _of_sources(crops: Crops, wanted: Collection[str]) -> np.ndarray:
 def _eq1(
     crops: Crops, within: np.ndarray, config: CurationConfig
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """z̄, who is in the top, and how many places there were; what is not within passes unranked."""
+    """z̄, which crops are in the top, and the number of places; crops not within pass unranked."""
     scores = {
         name: values[within]
         for name, values in crops.scores.items()

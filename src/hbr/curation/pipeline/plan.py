@@ -1,7 +1,7 @@
 """The plan of a run: a table on disk, with a row for each chunk that is still to be done.
 
 It is written while the sources are read, and read by an engine as its workers become free, so that
-a source of millions of images never lies in memory.
+a source of millions of images is never in memory.
 """
 
 from __future__ import annotations

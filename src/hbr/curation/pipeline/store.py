@@ -145,13 +145,13 @@ class Store:
                 part.write_bytes(buffer.getbuffer())
 
     def begin(self, chunk: str) -> int:
-        """How many workers have begun with a chunk, this one included, and not ended with it."""
+        """How many workers have begun a chunk, this one included, without ending it."""
         with (self.folder / "attempts" / chunk).open("ab") as file:
             file.write(b".")
             return file.tell()
 
     def end(self, chunk: str) -> None:
-        """Forget who began with a chunk, which is done."""
+        """Forget the workers that began a chunk, which is done."""
         (self.folder / "attempts" / chunk).unlink(missing_ok=True)
 
     def counts(self, chunk: str) -> Counts | None:
@@ -264,7 +264,7 @@ class TaskSet:
 
 
 class CropFiles:
-    """The files of crops by id, read where they lie; 24 bytes of memory for each."""
+    """The files of crops by id, read in place; 24 bytes of memory for each."""
 
     def __init__(self, store: Store) -> None:
         self._folder = store.folder / "crops"
@@ -281,7 +281,7 @@ class CropFiles:
         self._places = joined[:, np.argsort(joined[0], kind="stable")]
 
     def read(self, crop: str) -> bytes | None:
-        """The file of a crop, PNG or JPEG; None if the row with this id came to no crop."""
+        """The file of a crop, PNG or JPEG; None if the row with this id has no crop."""
         key = np.uint64(int(crop, 16))
         at = int(np.searchsorted(self._places[0], key))
         if at == self._places.shape[1] or self._places[0, at] != key:
@@ -294,7 +294,7 @@ class CropFiles:
 
 @contextlib.contextmanager
 def run_lock(out: Path) -> Iterator[None]:
-    """Hold the folder for one run, once the workers of a killed one have left.
+    """Hold the folder for one run, once the workers of a killed one have exited.
 
     Raises:
         CurationError: another run works in it.
@@ -307,5 +307,5 @@ def run_lock(out: Path) -> Iterator[None]:
 
 
 def worker_lock(out: Path, *, shared: bool = True) -> contextlib.AbstractContextManager[None]:
-    """Held by each worker process of a run: a new run waits until all have left."""
+    """Held by each worker process of a run: a new run waits until all have exited."""
     return file_lock(Path(out) / "work" / "workers.lock", shared=shared)

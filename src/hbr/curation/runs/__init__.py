@@ -1,1 +1,1 @@
-"""A run as a whole: starting it, looking at it, comparing and exporting what it left."""
+"""A run as a whole: starting it, inspecting it, comparing and exporting its results."""

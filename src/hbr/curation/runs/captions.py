@@ -28,7 +28,8 @@ class CaptionTotals:
         kept: crops of the run.
         earlier: that were in the file before.
         written: with tags, now.
-        refused: whose answer could not be used, now; their text is empty, and `why` tells.
+        refused: whose answer could not be used, now; their text is empty, and `why` gives the
+            reason.
     """
 
     kept: int = 0

@@ -24,7 +24,7 @@ PERSONA = {
 }
 
 
-# Fig. 7, and what stands in the text: different tags, tags in all, tags in an image; people.
+# Fig. 7, and the text: different tags, tags in all, tags in an image; people.
 TAGS = (3365, 1_452_088, 13.32)
 PEOPLE = 3.4154
 

@@ -1,4 +1,4 @@
-"""What a person has decided of a run's crops, kept in `review.json` of the run's folder."""
+"""A person's choices among a run's crops, kept in `review.json` of the run's folder."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NAME = "review.json"
 
 @dataclass(frozen=True)
 class Review:
-    """What a person has decided of a run's crops.
+    """A person's choices among a run's crops.
 
     Attributes:
         run: identity of the run, by its candidates.
         seen: ids of the crops that were shown.
-        left_out: ids of those that do not stay.
+        left_out: ids of those that are left out.
     """
 
     run: str

@@ -26,7 +26,7 @@ class Change:
             same; `other-reason` is kept by neither.
         id: of the row.
         source, key: its photo.
-        before, after: where it is in either run: `kept`, a reason, or `not there`.
+        before, after: its state in each run: `kept`, a reason, or `not there`.
         detail: what is different.
     """
 
@@ -41,13 +41,13 @@ class Change:
 
 @dataclass(kw_only=True)
 class DiffTotals:
-    """What all changes come to.
+    """The totals of all changes.
 
     Attributes:
         rows, kept: of the one and of the other run.
         kept_by_both: crops, changed or not.
         kinds: kind → rows.
-        ways: (before, after) → rows that are not in the same place.
+        ways: (before, after) → rows whose state differs.
     """
 
     rows: tuple[int, int] = (0, 0)

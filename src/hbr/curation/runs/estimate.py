@@ -113,7 +113,7 @@ class RunEstimate:
         return lacks
 
     def hours(self, images: int, workers: int) -> float:
-        """Estimated hours for so many images by so many processes."""
+        """Estimated hours for `images` on `workers` processes."""
         shared = sum(stage.ms_per_image for stage in self.stages) * images / workers
         rows = max(1.0, self.crops / max(self.sample, 1)) * images
         return (shared + rows * WHOLE_SET_MS) / 3.6e6
@@ -194,7 +194,7 @@ def _in_order(stages: list[StageEstimate], config: CurationConfig) -> tuple[Stag
 def _look_at(
     source: Source, kind: str, sample: int, seconds: float
 ) -> tuple[SourceEstimate, list[SourceImage]]:
-    """Count images for a while, and draw some of them, each equally likely."""
+    """Count images for some seconds, and draw some of them, each equally likely."""
     rng, drawn, n, labelled = random.Random(0), list[SourceImage](), 0, 0
     place, problem, whole = "", None, True
     end = time.monotonic() + seconds
@@ -292,7 +292,7 @@ def _lacks(metric: str, device: str) -> str | None:
 def _try(
     config: CurationConfig, images: Sequence[SourceImage]
 ) -> tuple[dict[str, tuple[int, float]], Counts]:
-    """What a chunk of these costs; once before, so that nothing is measured that happens once."""
+    """The cost of a chunk of these; run once before, so that one-time work is not measured."""
     if not images:
         return {}, Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -309,7 +309,7 @@ def _assumed(name: str) -> float:
 
 
 def lines(plan: RunEstimate, images: int | None, workers: int) -> Iterator[str]:
-    """The plan for people.
+    """The plan as lines of text.
 
     `images` None takes those that were counted.
     """

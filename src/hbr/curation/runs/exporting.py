@@ -1,4 +1,4 @@
-"""Exports what a run kept as files, tars or tables, with manifest and card."""
+"""Exports the kept crops of a run as files, tars or tables, with manifest and card."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def write_parquet(
 
 
 def _groups(rows: Iterator[CropRow]) -> Iterator[list[CropRow]]:
-    """Small row groups: who writes or reads them holds one."""
+    """Small row groups: a writer or reader holds one in memory."""
     while group := list(itertools.islice(rows, _ROW_GROUP)):
         yield group
 

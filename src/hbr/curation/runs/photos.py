@@ -35,7 +35,7 @@ class FoundPhoto:
 
 
 def find_images(config: CurationConfig, keys: Collection[Key]) -> Iterator[tuple[Key, SourceImage]]:
-    """What the sources say of some images; they are gone through until all are found.
+    """What the sources state about some images; they are read until all are found.
 
     Raises:
         SourceError: a source is not there any more.

@@ -30,8 +30,8 @@ _BATCH = 8192
 class RunFolder:
     """The results of `hbr curate run -o OUT`, read a few thousand rows at a time.
 
-    A finished run is read from its manifest; one that has not come so far, from its parts, whose
-    rows then lack what the passes over the whole set decide.
+    A finished run is read from its manifest; an unfinished one from its parts, whose rows lack what
+    the passes over the whole set decide.
 
     Attributes:
         path: OUT, or the file of a manifest.
@@ -102,7 +102,7 @@ class RunFolder:
         return Store(self.path, self.config).metrics
 
     def thresholds(self, source: str = "", *, ceilings: bool = False) -> dict[str, float]:
-        """Column (`sharpness`, `box_edge`, a metric) → where its line is drawn.
+        """Column (`sharpness`, `box_edge`, a metric) → its threshold.
 
         Args:
             source: for its photos, where it has thresholds of its own.
@@ -196,7 +196,7 @@ class RunFolder:
         return sorted(found, key=lambda record: record.id)
 
     def starting(self, prefix: str, most: int = 10) -> list[Record]:
-        """The rows whose id starts so; some of them where there are more than `most`."""
+        """The rows whose id starts with this; some of them if there are more than `most`."""
         import pyarrow.compute as pc
 
         found: list[Record] = []

@@ -36,7 +36,7 @@ class RunStatus:
         doing, done, total: see `hbr.curation.runs.run.RunProgress`.
         images, earlier, errors: likewise.
         pace: images a second, over the last two minutes; None where none was finished in them.
-        why: what a failed run failed by.
+        why: why a failed run failed.
     """
 
     state: State
@@ -82,7 +82,7 @@ class StatusFile:
         self._next = 0.0
 
     def __call__(self, progress: RunProgress) -> None:
-        """Take note of the progress, and write the file if it is time."""
+        """Record the progress, and write the file if it is due."""
         now = time.time()
         if progress.images != self._last.images or not self._recent:
             self._recent.append((now, progress.images))

@@ -1,4 +1,4 @@
-"""What a run came to: the counts of its manifest, by stage, split, source and licence."""
+"""The result of a run: the counts of its manifest, by stage, split, source and licence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hbr.curation.record import ERRORS, REASONS, FunnelStep, funnel
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         name: of the data set.
@@ -102,7 +102,7 @@ def named_sources(config: CurationConfig) -> dict[str, str]:
 
 
 def why_nothing(summary: RunSummary, manifest: Manifest) -> str:
-    """One line that says why a run kept nothing: what stopped most rows, and what sources said."""
+    """One line on why a run kept nothing: what stopped most rows, and what sources reported."""
     if not summary.images:
         return "nothing was kept: the sources name no images"
     stopped = Counter(

@@ -36,7 +36,7 @@ QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """How the values of a column lie.
+    """The distribution of a column.
 
     Attributes:
         n: values there are.
@@ -60,7 +60,7 @@ class Distribution:
 
 
 def distribution(values: np.ndarray, bins: int = 40) -> Distribution:
-    """How [n] values lie; NaN counts as missing.
+    """The distribution of [n] values; NaN counts as missing.
 
     Raises:
         CurationError: there is no value at all.
@@ -104,10 +104,10 @@ def for_reference(reference: np.ndarray, better: Better, share: float = 0.95) ->
 def for_mean(values: np.ndarray, better: Better, mean: float) -> float:
     """The mildest threshold at which those that pass are `mean` on average, or better.
 
-    Published tables give means: this finds what the published set must have asked for.
+    Published tables give means: this finds the threshold that the published set must have had.
 
     Raises:
-        CurationError: not even the best value alone is as good.
+        CurationError: even the best value alone is worse.
     """
     there = np.sort(_there(values))
     there = there[::-1] if better == "higher" else there  # the best first
@@ -150,7 +150,7 @@ def together(
         top: Eq. 1's share.
 
     Raises:
-        CurationError: so many cannot be kept, whatever the thresholds.
+        CurationError: not that many can be kept, whatever the thresholds.
     """
     names = sorted(scores)
     stacked = np.stack([np.asarray(scores[name], np.float64) for name in names])
@@ -378,5 +378,5 @@ def as_yaml(found: Thresholds) -> str:
 
 
 def _plain(value: float) -> str:
-    """A number that YAML reads as one: it takes 1e-05 for text."""
+    """A number that YAML reads as one: 1e-05 would be text."""
     return np.format_float_positional(value, trim="-")

@@ -120,14 +120,15 @@ class SourceImage:
         source: the source's name, unique in a run.
         key: names the image within the source, unique there.
         ref: where its bytes lie; None where that is not known, and then `error` says why.
-        width, height: pixels as the annotations state them, which may lie; None where they do not.
+        width, height: pixels as the annotations state them, which may be wrong; None where they do
+            not.
         boxes: the boxes of people; () means that the image is annotated and has none, None that it
-            is not annotated, so that a detector has to find them.
+            is not annotated, so that a detector must find them.
         licence, attribution: as the source states them.
         error: one line that says what is wrong with it; the other fields may still be set.
         rotation: degrees (90, 180, 270), counter-clockwise, by which the stored pixels must be
             turned to be upright, whatever EXIF says; 0 leaves it to EXIF.
-        grid: on which grid boxes count if `width` and `height` do not tell: that of the stored
+        grid: which grid boxes refer to if `width` and `height` do not tell: that of the stored
             pixels, or the upright one that EXIF leads to.
         entry: `error` is of a line or an entry of the annotations, which costs only itself.
     """
@@ -152,7 +153,7 @@ class SourceImage:
 
 
 class Source(Protocol):
-    """Images with their boxes, one at a time; going through it again gives the same again.
+    """Images with their boxes, one at a time; iterating again gives the same.
 
     What is wrong with one image or one line is a `SourceImage` with an `error`, never an exception.
 

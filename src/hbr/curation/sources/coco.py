@@ -1,7 +1,7 @@
 """COCO and Objects365: one JSON file with images, annotations, categories and licences.
 
 The four lists may come in any order, as they do in the wild. The file is read once, an element at a
-time, into tables on disk (`spill`), and images come out in its order.
+time, into tables on disk (`disk_tables`), and images come out in its order.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class CocoSource:
 
 
 class _Reading:
-    """What is known while the file is read."""
+    """The state while the file is read."""
 
     # More than these are counted only: a file of another kind would fill the report.
     MAX_PROBLEMS = 1000

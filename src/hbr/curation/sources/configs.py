@@ -20,7 +20,7 @@ class _Named:
         name: unique in a run; empty takes it from the path.
         labels: a YAML file like `labels.yaml`, whose labels are added.
         people: further labels that name a person.
-        grid: on which grid of pixels boxes count in photos that EXIF turns, where the size that the
+        grid: which grid of pixels boxes refer to in photos that EXIF turns, where the size that the
             annotations state does not tell: "stored", "upright", or "auto", which is upright for
             YOLO, as its tools read photos, and stored for all others.
         test_only: its photos are for test sets: `splits.fixed` puts them into a split outside
@@ -240,7 +240,7 @@ class DeepFashionConfig(_Named):
         path: the folder that holds `Eval` and `Img`, or `train.lst`.
         layout: which of the two.
         subset: of the published partition; In-shop's test part is query and gallery.
-        keypoints_size: width and height of the photos that the key points of Fashion count on.
+        keypoints_size: width and height of the photos that the key points of Fashion refer to.
     """
 
     path: Path

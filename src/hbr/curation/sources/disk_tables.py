@@ -1,8 +1,8 @@
 """Tables on disk for data that does not fit in memory: SQLite's temporary databases.
 
 SQLite keeps a page cache of 2 MB and writes the rest to an unnamed file in `TMPDIR` (or
-`SQLITE_TMPDIR`), which is gone when the connection is closed, even after a kill. Needed there:
-about 150 bytes for each image and 80 for each box; 3 GB for all of Objects365.
+`SQLITE_TMPDIR`), which is gone when the connection is closed, even after a kill. It takes about 150
+bytes for each image and 80 for each box; 3 GB for all of Objects365.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class SeenKeys:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexedImage:
-    """What an annotation file says of one image.
+    """What an annotation file states about one image.
 
     Attributes:
         id: what boxes name it by.
@@ -102,7 +102,7 @@ class IndexedImage:
 
 
 class BoxIndex:
-    """Images and boxes of an annotation file, in any order, brought together on disk."""
+    """Images and boxes of an annotation file, in any order, joined on disk."""
 
     def __enter__(self) -> BoxIndex:
         """Open the tables."""
@@ -269,5 +269,5 @@ def _box(
 
 
 def _storable(edge: float) -> float | None:
-    """SQLite has no NaN: it is NULL there."""
+    """NaN as None: SQLite has no NaN."""
     return None if edge != edge else float(edge)

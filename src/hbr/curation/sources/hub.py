@@ -1,7 +1,6 @@
 """Data sets of the Hugging Face hub, or folders in their form, through `datasets` (extra `hub`).
 
-They are downloaded as that library does it, and then lie as Arrow files that are mapped, not
-loaded.
+They are downloaded by that library, as Arrow files that are memory-mapped.
 """
 
 from __future__ import annotations

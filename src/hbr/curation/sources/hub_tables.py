@@ -1,4 +1,4 @@
-"""Tables of the Hugging Face hub as `datasets` loads them: Arrow files, mapped and not loaded."""
+"""Tables of the Hugging Face hub as `datasets` loads them: memory-mapped Arrow files."""
 
 from __future__ import annotations
 

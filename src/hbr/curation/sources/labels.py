@@ -61,7 +61,7 @@ class Vocabulary:
     ) -> Box | None:
         """The box of this label, x0, y0, x1, y1; None if it has nothing to do with people.
 
-        What the label says, that it is a head, a crowd or to be ignored, is added to the rest.
+        What the label states (a head, a crowd, to be ignored) is added to the arguments.
         """
         role = self.role(label)
         if role is None:

@@ -1,14 +1,15 @@
 """Open Images v4 to v7: CSV files of boxes, images, class names, and the hierarchy of classes.
 
-They lie in one folder, of any versions and subsets together, and are known by their head lines:
+They lie in one folder, of any versions and subsets together, and are recognised by their header
+lines:
 
     boxes           ImageID, LabelName, XMin … : parts of width and height
     images          ImageID, Rotation, License, Author … : the lists of image ids
     image labels    ImageID, Source, LabelName, Confidence: whether annotators saw a person
-    class names     *class-descriptions*.csv; those of v4 and v5 have no head line
+    class names     *class-descriptions*.csv; those of v4 and v5 have no header line
     hierarchy       *hierarchy*.json: what stands below a person's label is a person
 
-They are read once into tables on disk (`spill`), so that their rows may come in any order.
+They are read once into tables on disk (`disk_tables`), so that their rows may come in any order.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class OpenImagesSource:
 
 
 class _Reading:
-    """What is known while the files are read."""
+    """The state while the files are read."""
 
     def __init__(self, index: BoxIndex, roles: Roles) -> None:
         self.found_boxes = False
@@ -150,7 +151,7 @@ class _Reading:
         return None
 
     def _box(self, row: dict[str, str]) -> str | None:
-        """Take a box; what is wrong with it, if anything is."""
+        """Add a box; returns what is wrong with it, if anything."""
         if (id := identifier(row["ImageID"])) is None:
             return "no ImageID"
         self._index.mark_labelled(id)
@@ -237,7 +238,7 @@ def _roles(files: list[Path], vocabulary: Vocabulary) -> Roles:
 
 
 def _inherit(node: Any, role: Role | None, roles: Roles, words: dict[str, str]) -> None:
-    """Give what stands below a label in the hierarchy its role; parts of it are something else."""
+    """Give what is below a label in the hierarchy its role; parts of it are something else."""
     if not isinstance(node, dict):
         return
     id = str(node.get("LabelName"))

@@ -1,4 +1,4 @@
-"""From plain data to sources; a bare path is enough where its kind can be seen."""
+"""From plain data to sources; a bare path is enough if its kind can be recognised."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Opened:
     Attributes:
         source: of one kind.
         vocabulary: of its labels.
-        grid: on which grid its boxes count where their image's size does not tell.
+        grid: which grid its boxes refer to where their image's size does not tell.
     """
 
     source: Source
@@ -85,7 +85,7 @@ class _Opened:
 
 
 def open_source(config: SourceConfig) -> Source:
-    """The source that this names; what it holds is read when it is gone through.
+    """The source that this names; its contents are read on iteration.
 
     Raises:
         SourceError: it is not there.
@@ -204,7 +204,7 @@ def _names(configs: Sequence[SourceConfig]) -> list[str]:
 def guess_source(path: str | Path) -> SourceConfig:
     """What lies at a path, by looking at it: the `-i` of the command line.
 
-    `hf://NAME` is a data set of the hub, with `@SPLIT` behind it if it is not `train`. A folder
+    `hf://NAME` is a data set of the hub, followed by `@SPLIT` if it is not `train`. A folder
     without annotations that are known here is a folder of photos.
 
     Raises:

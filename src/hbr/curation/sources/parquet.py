@@ -88,7 +88,7 @@ def _image_column(schema: Any, path: Path) -> str:
 
 
 def _features(schema: Any) -> Any:
-    """What the hub's library wrote down about the columns."""
+    """The features of the columns, as the hub's library stores them."""
     try:
         return json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):

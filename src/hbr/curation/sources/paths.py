@@ -40,11 +40,11 @@ def walk(folder: Path, accept: Callable[[str], bool] | None = None) -> Iterator[
 
 @dataclass(frozen=True)
 class Located:
-    """Where an image that annotations name lies.
+    """The place of an image that annotations name.
 
     Attributes:
         path: None if the name leads out of the folder.
-        error: one line if it is not there, or not certain.
+        error: one line if it is missing or ambiguous.
         exact: it lies where the name says; no leading folder was dropped.
     """
 

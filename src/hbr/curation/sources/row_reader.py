@@ -104,7 +104,7 @@ class RowReader:
         return tuple(boxes)
 
     def _box(self, entry: Mapping[str, Any]) -> Box | None:
-        """The box of an entry; None if it is no person's.
+        """The box of an entry; None if it is not a person's.
 
         Raises:
             ValueError: a value cannot be understood.

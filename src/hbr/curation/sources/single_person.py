@@ -76,7 +76,7 @@ class SinglePersonSource:
 
 
 def guess(folder: Path) -> SinglePersonConfig | None:
-    """Which of these data sets lies in a folder, by its files; None if it is none of them."""
+    """Which of these data sets is in a folder, by its files; None if it is none of them."""
     if (folder / "no_segment").is_dir():
         return ShhqConfig(path=folder)
     if (folder / _PARTITION).is_file():

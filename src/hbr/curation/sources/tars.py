@@ -2,7 +2,7 @@
 
 The key is the name up to the first dot. Within a sample, a photo and a JSON belong together if what
 lies between the first and the last dot is the same: `22.05.jpg` and `22.05.json`; `000.json` is of
-all photos of its sample that have no other.
+all photos of its sample that have none of their own.
 """
 
 from __future__ import annotations

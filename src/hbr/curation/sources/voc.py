@@ -139,8 +139,8 @@ def decode_xml(data: bytes) -> str:
     """The text of an XML file, in the encoding of its byte order mark or its declaration.
 
     Files often are in another encoding than they declare (UTF-16 declared of UTF-8, none declared
-    of GBK). Bytes that do not fit are escaped: marks and numbers are ASCII in all of these, so
-    that only names suffer.
+    of GBK). Bytes that do not fit are escaped: tags and numbers are ASCII in all of these, so that
+    only names are affected.
     """
     encoding = encoding_of(data)
     if encoding == "utf-8-sig" and (said := _DECLARED.match(data)):

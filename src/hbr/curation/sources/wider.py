@@ -91,7 +91,7 @@ class WiderSource:
                 if said is not None:
                     lines.skip_to(is_photo_name)
                 continue
-            # an image without faces is followed by one line of zeros all the same
+            # an image without faces is still followed by one line of zeros
             boxes: list[tuple[str, list[float]]] = []
             while len(boxes) < max(count, 1):
                 row = lines.take_unless(is_photo_name)
@@ -184,7 +184,7 @@ class _Lines:
         return None
 
     def take_unless(self, stop: Callable[[str], bool]) -> str | None:
-        """The next line, but None, and it stays, if it is one of these."""
+        """The next line, or None, without taking it, if it is one of these."""
         line = self.take()
         if line is not None and stop(line):
             self._ahead = line

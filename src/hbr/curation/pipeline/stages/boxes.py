@@ -33,7 +33,7 @@ class PlacedBox:
 
 
 def candidates(image: Record, boxes: Sequence[PlacedBox], config: BoxesConfig) -> list[Record]:
-    """A row for each box that may be a person, the broken ones with their reason.
+    """A row for each box that may be a person; the invalid ones have their reason.
 
     Their order and their ids depend on the boxes, not on the order these came in.
 

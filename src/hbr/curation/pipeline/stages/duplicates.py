@@ -57,7 +57,7 @@ def meetings(a: np.ndarray, b: np.ndarray, radius: int) -> Iterator[tuple[np.nda
 
     Yields:
         [p] indices into `a`, [p] indices into `b`, block by block; a pair may come up to four
-        times, as it is so in several bands.
+        times, once for each band it meets in.
 
     Source: M. Norouzi et al., "Fast search in Hamming space with multi-index hashing", CVPR 2012.
     """
@@ -110,7 +110,7 @@ def _blocks(counts: np.ndarray) -> list[np.ndarray]:
 
 
 def duplicate_of(hashes: np.ndarray, rank: np.ndarray, radius: int) -> np.ndarray:
-    """For each crop the better one that it nearly repeats.
+    """For each crop, the better one that it nearly duplicates.
 
     From the best to the worst, a crop stays unless one that stays is near; so any two that stay
     are further apart than `radius`.

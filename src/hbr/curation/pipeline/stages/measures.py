@@ -52,7 +52,7 @@ def contrast(crop: np.ndarray) -> float:
 
 
 def clipping(crop: np.ndarray) -> float:
-    """The part of the pixels, 0 to 1, as good as black or white: luma up to 2 or from 253."""
+    """The share of pixels that are practically black or white: luma up to 2 or from 253."""
     histogram = cv2.calcHist([_grey(crop)], [0], None, [256], [0, 256]).ravel()
     return float(histogram[:3].sum() + histogram[253:].sum()) / (crop.shape[0] * crop.shape[1])
 

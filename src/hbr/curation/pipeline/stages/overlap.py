@@ -27,7 +27,7 @@ def square_iou(a: Square, b: Square) -> float:
 
 
 def suppress(squares: Sequence[Square], order: Sequence[int], limit: float) -> list[int | None]:
-    """Non-maximum suppression: the first in order stays, whatever overlaps it too much goes.
+    """Non-maximum suppression: the first in order stays, what overlaps it too much does not.
 
     Args:
         squares: (x, y, side).

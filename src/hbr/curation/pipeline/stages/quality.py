@@ -20,7 +20,7 @@ Batch = Sequence[np.ndarray]
 """Crops [h, w, 3] uint8 of one size."""
 
 # Milliseconds of one CPU core for a crop of 512x512, as benchmarks/curation.py finds them, to two
-# digits at most: only their order matters. What is not here counts as dear.
+# digits at most: only their order matters. What is missing here counts as expensive.
 COSTS: Mapping[str, float] = {
     "clipping": 0.1,
     "contrast": 0.2,
@@ -69,7 +69,7 @@ def cheapest_first(metrics: Sequence[MetricConfig]) -> list[MetricConfig]:
 
 
 def cost_of(name: str) -> float | None:
-    """What a metric is assumed to cost, as `COSTS` has it; None where that is not known."""
+    """The assumed cost of a metric, from `COSTS`; None if it is not known."""
     return COSTS.get(name.removeprefix("pyiqa-").split("-")[0])
 
 

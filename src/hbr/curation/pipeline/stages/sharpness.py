@@ -36,7 +36,7 @@ def judge_sharpness(rows: list[Record], grey: np.ndarray, config: SharpnessConfi
     Args:
         rows: of one image.
         grey: [h, w] uint8, the image.
-        config: threshold and ceiling, and what they are about.
+        config: threshold and ceiling, and the region that they apply to.
     """
     whole = None
     if config.region == "image" and any(row.alive for row in rows):

@@ -18,7 +18,7 @@ _LINKS = 1 << 22  # that are held before they are joined
 
 
 def components(n: int, links: Iterable[np.ndarray]) -> np.ndarray:
-    """Which of n things hang together through links.
+    """Connected components of n things under links.
 
     Args:
         n: how many things.

@@ -23,7 +23,7 @@ def people_inside(
     `down` is its height where it is no square.
 
     A person is in it if the common part is at least half of the box or half of the square: someone
-    who fills the crop counts, and someone of whom an arm reaches into it does not.
+    who fills the crop counts, and someone of whom only an arm is in it does not.
     """
     x, y, side = square
     down = side if down is None else down

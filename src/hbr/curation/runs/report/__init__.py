@@ -1,4 +1,4 @@
-"""A run as one page: where its candidates went, its scores, and pictures of kept and rejected."""
+"""A run as one page: the funnel, its scores, and pictures of kept and rejected crops."""
 
 from __future__ import annotations
 

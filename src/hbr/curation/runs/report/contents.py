@@ -26,12 +26,12 @@ _COLUMNS = (
 
 @dataclass(kw_only=True)
 class Histogram:
-    """How the values of a column lie.
+    """The distribution of a column.
 
     Attributes:
         column: `sharpness`, `box_edge`, `z_mean`, or a metric.
         better: which end of its scale is the good one.
-        threshold: where the line is drawn; None if there is none.
+        threshold: None if there is none.
         logarithmic: the bins are even on a logarithmic scale.
         edges: [BINS + 1]; values beyond are in the first and the last bin.
         all, kept: [BINS] values of all rows that have one, and of kept crops.

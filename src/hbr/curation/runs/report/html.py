@@ -120,7 +120,7 @@ def _sheet(sheet: Sheet, pictures: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _caption(record: Record) -> str:
-    """What is under a picture: the number that stopped it, or how good it is."""
+    """The caption of a picture: the number that stopped it, or its score."""
     if record.reason == "below-threshold" and record.detail:
         text = " ".join(record.detail.split()[:2])
     elif record.reason == "blurred" and record.sharpness is not None:
@@ -200,7 +200,7 @@ def _settings(about: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 
 
 def _state(contents: Contents) -> str:
-    """One sentence, where the run has not finished."""
+    """One sentence, if the run has not finished."""
     if contents.finished:
         return ""
     status = contents.status

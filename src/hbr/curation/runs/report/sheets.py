@@ -65,7 +65,7 @@ def in_context(pixels: np.ndarray, record: Record, edge: int) -> Image.Image:
 def draw_box(
     image: Image.Image, box: Sequence[float], colour: tuple[int, int, int], width: int = 2
 ) -> None:
-    """Outline a box (x0, y0, x1, y1), on a dark line, so that it is seen on any ground."""
+    """Outline a box (x0, y0, x1, y1), on a dark line, so that it is visible on any background."""
     canvas = ImageDraw.Draw(image)
     x0, y0 = (min(max(0, round(v)), n - 1) for v, n in zip(box[:2], image.size, strict=True))
     x1, y1 = (min(max(0, round(v)), n - 1) for v, n in zip(box[2:], image.size, strict=True))

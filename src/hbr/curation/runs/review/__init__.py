@@ -23,7 +23,7 @@ from hbr.version import __version__
 
 
 def write_page(run: RunFolder, path: Path, *, count: int, edge: int = 320) -> tuple[int, int]:
-    """Write the page of the next crops that nobody has seen; it stands alone.
+    """Write the page of the next crops that nobody has seen, as one self-contained file.
 
     `count` is the number of crops on the page, `edge` the longer edge of its pictures.
 
@@ -60,7 +60,7 @@ def write_page(run: RunFolder, path: Path, *, count: int, edge: int = 320) -> tu
 
 
 def apply_choices(run: RunFolder, choices: Iterable[Path]) -> Review:
-    """Add the choices of saved files to those of the run, the later ones deciding; keep them.
+    """Add the choices of saved files to those of the run, where the later ones win, and keep them.
 
     Raises:
         CurationError: a file holds no choices, or those of another run; nothing is kept then.
