@@ -196,13 +196,13 @@ def _coco(folder, **change):
         ({"label": "pessoa"}, 3, "coco.json: none of its categories names a person"),
     ],
 )
-def test_nothing_kept_is_said(tmp_path, run_hbr, change, code, said):
+def test_nothing_kept_is_said(tmp_path, call_hbr, change, code, said):
     """An entry of the annotations costs only itself; that nothing is left is not all done."""
     with Image.open(DATA / "blue.png") as image:
         image.convert("RGB").resize((200, 100)).save(tmp_path / "a.png")
     (tmp_path / "recipe.yaml").write_text(NOTHING)
     source = _coco(tmp_path, **change)
-    done = run_hbr(
+    done = call_hbr(
         *["curate", "run", "recipe.yaml", "-i", source, "-o", "out", "--workers", "0"], cwd=tmp_path
     )
     assert done.returncode == code, done.stderr

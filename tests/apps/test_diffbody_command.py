@@ -260,7 +260,9 @@ def test_the_preview_is_gone_at_the_end(
 
 def test_a_preview_never_replaces_a_file(model, photo, call_hbr, tmp_path) -> None:
     (tmp_path / "out.preview.jpg").write_bytes(b"mine")
-    done = call_hbr(*restoring(model, photo, tmp_path / "out.png", "--preview", "1"))
+    done = call_hbr(
+        *restoring(model, photo, tmp_path / "out.png", "--steps", "5", "--preview", "1")
+    )
     assert done.returncode == 0, done.stderr
     assert "out.preview.jpg is there already; no preview is written" in done.stderr
     assert (tmp_path / "out.preview.jpg").read_bytes() == b"mine"

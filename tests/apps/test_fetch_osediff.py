@@ -1,12 +1,15 @@
 """`hbr fetch osediff`, `hbr restore --model osediff`: real commands, toy parts served locally."""
 
+import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,43 +17,52 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import toy_packages as toy
+from hbr.weights import Entry, KnownFile, Member, PackageFile, entries
 from toy_tagger import write_dape, write_ram
 
 Done = subprocess.CompletedProcess[str]
 
-# Points every part at the local server: its files with their real layout, size and hash. The lists
-# come out of a package; DAPE's first address has nothing.
-PATCH = """
-import dataclasses, json, sys
-from pathlib import Path
-from hbr.weights import KnownFile, Member, PackageFile, entries
-told = json.loads(Path(sys.argv[1]).read_text())
-for name, files in told["parts"].items():
-    made = []
-    for path, (size, sha256) in files.items():
-        urls = (f"{told['url']}/none/{path}",) if name == "dape" else ()
-        urls += (f"{told['url']}/{name}/{path}",)
-        sources = urls
-        if name == "ram-tags":
-            member = Member(path=f"toy_tags/{path}", size=size, sha256=sha256)
-            sources = (PackageFile(pypi="toy-tags==1.0", members=(member,)),)
-        pinned = name not in told["not pinned"]
-        size, sha256 = (size, sha256) if pinned else (None, None)
-        made.append(KnownFile(path=path, sources=sources, size=size, sha256=sha256))
-    entries()[name] = dataclasses.replace(entries()[name], files=tuple(made))
-size = told["assembled size"]
-entries()["osediff"] = dataclasses.replace(entries()["osediff"], assembled_size=size)
-sys.argv = ["hbr", *sys.argv[2:]]
-from hbr.apps.cli.main import main
-main()
-"""
+Run = Callable[..., Done]
+PROCESS = "import sys, test_fetch_osediff; test_fetch_osediff.run_as_published(sys.argv)"
+
+
+def as_published(told: dict[str, Any]) -> dict[str, Entry]:
+    """The catalogue's entries with every part at the local server: real layout, size and hash.
+
+    The lists come out of a package; DAPE's first address has nothing.
+    """
+    changed = {}
+    for name, files in told["parts"].items():
+        made = []
+        for path, (size, sha256) in files.items():
+            sources: tuple[str | PackageFile, ...] = (f"{told['url']}/{name}/{path}",)
+            if name == "dape":
+                sources = (f"{told['url']}/none/{path}", *sources)
+            if name == "ram-tags":
+                member = Member(path=f"toy_tags/{path}", size=size, sha256=sha256)
+                sources = (PackageFile(pypi="toy-tags==1.0", members=(member,)),)
+            known = {} if name in told["not pinned"] else {"size": size, "sha256": sha256}
+            made.append(KnownFile(path=path, sources=sources, **known))
+        changed[name] = dataclasses.replace(entries()[name], files=tuple(made))
+    size = told["assembled size"]
+    changed["osediff"] = dataclasses.replace(entries()["osediff"], assembled_size=size)
+    return changed
+
+
+def run_as_published(arguments: list[str]) -> None:
+    """`hbr`, after a JSON file of what is published, in a process of its own."""
+    from hbr.apps.cli.main import main
+
+    entries().update(as_published(json.loads(Path(arguments[1]).read_text())))
+    sys.argv = ["hbr", *arguments[2:]]
+    main()
 
 
 class Published:
     """The parts, served; what the catalogue says of them can be changed before `fetch`."""
 
-    def __init__(self, index: toy.Index, folder: Path, weights: Path) -> None:
-        self.index, self.folder, self.weights = index, folder, weights
+    def __init__(self, index: toy.Index, folder: Path, weights: Path, call: Run) -> None:
+        self.index, self.folder, self.weights, self.call = index, folder, weights, call
         self.told = folder / "told.json"
         self.values = {
             "url": index.url,
@@ -70,9 +82,20 @@ class Published:
         self.values["parts"][part] = sizes
 
     def hbr(self, *arguments: str | Path) -> Done:
+        """In this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, entry in as_published(self.values).items():
+                patch.setitem(entries(), name, entry)
+            return self.call(*arguments)
+
+    def process(self, *arguments: str | Path) -> Done:
+        """In a process of its own."""
         self.told.write_text(json.dumps(self.values))
-        command = [sys.executable, "-c", PATCH, self.told, *arguments]
-        return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", PROCESS, self.told, *arguments]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, check=False, env=env
+        )
 
     def files(self) -> set[str]:
         """What lies in the folder of weights, part files included, locks not."""
@@ -81,7 +104,9 @@ class Published:
 
 
 @pytest.fixture
-def published(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
+def published(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, call_hbr: Run
+) -> Iterator[Published]:
     monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("TORCH_HOME", raising=False)
@@ -94,7 +119,7 @@ def published(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for lists in ram.glob("*.txt"):
         lists.rename(tmp_path / "tags" / lists.name)
     for index in toy.serve_index(tmp_path, monkeypatch):
-        made = Published(index, tmp_path, tmp_path / "weights")
+        made = Published(index, tmp_path, tmp_path / "weights", call_hbr)
         made.add("sd-2.1-base", goldens / "osediff" / "base")
         made.add("osediff-lora", tmp_path / "lora")
         made.add("ram-swin-l", ram)
@@ -112,7 +137,7 @@ def test_one_command_gets_every_part_and_makes_the_model(
     (line,) = missing.stderr.strip().splitlines()
     assert "`hbr fetch osediff` gets sd-2.1-base, osediff-lora, ram-swin-l, ram-tags, dape" in line
 
-    done = published.hbr("fetch", "osediff")
+    done = published.process("fetch", "osediff")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(published.weights / "osediff")
     lines = done.stderr.splitlines()
