@@ -43,8 +43,8 @@ def test_help_names_every_command(run_hbr: Run) -> None:
 
 
 @pytest.mark.parametrize("command", ["restore", "models", "train", "doctor"])
-def test_every_command_has_help(run_hbr: Run, command: str) -> None:
-    done = run_hbr(command, "--help")
+def test_every_command_has_help(call_hbr: Run, command: str) -> None:
+    done = call_hbr(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"hbr {command}" in done.stdout
 
@@ -64,8 +64,8 @@ def test_nothing_asked_shows_the_help(run_hbr: Run) -> None:
         (["train"], "RECIPE"),
     ],
 )
-def test_usage_errors_are_one_line_and_2(run_hbr: Run, arguments: list[str], named: str) -> None:
-    done = run_hbr(*arguments)
+def test_usage_errors_are_one_line_and_2(call_hbr: Run, arguments: list[str], named: str) -> None:
+    done = call_hbr(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     line = one_line(done.stderr)
     assert named in line
@@ -78,8 +78,8 @@ def test_completion_knows_the_commands(run_hbr: Run) -> None:
     assert done.stdout.split() == ["doctor"]
 
 
-def test_doctor_json(run_hbr: Run) -> None:
-    done = run_hbr("doctor", "--json")
+def test_doctor_json(call_hbr: Run) -> None:
+    done = call_hbr("doctor", "--json")
     told = json.loads(done.stdout)
     assert done.returncode == 0, told["problems"]
     assert told["ok"] is True
@@ -202,9 +202,9 @@ def tiny_recipe(folder: Path, *, steps: int, workers: int = 0) -> Path:
     return recipe
 
 
-def test_train_ends_with_the_model_file(run_hbr: Run, call_hbr: Run, tmp_path: Path) -> None:
+def test_train_ends_with_the_model_file(call_hbr: Run, tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path, steps=2)
-    done = run_hbr("train", recipe, "--device", "cpu", "--out", tmp_path / "elsewhere")
+    done = call_hbr("train", recipe, "--device", "cpu", "--out", tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'elsewhere' / 'model.safetensors'}\n"
     assert Path(done.stdout.strip()).is_file()

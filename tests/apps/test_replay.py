@@ -62,10 +62,10 @@ def test_the_same_bytes_again(
 
 
 def test_the_embedded_model_in_a_process_of_its_own(
-    run_hbr: Run, photo: Write, tmp_path: Path
+    run_hbr: Run, call_hbr: Run, photo: Write, tmp_path: Path
 ) -> None:
     photo(tmp_path / "a.jpg")
-    done = run_hbr("restore", "a.jpg", "-o", "b.jpg", "--threads", "1", cwd=tmp_path, timeout=120)
+    done = call_hbr("restore", "a.jpg", "-o", "b.jpg", "--threads", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     env = {**os.environ, "OMP_NUM_THREADS": "2"}
     done = run_hbr("replay", "b.jpg", cwd=tmp_path, env=env, timeout=120)

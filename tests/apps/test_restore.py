@@ -112,9 +112,9 @@ def test_fifty_files_the_same_bytes_however_they_came_about(
     assert tree(tmp_path / "c") == first
 
 
-def test_one_file_to_one_file(run_hbr: Run, photo: Write, toy: Path, tmp_path: Path) -> None:
+def test_one_file_to_one_file(call_hbr: Run, photo: Write, toy: Path, tmp_path: Path) -> None:
     photo(tmp_path / "-in.png", size=(150, 90))
-    done = run_hbr(
+    done = call_hbr(
         *("restore", "-i", "-in.png", "-o", "new folder/aus größe.tif"),
         *("--model", toy, "--tile", "64", "--color", "none", "--dtype", "float32"),
         cwd=tmp_path,
