@@ -10,6 +10,7 @@ regression.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ import torch
 from scipy.special import gamma
 from torch import Tensor
 
-from hbr.metrics.base import MetricError, MetricInfo, check_images
+from hbr.metrics.base import FunctionMetric, MetricError, MetricInfo
 from hbr.metrics.files import read_state, with_weights
 from hbr.metrics.natural import fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane
@@ -119,20 +120,7 @@ def brisque(image: Tensor, model: BrisqueModel) -> Tensor:
     return torch.tensor(scores, dtype=torch.float64)
 
 
-class Brisque:
-    """BRISQUE as a `Metric`."""
-
-    def __init__(self, info: MetricInfo, model: BrisqueModel) -> None:
-        self.info = info
-        self.model = model
-
-    def __call__(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
-        """See `brisque`."""
-        check_images(self.info, image, reference)
-        return brisque(image, self.model)
-
-
-def load_brisque(info: MetricInfo, device: str, weights: Path | None) -> Brisque:
+def load_brisque(info: MetricInfo, device: str, weights: Path | None) -> FunctionMetric:
     """BRISQUE with the model file `weights`, or the folder it is in.
 
     OpenCV's range file lies beside it, with `range` for `model` in its name.
@@ -142,12 +130,13 @@ def load_brisque(info: MetricInfo, device: str, weights: Path | None) -> Brisque
     """
     path = find_weights("brisque", info.id, weights)
     if path.suffix == ".safetensors":
-        return Brisque(with_weights(info, path), _read_converted(path))
+        model = _read_converted(path)
+        return FunctionMetric(with_weights(info, path), partial(brisque, model=model))
     if path.is_dir():
         path = path / "brisque_model_live.yml"
     ranges = path.with_name(path.name.replace("model", "range"))
     model = read_brisque(path, ranges)
-    return Brisque(with_weights(info, path, ranges), model)
+    return FunctionMetric(with_weights(info, path, ranges), partial(brisque, model=model))
 
 
 def _read_converted(path: Path) -> BrisqueModel:

@@ -19,6 +19,7 @@ import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from scipy.special import gamma
 from torch import Tensor
 
 from hbr.files import sha256, write_bytes
-from hbr.metrics.base import MetricError, MetricInfo, check_images
+from hbr.metrics.base import FunctionMetric, MetricError, MetricInfo
 from hbr.metrics.files import with_weights
 from hbr.metrics.natural import NEIGHBOURS, fit_aggd, grey_levels, mscn
 from hbr.metrics.planes import Plane, gaussian
@@ -149,27 +150,14 @@ def niqe(image: Tensor, model: NiqeModel) -> Tensor:
     return torch.tensor([_niqe(plane, model) for plane in grey_levels(image)], dtype=torch.float64)
 
 
-class Niqe:
-    """NIQE as a `Metric`."""
-
-    def __init__(self, info: MetricInfo, model: NiqeModel) -> None:
-        self.info = info
-        self.model = model
-
-    def __call__(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
-        """See `niqe`."""
-        check_images(self.info, image, reference)
-        return niqe(image, self.model)
-
-
-def load_niqe(info: MetricInfo, device: str, weights: Path | None) -> Niqe:
+def load_niqe(info: MetricInfo, device: str, weights: Path | None) -> FunctionMetric:
     """NIQE with the model `weights`, a file or the folder that holds it."""
     try:
         path = find_weights("niqe", info.id, weights)
     except WeightsError as error:
         fitting = "or fit one: `hbr metrics fit-niqe SHARP_PHOTOS -o niqe.npz`"
         raise MetricError(f"{error}; {fitting}") from None
-    return Niqe(with_weights(info, path), read_niqe(path))
+    return FunctionMetric(with_weights(info, path), partial(niqe, model=read_niqe(path)))
 
 
 def _niqe(plane: Plane, model: NiqeModel) -> float:
