@@ -151,10 +151,7 @@ class _Reading:
         score = entry.raw.get("score")
         score = number(score) if score is not None else None
         box = Box(
-            x,
-            y,
-            x + w,
-            y + h,
+            *(x, y, x + w, y + h),
             label="",
             score=score,
             crowd=entry.crowd,

@@ -53,14 +53,12 @@ class SeenKeys:
     """Which keys have come already; to be used as a context manager."""
 
     def __enter__(self) -> SeenKeys:
-        """Open the table."""
         self._stack = contextlib.ExitStack()
         self._database = self._stack.enter_context(temporary_database())
         self._database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        """Close the table."""
         self._stack.__exit__(*raised)
 
     def again(self, key: str) -> bool:
@@ -105,7 +103,6 @@ class BoxIndex:
     """Images and boxes of an annotation file, in any order, joined on disk."""
 
     def __enter__(self) -> BoxIndex:
-        """Open the tables."""
         self._stack = contextlib.ExitStack()
         self._database = self._stack.enter_context(temporary_database())
         run = self._database.execute
@@ -120,7 +117,6 @@ class BoxIndex:
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        """Close the tables."""
         self._stack.__exit__(*raised)
 
     def add_image(
@@ -254,10 +250,7 @@ def _box(
     edges = [float("nan") if edge is None else edge for edge in (x0, y0, x1, y1)]
     crowd, ignore, normalised = (bool(flags & flag) for flag in (_CROWD, _IGNORE, _NORMALISED))
     return Box(
-        edges[0],
-        edges[1],
-        edges[2],
-        edges[3],
+        *edges,
         label=label,
         kind=_KINDS[kind],
         score=score,

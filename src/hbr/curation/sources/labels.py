@@ -70,10 +70,7 @@ class Vocabulary:
         kind = "head" if role == "head" else kind
         crowd, ignore = crowd or role == "crowd", ignore or role == "ignore"
         return Box(
-            x0,
-            y0,
-            x1,
-            y1,
+            *(x0, y0, x1, y1),
             label=label,
             kind=kind,
             score=score,

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbr.curation.sources.base import Box, BoxKind, ImageRef, SourceError, SourceImage
+from hbr.curation.sources.base import Box, ImageRef, SourceError, SourceImage
 from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage
 from hbr.curation.sources.labels import Role, Vocabulary
 from hbr.curation.sources.paths import unused
@@ -158,26 +158,18 @@ class _Reading:
         if (known := self._roles.get(row["LabelName"])) is None:
             return None
         label, role = known
-        x0, y0, x1, y1 = (number(row[c]) for c in ("XMin", "YMin", "XMax", "YMax"))
         flags = {c: flag(row.get(c)) for c in ("IsGroupOf", "IsDepiction", "IsInside")}
         if unclear := [c for c, value in flags.items() if value is None]:
             return f"{unclear[0]} is {row[unclear[0]]!r}, not 0 or 1"
         group, depiction, inside = flags.values()
         score = number(row.get("Confidence"))
-        kind: BoxKind = "head" if role == "head" else "full"
-        crowd = bool(group) or role == "crowd"
-        ignore = bool(depiction) or bool(inside) or role == "ignore"
-        confidence = score if score == score else None
         box = Box(
-            x0,
-            y0,
-            x1,
-            y1,
+            *(number(row[c]) for c in ("XMin", "YMin", "XMax", "YMax")),
             label=label,
-            kind=kind,
-            score=confidence,
-            crowd=crowd,
-            ignore=ignore,
+            kind="head" if role == "head" else "full",
+            score=score if score == score else None,
+            crowd=bool(group) or role == "crowd",
+            ignore=bool(depiction) or bool(inside) or role == "ignore",
             normalised=True,
         )
         self._index.add_box(id, box)

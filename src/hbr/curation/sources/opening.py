@@ -121,11 +121,10 @@ def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Source:
             return CocoSource(name, annotations, _images(config.images, annotations), vocabulary)
         case OpenImagesConfig():
             folder = _folder(config.annotations)
-            images = _images(config.images, folder)
             return OpenImagesSource(
                 name=name,
                 annotations=folder,
-                images=images,
+                images=_images(config.images, folder),
                 vocabulary=vocabulary,
                 unlabelled=config.unlabelled,
             )
@@ -134,11 +133,10 @@ def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Source:
             return OdgtSource(name, annotations, _images(config.images, annotations), vocabulary)
         case VocConfig():
             folder = _folder(config.annotations)
-            images = _images(config.images, folder)
             return VocSource(
                 name=name,
                 annotations=folder,
-                images=images,
+                images=_images(config.images, folder),
                 vocabulary=vocabulary,
                 subset=config.subset,
                 one_based=config.one_based,
@@ -146,11 +144,10 @@ def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Source:
         case WiderConfig():
             person = config.layout == "person"
             annotations = (_folder if person else _file)(config.annotations)
-            images = _images(config.images, annotations)
             return WiderSource(
                 name=name,
                 annotations=annotations,
-                images=images,
+                images=_images(config.images, annotations),
                 layout=config.layout,
                 vocabulary=vocabulary,
             )
