@@ -34,7 +34,6 @@ class Shard:
     count: int = 1
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.count >= 1, "count", self.count, "1 or more")
         check(0 <= self.index < self.count, "index", self.index, f"from 0 to {self.count - 1}")
 

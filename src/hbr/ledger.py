@@ -92,7 +92,6 @@ class Ledger:
             self._file.close()
 
     def __enter__(self) -> Self:
-        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -33,7 +33,6 @@ class DetectorConfig:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(0 <= self.score <= 1, "score", self.score, "0 to 1")
         check(self.batch >= 1, "batch", self.batch, "1 or more")
 
@@ -54,7 +53,6 @@ class BoxesConfig:
     detector: DetectorConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(len(self.kinds) > 0, "kinds", self.kinds, "full, visible, or both")
         check(0 <= self.score <= 1, "score", self.score, "0 to 1")
 
@@ -77,7 +75,6 @@ class SharpnessConfig:
     ceiling: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.threshold >= 0, "threshold", self.threshold, "0 or more")
         ok = self.ceiling is None or self.ceiling >= self.threshold
         check(ok, "ceiling", self.ceiling, f"{self.threshold:g} (threshold) or more, or null")
@@ -96,7 +93,6 @@ class SizeConfig:
     shorter: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.longer >= 1, "longer", self.longer, "1 or more")
         check(self.shorter >= 0, "shorter", self.shorter, "0 or more")
 
@@ -134,7 +130,6 @@ class CropConfig:
     height: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(0.1 <= self.margin <= 10, "margin", self.margin, "0.1 to 10")
         check(0 < self.crowd_cover <= 1, "crowd_cover", self.crowd_cover, "above 0, up to 1")
         check(self.crowd_people >= 0, "crowd_people", self.crowd_people, "0 or more")
@@ -177,7 +172,6 @@ class MetricConfig:
     ceiling: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, . _ and -")
         for name in ("threshold", "ceiling"):
             value = getattr(self, name)
@@ -209,7 +203,6 @@ class QualityConfig:
     eq1: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         names = [metric.name for metric in self.metrics]
         check(len(set(names)) == len(names), "metrics", names, "each named once")
         ok = self.eq1 is None or (len(self.eq1) > 0 and {*self.eq1} <= {*names})
@@ -232,7 +225,6 @@ class DuplicatesConfig:
     across: bool = True
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(-1 <= self.radius <= 15, "radius", self.radius, "-1 to 15")
 
 
@@ -253,7 +245,6 @@ class SplitsConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field."""
         ok = all(_NAME.fullmatch(name) for name in self.names)
         check(ok, "parts", self.names, "letters, digits, . _ and -")
         shares = list(self.parts.values())
@@ -295,7 +286,6 @@ class LimitsConfig:
     count: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         names = [metric.name for metric in self.metrics or ()]
         check(len(set(names)) == len(names), "metrics", names, "each named once")
         check(self.count is None or self.count >= 1, "count", self.count, "1 or more, or null")
@@ -318,7 +308,6 @@ class OutputConfig:
     shard: int = 1000
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(len(set(self.kinds)) == len(self.kinds), "kinds", self.kinds, "each named once")
         check(1 <= self.jpeg_quality <= 100, "jpeg_quality", self.jpeg_quality, "1 to 100")
         check(self.shard >= 1, "shard", self.shard, "1 or more")
@@ -372,7 +361,6 @@ class CurationConfig:
     errors: float = 0.05
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, . _ and -")
         ok = not isinstance(self.tagger, str) or bool(re.fullmatch(r"[\w.]+:[\w.]+", self.tagger))
         check(ok, "tagger", self.tagger, "package.module:function, or a mapping with a `kind`")

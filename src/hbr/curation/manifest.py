@@ -63,7 +63,6 @@ class ManifestWriter:
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def __enter__(self) -> ManifestWriter:
-        """Begin."""
         return self
 
     def __exit__(
@@ -97,7 +96,6 @@ class Manifest:
         self.path = path / NAME if path.is_dir() else path
 
     def __len__(self) -> int:
-        """How many rows it has."""
         return int(self._file().metadata.num_rows)
 
     def __iter__(self) -> Iterator[Record]:

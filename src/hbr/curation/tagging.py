@@ -43,7 +43,6 @@ class RamTaggerConfig:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.batch >= 1, "batch", self.batch, "1 or more")
 
 
@@ -71,7 +70,6 @@ class ClipTaggerConfig:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check("{tag}" in self.prompt, "prompt", self.prompt, "a text with {tag} in it")
         check(-1 <= self.threshold <= 1, "threshold", self.threshold, "-1 to 1")
         check(self.top >= 1, "top", self.top, "1 or more")

@@ -46,7 +46,6 @@ class BlurConfig:
     shake_length: Range = (2.0, 8.0)
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_prob(self, "prob", "sinc_prob", "sinc_depth", "defocus_prob", "shake_prob")
         _check_range(self, "sigma", "beta_generalized", "beta_plateau")
         _check_range(self, "defocus_radius", "shake_length")
@@ -109,7 +108,6 @@ class StageConfig:
     sharpen_amount: Range = (0.2, 1.5)
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_prob(self, "gaussian_prob", "noise_prob", "grey_prob", "jpeg_prob")
         _check_prob(self, "jpeg_shift_prob", "camera_prob", "sharpen_prob")
         _check_range(self, "poisson_scale", "jpeg_quality", "camera_sigma", "camera_read")
@@ -161,7 +159,6 @@ class MotionConfig:
     opacity: Range = (0.8, 1.0)
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_prob(self, "prob", "person_prob", "part_prob")
         _check_range(self, "length", "softness", "opacity")
         _check_weights(self, "places")
@@ -191,7 +188,6 @@ class FadingConfig:
     cast: float = 0.03
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_prob(self, "prob", "cast")
         _check_range(self, "black", "white")
         most = self.black[1] + self.white[1] + 2 * self.cast
@@ -235,7 +231,6 @@ class Recipe:
     version: int = 2
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_prob(self, "final_sinc_prob", "final_sinc_depth", "jpeg_last_prob")
         _check_modes(self, "final_modes", "back_modes")
         check(self.scale >= 1, "scale", self.scale, "1 or more")

@@ -53,7 +53,6 @@ class LqRecipe:
     kind: Literal["recipe"] = "recipe"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
@@ -156,7 +155,6 @@ class BenchmarkConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(len(self.data_sets) > 0, "data_sets", self.data_sets, "one or more")
         check(len(self.methods) > 0, "methods", self.methods, "one or more")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")

@@ -69,7 +69,6 @@ class MeasureConfig:
     pairs: tuple[PicturePair, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.crop_border >= 0, "crop_border", self.crop_border, "0 or more")
         sizes = ("error", "skip", "resize")
         check(self.size in sizes, "size", self.size, "error, skip or resize")

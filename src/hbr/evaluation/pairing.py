@@ -39,7 +39,6 @@ class StemRules:
     strip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check every rule."""
         for rule in self.strip:
             check(rule not in ("", "re:"), "strip", rule, "an ending, or re: and an expression")
             try:

@@ -182,7 +182,6 @@ class TableLayout:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for metric, digits in self.decimals.items():
             check(0 <= digits <= 10, f"decimals.{metric}", digits, "0 to 10")
 

@@ -90,7 +90,6 @@ class Photo:
     _own: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Check shapes and types."""
         p, a = self.pixels, self.alpha
         if p.ndim != 3 or p.shape[2] != 3 or 0 in p.shape or p.dtype not in (np.uint8, np.uint16):
             raise ValueError(

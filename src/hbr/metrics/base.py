@@ -69,7 +69,6 @@ class MetricInfo:
     factory: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that the row can be loaded."""
         one = (self.function is None) != (self.factory is None)
         check(one, f"{self.id}.function", self.function, "set, or factory instead, not both")
 

@@ -39,7 +39,6 @@ class DecoderConfig:
     scaling_factor: float = 0.18215
 
     def __post_init__(self) -> None:
-        """Check every field."""
         widths = self.block_out_channels
         check_widths(widths, self.norm_num_groups if self.kind == "kl" else 1)
         ok = self.kind == "kl" or len(set(widths)) == 1
@@ -78,7 +77,6 @@ class AutoencoderConfig:
     decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check_widths(self.block_out_channels, self.norm_num_groups)
         check(self.layers_per_block >= 1, "layers_per_block", self.layers_per_block, "1 or more")
         check(self.latent_channels >= 1, "latent_channels", self.latent_channels, "1 or more")

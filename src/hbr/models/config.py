@@ -34,7 +34,6 @@ class UNetConfig:
     use_linear_projection: bool = True
 
     def __post_init__(self) -> None:
-        """Check every field."""
         levels = len(self.block_out_channels)
         check_widths(self.block_out_channels, self.norm_num_groups)
         for name in ("attention", "attention_head_dim"):
@@ -71,7 +70,6 @@ class ImageEncoderConfig:
     proj_dim: int = 512
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name in ("embed_dim", "window_size", "proj_dim"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         check(len(self.depths) >= 1, "depths", self.depths, "one number a level")
@@ -119,7 +117,6 @@ class HFIEConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.n_queries >= 1, "n_queries", self.n_queries, "1 or more")
         ok = self.heads >= 1 and self.width % self.heads == 0
         check(ok, "heads", self.heads, f"a divisor of the width {self.width}")
@@ -142,7 +139,6 @@ class TextPromptConfig:
     text: str = " "
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name in ("n_queries", "width"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
@@ -167,7 +163,6 @@ class TaggerConfig:
     descriptions: int = 1
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name in ("n_tags", "mlp_width", "layers", "descriptions"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         ok = self.heads >= 1 and self.width % self.heads == 0
@@ -194,7 +189,6 @@ class TextEncoderConfig:
     activation: Literal["gelu", "quick_gelu"] = "gelu"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name in ("vocabulary", "length", "mlp_width", "layers"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         ok = self.heads >= 1 and self.width % self.heads == 0
@@ -221,7 +215,6 @@ class DAPEConfig:
     template: str = "{tags}"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check("{tags}" in self.template, "template", self.template, "a text with {tags} in it")
 
     @property
@@ -252,7 +245,6 @@ class ScheduleConfig:
     steps: int = 1000
 
     def __post_init__(self) -> None:
-        """Check every field."""
         ok = 0 < self.beta_start <= self.beta_end < 1
         check(ok, "beta_start", self.beta_start, f"above 0 and at most beta_end {self.beta_end}")
         check(self.steps >= 1, "steps", self.steps, "1 or more")
@@ -271,7 +263,6 @@ class LoRAConfig:
     alpha: float = 8.0
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.rank >= 1, "rank", self.rank, "1 or more")
         check(self.alpha > 0, "alpha", self.alpha, "above 0")
 
@@ -291,7 +282,6 @@ class RefinerConfig:
     patch_size: int = 2
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name in ("width", "blocks"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         check(self.patch_size in (1, 2, 4), "patch_size", self.patch_size, "1, 2 or 4")
@@ -322,7 +312,6 @@ class RestorerConfig:
     name: str = "one-step"
 
     def __post_init__(self) -> None:
-        """Check every field, and the ones that must fit each other."""
         ok = 0 <= self.timestep < self.schedule.steps
         check(ok, "timestep", self.timestep, f"in [0, {self.schedule.steps})")
         ok = self.prompt.width == self.unet.cross_attention_dim

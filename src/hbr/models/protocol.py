@@ -145,7 +145,6 @@ class Sampling:
     tile: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         ok = 1 <= self.steps <= LARGEST_STEPS
         check(ok, "steps", self.steps, f"from 1 to {LARGEST_STEPS}")
         names = get_args(SamplerName)

@@ -71,7 +71,6 @@ class RRDBNet(nn.Module):
     """A network of factor 4 that is a `hbr.models.Model` on the grid of its result."""
 
     def __init__(self, config: RRDBNetConfig) -> None:
-        """Make it with random weights."""
         super().__init__()
         self.config = config
         width = config.width

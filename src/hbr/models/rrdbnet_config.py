@@ -29,7 +29,6 @@ class RRDBNetConfig:
     name: str = "rrdbnet"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for field in ("blocks", "width", "growth"):
             check(getattr(self, field) >= 1, field, getattr(self, field), "1 or more")
         ok = self.native_size >= 4 and self.native_size % 4 == 0

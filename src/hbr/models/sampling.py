@@ -43,7 +43,6 @@ class Steps:
     previous: tuple[float, ...]
 
     def __len__(self) -> int:
-        """The number of steps."""
         return len(self.timesteps)
 
 

@@ -127,7 +127,6 @@ class SwinIR(nn.Module):
     mean: Tensor
 
     def __init__(self, config: SwinIRConfig) -> None:
-        """Make it with random weights."""
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False

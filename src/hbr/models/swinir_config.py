@@ -41,7 +41,6 @@ class SwinIRConfig:
     name: str = "swinir"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for field in ("embed_dim", "window_size", "width"):
             check(getattr(self, field) >= 1, field, getattr(self, field), "1 or more")
         ok = len(self.depths) >= 1 and min(self.depths) >= 1

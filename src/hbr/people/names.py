@@ -58,7 +58,6 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
         return iter(self._people)
 
     def __len__(self) -> int:
-        """The number of images."""
         return len(self._people)
 
     def find(self, place: str, *, any_suffix: bool = False) -> tuple[Person, ...] | None:

@@ -48,7 +48,6 @@ class Rle:
     counts: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Check that the runs fill the mask."""
         ok = min(self.counts, default=0) >= 0 and sum(self.counts) == self.size[0] * self.size[1]
         check(ok, "counts", sum(self.counts), f"runs that fill {self.size[0]}x{self.size[1]}")
 
@@ -109,7 +108,6 @@ class Person:
     outline: tuple[tuple[Point, ...], ...] | Rle | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         if self.image_size is not None:
             check(min(self.image_size) >= 1, "image_size", self.image_size, "1 pixel or more")
         numbers = [*self.box, *(v for p in self.keypoints or () for v in p)]
@@ -192,7 +190,6 @@ class People:
                 raise ValueError(f"{name} is {np.shape(array)}; it must be {shape}")
 
     def __len__(self) -> int:
-        """The number of people."""
         return len(self.boxes)
 
     @classmethod

@@ -118,7 +118,6 @@ class RestoreRecipe:
     processor: str = ""
 
     def __post_init__(self) -> None:
-        """Check the edition."""
         wanted = f"{_EDITION}; a newer hbr wrote this recipe"
         check(self.hbr_recipe == _EDITION, "hbr_recipe", self.hbr_recipe, wanted)
 

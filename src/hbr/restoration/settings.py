@@ -70,7 +70,6 @@ class PeopleChoice:
     background: str = "model"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(bool(self.source), "people_from", self.source, "auto, a detector or a file")
         for box in self.boxes:
             ok = len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) > 0
@@ -156,7 +155,6 @@ class RestoreSettings:
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check_scale(self.scale)
         ok = self.size is None or (_is_whole(self.size) and self.size >= 1 and self.scale == 1)
         check(ok, "size", self.size, "a whole number from 1, without a scale")

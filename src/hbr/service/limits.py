@@ -33,7 +33,6 @@ class ServiceLimits:
     small: int = 2_000_000
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name in ("max_bytes", "max_pixels", "waiting", "held"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("seconds", "upload_seconds", "keep"):

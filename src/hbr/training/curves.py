@@ -37,7 +37,6 @@ class Curves:
                 self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> Curves:
-        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:

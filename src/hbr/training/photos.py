@@ -113,7 +113,6 @@ class FolderPhotos:
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
 
     def __len__(self) -> int:
-        """Return the number of photos."""
         return len(self._ends)
 
     def name(self, index: int) -> str:
@@ -136,7 +135,6 @@ class CropPhotos:
         self._suffix = next((path.suffix for path in first if path.exists()), ".png")
 
     def __len__(self) -> int:
-        """Return the number of photos."""
         return len(self.ids)
 
     def name(self, index: int) -> str:
@@ -168,7 +166,6 @@ class TarPhotos:
             raise ConfigError(f"tars: there is no photo in {self.tars[0]} and {len(tars) - 1} more")
 
     def __len__(self) -> int:
-        """Return the number of photos."""
         return len(self._at)
 
     def name(self, index: int) -> str:
@@ -205,7 +202,6 @@ class TablePhotos:
         self._ends = np.cumsum(counts, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Return the number of photos."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def name(self, index: int) -> str:
@@ -233,7 +229,6 @@ class PackedCrops:
         self.photos, self.split, self.ids, self.suffix = photos, split, ids, suffix
 
     def __len__(self) -> int:
-        """Return the number of photos."""
         return len(self.ids)
 
     def name(self, index: int) -> str:

@@ -80,7 +80,6 @@ class Entry:
     assembled_size: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(bool(self.files), "files", self.files, "one file or more")
 
     @property

@@ -41,7 +41,6 @@ class Member:
     sha256: str
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_pins(self.size, self.sha256)
 
 
@@ -67,7 +66,6 @@ class PackageFile:
     metadata: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check((self.pypi is None) != (self.npm is None), "pypi", self.pypi, "given, or npm")
         # what is exact can be neither a path nor a git address, which npm would run scripts of
         exact = self.pypi is None or re.fullmatch(r"[\w.-]+==[\w.!+-]+", self.pypi) is not None
@@ -104,7 +102,6 @@ class KnownFile:
     sources: tuple[str | PackageFile, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_pins(self.size, self.sha256)
 
     @property

@@ -34,7 +34,6 @@ class LocalEngine:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.workers >= 0, "workers", self.workers, "0 or more")
         ok = self.memory is None or self.memory > 0
         check(ok, "memory", self.memory, "bytes, above 0")

@@ -64,7 +64,6 @@ class RayEngine:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check_options(self.address, self.workers, self.gpus, self.memory)
 
     def check(self, work: ChunkWork) -> None:

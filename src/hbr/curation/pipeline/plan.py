@@ -31,7 +31,6 @@ class Plan:
     path: Path
 
     def __len__(self) -> int:
-        """Number of chunks."""
         import pyarrow.parquet as pq
 
         return int(pq.read_metadata(self.path).num_rows)

@@ -230,11 +230,9 @@ class TaskSet:
         self._fresh: set[int] = set()
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self._sorted) + len(self._fresh)
 
     def __contains__(self, number: int) -> bool:
-        """Whether it is in the set."""
         if number in self._fresh:
             return True
         key = np.uint64(number)

@@ -35,7 +35,6 @@ class _Named:
     test_only: bool = False
 
     def __post_init__(self) -> None:
-        """Check every field."""
         ok = re.fullmatch(r"[^/\\\0]*", self.name) is not None
         check(ok, "name", self.name, "without slashes")
 
@@ -265,7 +264,6 @@ class Market1501Config(_Named):
     kind: Literal["market1501"] = "market1501"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         super().__post_init__()
         check(self.test_only, "test_only", self.test_only, "true for Market-1501")
         check(len({*self.parts}) == len(self.parts) > 0, "parts", self.parts, "each named once")

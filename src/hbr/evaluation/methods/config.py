@@ -56,7 +56,6 @@ class HbrConfig:
     kind: Literal["hbr"] = "hbr"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _ = self.settings  # it checks itself
         check(self.seed >= 0, "seed", self.seed, "0 or more")
 
@@ -99,7 +98,6 @@ class SpandrelConfig:
     kind: Literal["spandrel"] = "spandrel"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         RestoreSettings(scale=self.scale, tile=self.tile)  # it checks itself
         ok = not self.sha256 or (
             len(self.sha256) == 64 and not set(self.sha256) - set("0123456789abcdef")
@@ -154,7 +152,6 @@ class ProgramSpec:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(bool(self.command), "command", self.command, "the words of a command line")
         check(bool(self.outputs), "outputs", self.outputs, "one pattern or more")
         _check_values(self.values)
@@ -231,7 +228,6 @@ class ProgramConfig:
     kind: Literal["program"] = "program"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(bool(self.python), "python", self.python, "a path, a command or conda:NAME")
         _check_values(self.values)
         check_scale(self.scale)
@@ -264,7 +260,6 @@ class ResultsFolderConfig:
     kind: Literal["folder"] = "folder"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check_scale(self.scale)
         check(bool(self.outputs), "outputs", self.outputs, "one pattern or more")
         for pattern in self.outputs:
@@ -290,7 +285,6 @@ class BaselineConfig:
     kind: Literal["baseline"] = "baseline"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check_scale(self.scale)
         ok = self.baseline != "input" or self.scale == 1
         check(ok, "scale", self.scale, "1 for the baseline input; bicubic resizes")

@@ -56,7 +56,6 @@ class ResultFolder:
             self._held = held.pop_all()
 
     def __enter__(self) -> ResultFolder:
-        """The folder itself."""
         return self
 
     def __exit__(self, *_: object) -> None:

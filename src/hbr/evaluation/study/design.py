@@ -51,7 +51,6 @@ class StudyConfig:
     question: str = ""
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.kind in DEFAULT_QUESTIONS, "kind", self.kind, "'scores' or 'choice'")
         enough = self.per_rater is None or self.per_rater >= 1
         check(enough, "per_rater", self.per_rater, "1 or more")

@@ -33,7 +33,6 @@ class PartNetworkConfig:
     dim: int = 512
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name in ("embedding_size", "dim"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         ok = len(self.hidden_sizes) == len(self.depths) >= 2
@@ -69,7 +68,6 @@ class DiffBodyConfig:
     name: str = "diffbody"
 
     def __post_init__(self) -> None:
-        """Check the fields that must fit each other."""
         factor = self.stage1.factor
         check(factor == 1, "stage1.upscale", self.stage1.upscale, "the unshuffle: one size")
         width = self.unet.cross_attention_dim

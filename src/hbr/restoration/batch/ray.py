@@ -53,7 +53,6 @@ class RayActors:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check_options(self.address, self.workers, self.gpus, self.memory)
         check(self.threads >= 1, "threads", self.threads, "1 or more")
 

@@ -53,7 +53,6 @@ class Watched:
     poll: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.settle >= 0, "settle", self.settle, "0 seconds or more")
         check(self.poll > 0, "poll", self.poll, "above 0 seconds")
         if not is_folder(self.folder):

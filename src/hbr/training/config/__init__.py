@@ -115,7 +115,6 @@ class TrainConfig:
     card: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the fields against each other."""
         check(len(self.phases) >= 1, "phases", self.phases, "one phase or more")
         self._check_kind()
         multiple = self.model.capabilities.multiple_of

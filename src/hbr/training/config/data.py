@@ -39,7 +39,6 @@ class PhotoSourceConfig:
     tars: str | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_one_place(self)
         check(self.weight > 0, "weight", self.weight, "above 0")
         for name in ("boxes", "exclude"):
@@ -86,7 +85,6 @@ class LatentsConfig:
     crops: int = 8
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.crops >= 1, "crops", self.crops, "1 or more")
 
 
@@ -128,7 +126,6 @@ class DataConfig:
     device: Literal["cpu", "auto"] = "cpu"
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(len(self.sources) >= 1, "sources", self.sources, "one source or more")
         for name, weight in self.degradations.items():
             _check_recipe("degradations", name)
@@ -176,7 +173,6 @@ class ValidationConfig:
     boxes: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         _check_one_place(self)
         ok = self.boxes is None or self.photos is not None
         check(ok, "boxes", self.boxes, "left out without `photos`")

@@ -46,7 +46,6 @@ class InitConfig:
     control: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields against each other."""
         ok = self.base is not None or self.image_encoder is not None
         check(ok, "base", self.base, "given, or `image_encoder`")
         for name in ("fidelity", "difference"):

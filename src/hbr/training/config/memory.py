@@ -27,6 +27,5 @@ class MemoryConfig:
     decode_crop: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         ok = self.decode_crop is None or self.decode_crop >= 1
         check(ok, "decode_crop", self.decode_crop, "1 or more, or null")

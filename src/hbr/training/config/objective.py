@@ -59,7 +59,6 @@ class LossConfig:
     dists_weights: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         plain = (self.mse, self.l1, self.psnr, self.gradient, self.edge)
         deep = (self.lpips, self.dists, self.edge_dists, self.adversarial, self.artifacts)
         weights = (*plain, *deep)
@@ -97,7 +96,6 @@ class VSDConfig:
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.weight > 0, "weight", self.weight, "above 0")
         check(self.guidance >= 0, "guidance", self.guidance, "0 or more")
         low, high = self.timesteps
@@ -118,7 +116,6 @@ class DiscriminatorConfig:
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.width >= 1, "width", self.width, "1 or more")
         check(self.lr is None or self.lr > 0, "lr", self.lr, "above 0")
 
@@ -148,7 +145,6 @@ class RestorationConfig:
     discriminator: DiscriminatorConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields against each other."""
         ok = self.vsd is None or self.lora is not None
         check(ok, "lora", self.lora, "given, since `vsd` needs the frozen U-Net under it")
         ok = not self.train_conv_in or self.lora is not None
@@ -183,7 +179,6 @@ class AutoencodingConfig:
     latent: float = 1e-3
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.noise >= 0, "noise", self.noise, "0 or more")
         check(self.latent >= 0, "latent", self.latent, "0 or more")
 
@@ -215,7 +210,6 @@ class DecodingConfig:
     discriminator: DiscriminatorConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(0 <= self.restored <= 1, "restored", self.restored, "in [0, 1]")
         for name in ("noise", "latent"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
@@ -237,7 +231,6 @@ class ControlConfig:
     timesteps: tuple[int, int] = (0, 1000)
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(0 <= self.prompt_drop <= 1, "prompt_drop", self.prompt_drop, "in [0, 1]")
         low, high = self.timesteps
         check(0 <= low < high, "timesteps", self.timesteps, "two numbers from 0, rising")
@@ -266,7 +259,6 @@ class DiffusionConfig:
     timesteps: tuple[int, int] = (0, 1000)
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(0 <= self.prompt_drop <= 1, "prompt_drop", self.prompt_drop, "in [0, 1]")
         low, high = self.timesteps
         check(0 <= low < high, "timesteps", self.timesteps, "two numbers from 0, rising")

@@ -25,7 +25,6 @@ class PhaseConfig:
     loss: LossConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name in ("steps", "crop", "batch"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
@@ -56,7 +55,6 @@ class OptimConfig:
     nonfinite: int = 10
 
     def __post_init__(self) -> None:
-        """Check every field."""
         check(self.lr > 0, "lr", self.lr, "above 0")
         check(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
         check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
