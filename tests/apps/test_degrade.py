@@ -188,15 +188,22 @@ def test_stopped_and_killed_runs_go_on(
     assert rows(tmp_path / "b.parquet") == rows(pairs)
 
 
+@pytest.fixture(scope="module")
+def forty(tmp_path_factory: pytest.TempPathFactory, photo: Write) -> Path:
+    """Forty photos in `hq`, which one process has degraded in `alone`."""
+    folder = tmp_path_factory.mktemp("forty")
+    for i in range(40):
+        photo(folder / "hq" / f"{i:02}.jpg", i, size=(160, 120))
+    asked = ("--resume", "--workers", "1", "-o", folder / "alone")
+    assert call(folder / "hq", *asked) == ExitCode.OK
+    return folder
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_two_runs_at_once_share_the_work(
-    hbr_command: list[str], photo: Write, tmp_path: Path, workers: str
+    hbr_command: list[str], forty: Path, tmp_path: Path, workers: str
 ) -> None:
-    for i in range(40):
-        photo(tmp_path / "hq" / f"{i:02}.jpg", i, size=(160, 120))
-    asked = ["degrade", "hq", "--resume", "--workers", workers, "-o"]
-    alone = call(tmp_path / "hq", *asked[2:], tmp_path / "alone")
-    assert alone == ExitCode.OK
+    asked = ["degrade", str(forty / "hq"), "--resume", "--workers", workers, "-o"]
     command = [*hbr_command, *asked, "lq", "--pairs-out"]
     runs = [
         subprocess.Popen(
@@ -207,7 +214,7 @@ def test_two_runs_at_once_share_the_work(
     told = [run.communicate(timeout=300)[0].splitlines() for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert sorted(told[0] + told[1]) == [f"lq/{i:02}.png" for i in range(40)], "each is made once"
-    assert tree(tmp_path / "lq") == tree(tmp_path / "alone")
+    assert tree(tmp_path / "lq") == tree(forty / "alone")
     assert rows(tmp_path / "one.parquet") == rows(tmp_path / "two.parquet")
     left = {path.name for path in (tmp_path / "lq").iterdir() if path.suffix != ".png"}
     assert left == {".hbr-degrade.jsonl"}

@@ -80,7 +80,9 @@ def restored(warm, photo, out, *options, code=WITHOUT_TORCH):
     )
 
 
-def test_a_photo_is_restored_without_torch_and_made_again(warm, tmp_path, run_hbr):
+def test_a_photo_is_restored_without_torch_and_made_again(
+    warm, tmp_path, run_hbr, call_hbr, monkeypatch
+):
     model, environment, _ = warm
     pixels = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
     PIL.Image.fromarray(pixels).save(tmp_path / "in.png")
@@ -91,7 +93,9 @@ def test_a_photo_is_restored_without_torch_and_made_again(warm, tmp_path, run_hb
     again = run_hbr("replay", tmp_path / "out.png", "--model", model, env=environment)
     assert again.returncode == 0, again.stderr
     assert "the same bytes" in again.stderr
-    eager = restored(warm, tmp_path / "in.png", tmp_path / "eager.png", "--backend", "eager")
+    monkeypatch.setenv("HBR_WEIGHTS", environment["HBR_WEIGHTS"])
+    asked = ("--backend", "eager", "--model", model, "--log-format", "json")
+    eager = call_hbr("restore", tmp_path / "in.png", "-o", tmp_path / "eager.png", *asked)
     assert json.loads(eager.stdout)["provenance"]["backend"] == "eager"
 
 
