@@ -14,6 +14,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def seconds(size: int, batch: int, rounds: int, small: bool) -> dict[str, float]
     """Seconds of encoder and decoder in both cases."""
     keep_freed_memory()
     image = image_of(size, batch)
-    runs = {}
+    runs: dict[str, Callable[[], object]] = {}
     for case in CASES:
         model = model_of(case, small)
         with torch.inference_mode():
