@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("--niqe", type=Path, help="a model of sharp photos: hbr metrics fit-niqe")
     parser.add_argument("--pictures", type=Path, help="where to put side-by-side pictures")
     args = parser.parse_args()
-    metrics = _metrics(args.metric, args.niqe)
-    models = dict(_model(spec, args.color) for spec in args.model or ["nano"])
+    metrics = metrics_of(args.metric, args.niqe)
+    models = dict(model_of(spec, args.color) for spec in args.model or ["nano"])
     methods: dict[str, Restore] = {
         "input": lambda lq, _: lq,
         "non_local_means": lambda lq, _: _non_local_means(lq),
@@ -100,7 +100,7 @@ def pairs_of(
             yield pixels_of(pair.hq), read_photo(damaged).pixels
 
 
-def _metrics(names: list[str] | None, niqe: Path | None) -> list[Metric]:
+def metrics_of(names: list[str] | None, niqe: Path | None) -> list[Metric]:
     """Those that are named, or all whose weights are on this machine; what is left out is told."""
     if names:
         return [load_metric(n, weights=niqe if n == "niqe" else None) for n in names]
@@ -113,7 +113,7 @@ def _metrics(names: list[str] | None, niqe: Path | None) -> list[Metric]:
     return found
 
 
-def _model(spec: str, color: str) -> tuple[str, Restore]:
+def model_of(spec: str, color: str) -> tuple[str, Restore]:
     """The name of a model in the table, and how it restores."""
     name, _, place = spec.rpartition("=")
     path, _, how = place.partition("@")

@@ -163,12 +163,32 @@ def test_blocks_of_a_jpeg_may_start_anywhere():
 
 
 @pytest.mark.parametrize("size", [(31, 20), (96, 160), (200, 44)])
-def test_lanczos_is_pillows(size):
+@pytest.mark.parametrize(
+    ("mode", "pillows"),
+    [
+        ("lanczos", Image.Resampling.LANCZOS),
+        ("bilinear-antialias", Image.Resampling.BILINEAR),
+        ("bicubic-antialias", Image.Resampling.BICUBIC),
+    ],
+)
+def test_filtered_resizing_is_pillows(size, mode, pillows):
     image = structured()[0]
-    out = resize(image[None], size, "lanczos")[0]
+    out = resize(image[None], size, mode)[0]
     for ours, channel in zip(out, image, strict=True):
-        theirs = Image.fromarray(channel.numpy()).resize(size[::-1], Image.Resampling.LANCZOS)
+        theirs = Image.fromarray(channel.numpy()).resize(size[::-1], pillows)
         np.testing.assert_allclose(ours.numpy(), np.asarray(theirs), atol=2e-5)
+
+
+def test_a_first_stage_filters_by_its_factor():
+    """Half the size with antialiasing, by the factor as by the size; without, there is aliasing."""
+    image = torch.rand(1, 3, 64, 64, generator=generator())
+    small = {}
+    for mode in ("bicubic", "bicubic-antialias"):
+        drawn = dataclasses.replace(one_stage(resize=0.5, mode=mode), scale=2)
+        small[mode] = degrade(image, [drawn], resize_back=False)
+    expected = resize(image, (32, 32), "bicubic-antialias").clamp(0, 1)
+    torch.testing.assert_close(small["bicubic-antialias"], expected, atol=1 / 255, rtol=0)
+    assert (small["bicubic"] - expected).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -283,8 +303,9 @@ def test_photo_has_what_photos_have():
     share((s.jpeg_quality is not None for s in second), 0.9)
     share((d.fading is not None for d in drawn), 0.05)
     share((bool(d.motions) for d in drawn), 0.1)
-    for mode in MODES:
-        share((d.final_mode == mode for d in drawn), 0.2)
+    weights = RECIPES["photo"].final_modes
+    for mode, weight in zip(MODES, weights, strict=True):
+        share((d.final_mode == mode for d in drawn), weight / sum(weights))
     corners = {s.jpeg_corner for s in first}
     assert {c[0] for c in corners} == {c[1] for c in corners} == set(range(16))
     image = structured(64, 48).expand(40, -1, -1, -1)

@@ -154,7 +154,7 @@ def test_tiny_images_survive():
         (lambda: Recipe(scale=0), "scale"),
         (lambda: Recipe(scales=(2, 0)), "scales"),
         (lambda: Recipe(back_modes=(0.0, 0.0, 0.0)), "back_modes"),
-        (lambda: Recipe(final_modes=(1.0,) * 6), "final_modes"),
+        (lambda: Recipe(final_modes=(1.0,) * 8), "final_modes"),
         (lambda: StageConfig(camera_read=(0.5, 1.5)), "camera_read"),
         (lambda: StageConfig(sharpen_sigma=(1.0, 9.0)), "sharpen_sigma"),
         (lambda: StageConfig(jpeg_shift_prob=-0.5), "jpeg_shift_prob"),

@@ -44,7 +44,10 @@ LIGHT = Recipe(
     ),
 )
 
-_ANY_MODE = (1.0, 1.0, 1.0, 1.0, 1.0)
+# Real photos were made smaller with a filter, nearly always: a model that is trained on aliasing
+# alone learns to blur it away, and leaves soft photos soft.
+_FILTERED = (1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
+_ANY_MODE = (1.0, 0.3, 0.3, 0.3, 1.0, 1.0, 1.0)
 
 # What happens to photos outside of laboratories: an old or cheap camera, its own sharpening and
 # JPEG, made smaller for the web and saved again, enlarged and saved a third time.
@@ -83,35 +86,39 @@ PHOTO = Recipe(
         ),
     ),
     final_modes=_ANY_MODE,
+    version=3,
     jpeg_last_prob=0.4,
     motion=MotionConfig(prob=0.1, length=(0.01, 0.05)),
     fading=FadingConfig(prob=0.05),
 )
 
-# A photo of little damage that is merely small, enlarged as `hbr restore --scale` does it.
+# A photo of little damage that is merely small, enlarged as `hbr restore --scale` does it. Most
+# draws have nothing but the filter and the JPEG: noise, blur and sharpening in every other photo
+# teach a model to leave soft photos soft.
 SMALL = Recipe(
     stages=(
         StageConfig(
-            blur=BlurConfig(prob=0.3, sizes=(3, 9), sinc_prob=0.0, sigma=(0.3, 1.2)),
-            resize_probs=(0.0, 0.4, 0.6),
+            blur=BlurConfig(prob=0.15, sizes=(3, 9), sinc_prob=0.0, sigma=(0.3, 0.8)),
+            resize_probs=(0.0, 0.25, 0.75),
             resize_range=(0.6, 1.0),
-            resize_modes=_ANY_MODE,
-            noise_prob=0.5,
+            resize_modes=_FILTERED,
+            noise_prob=0.15,
             camera_prob=0.8,
-            camera_sigma=(0.5, 6.0),
-            noise_sigma=(0.5, 5.0),
-            poisson_scale=(0.05, 0.4),
-            sharpen_prob=0.4,
-            sharpen_amount=(0.2, 1.0),
-            jpeg_prob=0.85,
-            jpeg_quality=(55.0, 97.0),
+            camera_sigma=(0.5, 3.0),
+            noise_sigma=(0.5, 3.0),
+            poisson_scale=(0.05, 0.3),
+            sharpen_prob=0.15,
+            sharpen_amount=(0.2, 0.6),
+            jpeg_prob=0.3,
+            jpeg_quality=(60.0, 97.0),
             jpeg_shift_prob=1.0,
         ),
     ),
     scales=(2, 3, 4),
-    final_modes=(1.0, 1.0, 1.0, 0.0, 1.0),
+    final_modes=_FILTERED,
     back_modes=(0.0, 0.0, 1.0, 0.0, 0.3),
     jpeg_last_prob=1.0,
+    version=3,
 )
 
 # One stage at the size of the image, as CodeFormer has it: blur, smaller, noise, JPEG, and back.

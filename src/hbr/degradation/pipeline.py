@@ -20,7 +20,7 @@ from hbr.degradation.jpeg import jpeg, libjpeg
 from hbr.degradation.motion import move
 from hbr.degradation.noise import Noise, add_noise
 from hbr.degradation.regions import Regions
-from hbr.degradation.resizing import resize
+from hbr.degradation.resizing import interpolation, resize
 
 _SHARPENING_KERNEL = 13
 
@@ -103,7 +103,10 @@ def _resize_stage(x: Tensor, size: tuple[int, int], drawn: Degradation, stage: i
     """
     factor, mode = drawn.stages[stage].resize, drawn.stages[stage].mode
     if stage == 0 and mode != "lanczos" and factor * min(x.shape[-2:]) >= 1:
-        return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode=mode)
+        name, filtered = interpolation(mode)
+        if factor == 1:
+            return x
+        return F.interpolate(x, scale_factor=factor, mode=name, antialias=filtered)
     h, w = (max(int(edge / (drawn.scale if stage else 1) * factor), 1) for edge in size)
     return resize(x, (h, w), mode)
 

@@ -68,8 +68,8 @@ class StageConfig:
         resize_range: factors, down from the first to 1, up from 1 to the second: of the size of
             the image in the first stage, of that size divided by the recipe's `scale` in others.
         down_uniform_in: what is drawn uniformly on the way down, the factor or its inverse.
-        resize_modes: weights of area, bilinear, bicubic, nearest, Lanczos; the last may be left
-            out.
+        resize_modes: weights of area, bilinear, bicubic, nearest, Lanczos, and of bilinear and
+            bicubic with antialiasing; the last ones may be left out.
         gaussian_prob: probability of Gaussian noise; otherwise it is Poisson.
         noise_prob: probability of any noise.
         noise_sigma: σ of Gaussian noise, in 8-bit levels.
