@@ -42,8 +42,8 @@ def main() -> None:
     metrics = metrics_of(args.metric or ["psnr-rgb"], None)
     ids = [metric.info.id for metric in metrics]
     models = dict(model_of(spec, "wavelet") for spec in args.model or ["nano"])
-    photos = [hq for hq, _ in pairs_of(args.photos, None, args.count, CROP)]
-    out = {}
+    photos = [hq for hq, _ in pairs_of(args.photos, None, args.count, CROP, "none")]
+    out: dict[str, object] = {}
     for factor, quality in DAMAGES:
         rows: dict[str, list[list[float]]] = {name: [] for name in ("input", *models)}
         for hq in photos:
@@ -58,8 +58,8 @@ def main() -> None:
                 name: difference_of(ids, table[name] - table["input"]) for name in models
             },
         }
-    photos_of = {"benchmark": "nano_enlarged", "photos": len(photos)}
-    print(json.dumps({**photos_of, **out, **machine()}, indent=1))
+    made = {"benchmark": "nano_enlarged", "photos": len(photos), **out}
+    print(json.dumps({**made, **machine()}, indent=1))
 
 
 def enlarged(hq: np.ndarray, factor: int, quality: int) -> np.ndarray:

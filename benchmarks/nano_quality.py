@@ -86,10 +86,10 @@ def main() -> None:
 
 
 def pairs_of(
-    photos: Path, lq: Path | None, count: int, crop: int
+    photos: Path, lq: Path | None, count: int, crop: int, recipe: str = "real-esrgan"
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Undamaged and damaged centres, uint8 [crop, crop, 3] each; without `lq`, damaged here."""
-    recipe = "real-esrgan" if lq is None else "none"
+    """Undamaged and damaged centres, uint8 [crop, crop, 3] each; without `lq`, by the recipe."""
+    recipe = recipe if lq is None else "none"
     config = ValidationConfig(photos=photos, count=count, crop=crop, recipe=recipe)
     found = open_photos(config)
     for i, pair in enumerate(validation_pairs(config, photos=found)):

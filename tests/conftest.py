@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hbr.processes import THREADS
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -155,6 +157,22 @@ def package_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _threads_kept() -> "Iterator[None]":
+    """Undo what `--threads` of `call_hbr` sets for this process and those that it starts."""
+    torch = sys.modules.get("torch")
+    before = {name: os.environ.get(name) for name in THREADS}
+    number = torch.get_num_threads() if torch else None
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if torch and torch.get_num_threads() != number:
+        torch.set_num_threads(number)
 
 
 @pytest.fixture(scope="session")

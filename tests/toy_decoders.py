@@ -13,6 +13,7 @@ import toy_models
 from hbr.config import from_dict
 from hbr.models import RestorerConfig
 from hbr.models.autoencoder_config import AutoencoderConfig
+from hbr.weights import entries
 
 LEVELS = 4  # 8×8 pixels to a cell, as in Stable Diffusion
 
@@ -23,6 +24,17 @@ CONFIG: RestorerConfig = dataclasses.replace(
         {"block_out_channels": [8] * LEVELS, "layers_per_block": 1, "norm_num_groups": 4},
     ),
 )
+
+
+def write_known(folder: Path) -> None:
+    """TAESD and VOSR's decoder where `hbr fetch` puts them below a folder of weights."""
+    for name, write, model in (
+        ("taesd", write_author, taesd()),
+        ("sd21-lwdecoder", write_light, light()),
+    ):
+        file = folder / name / entries()[name].files[0].path
+        file.parent.mkdir(parents=True)
+        write(file, model)
 
 
 def taesd(width: int = 6, channels: int = 4) -> AutoencoderTiny:

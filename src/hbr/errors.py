@@ -87,7 +87,10 @@ class OutputError(PhotoError):
 
 
 def one_line(error: BaseException, limit: int | None = None) -> str:
-    """Return the message of an error on one line, or the name of its class if it is empty."""
+    """Return the message of an error on one line, or the name of its class if it is empty.
+
+    The line is cut after `limit` characters.
+    """
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 

@@ -18,13 +18,7 @@ def models(tmp_path_factory):
     """A model on Stable Diffusion's latents, and a folder with TAESD and VOSR's decoder for it."""
     folder = tmp_path_factory.mktemp("decoder_option")
     toy_models.write(folder / "model.safetensors", toy_decoders.CONFIG)
-    for name, file in (("taesd", "taesd_decoder.safetensors"), ("sd21-lwdecoder", "x")):
-        (folder / "weights" / name).mkdir(parents=True)
-        place = folder / "weights" / name / entries()[name].files[0].path
-        if file == "x":
-            toy_decoders.write_light(place, toy_decoders.light())
-        else:
-            toy_decoders.write_author(place, toy_decoders.taesd())
+    toy_decoders.write_known(folder / "weights")
     return folder
 
 

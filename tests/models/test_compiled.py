@@ -50,7 +50,7 @@ def test_tiles_of_the_native_size_are_compiled_and_others_run_as_they_are(file, 
     assert seen[2:] == [(1, 3, 64, 64)] * large.provenance["tiles"]
     assert large.provenance["tile"] == (64, 64)
     together = restorer(np.zeros((100, 150, 3), np.uint8), batch=3)
-    assert set(seen) == {(1, 3, 64, 64)}
+    assert seen[2:] == [(1, 3, 64, 64)] * 2 * large.provenance["tiles"]
     np.testing.assert_array_equal(together.pixels, large.pixels)
 
 

@@ -22,11 +22,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("decoders")
     toy_models.write(folder / "toy.safetensors", toy_decoders.CONFIG)
     toy_models.write(folder / "other.safetensors")
-    tiny, light = (folder / name / entries()[name].files[0].path for name in NAMES)
-    for file in (tiny, light):
-        file.parent.mkdir()
-    toy_decoders.write_author(tiny, toy_decoders.taesd())
-    toy_decoders.write_light(light, toy_decoders.light())
+    toy_decoders.write_known(folder)
+    light = folder / "sd21-lwdecoder" / entries()["sd21-lwdecoder"].files[0].path
     (folder / "own.pth").write_bytes(light.read_bytes())
     return folder
 

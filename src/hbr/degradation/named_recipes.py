@@ -93,8 +93,8 @@ PHOTO = Recipe(
 )
 
 # A photo of little damage that is merely small, enlarged as `hbr restore --scale` does it. Most
-# draws have nothing but the filter and the JPEG: noise, blur and sharpening in every other photo
-# teach a model to leave soft photos soft.
+# draws have nothing but the filter and the JPEG: where noise, blur and sharpening are common, a
+# model learns to leave soft photos soft.
 SMALL = Recipe(
     stages=(
         StageConfig(

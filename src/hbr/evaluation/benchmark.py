@@ -75,8 +75,9 @@ def run_benchmark(
 ) -> BenchmarkRun:
     """Restore, measure and summarise; the results are written to `out/run.json`.
 
-    The failure of a method or picture does not affect the others. Results in `out`, of a stopped
-    run of this benchmark or of a run with other methods or metrics, are reused.
+    The failure of a method or picture does not affect the others. With `resume`, results in `out`
+    of a stopped run of this benchmark, or of a run with other methods or metrics, are reused;
+    without, `out` must not hold any.
 
     Raises:
         ConfigError: `out` contains something else, or no data set is usable.

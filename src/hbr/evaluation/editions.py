@@ -90,6 +90,7 @@ def identify(
 ) -> Edition:
     """Identify the edition of the files.
 
+    `hashes` are those of the files by name, `editions` the same by the name of each edition;
     `published` is the edition that the paper's numbers belong to.
     """
     listed = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))

@@ -167,7 +167,7 @@ SRGB = Stated()
 def stated_profile(signals: Signals, space: str, notes: Notes) -> Stated:
     """The profile of the pixels by all that their file says.
 
-    `notes` receives guesses, and a profile that is dropped.
+    `space` is "RGB" or "GRAY"; `notes` receives guesses, and a profile that is dropped.
 
     Raises:
         PhotoError: the picture is HDR.

@@ -75,6 +75,8 @@ class Profile:
 def load_profile(icc: bytes, space: str) -> Profile | None:
     """The conversion of an ICC profile, or None where pixels pass through as they are.
 
+    `space` is that of the pixels, "RGB" or "GRAY".
+
     Returns:
         None for profiles close to sRGB and for those made of look-up tables.
 

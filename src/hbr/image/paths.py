@@ -103,8 +103,8 @@ def walk_files(
     Hidden files and folders are left out, and links to folders, which may form loops, are not
     followed. The names of a folder are never all in memory.
 
-    `accept` takes names of files, `enter` those of sub-folders; `on_error` is called with the error
-    of a folder that cannot be read.
+    `accept` decides by a file's name, `enter` by a sub-folder's path; `on_error` is called with the
+    error of a folder that cannot be read.
 
     Raises:
         OSError: a folder cannot be read, and there is no `on_error`.

@@ -6,7 +6,6 @@ Shapes: b batch, h w pixels. Images are RGB in [0, 1].
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,7 @@ from hbr.files import sha256
 from hbr.metrics.base import MetricError, MetricInfo
 from hbr.metrics.files import read_state
 from hbr.metrics.frechet import FrechetDistance
+from hbr.version import installed_version
 from hbr.weights import find_weights
 
 Resizing = Literal["tensorflow", "clean"]
@@ -65,7 +65,7 @@ class InceptionFeatures:
         self._network = network.to(device)
         self._device = device
         self._resizing = resizing
-        package = f"torch-fidelity {version('torch-fidelity')}"
+        package = f"torch-fidelity {installed_version('torch-fidelity')}"
         clean = " resized as clean-fid" if resizing == "clean" else ""
         self.id = f"{package} inception-v3-compat 2048{clean}, weights {sha256(path)[:16]}"
 
@@ -105,5 +105,5 @@ def load_fid(info: MetricInfo, device: str, weights: Path | None) -> FrechetDist
     path = find_weights(info.weights[0], info.id, weights)
     clean = info.id == "fid-clean"
     extractor = InceptionFeatures(path, device, "clean" if clean else "tensorflow")
-    peer = replace(info, version=f"{info.version} {version('torch-fidelity')}")
+    peer = replace(info, version=f"{info.version} {installed_version('torch-fidelity')}")
     return FrechetDistance(peer, extractor)

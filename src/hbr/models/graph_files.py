@@ -203,8 +203,9 @@ def calibration_of(rewrites: Sequence[str]) -> str | None:
     return next((r.removeprefix(_INT8) for r in rewrites if r.startswith(_INT8)), None)
 
 
-def _uncalibrated(model: str) -> CalibrationError:
-    return CalibrationError(f"int8 needs a calibration of {model}; {_CALIBRATE.format(model)}")
+def _uncalibrated(model: str, why: str = "") -> CalibrationError:
+    wanted = f"int8 needs a calibration of {model}" + (f": {why}" if why else "")
+    return CalibrationError(f"{wanted}; {_CALIBRATE.format(model)}")
 
 
 def file_fidelity(path: Path, fidelity: float | None) -> float | None:
@@ -242,8 +243,9 @@ def load_graph(
     try:
         card = read_card(folder, model.sha256, decoder)
     except BackendError as error:
-        if precision != "int8":
-            log.warning("%s, now", error)
+        if precision == "int8":
+            raise _uncalibrated(model.path.name, str(error)) from None
+        log.warning("%s, now", error)
     rewrites: tuple[str, ...] = ()
     if precision == "int8":
         if card is None:  # a graph that is made anew has no calibration

@@ -89,7 +89,7 @@ def name_parts(name: str) -> tuple[str, ...]:
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a text file by its byte order mark; without one, UTF-8."""
+    """The encoding of a text file by the byte order mark in its first four bytes, or UTF-8."""
     if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "utf-32"
     return "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"

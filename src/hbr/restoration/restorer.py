@@ -170,8 +170,9 @@ class Restorer:
             loaded = compile_model(loaded) if backend == "compiled" else loaded
             used = opened.fidelity if fidelity is None else fidelity
             restorer = known(loaded, fidelity=used, rewrites=rewrites)
-        again = partial(cls.from_file, model, device, dtype, backend=backend, decoder=decoder)
-        restorer._again = again
+        restorer._again = partial(
+            cls.from_file, model, device, dtype, backend=backend, decoder=decoder
+        )
         return restorer
 
     def __call__(
@@ -222,19 +223,16 @@ class Restorer:
             judged = judge(given.pixels)
             if judged.verdict == "nothing to restore":
                 seconds = time.perf_counter() - began
-                return Restored(
-                    photo=given,
-                    timings={"read": seconds, "model": 0.0, "color": 0.0, "total": seconds},
-                    provenance=provenance_of(self, settings, None, judged),
-                    settings=settings,
-                )
+                timings = {"read": seconds, "model": 0.0, "color": 0.0, "total": seconds}
+                left = provenance_of(self, settings, None, judged)
+                return Restored(photo=given, timings=timings, provenance=left, settings=settings)
         made = self.make(given, settings, progress, preview)
         restored = time.perf_counter()
         result = given.with_pixels(grained(made.planes, given, settings))
         done = time.perf_counter()
         model, color = made.timings["model"], made.timings["color"] + done - restored
-        timings = {"read": done - began - model - color, "model": model, "color": color}
-        timings["total"] = done - began
+        total = done - began
+        timings = {"read": total - model - color, "model": model, "color": color, "total": total}
         provenance = provenance_of(self, settings, made, judged)
         settings = replace(settings, color=provenance["color"], reduce=made.reduce)
         return Restored(
@@ -286,7 +284,9 @@ class Restorer:
         key, known = (model, fidelity), self._siblings
         if key not in known and len(known) >= 8:  # many people may ask for as many fidelities
             known.pop(next(iter(known)))
-        return known.get(key) or known.setdefault(key, self._load_sibling(model, fidelity))
+        if key not in known:
+            known[key] = self._load_sibling(model, fidelity)
+        return known[key]
 
     def _load_sibling(self, model: str | None, fidelity: float | None) -> Restorer:
         if model is not None:

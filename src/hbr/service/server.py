@@ -76,9 +76,11 @@ def _by_name(places: Sequence[str], what: str) -> dict[str, str]:
 def _suited(files: dict[str, Path], decoders: dict[str, FoundFile]) -> dict[str, list[str]]:
     """The decoders that suit each model, by name."""
     suited: dict[str, list[str]] = {name: [] for name in files}
-    for name, decoder in decoders.items():
-        from hbr.models.loading import open_model
+    if not decoders:
+        return suited
+    from hbr.models.loading import open_model
 
+    for name, decoder in decoders.items():
         refused: list[ConfigError] = []
         for model, file in files.items():
             try:

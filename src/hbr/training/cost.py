@@ -15,12 +15,13 @@ import torch
 from hbr.config import ConfigError
 from hbr.devices import free_memory
 from hbr.models.checkpoint import empty
+from hbr.models.importing.base import find_base
 from hbr.training.adapters import is_of_regularizer
 from hbr.training.config import DecodingConfig, InitConfig, TrainConfig
-from hbr.training.decoding import teacher_config
 from hbr.training.objectives import build_objective
 from hbr.training.simulation import Device, simulate
 from hbr.training.start import prepare
+from hbr.weights import WeightsError
 
 # AdamW's two moments and the average of the weights, in float32 like the weights
 _KEPT = 3
@@ -157,11 +158,17 @@ def plan(config: TrainConfig, processes: int = 1, device: Device = "cuda") -> Tr
 
 
 def _assumed(config: TrainConfig) -> str | None:
-    if not isinstance(config.objective, DecodingConfig) or teacher_config(config) is not None:
+    """What the plan takes for granted of a base that cannot be had here; None if nothing."""
+    if not isinstance(config.objective, DecodingConfig):
         return None
     assert isinstance(config.init, InitConfig)
     base = config.init.base
-    return f"{base} is not on this machine; it is taken to have no refiner after its decoder"
+    assert base is not None
+    try:
+        find_base(base)
+    except WeightsError:
+        return f"{base} is not on this machine; it is taken to have no refiner after its decoder"
+    return None
 
 
 def with_checkpointing(

@@ -5,6 +5,7 @@ Shapes: b batch, c latent channels, h w latent size, s size of the image. Images
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,20 +44,22 @@ class TeacherDecoder(nn.Module):
         return image if self.refiner is None else cast(Tensor, self.refiner(image))
 
 
-def teacher_config(config: TrainConfig) -> tuple[AutoencoderConfig, RefinerConfig | None] | None:
-    """The teacher's autoencoder and refiner, by the header of `init.base`; None if that is missing.
+def teacher_config(config: TrainConfig) -> tuple[AutoencoderConfig, RefinerConfig | None]:
+    """The teacher's autoencoder and refiner, by the header of `init.base`.
+
+    A base that cannot be had here, or is in diffusers layout, is taken to have the autoencoder that
+    is trained, and no refiner.
 
     Raises:
-        WeightsError: the base is damaged, or not a one-step model.
+        WeightsError: the base is not a one-step model.
     """
     init = config.init
     assert isinstance(init, InitConfig)
     assert init.base is not None
-    try:
+    place = None
+    with contextlib.suppress(WeightsError):
         place = find_base(init.base)
-    except WeightsError:
-        return None
-    if place.is_dir():  # in diffusers layout, which has no refiner
+    if place is None or place.is_dir():
         return dataclasses.replace(config.one_step.autoencoder, decoder=None), None
     theirs = require_one_step(read_header(place).config, place)
     return theirs.autoencoder, theirs.refiner

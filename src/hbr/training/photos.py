@@ -127,7 +127,10 @@ class FolderPhotos:
 
 
 class CropPhotos:
-    """The kept crops of a curated data set, as one file per crop."""
+    """The kept crops of a curated data set, as one file per crop.
+
+    `ids` are uint64 [n], in the order of the photos.
+    """
 
     def __init__(self, folder: Path, split: str, ids: np.ndarray) -> None:
         self.folder, self.split, self.ids = folder, split, ids
@@ -221,7 +224,10 @@ class TablePhotos:
 
 
 class PackedCrops:
-    """The kept crops of a curated data set in tars or tables, by the names of their files."""
+    """The kept crops of a curated data set in tars or tables, by the names of their files.
+
+    `ids` are uint64 [n], in the order in which the tars or tables hold the photos.
+    """
 
     def __init__(
         self, photos: TarPhotos | TablePhotos, split: str, ids: np.ndarray, suffix: str

@@ -129,12 +129,7 @@ def simulate(
             "lpips": lambda: LPIPS("vgg"),
             "dists": DISTS,
             "teacher": lambda: RRDBNet(RRDBNetConfig()),
-            "decoder": lambda: TeacherDecoder(
-                *(
-                    teacher_config(config)
-                    or (replace(config.one_step.autoencoder, decoder=None), None)
-                )
-            ),
+            "decoder": lambda: TeacherDecoder(*teacher_config(config)),
         }
         networks = {key: kinds[key[0]]() for key in needed_networks(config)}
     objective = build_objective(config, networks)

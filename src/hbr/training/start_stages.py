@@ -54,21 +54,21 @@ def load_stages(model: Any, config: DiffBodyConfig, init: InitConfig) -> None:
 
 
 def _load_base(model: nn.Module, config: DiffBodyConfig, base: Path) -> None:
-    folder = find_base(base)
-    if not folder.is_dir():
-        _load_all_but_control(model, config, folder)
+    place = find_base(base)
+    if not place.is_dir():
+        _load_all_but_control(model, config, place)
         return
-    found = load_diffusers_base(folder)
+    found = load_diffusers_base(place)
     if config.text is None:
-        raise ConfigError(f"init: {folder} has a text encoder; model.text must not be null")
-    text, encoder = load_text_encoder(folder)
+        raise ConfigError(f"init: {place} has a text encoder; model.text must not be null")
+    text, encoder = load_text_encoder(place)
     for name, theirs in (
         ("autoencoder", found.autoencoder),
         ("unet", found.unet),
         ("schedule", ScheduleConfig()),
         ("text", text),
     ):
-        _must_agree(to_dict(theirs), getattr(config, name), name, f"init: {folder}")
+        _must_agree(to_dict(theirs), getattr(config, name), name, f"init: {place}")
     tensors = {f"text.{name}": t for name, t in encoder.state_dict().items()}
     model.load_state_dict({**model.state_dict(), **found.tensors, **tensors})
     copy_encoder(model.get_submodule("control"), model.get_submodule("unet"))

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import toy_models
 from hbr.image import Photo, read_photo, write_photo
-from hbr.models import Capabilities
 from hbr.restoration import Restorer
 from hbr.restoration.batch.frames import N_MEASURED, measure, with_steady_colors
 from hbr.restoration.batch.outputs import Files
@@ -25,7 +25,7 @@ BACKGROUND = 100
 class Squares(nn.Module):
     """A model that changes colours: darker, the more so the darker they are."""
 
-    capabilities = Capabilities(multiple_of=8, min_size=16, native_size=256, dtypes=("float32",))
+    capabilities = toy_models.SIZES
     device, dtype = torch.device("cpu"), torch.float32
 
     def restore(self, lq: Tensor, places: object, conditions: object) -> Tensor:

@@ -57,8 +57,9 @@ def serve(
     The address goes to stdout. GET /openapi.json describes the API; docs/service.md explains it.
     """
     from hbr.service.limits import ServiceLimits
-    from hbr.service.server import offered
+    from hbr.service.server import check_host, offered
 
+    check_host(host, token or None)
     limits = ServiceLimits(
         max_bytes=int(max_megabytes * 1e6),
         max_pixels=max_pixels,
@@ -96,10 +97,8 @@ def _serve(
     opens: bool,
 ) -> None:
     from hbr.service.listening import listen
-    from hbr.service.server import check_host
     from hbr.service.server import serve as run
 
-    check_host(host, token)
     with listen(host, port) as sock:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{sock.getsockname()[1]}/"

@@ -7,7 +7,6 @@ profiles, CMYK), and take a short path to the same values.
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from hbr.image import PhotoError, read_photo
 from hbr.image.colorimetry import Signals, exif_signals, stated_profile
 from hbr.image.colour import load_profile
 from hbr.image.metadata import bare_exif, exif_orientation, xmp_orientation
-from hbr.image.notes import Notes
+from hbr.image.notes import Notes, pillow_quiet
 from hbr.image.pixels import turn_upright
 from hbr.image.reading import named_bytes
 from hbr.people.grids import UNDO, Grid, GridName, turn_box
@@ -125,8 +124,7 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with pillow_quiet():
             image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
             if image.mode != "RGB" or image.width * image.height > max_pixels:
                 return None

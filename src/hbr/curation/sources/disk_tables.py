@@ -166,7 +166,10 @@ class BoxIndex:
         self._database.execute("INSERT INTO boxes VALUES (?,?,?,?,?,?,?,?,?,?,?,NULL)", row)
 
     def name_categories(self, kept: Sequence[tuple[str, str, BoxKind, bool, bool]]) -> None:
-        """Give the boxes of these categories their label, and forget those of all others."""
+        """Give the boxes of these categories their label, and forget those of all others.
+
+        `kept` holds category, label and kind, and whether a box is a crowd or to be ignored.
+        """
         run = self._database.execute
         run("CREATE TEMP TABLE kept (category TEXT PRIMARY KEY, label, kind, flags)")
         rows = [(c, la, _KINDS.index(k), _CROWD * cr | _IGNORE * ig) for c, la, k, cr, ig in kept]

@@ -43,6 +43,8 @@ class ResultFolder:
     ) -> None:
         """Open the folder, or make it; `with` gives it back to others.
 
+        `inputs` are photos by stem; `resume` keeps the results that are there.
+
         Raises:
             MethodError: the results of another method are there, files that no ledger knows
                 would be overwritten, a stem leaves the folder, or another run is at work in it.

@@ -70,7 +70,8 @@ def create(
     """Make the study `folder`, whole or not at all.
 
     Photos are taken in as 8-bit sRGB PNG without any metadata, transparency on white, each under a
-    random id; a study made again has other ids and the same orders.
+    random id; a study made again has other ids and the same orders. `folder` may exist if it is
+    empty; `report` is called with the photos that are done, and with their number in all.
 
     Raises:
         PairingError: a folder without photos, or with two of one stem.

@@ -46,11 +46,10 @@ class Striped(nn.Module):
         if striped and len(x) > 1:
             return torch.cat([self(one) for one in x.split(1)])
         for layer in self.layers:
-            if not (striped and _is_large(x)):
-                x = layer(x)
-            elif isinstance(layer, ResidualBlock):
+            large = striped and _is_large(x)
+            if large and isinstance(layer, ResidualBlock):
                 x = residual_block(layer, x)
-            elif isinstance(layer, Downsample2D):
+            elif large and isinstance(layer, Downsample2D):
                 x = downsample(layer, x)
             else:
                 x = layer(x)

@@ -136,6 +136,7 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
         BackendError: ONNX Runtime or OpenVINO is wanted and missing, or eight bits are wanted and
             the model cannot be a graph.
         CalibrationError: eight bits are wanted, and there is no calibration for them.
+        OSError: eight bits are wanted, and the graph cannot be written.
         Exception: as for `Restorer.from_pretrained`.
     """
     if wanted.device not in ("auto", "cpu"):
@@ -157,9 +158,10 @@ def restorer_for(wanted: Wanted, settings: RestoreSettings, plan: BatchPlan | No
     except (BackendError, OSError) as error:  # an OSError of the model file comes again
         if wanted.dtype == "int8":  # which torch does not compute in
             raise
-        restorer, why = load(), one_line(error)
+        why = one_line(error)
         if isinstance(error, OSError):
             why = f"the graph cannot be written: {reason(error)}"
+        restorer = load()
     if why is not None:
         log.warning("%s; the model runs in torch", why)
     restorer.fallback = why

@@ -69,7 +69,9 @@ def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
 
 
 def crop_pixels(pixels: np.ndarray, x: int, y: int, side: int, config: CropConfig) -> np.ndarray:
-    """The square at the finished size, resized once from the original pixels.
+    """The square at the finished size, resized once from the original pixels [h, w, 3] uint8.
+
+    Its upper left corner is at `x` and `y`, its edge is `side`, all in pixels.
 
     Returns:
         [edge, edge, 3] uint8, or [height, edge, 3]: Lanczos of radius 3, widened where it shrinks
