@@ -1,8 +1,10 @@
 """The API on a real socket: right bytes, honest refusals, nothing left behind."""
 
+import asyncio
 import io
 import json
 import socket
+import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from hbr.restoration.batch.outputs import Files, encode_restored
 from hbr.restoration.recipe import NamedFile
 from hbr.restoration.settings import PeopleChoice
 from hbr.service import api
+from hbr.service.server import Offer, offered
 
 
 def left(running):
@@ -72,6 +75,29 @@ def test_a_job_from_upload_to_deletion(start):
     assert running.client.delete(place).status_code == 204
     assert running.client.get(place).status_code == 404
     soon(lambda: not left(running))
+
+
+def test_the_last_event_of_a_job_is_its_end(start, nano):
+    """Even if the job ends while the event before is being sent."""
+    may_run = threading.Event()
+
+    def load(*names):
+        assert may_run.wait(60)
+        return nano
+
+    running = start(offer=Offer(offered(["nano"]).views, load))
+    job = running.service.queue.get(running.restore(mode="job").json()["id"])
+
+    async def states():
+        seen = []
+        async for event in api._events(running.service, job):
+            seen.append(json.loads(event[6:])["state"])
+            if not may_run.is_set():
+                may_run.set()
+                job.finished.result(60)
+        return seen
+
+    assert asyncio.run(states())[1:] == ["done"]
 
 
 def test_people_of_a_job(start, nano):

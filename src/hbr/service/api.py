@@ -283,11 +283,12 @@ def _people_choice(given: RestoreRequest) -> PeopleChoice:
 async def _events(service: Service, job: PhotoJob) -> AsyncIterator[str]:
     shown = None
     while True:
+        ended = job.state in _ENDED  # before the view, which then shows how
         view = _view(service, job).model_dump_json()
         if view != shown:
             shown = view
             yield f"data: {view}\n\n"
-        if job.state in _ENDED:
+        if ended:
             return
         await asyncio.wait([asyncio.wrap_future(job.finished)], timeout=0.2)
 
