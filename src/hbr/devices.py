@@ -240,11 +240,12 @@ def fit_in_memory(
             if not is_out_of_memory(error):
                 raise
         # Outside of `except`: the traceback no longer references tensors of the failed run.
-        _free_memory()
+        release_memory()
         size = smaller(size)
 
 
-def _free_memory() -> None:
+def release_memory() -> None:
+    """Give back what no tensor needs any more, on every device."""
     gc.collect()
     if (torch := sys.modules.get("torch")) is None:
         return

@@ -196,9 +196,9 @@ class Store:
                 done.add(int(task, 16))
         return done
 
-    def crops(self) -> CropFiles:
-        """The crops of everything that is done."""
-        return CropFiles(self)
+    def crops(self, wanted: Collection[str] | None = None) -> CropFiles:
+        """The crops of everything that is done, or of these ids alone."""
+        return CropFiles(self, wanted)
 
     def log_costs(self, costs: Mapping[str, tuple[int, float]]) -> None:
         """Append what a chunk cost: stage → (things, CPU seconds)."""
@@ -264,12 +264,18 @@ class TaskSet:
 class CropFiles:
     """The files of crops by id, read in place; 24 bytes of memory for each."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, wanted: Collection[str] | None = None) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         self._folder = store.folder / "crops"
         self._chunks: list[str] = []
+        only = None if wanted is None else pa.array(sorted(wanted), pa.string())
         places = []
         for chunk, table in store.tables(["id", "crop_at", "crop_size"]):
             table = table.filter(table["crop_at"].is_valid())
+            if only is not None:
+                table = table.filter(pc.is_in(table["id"], only))
             ids = np.array([int(i, 16) for i in table["id"].to_pylist()], np.uint64)
             numbers = np.full(len(ids), len(self._chunks), np.uint64)
             at, size = (table[name].to_numpy() for name in ("crop_at", "crop_size"))

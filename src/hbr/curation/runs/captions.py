@@ -68,8 +68,7 @@ def write_captions(
     with Ledger(path) as ledger:
         for record in manifest.kept():
             totals.kept += 1
-            file = run.crop_path(record)
-            name = record.id + suffix if file is None else file.name
+            name = record.id + suffix
             if name in done:
                 totals.earlier += 1
                 continue

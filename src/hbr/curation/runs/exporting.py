@@ -46,8 +46,7 @@ def export(
         OSError: no space, no permission; what was there before is untouched then.
     """
     out = Path(out)
-    if run.manifest is None:
-        raise CurationError(f"{run.path} has not finished; the command that began it resumes it")
+    manifest = run.finished()
     if run.config is None or run.store is None:
         raise CurationError(f"{run.path} has no work folder, where the crops are taken from")
     target = out / FOLDERS[kind]
@@ -57,12 +56,12 @@ def export(
     if out.resolve() == run.path.resolve():
         raise CurationError(f"{out} is the run's own folder; name another one")
     config = dataclasses.replace(run.config.output, shard=shard)
-    write_output(config, kind, run.manifest, run.store.crops(), out, report)
+    write_output(config, kind, manifest, run.store.crops(), out, report)
     with replacing(out / NAME) as part:
-        shutil.copyfile(run.manifest.path, part)
+        shutil.copyfile(manifest.path, part)
     table = run.config.tag_categories
     categories = read_categories(table) if table else {}
-    text = card_of(run.name, run.manifest, run.config.crop.size, categories)
+    text = card_of(run.name, manifest, run.config.crop.size, categories)
     write_text(out / "README.md", text)
     return target
 

@@ -6,13 +6,13 @@ import contextlib
 import functools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbr.config import from_dict
 from hbr.curation.config import CurationConfig, SplitsConfig
-from hbr.curation.manifest import FOLDERS, NAME, Manifest, crop_place
+from hbr.curation.manifest import FOLDERS, NAME, Manifest, crop_place, crop_suffix
 from hbr.curation.pipeline.sorting import by_id
 from hbr.curation.pipeline.store import Store, latest_config
 from hbr.curation.record import SCORE, Counts, CurationError, Record, from_row, schema
@@ -65,7 +65,11 @@ class RunFolder:
         Raises:
             CurationError: the run has not finished, or there is only the file of a manifest.
         """
-        if self.manifest is None or not self.path.is_dir():
+        if self.manifest is None:
+            raise CurationError(
+                f"{self.path} has not finished; the command that began it resumes it"
+            )
+        if not self.path.is_dir():
             raise CurationError(f"{self.path} is not the folder of a finished run of hbr curate")
         return self.manifest
 
@@ -219,9 +223,9 @@ class RunFolder:
         """The file of a kept crop below `crops`; None where there is none."""
         if not (record.alive and record.split):
             return None
-        places = (crop_place(record.split, record.id, suffix) for suffix in (".png", ".jpg"))
-        paths = (self.path / FOLDERS["folder"] / place for place in places)
-        return next((path for path in paths if path.is_file()), None)
+        place = crop_place(record.split, record.id, crop_suffix(self.about))
+        path = self.path / FOLDERS["folder"] / place
+        return path if path.is_file() else None
 
     def crop_reader(self) -> Callable[[Record], bytes]:
         """A function that reads the file of a kept crop, from `crops` or else from the work.
@@ -247,27 +251,9 @@ class RunFolder:
         files = {record.id: self.crop_path(record) for record in records}
         found = {crop: path.read_bytes() for crop, path in files.items() if path is not None}
         left = [r.id for r in records if r.phash is not None and r.id not in found]
-        return {**found, **self._crops_of_work(left)}
-
-    def _crops_of_work(self, ids: Sequence[str]) -> Mapping[str, bytes]:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        store, found = self.store, {}
-        if store is None or not ids:
-            return {}
-        wanted = pa.array(sorted(ids))
-        for chunk, table in store.tables(["id", "crop_at", "crop_size"]):
-            table = table.filter(pc.is_in(table["id"], wanted))
-            table = table.filter(table["crop_at"].is_valid())
-            if not len(table):
-                continue
-            with (store.folder / "crops" / f"{chunk}.bin").open("rb") as file:
-                for row in table.to_pylist():
-                    file.seek(row["crop_at"])
-                    found[row["id"]] = file.read(row["crop_size"])
-            if len(found) == len(ids):
-                break
+        if left and self.store is not None:
+            crops = self.store.crops(left)
+            found |= {crop: data for crop in left if (data := crops.read(crop)) is not None}
         return found
 
 

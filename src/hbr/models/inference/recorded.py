@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from hbr.devices import is_out_of_memory
+from hbr.devices import is_out_of_memory, release_memory
 from hbr.errors import one_line
 from hbr.models.protocol import Backend, Conditions, Model, Place, PromptedModel
 
@@ -75,7 +75,7 @@ class RecordedModel:
                 raise
         # earlier photos shall not decide on the tiles of this one
         self._graphs.clear()
-        torch.cuda.empty_cache()
+        release_memory()
         return self.model.restore(tiles, places, conditions)
 
     def _recorded(self, shape: tuple[int, ...], tiles: Tensor) -> Replay | None:
