@@ -66,6 +66,23 @@ def texts_in_training(run: Path, captions: Path) -> dict[str, str]:
     return texts
 
 
+def test_two_commands_do_not_write_one_file_of_captions(run: Path) -> None:
+    said = []
+
+    def describe(_: np.ndarray) -> str:
+        if not said:
+            with pytest.raises(CurationError, match="another process writes captions") as caught:
+                write_captions(RunFolder(run), lambda _: "a woman", "other")
+            said.append(str(caught.value))
+        return "a man"
+
+    path, totals = write_captions(RunFolder(run), describe, "toy")
+    assert len(said) == 1
+    assert {json.loads(line)["text"] for line in path.read_text().splitlines()} == {"a man"}
+    assert totals.written == totals.kept > 1
+    assert not list(run.glob(".captions*"))
+
+
 def test_a_stopped_captioning_goes_on_and_training_reads_it(run: Path) -> None:
     names = [record.id + ".png" for record in Manifest(run).kept()]
     asked = []

@@ -1,6 +1,9 @@
 """The data set card: Table 1 by the editions of metrics that the paper reports."""
 
+import dataclasses
+
 import numpy as np
+import pytest
 
 from hbr.curation.pipeline.passes import ManifestTotals
 from hbr.curation.pipeline.stages.zscores import ExactMoments
@@ -55,35 +58,40 @@ def test_people_are_those_in_the_crops_and_scores_those_of_no_test_set() -> None
     totals = ManifestTotals(held_out=frozenset({"voc"}))
     rows = [
         Record(
-            id="1",
-            source="coco",
-            key="a",
+            id=id,
+            source=source,
+            key=id,
             image_id="0",
             persons=9,
-            crop_persons=2,
-            scores={"detail": 3.0},
-        ),
-        Record(
-            id="2",
-            source="coco",
-            key="b",
-            image_id="0",
-            persons=9,
-            crop_persons=3,
-            scores={"detail": 2.0},
-        ),
-        Record(
-            id="3",
-            source="voc",
-            key="c",
-            image_id="0",
-            persons=9,
-            crop_persons=1,
-            scores={"detail": 0.5},
-        ),
+            crop_persons=people,
+            scores={"detail": score},
+        )
+        for id, source, people, score in (
+            ("1", "coco", 2, 3.0),
+            ("2", "coco", 3, 2.0),
+            ("3", "voc", 1, 0.5),
+        )
     ]
     totals.add([row.passed("splits", split="train") for row in rows])
     text = card(summary(totals), totals, (512, 512))
     assert "2.00 people in a crop on average (PERSONA: 3.42)." in text
     assert cells(text, "set")[1][-1] == "2.5000"
     assert "Means over all sources but those of a test set" in text
+
+
+@pytest.mark.parametrize(
+    ("n", "category"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1000, "1K<n<10K"),
+        (99_999, "10K<n<100K"),
+        (1_000_000, "1M<n<10M"),
+        (20_000_000, "10M<n<100M"),
+        (400_000_000, "100M<n<1B"),
+    ],
+)
+def test_the_size_category_is_one_of_the_hub(n: int, category: str) -> None:
+    totals = ManifestTotals()
+    of_size = dataclasses.replace(summary(totals), kept=n)
+    assert f"size_categories: [{category}]\n" in card(of_size, totals, (512, 512))

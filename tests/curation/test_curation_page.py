@@ -10,11 +10,13 @@ from hbr.config import ConfigError
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.runs.report import write_report
-from hbr.curation.runs.report.contents import BINS, Histogram, collect
+from hbr.curation.runs.report.contents import BINS, Histogram, Sheet, collect
 from hbr.curation.runs.report.figures import histogram_svg
+from hbr.curation.runs.report.html import as_html
 from hbr.curation.runs.run import curate
 from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
+from opened_pages import opened
 
 HOSTILE = '</style><img src=x onerror=alert(1)>"&'
 
@@ -41,18 +43,6 @@ def out(photos, settings, listed, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page_file(out):
     return write_report(RunFolder(out), out / "report.html")
-
-
-def opened(browser, path, **options):
-    page = browser.new_context(**options).new_page()
-    page.set_default_timeout(15_000)
-    page.wrong = []
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("console", lambda m: page.wrong.append(m.text) if m.type == "error" else None)
-    here = ("data:", "file:")
-    page.on("request", lambda r: r.url.startswith(here) or page.wrong.append(r.url))
-    page.goto(path.as_uri())
-    return page
 
 
 def test_the_numbers_are_those_of_the_rows(out):
@@ -90,6 +80,29 @@ def test_the_numbers_are_those_of_the_rows(out):
                     and (metric is None or r.detail.startswith(metric))]  # fmt: skip
             assert (sheet.count, [r.id for r in sheet.records]) == (len(same), same[:3])
     assert sum(told.licences.values()) == sum(told.splits.values()) == told.kept
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("above-ceiling", "detail is better than its ceiling"),
+        ("below-threshold", "detail is on the wrong side of its threshold"),
+    ],
+)
+def test_a_sheet_says_which_end_of_a_metric_stopped_its_crops(out, reason, says):
+    told = collect(RunFolder(out), kept=1, rejected=1)
+    record = dataclasses.replace(next(iter(Manifest(out))), stage="quality", reason=reason)
+    sheet = Sheet(stage="quality", reason=reason, metric="detail", count=1, records=(record,))
+    page = as_html(dataclasses.replace(told, sheets=(sheet,)), {record.id: "data:,"})
+    assert says in page
+
+
+def test_errors_that_are_not_listed_are_counted_with_entries_of_annotations(out):
+    told = collect(RunFolder(out), kept=0, rejected=0)
+    read = dataclasses.replace(told.funnel[0], stopped={"entry": 250, "missing": 50})
+    some = {"errors": 50, "problems": told.problems[:1], "funnel": (read, *told.funnel[1:])}
+    assert "1 of 300; the manifest has all" in as_html(dataclasses.replace(told, **some), {})
+    assert "the manifest has all" not in as_html(told, {})
 
 
 def test_values_beyond_the_ends_are_counted():

@@ -38,6 +38,16 @@ def test_a_plan_of_photos(shared, tmp_path):
     assert not list(tmp_path.iterdir())  # nothing is written
 
 
+def test_sources_have_the_names_of_the_run(tmp_path, photo_file):
+    for part in ("a", "b"):
+        (tmp_path / part / "set").mkdir(parents=True)
+        (tmp_path / part / "set" / "x.jpg").write_bytes(photo_file())
+    sources = tuple(FolderConfig(path=tmp_path / part / "set") for part in ("a", "b"))
+    plan = estimate_run(CurationConfig(sources=sources), sample=2)
+    assert [source.name for source in plan.sources] == ["a-set", "b-set"]
+    assert plan.sample == 2
+
+
 def test_photos_without_boxes_are_told(shared):
     folder = FolderConfig(path=shared / "photos/clothing-co-parsing/val", name="val")
     plan = estimate_run(CurationConfig(sources=(folder,), boxes=BoxesConfig()), sample=2)

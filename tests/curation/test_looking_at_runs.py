@@ -3,9 +3,11 @@
 import dataclasses
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,8 @@ from PIL import Image
 from hbr.config import from_dict, to_dict
 from hbr.curation.config import CurationConfig, MetricConfig, QualityConfig
 from hbr.curation.engines.local import LocalEngine
-from hbr.curation.manifest import Manifest
+from hbr.curation.manifest import Manifest, manifest_writer
+from hbr.curation.pipeline.stages.sharpness import laplacian_variance
 from hbr.curation.record import REASONS, CurationError, Record
 from hbr.curation.runs import thresholds
 from hbr.curation.runs.difference import DiffTotals, compare_rows, compare_settings
@@ -25,7 +28,7 @@ from hbr.curation.runs.photos import FoundPhoto, photos_of
 from hbr.curation.runs.run import RunProgress, curate
 from hbr.curation.runs.run_folder import RunFolder
 from hbr.curation.runs.status import StatusFile, read_status
-from hbr.curation.sources.configs import CocoConfig
+from hbr.curation.sources.configs import CocoConfig, FolderConfig
 
 HERE = LocalEngine(workers=0)
 
@@ -89,6 +92,22 @@ def test_rows_are_found_by_id_and_by_photo(out):
         find_rows(run, "nothing")
 
 
+def test_rows_of_another_source_and_long_names_of_metrics(tmp_path):
+    rows = [
+        Record(id=f"{i:016x}", source=source, key="x.jpg", image_id=f"{i:016x}")
+        for i, source in enumerate(("one", "two", "three"))
+    ]
+    rows[0] = rows[0].passed("splits", split="val", scores={"maniqa-pipal": 0.7, "niqe": 3.0})
+    path, metrics = tmp_path / "m.parquet", ["maniqa-pipal", "niqe"]
+    with manifest_writer(path, metrics, {}, keypoints=False) as write:
+        write(rows)
+    run = RunFolder(path)
+    assert find_rows(run, "two/x.jpg") == [rows[1]]
+    assert find_rows(run, "x.jpg") == find_rows(run, "elsewhere/x.jpg") == rows
+    text = "\n".join(explain(run, rows[0]))
+    assert "maniqa-pipal 0.7 (no threshold)\nniqe       3 (no threshold)" in text
+
+
 def test_the_picture_shows_the_photo_and_its_boxes(out, tmp_path):
     run = RunFolder(out)
     record = next(run.manifest.kept())
@@ -113,6 +132,16 @@ def test_a_photo_that_changed_is_not_shown_as_the_old_one(out, recipe):
     assert (found.pixels, found.why) == (None, "the photo is another one now")
     ((_, found),) = photos_of(recipe, [dataclasses.replace(record, key="never")])
     assert found.why == "the sources do not name it any more"
+    gone = dataclasses.replace(recipe.sources[0], labels=Path("gone.yaml"))
+    ((_, found),) = photos_of(dataclasses.replace(recipe, sources=(gone,)), [record])
+    assert found.why.startswith("gone.yaml: ")
+    # a source that is gone costs its own photos alone
+    two = (FolderConfig(path=Path("nowhere"), name="gone"), *recipe.sources)
+    lost = dataclasses.replace(record, source="gone")
+    both = dataclasses.replace(recipe, sources=two)
+    (one, found), (other, why) = photos_of(both, [lost, record])
+    assert (one, found.sha256) == (record, record.image_sha256)
+    assert (other, why.why) == (lost, "nowhere: no such file or folder")
 
 
 def test_differences_add_up(out, stricter):
@@ -153,6 +182,17 @@ def test_a_run_that_has_not_finished_differs_by_what_is_to_come(out, tmp_path):
     assert totals.kinds == {"gained": stopped}
     assert stopped == len(changes) > 0
     assert {(c.before, c.after) for c in changes} <= {(reason, "kept") for reason in later}
+
+
+def test_an_unfinished_run_has_the_rows_of_its_sources_alone(out, tmp_path):
+    """Also where they cannot be opened any more."""
+    shutil.copytree(out / "work", tmp_path / "work")
+    assert RunFolder(tmp_path).counts().total() == 24
+    file = tmp_path / "work" / "config.json"
+    values = json.loads(file.read_text())
+    values["sources"][0] |= {"name": "other", "annotations": "nowhere.json"}
+    file.write_text(json.dumps(values))
+    assert RunFolder(tmp_path).counts().total() == 0
 
 
 def test_a_row_that_only_one_run_has_is_a_difference(out, recipe, tmp_path, listed, photos):
@@ -203,6 +243,16 @@ def test_thresholds_of_a_reference_set(out, tmp_path):
     assert np.mean(of_run["detail"] >= found.values["detail"]) >= 0.9
     with pytest.raises(CurationError, match="has no scores called niqe"):
         thresholds.scores_of(run, ("niqe",))
+    with pytest.raises(CurationError, match="which have no box_edge; name a run"):
+        thresholds.read_reference(tmp_path, ["box_edge"])
+
+
+def test_a_reference_set_is_as_sharp_as_the_run_would_see_it(out, tmp_path, photo_file):
+    (tmp_path / "large.png").write_bytes(photo_file(size=(1200, 800), format="PNG"))
+    grey = cv2.cvtColor(cv2.imread(str(tmp_path / "large.png")), cv2.COLOR_BGR2GRAY)
+    for edge in (RunFolder(out).sharpness_edge, 0, 256):
+        (found,) = thresholds.read_reference(tmp_path, ["sharpness"], edge=edge)["sharpness"]
+        assert found == laplacian_variance(grey, edge)
 
 
 @pytest.mark.parametrize("value", [0.1234567, -3.987654321, 1e-7, 123456789.0, 0.0, 5.0])
@@ -240,7 +290,7 @@ def test_every_kind_of_export_holds_the_kept_crops(out, tmp_path):
     with pytest.raises(CurationError, match="is there already; --overwrite"):
         export(run, tmp_path / "f", "folder")
     with pytest.raises(CurationError, match="own folder"):
-        export(run, out, "folder", overwrite=True)
+        export(run, out, "folder")
     with pytest.raises(CurationError, match="not the folder of a finished run"):
         export(RunFolder(tmp_path / "f" / "manifest.parquet"), tmp_path / "x", "folder")
     export(run, tmp_path / "f", "folder", overwrite=True)

@@ -87,7 +87,7 @@ def test_the_manifest_tells_the_summary(undisturbed) -> None:
     for record in records:
         assert record.alive == (record.reason is None) == (record.split is not None)
         assert record.alive or record.detail
-    assert manifest.find(records[3].id) == [records[3]]
+    assert RunFolder(out).starting(records[3].id) == [records[3]]
     assert summary.means["detail"] == pytest.approx(np.mean([r.scores["detail"] for r in kept]))
 
 
@@ -296,10 +296,7 @@ def test_the_same_photo_in_two_sources_is_kept_once(photos, settings, tmp_path, 
         assert winner.group == record.group
     apart = dataclasses.replace(settings.duplicates, across=False)
     both = curate(
-        dataclasses.replace(settings, duplicates=apart),
-        tmp_path,
-        engine=HERE,
-        sources=sources,
+        dataclasses.replace(settings, duplicates=apart), tmp_path, engine=HERE, sources=sources
     )
     assert both.kept == 2 * summary.kept
     split = {}

@@ -49,13 +49,15 @@ def test_eq1(seed: int) -> None:
         n, m = int(rng.integers(1, 8)), int(rng.integers(1, 4))
         values = {f"m{k}": scores(rng, n) for k in range(m)}
         better = {name: str(rng.choice(["higher", "lower"])) for name in values}
-        moments = {name: ExactMoments() for name in values}
-        for name, x in values.items():
+        for x in values.values():
+            whole, parts = ExactMoments(), ExactMoments()
+            whole.add(x)
             shuffled = rng.permutation(x)
             cut = int(rng.integers(0, n + 1))
-            moments[name].add(shuffled[:cut])
-            moments[name].add(shuffled[cut:])
-        z = z_means(values, moments, better)
+            parts.add(shuffled[:cut])
+            parts.add(shuffled[cut:])
+            assert (parts.mean, parts.deviation) == (whole.mean, whole.deviation)
+        z = z_means(values, better)
         for i in range(n):
             total = 0.0
             for name in sorted(values):

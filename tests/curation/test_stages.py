@@ -29,16 +29,7 @@ from hbr.curation.pipeline.stages.overlap import resolve_overlaps
 from hbr.curation.pipeline.stages.quality import cheapest_first, judge_quality, load_scorers
 from hbr.curation.pipeline.stages.sharpness import judge_sharpness, judge_size, laplacian_variance
 from hbr.curation.pipeline.stages.square import crop_pixels, cut_squares
-from hbr.curation.record import (
-    REASONS,
-    STAGES,
-    Record,
-    count,
-    from_row,
-    funnel,
-    schema,
-    to_row,
-)
+from hbr.curation.record import REASONS, STAGES, Record, count, from_row, funnel, schema, to_row
 from hbr.curation.sources.base import Box
 from hbr.image import read_photo
 from hbr.image.pixels import turn_upright
@@ -237,15 +228,7 @@ def test_a_sharp_person_before_a_blurred_place(photo_file) -> None:
 
 
 def test_the_head_of_someone_too_tall_stays() -> None:
-    image = Record(
-        id="0" * 16,
-        source="s",
-        key="k",
-        image_id="1" * 16,
-        image_sha256="2" * 64,
-        width=60,
-        height=100,
-    )
+    image = dataclasses.replace(IMAGE, width=60, height=100)
     rows = cut(*boxes((10, 5, 50, 95)), image=image)
     (row,) = cut_squares(rows, CropConfig(narrow="shrink"))
     assert row.square == (0, 5, 60)
@@ -282,15 +265,7 @@ def test_resizing_is_antialiased() -> None:
 
 
 def test_crowds_stop_before_they_suppress() -> None:
-    image = Record(
-        id="0" * 16,
-        source="s",
-        key="k",
-        image_id="1" * 16,
-        image_sha256="2" * 64,
-        width=400,
-        height=100,
-    )
+    image = dataclasses.replace(IMAGE, width=400, height=100)
     # three who stand in each other's way in the middle, one beside them, one far away
     found = [(180, 20, 220, 90), (185, 20, 225, 90), (190, 20, 230, 90), (175, 20, 215, 90)]
     found += [(230, 20, 280, 90), (340, 20, 390, 90)]

@@ -1,7 +1,6 @@
 """Taggers of crops by configuration: RAM and RAM++ from their checkpoints, CLIP over a list."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,17 @@ from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.runs.run import curate
 from hbr.curation.settings import per_image_settings
-from hbr.curation.tagging import ClipTaggerConfig, RamTaggerConfig, load_tagger, shares
+from hbr.curation.tagging import (
+    ClipTaggerConfig,
+    RamTaggerConfig,
+    load_tagger,
+    read_categories,
+    shares,
+)
 from hbr.models.importing.tagger import import_tagger
 from hbr.models.tagger import Tagger
 from hbr.weights import WeightsError
+from toy_clip import write_clip
 
 
 def crops(n: int, size: int = 64) -> list[np.ndarray]:
@@ -73,6 +79,19 @@ def test_ram_tags_the_crops_of_a_run(write, shared, tmp_path, photos, settings, 
     assert any(expected)
 
 
+def test_a_tagger_is_not_asked_about_no_crops(
+    tmp_path, monkeypatch, photos, settings, listed
+) -> None:
+    own = "def load():\n    return lambda crops: crops[0].any() and [['seen']] * len(crops)\n"
+    (tmp_path / "own_tagger.py").write_text(own)
+    monkeypatch.syspath_prepend(tmp_path)
+    tagged = dataclasses.replace(settings, tagger="own_tagger:load", errors=1)
+    nobody = dataclasses.replace(photos[0], key="nobody", boxes=())
+    source = listed("coco", [nobody, *photos[1:6]])
+    curate(tagged, tmp_path / "out", engine=LocalEngine(0), sources=[source])
+    assert {r.tags for r in Manifest(tmp_path / "out").kept()} == {("seen",)}
+
+
 def test_missing_weights_and_lists_are_told(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -90,26 +109,7 @@ def test_missing_weights_and_lists_are_told(tmp_path, monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small CLIP as transformers draws and writes it; its tokenizer knows single letters."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-    path = tmp_path_factory.mktemp("clip")
-    letters = "abcdefghijklmnopqrstuvwxyz."
-    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    known = {w: i for i, w in enumerate(words)}
-    (path / "vocab.json").write_text(json.dumps(known))
-    (path / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt")).save_pretrained(path)
-    torch.manual_seed(0)
-    tiny = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    text = {"vocab_size": len(known), "eos_token_id": known["<|endoftext|>"]}
-    config = CLIPConfig(
-        text_config={**tiny, "num_attention_heads": 2, **text},
-        vision_config={**tiny, "num_attention_heads": 2, "image_size": 32, "patch_size": 8},
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(path)
-    return path
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_clip_gives_the_tags_that_are_most_similar(clip: Path, tmp_path: Path) -> None:
@@ -151,3 +151,9 @@ def test_shares_of_categories() -> None:
         ("animals", 0.1),
     ]
     assert shares({}, categories) == {}
+
+
+def test_a_table_of_categories_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "categories.txt"
+    file.write_text("man\tpeople\n\nred hat\tclothing\n", encoding="utf-8-sig")
+    assert read_categories(file) == {"man": "people", "red hat": "clothing"}

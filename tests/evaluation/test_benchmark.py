@@ -71,6 +71,16 @@ def test_the_same_photos_give_the_same_numbers(runs: Runs) -> None:
     assert one.cells[0].n == 4
 
 
+def test_photos_in_sub_folders_are_of_the_folder_that_was_given(runs: Runs, photos: Path) -> None:
+    (photos / "below").mkdir()
+    for path in photos.glob("*.png"):
+        path.rename(photos / "below" / path.name)
+    lq = {"kind": "recipe", "recipe": "light", "seed": 1}
+    values = {"hq": str(photos), "lq": lq, "metrics": ["psnr"], "recursive": True}
+    (found,) = runs(data_sets={"photos": values}).data_sets
+    assert (found.n, found.hq) == (4, str(photos))
+
+
 def test_what_is_saved_is_read(runs: Runs, tmp_path: Path) -> None:
     run = runs()
     assert BenchmarkRun.load(tmp_path / "run") == run

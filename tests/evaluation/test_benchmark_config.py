@@ -117,14 +117,8 @@ methods:
         (("kind: recipe, recipe: light", 'kind: folder, folder: "${hq}"'), None),
         (("baseline: input}", "baseline: output}"), "baseline"),
         (("title: a test", "title: a test\npaper: none.such"), "known: osdhuman.table1_datasets"),
-        (
-            ("title: a test", "title: a test\nagainst: inputs"),
-            "against is 'inputs'; it",
-        ),
-        (
-            ("title: a test", "title: a test\ntolerance: {pnsr: 1}"),
-            "tolerance: no metric is",
-        ),
+        (("title: a test", "title: a test\nagainst: inputs"), "against is 'inputs'; it"),
+        (("title: a test", "title: a test\ntolerance: {pnsr: 1}"), "tolerance: no metric is"),
         (("title: a test", "title: a test\ntolerance: {psnr: -1}"), "tolerance.psnr is -1.0"),
         (("title: a test", "title: a test\ntable: {decimals: {psrn: 2}}"), "did you mean psnr"),
         (("title: a test", "title: a test\ntable: {decimals: {psnr: 20}}"), "psnr is 20; it must"),
@@ -155,10 +149,7 @@ def test_names_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("kind: baseline\nbaseline: nlm\n")
     with pytest.raises(ConfigError, match=r"m\.yaml: kind is not known; it may be one of method"):
         load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "m.yaml")})
-    with pytest.raises(
-        ConfigError,
-        match=r"folder of results nor a YAML file .* nor a model file",
-    ):
+    with pytest.raises(ConfigError, match=r"folder of results nor a YAML file .* nor a model file"):
         load_benchmark("nano", {"photos": "x"}, {"m": str(tmp_path / "none")})
 
 

@@ -23,6 +23,7 @@ from hbr.evaluation.results import (
     TableLayout,
 )
 from hbr.metrics import METRICS
+from opened_pages import opened
 
 HOSTILE = '</script><img src=x onerror=alert(1)>"&\\_$%'
 
@@ -183,19 +184,6 @@ def test_a_run_without_pictures_or_methods_has_a_report(tmp_path, browser):
         page = opened(browser, files[0])
         assert page.inner_text("h1") == some.title
         assert page.wrong == []
-
-
-def opened(browser, path, **options):
-    context = browser.new_context(**options)
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    page.wrong = []
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("console", lambda m: page.wrong.append(m.text) if m.type == "error" else None)
-    here = ("data:", "file:")
-    page.on("request", lambda r: r.url.startswith(here) or page.wrong.append(r.url))
-    page.goto(path.as_uri())
-    return page
 
 
 def drag(page, start: float, end: float) -> None:

@@ -1,6 +1,5 @@
 """CLIP-IQA with a small CLIP as transformers draws and writes it."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +10,12 @@ from torch import Tensor
 
 from hbr.metrics import MetricError, load_metric
 from hbr.metrics.clipiqa import PROMPTS, ClipIQA
+from toy_clip import write_clip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-    path = tmp_path_factory.mktemp("clip")
-    # a tokenizer that knows single letters
-    letters = [*"abcdefghijklmnopqrstuvwxyz.", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz.")]
-    words = {w: i for i, w in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    (path / "vocab.json").write_text(json.dumps(words))
-    (path / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt")).save_pretrained(path)
-    torch.manual_seed(0)
-    tiny = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    text = {"vocab_size": len(words), "eos_token_id": words["<|endoftext|>"]}
-    config = CLIPConfig(
-        text_config={**tiny, "num_attention_heads": 2, **text},
-        vision_config={**tiny, "num_attention_heads": 2, "image_size": 32, "patch_size": 8},
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(path)
-    return path
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")

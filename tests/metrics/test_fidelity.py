@@ -9,12 +9,7 @@ from hbr.metrics import load_metric, psnr, ssim
 from hbr.metrics.fidelity import ssim_rgb
 
 # scikit-image averages over the same interior when the borders are cut off
-WANG = {
-    "gaussian_weights": True,
-    "use_sample_covariance": False,
-    "sigma": 1.5,
-    "truncate": 5 / 1.5,
-}
+WANG = {"gaussian_weights": True, "use_sample_covariance": False, "sigma": 1.5, "truncate": 5 / 1.5}
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hbr.config import from_dict
@@ -43,8 +42,11 @@ def crop_suffix(about: Mapping[str, Any]) -> str:
     return OutputConfig(format=about.get("stages", {}).get("format", "png")).suffix
 
 
-class ManifestWriter:
-    """Writes records, in the order of their ids, a row group at a time.
+@contextlib.contextmanager
+def manifest_writer(
+    path: Path, metrics: Sequence[str], about: dict[str, Any], *, keypoints: bool
+) -> Iterator[Callable[[Sequence[Record]], None]]:
+    """Yield a function that writes records, in the order of their ids, as a row group.
 
     Args:
         path: a part file, which the caller renames (`hbr.files.replacing`).
@@ -52,36 +54,24 @@ class ManifestWriter:
         about: plain values that are kept in the file's metadata under `hbr`.
         keypoints: with the column of key points.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    def __init__(
-        self, path: Path, metrics: Sequence[str], about: dict[str, Any], *, keypoints: bool
-    ) -> None:
-        import pyarrow.parquet as pq
+    metadata = {"hbr": json.dumps(about, sort_keys=True)}
+    columns = schema(metrics, keypoints=keypoints).with_metadata(metadata)
+    writer = pq.ParquetWriter(path, columns, compression="zstd")
 
-        metadata = {"hbr": json.dumps(about, sort_keys=True)}
-        self._schema = schema(metrics, keypoints=keypoints).with_metadata(metadata)
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-
-    def __enter__(self) -> ManifestWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Write the footer of the file; an error in the block is not masked by one here."""
-        with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
-            self._writer.close()
-
-    def write(self, records: Sequence[Record]) -> None:
-        """Write a row group."""
-        import pyarrow as pa
-
+    def write(records: Sequence[Record]) -> None:
         if records:
-            rows = [to_row(record) for record in records]
-            self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema))
+            writer.write_table(pa.Table.from_pylist(list(map(to_row, records)), schema=columns))
+
+    try:
+        yield write
+    except BaseException:
+        with contextlib.suppress(OSError):  # an error in the block is not masked by one here
+            writer.close()
+        raise
+    writer.close()
 
 
 class Manifest:
@@ -141,16 +131,6 @@ class Manifest:
         for batch in self._file().iter_batches(columns=sorted(needed)):
             wanted = pc.and_(pc.is_null(batch["reason"]), pc.equal(batch["split"], split))
             yield batch.filter(wanted)
-
-    def find(self, start: str) -> list[Record]:
-        """The records whose id starts with this; at most 10."""
-        found = []
-        for record in self:
-            if record.id.startswith(start):
-                found.append(record)
-            if len(found) == 10 or (found and not record.id.startswith(start)):
-                break
-        return found
 
     def columns(self, *names: str) -> pa.Table:
         """Some columns of all rows; a metric's is `score_NAME`."""

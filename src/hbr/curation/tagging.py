@@ -1,11 +1,12 @@
-"""What tags the crops, as plain data, and the categories of tags (Fig. 7).
+"""Configuration and loading of the crop tagger, and categories of tags (Fig. 7 of OSDHuman).
 
-The networks are in `hbr.models.crop_taggers`; they are named here as a user's own tagger is.
+The networks are in `hbr.models.crop_taggers`; they are loaded by name, like a user's own tagger.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ from hbr.config import ConfigError, check
 
 
 class CropTagger(Protocol):
-    """Tags crops with what is in them."""
+    """Tags crops by their contents."""
 
     def __call__(self, crops: Sequence[np.ndarray]) -> list[list[str]]:
-        """Tags for each of [h, w, 3] uint8 RGB crops."""
+        """Return the tags of each crop, [h, w, 3] uint8 RGB; there is at least one crop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +29,11 @@ class RamTaggerConfig:
     """RAM or RAM++ (Zhang et al. 2023; Huang et al. 2023), from their published checkpoints.
 
     Attributes:
-        weights: the `.pth`; None is where `hbr fetch ram-swin-l` puts RAM's.
-        tags, thresholds: a name and a number in [0, 1] for each tag, a line each; None is the
-            published lists beside the weights, or where `hbr fetch ram-tags` puts them.
+        weights: the `.pth` file; None uses RAM's from `hbr fetch ram-swin-l`.
+        tags, thresholds: files with a name and a threshold in [0, 1] per tag, one per line; None
+            uses the published lists next to the weights, or those from `hbr fetch ram-tags`.
         device: cpu, cuda, cuda:1, mps.
-        batch: crops at a time.
+        batch: number of crops per batch.
     """
 
     kind: Literal["ram"] = "ram"
@@ -48,16 +49,16 @@ class RamTaggerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipTaggerConfig:
-    """A CLIP of transformers: the tags whose texts are most similar to the crop (zero-shot).
+    """A CLIP model of transformers; picks the tags most similar to the crop (zero-shot).
 
     Attributes:
-        tags: the possible tags, a line each.
-        weights: the folder of the model; None is where `hbr fetch clip-vit-large-patch14` puts it.
-        prompt: the text of a tag.
-        threshold: least cosine similarity of crop and text, -1 to 1.
-        top: at most so many tags.
+        tags: file of candidate tags, one per line.
+        weights: folder of the model; None uses that of `hbr fetch clip-vit-large-patch14`.
+        prompt: text for a tag, whose name replaces `{tag}`.
+        threshold: minimum cosine similarity of crop and text, -1 to 1.
+        top: maximum number of tags per crop.
         device: cpu, cuda, cuda:1, mps.
-        batch: crops at a time.
+        batch: number of crops per batch.
     """
 
     tags: Path
@@ -83,8 +84,8 @@ def load_tagger(tagger: str | RamTaggerConfig | ClipTaggerConfig) -> CropTagger:
     """Load a tagger.
 
     Raises:
-        ConfigError: there is no such function.
-        WeightsError: weights or lists are missing, damaged, or do not match.
+        ConfigError: the function cannot be imported.
+        WeightsError: weights or lists are missing, damaged, or do not match each other.
     """
     if isinstance(tagger, str):
         return cast("Callable[[], CropTagger]", _function(tagger))()
@@ -92,7 +93,7 @@ def load_tagger(tagger: str | RamTaggerConfig | ClipTaggerConfig) -> CropTagger:
 
 
 def _function(place: str) -> object:
-    """What `package.module:function` names."""
+    """Import the function at `package.module:function`."""
     module, name = place.split(":")
     try:
         found: object = importlib.import_module(module)
@@ -104,13 +105,13 @@ def _function(place: str) -> object:
 
 
 def read_categories(file: Path) -> dict[str, str]:
-    """Tag → category, from a table of tags, tabs and categories.
+    """Read a table of tag → category: a tag, a tab and its category per line.
 
     Raises:
-        ConfigError: the file is missing, or a line has no tab, or names a tag again.
+        ConfigError: the file cannot be read, or a line has no tab or repeats a tag.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"tag_categories: {file}: {reason}") from None
@@ -127,11 +128,9 @@ def read_categories(file: Path) -> dict[str, str]:
 
 
 def shares(tags: Mapping[str, int], categories: Mapping[str, str]) -> dict[str, float]:
-    """Category → its share of all tags, the largest first; tags without one are `other`."""
-    counts: dict[str, int] = {}
+    """Return each category's share of all tags, largest first; `other` is for unlisted tags."""
+    counts = Counter[str]()
     for tag, n in tags.items():
-        category = categories.get(tag, "other")
-        counts[category] = counts.get(category, 0) + n
-    total = max(sum(counts.values()), 1)
-    ordered = sorted(counts, key=lambda category: (-counts[category], category))
-    return {category: counts[category] / total for category in ordered}
+        counts[categories.get(tag, "other")] += n
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return {category: n / max(counts.total(), 1) for category, n in ordered}

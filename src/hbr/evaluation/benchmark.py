@@ -123,14 +123,11 @@ class _Work:
         self._resources = resources
         self._report = report
         self.data_sets: list[DataSetInfo] = []
-        absent = [MethodInfo(name=name, run=False) for name in benchmark.not_run]
         self._methods = {
-            **{
-                name: MethodInfo(name=name, kind=config.kind, settings=_plain(config))
-                for name, config in self._config.methods.items()
-            },
-            **{method.name: method for method in absent},
+            name: MethodInfo(name=name, kind=config.kind, settings=_plain(config))
+            for name, config in self._config.methods.items()
         }
+        self._methods |= {name: MethodInfo(name=name, run=False) for name in benchmark.not_run}
         self._rows: list[PictureRow] = []
         self._cells: list[Cell] = []
         self._differences: list[Difference] = []
@@ -149,7 +146,8 @@ class _Work:
         files = find_data_set(
             name, config, made, workers=self._resources.processes, report=self._report
         )
-        self.data_sets.append(_relative(files.info, self._out))
+        lq, hq = map(self._place, (files.info.lq, files.info.hq))
+        self.data_sets.append(dataclasses.replace(files.info, lq=lq, hq=hq))
         self._warnings += files.warnings
         values: dict[str, dict[str, Mapping[str, float]]] = {}
         for method, settings in self._config.methods.items():
@@ -257,20 +255,15 @@ class _Work:
         for name in config.ids:
             if evaluation is None:
                 why = info.error.get(data_set) or self._reasons.get(name, "nothing was measured")
-                cell = Cell(
-                    method=method,
-                    data_set=data_set,
-                    metric=name,
-                    mean=None,
-                    failed=total,
-                    error=why,
-                )
+                summary = MetricSummary(metric=name, mean=None, failed=total, error=why)
             else:
-                cell = _cell(method, data_set, evaluation.summaries[name], len(lost))
-            self._cells.append(cell)
+                summary = evaluation.summaries[name]
+                summary = dataclasses.replace(summary, failed=summary.failed + len(lost))
+            self._cells.append(Cell(method=method, data_set=data_set, **vars(summary)))
+        made_with = json.loads(json.dumps(dict(outcome.provenance), default=str))
         self._methods[method] = dataclasses.replace(
             info,
-            provenance={**info.provenance, data_set: _json_able(outcome.provenance)},
+            provenance={**info.provenance, data_set: made_with},
             seconds=info.seconds if mean is None else {**info.seconds, data_set: mean},
             restored={**info.restored, data_set: len(outcome.restored)},
             failed={**info.failed, data_set: dict(lost)} if lost else info.failed,
@@ -343,25 +336,9 @@ class _Work:
         )
         return compare(run, config.paper, tolerance)
 
-    def _place(self, path: Path | None) -> str | None:
-        """A file as a row names it: below the run's folder, or absolute."""
-        if path is None:
-            return None
-        return str(below(path, self._out))
-
-
-def _cell(method: str, data_set: str, found: MetricSummary, lost: int) -> Cell:
-    return Cell(
-        method=method,
-        data_set=data_set,
-        metric=found.metric,
-        mean=found.mean,
-        low=found.low,
-        high=found.high,
-        n=found.n,
-        failed=found.failed + lost,
-        error=found.error,
-    )
+    def _place(self, path: str | Path | None) -> str | None:
+        """A file or a folder as results name it: below the run's folder, or absolute."""
+        return None if path is None else str(below(Path(path), self._out))
 
 
 class _Paced:
@@ -377,17 +354,6 @@ class _Paced:
             self._report(f"measured {done} of {total}")
 
 
-def _relative(info: DataSetInfo, folder: Path) -> DataSetInfo:
-    """Folders of the data set below the run's folder, or absolute."""
-    lq, hq = (None if p is None else str(below(Path(p), folder)) for p in (info.lq, info.hq))
-    return dataclasses.replace(info, lq=lq, hq=hq)
-
-
 def _plain(config: Any) -> dict[str, Any]:
     """A method's configuration for JSON, without `env`, which may contain secrets."""
     return {key: value for key, value in to_dict(config).items() if key != "env"}
-
-
-def _json_able(values: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
-    return plain

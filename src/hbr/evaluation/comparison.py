@@ -122,10 +122,7 @@ def differences_from(
                     other=other,
                     data_set=data_set,
                     metric=metric,
-                    mean=found.mean,
-                    low=found.low,
-                    high=found.high,
-                    n=found.n,
+                    **vars(found),
                     better=better if sure else None,
                 )
             )

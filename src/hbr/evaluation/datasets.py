@@ -60,7 +60,7 @@ def find_data_set(
         found = _from_folder(name, config, config.lq, hq)
     else:
         assert hq is not None  # by DataSetConfig's own check
-        found = _from_recipe(name, config.lq, hq, made, workers, report)
+        found = _from_recipe(name, config, config.lq, hq, made, workers, report)
     n = found.info.n
     if config.pictures is not None and n != config.pictures:
         line = f"{n} pictures, where the published data set has {config.pictures}"
@@ -110,6 +110,7 @@ def _from_folder(
 
 def _from_recipe(
     name: str,
+    config: DataSetConfig,
     source: LqRecipe,
     hq: Mapping[str, Path],
     made: Path,
@@ -148,14 +149,13 @@ def _from_recipe(
     finally:
         ledger.close()
     how = f"{source.recipe}, seed {source.seed}"
-    status = f"the LQ files are made here by {how}"
     info = DataSetInfo(
         name=name,
         n=len(hq),
         lq=str(made),
-        hq=str(next(iter(hq.values())).parent),
+        hq=str(config.hq),
         edition=how,
-        status=status,
+        status=f"the LQ files are made here by {how}",
         checksum=identify(hash_files(lq, made), {}, "").checksum,
     )
     warnings = (f"{name}: {len(failed)} pictures cannot be degraded",) if failed else ()

@@ -57,7 +57,11 @@ def hash_files(
 
 def write_checksums(hashes: Mapping[str, str], file: Path) -> None:
     """Write hashes as `sha256sum` does, sorted by name."""
-    write_text(file, "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)))
+    write_text(file, _listed(hashes))
+
+
+def _listed(hashes: Mapping[str, str]) -> str:
+    return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
 
 
 def read_checksums(file: Path) -> dict[str, str]:
@@ -93,8 +97,7 @@ def identify(
     `hashes` are those of the files by name, `editions` the same by the name of each edition;
     `published` is the edition that the paper's numbers belong to.
     """
-    listed = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
-    checksum = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+    checksum = hashlib.sha256(_listed(hashes).encode("utf-8", "surrogateescape")).hexdigest()
     matches = [name for name, pinned in editions.items() if dict(pinned) == dict(hashes)]
     if published in matches:
         status = f"all {len(hashes)} LQ files are those of the edition {published!r}"

@@ -266,15 +266,7 @@ def _over_rows(
             metric=name, mean=None, failed=failed, error=why or "no picture could be measured"
         )
     mean = bootstrap_mean(values, resamples=config.resamples, seed=config.seed)
-    return MetricSummary(
-        metric=name,
-        mean=mean.mean,
-        low=mean.low,
-        high=mean.high,
-        n=mean.n,
-        failed=failed,
-        error=error,
-    )
+    return MetricSummary(metric=name, **vars(mean), failed=failed, error=error)
 
 
 def _of_folder(name: str, number: float | str, rows: Sequence[Measured]) -> MetricSummary:

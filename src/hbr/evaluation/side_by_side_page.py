@@ -8,7 +8,6 @@ from typing import Any
 from hbr.evaluation.provenance import machine
 from hbr.evaluation.report.tables import number
 from hbr.evaluation.side_by_side import EDGE, SideBySide
-from hbr.metrics import MetricInfo
 from hbr.pages import environment, script_data
 from hbr.restoration.settings import RestoreSettings
 from hbr.version import __version__
@@ -18,13 +17,14 @@ _DECIMALS = {"seconds": 2, "psnr-y": 2}
 
 def as_html(found: SideBySide, settings: RestoreSettings) -> str:
     """The page of a comparison."""
+    headings = (f"{info.name} {info.arrow}" for info in found.metrics.values())
     cropped = [p.name for p in found.photos if found.sizes[p.name] != found.shown[p.name]]
     return (
         environment("hbr.evaluation.report")
         .get_template("side_by_side.html")
         .render(
             found=found,
-            heads=["model", "s per photo", *(_heading(info) for info in found.metrics.values())],
+            heads=["model", "s per photo", *headings],
             lines=list(_lines(found)),
             about={"hbr": __version__, "scale": f"{settings.scale:g}", **machine()},
             cropped=bool(set(cropped) & found.pictures.keys()),
@@ -32,10 +32,6 @@ def as_html(found: SideBySide, settings: RestoreSettings) -> str:
             data=script_data(_data(found)),
         )
     )
-
-
-def _heading(info: MetricInfo) -> str:
-    return f"{info.name} {'↑' if info.better == 'higher' else '↓'}"
 
 
 def _lines(found: SideBySide) -> Iterator[tuple[str, list[tuple[str, bool]], str]]:
@@ -56,10 +52,7 @@ def _lines(found: SideBySide) -> Iterator[tuple[str, list[tuple[str, bool]], str
             best[name] = max(values) if info.better == "higher" else min(values)
     for label in found.columns:
         cells = [
-            (
-                number(mean, _decimals(name)),
-                mean is not None and mean == best.get(name),
-            )
+            (number(mean, _decimals(name)), mean is not None and mean == best.get(name))
             for name in names
             for mean in [means.get((label, name))]
         ]

@@ -9,13 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from hbr.evaluation.measuring import (
-    Availability,
-    MeasureConfig,
-    Measured,
-    Measurer,
-    open_measurer,
-)
+from hbr.evaluation.measuring import Availability, MeasureConfig, Measured, Measurer, open_measurer
 from hbr.evaluation.pairing import PicturePair
 from hbr.processes import WorkerDied, pool_map
 

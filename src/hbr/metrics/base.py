@@ -79,6 +79,11 @@ class MetricInfo:
         return f"{self.name} ({self.implementation} {self.version}, {self.colour}, {crop})"
 
     @property
+    def arrow(self) -> str:
+        """↑ where higher is better, else ↓."""
+        return "↑" if self.better == "higher" else "↓"
+
+    @property
     def needs_reference(self) -> bool:
         """Whether it compares each image with a reference."""
         return self.kind in ("full-reference", "person")

@@ -76,9 +76,7 @@ def load_lpips(info: MetricInfo, device: str, weights: Path | None) -> Metric:
     nets: dict[str, Net] = {"lpips-vgg": "vgg", "lpips-alex": "alex"}
     features, linear = info.weights
     model = LPIPS.from_files(
-        nets[info.id],
-        find_weights(features, info.id, weights),
-        find_weights(linear, info.id),
+        nets[info.id], find_weights(features, info.id, weights), find_weights(linear, info.id)
     )
     return NetworkMetric(info, model, device)
 

@@ -319,8 +319,7 @@ def table_as_markdown() -> str:
     for info in METRICS.values():
         extra = f"`pip install hbr[{info.extra}]`" if info.extra else ""
         needs = [*info.needs, *(f"weights: {name}" for name in info.weights), extra]
-        arrow = {"higher": "↑", "lower": "↓"}[info.better]
-        cells = (f"`{info.id}`", info.heading, f"{arrow} {info.better}", info.kind)
+        cells = (f"`{info.id}`", info.heading, f"{info.arrow} {info.better}", info.kind)
         rest = (info.licence, ", ".join(filter(None, needs)) or "nothing", info.source)
         lines.append((*cells, *rest))
     return markdown_table(heads, lines) + "\n"

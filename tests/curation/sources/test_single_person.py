@@ -8,29 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from source_fixtures import read
 
 from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig, SharpnessConfig, SizeConfig, SplitsConfig
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.runs.run import curate
-from hbr.curation.sources import SourceError, SourceImage, guess_source, open_source
+from hbr.curation.sources import SourceError, SourceImage, guess_source
 from hbr.curation.sources.configs import (
     DeepFashionConfig,
     FolderConfig,
     Market1501Config,
     ShhqConfig,
-    SourceConfig,
 )
 from hbr.people.types import N_KEYPOINTS
 from hbr.training.config import PhotoSourceConfig, ValidationConfig
 from hbr.training.photos import open_photos
 
 LEFT_EYE, RIGHT_EYE, LEFT_HIP, RIGHT_ANKLE = 1, 2, 11, 16
-
-
-def read(config: SourceConfig) -> list[SourceImage]:
-    return list(open_source(config))
 
 
 def noise(seed: int, width: int = 64, height: int = 128) -> bytes:

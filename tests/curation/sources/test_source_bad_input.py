@@ -1,5 +1,6 @@
 """What is wrong with a source becomes records; the rest comes as if nothing were."""
 
+import errno
 import json
 import math
 import os
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from source_fixtures import JPEG, read
 
 from hbr.config import ConfigError, from_dict
 from hbr.curation.sources import (
     Box,
-    SourceConfig,
     SourceError,
     SourceImage,
     guess_source,
@@ -33,12 +34,7 @@ from hbr.curation.sources.configs import (
 )
 from hbr.people.json_stream import JsonCutError, top_level
 
-JPEG = (Path(__file__).parents[2] / "data" / "purple.jpg").read_bytes()
 PERSON = {"id": 1, "name": "person"}
-
-
-def read(config: SourceConfig) -> list[SourceImage]:
-    return list(open_source(config))
 
 
 def errors(images: list[SourceImage]) -> list[str]:
@@ -318,6 +314,25 @@ def test_missing_files_are_named(folder: Path) -> None:
             open_source(config)
     with pytest.raises(SourceError, match="no such"):
         guess_source(folder / "nothing")
+
+
+def test_no_record_shows_a_folder_of_this_machine(folder: Path) -> None:
+    """Manifests, which have these lines, are published."""
+    gone = coco(folder, images=[image(1, "gone.jpg")], annotations=[])
+    (said,) = errors(read(gone))
+    assert said == "gone.jpg: named by the annotations, but not in the folder images"
+    (folder / "labels").mkdir()
+    (folder / "labels" / "a.txt").mkdir()  # which cannot be read as a file
+    (folder / "classes.txt").write_text("person\n")
+    classes = folder / "classes.txt"
+    yolo = YoloConfig(images=folder / "images", annotations=folder / "labels", classes=classes)
+    (said,) = errors(read(yolo))
+    assert said == f"a.txt: {os.strerror(errno.EISDIR)}"
+    (folder / "train-annotations-bbox.csv").write_text(
+        "ImageID,LabelName,XMin,XMax,YMin,YMax\nd,/m/01g317,0,1,0,1\n"
+    )
+    (said,) = errors(read(OpenImagesConfig(annotations=folder)))
+    assert said == "d: named by the annotations, but not in the folder images"
 
 
 def test_sources_of_one_name(folder: Path) -> None:

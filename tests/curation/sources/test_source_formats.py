@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from source_fixtures import JPEG, photos, read
 
 from hbr.config import ConfigError, from_dict, to_dict
-from hbr.curation.sources import (
-    Box,
-    ImageRef,
-    SourceConfig,
-    SourceError,
-    SourceImage,
-    guess_source,
-    open_source,
-)
+from hbr.curation.sources import Box, ImageRef, SourceConfig, SourceError, guess_source
 from hbr.curation.sources.configs import (
     CocoConfig,
     HubConfig,
@@ -31,19 +24,6 @@ from hbr.curation.sources.configs import (
 )
 
 DATA = Path(__file__).parents[2] / "data"
-JPEG = (DATA / "purple.jpg").read_bytes()
-
-
-def read(config: SourceConfig) -> list[SourceImage]:
-    return list(open_source(config))
-
-
-def photos(folder: Path, *names: str) -> Path:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(JPEG)
-    return folder
 
 
 PERSON_IMAGE = {"id": 7, "file_name": "images/v1/patch8/x.jpg", "width": 10, "height": 20}
@@ -232,10 +212,7 @@ def test_yolo(tmp_path: Path) -> None:
     assert b.boxes == ()
     assert c.boxes is None  # no file: nobody looked
     keys = [image.key for image in read(YoloConfig(images=tmp_path / "images" / "train"))]
-    assert keys == [
-        "a.jpg",
-        "b.jpg",
-    ]
+    assert keys == ["a.jpg", "b.jpg"]
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

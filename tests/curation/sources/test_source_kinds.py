@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from source_fixtures import JPEG, photos, read
 
 from hbr.curation.sources import Box, SourceConfig, SourceError, SourceImage, open_source
 from hbr.curation.sources.configs import (
@@ -24,21 +25,6 @@ from hbr.curation.sources.configs import (
     YoloConfig,
 )
 from hbr.people.yolo_lines import read_lines
-
-JPEG = (Path(__file__).parents[2] / "data" / "purple.jpg").read_bytes()
-
-
-def read(config: SourceConfig) -> list[SourceImage]:
-    return list(open_source(config))
-
-
-def photos(folder: Path, *names: str) -> Path:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(JPEG)
-    return folder
-
 
 # YOLO: what the numbers of a line mean
 

@@ -1,5 +1,6 @@
 """Programs outside hbr: their layouts, their failures, real processes that are killed for real."""
 
+import errno
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from hbr.evaluation.methods import (
     build_method,
 )
 from hbr.evaluation.methods.result_folder import LEDGER
+from hbr.ledger import Ledger, Row
 
 Peer = Callable[..., Method]
 Photos = dict[str, Path]
@@ -96,6 +98,22 @@ def test_the_exit_code_counts_for_nothing(peer: Peer, lq: Photos, tmp_path: Path
     )
 
 
+def test_a_result_without_its_line_is_a_failure(
+    peer: Peer, lq: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Ledger.append
+
+    def on_full_disk(ledger: Ledger, *rows: Row) -> int:
+        if any(row.get("stem") == "a" for row in rows):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return append(ledger, *rows)
+
+    monkeypatch.setattr(Ledger, "append", on_full_disk)
+    outcome = peer().run(lq, tmp_path / "out")
+    assert outcome.failed == {"a": os.strerror(errno.ENOSPC)}
+    assert set(outcome.restored) == {*lq} - {"a"}
+
+
 @pytest.mark.parametrize(
     ("do", "says"),
     [
@@ -125,12 +143,7 @@ def test_one_bad_result_costs_itself(
     ],
 )
 def test_half_of_the_results_are_kept_and_the_rest_is_resumed(
-    peer: Peer,
-    lq: Photos,
-    tmp_path: Path,
-    starts: Callable[[], list[int]],
-    do: str,
-    says: str,
+    peer: Peer, lq: Photos, tmp_path: Path, starts: Callable[[], list[int]], do: str, says: str
 ) -> None:
     out = tmp_path / "out"
     limit = {"start_seconds": 1.0, "image_seconds": 0.2} if do == "hang" else {}
@@ -291,11 +304,7 @@ def test_what_another_method_left_is_not_taken_over(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    repo: Path,
-    lq: Photos,
-    tmp_path: Path,
-    starts: Callable[[], list[int]],
-    number: signal.Signals,
+    repo: Path, lq: Photos, tmp_path: Path, starts: Callable[[], list[int]], number: signal.Signals
 ) -> None:
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     words = ("--do", "hang with a child", "--at", "3", "--once", str(tmp_path / "once"))

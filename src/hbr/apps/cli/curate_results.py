@@ -295,7 +295,10 @@ def thresholds(
         found = finding.for_wanted(scores, count, opened.top)
     elif reference is not None:
         reference_scores = finding.read_reference(
-            reference, list(scores), lambda text: typer.echo(text, err=True)
+            reference,
+            list(scores),
+            lambda text: typer.echo(text, err=True),
+            edge=opened.sharpness_edge,
         )
         found = finding.for_set(scores, reference_scores, share, reference.name)
     elif at:

@@ -23,14 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbr.clusters import (
-    ClusterError,
-    check_options,
-    connected,
-    last_line,
-    room_for,
-    settle_in,
-)
+from hbr.clusters import ClusterError, check_options, connected, last_line, room_for, settle_in
 from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork, ChunkWorker
 from hbr.curation.pipeline.plan import Plan, read_chunk

@@ -339,7 +339,8 @@ class ChunkWorker:
         if self._tag is not None:
             began = time.process_time()
             alive = [i for i, row in enumerate(judged) if row.alive]
-            for i, tags in zip(alive, self._tag([pixels[i] for i in alive]), strict=True):
+            found = self._tag([pixels[i] for i in alive]) if alive else []
+            for i, tags in zip(alive, found, strict=True):
                 judged[i] = judged[i].passed(judged[i].stage, tags=tuple(tags))
             self._spend("tags", len(alive), began)
         return judged

@@ -61,7 +61,7 @@ def load_models(config: CurationConfig) -> Models:
 
     detector, tagger = config.boxes.detector, config.tagger
     scorers = [
-        attempt(partial(load_scorer, metric, config.quality))
+        attempt(partial(load_scorer, metric.name, config.quality))
         for metric in cheapest_first(config.quality.metrics)
     ]
     detect = attempt(partial(_load_detector, detector)) if detector else None
@@ -75,8 +75,5 @@ def _load_detector(detector: DetectorConfig) -> Detect:
     from hbr.people.detectors import load_detector
 
     return load_detector(
-        detector.name,
-        device=detector.device,
-        threshold=detector.score,
-        batch_size=detector.batch,
+        detector.name, device=detector.device, threshold=detector.score, batch_size=detector.batch
     )

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from hbr.curation.config import CurationConfig, limits_of
-from hbr.curation.manifest import ManifestWriter
+from hbr.curation.manifest import manifest_writer
 from hbr.curation.pipeline.sorting import by_id
 from hbr.curation.pipeline.stages import duplicates, splits, zscores
 from hbr.curation.pipeline.stages.quality import better
@@ -103,8 +103,7 @@ def gather(store: Store, wanted: TaskSet) -> Crops:
         codes = [names.setdefault(name, len(names)) for name in table["source"].to_pylist()]
         parts["source"].append(np.array(codes, np.int32))
         for name in ("sharpness", *[SCORE + metric for metric in store.metrics]):
-            values = table[name].to_numpy().astype(np.float64)
-            parts[name].append(values)
+            parts[name].append(table[name].to_numpy().astype(np.float64))
     joined = {k: np.concatenate(v) if v else np.empty(0) for k, v in parts.items()}
     order = np.argsort(joined["id"], kind="stable")
     ordered = sorted(names)
@@ -195,10 +194,7 @@ def _eq1(
     z_mean, in_top = np.full(n, np.nan), np.ones(n, bool)
     if not scores:
         return z_mean, in_top, count
-    moments = {name: zscores.ExactMoments() for name in scores}
-    for name, values in scores.items():
-        moments[name].add(values[~np.isnan(values)])
-    z_mean[within] = zscores.z_means(scores, moments, {name: better(name) for name in scores})
+    z_mean[within] = zscores.z_means(scores, {name: better(name) for name in scores})
     entered = ~np.isnan(z_mean)
     if not config.quality.all_scores:
         entered &= crops.alive
@@ -218,7 +214,8 @@ def _duplicates(
     rank = np.empty(len(left), np.int64)
     rank[order] = np.arange(len(left))
     across = [left[~apart[left]], left[apart[left]]]
-    for members in across if config.duplicates.across else _by_source(crops, left):
+    by_source = [left[crops.sources[left] == i] for i in range(len(crops.names))]
+    for members in across if config.duplicates.across else by_source:
         inside = np.searchsorted(left, members)
         lost = duplicates.duplicate_of(
             crops.hashes[members], rank[inside], config.duplicates.radius
@@ -237,10 +234,6 @@ def _not_sampled(crops: Crops, kept: np.ndarray, config: CurationConfig) -> np.n
             drawn = splits.sample(crops.ids[members], count, config.splits.seed)
             unwanted[members[~drawn]] = True
     return unwanted
-
-
-def _by_source(crops: Crops, left: np.ndarray) -> list[np.ndarray]:
-    return [left[crops.sources[left] == source] for source in range(len(crops.names))]
 
 
 def settle(record: Record, decisions: Decisions) -> Record:
@@ -332,11 +325,11 @@ def write_manifest(
     keypoints = _have_keypoints(store, wanted)
     with (
         replacing(path) as part,
-        ManifestWriter(part, store.metrics, about, keypoints=keypoints) as writer,
+        manifest_writer(part, store.metrics, about, keypoints=keypoints) as write,
     ):
         for rows in _groups(ordered):
             records = [settle(from_row(row), decisions) for row in rows]
-            writer.write(records)
+            write(records)
             tally.add(records)
             written += len(records)
             report(written)

@@ -52,10 +52,7 @@ def write_plan(path: Path, tasks: Iterable[Task], size: int) -> Plan:
 
     schema = pa.schema([("id", pa.string()), ("images", pa.int64()), ("tasks", pa.string())])
     rest = iter(tasks)
-    with (
-        replacing(path) as part,
-        pq.ParquetWriter(part, schema, compression="zstd") as writer,
-    ):
+    with replacing(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         chunks = iter(lambda: list(itertools.islice(rest, size)), [])
         while rows := [_row(chunk) for chunk in itertools.islice(chunks, _GROUP)]:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))

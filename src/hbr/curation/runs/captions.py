@@ -1,4 +1,4 @@
-"""Captions of the kept crops of a run, beside them, as a training reads them."""
+"""Captions of a run's kept crops by a vision-language model, in the file that trainings read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image
 from hbr.curation.manifest import crop_suffix
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder
+from hbr.files import file_lock
 from hbr.ledger import Ledger, read_rows, write_rows
 from hbr.people.captions import tags_of_answer
 
@@ -22,13 +23,13 @@ NAME = "captions.jsonl"
 
 @dataclass
 class CaptionTotals:
-    """Captions of a run.
+    """The number of captions of a run.
 
     Attributes:
-        kept: crops of the run.
-        earlier: that were in the file before.
-        written: with tags, now.
-        refused: whose answer could not be used, now; their text is empty, and `why` gives the
+        kept: kept crops of the run.
+        earlier: captions that were in the file already.
+        written: captions that were written now.
+        refused: answers that could not be used; the text of their lines is empty, and `why` is the
             reason.
     """
 
@@ -47,18 +48,30 @@ def write_captions(
 ) -> tuple[Path, CaptionTotals]:
     """Describe each kept crop that has no line yet in `captions.jsonl` of the run's folder.
 
-    A line is {"photo": the name of the crop's file, "text": TAGS, "model": the model's name},
-    written as soon as it is known: what is there after a kill stays. A line that a person wrote
-    needs no "model".
+    A line is {"photo": the name of the crop's file, "text": TAGS, "model": the model's name}. Each
+    is written at once, so finished captions survive a kill. Lines written by hand need no "model".
 
-    `describe` answers to a crop, [h, w, 3] uint8 RGB; `tell` is called after each.
+    `describe` returns the model's answer to a crop, [h, w, 3] uint8 RGB; `tell` is called after
+    each crop.
 
     Raises:
-        CurationError: the run has not finished, a crop is not in its folder any more, or there
-            are captions by another model.
+        CurationError: the run has not finished, a crop is not in its folder any more, there are
+            captions by another model, or another process writes captions of the run.
     """
-    manifest = run.finished()
-    path, totals = run.path / NAME, CaptionTotals()
+    run.finished()
+    path = run.path / NAME
+    busy = CurationError(f"{path}: another process writes captions into it; wait for it")
+    with file_lock(path.with_name(f".{NAME}.lock"), busy, remove=True):
+        return path, _write(run, describe, model, tell)
+
+
+def _write(
+    run: RunFolder,
+    describe: Callable[[np.ndarray], str],
+    model: str,
+    tell: Callable[[CaptionTotals], None],
+) -> CaptionTotals:
+    manifest, path, totals = run.finished(), run.path / NAME, CaptionTotals()
     rows = _whole_rows(path)
     others = {str(row["model"]) for row in rows if row.get("model")} - {model}
     if others:
@@ -80,11 +93,11 @@ def write_captions(
             totals.written += not why
             totals.refused += bool(why)
             tell(totals)
-    return path, totals
+    return totals
 
 
 def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """The captions that are there; a line that was torn by a kill is taken out of the file."""
+    """Return the existing captions; a line that was torn by a kill is removed from the file."""
     rows = [row for row in read_rows(path) if {"photo", "text"} <= {*row}]
     text = path.read_bytes() if path.exists() else b""
     if len(rows) < text.count(b"\n") or text[-1:] not in (b"", b"\n"):

@@ -1,4 +1,4 @@
-"""The data set card: what is in it, under which licences, and the paper's Table 1 for this set."""
+"""The data set card: contents, licences, and the paper's Table 1 for this data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hbr.curation.tagging import shares
 from hbr.metrics.table import PRINTED, find_metric
 from hbr.pages import markdown_table
 
-# Table 1 of OSDHuman: its row of PERSONA, to compare with.
+# The row of PERSONA in Table 1 of OSDHuman, for comparison.
 PERSONA = {
     "BRISQUE": 10.3758,
     "NIQE": 2.8659,
@@ -22,9 +22,7 @@ PERSONA = {
     "MANIQA": 0.7198,
     "MUSIQ": 74.7808,
 }
-
-
-# Fig. 7, and the text: different tags, tags in all, tags in an image; people.
+# From Fig. 7 and the text: distinct tags, all tags, tags per image; people per image.
 TAGS = (3365, 1_452_088, 13.32)
 PEOPLE = 3.4154
 
@@ -35,7 +33,10 @@ def card(
     size: tuple[int, int],
     categories: Mapping[str, str] | None = None,
 ) -> str:
-    """Markdown, with the front matter that dataset hubs read."""
+    """Return the card in Markdown, with the front matter that dataset hubs read.
+
+    `size` is the width and height of the crops in pixels, `categories` maps tags to categories.
+    """
     shape = "square " if size[0] == size[1] else ""
     name, kept, tags = summary.name, summary.kept, totals.tags
     parts = [
@@ -81,7 +82,7 @@ def card(
 
 
 def _quality(name: str, scores: Mapping[str, ExactMoments]) -> str:
-    """Table 1 with the editions that it reports; other editions have columns of their own."""
+    """Table 1, with the editions of metrics that it reports; others get columns of their own."""
     by_id = {n if n in MEASURES else find_metric(n).id: scores[n].mean for n in sorted(scores)}
     shown = {heading: by_id.pop(PRINTED[heading][0], None) for heading in PERSONA}
     ours = [name, *map(_number, shown.values()), *map(_number, by_id.values())]
@@ -124,8 +125,9 @@ def _funnel(funnel: Sequence[FunnelStep]) -> str:
 
 
 def _size(n: int) -> str:
-    """The size category that dataset hubs know."""
-    for limit, name in ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M")):
-        if n < limit:
-            return name
-    return "1M<n<10M"
+    """The size category of dataset hubs."""
+    if n < 1000:
+        return "n<1K"
+    steps = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+    at = min(len(str(n)) - 4, len(steps) - 2)
+    return f"{steps[at]}<n<{steps[at + 1]}"

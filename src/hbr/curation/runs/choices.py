@@ -59,13 +59,7 @@ def read_review(path: Path) -> Review:
     return Review(run, seen, left_out)
 
 
-def kept_review(out: Path) -> Review | None:
-    """The choices that the folder of a run keeps; None if nobody has reviewed it."""
+def kept_review(out: Path) -> Review:
+    """The choices that the folder of a run keeps; none of no run if nobody has reviewed it."""
     path = out / NAME
-    return read_review(path) if path.is_file() else None
-
-
-def left_out_of(out: Path) -> frozenset[str]:
-    """The ids of the crops that the folder of a run says a person left out."""
-    review = kept_review(out)
-    return frozenset() if review is None else review.left_out
+    return read_review(path) if path.is_file() else Review("")

@@ -19,7 +19,7 @@ from hbr.curation.pipeline.stages.quality import cheapest_first, cost_of
 from hbr.curation.pipeline.store import Store
 from hbr.curation.record import Counts
 from hbr.curation.sources.base import Source, SourceError, SourceImage
-from hbr.curation.sources.opening import open_source
+from hbr.curation.sources.opening import open_source, with_names
 from hbr.curation.tagging import load_tagger
 from hbr.errors import one_line
 from hbr.weights import WeightsError
@@ -27,7 +27,7 @@ from hbr.weights import WeightsError
 WHOLE_SET_MS = 0.2
 """CPU milliseconds of a row in the passes over the whole set, the manifest and the outputs, as
 benchmarks/curation_cluster.py measures them."""
-_SECONDS = 10.0  # that the images are counted for
+_SECONDS = 10.0  # that the images of a source are counted for at most
 _UNKNOWN_MS = 1000.0  # of a metric whose cost is not known
 
 
@@ -120,22 +120,20 @@ class RunEstimate:
 
 
 def estimate_run(
-    config: CurationConfig,
-    *,
-    sample: int = 32,
-    seconds: float = _SECONDS,
-    tell: Callable[[str], None] = lambda _: None,
+    config: CurationConfig, *, sample: int = 32, tell: Callable[[str], None] = lambda _: None
 ) -> RunEstimate:
     """Look at the sources and try a sample of them, in this process.
 
     Args:
         config: the run.
         sample: images to try, drawn evenly from those that are counted.
-        seconds: how long the images of a source are counted at most.
         tell: called with a line for each step.
+
+    Raises:
+        SourceError: two sources have the same given name, or are the same.
     """
     plans, drawn = [], []
-    for source_config in config.sources:
+    for source_config in with_names(config.sources):
         try:
             source = open_source(source_config)
         except SourceError as error:
@@ -145,7 +143,7 @@ def estimate_run(
             )
             continue
         tell(f"counting {source.name}")
-        plan, images = _look_at(source, source_config.kind, sample, seconds)
+        plan, images = _look_at(source, source_config.kind, sample)
         plans.append(plan)
         drawn.append((plan.images or 0, images))
     tried = _share_out(drawn, sample)
@@ -168,11 +166,8 @@ def estimate_run(
     for name, why in lacks.items():
         # where no crop came that far, assume one for each image
         reach = bare if name == "detect" else (passed / n if crops else 1.0)
-        stages.append(
-            StageEstimate(
-                name=name, per_image=reach, ms=_assumed(name), measured=False, missing=why
-            )
-        )
+        ms = cost_of(name) or _UNKNOWN_MS
+        stages.append(StageEstimate(name=name, per_image=reach, ms=ms, measured=False, missing=why))
     return RunEstimate(
         config=whole,
         sources=tuple(plans),
@@ -191,13 +186,11 @@ def _in_order(stages: list[StageEstimate], config: CurationConfig) -> tuple[Stag
     return tuple(stages)
 
 
-def _look_at(
-    source: Source, kind: str, sample: int, seconds: float
-) -> tuple[SourceEstimate, list[SourceImage]]:
+def _look_at(source: Source, kind: str, sample: int) -> tuple[SourceEstimate, list[SourceImage]]:
     """Count images for some seconds, and draw some of them, each equally likely."""
     rng, drawn, n, labelled = random.Random(0), list[SourceImage](), 0, 0
     place, problem, whole = "", None, True
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _SECONDS
     try:
         for image in source:
             n += 1
@@ -304,10 +297,6 @@ def _try(
     return done.costs, done.counts
 
 
-def _assumed(name: str) -> float:
-    return cost_of(name) or _UNKNOWN_MS
-
-
 def lines(plan: RunEstimate, images: int | None, workers: int) -> Iterator[str]:
     """The plan as lines of text.
 
@@ -315,7 +304,7 @@ def lines(plan: RunEstimate, images: int | None, workers: int) -> Iterator[str]:
     """
     for s in plan.sources:
         if s.images is None:
-            yield f"source {s.name or s.kind}: {s.problem}"
+            yield f"source {s.name}: {s.problem}"
             continue
         more = "" if s.whole else " or more"
         yield f"source {s.name} ({s.kind}): {s.images:,} images{more}, {s.labelled:.0%} with boxes"

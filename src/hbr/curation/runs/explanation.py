@@ -11,11 +11,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from hbr.curation.config import CropConfig
 from hbr.curation.manifest import crops_of
-from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.record import REASONS, STAGES, CurationError, Record
 from hbr.curation.runs.photos import FoundPhoto
 from hbr.curation.runs.report.sheets import MARK, draw_box
-from hbr.curation.runs.run_folder import RunFolder
+from hbr.curation.runs.run_folder import RunFolder, side
 from hbr.files import write_bytes
 
 _INK, _QUIET, _PAPER = (29, 31, 33), (94, 98, 102), (253, 253, 252)
@@ -31,7 +30,10 @@ def find_rows(run: RunFolder, asked: str) -> list[Record]:
     """
     found = run.starting(asked.lower()) if set(asked.lower()) <= set("0123456789abcdef") else []
     if not found:
-        found = run.chosen("key", [asked, asked.partition("/")[2]])
+        source, _, key = asked.partition("/")
+        found = run.chosen("key", [asked, key])
+        named = [r for r in found if r.key == asked or (r.source, r.key) == (source, key)]
+        found = named or found  # another source may have a photo of the same key
     if not found:
         raise CurationError(
             f"{run.path}: no row's id starts with {asked}, and no image is called so"
@@ -50,12 +52,7 @@ def verdict(record: Record, *, finished: bool = True) -> str:
 
 def explain(run: RunFolder, record: Record) -> Iterator[str]:
     """What each stage found, line by line."""
-    floors = run.thresholds(record.source)
-    ceilings = run.thresholds(record.source, ceilings=True)
-
-    def lines(name: str) -> tuple[float | None, float | None]:
-        return floors.get(name), ceilings.get(name)
-
+    told = _told(run, record)
     yield f"{record.id}  {verdict(record, finished=run.manifest is not None)}"
     if record.detail:
         yield f"  {record.detail}"
@@ -69,17 +66,14 @@ def explain(run: RunFolder, record: Record) -> Iterator[str]:
         of = f", one of {record.persons} people" if record.persons else ""
         score = "" if record.box_score is None else f", score {record.box_score:.2f}"
         yield f"box        {edges}: {record.label or 'person'} ({record.box_kind}{score}){of}"
-    for name, value in (("sharpness", record.sharpness), ("box_edge", record.box_edge)):
-        if value is not None:
-            yield f"{name:<11}" + against(value, *lines(name), "higher")
+    yield from (f"{name:<10} {text}" for name, text in told.items() if name not in record.scores)
     if record.square_side is not None:
         x, y, side = record.square
         crops = crops_of(run.about)
         people = f", {record.crop_persons} people in it" if record.crop_persons else ""
         size = f"{side}" if crops.height is None else f"{side}x{crops.down(side)}"
         yield f"square     {size} px from ({x}, {y}){people}"
-    for name, value in record.scores.items():
-        yield f"{name:<11}" + against(value, *lines(name), better(name))
+    yield from (f"{name:<10} {told[name]}" for name in record.scores)
     if record.z_mean is not None:
         yield f"z̄          {record.z_mean:+.4f}, the mean z-score of Eq. 1; top {run.top:.4g} stays"
     for name, text in (
@@ -96,6 +90,17 @@ def explain(run: RunFolder, record: Record) -> Iterator[str]:
             yield f"not seen by {', '.join(left)}"
 
 
+def _told(run: RunFolder, record: Record) -> dict[str, str]:
+    """Column → its value beside its threshold and its ceiling, of those that have a value."""
+    floors, ceilings = (run.thresholds(record.source, ceilings=end) for end in (False, True))
+    values = {"sharpness": record.sharpness, "box_edge": record.box_edge, **record.scores}
+    return {
+        name: against(value, floors.get(name), ceilings.get(name), side(name))
+        for name, value in values.items()
+        if value is not None
+    }
+
+
 def against(value: float, line: float | None, ceiling: float | None, side: str) -> str:
     """A score beside its threshold and its ceiling: `212.4 (at least 100: yes)`."""
     told = []
@@ -108,11 +113,7 @@ def against(value: float, line: float | None, ceiling: float | None, side: str) 
 
 
 def draw(
-    run: RunFolder,
-    record: Record,
-    others: Sequence[Record],
-    found: FoundPhoto,
-    path: Path,
+    run: RunFolder, record: Record, others: Sequence[Record], found: FoundPhoto, path: Path
 ) -> Path:
     """Write the explanation as a PNG: photo with boxes and square, crop, and scores."""
     photo = _photo(record, others, found, crops_of(run.about))
@@ -168,13 +169,7 @@ def _photo(
 
 def _lines(run: RunFolder, record: Record) -> Iterator[tuple[str, tuple[int, int, int]]]:
     yield "orange: the box; blue: the square; grey: the other boxes", _QUIET
-    values = {"sharpness": record.sharpness, "box_edge": record.box_edge, **record.scores}
-    for name, value in values.items():
-        if value is None:
-            continue
-        side = "higher" if name in ("sharpness", "box_edge") else better(name)
-        ceiling = run.thresholds(record.source, ceilings=True).get(name)
-        text = against(value, run.thresholds(record.source).get(name), ceiling, side)
+    for name, text in _told(run, record).items():
         bad = ": NO" in text
         yield f"{name.replace('_', ' ')}  {text}", _BAD if bad else _INK
     if record.z_mean is not None:

@@ -1,8 +1,9 @@
-"""Exports the kept crops of a run as files, tars or tables, with manifest and card."""
+"""Export of a run's kept crops as files, tars or tables, with manifest and card."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from hbr.curation.config import SplitsConfig
 from hbr.curation.manifest import FOLDERS, NAME, Manifest
 from hbr.curation.pipeline.passes import ManifestTotals
 from hbr.curation.pipeline.store import TaskSet
-from hbr.curation.record import CurationError, Record
+from hbr.curation.record import CurationError
 from hbr.curation.runs.card import card
 from hbr.curation.runs.outputs import write_output
 from hbr.curation.runs.run_folder import RunFolder
@@ -35,26 +36,27 @@ def export(
 ) -> Path:
     """Write the kept crops of a finished run, its manifest and its card into a folder.
 
-    The work folder of the run must still be there. `shard` is the number of crops in a tar or a
-    Parquet file; `overwrite` replaces what an earlier export left.
+    The work folder of the run must still exist. `shard` is the number of crops per tar or Parquet
+    file; `overwrite` replaces an earlier export.
 
     Returns:
         the folder of the crops.
 
     Raises:
-        CurationError: the run is not finished, its crops are gone, or something is there already.
-        OSError: no space, no permission; what was there before is untouched then.
+        CurationError: the run has not finished, its crops have been removed, or `out` is the run's
+            own folder or already contains an export.
+        OSError: the disk is full or not writable; existing files are unchanged.
     """
     out = Path(out)
     manifest = run.finished()
     if run.config is None or run.store is None:
         raise CurationError(f"{run.path} has no work folder, where the crops are taken from")
+    if out.resolve() == run.path.resolve():
+        raise CurationError(f"{out} is the run's own folder; name another one")
     target = out / FOLDERS[kind]
     there = [p for p in (target, out / NAME, out / "README.md") if p.exists()]
     if there and not overwrite:
         raise CurationError(f"{there[0]} is there already; --overwrite replaces it")
-    if out.resolve() == run.path.resolve():
-        raise CurationError(f"{out} is the run's own folder; name another one")
     config = dataclasses.replace(run.config.output, shard=shard)
     write_output(config, kind, manifest, run.store.crops(), out, report)
     with replacing(out / NAME) as part:
@@ -72,21 +74,14 @@ def card_of(
     size: tuple[int, int],
     categories: Mapping[str, str] | None = None,
 ) -> str:
-    """The data set card of a manifest, from its rows alone."""
+    """Return the data set card of a manifest, computed from its rows alone."""
     splits = from_dict(SplitsConfig, manifest.about.get("splits", {}))
     totals, images = ManifestTotals(held_out=splits.held_out), dict[str, TaskSet]()
-    rows: list[Record] = []
-
-    def settle() -> None:
-        totals.add(rows)
-        rows.clear()
-
-    for record in manifest:
-        rows.append(record)
-        images.setdefault(record.source, TaskSet()).add(int(record.image_id, 16))
-        if len(rows) == 4096:
-            settle()
-    settle()
+    rows = iter(manifest)
+    while group := list(itertools.islice(rows, 4096)):
+        totals.add(group)
+        for record in group:
+            images.setdefault(record.source, TaskSet()).add(int(record.image_id, 16))
     summary = summarize(
         name,
         totals,

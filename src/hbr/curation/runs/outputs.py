@@ -1,6 +1,6 @@
-"""The kept crops as a data set: a file each, WebDataset tars, or Parquet with their bytes.
+"""The kept crops as a data set: single files, WebDataset tars, or Parquet with image bytes.
 
-Each is written beside its place and then renamed, so that it is there whole or not at all. The same
+Each folder is written under another name and then renamed, so it is complete or absent. The same
 manifest gives the same bytes.
 """
 
@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,54 +23,45 @@ from hbr.files import making_folder
 _ROW_GROUP = 100
 
 CropRow = tuple[Record, bytes]
-"""A kept crop's row, and its file."""
+"""A kept crop's row, and the bytes of its file."""
 
 Written = Callable[[int], None]
 """Called with the number of crops written so far."""
 
 
-def write_folder(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, report: Written
+def _write_folder(
+    manifest: Manifest, crops: CropFiles, target: Path, config: OutputConfig, report: Written
 ) -> None:
-    """A file a crop, `SPLIT/3f/ID.png`.
-
-    Raises:
-        OSError: no space, no permission; what was there before is untouched then.
-    """
+    """One file per crop, `SPLIT/3f/ID.png`."""
     with making_folder(target, replace=True) as part:
         for n, record in enumerate(manifest.kept(), 1):
-            path = part / crop_place(record.split, record.id, suffix)
+            path = part / crop_place(record.split, record.id, config.suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_read(crops, record))
             report(n)
 
 
-def write_webdataset(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: Written
+def _write_webdataset(
+    manifest: Manifest, crops: CropFiles, target: Path, config: OutputConfig, report: Written
 ) -> None:
-    """Tars of `ID.png` and `ID.json` (the row), `SPLIT-000000.tar` and so on.
-
-    Raises:
-        OSError: as in `write_folder`.
-    """
+    """Tars of `ID.png` and `ID.json` (the row), `SPLIT-000000.tar` and so on."""
     with making_folder(target, replace=True) as part:
-        for split, number, rows in _shards(manifest, crops, shard, report):
+        for split, number, rows in _shards(manifest, crops, config.shard, report):
             with tarfile.open(
                 part / f"{split}-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT
             ) as tar:
                 for record, data in rows:
-                    _add(tar, record.id + suffix, data)
+                    _add(tar, record.id + config.suffix, data)
                     row = {k: v for k, v in to_row(record).items() if v is not None}
                     _add(tar, record.id + ".json", json.dumps(row, ensure_ascii=False).encode())
 
 
-def write_parquet(
-    manifest: Manifest, crops: CropFiles, target: Path, suffix: str, shard: int, report: Written
+def _write_parquet(
+    manifest: Manifest, crops: CropFiles, target: Path, config: OutputConfig, report: Written
 ) -> None:
     """Parquet files of all columns and `image` {bytes, path}, as Hugging Face `datasets` reads it.
 
-    Raises:
-        OSError: as in `write_folder`.
+    Row groups are small, as a writer or a reader holds one in memory.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -77,20 +69,14 @@ def write_parquet(
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = schema(manifest.metrics, keypoints="keypoints" in manifest.names, image=image)
     with making_folder(target, replace=True) as part:
-        for split, number, rows in _shards(manifest, crops, shard, report):
+        for split, number, rows in _shards(manifest, crops, config.shard, report):
+            values = (
+                {**to_row(row), "image": {"bytes": data, "path": row.id + config.suffix}}
+                for row, data in rows
+            )
             with pq.ParquetWriter(part / f"{split}-{number:06d}.parquet", columns) as writer:
-                for group in _groups(rows):
-                    values = [
-                        {**to_row(record), "image": {"bytes": data, "path": record.id + suffix}}
-                        for record, data in group
-                    ]
-                    writer.write_table(pa.Table.from_pylist(values, schema=columns))
-
-
-def _groups(rows: Iterator[CropRow]) -> Iterator[list[CropRow]]:
-    """Small row groups: a writer or reader holds one in memory."""
-    while group := list(itertools.islice(rows, _ROW_GROUP)):
-        yield group
+                while group := list(itertools.islice(values, _ROW_GROUP)):
+                    writer.write_table(pa.Table.from_pylist(group, schema=columns))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -111,15 +97,15 @@ def _read(crops: CropFiles, record: Record) -> bytes:
 def _shards(
     manifest: Manifest, crops: CropFiles, size: int, report: Written
 ) -> Iterator[tuple[str, int, Iterator[CropRow]]]:
-    """Split, number, and up to `size` crops, read as they are asked for, in the order of ids."""
+    """Yield split, number, and up to `size` crops in the order of ids, which are read lazily."""
     waiting: dict[str, list[Record]] = {}
-    numbers: dict[str, int] = {}
+    numbers = Counter[str]()
     written = 0
 
     def close(split: str) -> tuple[str, int, Iterator[CropRow]]:
-        number = numbers.get(split, 0)
-        numbers[split] = number + 1
-        return split, number, ((record, _read(crops, record)) for record in waiting.pop(split))
+        numbers[split] += 1
+        rows = ((record, _read(crops, record)) for record in waiting.pop(split))
+        return split, numbers[split] - 1, rows
 
     for record in manifest.kept():
         split = record.split or ""
@@ -140,14 +126,14 @@ def write_output(
     manifest: Manifest,
     crops: CropFiles,
     out: Path,
-    report: Written = lambda _: None,
-) -> Path:
-    """Write one kind of output into its folder below `out`, which it gives back."""
-    target = out / FOLDERS[kind]
-    if kind == "folder":
-        write_folder(manifest, crops, target, config.suffix, report)
-    elif kind == "webdataset":
-        write_webdataset(manifest, crops, target, config.suffix, config.shard, report)
-    else:
-        write_parquet(manifest, crops, target, config.suffix, config.shard, report)
-    return target
+    report: Written,
+) -> None:
+    """Write one kind of output into its folder below `out`.
+
+    Raises:
+        OSError: the disk is full or not writable; existing files are unchanged.
+    """
+    _WRITERS[kind](manifest, crops, out / FOLDERS[kind], config, report)
+
+
+_WRITERS = {"folder": _write_folder, "webdataset": _write_webdataset, "parquet": _write_parquet}

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.decoding import PhotoError, decode
 from hbr.curation.record import Record
 from hbr.curation.sources.base import SourceError, SourceImage
-from hbr.curation.sources.opening import open_sources
+from hbr.curation.sources.configs import SourceConfig
+from hbr.curation.sources.opening import open_source, with_names
 from hbr.errors import one_line
 
 Key = tuple[str, str]
@@ -34,24 +36,20 @@ class FoundPhoto:
     why: str | None = None
 
 
-def find_images(config: CurationConfig, keys: Collection[Key]) -> Iterator[tuple[Key, SourceImage]]:
-    """What the sources state about some images; they are read until all are found.
+def find_images(config: SourceConfig, keys: Collection[str]) -> Iterator[SourceImage]:
+    """What a source states about the images of these keys; it is read until all are found.
 
     Raises:
-        SourceError: a source is not there any more.
+        SourceError: the source is not there any more.
+        ConfigError: its table of labels is not.
     """
     left = set(keys)
-    wanted = {source for source, _ in left}
-    for source in open_sources(config.sources):
-        if source.name not in wanted:
-            continue
-        for image in source:
-            key = (image.source, image.key)
-            if key in left:
-                left.discard(key)
-                yield key, image
-                if not any(name == source.name for name, _ in left):
-                    break
+    for image in open_source(config) if left else ():
+        if image.key in left:
+            left.discard(image.key)
+            yield image
+            if not left:
+                return
 
 
 def read_pixels(image: SourceImage, max_pixels: int) -> FoundPhoto:
@@ -77,21 +75,22 @@ def photos_of(
     by_key: dict[Key, list[Record]] = {}
     for record in records:
         by_key.setdefault((record.source, record.key), []).append(record)
-    why = "the sources do not name it any more"
-    if config is None or not config.sources:
-        why = "the run's folder does not tell where its photos lie"
-    else:
+    config = config or CurationConfig()
+    unreadable: dict[str, str] = {}
+    for source in with_names(config.sources):
         try:
-            for key, image in find_images(config, by_key):
+            for image in find_images(source, [key for name, key in by_key if name == source.name]):
                 found = read_pixels(image, config.max_pixels)
-                for record in by_key.pop(key):
-                    changed = None not in (found.sha256, record.image_sha256)
-                    if changed and found.sha256 != record.image_sha256:
+                for record in by_key.pop((source.name, image.key)):
+                    if len({found.sha256, record.image_sha256} - {None}) > 1:
                         yield record, FoundPhoto(None, found.sha256, "the photo is another one now")
                     else:
                         yield record, found
-        except SourceError as error:
-            why = one_line(error)
-    for records_left in by_key.values():
+        except (SourceError, ConfigError) as error:
+            unreadable[source.name] = one_line(error)
+    why = "the run's folder does not tell where its photos lie"
+    if config.sources:
+        why = "the sources do not name it any more"
+    for (name, _), records_left in by_key.items():
         for record in records_left:
-            yield record, FoundPhoto(None, why=why)
+            yield record, FoundPhoto(None, why=unreadable.get(name, why))

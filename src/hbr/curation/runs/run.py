@@ -18,19 +18,14 @@ from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import NAME as MANIFEST
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline import passes
-from hbr.curation.pipeline.chunk import ChunkDone, ChunkWork, Task
+from hbr.curation.pipeline.chunk import ChunkWork, Task
 from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.pipeline.store import Store, TaskSet, add_costs, run_lock
-from hbr.curation.record import (
-    PASSING,
-    Counts,
-    CurationError,
-    content_id,
-)
+from hbr.curation.record import PASSING, Counts, CurationError, content_id
 from hbr.curation.runs import outputs
 from hbr.curation.runs.card import card
-from hbr.curation.runs.choices import left_out_of
+from hbr.curation.runs.choices import kept_review
 from hbr.curation.runs.summary import RunSummary, summarize
 from hbr.curation.settings import per_image_settings, plain
 from hbr.curation.sources.base import Source
@@ -106,7 +101,8 @@ def curate(
         walk = _Walk(config, store, photos, report)
         costs = walk.work(engine, out)
         report(walk.progress("set", 0))
-        decisions = passes.decide(passes.gather(store, walk.seen), config, left_out_of(out))
+        crops = passes.gather(store, walk.seen)
+        decisions = passes.decide(crops, config, kept_review(out).left_out)
         totals = passes.write_manifest(
             store,
             walk.seen,
@@ -119,13 +115,13 @@ def curate(
         summary = summarize(
             config.name, totals, images=walk.images, splits=config.splits.names, costs=costs
         )
-        manifest, crops = Manifest(out), store.crops()
+        manifest, files = Manifest(out), store.crops()
         for kind in config.output.kinds:
 
             def tell(n: int, kind: str = kind) -> None:
                 report(walk.progress(kind, n, summary.kept))
 
-            outputs.write_output(config.output, kind, manifest, crops, out, tell)
+            outputs.write_output(config.output, kind, manifest, files, out, tell)
         write_text(out / "README.md", card(summary, totals, config.crop.size, categories))
         write_text(out / "summary.json", summary.as_json())
     return summary
@@ -175,14 +171,18 @@ class _Walk:
         try:
             with contextlib.closing(results):
                 for done in results:
-                    self._take(done)
+                    self._worked += done.images
+                    self._errors += done.errors
+                    self._trouble = done.trouble or self._trouble
+                    self._counts += done.counts
                     add_costs(costs, done.costs)
                     self._store.log_costs(done.costs)
                     self._report(self.progress("crops", self._worked + self._earlier, total))
                     self._judge_errors(_FIRST)
         finally:
             plan.path.unlink(missing_ok=True)  # the next run makes its own
-        self._count_earlier_errors()
+        # of all tasks of this run, those of earlier runs too
+        self._errors = passes.count_errors(self._store, self.seen)
         self._judge_errors(1)
         return costs
 
@@ -197,11 +197,6 @@ class _Walk:
             errors=self._errors,
             counts=self._counts.copy(),
         )
-
-    @property
-    def errors(self) -> int:
-        """Images that could not be used."""
-        return self._errors
 
     def _tasks(self) -> Iterator[Task]:
         """The tasks of all sources that are not done yet."""
@@ -220,16 +215,6 @@ class _Walk:
                 yield task
             if (n := self.images.total()) % _EVERY == 0:
                 self._report(self.progress("plan", n))
-
-    def _take(self, done: ChunkDone) -> None:
-        self._worked += done.images
-        self._errors += done.errors
-        self._trouble = done.trouble or self._trouble
-        self._counts += done.counts
-
-    def _count_earlier_errors(self) -> None:
-        """The errors of all tasks of this run, from the parts."""
-        self._errors = passes.count_errors(self._store, self.seen)
 
     def _judge_errors(self, least: int) -> None:
         """Stop once the allowed share is passed.

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbr.config import from_dict
-from hbr.curation.config import CurationConfig, SplitsConfig
+from hbr.curation.config import CurationConfig, SharpnessConfig, SplitsConfig
 from hbr.curation.manifest import FOLDERS, NAME, Manifest, crop_place, crop_suffix
 from hbr.curation.pipeline.sorting import by_id
+from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.pipeline.store import Store, latest_config
 from hbr.curation.record import SCORE, Counts, CurationError, Record, from_row, schema
 from hbr.curation.runs.run import about
 from hbr.curation.runs.status import RunStatus, read_status
-from hbr.curation.sources.base import SourceError
-from hbr.curation.sources.opening import open_sources
+from hbr.curation.sources.opening import with_names
+from hbr.metrics.base import Better
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,9 +135,15 @@ class RunFolder:
         """The part that Eq. 1 keeps."""
         return float(self.about.get("quality", {}).get("top", 1.0))
 
+    @property
+    def sharpness_edge(self) -> int:
+        """The edge that regions are shrunk to before their sharpness is measured; 0 for none."""
+        stage = self.about.get("stages", {}).get("sharpness", {})
+        return int(stage.get("edge", SharpnessConfig.edge))
+
     def status(self) -> RunStatus | None:
         """The status of the latest run; None if it left no status file."""
-        return read_status(self.path) if self.path.is_dir() else None
+        return read_status(self.path)
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Some columns of all rows, in tables of some thousand rows.
@@ -145,6 +152,7 @@ class RunFolder:
             columns: of `record.schema`; those that are not there are left out.
         """
         import pyarrow as pa
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         if self.manifest is not None:
@@ -154,23 +162,15 @@ class RunFolder:
                     yield pa.Table.from_batches([batch])
             return
         assert self.config is not None
-        store, named = Store(self.path, self.config), self._source_names()
+        store = Store(self.path, self.config)
+        # parts may hold rows of other sources too, of earlier runs
+        named = [source.name for source in with_names(self.config.sources)]
         known = schema(store.metrics).names
         there = [name for name in columns if name in known]
         for _, table in store.tables([*dict.fromkeys([*there, "source"])]):
-            if named is not None:
-                import pyarrow.compute as pc
-
-                table = table.filter(pc.is_in(table["source"], pa.array(sorted(named))))
+            if named:
+                table = table.filter(pc.is_in(table["source"], pa.array(named)))
             yield table.select(there)
-
-    def _source_names(self) -> set[str] | None:
-        """Those of the run: parts may hold rows of other sources too, of earlier runs."""
-        assert self.config is not None
-        try:
-            return {source.name for source in open_sources(self.config.sources)} or None
-        except (SourceError, ValueError):
-            return None
 
     @property
     def columns(self) -> list[str]:
@@ -199,16 +199,16 @@ class RunFolder:
                 found.append(from_row(row))
         return sorted(found, key=lambda record: record.id)
 
-    def starting(self, prefix: str, most: int = 10) -> list[Record]:
-        """The rows whose id starts with this; some of them if there are more than `most`."""
+    def starting(self, prefix: str) -> list[Record]:
+        """The rows whose id starts with this; some of them if there are more than 10."""
         import pyarrow.compute as pc
 
         found: list[Record] = []
         for table in self.tables(self.columns):
             found += map(from_row, table.filter(pc.starts_with(table["id"], prefix)).to_pylist())
-            if len(found) >= most:
+            if len(found) >= 10:
                 break
-        return sorted(found, key=lambda record: record.id)[:most]
+        return sorted(found, key=lambda record: record.id)[:10]
 
     def counts(self) -> Counts:
         """(stage, reason) → rows."""
@@ -257,6 +257,14 @@ class RunFolder:
         return found
 
 
+_PLAIN = ("sharpness", "box_edge", "z_mean")
+
+
 def score_column(name: str) -> str:
     """The column of a metric, or the column itself."""
-    return name if name in ("sharpness", "box_edge", "z_mean") else SCORE + name
+    return name if name in _PLAIN else SCORE + name
+
+
+def side(name: str) -> Better:
+    """Which end of a column's scale is the good one."""
+    return "higher" if name in _PLAIN else better(name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hbr.config import ConfigError, from_dict, to_dict
+from hbr.config import from_dict, to_dict
 from hbr.curation.runs.run import RunProgress
 from hbr.errors import one_line
 from hbr.files import write_text
@@ -114,7 +114,7 @@ class StatusFile:
             self._write(state, why)
 
     def _write(self, state: State, why: str | None = None) -> None:
-        p = self._last
+        progress = {name: value for name, value in vars(self._last).items() if name != "counts"}
         status = RunStatus(
             state=state,
             host=socket.gethostname(),
@@ -122,12 +122,7 @@ class StatusFile:
             born=self._born,
             began=self._began,
             at=time.time(),
-            doing=p.doing,
-            done=p.done,
-            total=p.total,
-            images=p.images,
-            earlier=p.earlier,
-            errors=p.errors,
+            **progress,
             pace=self._pace(),
             why=why,
         )
@@ -150,7 +145,7 @@ def read_status(out: str | Path) -> RunStatus | None:
     """The status of the latest run in a folder; None if there is no status file."""
     try:
         return from_dict(RunStatus, json.loads(_place(Path(out)).read_text(encoding="utf-8")))
-    except (OSError, ValueError, ConfigError):
+    except (OSError, ValueError):
         return None
 
 

@@ -66,8 +66,8 @@ def summarize(
 ) -> RunSummary:
     """Sum up a manifest.
 
-    `images`: source → images; `splits`: names in the order to list them, to which those of kept
-    crops are added; `costs`: stage → (things, CPU seconds).
+    `images`: source → number of images; `splits`: names in the order of the table, to which those
+    of kept crops are added; `costs`: stage → (number of items, CPU seconds).
     """
     steps = funnel(totals.counts)
     by_split, by_source = Counter[str](), Counter[str]()
@@ -93,7 +93,7 @@ def summarize(
 
 
 def named_sources(config: CurationConfig) -> dict[str, str]:
-    """Sources that settings name, as they are in the run or not → one such setting."""
+    """Return source → a setting that names it, for sources in the run and others."""
     return {
         **dict.fromkeys(config.crop.partial, "crop.partial"),
         **dict.fromkeys(config.splits.fixed, "splits.fixed"),
@@ -102,7 +102,7 @@ def named_sources(config: CurationConfig) -> dict[str, str]:
 
 
 def why_nothing(summary: RunSummary, manifest: Manifest) -> str:
-    """One line on why a run kept nothing: what stopped most rows, and what sources reported."""
+    """Return one line on why a run kept nothing: the most frequent reasons, and sources' errors."""
     if not summary.images:
         return "nothing was kept: the sources name no images"
     stopped = Counter(

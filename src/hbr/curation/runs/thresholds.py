@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-from PIL import Image
 
-from hbr.curation.config import MetricConfig, QualityConfig
+from hbr.curation.config import MetricConfig, QualityConfig, SharpnessConfig
 from hbr.curation.manifest import NAME
 from hbr.curation.pipeline.decoding import PhotoError, decode
-from hbr.curation.pipeline.stages.quality import better, load_scorers
+from hbr.curation.pipeline.stages.quality import load_scorers
 from hbr.curation.pipeline.stages.sharpness import laplacian_variance
 from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_means
 from hbr.curation.record import CurationError
-from hbr.curation.runs.run_folder import RunFolder, score_column
+from hbr.curation.runs.run_folder import RunFolder, score_column, side
 from hbr.errors import one_line
 from hbr.image.search import find_photos
 from hbr.metrics.base import Better
@@ -136,10 +136,7 @@ class JointThresholds:
 
 
 def together(
-    scores: Mapping[str, np.ndarray],
-    better: Mapping[str, Better],
-    count: int,
-    top: float = 1.0,
+    scores: Mapping[str, np.ndarray], better: Mapping[str, Better], count: int, top: float = 1.0
 ) -> JointThresholds:
     """The strictest thresholds, each letting the same share through, that keep a wanted count.
 
@@ -182,10 +179,7 @@ def _in_top(
     scores: Mapping[str, np.ndarray], better: Mapping[str, Better], top: float
 ) -> np.ndarray:
     n = len(next(iter(scores.values())))
-    moments = {name: ExactMoments() for name in scores}
-    for name, values in scores.items():
-        moments[name].add(values)
-    return best(np.arange(n), z_means(scores, moments, better), quota(top, n))
+    return best(np.arange(n), z_means(scores, better), quota(top, n))
 
 
 def _there(values: np.ndarray) -> np.ndarray:
@@ -211,11 +205,6 @@ class Thresholds:
     kept: int
     of: int
     description: str
-
-
-def side(name: str) -> Better:
-    """Which end of a column's scale is the good one."""
-    return "higher" if name in _BOXES else better(name)
 
 
 def scores_of(run: RunFolder, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
@@ -262,9 +251,9 @@ def for_wanted(scores: Mapping[str, np.ndarray], count: int, top: float) -> Thre
     """
     metrics = {n: v for n, v in scores.items() if n not in _BOXES}
     if not metrics:
-        (name,) = scores if len(scores) == 1 else (None,)
-        if name is None:
+        if len(scores) != 1:
             raise CurationError("a count needs a metric; name one")
+        (name,) = scores
         value = for_count(scores[name], side(name), count)
         return _found(scores, {name: value}, f"that {count:,} crops pass")
     found = together(metrics, {n: side(n) for n in metrics}, count, top)
@@ -304,22 +293,25 @@ def _found(
     there = ~np.isnan(np.stack(list(stacked.values()))).any(axis=0)
     passed = there.copy()
     for n, column in stacked.items():
-        good = column >= values[n] if side(n) == "higher" else column <= values[n]
-        passed &= good
+        passed &= column >= values[n] if side(n) == "higher" else column <= values[n]
     return Thresholds(values, int(passed.sum()), int(there.sum()), description)
 
 
-def round_towards(value: float, better_side: Better, digits: int = 6) -> float:
-    """A shorter number on the milder side, so that whatever passed still passes."""
+def round_towards(value: float, better_side: Better) -> float:
+    """Six digits of a number, on the milder side, so that whatever passed still passes."""
     if value == 0:
         return 0.0
-    size = 10.0 ** (digits - 1 - int(np.floor(np.log10(abs(value)))))
+    size = 10.0 ** (5 - int(np.floor(np.log10(abs(value)))))
     whole = np.floor(value * size) if better_side == "higher" else np.ceil(value * size)
-    return float(f"{whole / size:.{digits + 2}g}")
+    return float(f"{whole / size:.8g}")
 
 
 def read_reference(
-    path: Path, names: Sequence[str], tell: Callable[[str], None] = lambda _: None
+    path: Path,
+    names: Sequence[str],
+    tell: Callable[[str], None] = lambda _: None,
+    *,
+    edge: int = SharpnessConfig.edge,
 ) -> dict[str, np.ndarray]:
     """Scores of a reference set: the kept crops of a run, or a folder of finished crops.
 
@@ -327,9 +319,11 @@ def read_reference(
         path: OUT, a manifest, or a folder of pictures, which are scored now.
         names: columns.
         tell: called with a line for each step, and for each picture that cannot be read.
+        edge: that pictures are shrunk to for their sharpness, as in the run that thresholds are
+            for (`RunFolder.sharpness_edge`).
 
     Raises:
-        CurationError: it has none.
+        CurationError: it has none; `box_edge` is only in runs.
     """
     if path.is_file() or (path / NAME).exists() or (path / "work").is_dir():
         return _of_run(RunFolder(path), names)
@@ -338,6 +332,8 @@ def read_reference(
     files = find_photos(path)
     if not files:
         raise CurationError(f"{path} holds no pictures, nor a run of hbr curate")
+    if {*names} <= {"box_edge"}:
+        raise CurationError(f"{path} holds finished crops, which have no box_edge; name a run")
     tell(f"scoring {len(files)} pictures of {path}")
     metrics = tuple(MetricConfig(n) for n in names if n not in _BOXES)
     scorers = load_scorers(QualityConfig(metrics=metrics))
@@ -351,8 +347,8 @@ def read_reference(
         for scorer in scorers:
             values[scorer.name] += scorer.score([pixels])
         if "sharpness" in values:
-            grey = np.asarray(Image.fromarray(pixels).convert("L"))
-            values["sharpness"].append(laplacian_variance(grey, 512))
+            grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+            values["sharpness"].append(laplacian_variance(grey, edge))
     return {n: np.array(v, np.float64) for n, v in values.items()}
 
 

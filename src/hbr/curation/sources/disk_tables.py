@@ -87,12 +87,12 @@ class IndexedImage:
     """
 
     id: str
-    name: str | None
-    width: int | None
-    height: int | None
-    licence: str | None
-    attribution: str | None
-    rotation: int
+    name: str | None = None
+    width: int | None = None
+    height: int | None = None
+    licence: str | None = None
+    attribution: str | None = None
+    rotation: int = 0
     labelled: bool
     boxes: tuple[Box, ...]
     listed: bool
@@ -124,17 +124,15 @@ class BoxIndex:
         id: str,
         name: str,
         *,
-        width: int | None = None,
-        height: int | None = None,
-        licence: str | None = None,
-        attribution: str | None = None,
-        rotation: int = 0,
-        labelled: bool = True,
+        width: int | None,
+        height: int | None,
+        licence: str | None,
+        attribution: str | None,
     ) -> bool:
-        """Add an image; False, and nothing is changed, if its id was added before."""
-        row = (id, name, width, height, licence, attribution, rotation, labelled)
+        """Add an annotated image; False, and nothing is changed, if its id was added before."""
+        row = (id, name, width, height, licence, attribution)
         cursor = self._database.execute(
-            "INSERT OR IGNORE INTO images VALUES (NULL,?,?,?,?,?,?,?,?,1)", row
+            "INSERT OR IGNORE INTO images VALUES (NULL,?,?,?,?,?,?,0,1,1)", row
         )
         return cursor.rowcount == 1
 
@@ -194,40 +192,23 @@ class BoxIndex:
         run("CREATE INDEX box_image ON boxes (image)")
         if not by_id:
             run("CREATE INDEX image_name ON images (name)")
-        columns = "id, name, width, height, licence, attribution, rotation, labelled, listed, n"
-        for row in run(f"SELECT {columns} FROM images ORDER BY {'id' if by_id else 'n'}"):
-            id, name, width, height, licence, attribution, rotation, labelled, listed, n = row
+        columns = ("id", "name", "width", "height", "licence", "attribution", "rotation")
+        query = f"SELECT labelled, listed, n, {', '.join(columns)} FROM images"
+        for labelled, listed, n, *values in run(f"{query} ORDER BY {'id' if by_id else 'n'}"):
+            stated = dict(zip(columns, values, strict=True))
             yield IndexedImage(
-                id=id,
-                name=name,
-                width=width,
-                height=height,
-                licence=licence,
-                attribution=attribution,
-                rotation=rotation,
+                **stated,
                 labelled=bool(labelled),
-                boxes=self._boxes(id),
+                boxes=self._boxes(stated["id"]),
                 listed=bool(listed),
-                repeated=not by_id and n != self._first_of(name),
+                repeated=not by_id and n != self._first_of(stated["name"]),
             )
         orphans = (
             "SELECT DISTINCT image FROM boxes WHERE image NOT IN (SELECT id FROM images)"
             " ORDER BY image"
         )
         for (id,) in run(orphans):
-            boxes = self._boxes(id)
-            yield IndexedImage(
-                id=id,
-                name=None,
-                width=None,
-                height=None,
-                licence=None,
-                attribution=None,
-                rotation=0,
-                labelled=True,
-                boxes=boxes,
-                listed=False,
-            )
+            yield IndexedImage(id=id, labelled=True, boxes=self._boxes(id), listed=False)
 
     def _first_of(self, name: str) -> int:
         row = self._database.execute("SELECT min(n) FROM images WHERE name = ?", (name,)).fetchone()
@@ -236,21 +217,12 @@ class BoxIndex:
     def _boxes(self, image: str) -> tuple[Box, ...]:
         columns = "x0, y0, x1, y1, label, kind, score, flags, keypoints"
         query = f"SELECT {columns} FROM boxes WHERE image = ? ORDER BY n"
-        return tuple(_box(*row) for row in self._database.execute(query, (image,)))
+        return tuple(map(_box, self._database.execute(query, (image,))))
 
 
-def _box(
-    x0: float | None,
-    y0: float | None,
-    x1: float | None,
-    y1: float | None,
-    label: str,
-    kind: int,
-    score: float | None,
-    flags: int,
-    keypoints: str | None,
-) -> Box:
-    edges = [float("nan") if edge is None else edge for edge in (x0, y0, x1, y1)]
+def _box(row: tuple[Any, ...]) -> Box:
+    *edges, label, kind, score, flags, keypoints = row
+    edges = [float("nan") if edge is None else edge for edge in edges]
     crowd, ignore, normalised = (bool(flags & flag) for flag in (_CROWD, _IGNORE, _NORMALISED))
     return Box(
         *edges,

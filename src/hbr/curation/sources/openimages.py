@@ -80,7 +80,8 @@ class OpenImagesSource:
     def _image(self, image: IndexedImage, folders: Sequence[str]) -> SourceImage:
         subset = image.name or ""
         key, ref = f"{subset}{image.id}", None
-        error: str | None = f"{image.id}: named by the annotations, but not in {self.images}"
+        where = f"the folder {self.images.name}"  # without folders of this machine
+        error: str | None = f"{image.id}: named by the annotations, but not in {where}"
         if re.fullmatch(r"[\w-]+", image.id) is None:
             error = f"{image.id!r} is no image id"
         else:

@@ -102,23 +102,17 @@ def open_source(config: SourceConfig) -> Source:
 
 
 def _vocabulary(config: SourceConfig) -> Vocabulary:
-    match config:
-        case WebDatasetConfig() | ParquetConfig() | HubConfig():
-            name = config.vocabulary
-        case (
-            YoloConfig() | FolderConfig() | ShhqConfig() | DeepFashionConfig() | Market1501Config()
-        ):
-            name = "free"
-        case _:
-            name = config.kind
+    free = YoloConfig | FolderConfig | ShhqConfig | DeepFashionConfig | Market1501Config
+    name = "free" if isinstance(config, free) else getattr(config, "vocabulary", config.kind)
     return load_vocabulary(name, config.labels, config.people)
 
 
 def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Source:
     match config:
-        case CocoConfig():
+        case CocoConfig() | CrowdHumanConfig():
+            source = CocoSource if isinstance(config, CocoConfig) else OdgtSource
             annotations = _file(config.annotations)
-            return CocoSource(name, annotations, _images(config.images, annotations), vocabulary)
+            return source(name, annotations, _images(config.images, annotations), vocabulary)
         case OpenImagesConfig():
             folder = _folder(config.annotations)
             return OpenImagesSource(
@@ -128,9 +122,6 @@ def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Source:
                 vocabulary=vocabulary,
                 unlabelled=config.unlabelled,
             )
-        case CrowdHumanConfig():
-            annotations = _file(config.annotations)
-            return OdgtSource(name, annotations, _images(config.images, annotations), vocabulary)
         case VocConfig():
             folder = _folder(config.annotations)
             return VocSource(
@@ -173,14 +164,22 @@ def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
     Raises:
         SourceError: one is not there, or two have the same given name, or are the same.
     """
+    return list(map(open_source, with_names(configs)))
+
+
+def with_names(configs: Sequence[SourceConfig]) -> list[SourceConfig]:
+    """The same, each with the name that `open_sources` gives it.
+
+    Raises:
+        SourceError: two have the same given name, or are the same.
+    """
     named = zip(configs, _names(configs), strict=True)
-    return [open_source(dataclasses.replace(config, name=name)) for config, name in named]
+    return [dataclasses.replace(config, name=name) for config, name in named]
 
 
 def test_only_names(configs: Sequence[SourceConfig]) -> list[str]:
     """The names, as `open_sources` gives them, of the sources that are for tests only."""
-    named = zip(configs, _names(configs), strict=True)
-    return [name for config, name in named if config.test_only]
+    return [config.name for config in with_names(configs) if config.test_only]
 
 
 def _names(configs: Sequence[SourceConfig]) -> list[str]:

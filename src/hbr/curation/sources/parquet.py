@@ -42,7 +42,7 @@ class ParquetSource:
             except FileNotFoundError:
                 raise SourceError(f"{path}: no such file") from None
             except (OSError, pyarrow.ArrowException) as error:
-                said = one_line(error)
+                said = one_line(error).replace(str(path), path.name)
                 yield broken(self.name, path.name, f"{path.name} is cut or no Parquet: {said}")
 
     def _file(self, path: Path) -> Iterator[SourceImage]:

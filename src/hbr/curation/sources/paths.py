@@ -71,7 +71,8 @@ def locate(folder: Path, name: str) -> Located:
             return Located(path, f"{name}: {places} are both there; name the suffix")
         if found:
             return Located(found[0], exact=first == 0)
-    missing = f"{name}: named by the annotations, but not in {folder}"
+    # a published manifest, which has this line, must not show folders of this machine
+    missing = f"{name}: named by the annotations, but not in the folder {folder.name}"
     return Located(f"{folder}/{'/'.join(parts)}", missing)
 
 

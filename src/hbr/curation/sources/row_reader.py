@@ -56,12 +56,7 @@ class RowReader:
     classes: tuple[str, ...] = ()
 
     def images(
-        self,
-        source: str,
-        key: str,
-        ref: ImageRef,
-        row: Mapping[str, Any],
-        error: str | None = None,
+        self, source: str, key: str, ref: ImageRef, row: Mapping[str, Any], error: str | None = None
     ) -> Iterator[SourceImage]:
         """The image of a row, and a record of the boxes that cannot be used."""
         problems: list[str] = []

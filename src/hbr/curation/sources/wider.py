@@ -118,7 +118,7 @@ class WiderSource:
                 with open_text(self.annotations / file) as opened:
                     lines = opened.read().splitlines()
             except OSError as error:
-                yield broken(self.name, file, f"{file}: {error}")
+                yield broken(self.name, file, f"{file}: {error.strerror or error}")
                 continue
             rows = [line.split() for line in lines[1:] if line.strip()]
             boxes = [_corner(r[1:], _label(PERSON_CLASSES, r[0]), "xyxy") for r in rows]

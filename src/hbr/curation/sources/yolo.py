@@ -58,7 +58,7 @@ class YoloSource:
                 yield SourceImage(source=self.name, key=name, ref=ref)
                 continue
             except OSError as problem:
-                file = YoloFile(problems=[(0, str(problem))])
+                file = YoloFile(problems=[(0, problem.strerror or str(problem))])
             if file.guessed:
                 guessed = guessed or str(label)
                 n_guessed += 1

@@ -141,9 +141,7 @@ class ProgramMethod:
                 in_vain = 0 if made else in_vain + 1
                 part = {stem: staged[stem] for stem in missing} if made else {}
         untried = f"not tried: the last {_HOPELESS} starts of the program made nothing"
-        return {
-            stem: failed.get(stem, untried) for stem in todo if not results.target(stem).is_file()
-        }
+        return {stem: failed.get(stem, untried) for stem in todo if not results.has(stem)}
 
     def _start(
         self, run: Path, staged: Todo, results: ResultFolder, report: Report

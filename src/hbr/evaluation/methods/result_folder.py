@@ -128,6 +128,10 @@ class ResultFolder:
             todo[stem] = path
         return todo, failed
 
+    def has(self, stem: str) -> bool:
+        """Whether the result of this stem is there, with its line."""
+        return stem in self._done
+
     def key(self, stem: str) -> str:
         """What the result of this stem is made of, as `to_do` found it."""
         return self._keys[stem]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from hbr.evaluation.report.pictures import scenes
-from hbr.evaluation.report.tables import build, digits, number, verdict_line
+from hbr.evaluation.report.tables import build, differences, digits, verdict_line
 from hbr.evaluation.report.texts import failed
 from hbr.evaluation.results import BenchmarkRun
 from hbr.pages import environment, script_data
@@ -27,7 +27,7 @@ def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:
             table=build(run),
             verdicts=verdict_line(run),
             failures=failed(run),
-            differences=_differences(run),
+            differences=list(differences(run)),
             seconds={m.name: _mean(m.seconds.values()) for m in run.methods},
             plain=_plain,
             pictures=pictures,
@@ -77,26 +77,6 @@ def _data(run: BenchmarkRun, *, edge: int, budget: int) -> dict[str, Any]:
             if data_set in sets
         },
     }
-
-
-def _differences(run: BenchmarkRun) -> list[dict[str, str]]:
-    out = []
-    for d in run.differences:
-        places = digits(run, d.metric)
-        low, high = (number(end, places, signed=True) for end in (d.low, d.high))
-        out.append(
-            {
-                "method": d.method,
-                "data_set": d.data_set,
-                "metric": run.metric(d.metric).name,
-                "mean": number(d.mean, places, signed=True),
-                "interval": f"{low} to {high}",
-                "n": str(d.n),
-                "word": {True: "better", False: "worse", None: "not significant"}[d.better],
-                "tone": {True: "good", False: "bad", None: "quiet"}[d.better],
-            }
-        )
-    return out
 
 
 def _mean(seconds: Any) -> float | None:

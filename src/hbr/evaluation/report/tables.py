@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,7 @@ class Column:
     @property
     def heading(self) -> str:
         """The metric's name with an arrow that says which way is better."""
-        return f"{self.metric.name} {'↑' if self.metric.better == 'higher' else '↓'}"
+        return f"{self.metric.name} {self.metric.arrow}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,6 @@ class TableEntry:
         difference: to the paper, signed, or empty.
         verdict: in words for a reader; empty where there is nothing to compare.
         tone: `good`, `bad` or `quiet`, as the verdict.
-        mark: ✓ or ✗, as the verdict; else empty.
         note: further information: failed pictures, or why there is no number.
     """
 
@@ -59,8 +58,12 @@ class TableEntry:
     difference: str = ""
     verdict: str = ""
     tone: str = "quiet"
-    mark: str = ""
     note: str = ""
+
+    @property
+    def mark(self) -> str:
+        """✓ or ✗, as the verdict; else empty."""
+        return {"good": "✓", "bad": "✗"}.get(self.tone, "")
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,24 @@ def number(value: float | None, decimals: int, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def differences(run: BenchmarkRun) -> Iterator[dict[str, str]]:
+    """The differences of a run in digits and words: those of `Difference`, `word` and `tone`."""
+    for d in run.differences:
+        mean, low, high = (
+            number(value, digits(run, d.metric), signed=True) for value in (d.mean, d.low, d.high)
+        )
+        yield {
+            "method": d.method,
+            "data_set": d.data_set,
+            "metric": run.metric(d.metric).name,
+            "mean": mean,
+            "interval": f"{low} to {high}",
+            "n": str(d.n),
+            "word": {True: "better", False: "worse", None: "not significant"}[d.better],
+            "tone": {True: "good", False: "bad", None: "quiet"}[d.better],
+        }
+
+
 def verdicts(run: BenchmarkRun) -> dict[str, int]:
     """How many cells came to which kind of verdict, of those with a published number."""
     counts = {WITHIN: 0, OUTSIDE: 0, NOT_COMPARABLE: 0, NOT_RUN: 0}
@@ -199,6 +220,5 @@ def _entry(cell: Cell | None, rank: Rank, decimals: int) -> TableEntry:
         else "",
         verdict="" if kind == NO_PAPER_VALUE else verdict,
         tone=tone,
-        mark={"good": "✓", "bad": "✗"}.get(tone, ""),
         note="; ".join(notes),
     )

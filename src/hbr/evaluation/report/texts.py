@@ -6,15 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 
-from hbr.evaluation.report.tables import (
-    NONE,
-    Table,
-    TableEntry,
-    build,
-    digits,
-    number,
-    verdict_line,
-)
+from hbr.evaluation.report.tables import NONE, Table, TableEntry, build, differences, verdict_line
 from hbr.evaluation.results import BenchmarkRun
 from hbr.pages import markdown_table
 from hbr.pages import markdown_text as md
@@ -147,14 +139,10 @@ def _tex_entry(entry: TableEntry) -> str:
 
 
 def _differences(run: BenchmarkRun) -> str:
-    rows = []
-    for d in run.differences:
-        places = digits(run, d.metric)
-        mean = number(d.mean, places, signed=True)
-        ends = f"{number(d.low, places, signed=True)} to {number(d.high, places, signed=True)}"
-        word = {True: "better", False: "worse", None: "not significant"}[d.better]
-        name = run.metric(d.metric).name
-        rows.append([md(d.method), md(d.data_set), name, mean, ends, str(d.n), word])
+    shown = ("metric", "mean", "interval", "n", "word")
+    rows = [
+        [md(d["method"]), md(d["data_set"]), *(d[name] for name in shown)] for d in differences(run)
+    ]
     heads = ["method", "data set", "metric", "difference", "95 % interval", "pictures", ""]
     return markdown_table(heads, rows, numbers=True)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbr.evaluation.pairing import StemRules, find_pictures
+from hbr.evaluation.report.pictures import as_shown
 from hbr.evaluation.study.design import StudyConfig, treatments
 from hbr.evaluation.study.store import (
     DATABASE,
@@ -20,7 +21,6 @@ from hbr.evaluation.study.store import (
 )
 from hbr.files import making_folder, sha256
 from hbr.image import PhotoError, read_photo
-from hbr.image.pixels import on_white, to_8_bits
 from hbr.version import __version__
 
 PhotoRole = tuple[str, str]
@@ -144,8 +144,7 @@ def _take_in(
             photo = read_photo(path)
         except PhotoError as error:
             raise PhotoError(f"{error}; no study was made") from None
-        pixels = photo.pixels if photo.alpha is None else on_white(photo.pixels, photo.alpha)
-        picture = Image.fromarray(to_8_bits(pixels))
+        picture = as_shown(photo)
         size = size or photo.size
         if role == "lq":
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)

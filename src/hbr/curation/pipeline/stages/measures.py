@@ -39,9 +39,7 @@ def noise(crop: np.ndarray) -> float:
     if not height or not width:
         return float(response.mean()) * math.sqrt(math.pi / 2) / 6
     means = cv2.resize(
-        response[:height, :width],
-        (width // _BLOCK, height // _BLOCK),
-        interpolation=cv2.INTER_AREA,
+        response[:height, :width], (width // _BLOCK, height // _BLOCK), interpolation=cv2.INTER_AREA
     )
     return float(np.quantile(means, 0.1)) * math.sqrt(math.pi / 2) / 6
 

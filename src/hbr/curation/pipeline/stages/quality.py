@@ -64,7 +64,6 @@ def version_of(name: str) -> str:
 
 def cheapest_first(metrics: Sequence[MetricConfig]) -> list[MetricConfig]:
     """The metrics in the order that they run in."""
-
     return sorted(metrics, key=lambda metric: (cost_of(metric.name) or _DEAR, metric.name))
 
 
@@ -94,22 +93,17 @@ def load_scorers(config: QualityConfig) -> list[Scorer]:
     Raises:
         MetricError: a metric that is not known or whose weights are missing.
     """
-    return [load_scorer(metric, config) for metric in cheapest_first(config.metrics)]
+    return [load_scorer(metric.name, config) for metric in cheapest_first(config.metrics)]
 
 
-def load_scorer(metric: MetricConfig, config: QualityConfig) -> Scorer:
+def load_scorer(name: str, config: QualityConfig) -> Scorer:
     """One metric of a configuration.
 
     Raises:
         MetricError: it is not known, or its weights are missing.
     """
-    name = metric.name
-    return Scorer(name, better(name), _load(name, config))
-
-
-def _load(name: str, config: QualityConfig) -> Callable[[Batch], list[float]]:
     if measure := MEASURES.get(name):
-        return lambda crops: [measure.of(crop) for crop in crops]
+        return Scorer(name, measure.better, lambda crops: [measure.of(crop) for crop in crops])
     import torch
 
     from hbr.metrics import load_metric
@@ -124,7 +118,7 @@ def _load(name: str, config: QualityConfig) -> Callable[[Batch], list[float]]:
             scores = metric(images.permute(0, 3, 1, 2).float() / 255)
         return scores.double().cpu().tolist()[: len(crops)]
 
-    return score
+    return Scorer(name, better(name), score)
 
 
 def judge_quality(

@@ -1,7 +1,7 @@
 """Stage i: splits that share no image and no near-duplicates.
 
-What belongs together goes together: crops of one image, and crops that nearly look the same, form a
-group, and a hash of the group decides. It depends on nothing else in the set.
+Crops of one image, and crops that look nearly the same, form a group. A hash of the group alone
+decides its split, whatever else is in the set.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 
 from hbr.curation.config import SplitsConfig
 
-_LINKS = 1 << 22  # that are held before they are joined
+_LINKS = 1 << 22  # links held before they are merged
 
 
 def components(n: int, links: Iterable[np.ndarray]) -> np.ndarray:
-    """Connected components of n things under links.
+    """Find the connected components of a graph.
 
     Args:
-        n: how many things.
-        links: [p, 2] indices, in blocks; some may come repeatedly.
+        n: number of nodes.
+        links: [p, 2] pairs of node indices, in blocks; pairs may repeat.
 
     Returns:
-        [n] int64: the lowest index of each one's component.
+        [n] int64: the lowest index in each node's component.
     """
     lowest = np.arange(n)
     held: list[np.ndarray] = []
@@ -37,7 +37,7 @@ def components(n: int, links: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _joined(lowest: np.ndarray, links: Sequence[np.ndarray]) -> np.ndarray:
-    """The components after more links."""
+    """Merge more links into the components."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -50,28 +50,28 @@ def _joined(lowest: np.ndarray, links: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def share_group(images: np.ndarray, hashes: np.ndarray, near: Iterable[np.ndarray]) -> np.ndarray:
-    """The group of each crop.
+    """Assign each crop to a group.
 
     Args:
-        images: [n] uint64, the image that each crop is from, by its content.
-        hashes: [n] uint64, each one's perceptual hash.
-        near: [p, 2] uint64, pairs of hashes that are near, in blocks; equal ones need not be named.
+        images: [n] uint64, hash of the file that each crop comes from.
+        hashes: [n] uint64, perceptual hash of each crop.
+        near: [p, 2] uint64, pairs of near hashes, in blocks; equal hashes need not be listed.
 
     Returns:
-        [n] uint64: the lowest image of each one's group.
+        [n] uint64: the lowest value of `images` in each crop's group.
     """
     named, image = np.unique(images, return_inverse=True)
     known, looks = np.unique(hashes, return_inverse=True)
     k = len(named)
-    # one graph of images and hashes: a crop links its two, nearness links hashes
+    # one graph of images and hashes: a crop links its image and its hash, nearness two hashes
     links = np.stack([image.ravel(), k + looks.ravel()], axis=1)
     alike = (k + np.searchsorted(known, pairs) for pairs in near)
     lowest = components(k + len(known), itertools.chain([links], alike))[image.ravel()]
-    return named[lowest]  # sorted, and images come first: the lowest index is the lowest image
+    return named[lowest]  # images come first and are sorted: the lowest index is the lowest image
 
 
 def split_of(group: int, config: SplitsConfig) -> str:
-    """The split of a group that no source fixes: its hash falls into one of the shares."""
+    """Return the split of a group without a fixed source: the share that its hash falls into."""
     digest = hashlib.sha256(f"{config.seed}:{group:016x}".encode()).digest()
     point = int.from_bytes(digest[:6], "big") / (1 << 48)
     until = 0.0
@@ -83,7 +83,7 @@ def split_of(group: int, config: SplitsConfig) -> str:
 
 
 def sample(ids: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """[n] bool: `count` of [n] uint64 ids, drawn by the hash of each alone."""
+    """Draw `count` of [n] uint64 ids, each by its own hash; returns [n] bool."""
     drawn = [
         hashlib.sha256(f"{seed}:sample:{crop:016x}".encode()).digest() for crop in ids.tolist()
     ]
@@ -95,16 +95,16 @@ def sample(ids: np.ndarray, count: int, seed: int) -> np.ndarray:
 def assign(
     groups: np.ndarray, sources: np.ndarray, names: Sequence[str], config: SplitsConfig
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The split of each crop.
+    """Assign each crop to a split.
 
     Args:
-        groups: [n] uint64, the group of each crop.
-        sources: [n] index into `names`, the source of each.
-        names: of the sources.
-        config: shares, and sources that are fixed.
+        groups: [n] uint64, group of each crop.
+        sources: [n] index into `names`, source of each crop.
+        names: names of the sources.
+        config: shares of the splits, and sources with a fixed split.
 
     Returns:
-        [n] int64, indices of splits; and the names of these.
+        [n] int64, index of each crop's split; and the names of the splits.
     """
     splits = tuple(dict.fromkeys([*config.parts, *config.fixed.values()]))
     fixed = [splits.index(config.fixed[name]) if name in config.fixed else -1 for name in names]

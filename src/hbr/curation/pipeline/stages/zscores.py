@@ -63,16 +63,14 @@ class ExactMoments:
 
 
 def z_means(
-    scores: Mapping[str, np.ndarray],
-    moments: Mapping[str, ExactMoments],
-    better: Mapping[str, Literal["higher", "lower"]],
+    scores: Mapping[str, np.ndarray], better: Mapping[str, Literal["higher", "lower"]]
 ) -> np.ndarray:
     """Eq. 1: the mean over the metrics of the z-scores, where better is always higher.
 
+    A metric without any spread carries no information, and its z-score is 0.
+
     Args:
-        scores: metric → [n]; all of one length.
-        moments: metric → its mean and deviation over the whole set. A metric without any spread
-            carries no information, and its z-score is 0.
+        scores: metric → [n], NaN where there is none; all of one length, the whole set.
         better: metric → which end of its scale is the good one.
 
     Returns:
@@ -82,8 +80,10 @@ def z_means(
     total = np.zeros(len(scores[names[0]]))
     for name in names:
         values = np.asarray(scores[name], np.float64)
-        mean, deviation = moments[name].mean, moments[name].deviation
-        z = (values - mean) / deviation if deviation > 0 else values * 0
+        moments = ExactMoments()
+        moments.add(values[~np.isnan(values)])
+        deviation = moments.deviation
+        z = (values - moments.mean) / deviation if deviation > 0 else values * 0
         total += z if better[name] == "higher" else -z
     return total / len(names)
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hbr.curation.pipeline.stages.quality import better
 from hbr.curation.pipeline.store import TaskSet
-from hbr.curation.record import ERRORS, REASONS, FunnelStep, Record, funnel
-from hbr.curation.runs.run_folder import RunFolder, score_column
+from hbr.curation.record import ERRORS, REASONS, STAGES, FunnelStep, Record, funnel
+from hbr.curation.runs.run_folder import RunFolder, score_column, side
 from hbr.curation.runs.status import RunStatus
 
 BINS = 48
@@ -110,7 +109,7 @@ class Contents:
         licences: licence → kept crops; an empty one where none is stated.
         persons: people in the crop → kept crops.
         tags: tag → kept crops.
-        problems: images that could not be used; at most 200.
+        problems: images, and entries of annotations, that could not be used; at most 200.
         costs: stage → (things, CPU seconds).
         settings: what the rows depend on.
     """
@@ -199,11 +198,10 @@ def _empty_histograms(run: RunFolder, rows: int) -> list[Histogram]:
         threshold = run.thresholds().get(name)
         logarithmic = name in ("sharpness", "box_edge")
         edges = _edges(values, threshold, logarithmic=logarithmic)
-        plain = name in ("sharpness", "box_edge", "z_mean")
         made.append(
             Histogram(
                 column=name,
-                better="higher" if plain else better(name),
+                better=side(name),
                 threshold=threshold,
                 logarithmic=logarithmic,
                 edges=edges,
@@ -226,6 +224,9 @@ def _edges(values: np.ndarray, threshold: float | None, *, logarithmic: bool) ->
     return np.linspace(low, high, BINS + 1)
 
 
+_Group = tuple[str, str | None, str | None]  # stage, reason, metric
+
+
 class _Tally:
     """What is counted and picked in the second pass."""
 
@@ -239,8 +240,8 @@ class _Tally:
         self.persons: Counter[int] = Counter()
         self.tags: Counter[str] = Counter()
         self.problems: set[str] = set()
-        self._groups: Counter[tuple[str, str | None, str | None]] = Counter()
-        self._picked: dict[tuple[str, str | None, str | None], list[str]] = {}
+        self._groups: Counter[_Group] = Counter()
+        self._picked: dict[_Group, list[str]] = {}
 
     def add(self, table: Any) -> None:
         """Count the rows of a table."""
@@ -278,16 +279,17 @@ class _Tally:
 
     def sheets(self, run: RunFolder) -> tuple[Sheet, ...]:
         """Kept first, then in the order of the stages, the most frequent first."""
-        ids: dict[tuple[str, str | None, str | None], list[str]] = {}
-        for group, picked in self._picked.items():
-            ids[group] = sorted(picked)[: self._limits[group[1] is None]]
+        ids = {
+            group: sorted(picked)[: self._limits[group[1] is None]]
+            for group, picked in self._picked.items()
+        }
         wanted = [i for some in ids.values() for i in some]
         records = {record.id: record for record in run.chosen("id", wanted)} if wanted else {}
-        order = [step.stage for step in funnel({})]
 
-        def place(group: tuple[str, str | None, str | None]) -> tuple[bool, int, int, str]:
+        def place(group: _Group) -> tuple[bool, int, int, str]:
             stage, reason, metric = group
-            return reason is not None, order.index(stage), -self._groups[group], f"{reason}{metric}"
+            at = STAGES.index(stage)
+            return reason is not None, at, -self._groups[group], f"{reason}{metric}"
 
         return tuple(
             Sheet(

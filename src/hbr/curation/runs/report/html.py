@@ -35,12 +35,12 @@ COLUMN_NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """A stage of the funnel, as the page shows it; widths in percent of all rows."""
+    """A stage of the funnel, as the page shows it; `width` in percent of all rows."""
 
     name: str
     entered: int
     passed: int
-    stopped: tuple[tuple[int, str, float, str], ...]
+    stopped: tuple[tuple[int, str], ...]
     width: float
     pending: bool
 
@@ -85,7 +85,7 @@ def _steps(contents: Contents) -> Iterator[_Step]:
     rows = max(contents.rows, 1)
     for step in contents.funnel:
         stopped = tuple(
-            (n, REASONS[step.stage][reason], 100 * n / rows, f"{step.stage}-{reason}")
+            (n, REASONS[step.stage][reason])
             for reason, n in sorted(step.stopped.items(), key=lambda item: -item[1])
         )
         pending = not contents.finished and step.stage in _WHOLE_SET
@@ -102,7 +102,9 @@ def _steps(contents: Contents) -> Iterator[_Step]:
 def _sheet(sheet: Sheet, pictures: Mapping[str, str]) -> dict[str, Any]:
     why = REASONS[sheet.stage][sheet.reason] if sheet.reason else ""
     if sheet.metric:
-        why = f"{sheet.metric} is on the wrong side of its threshold"
+        above = sheet.reason == "above-ceiling"
+        line = "better than its ceiling" if above else "on the wrong side of its threshold"
+        why = f"{sheet.metric} is {line}"
     shown = [
         {"uri": pictures[r.id], "id": r.id, "text": _caption(r), "title": _title(r)}
         for r in sheet.records

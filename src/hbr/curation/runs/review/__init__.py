@@ -33,9 +33,7 @@ def write_page(run: RunFolder, path: Path, *, count: int, edge: int = 320) -> tu
     Raises:
         CurationError: the run has not finished, or a crop is not in its folder any more.
     """
-    manifest, seen = run.finished(), frozenset[str]()
-    if (review := kept_review(run.path)) is not None:
-        seen = review.seen
+    manifest, seen = run.finished(), kept_review(run.path).seen
     waiting = (record for record in manifest.kept() if record.id not in seen)
     records = list(islice(waiting, count))
     left = sum(1 for _ in waiting)
@@ -66,7 +64,7 @@ def apply_choices(run: RunFolder, choices: Iterable[Path]) -> Review:
         CurationError: a file holds no choices, or those of another run; nothing is kept then.
     """
     own = identity(run.finished())
-    review = kept_review(run.path) or Review(own)
+    review = kept_review(run.path)
     seen, left_out = set(review.seen), set(review.left_out)
     for path in choices:
         new = read_review(path)
