@@ -242,8 +242,7 @@ def tiny_weights_and_another(files):
 
 
 @pytest.mark.parametrize(
-    "case",
-    [own_decoder, half_a_decoder, flux, no_weights, other_weights, tiny_weights_and_another],
+    "case", [own_decoder, half_a_decoder, flux, no_weights, other_weights, tiny_weights_and_another]
 )
 def test_what_is_no_decoder_is_one_line(files, case):
     path, told = case(files)

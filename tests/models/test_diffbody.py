@@ -15,11 +15,7 @@ from hbr.config import ConfigError
 from hbr.models import WeightsError, load_model, save_checkpoint
 from hbr.models.checkpoint import empty
 from hbr.models.diffbody.config import DiffBodyConfig
-from hbr.models.diffbody.control import (
-    copy_encoder,
-    predict_controlled,
-    split_first_convolution,
-)
+from hbr.models.diffbody.control import copy_encoder, predict_controlled, split_first_convolution
 from hbr.models.diffbody.model import DiffBody
 from hbr.models.diffbody.parts import PartNetwork, Parts, foreground, part_loss
 from hbr.models.protocol import Conditions, Place, Sampling
@@ -353,10 +349,7 @@ def test_a_file_holds_all_of_it(model: DiffBody, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [
-        ({"conditions": ("pose", "pose")}, "conditions"),
-        ({"native_size": 60}, "native_size is 60"),
-    ],
+    [({"conditions": ("pose", "pose")}, "conditions"), ({"native_size": 60}, "native_size is 60")],
 )
 def test_a_configuration_names_what_is_wrong(base: Path, changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

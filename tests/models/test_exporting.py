@@ -20,13 +20,7 @@ from hbr.models.exporting.folder import export_folder
 from hbr.models.exporting.loras import export_lora
 from hbr.models.importing import import_weights
 from hbr.models.loading import load_model
-from hbr.models.lora import (
-    autoencoder_targets,
-    inject,
-    lora_state,
-    merged_state,
-    unet_targets,
-)
+from hbr.models.lora import autoencoder_targets, inject, lora_state, merged_state, unet_targets
 from hbr.models.part_files import load_prompt, write_part
 from hbr.models.schedule import alphas_cumprod
 from hbr.models.text import load_text_encoder
@@ -267,6 +261,25 @@ def test_what_a_training_leaves_as_lora_and_prompt(
         assert {name.partition(".")[0] for name in load_file(only)} == {"unet"}
         assert "vae" not in metadata(only)["lora_adapter_metadata"]
         assert "prompt extractor" in lines[-1]
+
+
+@torch.no_grad()
+def test_an_export_never_replaces_what_it_reads_or_its_own_prompt(
+    toy: OneStepRestorer, toy_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    lora = write_lora(run / "lora.safetensors", adapted(toy, LoRAConfig()))
+    model = run / "model.safetensors"
+    model.write_bytes(toy_file.read_bytes())
+    before = [file.read_bytes() for file in (lora, model)]
+    for source in (run, model, lora):
+        for out in (model, lora):
+            with pytest.raises(WeightsError, match="is the file to export; name another one"):
+                export_lora(source, out)
+    with pytest.raises(WeightsError, match="is where the prompt extractor goes; name another file"):
+        export_lora(run, tmp_path / "prompt.safetensors", prompt=True)
+    assert [file.read_bytes() for file in (lora, model)] == before
+    assert not (tmp_path / "prompt.safetensors").exists()
 
 
 def test_what_has_no_adapters_says_so(toy_file: Path, goldens: Path, tmp_path: Path) -> None:

@@ -484,6 +484,18 @@ def test_a_lora_file_with_a_wrong_key_names_it(toy_file: Path, tmp_path: Path) -
             import_weights(file, "lora", tmp_path / "o.safetensors", base=toy_file)
 
 
+def test_whole_weights_of_a_network_without_lora_are_taken(toy_file: Path, tmp_path: Path) -> None:
+    a, b, bias = torch.randn(3, 16), torch.randn(16, 3), torch.randn(16)
+    tensors = {f"unet.{LAYER}.lora_A.weight": a, f"unet.{LAYER}.lora_B.weight": b}
+    tensors["modules_to_save.vae.encoder.conv_in.bias"] = bias
+    file = lora_file(tmp_path / "lora.safetensors", tensors)
+    out = import_weights(file, "lora", tmp_path / "o.safetensors", base=toy_file)
+    got, base = read_checkpoint(out).tensors, read_checkpoint(toy_file).tensors
+    assert torch.equal(got["autoencoder.encoder.conv_in.bias"], bias)
+    changed = {name for name in base if not torch.equal(got[name], base[name])}
+    assert changed == {"autoencoder.encoder.conv_in.bias", f"unet.{LAYER}.weight"}
+
+
 def test_merging_twice_is_merging_both(toy: OneStepRestorer) -> None:
     before = toy.unet.conv_in.weight.clone()
     for _ in range(2):

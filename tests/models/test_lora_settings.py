@@ -107,6 +107,8 @@ def test_alpha_of_each_layer_of_kohya_counts_before_the_metadata(
         ({"of_the_future": 0.5}, r"of_the_future is 0\.5; hbr merges plain LoRA only"),
         ({"lora_alpha": "x"}, "lora_alpha is 'x'; it must be a number"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"alpha_pattern": {"(": 6}}, r"alpha_pattern is \{'\(': 6\}; it must map patterns to num"),
+        ({"rank_pattern": ["to_q"]}, r"rank_pattern is \['to_q'\]; it must map patterns to num"),
         ({"r": 4}, "states rank 4 for .*, its matrices have rank 3"),
     ],
 )

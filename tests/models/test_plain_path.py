@@ -25,8 +25,7 @@ def inference(monkeypatch):
 
 
 REFINED = from_dict(
-    RestorerConfig,
-    {**toy_models.TRAINED, "refiner": {"width": 8, "blocks": 1, "patch_size": 2}},
+    RestorerConfig, {**toy_models.TRAINED, "refiner": {"width": 8, "blocks": 1, "patch_size": 2}}
 )
 
 

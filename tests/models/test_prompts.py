@@ -11,13 +11,7 @@ import hbr
 import toy_models
 import toy_tagger
 from hbr.config import ConfigError, from_dict
-from hbr.models import (
-    RestorerConfig,
-    WeightsError,
-    load_model,
-    read_checkpoint,
-    save_checkpoint,
-)
+from hbr.models import RestorerConfig, WeightsError, load_model, read_checkpoint, save_checkpoint
 from hbr.models.checkpoint import empty
 from hbr.models.config import DAPEConfig, HFIEConfig, TextPromptConfig
 from hbr.models.files import read_metadata

@@ -89,6 +89,12 @@ def test_what_cannot_be_recorded_runs_without_and_is_said_once(model, caplog):
     assert recorded.fallback in line
 
 
+def recorded_model(restore):
+    """A recorded model that restores by a function."""
+    like = {"capabilities": None, "device": torch.device("cpu"), "dtype": torch.float32}
+    return RecordedModel(SimpleNamespace(restore=restore, **like), Recorder())
+
+
 def test_graphs_are_given_up_when_memory_runs_out():
     left = iter([True] * 3 + [False])
 
@@ -97,10 +103,7 @@ def test_graphs_are_given_up_when_memory_runs_out():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tiles
 
-    cpu = torch.device("cpu")
-    plain = SimpleNamespace(restore=restore, capabilities=None, device=cpu, dtype=torch.float32)
-    recorder = Recorder()
-    recorded = RecordedModel(plain, recorder)
+    recorded = recorded_model(restore)
     for _ in range(3):
         recorded.restore(tiles_of(2, 3, 8, 8), [], Conditions())
     with pytest.raises(torch.OutOfMemoryError):
@@ -110,16 +113,12 @@ def test_graphs_are_given_up_when_memory_runs_out():
 
 
 def test_memory_of_graphs_is_given_back_before_a_run_fails():
-    recorder = Recorder()
-
     def restore(tiles, places, conditions):
         if len(tiles) == 3 and recorded._graphs:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tiles
 
-    cpu = torch.device("cpu")
-    plain = SimpleNamespace(restore=restore, capabilities=None, device=cpu, dtype=torch.float32)
-    recorded = RecordedModel(plain, recorder)
+    recorded = recorded_model(restore)
     for _ in range(3):
         recorded.restore(tiles_of(2, 3, 8, 8), [], Conditions())
     assert recorded._graphs

@@ -17,7 +17,6 @@ from hbr.models.sampling import (
     posterior,
     respaced,
     sample_ddim,
-    sample_ddpm,
     sample_guided,
     sample_unipc,
 )
@@ -122,7 +121,8 @@ def test_without_guidance_it_is_ddpm(n: int, scale: float | None) -> None:
     )
     assert (got - z).abs().max() < 1e-6
     count = iter(range(1, n + 1))
-    plain = sample_ddpm(network, drawn(0), respaced(SCHEDULE, n), lambda z: drawn(next(count)))
+    steps = respaced(SCHEDULE, n)
+    plain = sample_guided(network, drawn(0), steps, lambda z: drawn(next(count)), None)
     assert torch.equal(plain, got)
 
 
@@ -174,7 +174,7 @@ def test_ddpm_samples_the_gaussian() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(1, 1, 200, 200, generator=generator, dtype=torch.float64)
     noise = lambda z: torch.randn(z.shape, generator=generator, dtype=z.dtype)  # noqa: E731
-    got = sample_ddpm(of_a_gaussian, z, respaced(SCHEDULE, 1000), noise)
+    got = sample_guided(of_a_gaussian, z, respaced(SCHEDULE, 1000), noise, None)
     # 40,000 samples: their deviation has an error of 0.35 %
     assert abs(float(got.std()) / DEVIATION - 1) < 0.02
 

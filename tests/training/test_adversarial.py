@@ -1,12 +1,11 @@
 """The discriminator: its losses, LDL's map, what is trained and kept, and how divergence ends."""
 
-import json
 import math
 
 import pytest
 import torch
 from safetensors import safe_open
-from toy_training import settings
+from toy_training import rows, settings
 
 from hbr.config import ConfigError, from_dict
 from hbr.models import load_model
@@ -32,10 +31,6 @@ def adversarial(out, steps=8, **changes):
         {"steps": steps - 2, "crop": 32, "batch": 2},
     ]
     return {**values, "start": "random", **changes}
-
-
-def rows(out):
-    return [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
 
 
 def images(seed, n=2, size=32):

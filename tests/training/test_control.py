@@ -9,22 +9,24 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from toy_people import POINTS, write_people
 from toy_processes import ends, start
-from toy_training import DATA, settings, train
+from toy_training import DATA, rows, settings, stop_after, train
 
 from hbr.config import ConfigError, from_dict, load_yaml, to_dict
 from hbr.models import save_checkpoint
 from hbr.models.checkpoint import read_checkpoint
 from hbr.models.config import RestorerConfig, TextPromptConfig
+from hbr.models.fidelity import write_two_ends
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.protocol import Conditions
 from hbr.models.schedule import add_noise, alphas_cumprod
 from hbr.people.attention import limb_attention
 from hbr.people.skeleton import draw_poses
 from hbr.people.structure import kept
-from hbr.training.conditions import structure_maps
-from hbr.training.config import TrainConfig
+from hbr.training.conditions import ConditionMaker, structure_maps
+from hbr.training.config import ConditionsConfig, TrainConfig, ValidationConfig
 from hbr.training.cost import plan
 from hbr.training.crops import CropSource
 from hbr.training.data import Pair, TrainingPairs, seeded, validation_pairs
@@ -65,10 +67,6 @@ def control(base: Path, out: Path, people: Path | None, **changes):
         },
     }  # fmt: skip
     return settings(out, **{**values, **changes})
-
-
-def rows(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
 
 
 # --- Eq. 4
@@ -179,6 +177,28 @@ def test_the_margin_of_a_crop_moves_its_maps(base, people, tmp_path) -> None:
         assert torch.equal(pair.conditions.maps[name][0], wanted)
 
 
+def test_key_points_turn_with_their_validation_photo(tmp_path) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    maps = []
+    for name, pixels, turned in (("a", upright, {}), ("b", np.rot90(upright), {"exif": exif})):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / name / "a.png", **turned)
+        people = write_people(tmp_path / name / "people.json", tmp_path / name)
+        values = json.loads(people.read_text())
+        if turned:
+            points = [(y * 96, (1 - x) * 80, 2) for x, y in POINTS]
+            values["annotations"][0]["keypoints"] = [v for point in points for v in point]
+            people.write_text(json.dumps(values))
+        config = ValidationConfig(photos=people.parent, boxes=people, crop=64, recipe="none")
+        (pair,) = validation_pairs(config, maker=ConditionMaker(ConditionsConfig()))
+        maps.append(pair.conditions.maps)
+    for name, found in maps[0].items():
+        assert found.any()
+        torch.testing.assert_close(maps[1][name], found, atol=1e-4, rtol=0)
+
+
 def test_maps_of_key_points_are_the_drawings() -> None:
     points = np.array([[(x * 64, y * 64, 1) for x, y in POINTS]])
     maps = structure_maps(points, 64, 64)
@@ -234,12 +254,7 @@ def test_only_the_control_branch_is_trained(base, people, tmp_path) -> None:
 def test_it_resumes_where_it_stopped(base, people, tmp_path) -> None:
     whole = read_checkpoint(train(control(base, tmp_path / "whole", people))).tensors
     values = control(base, tmp_path / "parts", people)
-    stopped = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
-    pairs = TrainingPairs(stopped.config, 0)
-    for step in range(2):
-        stopped._step(pairs.batch(step))
-    stopped.config.out.mkdir()
-    stopped._save()
+    stop_after(2, values)
     parts = read_checkpoint(train(values)).tensors
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
@@ -341,6 +356,17 @@ def test_a_model_without_words_begins_from_a_prior(base, people, tmp_path) -> No
     after = read_checkpoint(train(values)).tensors
     ours = prior.state_dict()
     assert all(torch.equal(after[n], ours[n]) for n in ours if n.startswith("unet."))
+    # of a prior with two ends, the end that is asked for
+    sharp = {name: tensor + 0.25 for name, tensor in ours.items()}
+    save_checkpoint(tmp_path / "sharp.safetensors", config, sharp)
+    both = tmp_path / "both.safetensors"
+    write_two_ends(both, tmp_path / "prior.safetensors", tmp_path / "sharp.safetensors", 0.5)
+    values = control(base, tmp_path / "ends", people, model=to_dict(toy))
+    for fidelity in (0.0, 1.0):
+        values["init"] = {"base": str(both), "fidelity": fidelity}
+        begun = Trainer(from_dict(TrainConfig, values), report=lambda line: None).model
+        bias = ours["unet.conv_in.bias"] + 0.25 * (1 - fidelity)
+        torch.testing.assert_close(begun.unet.conv_in.bias, bias, atol=1e-3, rtol=0)
     with pytest.raises(ConfigError, match="is a model of kind one-step; a diffusers folder with"):
         Trainer(from_dict(TrainConfig, control(base, tmp_path / "words", people, init=init)))
 
@@ -359,6 +385,8 @@ def test_a_plan_needs_neither_photos_nor_weights(base, tmp_path) -> None:
         ({"objective": {"kind": "regression"}}, "model.kind is 'diffbody'; it must be swinir"),
         ({"objective": {"kind": "control", "timesteps": [0, 2000]}}, "timesteps"),
         ({"objective": {"kind": "parts"}, "data": {"conditions": None}}, "data.conditions"),
+        ({"init": {"base": "b", "difference": ["b", "c"]}}, r"init.difference .* left out for mo"),
+        ({"init": {"base": "b", "image_encoder": "r"}}, r"init.image_encoder .* of kind diffbody"),
     ],
 )
 def test_what_does_not_fit_is_named(base, tmp_path, changes, message) -> None:

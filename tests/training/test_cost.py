@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from toy_training import settings
+from toy_training import NARROW, distilling, settings
 
 import toy_models
 import toy_weights
@@ -81,25 +81,15 @@ def test_a_step_without_numbers_takes_what_one_with_numbers_takes(
     assert found.passing == pytest.approx(passing, rel=0.02)
 
 
-def distilling(base: Path) -> TrainConfig:
-    """A training that distils the decoder of a base."""
-    decoder = {"block_out_channels": [16], "layers_per_block": 1, "norm_num_groups": 4}
-    decoder |= {"latent": {"channels": 8, "factor": 4, "scaling_factor": 1.0}, "patch_size": 4}
-    autoencoder = {**toy_models.TRAINED["autoencoder"], "decoder": decoder}
-    return config(
-        model={**toy_models.TRAINED, "autoencoder": autoencoder},
-        objective={"kind": "decoder", "restored": 0.5, "latent": 0.1},
-        **{"start": "random", "init": {"base": str(base)}, "freeze": []},
-    )
-
-
 def test_the_teacher_of_a_decoder_has_its_refiner(tmp_path: Path) -> None:
     work = []
     for refiner in (None, {"width": 8, "blocks": 1, "patch_size": 2}):
         theirs = from_dict(RestorerConfig, {**toy_models.TRAINED, "refiner": refiner})
         base = tmp_path / f"{refiner is not None}.safetensors"
         save_checkpoint(base, theirs, OneStepRestorer(theirs).state_dict())
-        given = distilling(base)
+        decoder = {**NARROW, "mid_attention": True}
+        values = distilling(Path("nowhere"), base, decoder, phases=PHASE)
+        given = from_dict(TrainConfig, values)
         found = simulate(given, given.phases[0], 4, "cpu")
         passing, flops = in_numbers(given)
         assert found.flops == flops

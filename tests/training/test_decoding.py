@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_training import DATA, settings, train
+from toy_training import DATA, LATENT, NARROW, distilling, train
 
 import hbr
 import toy_models
@@ -27,16 +27,6 @@ from hbr.training.losses import TEACHER_DECODER
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
 
-LATENT = {"channels": 8, "factor": 4, "scaling_factor": 1.0}
-NARROW = {
-    "latent": LATENT,
-    "block_out_channels": [16],
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "mid_attention": False,
-    "patch_size": 4,
-    "scaling_factor": 1.0,
-}
 TINY = {**NARROW, "kind": "tiny", "block_out_channels": [12, 12], "patch_size": 2}
 WIDE = DecoderConfig(
     latent=LatentSpace(channels=4, factor=4, scaling_factor=0.18215),
@@ -55,23 +45,6 @@ def base(tmp_path_factory):
     start_at_identity(model)
     path = tmp_path_factory.mktemp("base") / "base.safetensors"
     return save_checkpoint(path, config, model.state_dict())
-
-
-def student(out, base, decoder=NARROW, **changes):
-    model = toy_models.TRAINED
-    autoencoder = {**model["autoencoder"], "decoder": decoder}
-    objective = {"kind": "decoder", "restored": 0.5, "latent": 0.1, "pruned": decoder is NARROW}
-    return settings(
-        out,
-        **{
-            "model": {**model, "autoencoder": autoencoder},
-            "objective": objective,
-            "start": "random",
-            "init": {"base": str(base)},
-            "phases": [{"steps": 6, "crop": 32, "batch": 2}],
-            **changes,
-        },
-    )
 
 
 def test_a_cut_to_the_same_width_is_the_same_decoder():
@@ -151,7 +124,7 @@ def test_what_cannot_be_cut_is_said(changes, told):
 
 @pytest.mark.parametrize("decoder", [NARROW, TINY])
 def test_only_the_decoder_is_trained_and_serves_its_model(tmp_path, base, decoder):
-    path = train(student(tmp_path, base, decoder))
+    path = train(distilling(tmp_path, base, decoder))
     made, given = load_file(path), load_file(base)
     for name in given:
         if not name.startswith(("autoencoder.decoder", "autoencoder.post_quant_conv")):
@@ -180,7 +153,7 @@ def test_it_comes_nearer_to_its_teacher(tmp_path, base):
         phases = [{"steps": steps, "crop": 32, "batch": 4}]
         optim = {"lr": 3e-3, "warmup": 0, "decay": 0, "ema": 0.5}
         more = {"phases": phases, "optim": optim, "save_every": 100}
-        return load_model(train(student(tmp_path / name, base, TINY, **more)))
+        return load_model(train(distilling(tmp_path / name, base, TINY, **more)))
 
     teacher = load_model(base)
     pixels = read_photo(DATA / "purple.jpg").pixels[:64, :64]
@@ -194,10 +167,10 @@ def test_it_comes_nearer_to_its_teacher(tmp_path, base):
 
 
 def test_it_resumes_bit_for_bit(tmp_path, base):
-    values = student(tmp_path / "whole", base)
+    values = distilling(tmp_path / "whole", base)
     whole = load_file(train(values))
     trainer = Trainer(
-        from_dict(TrainConfig, student(tmp_path / "parts", base)), report=lambda line: None
+        from_dict(TrainConfig, distilling(tmp_path / "parts", base)), report=lambda line: None
     )
     saved = trainer._save
 
@@ -209,14 +182,14 @@ def test_it_resumes_bit_for_bit(tmp_path, base):
     trainer._save = stop
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    again = load_file(train(student(tmp_path / "parts", base)))
+    again = load_file(train(distilling(tmp_path / "parts", base)))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_the_discriminator_is_trained_and_left_out_of_the_files(tmp_path, base):
     objective = {"kind": "decoder", "pruned": True, "discriminator": {"width": 4}}
     loss = {"l1": 1.0, "adversarial": 0.1}
-    values = student(tmp_path, base, objective=objective, loss=loss)
+    values = distilling(tmp_path, base, objective=objective, loss=loss)
     trainer = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
     before = trainer.model.discriminator.last.weight.detach().clone()
     path = trainer.run()
@@ -226,7 +199,7 @@ def test_the_discriminator_is_trained_and_left_out_of_the_files(tmp_path, base):
 
 
 def losses(base, tmp_path, **objective):
-    values = student(tmp_path, base, objective={"kind": "decoder", **objective})
+    values = distilling(tmp_path, base, objective={"kind": "decoder", **objective})
     config = from_dict(TrainConfig, values)
     trainer = Trainer(config, report=lambda line: None)
     networks = {TEACHER_DECODER: trainer.objective and _teacher(base)}
@@ -274,7 +247,7 @@ def test_the_teacher_has_the_refiner_of_its_model(tmp_path, base):
     z = torch.randn(1, 8, 4, 4)
     with torch.no_grad():
         torch.testing.assert_close(_teacher(path)(z), load_model(path).decode(z))
-    assert "refiner" not in str(list(load_file(train(student(tmp_path / "out", path)))))
+    assert "refiner" not in str(list(load_file(train(distilling(tmp_path / "out", path)))))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +262,7 @@ def test_the_teacher_has_the_refiner_of_its_model(tmp_path, base):
 )
 def test_a_recipe_that_cannot_be_is_said(tmp_path, base, changes, told):
     with pytest.raises(ConfigError, match=told):
-        from_dict(TrainConfig, student(tmp_path, base, **changes))
+        from_dict(TrainConfig, distilling(tmp_path, base, **changes))
 
 
 def test_a_base_of_other_latents_is_said(tmp_path, base):
@@ -299,4 +272,4 @@ def test_a_base_of_other_latents_is_said(tmp_path, base):
         tmp_path / "other.safetensors", config, OneStepRestorer(config).state_dict()
     )
     with pytest.raises(ConfigError, match=r"autoencoder\.latent_channels is 12 there"):
-        train(student(tmp_path / "out", path))
+        train(distilling(tmp_path / "out", path))

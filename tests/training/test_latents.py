@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from toy_training import settings, train
+from toy_training import settings, stop_after, train
 
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.models.checkpoint import read_checkpoint
@@ -111,12 +111,7 @@ def test_a_stopped_training_goes_on_with_a_cache_and_a_torn_file_of_it(tmp_path,
     phases = [{"steps": 6, "crop": 32, "batch": 2}]
     whole = train(prior(tmp_path / "whole", tmp_path / "cache", crops=1, phases=phases))
     values = prior(tmp_path / "parts", tmp_path / "other", crops=1, phases=phases)
-    stopped = trainer(values)
-    pairs = TrainingPairs(stopped.config, 0, latents=stopped.latents)
-    for step in range(3):
-        stopped._step(stopped._with_latents(pairs.batch(step)))
-    stopped.config.out.mkdir()
-    stopped._save()
+    stop_after(3, values)
     kept = {file: file.read_bytes() for file in files(tmp_path / "other")}
     assert kept
     for i, (file, data) in enumerate(kept.items()):

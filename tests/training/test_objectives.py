@@ -1,12 +1,11 @@
 """Restoration, a diffusion prior, an autoencoder: each learns, and trains only what is its own."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_training import MODEL, settings, train
+from toy_training import MODEL, rows, settings, stop_after, train
 
 from hbr.config import ConfigError, from_dict
 from hbr.models import lora
@@ -24,10 +23,6 @@ from hbr.training.loop import Trainer
 from hbr.training.losses import PixelTerms
 from hbr.training.objectives import build_objective, distillation
 from hbr.training.random_state import RandomState
-
-
-def rows(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -120,11 +115,7 @@ def test_noise_that_was_added_is_taken_away_again():
     assert torch.allclose(z_t[2], 0.0682649 * z[2] + 0.9976673 * noise[2], atol=1e-6)
 
 
-ADAPTED = {
-    "kind": "restoration",
-    "lora": {"rank": 2},
-    "vsd": {"weight": 1.0, "lora": {"rank": 2}},
-}
+ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"weight": 1.0, "lora": {"rank": 2}}}
 
 
 @pytest.fixture(scope="module")
@@ -167,12 +158,7 @@ def test_adapters_go_on_where_they_stopped(tmp_path, prior):
     values = settings(tmp_path / "whole", objective=ADAPTED, init=str(prior))
     whole = read_checkpoint(train(values)).tensors
     values = {**values, "out": str(tmp_path / "parts")}
-    stopped = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
-    pairs = TrainingPairs(stopped.config, 0)
-    for step in range(3):
-        stopped._step(pairs.batch(step))
-    stopped.config.out.mkdir()
-    stopped._save()
+    stop_after(3, values)
     parts = read_checkpoint(train(values)).tensors
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import settings, train
+from toy_training import settings, stop_after, train
 
 from hbr.config import ConfigError, from_dict
 from hbr.models.checkpoint import read_checkpoint
@@ -68,12 +68,7 @@ def test_the_loss_is_the_mean_square(tmp_path):
 
 def test_it_resumes_where_it_stopped_and_starts_from_a_file(tmp_path):
     whole = read_checkpoint(train(swinir(tmp_path / "whole"))).tensors
-    stopped = Trainer(from_dict(TrainConfig, swinir(tmp_path / "parts")), report=lambda line: None)
-    pairs = TrainingPairs(stopped.config, 0)
-    for step in range(2):
-        stopped._step(pairs.batch(step))
-    stopped.config.out.mkdir()
-    stopped._save()
+    stop_after(2, swinir(tmp_path / "parts"))
     parts = read_checkpoint(train(swinir(tmp_path / "parts"))).tensors
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     again = swinir(tmp_path / "again", init=str(tmp_path / "whole" / "model.safetensors"))

@@ -293,6 +293,7 @@ def test_settings_that_need_a_start_are_refused_at_once(tmp_path):
     ("init", "message"),
     [
         ({}, "init.base is None; it must be given, or `image_encoder`"),
+        ({"base": "b", "stage1": "s"}, "init.stage1 is .*; it must be left out for models of kind"),
         ({"base": "b", "dape": "d"}, "init.dape is .*; it must be left out"),
         ({"base": "b", "imgae_encoder": "r"}, "init.imgae_encoder is not known"),
         (3, "init is 3; it must be a path"),

@@ -87,8 +87,7 @@ def test_box_filters_keep_flat_images_and_fit_small_ones() -> None:
     torch.testing.assert_close(smoothed(flat, 17), flat)
     x = images(3)
     torch.testing.assert_close(
-        smoothed(x, 5)[..., 8:-8, 8:-8],
-        F.avg_pool2d(F.avg_pool2d(x, 5, 1), 5, 1)[..., 4:-4, 4:-4],
+        smoothed(x, 5)[..., 8:-8, 8:-8], F.avg_pool2d(F.avg_pool2d(x, 5, 1), 5, 1)[..., 4:-4, 4:-4]
     )
 
 

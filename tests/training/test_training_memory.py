@@ -126,10 +126,7 @@ def test_a_training_that_decodes_squares_learns_from_them(tmp_path: Path) -> Non
     ("change", "message"),
     [
         ({"memory": {"decode_crop": 30}}, "memory.decode_crop is 30; it must be a multiple of 4"),
-        (
-            {"memory": {"decode_crop": 64}},
-            "memory.decode_crop is 64; .* at most the crop 32",
-        ),
+        ({"memory": {"decode_crop": 64}}, "memory.decode_crop is 64; .* at most the crop 32"),
         ({"memory": {"decode_crop": 0}}, "1 or more"),
         (
             {"memory": {"decode_crop": 32}, "objective": {"kind": "diffusion"}},

@@ -1,4 +1,4 @@
-"""A COCO file with one person, with key points, in each photo of tests/data."""
+"""A COCO file with one person, with key points, in each photo of a folder."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,9 @@ POINTS = (
 )  # fmt: skip
 
 
-def write_people(path: Path) -> Path:
+def write_people(path: Path, photos: Path = DATA) -> Path:
     images, annotations = [], []
-    for number, file in enumerate(sorted(DATA.glob("*.[jp][pn]g")), 1):
+    for number, file in enumerate(sorted(photos.glob("*.[jp][pn]g")), 1):
         with Image.open(file) as photo:
             w, h = photo.size
         images.append({"id": number, "file_name": file.name, "width": w, "height": h})

@@ -1,5 +1,6 @@
 """A training that takes seconds: a toy model on the photos of tests/data."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -9,11 +10,23 @@ from hbr.config import from_dict
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.adapters import add_adapters
 from hbr.training.config import TrainConfig
+from hbr.training.data import TrainingPairs
 from hbr.training.loop import Trainer
 from hbr.training.objectives import Losses
 from toy_models import TRAINED as MODEL
 
 ADAPTED = {"kind": "restoration", "lora": {"rank": 2}, "vsd": {"lora": {"rank": 2}}}
+# a decoder of half the width for the latents of MODEL
+LATENT = {"channels": 8, "factor": 4, "scaling_factor": 1.0}
+NARROW = {
+    "latent": LATENT,
+    "block_out_channels": [16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "mid_attention": False,
+    "patch_size": 4,
+    "scaling_factor": 1.0,
+}
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -30,6 +43,38 @@ def settings(out, **changes):
         "save_every": 2,
     }
     return {**values, **changes}
+
+
+def distilling(out, base, decoder=NARROW, **changes):
+    """A training that distils a decoder of the model file `base`."""
+    autoencoder = {**MODEL["autoencoder"], "decoder": decoder}
+    objective = {"kind": "decoder", "restored": 0.5, "latent": 0.1, "pruned": decoder is NARROW}
+    return settings(
+        out,
+        **{
+            "model": {**MODEL, "autoencoder": autoencoder},
+            "objective": objective,
+            "start": "random",
+            "init": {"base": str(base)},
+            "phases": [{"steps": 6, "crop": 32, "batch": 2}],
+            **changes,
+        },
+    )
+
+
+def rows(out: Path) -> list[dict[str, float]]:
+    """The training curves: a row for each step that was written."""
+    return [json.loads(line) for line in (out / "curves.jsonl").read_text().splitlines()]
+
+
+def stop_after(steps: int, values) -> None:
+    """Make so many steps of a training and save it, as one that is stopped does."""
+    stopped = Trainer(from_dict(TrainConfig, values), report=lambda line: None)
+    pairs = TrainingPairs(stopped.config, 0, latents=stopped.latents)
+    for step in range(steps):
+        stopped._step(stopped._with_latents(pairs.batch(step)))
+    stopped.config.out.mkdir()
+    stopped._save()
 
 
 def train(values):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hbr.config import to_dict
 from hbr.models.block_scaling import skip_unit_scaling
 from hbr.models.fidelity import read_weights
-from hbr.models.files import Card, Header, model_format, read_header, write_tensors
+from hbr.models.files import Card, Header, model_format, read_header, shapes_of, write_tensors
 from hbr.models.kinds import build_model
 from hbr.models.protocol import ModelConfig
 from hbr.models.text_buffer import fit_text_buffers
@@ -93,7 +93,7 @@ def build(checkpoint: Checkpoint, where: str | Path = "the checkpoint") -> nn.Mo
     Raises:
         WeightsError: a weight is missing, unexpected or of the wrong shape; the first is named.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    shapes = shapes_of(checkpoint.tensors)
     header = Header(config=checkpoint.config, shapes=shapes, card=checkpoint.card)
     return assemble(header, checkpoint.tensors.items(), where)
 
@@ -115,18 +115,8 @@ def load(
     """
     path = Path(path)
     header = read_header(path)
-    return assemble_fast(header, read_weights(path, header, fidelity), path, device, dtype)
-
-
-def assemble_fast(
-    header: Header,
-    tensors: Iterable[tuple[str, Tensor]],
-    where: str | Path,
-    device: str | torch.device,
-    dtype: torch.dtype,
-) -> nn.Module:
-    """As `assemble`, with the channels last: so convolutions are fastest on CPUs and GPUs."""
-    return assemble(header, tensors, where, device, dtype, torch.channels_last)
+    tensors = read_weights(path, header, fidelity)
+    return assemble(header, tensors, path, device, dtype, torch.channels_last)
 
 
 def assemble(
@@ -140,19 +130,15 @@ def assemble(
     """Build a model from weights as they arrive, without ever initialising its own.
 
     The tensors are copied; `header` gives the configuration and their shapes. `dtype` is that of
-    the floating-point weights, `layout` that of weights with four dimensions; `where` names the
-    source in messages.
+    the floating-point weights, `layout` that of weights with four dimensions: with the channels
+    last, convolutions are fastest on CPUs and GPUs. `where` names the source in messages.
 
     Raises:
         WeightsError: a weight is missing, unexpected or of the wrong shape; the first is named.
     """
     model = empty(header.config)
     fit_text_buffers(model, header.shapes)
-    check_weights(
-        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
-        header.shapes,
-        where,
-    )
+    check_shapes(shapes_of(model.state_dict()), header.shapes, where)
     placed = {
         name: tensor.to(
             device=device,
@@ -175,6 +161,13 @@ def empty(config: ModelConfig) -> nn.Module:
 
 
 def check_weights(
+    wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str | Path
+) -> None:
+    """Check the names and shapes of weights; see `check_shapes`."""
+    check_shapes(shapes_of(wanted), shapes_of(given), where)
+
+
+def check_shapes(
     wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], where: str | Path
 ) -> None:
     """Check the names and shapes of weights.

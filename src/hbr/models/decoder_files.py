@@ -27,6 +27,7 @@ from hbr.models.files import (
     read_header,
     read_metadata,
     read_tensors,
+    shapes_of,
     write_tensors,
 )
 from hbr.models.importing.reading import load_weights
@@ -83,7 +84,7 @@ def read_decoder(path: Path) -> DecoderFile:
     }
     if all(re.match(r"\d+\.", name) for name in tensors):  # TAESD's author counts the clamp too
         tensors = {re.sub(r"^\d+", _layer_name, name): tensor for name, tensor in tensors.items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shapes = shapes_of(tensors)
     try:
         config = _tiny_config(shapes) if "layers.0.weight" in shapes else _kl_config(shapes)
     except (KeyError, IndexError, ConfigError, ValueError) as error:
@@ -130,7 +131,7 @@ def with_decoder(path: Path, header: Header, decoder: DecoderFile, name: str) ->
             f"{path.name}: {remedy}"
         )
     kept = kept_header(header).shapes
-    added = {OWN + name: tuple(tensor.shape) for name, tensor in decoder.tensors.items()}
+    added = {OWN + name: shape for name, shape in shapes_of(decoder.tensors).items()}
     return dataclasses.replace(
         header, config=_swapped(header.config, decoder.config), shapes={**kept, **added}
     )
@@ -197,12 +198,8 @@ def _parsed(path: Path, metadata: Mapping[str, str]) -> DecoderConfig:
 def _checked(path: Path, decoder: DecoderFile) -> DecoderFile:
     with torch.device("meta"):
         wanted = build_decoder(decoder.config).state_dict()
-    check_weights(_shapes(wanted), _shapes(decoder.tensors), path)
+    check_weights(wanted, decoder.tensors, path)
     return decoder
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _layer_name(number: re.Match[str]) -> str:

@@ -17,14 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbr.config import ConfigError, check, to_dict
-from hbr.models.files import (
-    SHARP,
-    Header,
-    model_format,
-    read_header,
-    read_tensors,
-    write_tensors,
-)
+from hbr.models.files import SHARP, Header, model_format, read_header, read_tensors, write_tensors
 from hbr.weights import WeightsError
 
 if TYPE_CHECKING:

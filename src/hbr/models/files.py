@@ -162,6 +162,16 @@ def read_metadata(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]
         raise WeightsError(f"{path} {instead_of_weights(path) or damaged}") from None
 
 
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors, by the same names."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by what follows it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
 def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
     """Iterate over the named tensors of a safetensors file, memory-mapped.
 

@@ -107,12 +107,7 @@ class CalibrationError(HbrError, ValueError):
 def circumstances() -> dict[str, str]:
     """What a graph holds for: versions, and the processor."""
     packages = {name: installed_version(name) or "none" for name in ("torch", "onnxruntime")}
-    return {
-        "edition": str(_EDITION),
-        "hbr": __version__,
-        **packages,
-        "processor": processor_name(),
-    }
+    return {"edition": str(_EDITION), "hbr": __version__, **packages, "processor": processor_name()}
 
 
 def graph_folder(sha256: str, fidelity: float | None, decoder: FoundFile | None = None) -> Path:

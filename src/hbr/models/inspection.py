@@ -21,6 +21,7 @@ from hbr.models.files import (
     read_header,
     read_metadata,
     read_tensors,
+    shapes_of,
 )
 from hbr.weights import Entry, KnownFile, WeightsError, entries, find_model, find_weights
 
@@ -202,11 +203,10 @@ def _with_network(known: Description, path: Path) -> Description:
     from hbr.models.spandrel import read_network
 
     found = read_network(path)
-    shapes = {name: tuple(t.shape) for name, t in found.descriptor.model.state_dict().items()}
     return dataclasses.replace(
         known,
         summary=f"{found.descriptor.architecture.name}, a network of another project",
-        parameters=count_parameters(shapes),
+        parameters=count_parameters(shapes_of(found.descriptor.model.state_dict())),
         capabilities=dataclasses.asdict(found.capabilities),
     )
 

@@ -8,6 +8,7 @@ A new kind is one entry of `KINDS`. Its configuration is a frozen dataclass that
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -37,37 +38,20 @@ class ModelKind:
     build: Callable[[Any], nn.Module]
 
 
-def _one_step(config: RestorerConfig) -> nn.Module:
-    with importing("hbr.models.onestep"):
-        from hbr.models.onestep import OneStepRestorer
+def _class(module: str, name: str) -> Callable[[Any], nn.Module]:
+    def build(config: Any) -> nn.Module:
+        with importing(module):
+            found = importlib.import_module(module)
+        return cast("nn.Module", getattr(found, name)(config))
 
-    return OneStepRestorer(config)
-
-
-def _rrdbnet(config: RRDBNetConfig) -> nn.Module:
-    from hbr.models.rrdbnet import RRDBNet
-
-    return RRDBNet(config)
-
-
-def _swinir(config: SwinIRConfig) -> nn.Module:
-    from hbr.models.swinir import SwinIR
-
-    return SwinIR(config)
-
-
-def _diffbody(config: DiffBodyConfig) -> nn.Module:
-    with importing("hbr.models.diffbody.model"):
-        from hbr.models.diffbody.model import DiffBody
-
-    return DiffBody(config)
+    return build
 
 
 KINDS = {
-    "one-step": ModelKind(RestorerConfig, _one_step),
-    "rrdbnet": ModelKind(RRDBNetConfig, _rrdbnet),
-    "swinir": ModelKind(SwinIRConfig, _swinir),
-    "diffbody": ModelKind(DiffBodyConfig, _diffbody),
+    "one-step": ModelKind(RestorerConfig, _class("hbr.models.onestep", "OneStepRestorer")),
+    "rrdbnet": ModelKind(RRDBNetConfig, _class("hbr.models.rrdbnet", "RRDBNet")),
+    "swinir": ModelKind(SwinIRConfig, _class("hbr.models.swinir", "SwinIR")),
+    "diffbody": ModelKind(DiffBodyConfig, _class("hbr.models.diffbody.model", "DiffBody")),
 }
 """Kind → what it is. Configurations that name no kind are "one-step"."""
 

@@ -11,7 +11,7 @@ import torch
 from hbr.config import ConfigError
 from hbr.devices import release_freed_memory
 from hbr.errors import display_name
-from hbr.models.checkpoint import assemble_fast, load
+from hbr.models.checkpoint import assemble, load
 from hbr.models.fidelity import choose_fidelity, read_weights
 from hbr.models.files import is_of_hbr, read_header
 from hbr.models.protocol import Capabilities, Model
@@ -88,7 +88,8 @@ def _open_with_decoder(path: Path, found: FoundFile) -> OpenedModel:
 
     def load_both(device: torch.device, dtype: torch.dtype, fidelity: float | None) -> Model:
         tensors = with_weights(read_weights(path, kept, fidelity), decoder)
-        return cast(Model, assemble_fast(changed, tensors, path, device, dtype))
+        made = assemble(changed, tensors, path, device, dtype, torch.channels_last)
+        return cast(Model, made)
 
     rewrite = _REWRITERS.get(header.config.kind, _unchanged)
     return OpenedModel(changed.config.capabilities, header.fidelity, load_both, rewrite)

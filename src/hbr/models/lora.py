@@ -117,8 +117,7 @@ def load_lora(module: nn.Module, tensors: Mapping[str, Tensor], where: str | Pat
     Raises:
         WeightsError: one is missing, unexpected or of the wrong shape; the first is named.
     """
-    wanted = {name: tuple(t.shape) for name, t in lora_state(module).items()}
-    check_weights(wanted, {name: tuple(t.shape) for name, t in tensors.items()}, where)
+    check_weights(lora_state(module), tensors, where)
     module.load_state_dict(dict(tensors), strict=False)
 
 

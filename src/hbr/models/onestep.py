@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hbr.models.config import RestorerConfig
 from hbr.models.networks import build_autoencoder, build_unet, decode, encode
 from hbr.models.prompts import TakesText, build_prompt
-from hbr.models.protocol import Capabilities, Conditions, Place
+from hbr.models.protocol import Conditions, Place
 from hbr.models.refiner import Refiner
 from hbr.models.schedule import alphas_cumprod, one_step
 
@@ -28,17 +28,12 @@ class OneStepRestorer(nn.Module):
 
     def __init__(self, config: RestorerConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.capabilities = config, config.capabilities
         self.autoencoder = build_autoencoder(config.autoencoder)
         self.unet = build_unet(config.unet, config.autoencoder.latent_channels)
         self.prompt = build_prompt(config.prompt)
         self.refiner = None if config.refiner is None else Refiner(config.refiner)
         self.alpha_bar = float(alphas_cumprod(config.schedule)[config.timestep])
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the model supports."""
-        return self.config.capabilities
 
     def restore(self, tiles: Tensor, places: Sequence[Place], conditions: Conditions) -> Tensor:
         """See `Model.restore`; a condition "prompt" replaces the prompt that the image makes."""

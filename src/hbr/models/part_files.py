@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from hbr.config import ConfigError, to_dict
 from hbr.errors import one_line
@@ -17,6 +17,7 @@ from hbr.models.files import (
     read_metadata,
     read_tensors,
     require_one_step,
+    under,
     write_tensors,
 )
 from hbr.models.kinds import model_config
@@ -34,12 +35,7 @@ def write_part(path: str | Path, checkpoint: Checkpoint, part: str) -> Path:
     Raises:
         WeightsError: it cannot be written.
     """
-    head = f"{part}."
-    tensors = {
-        name.removeprefix(head): tensor.contiguous()
-        for name, tensor in checkpoint.tensors.items()
-        if name.startswith(head)
-    }
+    tensors = {n: t.contiguous() for n, t in under(f"{part}.", checkpoint.tensors).items()}
     config = json.dumps(to_dict(checkpoint.config))
     return write_tensors(path, tensors, {"format": _FORMATS[part], "config": config})
 
@@ -62,41 +58,25 @@ def load_refiner(path: str | Path) -> nn.Module:
     return _read(Path(path), "refiner")[1].float().requires_grad_(False)
 
 
-def with_prompt(checkpoint: Checkpoint, path: Path) -> Checkpoint:
-    """The checkpoint with its prompt extractor replaced by that of a file.
+def with_part(checkpoint: Checkpoint, path: Path, part: str) -> Checkpoint:
+    """The checkpoint with its "prompt" (the extractor) or "refiner" replaced by that of a file.
 
     Raises:
-        WeightsError: the file is missing, damaged or of another kind, or its width is not that of
-            the U-Net's cross-attention.
+        WeightsError: the file is missing, damaged or of another kind, or the width of its prompt
+            is not that of the U-Net's cross-attention.
     """
-    config, module = _read(path, "prompt")
+    config, module = _read(path, part)
     ours = require_one_step(checkpoint.config, "the base")
     width = ours.unet.cross_attention_dim
-    if config.prompt.width != width:
+    if part == "prompt" and config.prompt.width != width:
         raise WeightsError(
             f"{path}: its prompt has a width of {config.prompt.width}; the cross-attention of the "
             f"base's U-Net takes {width}"
         )
-    theirs = dataclasses.replace(ours, prompt=config.prompt)
-    return Checkpoint(theirs, _replaced(checkpoint, "prompt", module), checkpoint.card)
-
-
-def with_refiner(checkpoint: Checkpoint, path: Path) -> Checkpoint:
-    """The checkpoint with the refiner of a file.
-
-    Raises:
-        WeightsError: the file is missing, damaged or of another kind.
-    """
-    config, module = _read(path, "refiner")
-    ours = require_one_step(checkpoint.config, "the base")
-    theirs = dataclasses.replace(ours, refiner=config.refiner)
-    return Checkpoint(theirs, _replaced(checkpoint, "refiner", module), checkpoint.card)
-
-
-def _replaced(checkpoint: Checkpoint, part: str, module: nn.Module) -> dict[str, Tensor]:
-    """The weights of the checkpoint, with those of a part replaced."""
-    others = {n: t for n, t in checkpoint.tensors.items() if not n.startswith(f"{part}.")}
-    return {**others, **{f"{part}.{name}": t for name, t in module.state_dict().items()}}
+    theirs = dataclasses.replace(ours, **{part: getattr(config, part)})
+    tensors = {n: t for n, t in checkpoint.tensors.items() if not n.startswith(f"{part}.")}
+    tensors |= {f"{part}.{name}": t for name, t in module.state_dict().items()}
+    return Checkpoint(theirs, tensors, checkpoint.card)
 
 
 def _read(path: Path, part: str) -> tuple[RestorerConfig, nn.Module]:

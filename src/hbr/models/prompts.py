@@ -14,13 +14,6 @@ from hbr.models.config import DAPEConfig, HFIEConfig, PromptConfig, TextPromptCo
 from hbr.models.hfie import HFIE
 
 
-class Prompt(Protocol):
-    """Makes the prompt of an image, which tells the U-Net what to restore."""
-
-    def __call__(self, image: Tensor, /) -> Tensor:
-        """The prompt: [b, 3, h, w] in [0, 1] → p [b, q, d]."""
-
-
 @runtime_checkable
 class TakesText(Protocol):
     """A prompt extractor that can also embed a text."""
@@ -30,7 +23,11 @@ class TakesText(Protocol):
 
 
 def build_prompt(config: PromptConfig) -> nn.Module:
-    """Build the extractor (`Prompt`) of a configuration, with random weights."""
+    """Build the extractor of a configuration, with random weights.
+
+    It makes the prompt of an image, which tells the U-Net what to restore: [b, 3, h, w] in [0, 1]
+    → p [b, q, d].
+    """
     match config:
         case HFIEConfig():
             return HFIE(config)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hbr.models.protocol import Capabilities, Conditions, Place
+from hbr.models.protocol import Conditions, Place
 from hbr.models.rrdbnet_config import RRDBNetConfig
 
 # "residual scaling" β, and the slope of the activations
@@ -72,7 +72,7 @@ class RRDBNet(nn.Module):
 
     def __init__(self, config: RRDBNetConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.capabilities = config, config.capabilities
         width = config.width
         self.conv_first = _convolution(3, width)
         self.body = nn.Sequential(*(RRDB(width, config.growth) for _ in range(config.blocks)))
@@ -90,11 +90,6 @@ class RRDBNet(nn.Module):
             x = _activation(convolution(F.interpolate(x, scale_factor=2, mode="nearest")))
         out: Tensor = self.conv_last(_activation(self.conv_hr(x)))
         return out
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the model supports."""
-        return self.config.capabilities
 
     @property
     def dtype(self) -> torch.dtype:

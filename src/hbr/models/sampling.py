@@ -109,24 +109,6 @@ def posterior(z_t: Tensor, z_0: Tensor, alpha_bar: float, previous: float) -> tu
     return mean, share * (1 - alpha)
 
 
-def sample_ddpm(
-    predict: Predict, z: Tensor, steps: Steps, noise: DrawNoise, watch: Watch | None = None
-) -> Tensor:
-    """Sample with the ancestral steps of DDPM (Ho et al. 2020, Algorithm 2) on respaced timesteps.
-
-    Args:
-        predict: the network, (z_t, t [b]) → ε.
-        z: z_T [b, c, h, w].
-        steps: from `respaced`.
-        noise: called once before each step but the last.
-        watch: called after each step.
-
-    Returns:
-        z_0 [b, c, h, w].
-    """
-    return sample_guided(predict, z, steps, noise, None, watch)
-
-
 def sample_guided(
     predict: Predict,
     z: Tensor,
@@ -137,10 +119,16 @@ def sample_guided(
 ) -> Tensor:
     """Sample with DDPM, the mean of each step shifted against a gradient (DiffBody Algorithm 1).
 
+    Without guidance these are the ancestral steps of DDPM (Ho et al. 2020, Algorithm 2) on respaced
+    timesteps.
+
     Args:
-        predict, z, steps, noise, watch: as for `sample_ddpm`; noise is called once more for each
-            repetition.
+        predict: the network, (z_t, t [b]) → ε.
+        z: z_T [b, c, h, w].
+        steps: from `respaced`.
+        noise: called once before each step but the last, and once more for each repetition.
         guidance: None, or a scale of 0, samples with DDPM.
+        watch: called after each step.
 
     Returns:
         z_0 [b, c, h, w].

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hbr.models.protocol import Capabilities, Conditions, Place
+from hbr.models.protocol import Conditions, Place
 from hbr.models.swinir_config import SwinIRConfig
 
 # the mean colour of DIV2K, which the published networks subtract
@@ -128,7 +128,7 @@ class SwinIR(nn.Module):
 
     def __init__(self, config: SwinIRConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.capabilities = config, config.capabilities
         self.gradient_checkpointing = False
         dim, width = config.embed_dim, config.width
         first = _convolution(3 * config.unshuffle**2, dim)
@@ -171,11 +171,6 @@ class SwinIR(nn.Module):
             x = F.leaky_relu(self.get_submodule(name)(x), _SLOPE)
         x = self.conv_last(F.leaky_relu(self.conv_hr(x), _SLOPE))
         return x + self.mean.to(x.dtype)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the model supports."""
-        return self.config.capabilities
 
     @property
     def dtype(self) -> torch.dtype:

@@ -14,11 +14,7 @@ from torch import Tensor, nn
 from hbr.models import lora
 from hbr.models.exporting.adapters import adapter_of, write_lora
 from hbr.models.files import Card
-from hbr.training.config import (
-    InitConfig,
-    RestorationConfig,
-    TrainConfig,
-)
+from hbr.training.config import InitConfig, RestorationConfig, TrainConfig
 from hbr.training.discriminator import Discriminator
 
 _REGULARIZER = "regularizer"

@@ -59,9 +59,7 @@ class _Compiler:
 
 
 def compile_blocks(
-    model: nn.Module,
-    report: Callable[[str], None],
-    backend: str | Callable[..., Any] = "inductor",
+    model: nn.Module, report: Callable[[str], None], backend: str | Callable[..., Any] = "inductor"
 ) -> None:
     """Compile the blocks of a model when they are first called.
 

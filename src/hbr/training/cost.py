@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from hbr.config import ConfigError
 from hbr.devices import free_memory
 from hbr.models.checkpoint import empty
 from hbr.models.importing.base import find_base
@@ -213,12 +212,7 @@ def count_parameters(config: TrainConfig) -> dict[str, Parameters]:
 
 def _phase(config: TrainConfig, i: int, processes: int, device: Device, kept: int) -> PhaseCost:
     phase, parts = config.phases[i], config.optim.accumulate
-    at_once, rest = divmod(phase.batch, processes * parts)
-    if rest:
-        raise ConfigError(
-            f"phases[{i}].batch is {phase.batch}; with {processes} processes and optim.accumulate "
-            f"{parts} it must be a multiple of {processes * parts}"
-        )
+    at_once = config.micro_batch(i, processes)
     found = simulate(config, phase, at_once, device)
     gradients = kept // _KEPT
     passing = found.passing + (gradients if parts > 1 else 0)  # accumulated gradients

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,7 @@ from hbr.degradation import Regions
 from hbr.image import Photo, PhotoError
 from hbr.image.pixels import to_8_bits
 from hbr.people.coco import read_people
-from hbr.people.grids import same_shape, upright_people
+from hbr.people.grids import GridName, same_shape, upright_people
 from hbr.people.names import AnnotatedPeople
 from hbr.people.types import N_KEYPOINTS, Person
 from hbr.training.config import PhotoSourceConfig
@@ -53,6 +53,7 @@ class Crop:
         corner: (y, x) of the top left corner of the crop.
         mirrored: whether the crop was flipped horizontally.
         orientation: of the file, by EXIF; the pixels are upright.
+        resized_from: (h, w) of the upright photo before resizing; None if it is `size`.
     """
 
     pixels: Tensor
@@ -61,6 +62,7 @@ class Crop:
     corner: tuple[int, int]
     mirrored: bool
     orientation: int = 1
+    resized_from: tuple[int, int] | None = None
 
 
 class CropSource:
@@ -144,6 +146,7 @@ class CropSource:
             corner=(y, x),
             mirrored=mirrored,
             orientation=read.orientation,
+            resized_from=read.size,
         )
 
     def _boxes(self, index: int, photo: Photo, factor: float) -> list[PersonBox] | None:
@@ -166,9 +169,9 @@ class CropSource:
         people = None if self.people is None else self.people[crop.photo]
         if not people:
             return None
-        people = upright_people(people, crop.size, crop.orientation, self.grid)
+        window = (*crop.corner, *crop.pixels.shape[1:])
         try:
-            found = Regions.of(people, crop.size, window=(*crop.corner, *crop.pixels.shape[1:]))
+            found = Regions.of(_people_of(crop, people, self.grid), crop.size, window=window)
         except ValueError as error:
             if crop.photo not in self._unfit:
                 self._unfit.add(crop.photo)
@@ -180,8 +183,7 @@ class CropSource:
     def keypoints(self, crop: Crop) -> np.ndarray:
         """Return the key points of the annotated people, in pixels of a crop: [n, 17, 3]."""
         people = () if self.people is None else self.people[crop.photo]
-        upright = upright_people(people, crop.size, crop.orientation, self.grid)
-        return crop_keypoints(upright, crop)
+        return crop_keypoints(people, crop, self.grid)
 
     def skip(self, generator: Generator, *, mirror: bool = True) -> None:
         """Draw as many random numbers as `crop` does, without reading the photo.
@@ -225,19 +227,25 @@ def draw_corner(
     return row, column
 
 
-def crop_keypoints(people: Sequence[Person], crop: Crop) -> np.ndarray:
+def _people_of(crop: Crop, people: Sequence[Person], grid: GridName) -> list[Person]:
+    """People on the upright grid of a crop's photo; a size that is not stated is the photo's."""
+    size = crop.resized_from or crop.size
+    upright = upright_people(people, size, crop.orientation, grid)
+    return [replace(person, image_size=person.image_size or size[::-1]) for person in upright]
+
+
+def crop_keypoints(people: Sequence[Person], crop: Crop, grid: GridName = "stored") -> np.ndarray:
     """Key points of annotated people in pixels of a crop: [n, 17, 3].
 
     People without key points are left out; points outside the crop stay as they are.
     """
     found = []
-    for person in people:
-        if person.keypoints is None:
+    for person in _people_of(crop, people, grid):
+        if person.keypoints is None or person.image_size is None:
             continue
         points = np.array(person.keypoints, np.float64)  # [17, 3]
-        if person.image_size is not None:
-            width, height = person.image_size
-            points[:, :2] *= (crop.size[1] / width, crop.size[0] / height)
+        width, height = person.image_size
+        points[:, :2] *= (crop.size[1] / width, crop.size[0] / height)
         points[:, :2] -= crop.corner[::-1]
         if crop.mirrored:
             points[:, 0] = crop.pixels.shape[-1] - points[:, 0]

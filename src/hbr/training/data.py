@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from hbr.config import ConfigError
 from hbr.degradation import Degradation, Regions, degrade, draw, find_recipe
+from hbr.image.pixels import to_8_bits
 from hbr.models.protocol import Conditions
 from hbr.people.coco import read_people
 from hbr.people.types import Person
@@ -34,12 +35,7 @@ from hbr.training.crops import (
     random_unit,
 )
 from hbr.training.latents import LatentCache
-from hbr.training.photos import (
-    CuratedPeople,
-    Photos,
-    open_photos,
-    read_pixels,
-)
+from hbr.training.photos import CuratedPeople, Photos, open_photos, read_pixels, read_upright
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +108,6 @@ class CropBatch:
         """Return the batch on a device that degrades it, as `Pair.to`."""
         return self.degraded(device).to(device)
 
-    def conditioned(self, pair: Pair, maker: ConditionMaker | None) -> Pair:
-        """Return the pair with the maps and texts of each crop, if there are any."""
-        if maker is None:
-            return pair
-        return _conditioned(pair, maker, self.keypoints, self.names)
-
 
 class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
     """The batches of a training from step `start` on, in order.
@@ -177,7 +167,8 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
     def batch(self, step: int) -> Pair:
         """Return this process's share of the batch of a step (from 0)."""
         crops = self._crops(step)
-        return crops.conditioned(crops.degraded(torch.device("cpu")), self.conditions)
+        pair = crops.degraded(torch.device("cpu"))
+        return _conditioned(pair, self.conditions, crops.keypoints, crops.names)
 
     def undegraded(self, step: int) -> CropBatch:
         """Return the same as crops that are yet to be degraded; conditions come from HQ."""
@@ -185,7 +176,8 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
         if self.conditions is None:
             return crops
         hq = _squares(crops.whole.float() / 255, crops.corners, crops.size)
-        pair = crops.conditioned(replace(crops.pair, hq=hq, lq=hq), self.conditions)
+        pair = replace(crops.pair, hq=hq, lq=hq)
+        pair = _conditioned(pair, self.conditions, crops.keypoints, crops.names)
         return replace(crops, pair=replace(pair, hq=crops.pair.hq, lq=crops.pair.lq))
 
     def _crops(self, step: int) -> CropBatch:
@@ -257,9 +249,11 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
 
 
 def _conditioned(
-    pair: Pair, maker: ConditionMaker, keypoints: list[np.ndarray], names: list[str]
+    pair: Pair, maker: ConditionMaker | None, keypoints: list[np.ndarray], names: list[str]
 ) -> Pair:
-    """The pair with the maps and texts of each crop."""
+    """The pair with the maps and texts of each crop, if there are any."""
+    if maker is None:
+        return pair
     each = [
         maker.maps(hq, lq, points)
         for hq, lq, points in zip(pair.hq, pair.lq, keypoints, strict=True)
@@ -364,7 +358,8 @@ def validation_pairs(
     for i in range(min(config.count, len(photos))):
         if numbers is not None and i not in numbers:
             continue
-        pixels = read_pixels(photos, i)
+        photo = read_upright(photos, i)
+        pixels = to_8_bits(photo.pixels)
         (h, w), s = pixels.shape[:2], config.crop
         y, x = (h - s) // 2, (w - s) // 2
         square = np.ascontiguousarray(pixels[y : y + s, x : x + s])
@@ -372,6 +367,7 @@ def validation_pairs(
         pair = Pair(hq=hq, lq=degrade(hq, draw(recipe, 1, seeded(config.seed, i))))
         if maker is not None:
             crop = Crop(pixels=pair.hq[0], photo=i, size=(h, w), corner=(y, x), mirrored=False)
+            crop = replace(crop, orientation=photo.orientation)
             points = crop_keypoints(() if people is None else people[i], crop)
             pair = _conditioned(pair, maker, [points], [photos.name(i)])
         yield pair

@@ -19,7 +19,7 @@ from hbr.models.checkpoint import read_checkpoint
 from hbr.models.config import RefinerConfig
 from hbr.models.decoder_files import OWN, POST_QUANT, DecoderFile, is_replaced, write_decoder
 from hbr.models.decoders import MARK, latent_mark
-from hbr.models.files import Card, read_header, require_one_step
+from hbr.models.files import Card, read_header, require_one_step, under
 from hbr.models.importing.base import find_base, load_diffusers_base
 from hbr.models.networks import build_autoencoder, decode
 from hbr.models.pruning import fold_post_quant, prune_decoder
@@ -90,7 +90,7 @@ def begin_student(model: Any, config: TrainConfig, given: Mapping[str, Tensor]) 
     objective, student = config.objective, model.autoencoder.decoder
     assert isinstance(objective, DecodingConfig)
     weight, bias = (given[f"{POST_QUANT}{name}"] for name in ("weight", "bias"))
-    own = {n.removeprefix(OWN): t for n, t in given.items() if n.startswith(OWN)}
+    own = under(OWN, given)
     made = {MARK: latent_mark(weight, own["conv_in.weight"])}
     if objective.pruned:
         narrow = config.one_step.autoencoder.decoding

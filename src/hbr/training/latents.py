@@ -70,10 +70,7 @@ class LatentCache:
         write_bytes(self._file(crop), _digest(values) + values)
 
     def complete(
-        self,
-        images: Tensor,
-        kept: Sequence[Tensor | None],
-        encode: Callable[[Tensor], Tensor],
+        self, images: Tensor, kept: Sequence[Tensor | None], encode: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, ...]:
         """Return the latents of a batch; those that are missing are encoded and kept.
 

@@ -45,12 +45,7 @@ from hbr.training.measuring import ValidatedPhoto, ValidationResult, summary, wr
 from hbr.training.objectives import build_objective
 from hbr.training.processes import Processes
 from hbr.training.random_state import RandomState
-from hbr.training.start import (
-    begin_at_identity,
-    embed_negative,
-    load_initial_weights,
-    prepare,
-)
+from hbr.training.start import begin_at_identity, embed_negative, load_initial_weights, prepare
 from hbr.training.state import TrainingError, TrainState
 
 
@@ -81,7 +76,7 @@ class Trainer:
         self.config = config
         self.processes = Processes(device, config)
         self.device = self.processes.device
-        self.report = report if self.processes.first else _ignore
+        self.report = report if self.processes.first else lambda line: None
         self.validation_photos = check_validation(config.validation)
         conditions = config.data.conditions
         self.conditions = None if conditions is None else ConditionMaker(conditions)
@@ -357,7 +352,3 @@ class Trainer:
                     ValidatedPhoto(i, {n: v.cpu() for n, v in seen.numbers.items()}, picture)
                 )
         return summary(processes.gather(own))
-
-
-def _ignore(_: str) -> None:
-    pass

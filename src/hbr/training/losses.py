@@ -157,12 +157,7 @@ class PixelTerms:
     decode_crop: int | None = None
 
     def __call__(
-        self,
-        model: OneStepRestorer,
-        z: Tensor,
-        hq: Tensor,
-        loss: LossConfig,
-        draws: RandomState,
+        self, model: OneStepRestorer, z: Tensor, hq: Tensor, loss: LossConfig, draws: RandomState
     ) -> Compared:
         """Decode z [b, c, h, w] and compare with hq [b, 3, s, s]."""
         if self.decode_crop is not None:

@@ -23,11 +23,7 @@ from hbr.models.onestep import OneStepRestorer
 from hbr.models.protocol import Model
 from hbr.models.schedule import alphas_cumprod
 from hbr.models.vsd import Predict, guided, regularizer_loss, vsd_gradient, vsd_loss
-from hbr.training.adapters import (
-    generator_adapters,
-    is_of_discriminator,
-    regularizer_adapters,
-)
+from hbr.training.adapters import generator_adapters, is_of_discriminator, regularizer_adapters
 from hbr.training.config import (
     AutoencodingConfig,
     ControlConfig,
@@ -51,13 +47,7 @@ from hbr.training.denoising import (
     validate_parts,
 )
 from hbr.training.discriminator import artifact_loss, discriminator_loss, generator_loss
-from hbr.training.losses import (
-    TEACHER_DECODER,
-    Compared,
-    Networks,
-    PixelTerms,
-    pixel_loss,
-)
+from hbr.training.losses import TEACHER_DECODER, Compared, Networks, PixelTerms, pixel_loss
 from hbr.training.measuring import Validation
 from hbr.training.random_state import RandomState
 from hbr.training.teacher import taught

@@ -132,10 +132,8 @@ class CropPhotos:
     `ids` are uint64 [n], in the order of the photos.
     """
 
-    def __init__(self, folder: Path, split: str, ids: np.ndarray) -> None:
-        self.folder, self.split, self.ids = folder, split, ids
-        first = (folder / self._place(0, suffix) for suffix in (".png", ".jpg"))
-        self._suffix = next((path.suffix for path in first if path.exists()), ".png")
+    def __init__(self, folder: Path, split: str, ids: np.ndarray, suffix: str) -> None:
+        self.folder, self.split, self.ids, self.suffix = folder, split, ids, suffix
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -146,10 +144,7 @@ class CropPhotos:
 
     def open(self, index: int) -> Path:
         """Return the path of the file."""
-        return self.folder / self._place(index, self._suffix)
-
-    def _place(self, index: int, suffix: str) -> str:
-        return crop_place(self.split, f"{int(self.ids[index]):016x}", suffix)
+        return self.folder / crop_place(self.split, f"{int(self.ids[index]):016x}", self.suffix)
 
 
 class TarPhotos:
@@ -166,7 +161,8 @@ class TarPhotos:
         self._tar = np.repeat(np.arange(len(places), dtype=np.uint32), counts)
         self._at = np.concatenate(places)
         if not len(self._at):
-            raise ConfigError(f"tars: there is no photo in {self.tars[0]} and {len(tars) - 1} more")
+            more = f" and {len(tars) - 1} more" if tars[1:] else ""
+            raise ConfigError(f"tars: there is no photo in {self.tars[0]}{more}")
 
     def __len__(self) -> int:
         return len(self._at)
@@ -294,10 +290,10 @@ def curated(path: Path, split: str) -> Photos:
         raise ConfigError(f"manifest: {one_line(error, 150)}") from None
     if not len(ids):
         raise ConfigError(f"manifest: {manifest.path} keeps nothing in its split {split!r}")
-    folder = manifest.path.parent
+    folder, suffix = manifest.path.parent, crop_suffix(manifest.about)
     photos: TarPhotos | TablePhotos
     if (crops := folder / FOLDERS["folder"]).is_dir():
-        return CropPhotos(crops, split, ids)
+        return CropPhotos(crops, split, ids, suffix)
     if tars := sorted((folder / FOLDERS["webdataset"]).glob(f"{split}-*.tar")):
         photos = TarPhotos(tars)
     elif files := sorted((folder / FOLDERS["parquet"]).glob(f"{split}-*.parquet")):
@@ -313,7 +309,7 @@ def curated(path: Path, split: str) -> Photos:
             f"manifest: {folder} holds {len(photos)} crops of the split {split!r}, its manifest "
             f"names {len(ids)}; `hbr curate export` writes them again"
         )
-    return PackedCrops(photos, split, ids, crop_suffix(manifest.about))
+    return PackedCrops(photos, split, ids, suffix)
 
 
 def _check_trainable(path: Path, split: str) -> None:

@@ -56,7 +56,8 @@ class Processes:
         self._accumulate = config.optim.accumulate
         # before the processes meet: one that ends early would take the others' connection along
         _check_launcher(self._wanted)
-        _check_batches(config)
+        for i in range(len(config.phases)):
+            config.micro_batch(i, world_size())
         self.begin()
 
     def begin(self) -> None:
@@ -198,16 +199,6 @@ def _check_launcher(device: torch.device) -> None:
             f"device is {device}, but there are {world_size()} processes, each with its own "
             f"device; give {device.type}"
         )
-
-
-def _check_batches(config: TrainConfig) -> None:
-    count, accumulate = world_size(), config.optim.accumulate
-    for i, phase in enumerate(config.phases):
-        if phase.batch % (count * accumulate):
-            raise ConfigError(
-                f"phases[{i}].batch is {phase.batch}; with {count} processes and "
-                f"optim.accumulate {accumulate} it must be a multiple of {count * accumulate}"
-            )
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hbr.config import ConfigError, first_difference, to_dict
+from hbr.config import ConfigError, to_dict
 from hbr.models.checkpoint import build, read_checkpoint
 from hbr.models.config import (
     DAPEConfig,
@@ -41,7 +41,7 @@ from hbr.training.config import (
 from hbr.training.data import TrainingPairs
 from hbr.training.decoding import begin_student, without_decoder
 from hbr.training.memory import checkpoint_blocks
-from hbr.training.start_stages import load_stages
+from hbr.training.start_stages import load_stages, must_agree
 from hbr.weights import entries, find_model, find_weights
 
 
@@ -171,10 +171,9 @@ def _load_other(model: nn.Module, config: TrainConfig) -> None:
         load_stages(model, config.model, config.init)
         return
     place = _base(config)
-    checkpoint = read_checkpoint(place)
-    what = f"init: {place} has a different configuration"
+    checkpoint = read_checkpoint(place, _fidelity(config))
     ours = {**to_dict(config.model), "name": checkpoint.config.name}
-    _must_agree(checkpoint.config, ours, "model", what)
+    must_agree(checkpoint.config, ours, "model", f"init: {place}")
     model.load_state_dict(build(checkpoint, place).state_dict())
 
 
@@ -185,8 +184,11 @@ def _read_weights(config: TrainConfig, place: Path) -> Mapping[str, Tensor]:
         ours = replace(ours, autoencoder=replace(ours.autoencoder, decoder=None))
     if place.is_dir():
         return _read_folder(ours, place)
-    fidelity = config.init.fidelity if isinstance(config.init, InitConfig) else None
-    return _read_model(ours, place, fidelity, refined=not distils)
+    return _read_model(ours, place, _fidelity(config), refined=not distils)
+
+
+def _fidelity(config: TrainConfig) -> float | None:
+    return config.init.fidelity if isinstance(config.init, InitConfig) else None
 
 
 def _read_folder(ours: RestorerConfig, folder: Path) -> Mapping[str, Tensor]:
@@ -196,7 +198,7 @@ def _read_folder(ours: RestorerConfig, folder: Path) -> Mapping[str, Tensor]:
         ("unet", base.unet, ours.unet),
         ("schedule", ScheduleConfig(), ours.schedule),
     ):
-        _must_agree(theirs, wanted, name, f"init: {folder} has a different configuration")
+        must_agree(theirs, wanted, name, f"init: {folder}")
     return base.tensors
 
 
@@ -212,8 +214,7 @@ def _read_model(
     if same_prompt and not isinstance(ours.prompt, TextPromptConfig):
         parts.append("prompt")
     for part in parts:
-        what = f"init: {path} has a different configuration"
-        _must_agree(getattr(theirs, part), getattr(ours, part), part, what)
+        must_agree(getattr(theirs, part), getattr(ours, part), part, f"init: {path}")
     same_prompt = same_prompt and theirs.prompt == ours.prompt
     given = build(checkpoint, path).state_dict()
     if not same_prompt:
@@ -256,8 +257,7 @@ def _load_text(model: nn.Module, config: TrainConfig) -> None:
             prompt.embedding.copy_(p)
         case DAPEConfig(text=here), DAPE() as prompt if place.is_dir():
             found, encoder = load_text_encoder(place)
-            what = f"init: {place} has a different text encoder"
-            _must_agree(found, here, "prompt.text", what)
+            must_agree(found, here, "prompt.text", f"init: {place}", "text encoder")
             prompt.text.load_state_dict(encoder.state_dict())
 
 
@@ -266,14 +266,14 @@ def _load_image_encoder(
 ) -> None:
     assert init.image_encoder is not None
     path = _file(init.image_encoder)
-    what = f"init.image_encoder: {path} has a different configuration"
+    what = f"init.image_encoder: {path}"
     match wanted, model.prompt:
         case HFIEConfig(encoder=ours), HFIE() as hfie:
             if path.suffix == ".safetensors":
                 theirs, tensors = read_image_encoder(path)
             else:
                 theirs, tensors = import_ram(path, report)
-            _must_agree(theirs, ours, "prompt.encoder", what)
+            must_agree(theirs, ours, "prompt.encoder", what)
             hfie.encoder.load_state_dict(tensors)
         case DAPEConfig(tagger=tagger), DAPE() as dape:
             found, tensors = import_tagger(
@@ -284,7 +284,7 @@ def _load_image_encoder(
                 heads=tagger.heads,
                 report=report,
             )
-            _must_agree(found, tagger, "prompt.tagger", what)
+            must_agree(found, tagger, "prompt.tagger", what)
             dape.tagger.load_state_dict(tensors)
         case _:
             raise ConfigError(f"init.image_encoder is {path}; a text prompt does not use an image")
@@ -314,11 +314,3 @@ def _text_encoder(place: Path) -> TextEncoder | None:
     names = [name for name in header.shapes if name.startswith(head)]
     encoder.load_state_dict({n.removeprefix(head): t for n, t in read_tensors(place, names)})
     return encoder.eval()
-
-
-def _must_agree(theirs: Any, ours: Any, name: str, what: str) -> None:
-    """Raise `ConfigError` for the first field in which two configurations differ."""
-    if (found := first_difference(to_dict(theirs), to_dict(ours), name)) is not None:
-        field, there, here = found
-        hint = ", the width of its prompt" if field == "unet.cross_attention_dim" else ""
-        raise ConfigError(f"{what}: {field} is {there!r} there{hint}, {here!r} in `model`")

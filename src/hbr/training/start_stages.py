@@ -34,7 +34,7 @@ def load_stages(model: Any, config: DiffBodyConfig, init: InitConfig) -> None:
         WeightsError: a file is missing, damaged or of another model.
     """
     if init.base is not None:
-        _load_base(model, config, init.base)
+        _load_base(model, config, init.base, init.fidelity)
     if init.stage1 is not None:
         path = find_model(init.stage1)
         checkpoint = read_checkpoint(path)
@@ -43,20 +43,21 @@ def load_stages(model: Any, config: DiffBodyConfig, init: InitConfig) -> None:
         # names are for display, and tiles are the restorer's
         shown = {"name": config.stage1.name, "native_size": config.stage1.native_size}
         theirs = {**to_dict(checkpoint.config), **shown}
-        _must_agree(theirs, config.stage1, "stage1", f"init.stage1: {path}")
+        must_agree(theirs, config.stage1, "stage1", f"init.stage1: {path}")
         model.stage1.load_state_dict(build(checkpoint, path).state_dict())
     if init.control is not None:
         weights, _ = load_safetensors(init.control)
         split = split_first_convolution(weights, config.autoencoder.latent_channels)
-        wanted = {n: tuple(t.shape) for n, t in model.control.state_dict().items()}
-        check_weights(wanted, {n: tuple(t.shape) for n, t in split.items()}, init.control)
+        check_weights(model.control.state_dict(), split, init.control)
         model.control.load_state_dict(split)
 
 
-def _load_base(model: nn.Module, config: DiffBodyConfig, base: Path) -> None:
+def _load_base(
+    model: nn.Module, config: DiffBodyConfig, base: Path, fidelity: float | None
+) -> None:
     place = find_base(base)
     if not place.is_dir():
-        _load_all_but_control(model, config, place)
+        _load_all_but_control(model, config, place, fidelity)
         return
     found = load_diffusers_base(place)
     if config.text is None:
@@ -68,15 +69,17 @@ def _load_base(model: nn.Module, config: DiffBodyConfig, base: Path) -> None:
         ("schedule", ScheduleConfig()),
         ("text", text),
     ):
-        _must_agree(to_dict(theirs), getattr(config, name), name, f"init: {place}")
+        must_agree(theirs, getattr(config, name), name, f"init: {place}")
     tensors = {f"text.{name}": t for name, t in encoder.state_dict().items()}
     model.load_state_dict({**model.state_dict(), **found.tensors, **tensors})
     copy_encoder(model.get_submodule("control"), model.get_submodule("unet"))
 
 
-def _load_all_but_control(model: nn.Module, config: DiffBodyConfig, path: Path) -> None:
+def _load_all_but_control(
+    model: nn.Module, config: DiffBodyConfig, path: Path, fidelity: float | None
+) -> None:
     """Load a DiffBody model, such as one whose body parts were trained, or a diffusion prior."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, fidelity)
     theirs = checkpoint.config
     shared: tuple[str, ...] = ("autoencoder", "unet", "schedule")
     if isinstance(theirs, DiffBodyConfig):
@@ -88,7 +91,7 @@ def _load_all_but_control(model: nn.Module, config: DiffBodyConfig, path: Path) 
         )
     for name in shared:
         ours = getattr(config, name)
-        _must_agree(to_dict(getattr(theirs, name)), ours, name, f"init.base: {path}")
+        must_agree(getattr(theirs, name), ours, name, f"init.base: {path}")
     # as `build` does it: texts are of any length
     given = build(checkpoint, path).state_dict()
     own = model.state_dict()
@@ -97,10 +100,11 @@ def _load_all_but_control(model: nn.Module, config: DiffBodyConfig, path: Path) 
     copy_encoder(model.get_submodule("control"), model.get_submodule("unet"))
 
 
-def _must_agree(theirs: dict[str, Any], ours: Any, name: str, where: str) -> None:
-    if (found := first_difference(theirs, to_dict(ours), name)) is not None:
+def must_agree(theirs: Any, ours: Any, name: str, where: str, what: str = "configuration") -> None:
+    """Raise `ConfigError` for the first field in which two configurations differ."""
+    if (found := first_difference(to_dict(theirs), to_dict(ours), name)) is not None:
         field, there, here = found
+        hint = ", the width of its prompt" if field == "unet.cross_attention_dim" else ""
         raise ConfigError(
-            f"{where} has a different configuration: {field} is {there!r} there, "
-            f"{here!r} in `model`"
+            f"{where} has a different {what}: {field} is {there!r} there{hint}, {here!r} in `model`"
         )

@@ -12,12 +12,9 @@ from torch import Tensor, nn
 
 from hbr.config import ConfigError, to_dict
 from hbr.errors import HbrError
-from hbr.models.files import write_tensors
+from hbr.models.files import under, write_tensors
 from hbr.training.adapters import is_of_discriminator, is_of_regularizer
-from hbr.training.config import (
-    RestorationConfig,
-    TrainConfig,
-)
+from hbr.training.config import RestorationConfig, TrainConfig
 from hbr.training.discriminator import Balance
 from hbr.training.resume import check_unchanged
 from hbr.weights import instead_of_weights
@@ -115,8 +112,8 @@ class TrainState:
         if not {"config", "step"} <= metadata.keys():
             raise ConfigError(f"{path} is not a training state")
         check_unchanged(json.loads(metadata["config"]), self.config, path)
-        self.model.load_state_dict(_under("model.", tensors), strict=False)
-        for name, tensor in _under("average.", tensors).items():
+        self.model.load_state_dict(under("model.", tensors), strict=False)
+        for name, tensor in under("average.", tensors).items():
             self.average[name].copy_(tensor)
         for name, parameter in self.trained.items():
             self.optimizer.state[parameter] = {
@@ -147,7 +144,3 @@ def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[
 def _like(parameter: Tensor, saved: Tensor) -> Tensor:
     """Return a moment with the parameter's device and layout; AdamW's step stays on the CPU."""
     return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

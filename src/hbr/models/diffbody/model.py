@@ -16,14 +16,8 @@ from torch import Tensor, nn
 from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.diffbody.control import build_control, predict_controlled
 from hbr.models.diffbody.parts import PartNetwork, foreground, part_loss
-from hbr.models.networks import (
-    build_autoencoder,
-    build_unet,
-    checkpoint_decoder,
-    decode,
-    encode,
-)
-from hbr.models.protocol import Capabilities, Conditions, PartLoss, Place, Sampling
+from hbr.models.networks import build_autoencoder, build_unet, checkpoint_decoder, decode, encode
+from hbr.models.protocol import Conditions, PartLoss, Place, Sampling
 from hbr.models.sampling import (
     Guidance,
     Watch,
@@ -50,7 +44,7 @@ class DiffBody(nn.Module):
     def __init__(self, config: DiffBodyConfig) -> None:
         """Make it with random weights; the control branch begins as a copy of the U-Net."""
         super().__init__()
-        self.config = config
+        self.config, self.capabilities = config, config.capabilities
         self.stage1 = SwinIR(config.stage1)
         self.autoencoder = build_autoencoder(config.autoencoder)
         self.unet = build_unet(config.unet, config.autoencoder.latent_channels)
@@ -64,11 +58,6 @@ class DiffBody(nn.Module):
         edge = _LARGEST_PER_NATIVE * config.native_size
         self.autoencoder.tile_sample_min_size = edge // config.autoencoder.patch_size
         self.autoencoder.tile_latent_min_size = edge // config.autoencoder.factor
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the model supports."""
-        return self.config.capabilities
 
     @property
     def dtype(self) -> torch.dtype:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
-from torch import Tensor, nn
 
 from hbr.config import to_dict
 from hbr.files import making_folder, write_text
 from hbr.models.checkpoint import Checkpoint, read_checkpoint
 from hbr.models.config import RestorerConfig
 from hbr.models.exporting.card import about, model_card, usage_with_diffusers
-from hbr.models.files import model_format, require_one_step, write_tensors
+from hbr.models.files import model_format, require_one_step, under, write_tensors
 from hbr.models.importing.base import EXPORTED, PROMPT_FILE, REFINER_FILE
 from hbr.models.networks import build_autoencoder, build_unet
 from hbr.models.part_files import write_part
@@ -50,7 +48,10 @@ def export_folder(model: Path, out: Path) -> Path:
     unet.register_to_config(sample_size=config.native_size // config.autoencoder.factor)
     with making_folder(out) as folder:
         for name, part, module in (("vae", "autoencoder", vae), ("unet", "unet", unet)):
-            _write_network(folder / name, module, checkpoint.tensors, f"{part}.")
+            module.save_config(folder / name)
+            own = under(f"{part}.", checkpoint.tensors)
+            contiguous = {n: tensor.contiguous() for n, tensor in own.items()}
+            write_tensors(folder / name / _WEIGHTS, contiguous, {"format": "pt"})
         if config.refiner is not None:
             write_part(folder / REFINER_FILE, checkpoint, "refiner")
         _scheduler(config).save_config(folder / "scheduler")
@@ -59,18 +60,6 @@ def export_folder(model: Path, out: Path) -> Path:
         card = model_card(about(model), usage=usage_with_diffusers(config))
         write_text(folder / "README.md", card)
     return out
-
-
-def _write_network(
-    folder: Path, module: nn.Module, tensors: Mapping[str, Tensor], prefix: str
-) -> None:
-    own = {
-        name.removeprefix(prefix): tensor.contiguous()
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
-    module.save_config(folder)  # type: ignore[operator]
-    write_tensors(folder / _WEIGHTS, own, {"format": "pt"})
 
 
 def _scheduler(config: RestorerConfig) -> DDPMScheduler:

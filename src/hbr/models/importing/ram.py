@@ -16,13 +16,14 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from hbr.config import ConfigError, from_dict, to_dict
-from hbr.models.checkpoint import Checkpoint, check_weights, read_checkpoint
+from hbr.models.checkpoint import Checkpoint, check_shapes, check_weights, read_checkpoint
 from hbr.models.config import HFIEConfig, ImageEncoderConfig, RestorerConfig
 from hbr.models.files import (
     IMAGE_ENCODER_FORMAT,
     read_metadata,
     read_tensors,
     require_one_step,
+    shapes_of,
     write_tensors,
 )
 from hbr.models.hfie import HFIE, ImageEncoder
@@ -97,8 +98,7 @@ def read_swin(
     config = _read_config(found, source, report)
     renamed = rename_swin(found, source)
     with torch.device("meta"):
-        wanted = {name: tuple(t.shape) for name, t in ImageEncoder(config).state_dict().items()}
-    check_weights(wanted, {name: tuple(t.shape) for name, t in renamed.items()}, source)
+        check_weights(ImageEncoder(config).state_dict(), renamed, source)
     return config, renamed
 
 
@@ -220,8 +220,7 @@ def read_image_encoder(path: str | Path) -> tuple[ImageEncoderConfig, dict[str, 
     except (KeyError, json.JSONDecodeError, ConfigError) as error:
         raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
     with torch.device("meta"):
-        wanted = {name: tuple(t.shape) for name, t in ImageEncoder(config).state_dict().items()}
-    check_weights(wanted, shapes, path)
+        check_shapes(shapes_of(ImageEncoder(config).state_dict()), shapes, path)
     return config, {name: t.float().clone() for name, t in read_tensors(path, shapes)}
 
 

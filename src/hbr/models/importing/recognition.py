@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hbr.models.files import IMAGE_ENCODER_FORMAT, PROMPT_FORMAT, is_model_format, read_metadata
+from hbr.models.files import (
+    IMAGE_ENCODER_FORMAT,
+    PROMPT_FORMAT,
+    is_model_format,
+    read_metadata,
+    shapes_of,
+)
 from hbr.models.importing.osediff import KEYS as OSEDIFF_KEYS
 from hbr.models.importing.osediff import is_osediff
 from hbr.models.importing.reading import contents, find_tensors, load_pickle
@@ -22,19 +28,21 @@ Shapes = Mapping[str, tuple[int, ...]]
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A family of weights with characteristic names.
 
     Attributes:
         what: a description with its article.
-        keys: matches every name of such weights.
+        keys: a regular expression of every name of such weights.
+        mark: a part of a name without which weights do not belong to the family.
         kind: the kind for `import_weights`; None if hbr cannot import it.
         advice: what to do with it if hbr cannot import it.
     """
 
     what: str
-    keys: re.Pattern[str]
+    keys: str
+    mark: str = ""
     kind: str | None = None
     advice: str = ""
 
@@ -69,83 +77,75 @@ _RAM = (
 )
 _ELSEWHERE = "hbr builds on Stable Diffusion 2.1-base alone"
 # the first best match counts, so variants precede what they are variants of
-_FAMILIES = tuple(
-    Family(what, re.compile(keys), kind, advice)
-    for what, keys, kind, advice in (
-        (
-            "LyCORIS adapters (LoHa, LoKr)",
-            r".+\.(hada_w[12]_[ab]|lokr_w[12](_[ab])?|alpha)",
-            None,
-            "hbr merges plain LoRA only",
-        ),
-        (
-            "the LoRA of SeeSR's DAPE over RAM",
-            rf"{_RAM}lora.*|(tag_encoder|text_decoder)\..+",
-            None,
-            "`hbr models import RAM.pth --kind tagger --dape` takes it, a training as init.dape",
-        ),
-        (
-            "a LoRA",
-            r".+[._](lora_[AB](\..+)?|lora[._](down|up)|lora_linear_layer\.(down|up))\.weight"
-            r"|.+\.alpha",
-            "lora",
-            "",
-        ),
-        ("an IP-Adapter", r"(ip_adapter|image_proj\.(proj|norm|latents|layers))\b.*", None, ""),
-        ("a RAM checkpoint", _RAM, "ram", ""),
-        (
-            "a ControlNet",
-            rf"controlnet_(cond_embedding|down_blocks|mid_block)\..+|{_UNET}",
-            None,
-            "",
-        ),
-        ("a U-Net of Stable Diffusion XL", rf"add_embedding\..+|{_UNET}", None, _ELSEWHERE),
-        ("a U-Net in diffusers' naming", _UNET, "unet", ""),
-        ("an autoencoder in diffusers' naming", _VAE, "vae", ""),
-        (
-            "a whole Stable Diffusion in one file, in the naming of its first code",
-            r"(model\.diffusion_model|model_ema|first_stage_model|cond_stage_model|conditioner)\..+"
-            r"|alphas_cumprod.*|betas|(sqrt|log|posterior)_.+|logvar",
-            None,
-            "give the folder in diffusers layout: `hbr fetch sd-2.1-base`",
-        ),
-        ("a CLIP text encoder", r"(text_model|text_projection|logit_scale)\b.*", None, _ELSEWHERE),
-        (
-            "a diffusion transformer (Flux, SD 3)",
-            r"(model\.diffusion_model\.|transformer\.)?(double_blocks|single_blocks|joint_blocks"
-            r"|transformer_blocks|single_transformer_blocks|img_in|txt_in|x_embedder|pos_embed"
-            r"|context_embedder|time_in|vector_in|guidance_in|final_layer|norm_out|proj_out)\b.*",
-            None,
-            _ELSEWHERE,
-        ),
-        (
-            "a SwinIR with upsampling by nearest neighbours",
-            r"(model\.)?(conv_(first(\.1)?|up\d|hr|last|after_body|before_upsample\.0)|patch_embed\.norm"
-            r"|layers\.\d+\.(residual_group\.blocks|conv)|norm)\b.*",
-            "swinir",
-            "",
-        ),
-        (
-            "a GAN or transformer of super-resolution",
-            r"(model\.)?(conv_(first|body|up\d?|hr|last|after_body|before_upsample)|body|layers"
-            r"|patch_embed|upsample|norm|RRDB_trunk|trunk_conv|upconv\d|HRconv)\b.*",
-            None,
-            "`hbr restore --model` runs such files with the extra spandrel",
-        ),
-    )
+_FAMILIES = (
+    Family(
+        what="LyCORIS adapters (LoHa, LoKr)",
+        keys=r".+\.(hada_w[12]_[ab]|lokr_w[12](_[ab])?|alpha)",
+        mark="_w1",
+        advice="hbr merges plain LoRA only",
+    ),
+    Family(
+        what="the LoRA of SeeSR's DAPE over RAM",
+        keys=rf"{_RAM}lora.*|(tag_encoder|text_decoder)\..+",
+        mark=".lora_",
+        advice="`hbr models import RAM.pth --kind tagger --dape` takes it, a training as init.dape",
+    ),
+    Family(
+        what="a LoRA",
+        keys=r".+[._](lora_[AB](\..+)?|lora[._](down|up)|lora_linear_layer\.(down|up))\.weight"
+        r"|.+\.alpha",
+        kind="lora",
+    ),
+    Family(what="an IP-Adapter", keys=r"(ip_adapter|image_proj\.(proj|norm|latents|layers))\b.*"),
+    Family(what="a RAM checkpoint", keys=_RAM, mark="visual_encoder.", kind="ram"),
+    Family(
+        what="a ControlNet",
+        keys=rf"controlnet_(cond_embedding|down_blocks|mid_block)\..+|{_UNET}",
+        mark="controlnet_",
+    ),
+    Family(
+        what="a U-Net of Stable Diffusion XL",
+        keys=rf"add_embedding\..+|{_UNET}",
+        mark="add_embedding.",
+        advice=_ELSEWHERE,
+    ),
+    Family(what="a U-Net in diffusers' naming", keys=_UNET, mark="conv_in.", kind="unet"),
+    Family(
+        what="an autoencoder in diffusers' naming", keys=_VAE, mark="encoder.conv_in.", kind="vae"
+    ),
+    Family(
+        what="a whole Stable Diffusion in one file, in the naming of its first code",
+        keys=r"(model\.diffusion_model|model_ema|first_stage_model|cond_stage_model|conditioner)\..+"
+        r"|alphas_cumprod.*|betas|(sqrt|log|posterior)_.+|logvar",
+        advice="give the folder in diffusers layout: `hbr fetch sd-2.1-base`",
+    ),
+    Family(
+        what="a CLIP text encoder",
+        keys=r"(text_model|text_projection|logit_scale)\b.*",
+        advice=_ELSEWHERE,
+    ),
+    Family(
+        what="a diffusion transformer (Flux, SD 3)",
+        keys=r"(model\.diffusion_model\.|transformer\.)?(double_blocks|single_blocks|joint_blocks"
+        r"|transformer_blocks|single_transformer_blocks|img_in|txt_in|x_embedder|pos_embed"
+        r"|context_embedder|time_in|vector_in|guidance_in|final_layer|norm_out|proj_out)\b.*",
+        advice=_ELSEWHERE,
+    ),
+    Family(
+        what="a SwinIR with upsampling by nearest neighbours",
+        keys=r"(model\.)?(conv_(first(\.1)?|up\d|hr|last|after_body|before_upsample\.0)|patch_embed\.norm"
+        r"|layers\.\d+\.(residual_group\.blocks|conv)|norm)\b.*",
+        mark="conv_up1.",
+        kind="swinir",
+    ),
+    Family(
+        what="a GAN or transformer of super-resolution",
+        keys=r"(model\.)?(conv_(first|body|up\d?|hr|last|after_body|before_upsample)|body|layers"
+        r"|patch_embed|upsample|norm|RRDB_trunk|trunk_conv|upconv\d|HRconv)\b.*",
+        mark="conv_",
+        advice="`hbr restore --model` runs such files with the extra spandrel",
+    ),
 )
-# a part of a name without which weights do not belong to the family
-_MARKS = {
-    "a SwinIR with upsampling by nearest neighbours": "conv_up1.",
-    "the LoRA of SeeSR's DAPE over RAM": ".lora_",
-    "LyCORIS adapters (LoHa, LoKr)": "_w1",
-    "a ControlNet": "controlnet_",
-    "a U-Net of Stable Diffusion XL": "add_embedding.",
-    "a RAM checkpoint": "visual_encoder.",
-    "a U-Net in diffusers' naming": "conv_in.",
-    "an autoencoder in diffusers' naming": "encoder.conv_in.",
-    "a GAN or transformer of super-resolution": "conv_",
-}
 
 
 _HAODIFF = (
@@ -196,7 +196,7 @@ def recognise(path: str | Path) -> Recognised:
     tensors = find_tensors(values)
     if not tensors:
         return _unknown(path, contents(values))
-    return _by_names(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    return _by_names(path, shapes_of(tensors))
 
 
 def _folder(folder: Path) -> Recognised:
@@ -260,14 +260,14 @@ def _by_names(path: Path, shapes: Shapes) -> Recognised:
     names = [name.removeprefix("module.") for name in shapes]
     best, most = None, 0
     for family in _FAMILIES:
-        if not any(_MARKS.get(family.what, "") in name for name in names):
+        if not any(family.mark in name for name in names):
             continue
-        count = sum(family.keys.fullmatch(name) is not None for name in names)
+        count = sum(re.fullmatch(family.keys, name) is not None for name in names)
         if count > most:
             best, most = family, count
     if best is None:
         return _unknown(path, f"none of its {len(names)} names is known{_first(shapes, None)}")
-    others = [name for name in names if not best.keys.fullmatch(name)]
+    others = [name for name in names if not re.fullmatch(best.keys, name)]
     if len(others) > 0.1 * len(names):
         why = f"of its {len(names)} names, {most} are as in {best.what}, {len(others)} are not"
         return _unknown(path, why + _first(shapes, best))
@@ -294,7 +294,7 @@ def _first(shapes: Shapes, family: Family | None) -> str:
     left = [
         f"{name} {shape}"
         for name, shape in shapes.items()
-        if family is None or not family.keys.fullmatch(name.removeprefix("module."))
+        if family is None or not re.fullmatch(family.keys, name.removeprefix("module."))
     ]
     return f", as {', '.join(left[:_SHOWN])}" if left else ""
 

@@ -12,16 +12,10 @@ from torch import Tensor
 
 from hbr.config import ConfigError
 from hbr.models.checkpoint import Checkpoint, check_weights, empty
-from hbr.models.importing.reading import (
-    load_pickle,
-    load_safetensors,
-    origin,
-    require_tensors,
-)
+from hbr.models.importing.reading import load_weights, origin
 from hbr.models.swinir_config import SwinIRConfig
 from hbr.weights import WeightsError
 
-_WRAPPERS = ("params_ema", "params", "state_dict", "model")
 # constants that hbr computes
 _COMPUTED = ("relative_position_index", "attn_mask")
 _TABLE = "layers.{}.residual_group.blocks.0.attn.relative_position_bias_table"
@@ -43,20 +37,13 @@ def import_swinir(source: Path, report: Callable[[str], None]) -> Checkpoint:
         f"a SwinIR of {len(config.depths)} groups and width {config.embed_dim}, "
         f"factor {config.factor}"
     )
-    wanted = {n: tuple(t.shape) for n, t in empty(config).state_dict().items()}
-    check_weights(wanted, {n: tuple(t.shape) for n, t in tensors.items()}, source)
+    check_weights(empty(config).state_dict(), tensors, source)
     card = origin(source, source, kind="swinir", trained="by its publisher")
     return Checkpoint(config, tensors, card)
 
 
 def _read(source: Path) -> dict[str, Tensor]:
-    if source.suffix == ".safetensors":
-        values = load_safetensors(source)[0]
-    else:
-        found = load_pickle(source)
-        inside = (found[w] for w in _WRAPPERS if isinstance(found, dict) and w in found)
-        values = require_tensors(next(inside, found), str(source))
-    plain = {re.sub(r"^(module\.)?(model\.)?", "", name): t for name, t in values.items()}
+    plain = {re.sub(r"^(module\.)?(model\.)?", "", n): t for n, t in load_weights(source).items()}
     return {n: t.float() for n, t in plain.items() if not n.endswith(_COMPUTED)}
 
 

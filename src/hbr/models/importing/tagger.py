@@ -21,13 +21,7 @@ from hbr.models.checkpoint import Checkpoint, check_weights
 from hbr.models.config import DAPEConfig, ImageEncoderConfig, RestorerConfig, TaggerConfig
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.importing.ram import read_ram, read_swin
-from hbr.models.importing.reading import (
-    contents,
-    describe_size,
-    find_tensors,
-    load_pickle,
-    origin,
-)
+from hbr.models.importing.reading import contents, describe_size, find_tensors, load_pickle, origin
 from hbr.models.tagger import Tagger, write_list
 from hbr.models.text import load_text_encoder
 from hbr.models.text_buffer import as_bytes
@@ -91,9 +85,9 @@ def import_tagger(
     found |= _read_head(tensors)
     config = _read_config(found, encoder, heads, source)
     with torch.device("meta"):
-        wanted = {name: tuple(t.shape) for name, t in Tagger(config).state_dict().items()}
+        wanted = Tagger(config).state_dict()
     del wanted["list.data"]
-    check_weights(wanted, {name: tuple(t.shape) for name, t in found.items()}, source)
+    check_weights(wanted, found, source)
     if left_out := sorted({n.partition(".")[0] for n in tensors if n.startswith(_OTHER)}):
         report(f"left out, as the tagger does not need it: {', '.join(left_out)}")
     if dape is not None:

@@ -1,22 +1,17 @@
 """What is computed otherwise on some devices: the same function, faster.
 
-Shapes: b batch, c channels, h heads, n m tokens, d width of a head.
+Shapes: b batch, h heads, n m tokens, d width of a head.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 # From this many tokens on, attention by blocks of queries is faster than torch's on CPUs; more
 # queries in a block are not.
 _FEWEST_TOKENS, _QUERIES = 256, 512
-
-
-def convolve_and_add(conv: nn.Conv2d, x: Tensor, y: Tensor) -> Tensor:
-    """The convolution of x [b, c, h, w], plus y [b, c', h, w]."""
-    return conv(x).add_(y)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

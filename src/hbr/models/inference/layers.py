@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hbr.models.inference.kernels import attend, convolve_and_add
+from hbr.models.inference.kernels import attend
 from hbr.models.refiner import Refiner
 
 
@@ -93,7 +93,7 @@ class RefinedPicture(nn.Module):
         y = refiner.conv_in(x)
         for block in cast(Any, refiner.blocks):
             z = F.silu(block.conv1(F.silu(y)), inplace=True)
-            y = convolve_and_add(block.conv2, z, y)
+            y = block.conv2(z).add_(y)
         y = refiner.conv_out(F.silu(y, inplace=True))
         dtype = torch.promote_types(x.dtype, torch.float32)
         return F.pixel_shuffle(x.to(dtype).add_(y).mul_(0.5).add_(0.5), r)
@@ -138,7 +138,7 @@ class ResidualBlock(nn.Module):
         y = self.conv1(F.silu(self.norm1(x), inplace=True))
         y = F.silu(self.norm2(y), inplace=True)
         x = x if self.shortcut is None else self.shortcut(x)
-        return convolve_and_add(self.conv2, y, x)
+        return cast(Tensor, self.conv2(y).add_(x))
 
 
 class FoldedUpsampling(nn.Module):
@@ -246,11 +246,7 @@ class FixedQueries(nn.Module):
         self.heads = attention.num_heads
         self.out = attention.out_proj
         if attention.in_proj_weight is None:
-            weights = (
-                attention.q_proj_weight,
-                attention.k_proj_weight,
-                attention.v_proj_weight,
-            )
+            weights = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
         else:
             weights = attention.in_proj_weight.chunk(3)
         q_bias, *biases = attention.in_proj_bias.chunk(3)

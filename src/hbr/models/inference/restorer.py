@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hbr.models.inference.layers import Picture, PosteriorMean, PostQuant
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.prompts import TakesText
-from hbr.models.protocol import Capabilities, Conditions, Place
+from hbr.models.protocol import Conditions, Place
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class FoldedRestorer(nn.Module):
 
     def __init__(self, model: OneStepRestorer) -> None:
         super().__init__()
-        self.config = model.config
+        self.config, self.capabilities = model.config, model.capabilities
         self.dtype = model.dtype
         scaling, autoencoder = model.config.autoencoder.scaling_factor, model.autoencoder
         self.prompt = model.prompt
@@ -74,11 +74,6 @@ class FoldedRestorer(nn.Module):
     def autoencoder(self) -> tuple[Any, Any]:
         """Encoder and decoder."""
         return self.encoder, self.decoder
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the model supports."""
-        return self.config.capabilities
 
     @property
     def device(self) -> torch.device:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from hbr.config import check
+from hbr.config import ConfigError, check
 from hbr.models.config import DAPEConfig, LoRAConfig, RestorerConfig, TextPromptConfig
 from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.kinds import model_config
@@ -152,8 +152,14 @@ class TrainConfig:
         check(ok, "model.kind", kind, f"{trained.kind}, which the objective {objective} trains")
         factor = self.model.capabilities.upscale
         check(factor == 1, "model.upscale", factor, "the unshuffle, as LQ and HQ have one size")
-        ok = self.start == "random" or isinstance(self.model, RestorerConfig)
+        one_step = isinstance(self.model, RestorerConfig)
+        ok = self.start == "random" or one_step
         check(ok, "start", self.start, f"random for models of kind {kind}")
+        unused: tuple[str, ...] = () if one_step else ("difference", "image_encoder")
+        unused += () if isinstance(self.model, DiffBodyConfig) else ("stage1", "control")
+        for name in unused:
+            got = getattr(self.init, name, None)
+            check(got is None, f"init.{name}", got, f"left out for models of kind {kind}")
 
     def _check_timesteps(self, steps: int) -> None:
         match self.objective:
@@ -255,6 +261,21 @@ class TrainConfig:
     def steps(self) -> int:
         """Total number of steps."""
         return sum(phase.steps for phase in self.phases)
+
+    def micro_batch(self, i: int, processes: int) -> int:
+        """Crops per forward pass of phase `i`, in each of so many processes.
+
+        Raises:
+            ConfigError: the batch of the phase cannot be divided.
+        """
+        batch, parts = self.phases[i].batch, self.optim.accumulate
+        at_once, rest = divmod(batch, processes * parts)
+        if rest:
+            raise ConfigError(
+                f"phases[{i}].batch is {batch}; with {processes} processes and optim.accumulate "
+                f"{parts} it must be a multiple of {processes * parts}"
+            )
+        return at_once
 
     def phase_at(self, step: int) -> PhaseConfig:
         """Return the phase of a step (from 0)."""
