@@ -78,5 +78,13 @@ def test_the_entry_opens_photos(
     assert "bad.png: is not a photograph" in again.stderr
     assert "not all photos could be restored" in (tmp_path / "asked").read_text()
 
+    # of two folders, the one in which something was done is shown
+    worse = tmp_path / "worse" / "bad.png"
+    worse.parent.mkdir()
+    worse.write_bytes(b"nothing")
+    (tmp_path / "asked").unlink()
+    assert call_hbr("open", "--model", toy, worse, *photos).returncode == 3
+    assert (tmp_path / "asked").read_text().splitlines()[1:] == [f"xdg-open {restored}"]
+
     assert call_hbr("desktop", "--remove").returncode == 0
     assert not file.exists()

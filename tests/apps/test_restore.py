@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from hbr.apps.cli.planned import exit_code_of
 from hbr.apps.cli.restore import DEFAULT_MAX_PIXELS
-from hbr.apps.cli.restoring import Color, DtypeOption
+from hbr.apps.cli.restoring import ColorOption, DtypeOption
 from hbr.errors import ExitCode
 from hbr.restoration.batch.records import BatchTally, FileRecord
 
@@ -199,8 +200,8 @@ def test_the_choices_are_those_of_the_rooms_below() -> None:
     from hbr.devices import DTYPES
     from hbr.restoration.settings import COLOR_FIXES, SCALES
 
-    assert [c.value for c in Color] == ["auto", *COLOR_FIXES]
-    assert [d.value for d in DtypeOption] == ["auto", *DTYPES, "int8"]
+    assert get_args(get_args(ColorOption)[0]) == ("auto", *COLOR_FIXES)
+    assert get_args(get_args(DtypeOption)[0]) == ("auto", *DTYPES, "int8")
     assert SCALES == (0.25, 8)
     assert DEFAULT_MAX_PIXELS == image.DEFAULT_MAX_PIXELS
 

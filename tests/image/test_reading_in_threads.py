@@ -27,6 +27,12 @@ def jpeg(exif, seed):
     return file.getvalue()
 
 
+def test_the_size_of_an_open_file_is_read_without_moving_in_it():
+    file = io.BytesIO(jpeg(b"", 0))
+    assert photo_size(file) == (20, 30)
+    assert file.tell() == 0
+
+
 @pytest.fixture
 def shown():
     """Every warning that is shown while the test runs."""

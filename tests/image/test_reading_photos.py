@@ -145,6 +145,23 @@ def test_deep_tiff_in_lzw(scene, tmp_path, c):
     assert np.array_equal(photo.pixels, array[..., :3] if c > 2 else array[..., [0, 0, 0]])
 
 
+def test_premultiplied_alpha_of_8_bits_that_pillow_does_not_read(tmp_path):
+    stored = np.full((3, 4, 4), (100, 50, 25, 128), np.uint8)
+    stored[0] = (40, 30, 20, 255)
+    tifffile.imwrite(
+        *(tmp_path / "a.tif", stored),
+        photometric="rgb",
+        extrasamples=["assocalpha"],
+        bigtiff=True,
+        byteorder=">",
+        metadata=None,
+    )
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.pixels[0, 0].tolist() == [40, 30, 20]
+    assert photo.pixels[1, 0].tolist() == [199, 100, 50]
+    assert photo.alpha[:, 0].tolist() == [255, 128, 128]
+
+
 def test_tiff_white_is_zero_and_premultiplied_alpha(scene, tmp_path):
     grey = scene(c=1, dtype=np.uint16)[..., 0]
     tifffile.imwrite(tmp_path / "w.tif", 65535 - grey, photometric="miniswhite", metadata=None)

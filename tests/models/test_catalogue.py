@@ -5,7 +5,7 @@ import pytest
 
 from hbr.config import ConfigError
 from hbr.models import WeightsError, load_model, sha256
-from hbr.weights import Entry, KnownFile, available, entries, find_model
+from hbr.weights import Entry, KnownFile, available, entries, find_model, find_weights
 
 
 def test_every_entry_says_where_it_is_from_and_under_which_licence() -> None:
@@ -72,6 +72,18 @@ def test_a_wrong_hash_is_an_error(toy_file: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(entries(), "toy", entry("0" * 64))
     with pytest.raises(WeightsError, match="its SHA-256 is"):
         load_model("toy")
+
+
+def test_the_small_networks_of_people_are_checked_whenever_they_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
+    for name in ("mtcnn", "nanodet", "selfie-segmentation", "dlib-face-embedding"):
+        file = tmp_path / name / entries()[name].files[0].path
+        file.parent.mkdir()
+        file.write_bytes(b"damaged")
+        with pytest.raises(WeightsError, match="delete it, then `hbr fetch"):
+            find_weights(name)
 
 
 def test_a_hash_is_64_hexadecimal_digits() -> None:

@@ -308,6 +308,57 @@ def test_results_expire(start):
     assert not left(running)
 
 
+def test_results_expire_while_others_wait(start, nano):
+    """Also if a photo is always there to be restored, and none arrives."""
+    may_run = threading.Semaphore(0)
+
+    def load(model, fidelity, decoder):
+        assert may_run.acquire(timeout=60)
+        return nano
+
+    running = start(keep=0.2, offer=Offer(offered(["nano"]).views, load))
+    first, *_ = (running.restore(mode="job", fidelity=f / 4).headers["location"] for f in range(4))
+    may_run.release()
+    assert running.ended(first)["state"] == "done"
+    time.sleep(0.3)
+    may_run.release(2)
+    soon(lambda: running.client.get(first).status_code == 404)
+    may_run.release()
+
+
+def test_an_archive_that_cannot_be_written_leaves_nothing(start):
+    running = start()
+    id = running.restore(mode="job").json()["id"]
+    assert running.ended(f"/v1/jobs/{id}")["state"] == "done"
+    job = running.service.queue.get(id)
+    job.result.unlink()
+    with pytest.raises(FileNotFoundError):
+        api._zip([job], running.service.queue.folder)
+    assert left(running) == [id]
+
+
+def test_who_follows_a_job_for_long_is_called_back_once(start, nano):
+    may_run = threading.Event()
+
+    def load(*names):
+        assert may_run.wait(60)
+        return nano
+
+    running = start(offer=Offer(offered(["nano"]).views, load))
+    job = running.service.queue.get(running.restore(mode="job").json()["id"])
+
+    async def follow():
+        events = api._events(running.service, job)
+        await anext(events)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 1)
+
+    soon(lambda: job.state == "running")
+    asyncio.run(follow())
+    assert len(job.finished._done_callbacks) <= 1
+    may_run.set()
+
+
 def test_only_who_may_comes_in(start):
     running = start(token="sesame")
     get = running.client.get
@@ -325,6 +376,9 @@ def test_only_who_may_comes_in(start):
     assert get("/v1/models", headers=other).status_code == 403
     own = {**other, "Origin": f"http://127.0.0.1:{running.port}"}
     assert get("/v1/models", headers=own).status_code == 200
+    # what is no address at all
+    assert get("/", headers={"Host": "["}).status_code == 421
+    assert get("/v1/models", headers={**own, "Origin": "http://["}).status_code == 403
 
 
 def test_many_clients_at_once(start):

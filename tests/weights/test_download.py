@@ -206,5 +206,7 @@ def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "c/hbr/weights",
         "c/torch/hub/checkpoints",
     ]
+    monkeypatch.setenv("HBR_WEIGHTS", os.pathsep + str(tmp_path / "b"))
+    assert weights_folder() == weights_folders()[0] == tmp_path / "b"
     monkeypatch.delenv("HBR_WEIGHTS")
     assert weights_folder() == tmp_path / "c/hbr/weights"

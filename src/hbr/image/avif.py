@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hbr.image.boxes import boxes
+from hbr.image.boxes import boxes, meta_boxes
 from hbr.image.pixels import full_range
 
 
@@ -73,14 +73,9 @@ def _with_pictures(around: bytes, coded: bytes) -> bytes:
     return bytes(out) + struct.pack(">I4s", len(body) + 8, b"mdat") + body
 
 
-def _meta(data: bytes) -> dict[bytes, bytes]:
-    meta = next((content for kind, content in boxes(data) if kind == b"meta"), b"")
-    return dict(boxes(meta[4:]))
-
-
 def _places(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """(item, where its offset stands in the file, offset, length); one extent for each item."""
-    iloc = _meta(data)[b"iloc"]
+    iloc = meta_boxes(data)[b"iloc"]
     start = data.index(b"iloc") + 4
     if iloc[0] != 0 or iloc[4:6] != b"\x44\x00":
         raise ValueError("its boxes are laid out in another way")
@@ -95,7 +90,7 @@ def _places(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 def _pictures(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(item, coded data) of the picture and of its alpha."""
     kinds = {}
-    for kind, content in boxes(_meta(data)[b"iinf"][6:]):
+    for kind, content in boxes(meta_boxes(data)[b"iinf"][6:]):
         if kind == b"infe":
             kinds[struct.unpack_from(">H", content, 4)[0]] = content[8:12]
     for item, _, offset, length in _places(data):

@@ -30,22 +30,24 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = end
 
 
+def meta_boxes(data: bytes) -> dict[bytes, bytes]:
+    """The boxes in the meta box of a file, by kind."""
+    meta = next((content for kind, content in boxes(data) if kind == b"meta"), b"")
+    return dict(boxes(meta[4:]))
+
+
 def main_properties(data: bytes) -> Properties:
     """The properties of the main picture of a file; none if the file makes no sense."""
-    meta = next((content for kind, content in boxes(data) if kind == b"meta"), b"")
-    parts = dict(boxes(meta[4:]))
+    parts = meta_boxes(data)
     inside = dict(boxes(parts.get(b"iprp", b"")))
     known = list(boxes(inside.get(b"ipco", b"")))
     try:
-        main = _item_number(parts[b"pitm"])
+        pitm = parts[b"pitm"]
+        (main,) = struct.unpack_from(">H" if pitm[:1] == b"\0" else ">I", pitm, 4)
         numbers = next(n for item, n in _associations(inside[b"ipma"]) if item == main)
     except (KeyError, StopIteration, struct.error):
         return []
     return [known[n - 1] for n in numbers if 0 < n <= len(known)]
-
-
-def _item_number(pitm: bytes) -> int:
-    return int(struct.unpack_from(">H" if pitm[:1] == b"\0" else ">I", pitm, 4)[0])
 
 
 def _associations(ipma: bytes) -> Iterator[tuple[int, list[int]]]:

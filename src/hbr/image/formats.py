@@ -98,8 +98,7 @@ def _read_png(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
     with native_stderr(is_message) as lines:
         channels = png.decode_deep(data)
     report_messages(lines, notes)
-    mode = "grey" if channels.shape[2] < 3 else "rgb"
-    return upright_photo(channels, mode, notes, stored, signals, format="png")
+    return upright_photo(channels, "rgb", notes, stored, signals, format="png")
 
 
 def _read_avif(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
@@ -116,9 +115,8 @@ def _read_avif(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
     with native_stderr(is_message) as lines:
         channels = avif.decode_deep(data, bits, size)
     report_messages(lines, notes)
-    mode = "grey" if channels.shape[2] < 3 else "rgb"
     kept = {"format": "avif", "avif_bits": bits}
-    return upright_photo(channels, mode, notes, stored, signals, **kept)
+    return upright_photo(channels, "rgb", notes, stored, signals, **kept)
 
 
 def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
@@ -137,25 +135,19 @@ def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         signals: Signals | None = tiff_signals(tags.valueof(tiff.ICC), *tiff.page_places(page))
         with native_stderr(is_message) as lines:
             if tiff.is_deep(page):
-                channels = tiff.decode_deep(page, file)
-                mode = "grey" if channels.shape[2] < 3 else "rgb"
+                channels, mode = tiff.decode_deep(page, file), "rgb"
             elif tiff.needs_codecs(page):
                 channels, mode = tiff.decode_8_bits(page, file), "rgb"
             else:
-                channels, mode, keep_icc = _pillow_tiff(file, notes)
+                file.seek(0)
+                with _plugin("tiff")(file) as image, no_pillow_limit(image):
+                    channels, mode, keep_icc = pil_channels(image, notes)
                 # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
                 stored = dataclasses.replace(stored, orientation=1)
                 signals = signals if keep_icc else None
         report_messages(lines, notes)
-        mode = "grey" if channels.shape[2] < 3 else mode
         photo = upright_photo(channels, mode, notes, stored, signals, format="tiff")
         return dataclasses.replace(photo, orientation=orientation)
-
-
-def _pillow_tiff(file: BinaryIO, notes: Notes) -> tuple[np.ndarray, str, bool]:
-    file.seek(0)
-    with _plugin("tiff")(file) as image, no_pillow_limit(image):
-        return pil_channels(image, notes)
 
 
 def _tiff_metadata(file: BinaryIO, notes: Notes) -> StoredMetadata:
@@ -232,9 +224,8 @@ def _read_heic(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         orientation=1,  # the decoder has turned it, whatever EXIF says
         lost=tuple(sorted(lost)),
     )
-    mode = "grey" if channels.shape[2] < 3 else "rgb"
     signals = dataclasses.replace(signals, icc=icc)
-    return upright_photo(channels, mode, notes, stored, signals, format="heic")
+    return upright_photo(channels, "rgb", notes, stored, signals, format="heic")
 
 
 def _read_jxl(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
@@ -268,8 +259,7 @@ def _read_jxl(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         orientation=1,  # the decoder has turned it, whatever EXIF says
         lost=("content credentials",) if b"jumb" in held else (),
     )
-    mode = "grey" if channels.shape[2] < 3 else "rgb"
-    return upright_photo(channels, mode, notes, stored, Signals(icc=icc or None), format="jxl")
+    return upright_photo(channels, "rgb", notes, stored, Signals(icc=icc or None), format="jxl")
 
 
 READERS: Mapping[str, Reader] = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hbr.image.directories import LAYOUT
@@ -21,6 +22,7 @@ XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP = b"Photoshop 3.0\0"
 IPTC = 0x0404
 _LARGEST_TEXT = 16 << 20
+_SIGNATURES = (b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR")  # of Photoshop's resources
 # Photoshop's resources that are thumbnails, or repeat what is stored elsewhere, or where guides and
 # slices of the old picture are.
 _RESOURCES_DROPPED = {0x0409, 0x040C, 0x040F, 0x0422, 0x0423, 0x0424, 0x0408, 0x041A}
@@ -93,8 +95,7 @@ def png_metadata(chunks: Iterable[tuple[bytes, bytes]]) -> tuple[StoredMetadata,
         elif kind not in _CHUNKS_UNNAMED:
             lost.add(f"the chunk {kind.decode('latin-1')}")
     stored, icc = metadata_of_texts(texts)
-    merged = {name: value for name, value in vars(stored).items() if value}
-    return StoredMetadata(**{**merged, **fields, "lost": (*stored.lost, *sorted(lost))}), icc
+    return replace(stored, **fields, lost=(*stored.lost, *sorted(lost))), icc
 
 
 def metadata_of_texts(texts: Iterable[tuple[str, str]]) -> tuple[StoredMetadata, bytes | None]:
@@ -177,8 +178,7 @@ def pil_metadata(image: Any) -> tuple[StoredMetadata, bytes | None]:
         fields |= jpeg_metadata(((numbers.get(m, 0), content) for m, content in segments), b"")
     elif isinstance(comment := info.get("comment"), bytes | str):
         fields["comments"] = (comment.encode() if isinstance(comment, str) else comment,)
-    merged = {name: value for name, value in vars(stored).items() if value}
-    return StoredMetadata(**{**merged, **{k: v for k, v in fields.items() if v}}), icc
+    return replace(stored, **{name: value for name, value in fields.items() if value}), icc
 
 
 def _pil_exif(image: Any) -> bytes | None:
@@ -208,13 +208,7 @@ def _pil_exif(image: Any) -> bytes | None:
 def resources(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """(number, content, all bytes) of Photoshop's image resources, as far as they are valid."""
     at = 0
-    while at + 12 <= len(data) and data[at : at + 4] in (
-        b"8BIM",
-        b"MeSa",
-        b"AgHg",
-        b"PHUT",
-        b"DCSR",
-    ):
+    while at + 12 <= len(data) and data[at : at + 4] in _SIGNATURES:
         name = data[at + 6] + 1
         start = at + 6 + name + name % 2
         if start + 4 > len(data):

@@ -220,7 +220,7 @@ class Photo:
             array = array.astype(np.uint8) * np.uint8(255)
         elif array.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"the array is {array.dtype}; it must be uint8, uint16 or floats")
-        return assemble(array, "grey" if array.shape[2] < 3 else "rgb")
+        return assemble(array)
 
     @classmethod
     def from_pil(cls, image: PIL.Image.Image) -> Photo:
@@ -264,16 +264,19 @@ class Photo:
         return own
 
 
-def assemble(channels: np.ndarray, mode: str, *, space: Stated = SRGB, **kept: Any) -> Photo:
+def assemble(
+    channels: np.ndarray, mode: str = "rgb", *, space: Stated = SRGB, **kept: Any
+) -> Photo:
     """Build a `Photo` from upright channels as they were in the file.
 
     Args:
         channels: [h, w, c] uint8 or uint16: grey, grey and alpha, RGB, or RGB and alpha.
-        mode: one of `MODES`.
+        mode: of three or four channels, one of `MODES`; one or two are grey.
         space: of the channels; its profile is one that `load_profile` takes.
         **kept: further fields of `Photo`.
     """
     grey = channels.shape[2] < 3
+    mode = "grey" if grey else mode
     alpha = np.ascontiguousarray(channels[..., -1]) if channels.shape[2] in (2, 4) else None
     own = np.repeat(channels[..., :1], 3, axis=2) if grey else channels[..., :3]
     own = np.ascontiguousarray(own)
@@ -327,7 +330,7 @@ def upright_photo(
 
     Args:
         channels: [h, w, c] as for `assemble`.
-        mode: one of `MODES`.
+        mode: as for `assemble`.
         notes: receives guesses and losses.
         stored: the metadata; EXIF that is broken is dropped with a warning.
         signals: what the file says of its colours; None if the channels are sRGB already.

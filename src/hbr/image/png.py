@@ -42,26 +42,6 @@ class PngError(HbrError, ValueError):
     http_status = 422
 
 
-def chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """(type, content) of every chunk, to IEND; `PngError` if one is cut short or damaged."""
-    at = len(SIGNATURE)
-    while True:
-        if at + 12 > len(data):
-            raise PngError("it ends too early")
-        (length,) = struct.unpack_from(">I", data, at)
-        end = at + 12 + length
-        if end > len(data):
-            raise PngError("it ends too early")
-        (crc,) = struct.unpack_from(">I", data, end - 4)
-        if zlib.crc32(data[at + 4 : end - 4]) != crc:
-            raise PngError("its checksums do not match")
-        kind = bytes(data[at + 4 : at + 8])
-        yield kind, data[at + 8 : end - 4]
-        if kind == b"IEND":
-            return
-        at = end
-
-
 def declared_size(data: bytes) -> tuple[int, int] | None:
     """Width and height as the header has them, sound or not; None where there is no header."""
     if data[12:16] != b"IHDR" or len(data) < 24:
@@ -140,10 +120,11 @@ def rebuilt(chunks: list[PngChunk], rows: bytes | None = None) -> bytes:
 def decode_deep(data: bytes) -> np.ndarray:
     """A 16-bit PNG → [h, w, c] uint16, c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
 
-    All data are checked before libpng sees them, because libpng reports errors to the terminal.
+    Its chunks are sound (`hbr.image.damage.whole_png`). The amount of its data is checked before
+    libpng sees them, because libpng reports errors to the terminal.
 
     Raises:
-        PngError: the file is damaged, cut short, or holds less data than its header declares.
+        PngError: the file holds less data than its header declares, or OpenCV fails.
     """
     import cv2
 
@@ -172,31 +153,27 @@ def _check_content(data: bytes) -> tuple[_Header, np.ndarray | None]:
     """The header and the transparent colour, if there is one.
 
     Raises:
-        PngError: a chunk is damaged, or there are fewer pixels than the header declares.
+        PngError: there are fewer pixels than the header declares.
     """
     key = None
     unpacked = 0
     inflate = zlib.decompressobj()
-    for kind, content in chunks(memoryview(data)):
+    for kind, content, _ in raw_chunks(data)[0]:
         if kind == b"IHDR":
             width, height, _, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content)
             header = _Header((height, width), colour, bool(interlaced))
         elif kind == b"tRNS" and header.colour in (0, 2):
             key = np.frombuffer(content, ">u2").astype(np.uint16)
         elif kind == b"IDAT":
-            rest = bytes(content)
+            rest = content
             while rest:
                 unpacked += len(inflate.decompress(rest, 1 << 20))
                 rest = inflate.unconsumed_tail
     height, width = header.size
-    if unpacked < _raw_size(width, height, CHANNELS[header.colour] * 16, header.interlaced):
+    passes = _passes(width, height, CHANNELS[header.colour] * 16, header.interlaced)
+    if unpacked < sum(rows * size for rows, size in passes):
         raise PngError("it holds less data than its header declares")
     return header, key
-
-
-def _raw_size(width: int, height: int, bits: int, interlaced: bool) -> int:
-    """Bytes of the filtered rows, `bits` to a pixel."""
-    return sum(rows * size for rows, size in _passes(width, height, bits, interlaced))
 
 
 def _passes(width: int, height: int, bits: int, interlaced: bool) -> Iterator[tuple[int, int]]:

@@ -39,11 +39,7 @@ def press_profile() -> bytes:
     steps = np.linspace(0, 1, _GRID)
     inks = np.stack(np.meshgrid(*[steps] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
     lab = _mixture(inks)
-    encoded = (lab + np.array([0, 128, 128])) * [
-        652.8,
-        256,
-        256,
-    ]  # 16 bits of version 2: 100 is 0xFF00
+    encoded = (lab + np.array([0, 128, 128])) * _LAB16
     table = np.rint(np.clip(encoded, 0, 65535)).astype(">u2").tobytes()
     straight = struct.pack(">2H", 0, 65535)
     unity = s15(np.eye(3).ravel())

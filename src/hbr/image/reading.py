@@ -72,7 +72,10 @@ def read_photo(
 
 
 def photo_size(source: str | Path | IO[bytes]) -> tuple[int, int] | None:
-    """(height, width) in pixels as stored, by the header alone; None if it does not say."""
+    """(height, width) in pixels as stored, by the header alone; None if it does not say.
+
+    An open file is read from its start, and stands there afterwards.
+    """
     from PIL import Image
 
     formats = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "AVIF", "BMP", "HEIF", "JXL")
@@ -80,8 +83,11 @@ def photo_size(source: str | Path | IO[bytes]) -> tuple[int, int] | None:
     try:
         with _opened(source, name) as file, pillow_quiet():
             Image.init()
-            with Image.open(file, formats=[f for f in formats if f in Image.OPEN]) as image:
-                return image.height, image.width
+            try:
+                with Image.open(file, formats=[f for f in formats if f in Image.OPEN]) as image:
+                    return image.height, image.width
+            finally:
+                file.seek(0)
     except Exception:  # decoders raise nearly anything on malicious files
         return None
 

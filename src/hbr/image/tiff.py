@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from hbr.errors import HbrError
-from hbr.image.directories import LAYOUT, TagEntry, exif_of, read_directory
+from hbr.image.directories import LAYOUT, exif_of, read_directory
 from hbr.image.kept import IPTC as IPTC_RESOURCE
 from hbr.image.kept import iptc_of, kept_resources, resource
 from hbr.image.metadata import ByteOrder, StoredMetadata, byte_order, entries
-from hbr.image.pixels import FLOAT_ROUNDING, strips
+from hbr.image.pixels import FLOAT_ROUNDING, peak, strips
 
 if TYPE_CHECKING:
     import tifffile
@@ -146,9 +146,7 @@ def decode_8_bits(page: Any, file: BinaryIO) -> np.ndarray:
     """
     if page.dtype != np.uint8 or page.photometric not in (GREY, RGB):
         raise TiffError("is neither grey nor RGB in this compression; save it with Deflate or LZW")
-    n = 3 if page.photometric == RGB else 1
-    extra = [int(kind) for kind in page.extrasamples]
-    return np.ascontiguousarray(_samples(page, file)[..., : n + (extra[:1] in ([1], [2]))])
+    return _with_straight_alpha(page, _samples(page, file))
 
 
 def decode_deep(page: Any, file: BinaryIO) -> np.ndarray:
@@ -168,14 +166,9 @@ def decode_deep(page: Any, file: BinaryIO) -> np.ndarray:
     if array.dtype.kind == "f":
         array = _unit_floats(array)
     array = array.astype(np.uint16, copy=False)
-    n = 3 if page.photometric == RGB else 1
     if page.photometric == GREY_WHITE_IS_ZERO:
         array = np.concatenate([65535 - array[..., :1], array[..., 1:]], axis=-1)
-    extra = page.extrasamples
-    if not extra or int(extra[0]) not in (1, 2):
-        return np.ascontiguousarray(array[..., :n])
-    array = np.ascontiguousarray(array[..., : n + 1])
-    return _straight(array) if int(extra[0]) == 1 else array
+    return _with_straight_alpha(page, array)
 
 
 def _samples(page: Any, file: BinaryIO) -> np.ndarray:
@@ -224,12 +217,20 @@ def _unit_floats(array: np.ndarray) -> np.ndarray:
     return out
 
 
-def _straight(array: np.ndarray) -> np.ndarray:
-    """Colour premultiplied by the last channel → straight colour."""
-    for rows in strips(*array.shape[:2]):
-        alpha = array[rows][..., -1:].astype(np.uint32)
-        scaled = array[rows][..., :-1].astype(np.uint32) * 65535 + alpha // 2
-        array[rows][..., :-1] = np.minimum(scaled // np.maximum(alpha, 1), 65535)
+def _with_straight_alpha(page: Any, array: np.ndarray) -> np.ndarray:
+    """The samples [h, w, c] of a page that are grey or RGB, and its alpha, if it has one.
+
+    Colour that is premultiplied by alpha is made straight.
+    """
+    n = 3 if page.photometric == RGB else 1
+    kind = int(page.extrasamples[0]) if page.extrasamples else 0
+    array = np.ascontiguousarray(array[..., : n + (kind in (1, 2))])
+    if kind == 1:
+        white = peak(array.dtype)
+        for rows in strips(*array.shape[:2]):
+            alpha = array[rows][..., -1:].astype(np.uint32)
+            scaled = array[rows][..., :-1].astype(np.uint32) * white + alpha // 2
+            array[rows][..., :-1] = np.minimum(scaled // np.maximum(alpha, 1), white)
     return array
 
 
@@ -267,7 +268,10 @@ def page_metadata(file: BinaryIO) -> StoredMetadata:
     """All tags that describe the picture, as EXIF, and IPTC; of TIFF and BigTIFF."""
     found, order = read_directory(file, lambda tag: tag not in LAYOUT)
     blocks = {entry.tag: entry.data for entry in found if entry.tag in (IPTC, PHOTOSHOP)}
-    kept = [e for e in found if e.tag not in (IPTC, PHOTOSHOP, LAYERS) and not _of_arrays(e)]
+    # the description by which tifffile finds the shape of its arrays again
+    shapes = (b'{"shape":', b"ImageJ=")
+    found = [e for e in found if not (e.tag == 270 and e.data.startswith(shapes))]
+    kept = [e for e in found if e.tag not in (IPTC, PHOTOSHOP, LAYERS)]
     photoshop = kept_resources(blocks.get(PHOTOSHOP, b"")) or b""
     if IPTC in blocks and iptc_of(photoshop) is None:
         photoshop += resource(IPTC_RESOURCE, blocks[IPTC].rstrip(b"\0"))
@@ -276,11 +280,6 @@ def page_metadata(file: BinaryIO) -> StoredMetadata:
         photoshop=photoshop or None,
         lost=("layers",) if any(entry.tag == LAYERS for entry in found) else (),
     )
-
-
-def _of_arrays(entry: TagEntry) -> bool:
-    """Whether it is the description by which tifffile finds the shape of its arrays again."""
-    return entry.tag == 270 and entry.data.startswith((b'{"shape":', b"ImageJ="))
 
 
 def encode(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +104,10 @@ def write_photo(
         ValueError: `quality` or `png_compression` out of range.
     """
     path = Path(path)
-    name = display_name(path)
-    kind = _format_of(format, path.suffix, name)
     data = _encoded(
         photo,
-        kind,
-        name,
+        format_of(path, format),
+        display_name(path),
         quality=quality,
         png_compression=png_compression,
         lossless=lossless,
@@ -145,7 +142,15 @@ def format_of(name: Path, given: str | None = None) -> str:
     Raises:
         PhotoError: it cannot be written.
     """
-    return _format_of(given, name.suffix, display_name(name))
+    suffix = name.suffix if given is None else f".{given.removeprefix('.')}"
+    kind = _SUFFIXES.get(suffix.lower())
+    if kind is None:
+        what = f"suffix {suffix!r}" if given is None else f"format {given!r}"
+        known = ", ".join(sorted(set(_SUFFIXES.values())))
+        raise PhotoError(
+            f"{display_name(name)}: {what} cannot be written; it may be one of {known}"
+        )
+    return kind
 
 
 def not_written(path: Path, error: Exception) -> PhotoError:
@@ -174,36 +179,16 @@ def _encoded(
             f"{name}: {width}x{height} is too large for {kind.upper()}, whose sides are at most "
             f"{_LARGEST_SIDE[kind]}; write PNG or TIFF"
         )
-    settings = _Settings(quality, png_compression, _is_lossless(photo, kind, name, lossless))
+    lossless = _is_lossless(photo, kind, name, lossless)
     notes = Notes(name, strict=strict)
-    for loss in _losses(photo, kind, settings.lossless):
+    for loss in _losses(photo, kind, lossless):
         notes.warn(loss)
     try:
-        return _encode(photo, kind, settings)
+        return _encode(photo, kind, quality, png_compression, lossless)
     except tiff.TiffError as error:
         raise PhotoError(f"{name}: {error}") from None
     except (OSError, ValueError) as error:
         raise PhotoError(f"{name}: cannot be encoded ({error}); try another format") from error
-
-
-def _format_of(given: str | None, suffix: str, name: str) -> str:
-    if given is not None:
-        kind = _SUFFIXES.get(f".{given.lower().removeprefix('.')}")
-        what = f"format {given!r}"
-    else:
-        kind = _SUFFIXES.get(suffix.lower())
-        what = f"suffix {suffix!r}"
-    if kind is None:
-        known = ", ".join(sorted(set(_SUFFIXES.values())))
-        raise PhotoError(f"{name}: {what} cannot be written; it may be one of {known}")
-    return kind
-
-
-@dataclass(frozen=True)
-class _Settings:
-    quality: int
-    png_compression: int
-    lossless: bool
 
 
 def _is_lossless(photo: Photo, kind: str, name: str, asked: bool) -> bool:
@@ -241,7 +226,7 @@ def _losses(photo: Photo, kind: str, lossless: bool) -> list[str]:
     return said
 
 
-def _encode(photo: Photo, kind: str, settings: _Settings) -> bytes:
+def _encode(photo: Photo, kind: str, quality: int, png_compression: int, lossless: bool) -> bytes:
     grey = photo.mode == "grey"
     # WebP and AVIF have no grey mode, and a grey profile does not apply to RGB.
     with_icc = kind != "bmp" and not (grey and kind in ("webp", "avif"))
@@ -262,15 +247,16 @@ def _encode(photo: Photo, kind: str, settings: _Settings) -> bytes:
             dpi=photo.dpi,
             photoshop=photo.photoshop,
         )
-    options = _options(photo, icc, kind, settings)
+    options = _options(photo, icc, kind, quality, lossless)
+    options["compress_level"] = png_compression
     if kind == "png" and channels.dtype == np.uint16:
         around = _with_pillow(np.zeros((1, 1, 1), np.uint8), kind, options)
-        return png.encode_deep(channels, around, settings.png_compression)
+        return png.encode_deep(channels, around, png_compression)
     if kind == "avif" and photo.avif_bits > 8:
         rgb = np.repeat(channels[..., :1], 3, axis=2) if grey else channels[..., :3]
         deep = rgb if alpha is None else np.dstack([rgb, alpha])
         around = _with_pillow(np.zeros_like(deep, np.uint8), kind, options)
-        return avif.encode_deep(deep, around, photo.avif_bits, settings.quality)
+        return avif.encode_deep(deep, around, photo.avif_bits, quality)
     data = _with_pillow(to_8_bits(channels), kind, options)
     return with_segments(data, _jpeg_segments(photo)) if kind == "jpeg" else data
 
@@ -282,10 +268,11 @@ def _with_pillow(channels: np.ndarray, kind: str, options: dict[str, Any]) -> by
     return buffer.getvalue()
 
 
-def _options(photo: Photo, icc: bytes | None, kind: str, settings: _Settings) -> dict[str, Any]:
+def _options(
+    photo: Photo, icc: bytes | None, kind: str, quality: int, lossless: bool
+) -> dict[str, Any]:
     """What Pillow's encoder takes."""
-    quality = settings.quality
-    options: dict[str, Any] = {"quality": quality, "compress_level": settings.png_compression}
+    options: dict[str, Any] = {"quality": quality}
     exif, xmp = photo.exif, photo.xmp
     if kind == "jpeg":
         exif = exif if exif and len(exif) <= _JPEG_EXIF else None
@@ -302,7 +289,7 @@ def _options(photo: Photo, icc: bytes | None, kind: str, settings: _Settings) ->
         options["dpi"] = photo.dpi
     if kind in ("jpeg", "avif"):
         options["subsampling"] = "4:4:4" if quality >= 90 else "4:2:0"
-    if kind == "webp" and settings.lossless:
+    if kind == "webp" and lossless:
         options |= {"lossless": True, "quality": 80, "exact": True}
     return options
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from hbr.people.batches import in_batches
 from hbr.people.boxes import plausible
 from hbr.people.types import DetectorError, People
 from hbr.weights import WeightsError, entries, find_weights
@@ -80,29 +81,29 @@ def load_detector(
     if text.lower().endswith(".onnx"):
         from hbr.people.onnx_files import OnnxDetector
 
-        detector: Detector = OnnxDetector(
-            Path(text),
-            device=device,
-            threshold=threshold,
-            batch_size=batch_size,
-            layout=layout,
-            classes=classes,
+        onnx = OnnxDetector(
+            Path(text), device=device, threshold=threshold, layout=layout, classes=classes
         )
+        detector: Detector = onnx
+        batch_size = onnx.batch or batch_size
     else:
-        detector = _load(text, device, threshold, batch_size)
+        detector = _load(text, device, threshold)
+        batch_size = 1 if text in ("nanodet", "mtcnn") else batch_size
 
     def detect(images: Sequence[np.ndarray]) -> list[People]:
-        found = zip(detector(images), images, strict=True)
-        return [plausible(people, image.shape[:2]) for people, image in found]
+        nonlocal batch_size
+        found, batch_size = in_batches(images, detector, batch_size)
+        each = zip(found, images, strict=True)
+        return [plausible(people, image.shape[:2]) for people, image in each]
 
     return detect
 
 
-def _load(name: str, device: str, threshold: float, batch_size: int) -> Detector:
+def _load(name: str, device: str, threshold: float) -> Detector:
     if name.lower().endswith(".pt") or name.startswith("yolo11"):
         from hbr.people.ultralytics_yolo import UltralyticsDetector
 
-        return UltralyticsDetector(name, device=device, threshold=threshold, batch_size=batch_size)
+        return UltralyticsDetector(name, device=device, threshold=threshold)
     if name == "nanodet":
         from hbr.people.nanodet import NanoDetDetector
 
@@ -116,7 +117,7 @@ def _load(name: str, device: str, threshold: float, batch_size: int) -> Detector
     known = entries().get(name)
     if known is not None and known.kind == "detector":
         name = str(known.find() or known.hub)
-    return DetrDetector(name, device=device, threshold=threshold, batch_size=batch_size)
+    return DetrDetector(name, device=device, threshold=threshold)
 
 
 def _weights_of(name: str) -> Path:

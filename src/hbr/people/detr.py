@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from hbr.errors import one_line
-from hbr.people.batches import in_batches
+from hbr.people.boxes import to_corners
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
 
@@ -29,9 +29,7 @@ MODEL_TYPES = ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr")
 class DetrDetector:
     """A detection transformer; see `detectors.Detector`."""
 
-    def __init__(
-        self, name: str, *, device: str = "cpu", threshold: float = 0.5, batch_size: int = 8
-    ) -> None:
+    def __init__(self, name: str, *, device: str = "cpu", threshold: float = 0.5) -> None:
         """Load from a folder, the hub's cache, or the hub.
 
         Raises:
@@ -54,15 +52,10 @@ class DetrDetector:
         self._model = model.to(device).eval()
         self._device = device
         self._threshold = threshold
-        self._batch_size = batch_size
-
-    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image."""
-        found, self._batch_size = in_batches(images, self._run, self._batch_size)
-        return found
 
     @torch.inference_mode()
-    def _run(self, images: Sequence[np.ndarray]) -> list[People]:
+    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
+        """The people in each image."""
         pixels = torch.stack([self._prepare(image) for image in images])  # [b, 3, h, w]
         out = self._model(pixel_values=pixels.to(self._device))
         scores, boxes = out.logits.float().cpu(), out.pred_boxes.float().cpu()
@@ -115,10 +108,8 @@ def select_people(
     scores = logits[:, list(classes)].sigmoid().amax(dim=1).double().numpy()
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] > threshold]
-    x, y, w, h = boxes.double().numpy()[order].T
-    height, width = size
-    corners = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1)
-    corners = np.clip(corners * [width, height, width, height], 0, [width, height, width, height])
+    edges = [size[1], size[0]] * 2
+    corners = np.clip(to_corners(boxes.double().numpy()[order]) * edges, 0, edges)
     return People(corners, scores[order])
 
 

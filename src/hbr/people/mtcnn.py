@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hbr.people.batches import in_batches
 from hbr.people.boxes import non_maximum_suppression
 from hbr.people.network_files import fill, read_tensors
 from hbr.people.types import N_KEYPOINTS, People
@@ -140,8 +139,7 @@ class FaceDetector:
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
         """The faces in each image, with nose and eyes as key points."""
-        found, _ = in_batches(images, lambda batch: [self.faces(image) for image in batch], 1)
-        return [_as_people(faces) for faces in found]
+        return [_as_people(self.faces(image)) for image in images]
 
     @torch.inference_mode()
     def faces(self, image: np.ndarray) -> Faces:

@@ -26,7 +26,6 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hbr.people.batches import in_batches
 from hbr.people.boxes import non_maximum_suppression
 from hbr.people.network_files import fill, read_tensors
 from hbr.people.types import People
@@ -145,7 +144,7 @@ class NanoDetDetector:
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
         """The people in each image; one at a time, because their shapes differ."""
-        return in_batches(images, lambda batch: [self._of(image) for image in batch], 1)[0]
+        return [self._of(image) for image in images]
 
     def _of(self, image: np.ndarray) -> People:
         height, width = image.shape[:2]

@@ -27,7 +27,6 @@ import cv2
 import numpy as np
 
 from hbr.errors import one_line
-from hbr.people.batches import in_batches
 from hbr.people.boxes import non_maximum_suppression, to_corners
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
@@ -85,7 +84,11 @@ class Placement:
 
 
 class OnnxDetector:
-    """A detector in an ONNX file; see `detectors.Detector`."""
+    """A detector in an ONNX file; see `detectors.Detector`.
+
+    Attributes:
+        batch: how many images the file takes at a time, None for any number.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,6 @@ class OnnxDetector:
         *,
         device: str = "cpu",
         threshold: float = 0.5,
-        batch_size: int = 8,
         layout: str | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
@@ -117,19 +119,14 @@ class OnnxDetector:
         self._people = person_classes(self._class_names(classes))
         self._check(path)
         self._threshold = threshold
-        self._batch_size = shape[0] if isinstance(shape[0], int) else batch_size
-        self._fixed_batch = isinstance(shape[0], int)
+        self.batch = shape[0] if isinstance(shape[0], int) else None
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image."""
-        found, self._batch_size = in_batches(images, self._run, self._batch_size)
-        return found
-
-    def _run(self, images: Sequence[np.ndarray]) -> list[People]:
+        """The people in each image; of `batch` images, or fewer."""
         placed = [place(image, self._layout, self._size) for image in images]
         batch = np.stack([pixels for pixels, _ in placed])
-        if self._fixed_batch and len(batch) < self._input.shape[0]:
-            missing = self._input.shape[0] - len(batch)
+        if self.batch is not None and len(batch) < self.batch:
+            missing = self.batch - len(batch)
             batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
         outs = self._session.run(self._outputs, {self._input.name: batch})
         people = []

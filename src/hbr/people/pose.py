@@ -66,23 +66,26 @@ class RtmPose:
         Raises:
             DetectorError: the model has neither COCO's 17 points nor the 133 of the whole body.
         """
-        bgr = np.ascontiguousarray(image[..., ::-1])
-        points, scores = self._pose(bgr, list(people.boxes))
+        points = self._points(image, people)
         if points.shape[1] not in (N_KEYPOINTS, N_WHOLE_BODY):
             raise DetectorError(
                 f"the pose model has {points.shape[1]} key points; {N_KEYPOINTS} or "
                 f"{N_WHOLE_BODY} (DWPose) are needed"
             )
+        return points
+
+    def _points(self, image: np.ndarray, people: People) -> np.ndarray:
+        """Whatever points the model has, as `whole_body`."""
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        points, scores = self._pose(bgr, list(people.boxes))
         return np.concatenate([points, np.clip(scores[..., None], 0, 1)], axis=2)
 
     def _of(self, image: np.ndarray, people: People) -> People:
         if not len(people):
             return dataclasses.replace(people, keypoints=np.zeros((0, N_KEYPOINTS, 3)))
-        bgr = np.ascontiguousarray(image[..., ::-1])
-        points, scores = self._pose(bgr, list(people.boxes))
+        points = self._points(image, people)
         if points.shape[1] < N_KEYPOINTS:
             raise DetectorError(
                 f"the pose model has {points.shape[1]} key points; at least 17 are needed"
             )
-        points, scores = points[:, :N_KEYPOINTS], np.clip(scores[:, :N_KEYPOINTS, None], 0, 1)
-        return dataclasses.replace(people, keypoints=np.concatenate([points, scores], axis=2))
+        return dataclasses.replace(people, keypoints=points[:, :N_KEYPOINTS])

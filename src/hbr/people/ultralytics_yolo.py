@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from hbr.errors import one_line
-from hbr.people.batches import in_batches
 from hbr.people.labels import person_classes
 from hbr.people.types import DetectorError, People
 
@@ -23,9 +22,7 @@ LICENCE = (
 class UltralyticsDetector:
     """An ultralytics detector; see `detectors.Detector`."""
 
-    def __init__(
-        self, name: str, *, device: str = "cpu", threshold: float = 0.5, batch_size: int = 8
-    ) -> None:
+    def __init__(self, name: str, *, device: str = "cpu", threshold: float = 0.5) -> None:
         """Load a `.pt` file, or `yolo11n` to `yolo11x`, which ultralytics downloads.
 
         Loading a `.pt` file executes code in it: use only files from sources that you trust.
@@ -48,14 +45,9 @@ class UltralyticsDetector:
         self._people = person_classes(names)
         self._device = device
         self._threshold = threshold
-        self._batch_size = batch_size
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
         """The people in each image."""
-        found, self._batch_size = in_batches(images, self._run, self._batch_size)
-        return found
-
-    def _run(self, images: Sequence[np.ndarray]) -> list[People]:
         results = self._model.predict(
             [np.ascontiguousarray(image[..., ::-1]) for image in images],  # BGR is expected
             conf=self._threshold,

@@ -150,16 +150,13 @@ def _best(lines: Sequence[_Line], keypoints: tuple[int, int] | None) -> tuple[_R
     else:
         readings = [_Reading(*tail) for tail in _TAILS]
         readings += [_Reading(*tail, shape, True) for shape in _USUAL_SHAPES for tail in _TAILS]
-    ranked = sorted(((_merit(reading, lines), reading) for reading in readings), key=_of_merit)
+    merits = ((_merit(reading, lines), reading) for reading in readings)
+    ranked = sorted(merits, key=lambda pair: pair[0], reverse=True)
     (most, best), rest = ranked[0], ranked[1:]
     edges = _edges(best, lines)
     return best, any(
         merit[0] == most[0] > 0 and _edges(reading, lines) != edges for merit, reading in rest
     )
-
-
-def _of_merit(ranked: tuple[tuple[float, ...], _Reading]) -> tuple[float, ...]:
-    return tuple(-value for value in ranked[0])
 
 
 def _edges(reading: _Reading, lines: Sequence[_Line]) -> list[object]:

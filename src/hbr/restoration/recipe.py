@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from hbr.config import ConfigError, check, from_dict, to_dict
 from hbr.devices import processor_name
@@ -27,7 +27,6 @@ from hbr.restoration.settings import NOBODY, DecoderProvenance, Provenance, Rest
 from hbr.version import __version__, installed_version
 
 RecipePlace = Literal["file", "sidecar", "both", "off"]
-RECIPE_PLACES: tuple[RecipePlace, ...] = get_args(RecipePlace)
 SIDECAR = ".hbr.json"
 """What the name of a sidecar has behind that of its photo."""
 
@@ -134,13 +133,14 @@ class RestoreRecipe:
         files = [Path(p) for p in named if _is_file(p)]
         pose, attention, people = (_bare(p) for p in named)
         background = _bare(settings.choice.background)
+        used: DecoderProvenance | None = provenance["decoder"]
         return cls(
             source=source,
             model=UsedModel(
                 name=Path(provenance["model"]).name,
                 sha256=provenance["sha256"],
                 fidelity=provenance["fidelity"],
-                decoder=_decoder_of(provenance["decoder"]),
+                decoder=used and NamedFile(name=Path(used["name"]).name, sha256=used["sha256"]),
                 calibration=calibration_of(provenance["rewrites"]),
                 device=provenance["device"],
                 dtype=provenance["dtype"],
@@ -266,10 +266,6 @@ def _said(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _said(v) for k, v in value.items() if v is not None and v != {}}
     return value
-
-
-def _decoder_of(used: DecoderProvenance | None) -> NamedFile | None:
-    return used and NamedFile(name=Path(used["name"]).name, sha256=used["sha256"])
 
 
 def _is_file(given: str) -> bool:

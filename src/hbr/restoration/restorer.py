@@ -282,9 +282,9 @@ class Restorer:
             hbr.models.WeightsError: the weights of the other model are missing or damaged.
         """
         key, known = (model, fidelity), self._siblings
-        if key not in known and len(known) >= 8:  # many people may ask for as many fidelities
-            known.pop(next(iter(known)))
         if key not in known:
+            if len(known) >= 8:  # many people may ask for as many fidelities
+                known.pop(next(iter(known)))
             known[key] = self._load_sibling(model, fidelity)
         return known[key]
 

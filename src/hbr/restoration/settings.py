@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
@@ -162,19 +162,16 @@ class RestoreSettings:
         check(ok, "reduce", self.reduce, f"auto, or a factor from 1 to {LARGEST_REDUCTION:g}")
         ok = self.tile == "auto" or (_is_whole(self.tile) and self.tile >= 0)
         check(ok, "tile", self.tile, "auto or a whole number from 0")
-        fixes = ("auto", *COLOR_FIXES)
-        check(self.color in fixes, "color", self.color, f"one of {', '.join(fixes)}")
+        _check_one_of(self, "color", ("auto", *COLOR_FIXES))
         ok = self.batch == "auto" or (_is_whole(self.batch) and self.batch >= 1)
         check(ok, "batch", self.batch, "auto or 1 or more")
         check(_is_whole(self.seed), "seed", self.seed, "a whole number")
-        check(self.gate in GATES, "gate", self.gate, f"one of {', '.join(GATES)}")
-        modes = ", ".join(PEOPLE_MODES)
-        check(self.people in PEOPLE_MODES, "people", self.people, f"one of {modes}")
+        _check_one_of(self, "gate", GATES)
+        _check_one_of(self, "people", PEOPLE_MODES)
         ok = self.people != "only" or self.choice.background in ("model", "keep")
         expected = "keep, as people only are restored, or people must be auto"
         check(ok, "background", self.choice.background, expected)
-        modes = ", ".join(IDENTITY_MODES)
-        check(self.identity in IDENTITY_MODES, "identity", self.identity, f"one of {modes}")
+        _check_one_of(self, "identity", IDENTITY_MODES)
         # bytes of a command line that are not UTF-8 come as surrogates
         ok = self.prompt is None or not any("\ud800" <= c <= "\udfff" for c in self.prompt)
         check(ok, "prompt", ascii(self.prompt), "text in Unicode")
@@ -336,11 +333,10 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     Raises:
         ConfigError: it is none.
     """
-    parts = text.split(",")
-    numbers = [number for part in parts if (number := _number(part)) is not None]
-    ok = len(parts) == len(numbers) == 4
-    check(ok, "box", text, "x,y,width,height in pixels")
-    x, y, width, height = numbers
+    try:
+        x, y, width, height = map(float, text.split(","))
+    except ValueError:
+        raise ConfigError(f"box is {text!r}; it must be x,y,width,height in pixels") from None
     return x, y, width, height
 
 
@@ -376,6 +372,11 @@ def check_scale(scale: float) -> None:
     check(low <= scale <= high, "scale", scale, f"{low} to {high:.0f}")
 
 
+def _check_one_of(settings: RestoreSettings, field: str, known: Sequence[str]) -> None:
+    value = getattr(settings, field)
+    check(value in known, field, value, f"one of {', '.join(known)}")
+
+
 def _is_factor(value: object) -> bool:
     number = isinstance(value, float | int) and not isinstance(value, bool)
     return number and 1 <= value <= LARGEST_REDUCTION  # type: ignore[operator]
@@ -383,10 +384,3 @@ def _is_factor(value: object) -> bool:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

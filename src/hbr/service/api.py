@@ -281,7 +281,7 @@ def _people_choice(given: RestoreRequest) -> PeopleChoice:
 
 
 async def _events(service: Service, job: PhotoJob) -> AsyncIterator[str]:
-    shown = None
+    shown, finished = None, asyncio.wrap_future(job.finished)
     while True:
         ended = job.state in _ENDED  # before the view, which then shows how
         view = _view(service, job).model_dump_json()
@@ -290,7 +290,7 @@ async def _events(service: Service, job: PhotoJob) -> AsyncIterator[str]:
             yield f"data: {view}\n\n"
         if ended:
             return
-        await asyncio.wait([asyncio.wrap_future(job.finished)], timeout=0.2)
+        await asyncio.wait([finished], timeout=0.2)
 
 
 def _view(service: Service, job: PhotoJob) -> JobView:
@@ -350,14 +350,18 @@ def _preview(path: Path, job: PhotoJob, max_pixels: int) -> bytes:
 
 def _zip(jobs: list[PhotoJob], folder: Path) -> Path:
     taken: dict[str, int] = {}
-    with (
-        tempfile.NamedTemporaryFile(dir=folder, suffix=".zip", delete=False) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
-    ):
-        for job in jobs:
-            assert job.result is not None
-            name = _file_name(job)
-            number = taken[name] = taken.get(name, 0) + 1
-            path = PurePosixPath(name)
-            archive.write(job.result, name if number == 1 else f"{path.stem}-{number}{path.suffix}")
-    return Path(file.name)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".zip", delete=False) as file:
+        made = Path(file.name)
+        try:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for job in jobs:
+                    assert job.result is not None
+                    name = _file_name(job)
+                    number = taken[name] = taken.get(name, 0) + 1
+                    if number > 1:
+                        name = f"{PurePosixPath(name).stem}-{number}{job.result.suffix}"
+                    archive.write(job.result, name)
+        except BaseException:
+            made.unlink()
+            raise
+    return made

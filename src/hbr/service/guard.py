@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Collection
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -81,11 +81,11 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _address(f"//{host}").hostname or ""
         if self.hosts and name not in self.hosts:
             return 421, f"this service is not called {name!r}"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _address(origin).netloc != host:
             return 403, "requests from pages of other sites are refused"
         if self.token is not None and scope["path"] not in OPEN:
             given = headers.get("authorization", "").removeprefix("Bearer ").encode()
@@ -138,6 +138,14 @@ class _Body:
                 await _answer(*self._refusal)({"type": "http"}, self._receive, send)
 
         return sending
+
+
+def _address(text: str) -> SplitResult:
+    """The parts of an address; empty ones of what is none."""
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return urlsplit("")
 
 
 def _answer(status: int, detail: str) -> JSONResponse:

@@ -98,7 +98,7 @@ class PhotoJob:
         result, size: the file and its (height, width), when done.
         photo_size: (height, width) of the upright photo, when done.
         provenance, timings: of the result.
-        created, ended: by the monotonic clock.
+        ended: by the monotonic clock; None before.
         finished: resolves when the state no longer changes.
     """
 
@@ -116,7 +116,6 @@ class PhotoJob:
     photo_size: tuple[int, int] | None = None
     provenance: Mapping[str, Any] | None = None
     timings: Mapping[str, float] | None = None
-    created: float = field(default_factory=time.monotonic)
     ended: float | None = None
     finished: Future[None] = field(default_factory=Future)
     cancel: threading.Event = field(default_factory=threading.Event)
@@ -206,18 +205,13 @@ class JobQueue:
             raise NoSuchJobError("there is no such job; results are deleted after a while")
         return job
 
-    def cancel(self, job: PhotoJob) -> None:
-        """Stop a job, at the latest after its present tile; a finished one is left as it is."""
+    def forget(self, job: PhotoJob) -> None:
+        """Stop a job, at the latest after its present tile, and delete its photo and result."""
         with self._changed:
             job.cancel.set()
             if job in self._waiting:
                 self._waiting.remove(job)
                 self._end(job, "cancelled")
-
-    def forget(self, job: PhotoJob) -> None:
-        """Stop a job and delete its photo and result."""
-        self.cancel(job)
-        with self._changed:
             self._jobs.pop(job.id, None)
         job.finished.add_done_callback(lambda _: shutil.rmtree(job.folder, ignore_errors=True))
 
@@ -265,14 +259,12 @@ class JobQueue:
 
     def _work(self) -> None:
         while not self._closing:
-            job = self._next()
-            if job is None:
-                self.purge()
-            else:
+            self.purge()
+            if job := self._next():
                 self._run(job)
         with self._changed:
-            for job in self._waiting:
-                self._end(job, "cancelled")
+            while self._waiting:
+                self._end(self._waiting.popleft(), "cancelled")
 
     def _next(self) -> PhotoJob | None:
         """The next photo; None if there is none for a while, or at the end."""

@@ -10,7 +10,7 @@ from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceLimits:
-    """ServiceLimits of a service.
+    """The limits of a service.
 
     Attributes:
         max_bytes: size of an upload.

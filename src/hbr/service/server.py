@@ -19,7 +19,7 @@ from hbr.service.jobs import Load
 from hbr.service.limits import ServiceLimits
 from hbr.service.page import add_page
 from hbr.service.schemas import OWN, ModelView
-from hbr.weights import FoundFile, find_decoder, find_model
+from hbr.weights import FoundFile, find_and_hash_model, find_decoder, find_model
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def offered(models: Sequence[str], decoders: Sequence[str] = (), device: str = "
     others = _by_name(decoders, "decoders")
     check(OWN not in others, "decoder", OWN, f"called otherwise: {OWN} is the model's own")
     files = {name: find_model(place) for name, place in places.items()}
-    suited = _suited(files, {name: find_decoder(place) for name, place in others.items()})
+    found = {name: find_decoder(place) for name, place in others.items()}
+    suited = _suited(files, found)
 
     def load(model: str, fidelity: float | None, decoder: str | None) -> Restorer:
-        other = None if decoder is None else others[decoder]
-        return Restorer.from_pretrained(
-            places[model], device=device, fidelity=fidelity, decoder=other
-        )
+        other = None if decoder is None else found[decoder]
+        file = find_and_hash_model(places[model])
+        return Restorer.from_file(file, device, fidelity=fidelity, decoder=other)
 
     return Offer(tuple(_view(name, file, suited[name]) for name, file in files.items()), load)
 

@@ -33,7 +33,8 @@ WeightsKind = Literal[
     "metric",
 ]
 
-_SMALL: tuple[WeightsKind, ...] = ("metric", "detector", "segmenter", "face embedding")
+# Checked whenever they are used; the others are large, and checked when they are fetched.
+_SMALL: tuple[WeightsKind, ...] = ("metric", "detector", "segmenter", "face embedding", "decoder")
 
 FOREIGN_NETWORKS = (".pth", ".pt", ".ckpt")
 """Suffixes of files that may hold a network of another project, besides `.safetensors`."""
@@ -203,12 +204,7 @@ def find_weights(
     if found is None:
         who = f"{user} needs the weights {name}, which" if user else f"the weights {name}"
         raise WeightsError(f"{who} are not on this machine ({_missing(entry)}); {entry.obtain}")
-    if entry.kind in (
-        "metric",
-        "detector",
-        "segmenter",
-        "decoder",
-    ):  # restorers are large, and checked when fetched
+    if entry.kind in _SMALL:
         _check_files(entry, found)
     return found
 

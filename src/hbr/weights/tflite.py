@@ -35,9 +35,9 @@ class _Table:
     data: bytes
     at: int
 
-    def number(self, field: int, kind: str, otherwise: int = 0) -> int:
+    def number(self, field: int, kind: str) -> int:
         at = self._place(field)
-        return otherwise if at is None else int(struct.unpack_from(kind, self.data, at)[0])
+        return 0 if at is None else int(struct.unpack_from(kind, self.data, at)[0])
 
     def bytes_of(self, field: int, size: int = 1) -> bytes:
         """The contents of a vector, whose elements have `size` bytes."""

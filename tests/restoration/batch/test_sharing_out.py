@@ -152,4 +152,6 @@ class TestContents:
                 choice = PeopleChoice(source=str(source))
                 settings = RestoreSettings(people="only", choice=choice)
                 digests += [digest_of("sha", settings=settings) for _ in range(2)]
-        assert len(set(digests)) == 4
+            choice = PeopleChoice(background=str(tmp_path / "a.txt"))
+            digests.append(digest_of("sha", settings=RestoreSettings(people="auto", choice=choice)))
+        assert len(set(digests)) == 6

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,8 +103,6 @@ def run(
     The same command resumes an interrupted run. Progress goes to stderr; the last line, on stdout,
     is the manifest.
     """
-    import dataclasses
-
     from hbr.curation.manifest import Manifest
     from hbr.curation.runs.run import curate
     from hbr.curation.runs.status import StatusFile
@@ -163,8 +163,6 @@ def plan(
     A sample of the images goes through all stages on this machine; nothing is written. Counting
     the images of a source takes at most 10 seconds. Exit code 4: something is missing.
     """
-    import dataclasses
-
     from hbr.curation.runs.estimate import estimate_run, lines
     from hbr.processes import cores
 
@@ -195,8 +193,6 @@ def _recipe(
     name: str, settings: list[str] | None, inputs: list[str] | None, detector: str | None
 ) -> CurationConfig:
     """Return the recipe with the command line's overrides and absolute paths."""
-    import dataclasses
-
     from hbr.config import load_yaml
     from hbr.curation.config import CurationConfig, DetectorConfig
     from hbr.curation.sources.opening import guess_source
@@ -215,8 +211,6 @@ def _recipe(
 
 
 def _with_absolute_paths(source: Any) -> Any:
-    import dataclasses
-
     values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
     paths = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
     return dataclasses.replace(source, **paths)
@@ -248,8 +242,6 @@ class _ProgressLine:
         self._doing = ""
 
     def __call__(self, progress: RunProgress) -> None:
-        import time
-
         now = time.monotonic()
         if progress.doing == self._doing and now < self._next:
             return

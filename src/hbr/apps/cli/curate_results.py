@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -138,9 +140,6 @@ def diff(
     ] = False,
 ) -> None:
     """Compare two runs: settings, and crops gained, lost and changed."""
-    import dataclasses
-    from collections import Counter
-
     from hbr.curation.runs.difference import DiffTotals, compare_rows, compare_settings
 
     a, b = _open(one), _open(other)

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hbr.apps.cli.options import (
-    InputOption,
-    MaxPixels,
-    Overwrite,
-    PeopleGrid,
-    PhotoArguments,
-    Recursive,
-    all_inputs,
-)
+from hbr.apps.cli import options
 from hbr.apps.cli.reporting import Reporter
 from hbr.errors import ExitCode, OutputError
 from hbr.image.limits import DEFAULT_MAX_PIXELS
@@ -34,14 +25,6 @@ if TYPE_CHECKING:
 _FILES_PER_WORKER = 8  # starting a process takes as long as a few files
 
 
-class Format(StrEnum):
-    """Lossless formats."""
-
-    png = "png"
-    tif = "tif"
-    bmp = "bmp"
-
-
 def degrade(
     out: Annotated[
         str,
@@ -53,8 +36,8 @@ def degrade(
             "folder, in which sub-folders and names are kept.",
         ),
     ],
-    photos: PhotoArguments = None,
-    inputs: InputOption = None,
+    photos: options.PhotoArguments = None,
+    inputs: options.InputOption = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -87,7 +70,7 @@ def degrade(
             "limb-like shapes.",
         ),
     ] = None,
-    people_grid: PeopleGrid = "stored",
+    people_grid: options.PeopleGrid = "stored",
     keep_small: Annotated[
         bool,
         typer.Option(
@@ -95,16 +78,18 @@ def degrade(
             help="Keep LQ smaller by the recipe's scale instead of resizing it to HQ's size.",
         ),
     ] = False,
-    file_format: Annotated[Format, typer.Option("--format", help="Format of LQ.")] = Format.png,
+    file_format: Annotated[
+        Literal["png", "tif", "bmp"], typer.Option("--format", help="Format of LQ.")
+    ] = "png",
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Process only shard I of N (from 0), by file hash.")
     ] = "0/1",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes. Default: one per core.")
     ] = None,
-    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
-    recursive: Recursive = False,
-    overwrite: Overwrite = False,
+    max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
+    recursive: options.Recursive = False,
+    overwrite: options.Overwrite = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -123,7 +108,7 @@ def degrade(
     """
     if overwrite and resume:
         raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
-    given = all_inputs(photos, inputs)
+    given = options.all_inputs(photos, inputs)
     reporter = Reporter(as_json=False)
     tally = _Tally()
 
@@ -152,10 +137,10 @@ def degrade(
             _check_manifest(pairs_out, may_exist=overwrite or resume)
             # planned as a resumed run, in which an output never overwrites an input
             plan = plan_batch(
-                given, out, format=file_format.value, recursive=recursive, existing="resume"
+                given, out, format=file_format, recursive=recursive, existing="resume"
             )
             annotated = _people(people, chosen)
-            items, warnings = _items(plan, Path(out), file_format.value, annotated)
+            items, warnings = _items(plan, Path(out), file_format, annotated)
             for warning in warnings:
                 reporter.say("warning", warning)
             if not overwrite and not resume:

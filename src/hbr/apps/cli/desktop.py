@@ -114,12 +114,13 @@ def open_photos(
             actors=None,
             hint="; open them again to continue",
         )
-    failed = [code for code in codes.values() if code is not ExitCode.OK]
-    words = "not all photos could be restored" if failed else "photos are restored"
+    code = max(codes.values())
+    words = "not all photos could be restored" if code else "photos are restored"
     _run("notify-send", "--app-name=hbr", f"hbr: {words}", f"They are in {_FOLDER}.")
-    if any(code in (ExitCode.OK, ExitCode.SOME) for code in codes.values()):
-        _run("xdg-open", str(next(iter(codes)) / _FOLDER))
-    raise typer.Exit(max(codes.values()))
+    done = [folder for folder in codes if codes[folder] in (ExitCode.OK, ExitCode.SOME)]
+    if done:
+        _run("xdg-open", str(done[0] / _FOLDER))
+    raise typer.Exit(ExitCode.SOME if done and code else code)
 
 
 def _run(program: str, *arguments: str) -> None:

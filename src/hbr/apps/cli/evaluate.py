@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hbr.apps.cli.options import (
-    MeasuringWorkers,
-    MetricWeights,
-    Overwrite,
-    PeopleGrid,
-    Recursive,
-)
+from hbr.apps.cli import options
 from hbr.apps.cli.reporting import Reporter, print_table
 from hbr.errors import ExitCode
 
@@ -76,7 +70,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="COCO file with the people in the references."),
     ] = None,
-    people_grid: PeopleGrid = "stored",
+    people_grid: options.PeopleGrid = "stored",
     crop_border: Annotated[
         int,
         typer.Option(min=0, help="Pixels to cut off each edge before pictures are compared."),
@@ -85,18 +79,18 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="ONNX pose estimator: RTMPose or DWPose."),
     ] = None,
-    workers: MeasuringWorkers = None,
+    workers: options.MeasuringWorkers = None,
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Pictures per batch; default: 1, or 8 on a GPU."),
     ] = None,
     device: Annotated[str, typer.Option(help="Device of the networks: cpu, cuda, cuda:1.")] = "cpu",
-    weights: MetricWeights = None,
-    recursive: Recursive = False,
+    weights: options.MetricWeights = None,
+    recursive: options.Recursive = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Reuse the values that an earlier run measured.")
     ] = False,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Measure restored pictures, with or without references.
 

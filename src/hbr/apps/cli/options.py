@@ -73,14 +73,16 @@ PeopleGrid = Annotated[
 ]
 
 
-def all_inputs(photos: list[str] | None, inputs: list[str] | None) -> list[str]:
+def all_inputs(
+    photos: list[str] | None, inputs: list[str] | None, *, needed: bool = True
+) -> list[str]:
     """The inputs of both spellings.
 
     Raises:
-        typer.BadParameter: there are none.
+        typer.BadParameter: there are none, and some are needed.
     """
     given = [*(inputs or ()), *(photos or ())]
-    if not given:
+    if needed and not given:
         raise typer.BadParameter(
             "name at least one photo, folder or glob.", param_hint="IN or --input"
         )

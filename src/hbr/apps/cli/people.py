@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from hbr.apps.cli.restoring import wrong_option
 
 if TYPE_CHECKING:
     from hbr.restoration.settings import PeopleMode
 
 
-class PeopleOption(StrEnum):
-    """Whether people are found and restored for themselves."""
-
-    off = "off"
-    auto = "auto"
-    only = "only"
-
-
 PeopleModeOption = Annotated[
-    PeopleOption | None,
+    Literal["off", "auto", "only"] | None,
     typer.Option(
         metavar="off|auto|only",
         help="Find people and restore them for themselves; only: leave all else as it is. "
@@ -75,7 +68,7 @@ BackgroundOption = Annotated[
 
 
 def people_settings(
-    asked: PeopleOption | None,
+    asked: PeopleMode | None,
     source: str,
     boxes: list[str] | None,
     persons: str | None,
@@ -102,7 +95,7 @@ def people_settings(
 
     mode: PeopleMode = "only" if boxes or persons else "off"
     if asked is not None:
-        mode = asked.value
+        mode = asked
     used = {
         "--people-from": source != "auto",
         "--person": persons is not None,
@@ -127,5 +120,4 @@ def people_settings(
         )
         return {"people": mode, "choice": choice}
     except ConfigError as error:
-        field = str(error).partition(" ")[0].replace("_", "-")  # the message begins with its name
-        raise typer.BadParameter(str(error), param_hint=f"--{field}") from None
+        raise wrong_option(error) from None

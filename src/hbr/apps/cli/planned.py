@@ -127,9 +127,10 @@ def _mapped(
     """Write the map of a photo that was restored."""
     from hbr.restoration.pixels.invented import save_map
 
-    within = plan.folder is not None and job.target.is_relative_to(plan.folder)
-    place = job.target.relative_to(plan.folder) if within and plan.folder else job.target
-    save_map(maps, place if within else Path(place.name), photo, result.photo)
+    place = Path(job.target.name)
+    if plan.folder is not None and job.target.is_relative_to(plan.folder):
+        place = job.target.relative_to(plan.folder)
+    save_map(maps, place, photo, result.photo)
     made(job, photo, result)
 
 

@@ -2,87 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hbr.apps.cli.engines import (
-    ActorGpus,
-    ActorMemory,
-    ActorsOption,
-    EngineOption,
-    RayAddress,
-    actors_of,
-)
-from hbr.apps.cli.options import (
-    GrainOption,
-    InputOption,
-    MaxPixels,
-    Overwrite,
-    PhotoArguments,
-    RecipeOption,
-    Recursive,
-    ReportOption,
-    SaveMapOption,
-    all_inputs,
-    check_page,
-)
-from hbr.apps.cli.people import (
-    BackgroundOption,
-    BoxOption,
-    IdentityOption,
-    OutlinesOption,
-    PeopleFromOption,
-    PeopleModeOption,
-    PersonFidelityOption,
-    PersonOption,
-    people_settings,
-)
+from hbr.apps.cli import engines, options, restoring, sampling
+from hbr.apps.cli import people as people_options
+from hbr.apps.cli.people import people_settings
 from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
-from hbr.apps.cli.restoring import (
-    BackendChoice,
-    BackendOption,
-    Color,
-    ColorOption,
-    DecoderOption,
-    DeviceOption,
-    DtypeChoice,
-    DtypeOption,
-    FidelityOption,
-    FormatOption,
-    GateChoice,
-    GateOption,
-    KeepTimes,
-    LogFormat,
-    LogFormatOption,
-    ModelOption,
-    QualityOption,
-    Quiet,
-    ScaleOption,
-    SeedOption,
-    SizeOption,
-    ThreadsOption,
-    TileOption,
-    load_restorer,
-    restore_settings,
-)
-from hbr.apps.cli.sampling import (
-    AttentionOption,
-    GuidanceOption,
-    KeepPreviews,
-    PoseOption,
-    PreviewOption,
-    SamplerOption,
-    StepsOption,
-    TextGuidanceOption,
-    previews_of,
-    sampling_of,
-)
 from hbr.files import STDIO
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
@@ -92,20 +22,6 @@ if TYPE_CHECKING:
     from hbr.restoration.batch.jobs import Existing
     from hbr.restoration.batch.outputs import Files
     from hbr.restoration.settings import RestoreSettings
-
-
-class TruncatedOption(StrEnum):
-    """What happens to files that are cut short."""
-
-    refuse = "refuse"
-    accept = "accept"
-
-
-class ResumeBy(StrEnum):
-    """What tells a resumed run which outputs are finished."""
-
-    time = "time"
-    content = "content"
 
 
 def restore(
@@ -120,12 +36,12 @@ def restore(
             "IN for stdin.",
         ),
     ],
-    photos: PhotoArguments = None,
-    inputs: InputOption = None,
-    model: ModelOption = "nano",
-    fidelity: FidelityOption = None,
-    decoder: DecoderOption = None,
-    scale: ScaleOption = 1.0,
+    photos: options.PhotoArguments = None,
+    inputs: options.InputOption = None,
+    model: restoring.ModelOption = "nano",
+    fidelity: restoring.FidelityOption = None,
+    decoder: restoring.DecoderOption = None,
+    scale: restoring.ScaleOption = 1.0,
     reduce: Annotated[
         str | None,
         typer.Option(
@@ -134,9 +50,9 @@ def restore(
             "much it was enlarged before, estimated. Default: the model's factor over --scale.",
         ),
     ] = None,
-    size: SizeOption = None,
-    tile: TileOption = "auto",
-    color: ColorOption = Color.auto,
+    size: restoring.SizeOption = None,
+    tile: restoring.TileOption = "auto",
+    color: restoring.ColorOption = "auto",
     temporal_color: Annotated[
         bool,
         typer.Option(
@@ -145,21 +61,21 @@ def restore(
             "them their colours by the same statistics, not each by its own.",
         ),
     ] = False,
-    grain: GrainOption = 0.0,
-    device: DeviceOption = "auto",
-    dtype: DtypeChoice = DtypeOption.auto,
-    backend: BackendChoice = BackendOption.auto,
-    threads: ThreadsOption = None,
-    seed: SeedOption = 0,
-    gate: GateChoice = GateOption.off,
-    people: PeopleModeOption = None,
-    people_from: PeopleFromOption = "auto",
-    person: PersonOption = None,
-    box: BoxOption = None,
-    person_fidelity: PersonFidelityOption = None,
-    outlines: OutlinesOption = "auto",
-    background: BackgroundOption = "model",
-    identity: IdentityOption = "off",
+    grain: options.GrainOption = 0.0,
+    device: restoring.DeviceOption = "auto",
+    dtype: restoring.DtypeOption = "auto",
+    backend: restoring.BackendOption = "auto",
+    threads: restoring.ThreadsOption = None,
+    seed: restoring.SeedOption = 0,
+    gate: restoring.GateOption = "off",
+    people: people_options.PeopleModeOption = None,
+    people_from: people_options.PeopleFromOption = "auto",
+    person: people_options.PersonOption = None,
+    box: people_options.BoxOption = None,
+    person_fidelity: people_options.PersonFidelityOption = None,
+    outlines: people_options.OutlinesOption = "auto",
+    background: people_options.BackgroundOption = "model",
+    identity: people_options.IdentityOption = "off",
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -170,14 +86,14 @@ def restore(
             "things carried.",
         ),
     ] = None,
-    pose: PoseOption = "auto",
-    attention: AttentionOption = "auto",
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    text_guidance: TextGuidanceOption = None,
-    sampler: SamplerOption = None,
-    file_format: FormatOption = "keep",
-    quality: QualityOption = 95,
+    pose: sampling.PoseOption = "auto",
+    attention: sampling.AttentionOption = "auto",
+    steps: sampling.StepsOption = None,
+    guidance: sampling.GuidanceOption = None,
+    text_guidance: sampling.TextGuidanceOption = None,
+    sampler: sampling.SamplerOption = None,
+    file_format: restoring.FormatOption = "keep",
+    quality: restoring.QualityOption = 95,
     png_compression: Annotated[
         int,
         typer.Option(min=0, max=9, help="PNG compression; 0 is fast and large, 9 slow and small."),
@@ -186,12 +102,12 @@ def restore(
         bool,
         typer.Option("--lossless", help="Write WebP without loss, and refuse JPEG and AVIF."),
     ] = False,
-    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
     page: Annotated[
         int | None, typer.Option(min=1, help="Page of TIFF files that hold several, from 1.")
     ] = None,
-    recursive: Recursive = False,
-    overwrite: Overwrite = False,
+    recursive: options.Recursive = False,
+    overwrite: options.Overwrite = False,
     resume: Annotated[
         bool,
         typer.Option(
@@ -201,7 +117,7 @@ def restore(
         ),
     ] = False,
     resume_by: Annotated[
-        ResumeBy | None,
+        Literal["time", "content"] | None,
         typer.Option(
             help="content: resume, and keep outputs of the same bytes, model and settings, "
             "whatever their dates; what was done is recorded in OUT. time: --resume."
@@ -215,18 +131,18 @@ def restore(
             "file_name, file or name; relative to its folder.",
         ),
     ] = None,
-    engine: EngineOption = "local",
-    address: RayAddress = None,
-    workers: ActorsOption = None,
-    gpus: ActorGpus = None,
-    memory: ActorMemory = None,
+    engine: engines.EngineOption = "local",
+    address: engines.RayAddress = None,
+    workers: engines.ActorsOption = None,
+    gpus: engines.ActorGpus = None,
+    memory: engines.ActorMemory = None,
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N", help="Restore only part I of N (from 0), as in a job array; by name."
         ),
     ] = None,
-    keep_times: KeepTimes = False,
+    keep_times: restoring.KeepTimes = False,
     strict: Annotated[
         bool,
         typer.Option(
@@ -236,18 +152,18 @@ def restore(
         ),
     ] = False,
     truncated: Annotated[
-        TruncatedOption,
+        Literal["refuse", "accept"],
         typer.Option(
             help="accept: restore what is there of a photo that is cut short, even with --strict."
         ),
-    ] = TruncatedOption.refuse,
-    recipe: RecipeOption = "file",
-    report: ReportOption = None,
-    save_map: SaveMapOption = None,
-    preview: PreviewOption = None,
-    keep_previews: KeepPreviews = False,
-    log_format: LogFormatOption = LogFormat.text,
-    quiet: Quiet = False,
+    ] = "refuse",
+    recipe: options.RecipeOption = "file",
+    report: options.ReportOption = None,
+    save_map: options.SaveMapOption = None,
+    preview: sampling.PreviewOption = None,
+    keep_previews: sampling.KeepPreviews = False,
+    log_format: restoring.LogFormatOption = "text",
+    quiet: restoring.Quiet = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -267,43 +183,42 @@ def restore(
     weights; 5 out of memory, none done; 130 stopped by Ctrl-C or SIGTERM. No file is half-written.
     """
     existing = _existing(overwrite, resume or resume_by is not None)
-    _check_steady(temporal_color, color)
-    given = all_inputs(photos, inputs) if manifest is None else [*(inputs or ()), *(photos or ())]
+    if temporal_color and color not in ("auto", "adain"):
+        raise typer.BadParameter("only valid with --color adain.", param_hint="--temporal-color")
+    given = options.all_inputs(photos, inputs, needed=manifest is None)
     _check_extras(report, save_map, out, existing, engine)
-    previews = previews_of(preview, keep_previews, out, engine)
-    reporter = Reporter(
-        as_json=log_format is LogFormat.json, quiet=quiet, data_on_stdout=out != STDIO
-    )
-    actors = actors_of(engine, device, threads, address, workers, gpus, memory)
+    previews = sampling.previews_of(preview, keep_previews, out, engine)
+    reporter = Reporter(as_json=log_format == "json", quiet=quiet, data_on_stdout=out != STDIO)
+    actors = engines.actors_of(engine, device, threads, address, workers, gpus, memory)
     from hbr.restoration.batch.backends import Wanted
     from hbr.restoration.batch.outputs import Files
 
-    wanted = Wanted(model=model, device=device, dtype=dtype.value, fidelity=fidelity,
-                    backend=backend.value, decoder=decoder)  # fmt: skip
-    settings = restore_settings(
+    wanted = Wanted(model=model, device=device, dtype=dtype, fidelity=fidelity,
+                    backend=backend, decoder=decoder)  # fmt: skip
+    settings = restoring.restore_settings(
         scale=scale,
         size=size,
         reduce=_reduction(reduce),
         tile=as_number_or("auto", tile, "--tile"),
-        color=color.value,
+        color=color,
         seed=seed,
-        gate=gate.value,
+        gate=gate,
         **people_settings(people, people_from, box, person, person_fidelity, outlines, background),
         identity=identity,
         prompt=prompt,
         **{"pose": pose, "attention": attention, "grain": grain},
-        sampling=sampling_of(steps, guidance, text_guidance, sampler),
+        sampling=sampling.sampling_of(steps, guidance, text_guidance, sampler),
         max_pixels=max_pixels,
     )
     files = Files(quality=quality, png_compression=png_compression, max_pixels=max_pixels,
-                  strict=strict, truncated=truncated.value, lossless=lossless, page=page,
+                  strict=strict, truncated=truncated, lossless=lossless, page=page,
                   keep_times=keep_times, recipe=recipe)  # fmt: skip
     plan = partial(plan_given, given, manifest, out, file_format, recursive, existing, shard)
-    if resume_by is ResumeBy.content:
-        plan = partial(plan, partial(_by_contents, wanted, (temporal_color,), settings, files))
+    if resume_by == "content":
+        plan = partial(plan, partial(_by_contents, wanted, temporal_color, settings, files))
     code = run_planned(
         plan,
-        partial(load_restorer, wanted, settings),
+        partial(restoring.load_restorer, wanted, settings),
         settings,
         files,
         reporter=reporter,
@@ -332,7 +247,7 @@ def _check_extras(
         if given is not None and engine != "local":
             raise typer.BadParameter("only valid with --engine local.", param_hint=option)
     if report is not None:
-        check_page(report, "--report", replace=existing != "refuse")
+        options.check_page(report, "--report", replace=existing != "refuse")
     if maps is not None:
         from hbr.restoration.batch.jobs import check_writable
 
@@ -343,20 +258,15 @@ def _check_extras(
         check_writable(maps)
 
 
-def _check_steady(temporal_color: bool, color: Color) -> None:
-    if temporal_color and color not in (Color.auto, Color.adain):
-        raise typer.BadParameter("only valid with --color adain.", param_hint="--temporal-color")
-
-
 def _by_contents(
-    wanted: Wanted, options: Sequence[object], settings: RestoreSettings, files: Files
+    wanted: Wanted, temporal_color: bool, settings: RestoreSettings, files: Files
 ) -> ByContents:
     from hbr.restoration.batch.contents import ByContents, digest_of
 
     model, decoder = wanted.files
     made_by = [decoder.sha256] if decoder else []
-    options = (wanted.fidelity, wanted.dtype, wanted.backend, *options, *made_by)
-    return ByContents(digest_of(model.sha256, options=options, settings=settings, files=files))
+    given = (wanted.fidelity, wanted.dtype, wanted.backend, temporal_color, *made_by)
+    return ByContents(digest_of(model.sha256, options=given, settings=settings, files=files))
 
 
 def _reduction(text: str | None) -> float | str | None:

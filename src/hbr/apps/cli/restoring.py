@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,49 +11,6 @@ if TYPE_CHECKING:
     from hbr.restoration.batch.backends import Wanted
     from hbr.restoration.batch.jobs import BatchPlan
     from hbr.restoration.settings import RestoreSettings
-
-
-class Color(StrEnum):
-    """Colour correction method."""
-
-    auto = "auto"
-    wavelet = "wavelet"
-    adain = "adain"
-    none = "none"
-
-
-class GateOption(StrEnum):
-    """Whether photos that need nothing are left as they are."""
-
-    auto = "auto"
-    off = "off"
-
-
-class DtypeOption(StrEnum):
-    """Precision of the computation."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    int8 = "int8"
-
-
-class BackendOption(StrEnum):
-    """What runs the model."""
-
-    auto = "auto"
-    eager = "eager"
-    compiled = "compiled"
-    openvino = "openvino"
-    onnx = "onnx"
-
-
-class LogFormat(StrEnum):
-    """Format of records and logs."""
-
-    text = "text"
-    json = "json"
 
 
 ModelOption = Annotated[
@@ -91,17 +47,18 @@ TileOption = Annotated[
     str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
 ]
 ColorOption = Annotated[
-    Color, typer.Option(help="Colour correction towards the input; auto: the model's default.")
+    Literal["auto", "wavelet", "adain", "none"],
+    typer.Option(help="Colour correction towards the input; auto: the model's default."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-DtypeChoice = Annotated[
-    DtypeOption,
+DtypeOption = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16", "int8"],
     typer.Option(
         help="Precision of the computation. int8: with OpenVINO, after hbr warmup --calibrate."
     ),
 ]
-BackendChoice = Annotated[
-    BackendOption,
+BackendOption = Annotated[
+    Literal["auto", "eager", "compiled", "openvino", "onnx"],
     typer.Option(
         help="eager: torch; compiled: torch with kernels compiled for the model, which takes "
         "minutes the first time; onnx, openvino: a graph on the CPU, which starts faster; auto: "
@@ -114,8 +71,8 @@ ThreadsOption = Annotated[
 SeedOption = Annotated[
     int, typer.Option(min=0, max=2**63 - 1, help="Random seed, for models that use one.")
 ]
-GateChoice = Annotated[
-    GateOption,
+GateOption = Annotated[
+    Literal["auto", "off"],
     typer.Option(
         help="auto: leave a photo as it is that needs nothing, and warn of one that is damaged "
         "beyond what the model knows; off: restore every photo."
@@ -131,7 +88,7 @@ KeepTimes = Annotated[
     bool, typer.Option("--keep-times", help="Give outputs the dates of their inputs.")
 ]
 LogFormatOption = Annotated[
-    LogFormat,
+    Literal["text", "json"],
     typer.Option(help="json: one record per line, with timings and provenance."),
 ]
 Quiet = Annotated[

@@ -8,33 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli.options import MaxPixels, RecipeOption, Recursive
+from hbr.apps.cli import options, restoring
 from hbr.apps.cli.reporting import Reporter, as_number_or
-from hbr.apps.cli.restoring import (
-    Color,
-    ColorOption,
-    DecoderOption,
-    DeviceOption,
-    DtypeChoice,
-    DtypeOption,
-    FidelityOption,
-    FormatOption,
-    GateChoice,
-    GateOption,
-    KeepTimes,
-    LogFormat,
-    LogFormatOption,
-    ModelOption,
-    QualityOption,
-    Quiet,
-    ScaleOption,
-    SeedOption,
-    SizeOption,
-    ThreadsOption,
-    TileOption,
-    load_restorer,
-    restore_settings,
-)
 from hbr.errors import ExitCode
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
@@ -53,7 +28,7 @@ def watch(
             help="Folder of the outputs, in which sub-folders and names are kept.",
         ),
     ],
-    recursive: Recursive = False,
+    recursive: options.Recursive = False,
     settle: Annotated[
         float,
         typer.Option(
@@ -63,25 +38,25 @@ def watch(
     poll: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time between two looks at the folder.")
     ] = 1.0,
-    model: ModelOption = "nano",
-    fidelity: FidelityOption = None,
-    decoder: DecoderOption = None,
-    scale: ScaleOption = 1.0,
-    size: SizeOption = None,
-    tile: TileOption = "auto",
-    color: ColorOption = Color.auto,
-    device: DeviceOption = "auto",
-    dtype: DtypeChoice = DtypeOption.auto,
-    threads: ThreadsOption = None,
-    seed: SeedOption = 0,
-    gate: GateChoice = GateOption.off,
-    file_format: FormatOption = "keep",
-    quality: QualityOption = 95,
-    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
-    keep_times: KeepTimes = False,
-    recipe: RecipeOption = "file",
-    log_format: LogFormatOption = LogFormat.text,
-    quiet: Quiet = False,
+    model: restoring.ModelOption = "nano",
+    fidelity: restoring.FidelityOption = None,
+    decoder: restoring.DecoderOption = None,
+    scale: restoring.ScaleOption = 1.0,
+    size: restoring.SizeOption = None,
+    tile: restoring.TileOption = "auto",
+    color: restoring.ColorOption = "auto",
+    device: restoring.DeviceOption = "auto",
+    dtype: restoring.DtypeOption = "auto",
+    threads: restoring.ThreadsOption = None,
+    seed: restoring.SeedOption = 0,
+    gate: restoring.GateOption = "off",
+    file_format: restoring.FormatOption = "keep",
+    quality: restoring.QualityOption = 95,
+    max_pixels: options.MaxPixels = DEFAULT_MAX_PIXELS,
+    keep_times: restoring.KeepTimes = False,
+    recipe: options.RecipeOption = "file",
+    log_format: restoring.LogFormatOption = "text",
+    quiet: restoring.Quiet = False,
 ) -> None:
     """Restore photos as they arrive in a folder, such as a scanner's, until Ctrl-C.
 
@@ -100,13 +75,13 @@ def watch(
     from hbr.restoration.batch.watching import watch as run
 
     set_threads(threads)
-    settings = restore_settings(
+    settings = restoring.restore_settings(
         scale=scale,
         size=size,
         tile=as_number_or("auto", tile, "--tile"),
-        color=color.value,
+        color=color,
         seed=seed,
-        gate=gate.value,
+        gate=gate,
         max_pixels=max_pixels,
     )
     watched = Watched(
@@ -118,7 +93,7 @@ def watch(
         poll=poll,
     )
     files = Files(quality=quality, max_pixels=max_pixels, keep_times=keep_times, recipe=recipe)
-    reporter = Reporter(as_json=log_format is LogFormat.json, quiet=quiet)
+    reporter = Reporter(as_json=log_format == "json", quiet=quiet)
     counts = {"restored": 0, "failed": 0}
     with (
         StopSignals() as stop,
@@ -127,10 +102,8 @@ def watch(
             stop, lambda: f"stopped, {counts['restored']} restored, {counts['failed']} failed"
         ),
     ):
-        wanted = Wanted(
-            model=model, device=device, dtype=dtype.value, fidelity=fidelity, decoder=decoder
-        )
-        restorer = load_restorer(wanted, settings)
+        wanted = Wanted(model=model, device=device, dtype=dtype, fidelity=fidelity, decoder=decoder)
+        restorer = restoring.load_restorer(wanted, settings)
         reporter.say("info", f"watching {folder}; Ctrl-C ends it")
         for record in run(watched, partial(restorer, settings=settings), files, stop=stop):
             if record.status in counts:

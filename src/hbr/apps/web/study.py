@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from hbr.evaluation.study import Study, StudyError
-from hbr.pages import environment, text
 from hbr.service.guard import HEADERS
+from hbr.service.page import add_page_of
 
 Code = Annotated[str, Field(max_length=40)]
 
@@ -57,21 +57,7 @@ def create_app(study: Study) -> FastAPI:
 
 def _add_pages(app: FastAPI, study: Study) -> None:
     """Add the routes of the page, its style sheet and script, and the images."""
-    page = environment(__package__).get_template("study.html").render(config=study.config)
-    style = text("hbr", "style.css") + text(__package__, "study.css")
-    script = text(__package__, "study.js")
-
-    @app.get("/")
-    def show() -> Response:
-        return HTMLResponse(page)
-
-    @app.get("/study.css")
-    def show_style() -> Response:
-        return Response(style, media_type="text/css")
-
-    @app.get("/study.js")
-    def show_script() -> Response:
-        return Response(script, media_type="text/javascript")
+    add_page_of(app, __package__, "study", ["study.js"], config=study.config)
 
     @app.get("/images/{image}.png")
     def show_image(image: str) -> Response:

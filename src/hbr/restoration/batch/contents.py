@@ -102,11 +102,11 @@ def digest_of(model: str | None, **given: Any) -> str:
 
 
 def _named_files(settings: dict[str, Any]) -> dict[str, str]:
-    """The SHA-256 of the maps and the boxes of people that settings name, by path."""
-    people = settings.get("choice", {}).get("source")
-    named = [
-        Path(name) for name in (settings.get("pose"), settings.get("attention"), people) if name
-    ]
+    """The SHA-256 of the maps, boxes and model of the background that settings name, by path."""
+    choice = settings.get("choice", {})
+    people = choice.get("source")
+    maps = (settings.get("pose"), settings.get("attention"))
+    named = [Path(name) for name in (*maps, people, choice.get("background")) if name]
     if people and Path(people).is_dir():  # a text of YOLO for each photo
         named += Path(people).glob("*.txt")
     return {str(path): sha256(path) for path in named if path.is_file()}

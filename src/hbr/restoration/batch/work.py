@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -122,11 +122,13 @@ class BatchWork:
                 self._check_place()
                 if self._plan.shared and not job.stdout:
                     try:
-                        held.enter_context(self._claim(job, wait=again))
+                        held.enter_context(claim(job.target, wait=again))
                     except BlockingIOError:
                         self._busy.append(job)
                         self._over.add(job)
                         return None
+                    except OSError as error:
+                        raise not_written(job.target, error) from error
                     if self._plan.is_finished(job):
                         self._over.add(job)
                         return FileRecord(input=job.input, status="skipped", output=job.output)
@@ -167,18 +169,6 @@ class BatchWork:
             except Exception as error:
                 self._check_stop()
                 return self._failed(begun.job, error, (*begun.warnings, *warnings))
-
-    @contextmanager
-    def _claim(self, job: Job, *, wait: bool) -> Iterator[None]:
-        """Hold the claim to a job that other runs may do too; BlockingIOError if one is at it."""
-        with ExitStack() as held:
-            try:
-                held.enter_context(claim(job.target, wait=wait))
-            except BlockingIOError:
-                raise
-            except OSError as error:
-                raise not_written(job.target, error) from error
-            yield
 
     def _encode(
         self, job: Job, result: Restored, source: NamedFile | None

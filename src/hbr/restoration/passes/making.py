@@ -27,7 +27,6 @@ from hbr.models.protocol import (
 from hbr.restoration.passes.inference import TiledRun, TileProgress
 from hbr.restoration.pixels.gate import Judgement
 from hbr.restoration.settings import (
-    DecoderProvenance,
     PeopleProvenance,
     Provenance,
     RestoreSettings,
@@ -97,11 +96,6 @@ class LoadedModel(Protocol):
         """Another model, or this one at another fidelity, on the same device."""
 
 
-def named_decoder(decoder: FoundFile | None) -> DecoderProvenance | None:
-    """What the provenance says of a decoder."""
-    return None if decoder is None else {"name": decoder.name, "sha256": decoder.sha256}
-
-
 def provenance_of(
     restorer: LoadedModel,
     settings: RestoreSettings,
@@ -110,7 +104,6 @@ def provenance_of(
     people: PeopleProvenance | None = None,
 ) -> Provenance:
     """How a photo was restored; where nothing was made, how it was left as it is."""
-
     run = made.run if made else None
     structure = made.structure if made else None
     tile = overlap = (0, 0)
@@ -118,13 +111,14 @@ def provenance_of(
         rows, columns = run.plan.rows, run.plan.columns
         tile, overlap = (rows.tile, columns.tile), (rows.overlap, columns.overlap)
     color = restorer.capabilities.color if settings.color == "auto" else settings.color
+    decoder = restorer.decoder
     return {
         "hbr": __version__,
         "torch": installed_version("torch") if restorer.backend in IN_TORCH else None,
         "model": restorer.name,
         "sha256": restorer.sha256,
         "fidelity": restorer.fidelity,
-        "decoder": named_decoder(restorer.decoder),
+        "decoder": {"name": decoder.name, "sha256": decoder.sha256} if decoder else None,
         "device": str(restorer.device),
         "dtype": restorer.dtype,
         "backend": restorer.backend,

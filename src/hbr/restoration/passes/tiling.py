@@ -12,12 +12,12 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hbr.models.protocol import Conditions, Place
+from hbr.models.protocol import Capabilities, Conditions, Place
 from hbr.restoration.settings import TileChoice
 
 if TYPE_CHECKING:
@@ -30,26 +30,6 @@ _LARGEST_PER_NATIVE = 1.25
 # When memory runs out, tiles shrink to a quarter of the native size at most: in smaller ones a
 # network has too little context.
 _SMALLEST_PER_NATIVE = 4
-
-
-class SizeRequirements(Protocol):
-    """The part of `hbr.models.Capabilities` that a plan depends on, in pixels."""
-
-    @property
-    def multiple_of(self) -> int:
-        """Edges of a tile are multiples of this."""
-
-    @property
-    def min_size(self) -> int:
-        """Smallest edge of a tile."""
-
-    @property
-    def native_size(self) -> int:
-        """The edge that the model was trained on."""
-
-    @property
-    def fixed_tiles(self) -> bool:
-        """Whether photos are divided into tiles of exactly that edge."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +146,7 @@ class TilePlan:
 
 
 def plan_tiles(
-    height: int, width: int, capabilities: SizeRequirements, tile: TileChoice = "auto"
+    height: int, width: int, capabilities: Capabilities, tile: TileChoice = "auto"
 ) -> TilePlan:
     """Plan the tiles of a photo.
 
@@ -191,7 +171,7 @@ def plan_tiles(
     return TilePlan(plan_axis(height, capabilities, tile), plan_axis(width, capabilities, tile))
 
 
-def plan_axis(size: int, capabilities: SizeRequirements, tile: TileChoice) -> Axis:
+def plan_axis(size: int, capabilities: Capabilities, tile: TileChoice) -> Axis:
     """`plan_tiles` along one axis of `size` pixels."""
     step = capabilities.multiple_of
     padded = max(_up(size, step), _up(capabilities.min_size, step))
@@ -212,7 +192,7 @@ def plan_axis(size: int, capabilities: SizeRequirements, tile: TileChoice) -> Ax
     return Axis(size, edge, overlap, tuple(step * start for start in spread))
 
 
-def _edge_near_native(padded: int, native: int, capabilities: SizeRequirements) -> int:
+def _edge_near_native(padded: int, native: int, capabilities: Capabilities) -> int:
     """The edge with the least computation, of the two smallest possible numbers of tiles."""
     overlap = _overlap(native, capabilities)
 
@@ -225,7 +205,7 @@ def _edge_near_native(padded: int, native: int, capabilities: SizeRequirements) 
     return edge(min(counts, key=lambda count: (count * edge(count), abs(edge(count) - native))))
 
 
-def smaller_tiles(plan: TilePlan, capabilities: SizeRequirements) -> TilePlan | None:
+def smaller_tiles(plan: TilePlan, capabilities: Capabilities) -> TilePlan | None:
     """The plan with tiles of half the edge, or None if they would be too small to be useful."""
     smallest = max(least_tile(capabilities), capabilities.native_size // _SMALLEST_PER_NATIVE)
     edge = _up(max(plan.edge // 2, smallest), capabilities.multiple_of)
@@ -234,12 +214,12 @@ def smaller_tiles(plan: TilePlan, capabilities: SizeRequirements) -> TilePlan | 
     return plan_tiles(plan.rows.size, plan.columns.size, capabilities, edge)
 
 
-def least_tile(capabilities: SizeRequirements) -> int:
+def least_tile(capabilities: Capabilities) -> int:
     """Smallest edge of tiles in pixels: half of it is overlap, and both are on the model's grid."""
     return max(2 * capabilities.multiple_of, _up(capabilities.min_size, capabilities.multiple_of))
 
 
-def _overlap(edge: int, capabilities: SizeRequirements) -> int:
+def _overlap(edge: int, capabilities: Capabilities) -> int:
     wanted = _up(
         math.ceil(capabilities.native_size / _OVERLAPS_PER_NATIVE), capabilities.multiple_of
     )

@@ -207,7 +207,8 @@ def _numbered(people: Sequence[LocatedPerson]) -> tuple[LocatedPerson, ...]:
             "%d people were found; the %d largest are restored for themselves",
             *(len(people), MOST_PEOPLE),
         )
-        people = sorted(people, key=lambda p: -_surface(p.box))[:MOST_PEOPLE]
+        largest = sorted(people, key=lambda p: -math.prod(np.subtract(p.box[2:], p.box[:2])))
+        people = largest[:MOST_PEOPLE]
     ordered = sorted(people, key=lambda p: (p.box[0] + p.box[2], p.box))
     return tuple(replace(person, number=i) for i, person in enumerate(ordered, 1))
 
@@ -319,7 +320,3 @@ def _inside(edges: tuple[float, ...], photo: Photo) -> Edges | None:
     (height, width), (x0, y0, x1, y1) = photo.size, edges
     box = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     return box if box[2] - box[0] >= 1 and box[3] - box[1] >= 1 else None
-
-
-def _surface(box: Edges) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -122,7 +122,8 @@ def missing_grain(pixels: NDArray[np.uint8] | NDArray[np.uint16], planes: Floats
     brightness = _brightness(before).mean(axis=(1, 2))
     old, new = _detrended(before), _detrended(after)  # [n, 3, b, b]
     changed = np.abs(before - after).max(axis=(1, 2, 3)) > _CHANGED
-    quiet = changed & (_finest(before) <= _ABOVE_LEAST * _least_finest(pixels))
+    finest = _fine_part(_brightness(before)).var(axis=(1, 2))
+    quiet = changed & (finest <= _ABOVE_LEAST * _least_finest(pixels))
     flat = _alike(brightness, _variances(old), quiet)
     if len(flat) < _LEAST_FLAT:
         return None
@@ -218,11 +219,6 @@ def _fine_part(luma: Floats) -> Floats:
         moved = np.moveaxis(luma, axis, 0)
         luma = np.moveaxis(moved[:-2] - 2 * moved[1:-1] + moved[2:], 0, axis)
     return luma / np.float32(6)
-
-
-def _finest(blocks: Floats) -> Floats:
-    """The variance of the finest part of the luma of blocks [n, 3, b, b], [n]."""
-    return np.asarray(_fine_part(_brightness(blocks)).var(axis=(1, 2)))
 
 
 def _least_finest(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:

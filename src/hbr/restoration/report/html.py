@@ -97,7 +97,7 @@ def _facts(records: Sequence[FileRecord], total: int) -> dict[str, str]:
         facts["restored before"] = f"{before}"
     if warned := sum(bool(record.warnings) for record in records):
         facts["with warnings"] = f"{warned}"
-    known = [people for record in done if (people := _people(record)) is not None]
+    known = [record.people for record in done if record.people is not None]
     if known:
         facts["people"] = f"{sum(map(len, known))} in {sum(map(bool, known))} photos"
     if times := [record.timings["total"] for record in done if "total" in record.timings]:
@@ -129,13 +129,12 @@ def _row(record: FileRecord, report: BatchReport, page: Path) -> dict[str, Any]:
         "link": _link(output, page) if record.status in ("restored", "skipped") else "",
         "thumbnail": report.thumbnails.get(output, ""),
     }
-    people = _people(record)
-    if people is not None:
-        row["people"] = len(people)
+    if record.people is not None:
+        row["people"] = len(record.people)
     if pair := report.pairs.get(output):
         row["pair"] = {"before": pair.before, "after": pair.after, "width": width or 1}
         row["pair"]["ratio"] = width / height if height else 1
-        row["pair"]["boxes"] = list(_boxes(people or (), pair.size))
+        row["pair"]["boxes"] = list(_boxes(record.people or (), pair.size))
     return {k: v for k, v in row.items() if v not in ("", [], 0.0) or k == "people"}
 
 
@@ -151,12 +150,6 @@ def _said(record: FileRecord) -> list[str]:
         reasons = " and ".join(record.provenance.get("gate_reasons", ()))
         said.append(f"beyond the model: {reasons}")
     return said
-
-
-def _people(record: FileRecord) -> Sequence[Mapping[str, Any]] | None:
-    """Those who were found; None if nobody was looked for."""
-    about = record.provenance.get("people")
-    return None if about is None else about["found"]
 
 
 def _boxes(
