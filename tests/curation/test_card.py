@@ -87,6 +87,7 @@ def test_people_are_those_in_the_crops_and_scores_those_of_no_test_set() -> None
         (1000, "1K<n<10K"),
         (99_999, "10K<n<100K"),
         (1_000_000, "1M<n<10M"),
+        (1_000_000_000, "1B<n<10B"),
         (20_000_000, "10M<n<100M"),
         (400_000_000, "100M<n<1B"),
     ],

@@ -289,11 +289,14 @@ def test_every_kind_of_export_holds_the_kept_crops(out, tmp_path):
         assert RunFolder(manifest).name == "some"
     with pytest.raises(CurationError, match="is there already; --overwrite"):
         export(run, tmp_path / "f", "folder")
-    with pytest.raises(CurationError, match="own folder"):
-        export(run, out, "folder")
+    for overwrite in (False, True):
+        with pytest.raises(CurationError, match="own folder"):
+            export(run, out, "folder", overwrite=overwrite)
     with pytest.raises(CurationError, match="not the folder of a finished run"):
         export(RunFolder(tmp_path / "f" / "manifest.parquet"), tmp_path / "x", "folder")
     export(run, tmp_path / "f", "folder", overwrite=True)
+    with pytest.raises(CurationError, match="has no work folder"):
+        export(RunFolder(tmp_path / "f"), tmp_path / "x", "folder")
     assert card_of("some", Manifest(out), (512, 512)) == (out / "README.md").read_text()
 
 

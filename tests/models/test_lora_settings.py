@@ -108,6 +108,10 @@ def test_alpha_of_each_layer_of_kohya_counts_before_the_metadata(
         ({"lora_alpha": "x"}, "lora_alpha is 'x'; it must be a number"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
         ({"alpha_pattern": {"(": 6}}, r"alpha_pattern is \{'\(': 6\}; it must map patterns to num"),
+        (
+            {"alpha_pattern": {"(?i)to_q": 6}},
+            "alpha_pattern is .*; it must map patterns to numbers",
+        ),
         ({"rank_pattern": ["to_q"]}, r"rank_pattern is \['to_q'\]; it must map patterns to num"),
         ({"r": 4}, "states rank 4 for .*, its matrices have rank 3"),
     ],

@@ -8,11 +8,10 @@ from service_photo import PHOTO
 
 import toy_decoders
 import toy_models
-from hbr.files import sha256
 from hbr.image import read_photo
 from hbr.restoration import Restorer
 from hbr.service.server import offered
-from hbr.weights import catalogue, entries
+from hbr.weights import entries
 
 NAMES = ("taesd", "sd21-lwdecoder")
 
@@ -60,21 +59,6 @@ def test_a_request_takes_the_default_another_decoder_or_the_model_s_own(start, f
         answer = running.restore(**fields)
         message = f"decoder is {fields['decoder']!r}; it must be one of {may_be}, or left out"
         assert (answer.status_code, answer.json()) == (422, {"detail": message})
-
-
-def test_a_decoder_is_read_once_for_its_hash(folder, monkeypatch):
-    hashed = []
-    file = folder / "sd21-lwdecoder" / entries()["sd21-lwdecoder"].files[0].path
-
-    def counted(path):
-        hashed.append(path)
-        return sha256(path)
-
-    monkeypatch.setattr(catalogue, "sha256", counted)
-    offer = offered([str(folder / "toy.safetensors")], ["sd21-lwdecoder"], "cpu")
-    for _ in range(2):
-        assert offer.load("toy", None, "sd21-lwdecoder").decoder.sha256 == sha256(file)
-    assert hashed.count(file) == 1
 
 
 @pytest.mark.parametrize(

@@ -182,21 +182,33 @@ def test_key_points_turn_with_their_validation_photo(tmp_path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned to the right
     maps = []
-    for name, pixels, turned in (("a", upright, {}), ("b", np.rot90(upright), {"exif": exif})):
+    turned_photo = (np.rot90(upright), {"exif": exif})
+    for name, grid, (pixels, turned) in (
+        ("a", "stored", (upright, {})),
+        ("b", "stored", turned_photo),
+        ("c", "upright", turned_photo),
+    ):
         (tmp_path / name).mkdir()
         Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / name / "a.png", **turned)
         people = write_people(tmp_path / name / "people.json", tmp_path / name)
         values = json.loads(people.read_text())
+        for image in values["images"]:  # the grid is then the one that is named
+            image.pop("width", None)
+            image.pop("height", None)
         if turned:
-            points = [(y * 96, (1 - x) * 80, 2) for x, y in POINTS]
+            stored = [(y * 96, (1 - x) * 80, 2) for x, y in POINTS]
+            points = stored if grid == "stored" else [(x * 80, y * 96, 2) for x, y in POINTS]
             values["annotations"][0]["keypoints"] = [v for point in points for v in point]
-            people.write_text(json.dumps(values))
-        config = ValidationConfig(photos=people.parent, boxes=people, crop=64, recipe="none")
+        people.write_text(json.dumps(values))
+        config = ValidationConfig(
+            photos=people.parent, boxes=people, boxes_grid=grid, crop=64, recipe="none"
+        )
         (pair,) = validation_pairs(config, maker=ConditionMaker(ConditionsConfig()))
         maps.append(pair.conditions.maps)
     for name, found in maps[0].items():
         assert found.any()
-        torch.testing.assert_close(maps[1][name], found, atol=1e-4, rtol=0)
+        for others in maps[1:]:
+            torch.testing.assert_close(others[name], found, atol=1e-4, rtol=0)
 
 
 def test_maps_of_key_points_are_the_drawings() -> None:

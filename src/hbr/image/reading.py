@@ -74,7 +74,7 @@ def read_photo(
 def photo_size(source: str | Path | IO[bytes]) -> tuple[int, int] | None:
     """(height, width) in pixels as stored, by the header alone; None if it does not say.
 
-    An open file is read from its start, and stands there afterwards.
+    A file that can seek is read from its start, and stands there afterwards.
     """
     from PIL import Image
 

@@ -139,7 +139,7 @@ def _beyond_pillow(page: Any) -> bool:
 
 
 def decode_8_bits(page: Any, file: BinaryIO) -> np.ndarray:
-    """A page that `needs_codecs` → [h, w, c] uint8.
+    """A page that `needs_codecs` → [h, w, c] uint8, alpha straight.
 
     Raises:
         TiffError: it is neither grey nor RGB.

@@ -7,6 +7,7 @@ A new kind is one entry of `KINDS`. Its configuration is a frozen dataclass that
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Callable
@@ -38,9 +39,9 @@ class ModelKind:
     build: Callable[[Any], nn.Module]
 
 
-def _class(module: str, name: str) -> Callable[[Any], nn.Module]:
+def _class(module: str, name: str, *, large: bool = False) -> Callable[[Any], nn.Module]:
     def build(config: Any) -> nn.Module:
-        with importing(module):
+        with importing(module) if large else contextlib.nullcontext():
             found = importlib.import_module(module)
         return cast("nn.Module", getattr(found, name)(config))
 
@@ -48,10 +49,14 @@ def _class(module: str, name: str) -> Callable[[Any], nn.Module]:
 
 
 KINDS = {
-    "one-step": ModelKind(RestorerConfig, _class("hbr.models.onestep", "OneStepRestorer")),
+    "one-step": ModelKind(
+        RestorerConfig, _class("hbr.models.onestep", "OneStepRestorer", large=True)
+    ),
     "rrdbnet": ModelKind(RRDBNetConfig, _class("hbr.models.rrdbnet", "RRDBNet")),
     "swinir": ModelKind(SwinIRConfig, _class("hbr.models.swinir", "SwinIR")),
-    "diffbody": ModelKind(DiffBodyConfig, _class("hbr.models.diffbody.model", "DiffBody")),
+    "diffbody": ModelKind(
+        DiffBodyConfig, _class("hbr.models.diffbody.model", "DiffBody", large=True)
+    ),
 }
 """Kind → what it is. Configurations that name no kind are "one-step"."""
 

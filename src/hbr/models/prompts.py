@@ -1,4 +1,4 @@
-"""Prompt extractors: their interface, and how one is built from its configuration.
+"""Prompt extractors, built from their configuration.
 
 Shapes: b batch, q prompt tokens, d prompt width.
 """

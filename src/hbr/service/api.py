@@ -362,6 +362,6 @@ def _zip(jobs: list[PhotoJob], folder: Path) -> Path:
                         name = f"{PurePosixPath(name).stem}-{number}{job.result.suffix}"
                     archive.write(job.result, name)
         except BaseException:
-            made.unlink()
+            made.unlink(missing_ok=True)
             raise
     return made

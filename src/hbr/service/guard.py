@@ -82,10 +82,10 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
         name = _address(f"//{host}").hostname or ""
-        if self.hosts and name not in self.hosts:
+        if (host and not name) or (self.hosts and name not in self.hosts):
             return 421, f"this service is not called {name!r}"
         origin = headers.get("origin")
-        if origin is not None and _address(origin).netloc != host:
+        if origin is not None and (not host or _address(origin).netloc != host):
             return 403, "requests from pages of other sites are refused"
         if self.token is not None and scope["path"] not in OPEN:
             given = headers.get("authorization", "").removeprefix("Bearer ").encode()

@@ -19,7 +19,7 @@ from hbr.service.jobs import Load
 from hbr.service.limits import ServiceLimits
 from hbr.service.page import add_page
 from hbr.service.schemas import OWN, ModelView
-from hbr.weights import FoundFile, find_and_hash_model, find_decoder, find_model
+from hbr.weights import FoundFile, find_decoder, find_model
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,12 @@ def offered(models: Sequence[str], decoders: Sequence[str] = (), device: str = "
     suited = _suited(files, found)
 
     def load(model: str, fidelity: float | None, decoder: str | None) -> Restorer:
-        other = None if decoder is None else found[decoder]
-        file = find_and_hash_model(places[model])
-        return Restorer.from_file(file, device, fidelity=fidelity, decoder=other)
+        return Restorer.from_pretrained(
+            places[model],
+            device=device,
+            fidelity=fidelity,
+            decoder=None if decoder is None else others[decoder],
+        )
 
     return Offer(tuple(_view(name, file, suited[name]) for name, file in files.items()), load)
 

@@ -234,7 +234,7 @@ def _people_of(crop: Crop, people: Sequence[Person], grid: GridName) -> list[Per
     return [replace(person, image_size=person.image_size or size[::-1]) for person in upright]
 
 
-def crop_keypoints(people: Sequence[Person], crop: Crop, grid: GridName = "stored") -> np.ndarray:
+def crop_keypoints(people: Sequence[Person], crop: Crop, grid: GridName) -> np.ndarray:
     """Key points of annotated people in pixels of a crop: [n, 17, 3].
 
     People without key points are left out; points outside the crop stay as they are.

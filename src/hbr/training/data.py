@@ -368,7 +368,7 @@ def validation_pairs(
         if maker is not None:
             crop = Crop(pixels=pair.hq[0], photo=i, size=(h, w), corner=(y, x), mirrored=False)
             crop = replace(crop, orientation=photo.orientation)
-            points = crop_keypoints(() if people is None else people[i], crop)
+            points = crop_keypoints(() if people is None else people[i], crop, config.boxes_grid)
             pair = _conditioned(pair, maker, [points], [photos.name(i)])
         yield pair
 

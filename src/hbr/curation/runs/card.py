@@ -128,6 +128,6 @@ def _size(n: int) -> str:
     """The size category of dataset hubs."""
     if n < 1000:
         return "n<1K"
-    steps = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+    steps = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
     at = min(len(str(n)) - 4, len(steps) - 2)
     return f"{steps[at]}<n<{steps[at + 1]}"

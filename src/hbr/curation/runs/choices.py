@@ -60,6 +60,6 @@ def read_review(path: Path) -> Review:
 
 
 def kept_review(out: Path) -> Review:
-    """The choices that the folder of a run keeps; none of no run if nobody has reviewed it."""
+    """The choices that the folder of a run keeps; empty, of no run, if nobody has reviewed it."""
     path = out / NAME
     return read_review(path) if path.is_file() else Review("")

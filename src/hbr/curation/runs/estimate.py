@@ -27,7 +27,7 @@ from hbr.weights import WeightsError
 WHOLE_SET_MS = 0.2
 """CPU milliseconds of a row in the passes over the whole set, the manifest and the outputs, as
 benchmarks/curation_cluster.py measures them."""
-_SECONDS = 10.0  # that the images of a source are counted for at most
+_SECONDS = 10.0  # longest time to count the images of one source
 _UNKNOWN_MS = 1000.0  # of a metric whose cost is not known
 
 

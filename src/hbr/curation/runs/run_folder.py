@@ -251,8 +251,8 @@ class RunFolder:
         files = {record.id: self.crop_path(record) for record in records}
         found = {crop: path.read_bytes() for crop, path in files.items() if path is not None}
         left = [r.id for r in records if r.phash is not None and r.id not in found]
-        if left and self.store is not None:
-            crops = self.store.crops(left)
+        if left and (store := self.store) is not None:
+            crops = store.crops(left)
             found |= {crop: data for crop in left if (data := crops.read(crop)) is not None}
         return found
 

@@ -319,8 +319,8 @@ def read_reference(
         path: OUT, a manifest, or a folder of pictures, which are scored now.
         names: columns.
         tell: called with a line for each step, and for each picture that cannot be read.
-        edge: that pictures are shrunk to for their sharpness, as in the run that thresholds are
-            for (`RunFolder.sharpness_edge`).
+        edge: longer edge that pictures are shrunk to before their sharpness is measured; take the
+            run's (`RunFolder.sharpness_edge`).
 
     Raises:
         CurationError: it has none; `box_edge` is only in runs.

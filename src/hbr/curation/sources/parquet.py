@@ -11,7 +11,6 @@ from typing import Any
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
 from hbr.curation.sources.paths import broken
 from hbr.curation.sources.row_reader import COLUMNS, RowReader
-from hbr.errors import one_line
 
 ROWS_AT_ONCE = 1000
 
@@ -42,7 +41,7 @@ class ParquetSource:
             except FileNotFoundError:
                 raise SourceError(f"{path}: no such file") from None
             except (OSError, pyarrow.ArrowException) as error:
-                said = one_line(error).replace(str(path), path.name)
+                said = " ".join(str(error).replace(str(path), path.name).split())
                 yield broken(self.name, path.name, f"{path.name} is cut or no Parquet: {said}")
 
     def _file(self, path: Path) -> Iterator[SourceImage]:

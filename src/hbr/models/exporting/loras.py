@@ -49,15 +49,18 @@ def export_lora(
         the files that were written.
 
     Raises:
-        WeightsError: there are no adapters, or `prompt` is set and there is no model file.
+        WeightsError: there are no adapters, `prompt` is set and there is no model file, or a file
+            to write is one that is read.
     """
     file, model = (source, None) if source.suffix == ".pkl" else _find(source)
     if model is None:
         parts, card = _of_osediff(source), {"base": "sd-2.1-base"}
     else:
         parts, card = _of_training(file)
-    if out.resolve() in {p.resolve() for p in (file, model) if p is not None}:
-        raise WeightsError(f"{out} is the file to export; name another one")
+    read = {p.resolve() for p in (file, model) if p is not None}
+    for made in (out, out.with_name(PROMPT_FILE)) if prompt else (out,):
+        if made.resolve() in read:
+            raise WeightsError(f"{made} is the file to export; name another one")
     if not vae:
         parts.pop("autoencoder", None)
     checkpoint = _with_prompt(source, model, out) if prompt else None

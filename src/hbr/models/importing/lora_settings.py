@@ -233,7 +233,9 @@ def _checked(values: Mapping[str, Any], where: str) -> LoraSettings:
 
 def _numbers(values: Any, name: str, where: str) -> dict[str, float]:
     try:
-        found = {re.compile(key).pattern: value for key, value in (values or {}).items()}
+        found = dict((values or {}).items())
+        for key in found:
+            re.compile(_of_layers(key))
     except (AttributeError, re.error):
         raise WeightsError(
             f"{where}: {name} is {values!r}; it must map patterns to numbers"
@@ -254,6 +256,10 @@ def _number(value: Any, name: str, where: str) -> float:
 def _by_pattern(patterns: Mapping[str, float], layer: str, default: float | None) -> float | None:
     """The value of the first pattern that the name of a layer ends in, as peft matches them."""
     for pattern, value in patterns.items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", layer):
+        if re.fullmatch(_of_layers(pattern), layer):
             return value
     return default
+
+
+def _of_layers(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})"

@@ -139,7 +139,7 @@ class TrainConfig:
         check(self.save_every >= 1, "save_every", self.save_every, "1 or more")
 
     def _check_kind(self) -> None:
-        """Check that the objective trains models of this kind."""
+        """Check that objective, start and init suit models of this kind."""
         kind, objective = self.model.kind, self.objective.kind
         match self.objective:
             case RegressionConfig():

@@ -158,6 +158,7 @@ class ValidationConfig:
         every: number of steps between validations.
         pictures: number of photos in the picture (LQ, restored, HQ side by side).
         boxes: a COCO file with the people of `photos`, for `data.conditions`.
+        boxes_grid: their grid of pixels, as in `PhotoSourceConfig`.
     """
 
     photos: Path | None = None
@@ -171,6 +172,7 @@ class ValidationConfig:
     split: str = "val"
     tars: str | None = None
     boxes: Path | None = None
+    boxes_grid: GridName = "stored"
 
     def __post_init__(self) -> None:
         _check_one_place(self)
