@@ -79,8 +79,8 @@ def test_a_job_from_upload_to_deletion(start):
     soon(lambda: not left(running))
 
 
-def test_the_last_event_of_a_job_is_its_end(start, nano):
-    """Even if the job ends while the event before is being sent."""
+def held_job(start, nano):
+    """A service, a job of it, and the event that lets its model load."""
     may_run = threading.Event()
 
     def load(*names):
@@ -88,7 +88,12 @@ def test_the_last_event_of_a_job_is_its_end(start, nano):
         return nano
 
     running = start(offer=Offer(offered(["nano"]).views, load))
-    job = running.service.queue.get(running.restore(mode="job").json()["id"])
+    return running, running.service.queue.get(running.restore(mode="job").json()["id"]), may_run
+
+
+def test_the_last_event_of_a_job_is_its_end(start, nano):
+    """Even if the job ends while the event before is being sent."""
+    running, job, may_run = held_job(start, nano)
 
     async def states():
         seen = []
@@ -340,15 +345,7 @@ def test_an_archive_that_cannot_be_written_leaves_nothing(start):
 
 
 def test_who_follows_a_job_for_long_is_called_back_once(start, nano, monkeypatch):
-    may_run = threading.Event()
-
-    def load(*names):
-        assert may_run.wait(60)
-        return nano
-
-    running = start(offer=Offer(offered(["nano"]).views, load))
-    job = running.service.queue.get(running.restore(mode="job").json()["id"])
-
+    running, job, may_run = held_job(start, nano)
     calls = []
     add = job.finished.add_done_callback
     monkeypatch.setattr(job.finished, "add_done_callback", lambda f: (calls.append(f), add(f)))
