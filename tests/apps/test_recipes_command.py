@@ -88,6 +88,16 @@ def test_a_plan_by_name_with_a_change(hbr: Command) -> None:
     assert [phase["steps"] for phase in json.loads(out)["phases"]] == [100, 2100]
 
 
+def test_a_plan_shows_what_degradations_were_inherited(hbr: Command) -> None:
+    plan = ("train", "nano/faithful-5", "--plan", "--device", "cpu")
+    changes = ("none=0", "light=0", "small=0.5", "real-esrgan=0.5", "photo=0", "real-esrgan-2-4=0")
+    code, out, err = hbr(*plan, *(x for c in changes for x in ("--set", f"data.degradations.{c}")))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "Degradations: real-esrgan 50.0%, small 50.0%."
+    code, out, _ = hbr(*plan, "--json")
+    assert json.loads(out)["degradations"]["none"] == pytest.approx(0.05 / 1.15)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import pytest
 import torch
 import yaml
@@ -62,6 +63,35 @@ def test_part_of_the_crops_is_shifted(tmp_path):
 def test_hq_and_lq_are_the_same_square(tmp_path):
     pair = TrainingPairs(config(tmp_path, degradations={"none": 1.0}, margin=32), 0).batch(0)
     assert torch.equal(pair.hq, pair.lq)
+
+
+def test_targets_can_be_sharpened_while_inputs_stay(tmp_path):
+    plain = TrainingPairs(config(tmp_path, degradations={"none": 1.0}), 0).batch(0)
+    values = {"degradations": {"none": 1.0}, "sharpen": [1.5, 0.4]}
+    sharp = TrainingPairs(config(tmp_path, **values), 0).batch(0)
+    assert torch.equal(sharp.lq, plain.lq)
+
+    # away from the border of the crop, an unsharp mask by another library
+    for target, photo in zip(sharp.hq[:8], plain.hq[:8], strict=True):
+        image = photo.permute(1, 2, 0).numpy()
+        soft = cv2.GaussianBlur(image, (13, 13), 1.5)
+        expected = (image + 0.4 * (image - soft)).clip(0, 1)
+        found = target.permute(1, 2, 0).numpy()
+        assert abs(found - expected)[6:-6, 6:-6].max() < 1e-5
+        assert abs(found - image).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sharpen": [4.0, 0.4]}, r"σ in \(0, 3\] and an amount above 0"),
+        ({"sharpen": [1.5, 0.0]}, r"σ in \(0, 3\] and an amount above 0"),
+        ({"sharpen": [1.5, 0.4], "latents": {"cache": "latents"}}, "null with `latents`"),
+    ],
+)
+def test_a_sharpening_that_cannot_be(tmp_path, values, message):
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, **values)
 
 
 def test_a_recipe_of_a_file_is_as_good_as_a_name(tmp_path):

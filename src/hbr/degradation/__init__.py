@@ -4,7 +4,7 @@ from hbr.degradation.drawing import Degradation, draw
 from hbr.degradation.jpeg import jpeg, libjpeg
 from hbr.degradation.motion import Motion
 from hbr.degradation.named_recipes import RECIPES, find_recipe
-from hbr.degradation.pipeline import degrade
+from hbr.degradation.pipeline import degrade, sharpen
 from hbr.degradation.recipe import (
     BlurConfig,
     FadingConfig,
@@ -30,5 +30,6 @@ __all__ = [
     "find_recipe",
     "jpeg",
     "libjpeg",
+    "sharpen",
     "weakened",
 ]

@@ -80,7 +80,7 @@ def _degrade_group(
         x = _filter(x, [d.stages[s].kernel for d in group])
         x = _resize_stage(x, (h, w), first, s)
         x = _add_noise(x, [d.stages[s].noise for d in group])
-        x = _sharpen(x, [d.stages[s].sharpening for d in group])
+        x = sharpen(x, [d.stages[s].sharpening for d in group])
         if s < n_stages - 1:
             x = _jpeg(x, [d.stages[s] for d in group], first.jpeg)
     last = [d.stages[-1] for d in group if d.stages]
@@ -159,8 +159,16 @@ def _fade(x: Tensor, drawn: list[Fading | None]) -> Tensor:
     return torch.stack(images)
 
 
-def _sharpen(x: Tensor, drawn: list[tuple[float, float] | None]) -> Tensor:
-    """Unsharp masks: what a blur would take away is added, and overshoots at edges."""
+def sharpen(x: Tensor, drawn: Sequence[tuple[float, float] | None]) -> Tensor:
+    """Apply unsharp masks: what a blur would take away is added, and overshoots at edges.
+
+    Args:
+        x: [b, 3, h, w] in [0, 1].
+        drawn: b of (σ of the Gaussian in pixels, amount), or None.
+
+    Returns:
+        [b, 3, h, w] in [0, 1].
+    """
     chosen = [i for i, sharpening in enumerate(drawn) if sharpening is not None]
     if not chosen:
         return x

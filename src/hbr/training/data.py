@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from hbr.config import ConfigError
-from hbr.degradation import Degradation, Regions, degrade, draw, find_recipe
+from hbr.degradation import Degradation, Regions, degrade, draw, find_recipe, sharpen
 from hbr.image.pixels import to_8_bits
 from hbr.models.protocol import Conditions
 from hbr.people.coco import read_people
@@ -83,6 +83,7 @@ class CropBatch:
         degradations, regions: of each, as `hbr.degradation.degrade` takes them.
         keypoints: of the annotated people, in pixels of the crop, [n, 17, 3] for each.
         names: of the photos.
+        sharpen: σ and amount of an unsharp mask of the targets, or None.
         pair: what else belongs to the batch; its images are not used.
     """
 
@@ -93,14 +94,16 @@ class CropBatch:
     regions: list[Regions | None]
     keypoints: list[np.ndarray]
     names: list[str]
+    sharpen: tuple[float, float] | None
     pair: Pair
 
     def degraded(self, device: torch.device) -> Pair:
         """Return the batch with its LQ images, computed on a device."""
         whole = self.whole.to(device).float() / 255
+        targets = sharpen(whole, [self.sharpen] * len(whole))
         hq, lq = (
             _squares(images, self.corners, self.size)
-            for images in (whole, degrade(whole, self.degradations, regions=self.regions))
+            for images in (targets, degrade(whole, self.degradations, regions=self.regions))
         )
         return replace(self.pair, hq=hq, lq=lq)
 
@@ -226,6 +229,7 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
             regions=regions,
             keypoints=keypoints,
             names=names,
+            sharpen=data.sharpen,
             pair=Pair(
                 hq=empty, lq=empty, skipped=skipped, latents=self._kept(whole, corners, phase.crop)
             ),

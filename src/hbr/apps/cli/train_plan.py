@@ -21,12 +21,18 @@ def show_plan(recipe: TrainConfig, processes: int, device: str, *, as_json: bool
 
     # other devices, such as mps, compute norms as CUDA does
     found = plan(recipe, processes, "cpu" if device == "cpu" else "cuda")
+    weights = {name: weight for name, weight in recipe.data.degradations.items() if weight}
+    shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(found), "peak": found.peak}, indent=1))
+        made = dataclasses.asdict(found)
+        typer.echo(json.dumps({**made, "peak": found.peak, "degradations": shares}, indent=1))
         return
     _parameters(found)
     _memory(found)
     _work(found, recipe.precision)
+    # a recipe inherits those of its base
+    mixed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    typer.echo(f"Degradations: {mixed}.")
 
 
 def _parameters(found: TrainingPlan) -> None:

@@ -97,6 +97,9 @@ class DataConfig:
         degradations: name or YAML file of a degradation recipe → sampling weight.
         shrink_prob, shrink: probability of downscaling the HQ photo first, and the range of
             factors; this hides the compression artifacts of the photo.
+        sharpen: (σ in pixels, amount) of an unsharp mask of the targets, as Real-ESRGAN trains:
+            photos of the web are soft, and so are models that learn to return them. LQ is made of
+            what the photo is.
         mirror: whether to flip crops horizontally with probability 0.5.
         margin: number of pixels by which the degraded square is larger than the crop; a multiple
             of 16, so that it is a whole number of JPEG blocks at every `scale` that divides it.
@@ -116,6 +119,7 @@ class DataConfig:
     degradations: dict[str, float] = field(default_factory=lambda: {"real-esrgan": 1.0})
     shrink_prob: float = 0.3
     shrink: tuple[float, float] = (0.6, 1.0)
+    sharpen: tuple[float, float] | None = None
     mirror: bool = True
     margin: int = 0
     shift_prob: float = 0.25
@@ -135,6 +139,10 @@ class DataConfig:
         check(0 <= self.shrink_prob <= 1, "shrink_prob", self.shrink_prob, "in [0, 1]")
         low, high = self.shrink
         check(0 < low <= high <= 1, "shrink", self.shrink, "two factors in (0, 1]")
+        if self.sharpen is not None:
+            ok = 0 < self.sharpen[0] <= 3 and self.sharpen[1] > 0
+            check(ok, "sharpen", self.sharpen, "σ in (0, 3] and an amount above 0, or null")
+            check(self.latents is None, "sharpen", self.sharpen, "null with `latents`")
         ok = self.margin >= 0 and self.margin % 16 == 0
         check(ok, "margin", self.margin, "a multiple of 16, or 0")
         check(0 <= self.shift_prob <= 1, "shift_prob", self.shift_prob, "in [0, 1]")
