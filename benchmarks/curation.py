@@ -36,7 +36,7 @@ from hbr.curation.config import (
     SizeConfig,
 )
 from hbr.curation.engines.local import LocalEngine
-from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
+from hbr.curation.pipeline.chunk import Chunk, Task
 from hbr.curation.pipeline.stages.measures import MEASURES
 from hbr.curation.pipeline.store import Store, add_costs
 from hbr.curation.runs.run import curate
@@ -105,7 +105,7 @@ def throughput(count: int, workers: int, folder: Path) -> dict[str, object]:
     costs: dict[str, tuple[int, float]] = {}
     crops = 0
     began = time.perf_counter()
-    for done in LocalEngine(workers).run(ChunkWork(config, out), chunks):
+    for done in LocalEngine(workers).run(config, out, chunks):
         add_costs(costs, done.costs)
         crops += sum(n for (stage, _), n in done.counts.items() if stage == "quality")
     seconds = time.perf_counter() - began

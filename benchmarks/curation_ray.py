@@ -20,16 +20,17 @@ from pathlib import Path
 
 from curation import Repeated, photos
 from hbr.curation.config import CurationConfig, OutputConfig, SizeConfig
-from hbr.curation.engines.base import Engine
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.engines.ray import RayEngine
-from hbr.curation.pipeline.chunk import ChunkWork, Task
+from hbr.curation.pipeline.chunk import Task
 from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.store import Store
 from hbr.processes import cores
 
 
-def rate(engine: Engine, workers: int, count: int, source: Repeated, out: Path) -> dict[str, float]:
+def rate(
+    engine: LocalEngine | RayEngine, workers: int, count: int, source: Repeated, out: Path
+) -> dict[str, float]:
     """Images a second, once all workers are at work."""
     config = CurationConfig(size=SizeConfig(longer=128), output=OutputConfig((), "jpeg"), chunk=64)
     Store(out, config).create()
@@ -38,7 +39,7 @@ def rate(engine: Engine, workers: int, count: int, source: Repeated, out: Path) 
     began = time.perf_counter()
     moments = []
     images = 0
-    for done in engine.run(ChunkWork(config, out), plan):
+    for done in engine.run(config, out, plan):
         images += done.images
         moments.append((time.perf_counter(), images))
     (first, before), (last, after) = moments[2 * workers - 1], moments[-1]

@@ -295,8 +295,8 @@ def test_many_errors_stop_early(image, photo_file, listed, tmp_path) -> None:
     class Counting:
         check = HERE.check
 
-        def run(self, work, chunks):
-            for done in HERE.run(work, chunks):
+        def run(self, config, out, chunks):
+            for done in HERE.run(config, out, chunks):
                 taken.append(done.id)
                 yield done
 

@@ -9,6 +9,8 @@ import pytest
 from hbr.config import ConfigError
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
+from hbr.curation.record import CurationError
+from hbr.curation.runs.exporting import export
 from hbr.curation.runs.report import write_report
 from hbr.curation.runs.report.contents import BINS, Histogram, Sheet, collect
 from hbr.curation.runs.report.figures import histogram_svg
@@ -48,12 +50,13 @@ def page_file(out):
 def test_the_numbers_are_those_of_the_rows(out):
     records = list(Manifest(out))
     told = collect(RunFolder(out), kept=5, rejected=3)
+    summary = told.summary
     alive = [r for r in records if r.alive]
-    assert (told.rows, told.kept, told.images) == (len(records), len(alive), 30)
-    assert told.errors == 2
+    assert (summary.rows, summary.kept, summary.images) == (len(records), len(alive), 30)
+    assert summary.errors == 2
     assert {r.key for r in told.problems} == {HOSTILE, "other"}
-    assert told.funnel[0].entered == told.rows
-    for before, step in zip(told.funnel, told.funnel[1:], strict=False):
+    assert summary.funnel[0].entered == summary.rows
+    for before, step in zip(summary.funnel, summary.funnel[1:], strict=False):
         assert step.entered == before.passed == step.passed + sum(step.stopped.values())
     for h in told.histograms:
         own = h.column in ("sharpness", "box_edge", "z_mean")
@@ -71,7 +74,7 @@ def test_the_numbers_are_those_of_the_rows(out):
             assert h.passed == sum(sign * v >= sign * h.threshold for v in values)
     # sheets are the first by id of each reason, and count all of it
     groups = {(s.stage, s.reason, s.metric): s for s in told.sheets}
-    assert sum(s.count for s in told.sheets) == len(records) - told.errors
+    assert sum(s.count for s in told.sheets) == len(records) - summary.errors
     kept = groups["splits", None, None]
     assert [r.id for r in kept.records] == [r.id for r in alive][:5]
     for (_, reason, metric), sheet in groups.items():
@@ -79,7 +82,7 @@ def test_the_numbers_are_those_of_the_rows(out):
             same = [r.id for r in records if r.reason == reason
                     and (metric is None or r.detail.startswith(metric))]  # fmt: skip
             assert (sheet.count, [r.id for r in sheet.records]) == (len(same), same[:3])
-    assert sum(told.licences.values()) == sum(told.splits.values()) == told.kept
+    assert sum(summary.licences.values()) == sum(summary.splits.values()) == summary.kept
 
 
 @pytest.mark.parametrize(
@@ -99,9 +102,11 @@ def test_a_sheet_says_which_end_of_a_metric_stopped_its_crops(out, reason, says)
 
 def test_errors_that_are_not_listed_are_counted_with_entries_of_annotations(out):
     told = collect(RunFolder(out), kept=0, rejected=0)
-    read = dataclasses.replace(told.funnel[0], stopped={"entry": 250, "missing": 50})
-    some = {"errors": 50, "problems": told.problems[:1], "funnel": (read, *told.funnel[1:])}
-    assert "1 of 300; the manifest has all" in as_html(dataclasses.replace(told, **some), {})
+    read, *others = told.summary.funnel
+    read = dataclasses.replace(read, stopped={"entry": 250, "missing": 50})
+    summary = dataclasses.replace(told.summary, errors=50, funnel=(read, *others))
+    some = dataclasses.replace(told, summary=summary, problems=told.problems[:1])
+    assert "1 of 300; the manifest has all" in as_html(some, {})
     assert "the manifest has all" not in as_html(told, {})
 
 
@@ -168,6 +173,22 @@ def test_an_unfinished_run_has_a_page_too(out, tmp_path, browser):
         assert page.wrong == []
     finally:
         (tmp_path / "manifest.parquet").rename(out / "manifest.parquet")
+
+
+def test_crops_whose_files_were_removed_are_left_out(out, tmp_path):
+    rejected = [r for r in Manifest(out) if r.phash and not r.alive]
+    assert {r.id for r in rejected} == {*RunFolder(out).crop_files(rejected)} != set()
+    (folder,) = out.glob("work/*/crops")
+    folder.rename(tmp_path / "crops")
+    try:
+        assert RunFolder(out).crop_files(rejected) == {}
+        with pytest.raises(CurationError, match=r"is not in .* any more"):
+            RunFolder(out).crop_reader()(rejected[0])
+        with pytest.raises(CurationError, match="remove what is left of that folder, and run it"):
+            export(RunFolder(out), tmp_path / "export", "folder")
+        assert not (tmp_path / "export" / "crops").exists()
+    finally:
+        (tmp_path / "crops").rename(folder)
 
 
 def test_a_bare_manifest_has_a_page_without_pictures(out, tmp_path):

@@ -20,7 +20,6 @@ from hbr.curation.config import MetricConfig, QualityConfig
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.engines.ray import RayEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.pipeline.chunk import ChunkWork
 from hbr.curation.pipeline.store import Store
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run import curate
@@ -208,14 +207,14 @@ def test_chunks_are_taken_no_faster_than_they_are_done(
     store = Store(tmp_path, settings)
     store.create()
     plan = plan_of(dataclasses.replace(photos[0], key=str(i), ref=None) for i in range(40))
-    run = joined.run(ChunkWork(settings, tmp_path), plan)
+    run = joined.run(settings, tmp_path, plan)
     next(run)
     run.close()  # no worker begins anything from now on
     begun = len(store.parts()) + len(list((store.folder / "attempts").iterdir()))
     assert 1 <= begun < 40
     time.sleep(1)
     assert len(store.parts()) + len(list((store.folder / "attempts").iterdir())) == begun
-    assert sum(1 for _ in joined.run(ChunkWork(settings, tmp_path), plan)) == 40
+    assert sum(1 for _ in joined.run(settings, tmp_path, plan)) == 40
     assert len(store.parts()) == 40
     assert not list((store.folder / "attempts").iterdir())
 
@@ -256,19 +255,19 @@ def test_what_goes_wrong_in_a_worker_is_its_own_error(
 def test_a_folder_that_is_not_shared_is_a_clear_line(
     joined, photos, settings, tmp_path, plan_of
 ) -> None:
-    work = ChunkWork(settings, tmp_path)  # nothing is made there
+    # nothing is made there
     with pytest.raises(CurationError, match=r"does not see the run in .* must be shared"):
-        list(joined.run(work, plan_of(photos[:1])))
+        list(joined.run(settings, tmp_path, plan_of(photos[:1])))
 
 
 def test_no_room_for_a_worker_is_a_clear_line(joined, photos, settings, tmp_path, plan_of) -> None:
-    work, plan = ChunkWork(settings, tmp_path), plan_of(photos[:1])
+    plan = plan_of(photos[:1])
     with pytest.raises(CurationError, match=r"no machine of the 2 .* needs 1 CPU, 2 GPU$"):
-        list(dataclasses.replace(joined, gpus=2).run(work, plan))
+        list(dataclasses.replace(joined, gpus=2).run(settings, tmp_path, plan))
     quality = QualityConfig(metrics=(MetricConfig("niqe"),), device="cuda:1")
-    numbered = ChunkWork(dataclasses.replace(settings, quality=quality), tmp_path)
+    numbered = dataclasses.replace(settings, quality=quality)
     with pytest.raises(CurationError, match="the device cuda:1: Ray gives each worker its own"):
-        list(joined.run(numbered, plan))
+        list(joined.run(numbered, tmp_path, plan))
 
 
 def test_ctrl_c_ends_what_was_started_for_the_run(hbr_command, recipe, tmp_path) -> None:

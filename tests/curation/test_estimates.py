@@ -2,7 +2,15 @@
 
 import pytest
 
-from hbr.curation.config import BoxesConfig, CurationConfig, MetricConfig, QualityConfig, SizeConfig
+from hbr.curation.config import (
+    BoxesConfig,
+    CurationConfig,
+    DetectorConfig,
+    LimitsConfig,
+    MetricConfig,
+    QualityConfig,
+    SizeConfig,
+)
 from hbr.curation.runs.estimate import estimate_run, lines
 from hbr.curation.sources.configs import CocoConfig, FolderConfig
 
@@ -53,3 +61,24 @@ def test_photos_without_boxes_are_told(shared):
     plan = estimate_run(CurationConfig(sources=(folder,), boxes=BoxesConfig()), sample=2)
     said = "\n".join(lines(plan, None, 1))
     assert "100 images have no boxes and stop there: --detector" in said
+
+
+def test_what_is_missing_is_told_and_the_rest_is_tried(shared):
+    coco = CocoConfig(annotations=shared / "photos/coco-cc/instances.json", name="coco")
+    metrics = (MetricConfig("niqe", 5.0), MetricConfig("detail", 1.0))
+    config = CurationConfig(
+        sources=(coco,),
+        boxes=BoxesConfig(detector=DetectorConfig("no-such.onnx")),
+        size=SizeConfig(64),
+        quality=QualityConfig(metrics=metrics, eq1=("niqe",)),
+        limits={"coco": LimitsConfig(metrics=metrics)},
+        tagger="no.such:tagger",
+    )
+    plan = estimate_run(config, sample=4)
+    missing = {stage.name: stage.missing for stage in plan.stages if not stage.measured}
+    assert list(missing) == ["detect", "niqe", "tags"]
+    assert "no-such.onnx" in missing["detect"]
+    assert "'no.such:tagger' cannot be loaded" in missing["tags"]
+    assert {"read", "crop", "detail", "write"} <= {s.name for s in plan.stages if s.measured}
+    assert plan.crops >= plan.passed > 0
+    assert plan.config == config

@@ -30,7 +30,7 @@ from hbr.curation.config import (
 )
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
-from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
+from hbr.curation.pipeline.chunk import Chunk, Task
 from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.store import Store, latest_config
 from hbr.curation.record import CurationError, from_row
@@ -94,7 +94,7 @@ def test_the_manifest_tells_the_summary(undisturbed) -> None:
 def test_parts_from_before_the_column_of_key_points(undisturbed, tmp_path) -> None:
     out, _ = undisturbed
     shutil.copytree(out / "work", tmp_path / "work")
-    store = Store.latest(tmp_path)
+    store = Store(tmp_path, latest_config(tmp_path))
     whole = [from_row(row) for _, table in store.tables() for row in table.to_pylist()]
     for path in store.parts():
         table = pq.read_table(path)
@@ -492,10 +492,10 @@ def test_two_runs_do_not_share_a_folder(photos, settings, tmp_path, listed) -> N
     class Nested:
         check = HERE.check
 
-        def run(self, work: ChunkWork, plan):
+        def run(self, config, out, plan):
             with pytest.raises(CurationError, match="another run works in it"):
                 curate(settings, tmp_path, engine=HERE, sources=[listed("a", [])])
-            yield from HERE.run(work, plan)
+            yield from HERE.run(config, out, plan)
 
     curate(settings, tmp_path, engine=Nested(), sources=[listed("coco", photos[:3])])
 
@@ -565,7 +565,7 @@ def test_a_plan_takes_tasks_a_few_chunks_at_a_time(photos, tmp_path) -> None:
 def test_rejected_crops_can_be_looked_at(undisturbed, settings) -> None:
     out, _ = undisturbed
     assert latest_config(out) == settings
-    crops = Store.latest(out).crops()
+    crops = Store(out, latest_config(out)).crops()
     stopped = {"eq1": 0, "quality": 0, "size": 0}
     for record in Manifest(out):
         data = crops.read(record.id)
@@ -589,7 +589,7 @@ def test_no_sources_is_a_clear_line(tmp_path, listed) -> None:
 
 def test_a_folder_without_a_run_is_a_clear_line(tmp_path) -> None:
     with pytest.raises(CurationError, match="holds no run of hbr curate"):
-        Store.latest(tmp_path)
+        latest_config(tmp_path)
     with pytest.raises(CurationError, match="is not a manifest"):
         list(Manifest(tmp_path))
 

@@ -21,18 +21,20 @@ from hbr.curation.config import (
     SizeConfig,
     SplitsConfig,
 )
-from hbr.curation.pipeline.decoding import decode, turn_box
+from hbr.curation.pipeline.decoding import decode
+from hbr.curation.pipeline.loading import load_models
 from hbr.curation.pipeline.stages.boxes import PlacedBox, candidates
 from hbr.curation.pipeline.stages.duplicates import phash
 from hbr.curation.pipeline.stages.measures import MEASURES, clipping, contrast, detail, noise
 from hbr.curation.pipeline.stages.overlap import resolve_overlaps
-from hbr.curation.pipeline.stages.quality import cheapest_first, judge_quality, load_scorers
+from hbr.curation.pipeline.stages.quality import cheapest_first, judge_quality
 from hbr.curation.pipeline.stages.sharpness import judge_sharpness, judge_size, laplacian_variance
 from hbr.curation.pipeline.stages.square import crop_pixels, cut_squares
 from hbr.curation.record import REASONS, STAGES, Record, count, from_row, funnel, schema, to_row
 from hbr.curation.sources.base import Box
 from hbr.image import read_photo
 from hbr.image.pixels import turn_upright
+from hbr.people.grids import turn_box
 
 IMAGE = Record(
     id="0" * 16, source="s", key="k", image_id="1" * 16, image_sha256="2" * 64, width=100, height=80
@@ -321,7 +323,7 @@ def test_dear_metrics_see_what_the_cheap_ones_leave(all_scores: bool) -> None:
     rows, crops = rows_and_crops(5)
     seen: dict[str, int] = {}
     out = judge_quality(
-        rows, crops, load_scorers(config), whole, lambda name, n, _: seen.update({name: n})
+        rows, crops, load_models(whole).scorers, whole, lambda name, n, _: seen.update({name: n})
     )
     passed = [contrast(crop) >= 20 for crop in crops]
     assert [row.alive for row in out] == passed
@@ -353,7 +355,7 @@ def test_a_metric_of_the_table(monkeypatch) -> None:
     config = QualityConfig(metrics=(MetricConfig("red", 0.3),), batch=4)
     rows, crops = rows_and_crops(6)
     whole = CurationConfig(quality=config)
-    out = judge_quality(rows, crops, load_scorers(config), whole, lambda *_: None)
+    out = judge_quality(rows, crops, load_models(whole).scorers, whole, lambda *_: None)
     assert shapes == [(4, 3, 32, 32)] * 2
     for row, crop in zip(out, crops, strict=True):
         red = float(torch.from_numpy(crop[..., 0].copy()).double().mean() / 255)
@@ -371,7 +373,9 @@ def test_each_source_has_thresholds_and_ceilings_of_its_own() -> None:
     told = {}
     for source in ("s", "low", "any"):
         mine = [dataclasses.replace(row, source=source) for row in rows]
-        told[source] = judge_quality(mine, crops, load_scorers(quality), config, lambda *_: None)
+        told[source] = judge_quality(
+            mine, crops, load_models(config).scorers, config, lambda *_: None
+        )
     assert all(row.alive for row in told["any"])
     for row, other in zip(told["s"], told["low"], strict=True):
         a, b = row.scores["contrast"], row.scores["noise"]

@@ -12,8 +12,8 @@ from hbr.config import ConfigError, from_dict, to_dict
 from hbr.curation.config import CurationConfig
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
+from hbr.curation.pipeline.store import per_image_settings
 from hbr.curation.runs.run import curate
-from hbr.curation.settings import per_image_settings
 from hbr.curation.tagging import (
     ClipTaggerConfig,
     RamTaggerConfig,
@@ -46,6 +46,7 @@ def test_a_mapping_names_a_model_and_a_text_a_function() -> None:
         ({"kind": "clip", "tags": "x", "prompt": "a photo"}, r"\{tag\}"),
         ({"kind": "ram", "batch": 0}, "batch"),
         ("no colon", "tagger"),
+        (".relative:tagger", "package.module:function"),
     ):
         with pytest.raises(ConfigError, match=told):
             from_dict(CurationConfig, {"tagger": value})

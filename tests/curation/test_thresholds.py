@@ -77,15 +77,14 @@ def test_thresholds_together_keep_the_wanted_count(seed: int) -> None:
         with pytest.raises(CurationError, match="cannot be kept"):
             together(scores, better, count, top)
         return
-    found = together(scores, better, count, top)
+    limits, passed, share = together(scores, better, count, top)
 
     def kept(limits):
         return (in_top & np.all([passes(scores[m], better[m], limits[m]) for m in scores], 0)).sum()
 
-    assert kept(found.thresholds) == found.kept >= count
+    assert kept(limits) == passed >= count
     stricter = [
-        {m: for_count(scores[m], better[m], k) for m in scores}
-        for k in range(1, round(found.share * n))
+        {m: for_count(scores[m], better[m], k) for m in scores} for k in range(1, round(share * n))
     ]
     assert all(kept(limits) < count for limits in stricter)
 
@@ -114,13 +113,13 @@ def test_found_thresholds_keep_that_many_in_a_run(photos, settings, listed, tmp_
     here = LocalEngine(0)
     curate(free, tmp_path / "free", engine=here, sources=source)
     scores = scores_of(RunFolder(tmp_path / "free"), ("detail", "noise"))
-    found = together(scores, {"detail": "higher", "noise": "lower"}, 8, top=0.7)
-    metrics = tuple(MetricConfig(name, t) for name, t in found.thresholds.items())
+    limits, passed, _ = together(scores, {"detail": "higher", "noise": "lower"}, 8, top=0.7)
+    metrics = tuple(MetricConfig(name, t) for name, t in limits.items())
     strict = dataclasses.replace(
         free, quality=QualityConfig(metrics=metrics, all_scores=True, top=0.7)
     )
     summary = curate(strict, tmp_path / "strict", engine=here, sources=source)
-    assert summary.kept == found.kept >= 8
+    assert summary.kept == passed >= 8
     with pytest.raises(CurationError, match="no scores called niqe; it has detail, noise"):
         scores_of(RunFolder(tmp_path / "free"), ("niqe",))
 

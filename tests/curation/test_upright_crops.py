@@ -12,10 +12,10 @@ from hbr.curation.config import CropConfig, CurationConfig, SharpnessConfig, Siz
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline.stages.square import crop_pixels
+from hbr.curation.pipeline.store import per_image_settings
 from hbr.curation.runs.explanation import explain
 from hbr.curation.runs.run import curate
 from hbr.curation.runs.run_folder import RunFolder
-from hbr.curation.settings import per_image_settings
 from hbr.curation.sources.base import Box, ImageRef, SourceImage
 from hbr.people.squares import square
 from hbr.training.photos import CuratedPeople

@@ -192,6 +192,14 @@ def test_infinity_is_no_severity(make):
         make()
 
 
+@pytest.mark.parametrize("kind", [Recipe, StageConfig])
+def test_modes_have_weights(kind):
+    name = "final_modes" if kind is Recipe else "resize_modes"
+    for weights in ([], [0.0, 0.0], [-1.0, 2.0], [1.0] * 8):
+        with pytest.raises(ConfigError, match=f"{name} is .* weights"):
+            from_dict(kind, {name: weights})
+
+
 def test_the_recipe_in_the_docs_is_one():
     text = (ROOT / "docs/degradations.md").read_text(encoding="utf-8")
     recipe = from_dict(Recipe, yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]))

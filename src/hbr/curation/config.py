@@ -13,6 +13,7 @@ from hbr.curation.sources.configs import SourceConfig
 from hbr.curation.tagging import ClipTaggerConfig, RamTaggerConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FUNCTION = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,7 @@ class CurationConfig:
 
     def __post_init__(self) -> None:
         check(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, . _ and -")
-        ok = not isinstance(self.tagger, str) or bool(re.fullmatch(r"[\w.]+:[\w.]+", self.tagger))
+        ok = not isinstance(self.tagger, str) or bool(_FUNCTION.fullmatch(self.tagger))
         check(ok, "tagger", self.tagger, "package.module:function, or a mapping with a `kind`")
         known = {metric.name for metric in self.quality.metrics}
         for source, own in self.limits.items():

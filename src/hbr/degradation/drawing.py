@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -88,9 +88,9 @@ class Degradation:
         fading: of the print that was scanned, before all else.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...] = ()
     final_mode: str
-    final_sinc: Kernel | None
+    final_sinc: Kernel | None = None
     sinc_first: bool
     scale: int
     jpeg: str
@@ -111,10 +111,10 @@ def draw(recipe: Recipe, n: int, generator: Generator) -> list[Degradation]:
     out: list[Degradation] = []
     for i in range(n):
         if i == 0 or not recipe.shared_sizes:
-            sizes = _draw_sizes(recipe, generator)
+            resizes, sized = _draw_sizes(recipe, generator)
         stages = tuple(
             _draw_stage(stage, resize, mode, generator)
-            for stage, (resize, mode) in zip(recipe.stages, sizes.resizes, strict=True)
+            for stage, (resize, mode) in zip(recipe.stages, resizes, strict=True)
         )
         sinc = None
         if _uniform(generator) < recipe.final_sinc_prob:
@@ -125,29 +125,8 @@ def draw(recipe: Recipe, n: int, generator: Generator) -> list[Degradation]:
         if recipe.motion is not None:
             motions = draw_motions(recipe.motion, len(recipe.stages), generator)
         fading = _draw_fading(recipe.fading, generator) if recipe.fading is not None else None
-        out.append(
-            Degradation(
-                stages=stages,
-                final_mode=sizes.final_mode,
-                final_sinc=sinc,
-                sinc_first=sizes.sinc_first,
-                scale=sizes.scale,
-                jpeg=recipe.jpeg,
-                motions=motions,
-                back_mode=sizes.back_mode,
-                fading=fading,
-            )
-        )
+        out.append(replace(sized, stages=stages, final_sinc=sinc, motions=motions, fading=fading))
     return out
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sizes:
-    resizes: tuple[tuple[float, str], ...]
-    final_mode: str
-    sinc_first: bool
-    scale: int
-    back_mode: str
 
 
 def _uniform(generator: Generator, bounds: Range = (0.0, 1.0)) -> float:
@@ -164,7 +143,10 @@ def _choice(weights: Sequence[float], generator: Generator) -> int:
     return len(weights) - 1
 
 
-def _draw_sizes(recipe: Recipe, generator: Generator) -> _Sizes:
+def _draw_sizes(
+    recipe: Recipe, generator: Generator
+) -> tuple[list[tuple[float, str]], Degradation]:
+    """Factor and mode of each stage's resize, and a degradation of the other sizes alone."""
     resizes = []
     for stage in recipe.stages:
         low, high = stage.resize_range
@@ -182,11 +164,11 @@ def _draw_sizes(recipe: Recipe, generator: Generator) -> _Sizes:
     back_mode = "bicubic"
     if scale > 1:
         back_mode = MODES[_choice(recipe.back_modes, generator)]
-    return _Sizes(
-        resizes=tuple(resizes),
+    return resizes, Degradation(
         final_mode=final_mode,
         sinc_first=sinc_first,
         scale=scale,
+        jpeg=recipe.jpeg,
         back_mode=back_mode,
     )
 

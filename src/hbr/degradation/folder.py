@@ -148,16 +148,16 @@ def degrade_files(
     _remove_parts(folders)
     place = Path(os.path.commonpath([folder.absolute() for folder in folders])) if items else Path()
     in_processes = workers > 1 and (ledger is None or ledger.folder is not None)
-    work = partial(_Work, settings, place, resume)
     busy: list[Item] = []
     with contextlib.ExitStack() as opened:
         if in_processes:
             opened.callback(_remove_parts, folders)  # of processes that a signal ended
             kept = ledger.folder if ledger else None
-            run = partial(_in_processes, work, settings.shard, kept, workers)
+            opening = partial(_open_worker, settings, place, resume, kept)
+            run = partial(_in_processes, opening, workers)
         else:
             opened.enter_context(_one_thread())
-            run = partial(map, work(ledger))
+            run = partial(map, _Work(settings, place, resume, ledger))
         for outcome in run((item, False) for item in items):
             if outcome.busy:
                 busy.append(outcome.item)
@@ -258,13 +258,6 @@ class _Work:
             name=item.name,
             hq=item.hq,
             status="ok",
-            error=None,
-            hq_sha256=None,
-            lq_sha256=None,
-            width=None,
-            height=None,
-            lq_width=None,
-            lq_height=None,
             recipe=settings.recipe_name,
             recipe_version=settings.recipe.version,
             recipe_sha256=self._recipe_sha256,
@@ -273,7 +266,6 @@ class _Work:
             resize_back=settings.resize_back,
             people=len(people),
             people_sha256=_sha256_of_json(people) if people else None,
-            degradation=None,
             hbr=__version__,
         )
 
@@ -315,13 +307,8 @@ def _describe(error: Exception, item: Item) -> str:
 
 
 def _in_processes(
-    open_work: Callable[[PairLedger | None], _Work],
-    shard: Shard,
-    folder: Path | None,
-    workers: int,
-    jobs: Iterable[tuple[Item, bool]],
+    opening: Callable[[], _Work], workers: int, jobs: Iterable[tuple[Item, bool]]
 ) -> Iterator[DegradedFile]:
-    opening = partial(_open_worker, open_work, shard, folder)
     for outcome in pool_map(opening, jobs, workers=workers, preload=(__name__,)):
         if isinstance(outcome, WorkerDied):
             raise WorkerKilledError(
@@ -332,10 +319,11 @@ def _in_processes(
 
 
 def _open_worker(
-    open_work: Callable[[PairLedger | None], _Work], shard: Shard, folder: Path | None
+    settings: DegradeSettings, place: Path, resume: bool, folder: Path | None
 ) -> _Work:
     torch.set_num_threads(1)
-    return open_work(None if folder is None else PairLedger(folder, shard))
+    ledger = None if folder is None else PairLedger(folder, settings.shard)
+    return _Work(settings, place, resume, ledger)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hbr.config import ConfigError, load_yaml
-from hbr.degradation.recipe import (
-    BlurConfig,
-    FadingConfig,
-    MotionConfig,
-    Recipe,
-    StageConfig,
-)
+from hbr.degradation.recipe import BlurConfig, FadingConfig, MotionConfig, Recipe, StageConfig
 
 REAL_ESRGAN = Recipe(
     stages=(

@@ -48,13 +48,13 @@ class PairRow:
     name: str
     hq: str
     status: Literal["ok", "failed"]
-    error: str | None
-    hq_sha256: str | None
-    lq_sha256: str | None
-    width: int | None
-    height: int | None
-    lq_width: int | None
-    lq_height: int | None
+    error: str | None = None
+    hq_sha256: str | None = None
+    lq_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    lq_width: int | None = None
+    lq_height: int | None = None
     recipe: str
     recipe_version: int
     recipe_sha256: str
@@ -62,8 +62,8 @@ class PairRow:
     seed: int
     resize_back: bool
     people: int
-    people_sha256: str | None
-    degradation: str | None
+    people_sha256: str | None = None
+    degradation: str | None = None
     hbr: str
 
 

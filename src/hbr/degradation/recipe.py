@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from hbr.config import check
 from hbr.degradation.resizing import MODES
 
 Range = tuple[float, float]
+C = TypeVar("C", "BlurConfig", "StageConfig", "MotionConfig", "FadingConfig")
 
 LARGEST_KERNEL = 127
 
@@ -247,8 +248,8 @@ def _check_prob(config: object, *names: str) -> None:
 def _check_weights(config: object, *names: str) -> None:
     for name in names:
         weights = getattr(config, name)
-        ok = min(weights) >= 0 and 0 < sum(weights) < math.inf
-        check(ok, name, weights, f"{len(weights)} weights, not all 0")
+        ok = min(weights, default=0) >= 0 and 0 < sum(weights) < math.inf
+        check(ok, name, weights, f"{len(weights) or 'some'} weights, not all 0")
 
 
 def _check_modes(config: object, *names: str) -> None:
@@ -282,23 +283,12 @@ def weakened(recipe: Recipe, strength: float) -> Recipe:
     check(0 <= strength <= 1, "strength", strength, "in [0, 1]")
     if strength == 1:
         return recipe
-    motion = recipe.motion
+    motion, fading = recipe.motion, recipe.fading
     if motion is not None:
-        motion = replace(
-            motion,
-            length=_lower_part(motion.length, strength),
-            opacity=_lower_part(motion.opacity, strength),
-            bend=motion.bend * strength,
-            wobble=motion.wobble * strength,
-        )
-    fading = recipe.fading
+        turns = {"bend": motion.bend * strength, "wobble": motion.wobble * strength}
+        motion = _milder(motion, strength, "length", "opacity", **turns)
     if fading is not None:
-        fading = replace(
-            fading,
-            black=_lower_part(fading.black, strength),
-            white=_lower_part(fading.white, strength),
-            cast=fading.cast * strength,
-        )
+        fading = _milder(fading, strength, "black", "white", cast=fading.cast * strength)
     return replace(
         recipe,
         stages=tuple(_weakened_stage(stage, strength) for stage in recipe.stages),
@@ -315,24 +305,22 @@ def _weakened_stage(stage: StageConfig, strength: float) -> StageConfig:
     else:
         least = 1 - strength * (1 - least)
     worst, best = stage.jpeg_quality
-    return replace(
+    depth = stage.blur.sinc_depth * strength
+    lengths = ("sigma", "defocus_radius", "shake_length")
+    return _milder(
         stage,
-        blur=replace(
-            stage.blur,
-            sigma=_lower_part(stage.blur.sigma, strength),
-            sinc_depth=stage.blur.sinc_depth * strength,
-            defocus_radius=_lower_part(stage.blur.defocus_radius, strength),
-            shake_length=_lower_part(stage.blur.shake_length, strength),
-        ),
+        strength,
+        *("noise_sigma", "poisson_scale", "camera_sigma", "sharpen_amount"),
+        blur=_milder(stage.blur, strength, *lengths, sinc_depth=depth),
         resize_range=(least, most),
-        noise_sigma=_lower_part(stage.noise_sigma, strength),
-        poisson_scale=_lower_part(stage.poisson_scale, strength),
         jpeg_quality=(best - strength * (best - worst), best),
-        camera_sigma=_lower_part(stage.camera_sigma, strength),
-        sharpen_amount=_lower_part(stage.sharpen_amount, strength),
     )
 
 
-def _lower_part(bounds: Range, part: float) -> Range:
-    low, high = bounds
-    return low, low + part * (high - low)
+def _milder(config: C, strength: float, *ranges: str, **others: object) -> C:
+    """The lower part of some ranges of a configuration, and other values of other fields."""
+    parts: dict[str, Any] = {**others}
+    for name in ranges:
+        low, high = getattr(config, name)
+        parts[name] = (low, low + strength * (high - low))
+    return replace(config, **parts)

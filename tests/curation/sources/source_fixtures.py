@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from hbr.curation.sources import SourceConfig, SourceImage, open_source
+from hbr.curation.sources.base import SourceImage
+from hbr.curation.sources.configs import SourceConfig
+from hbr.curation.sources.opening import open_source
 
 JPEG = (Path(__file__).parents[2] / "data" / "purple.jpg").read_bytes()
 

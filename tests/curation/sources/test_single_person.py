@@ -15,13 +15,14 @@ from hbr.curation.config import CurationConfig, SharpnessConfig, SizeConfig, Spl
 from hbr.curation.engines.local import LocalEngine
 from hbr.curation.manifest import Manifest
 from hbr.curation.runs.run import curate
-from hbr.curation.sources import SourceError, SourceImage, guess_source
+from hbr.curation.sources.base import SourceError, SourceImage
 from hbr.curation.sources.configs import (
     DeepFashionConfig,
     FolderConfig,
     Market1501Config,
     ShhqConfig,
 )
+from hbr.curation.sources.opening import guess_source
 from hbr.people.types import N_KEYPOINTS
 from hbr.training.config import PhotoSourceConfig, ValidationConfig
 from hbr.training.photos import open_photos

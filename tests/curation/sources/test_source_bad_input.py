@@ -13,14 +13,7 @@ import pytest
 from source_fixtures import JPEG, read
 
 from hbr.config import ConfigError, from_dict
-from hbr.curation.sources import (
-    Box,
-    SourceError,
-    SourceImage,
-    guess_source,
-    open_source,
-    open_sources,
-)
+from hbr.curation.sources.base import Box, SourceError, SourceImage
 from hbr.curation.sources.configs import (
     CocoConfig,
     CrowdHumanConfig,
@@ -32,6 +25,7 @@ from hbr.curation.sources.configs import (
     WiderConfig,
     YoloConfig,
 )
+from hbr.curation.sources.opening import guess_source, open_source, open_sources
 from hbr.people.json_stream import JsonCutError, top_level
 
 PERSON = {"id": 1, "name": "person"}
@@ -416,6 +410,11 @@ def test_a_list_of_faces_that_lies(folder: Path) -> None:
     assert math.isnan((c.boxes or ())[0].x1)
     assert "a file name was expected, not '9 9 9 9'" in (stray.error or "")
     assert "listed a second time" in (again.error or "")
+    path.write_text("7\n8\na.jpg\nb.jpg\n1\n1 2 3 4\n")
+    stray, a, b = read(guess_source(path))
+    assert (stray.error or "").endswith("line 1: a file name was expected, not '7'")
+    assert (a.error or "").endswith("line 3: no count of boxes follows a.jpg")
+    assert (b.error, len(b.boxes or ())) == (None, 1)  # what is wrong before it does not matter
     for count in ("²", "9" * 5000):  # digits, but no count
         path.write_text(f"a.jpg\n{count}\n1 2 3 4\n")
         (only,) = read(guess_source(path))

@@ -11,17 +11,19 @@ import pytest
 from source_fixtures import JPEG, photos, read
 
 from hbr.config import ConfigError, from_dict, to_dict
-from hbr.curation.sources import Box, ImageRef, SourceConfig, SourceError, guess_source
+from hbr.curation.sources.base import Box, ImageRef, SourceError
 from hbr.curation.sources.configs import (
     CocoConfig,
     HubConfig,
     OpenImagesConfig,
     ParquetConfig,
+    SourceConfig,
     VocConfig,
     WebDatasetConfig,
     WiderConfig,
     YoloConfig,
 )
+from hbr.curation.sources.opening import guess_source
 
 DATA = Path(__file__).parents[2] / "data"
 

@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 from source_fixtures import JPEG, photos, read
 
-from hbr.curation.sources import Box, SourceConfig, SourceError, SourceImage, open_source
+from hbr.curation.sources.base import Box, SourceError, SourceImage
 from hbr.curation.sources.configs import (
     CocoConfig,
     CrowdHumanConfig,
     FolderConfig,
     OpenImagesConfig,
     ParquetConfig,
+    SourceConfig,
     VocConfig,
     WebDatasetConfig,
     WiderConfig,
     YoloConfig,
 )
+from hbr.curation.sources.opening import open_source
 from hbr.people.yolo_lines import read_lines
 
 # YOLO: what the numbers of a line mean

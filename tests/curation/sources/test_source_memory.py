@@ -16,7 +16,7 @@ SLACK_MB = 12
 READ = """
 import re, sys
 from pathlib import Path
-from hbr.curation.sources import guess_source, open_source
+from hbr.curation.sources.opening import guess_source, open_source
 count = boxes = 0
 for image in open_source(guess_source(sys.argv[1])):
     count += image.ref is not None or "not in" in image.error

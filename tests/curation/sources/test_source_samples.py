@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hbr.curation.sources import Box, SourceImage, guess_source, open_source
+from hbr.curation.sources.base import Box, SourceImage
 from hbr.curation.sources.configs import OpenImagesConfig
+from hbr.curation.sources.opening import guess_source, open_source
 from hbr.image import read_photo
 
 

@@ -22,7 +22,8 @@ from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from hbr.curation.config import CurationConfig
-    from hbr.curation.engines.base import Engine
+    from hbr.curation.engines.local import LocalEngine
+    from hbr.curation.engines.ray import RayEngine
     from hbr.curation.runs.run import RunProgress
     from hbr.curation.runs.summary import RunSummary
 
@@ -222,7 +223,7 @@ def _engine(
     gpus: float | None,
     workers: int | None,
     memory: float | None,
-) -> Engine:
+) -> LocalEngine | RayEngine:
     limit = None if memory is None else int(memory * 1e9)
     if name == "ray":
         from hbr.curation.engines.ray import RayEngine

@@ -6,13 +6,14 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from hbr.config import check
 from hbr.curation.config import CurationConfig
-from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork
+from hbr.curation.pipeline.chunk import ChunkDone, ChunkWorker
 from hbr.curation.pipeline.loading import load_models, names_models
 from hbr.curation.pipeline.plan import Plan
-from hbr.curation.pipeline.store import worker_lock
+from hbr.curation.pipeline.store import Store, worker_lock
 from hbr.curation.record import CurationError
 from hbr.processes import WorkerDied, cores, pool_map
 
@@ -38,29 +39,43 @@ class LocalEngine:
         ok = self.memory is None or self.memory > 0
         check(ok, "memory", self.memory, "bytes, above 0")
 
-    def check(self, work: ChunkWork) -> None:
-        """See `hbr.curation.engines.base.Engine`; models are loaded as a worker would, if any."""
-        if not names_models(work.config):
+    def check(self, config: CurationConfig) -> None:
+        """Check that workers have all they need, before the sources of a new run are read.
+
+        Raises:
+            MetricError, DetectorError, ConfigError, WeightsError: as `load_models`.
+            CurationError: the process that tried it was killed.
+        """
+        if not names_models(config):
             return
         if self.workers == 0:
-            load_models(work.config)
+            load_models(config)
             return
-        for done in pool_map(partial(_open_models, work.config), [None], workers=1):
+        for done in pool_map(partial(_open_models, config), [None], workers=1):
             if isinstance(done, WorkerDied):
                 raise CurationError(f"a process that loaded the models of the run {done.ending}")
 
-    def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
-        """See `hbr.curation.engines.base.Engine`."""
+    def run(
+        self, config: CurationConfig, out: Path, plan: Plan
+    ) -> Generator[ChunkDone, None, None]:
+        """Run chunks, in any order.
+
+        Closing the generator before its end stops all workers; what they had begun is not done.
+
+        Raises:
+            CurationError: a worker was lost.
+            OSError: a part cannot be written.
+        """
         if self.workers == 0:
             worker = None
             for chunk in plan:
-                worker = worker or work.open()
+                worker = worker or _worker(config, out)
                 yield worker(chunk)
             return
-        results = pool_map(
-            partial(_open, work), plan, workers=self.workers, memory=self.memory, ordered=False
-        )
-        for done in results:
+        opening = partial(_locked_worker, config, out)
+        for done in pool_map(
+            opening, plan, workers=self.workers, memory=self.memory, ordered=False
+        ):
             if isinstance(done, WorkerDied):
                 raise CurationError(
                     f"a worker {done.ending}; what is done is kept, and the same command resumes "
@@ -74,10 +89,14 @@ def _open_models(config: CurationConfig) -> Callable[[None], None]:
     return lambda _: None
 
 
-def _open(work: ChunkWork) -> Callable[[Chunk], ChunkDone]:
-    """In a worker, load what works on chunks, and hold the worker lock from now on."""
-    _held.enter_context(worker_lock(work.out))
-    return work.open()
+def _worker(config: CurationConfig, out: Path) -> ChunkWorker:
+    return ChunkWorker(config, Store(out, config), load_models(config))
+
+
+def _locked_worker(config: CurationConfig, out: Path) -> ChunkWorker:
+    """In a process of a pool, hold the worker lock from now on."""
+    _held.enter_context(worker_lock(out))
+    return _worker(config, out)
 
 
 _held = ExitStack()  # until the process ends

@@ -13,7 +13,6 @@ workers died `_LIVES` times (`Store.begin`) is an error instead of another attem
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import pickle
 import socket
@@ -25,7 +24,8 @@ from typing import Any
 
 from hbr.clusters import ClusterError, check_options, connected, last_line, room_for, settle_in
 from hbr.curation.config import CurationConfig
-from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWork, ChunkWorker
+from hbr.curation.pipeline.chunk import Chunk, ChunkDone, ChunkWorker
+from hbr.curation.pipeline.loading import load_models
 from hbr.curation.pipeline.plan import Plan, read_chunk
 from hbr.curation.pipeline.store import Store, worker_lock
 from hbr.curation.record import ERRORS, CurationError
@@ -59,25 +59,31 @@ class RayEngine:
     def __post_init__(self) -> None:
         check_options(self.address, self.workers, self.gpus, self.memory)
 
-    def check(self, work: ChunkWork) -> None:
-        """See `hbr.curation.engines.base.Engine`; weights lie on the machines of the workers."""
-        self._needs(work.config)
+    def check(self, config: CurationConfig) -> None:
+        """Check the devices; the weights lie on the machines of the workers.
 
-    def run(self, work: ChunkWork, plan: Plan) -> Generator[ChunkDone, None, None]:
-        """See `hbr.curation.engines.base.Engine`.
+        Raises:
+            CurationError: a device names one of several GPUs.
+        """
+        self._needs(config)
+
+    def run(
+        self, config: CurationConfig, out: Path, plan: Plan
+    ) -> Generator[ChunkDone, None, None]:
+        """Run chunks, as `LocalEngine.run`.
 
         Raises:
             CurationError: Ray is not installed, no cluster answers, it has no room for one actor,
                 or one chunk took one worker after the other down.
         """
-        needs = self._needs(work.config)
+        needs = self._needs(config)
         if not len(plan):
             return
-        work = dataclasses.replace(work, out=work.out.absolute())
         try:
             with connected(self.address, self.workers) as ray:
                 size = room_for(ray, needs, self.workers)
                 try:
+                    work = (config, out.absolute())
                     for answer in _answers(ray, work, plan, needs, size):
                         if isinstance(answer, BaseException):
                             raise answer
@@ -105,7 +111,7 @@ class RayEngine:
 
 
 def _answers(
-    ray: Any, work: ChunkWork, plan: Plan, needs: dict[str, float], size: int
+    ray: Any, work: tuple[CurationConfig, Path], plan: Plan, needs: dict[str, float], size: int
 ) -> Iterator[ChunkDone | Exception]:
     """What came of each chunk, as it gets done; closing the iterator ends the actors."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -121,7 +127,7 @@ def _answers(
         chunks = ray.data.read_parquet(str(plan.path), num_cpus=0, label_selector=here)
         answers = chunks.map_batches(
             Worker,
-            fn_constructor_args=(work, Path.cwd(), sys.path),
+            fn_constructor_args=(*work, Path.cwd(), sys.path),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
@@ -143,10 +149,10 @@ def _answers(
 class Worker:
     """An actor that does chunks; it has its own detector and metrics."""
 
-    def __init__(self, work: ChunkWork, folder: Path, modules: list[str]) -> None:
+    def __init__(self, config: CurationConfig, out: Path, folder: Path, modules: list[str]) -> None:
         settle_in(folder, modules, threads=1)
-        self._work = work
-        self._store = Store(work.out, work.config)
+        self._config, self._out = config, out
+        self._store = Store(out, config)
         self._lock = contextlib.ExitStack()
         self._do: ChunkWorker | None = None
 
@@ -164,14 +170,15 @@ class Worker:
     def _done(self, chunk: Chunk) -> ChunkDone:
         if self._do is None:
             self._check_folder()
-            self._lock.enter_context(worker_lock(self._work.out))
+            self._lock.enter_context(worker_lock(self._out))
         if self._store.begin(chunk.id) > _LIVES:
             raise CurationError(
                 f"{_LIVES} workers were lost over the images from {chunk.tasks[0].image.id} to "
                 f"{chunk.tasks[-1].image.id}; what is done is kept, and the same command resumes "
                 "(fewer workers need less memory)"
             )
-        self._do = self._do or self._work.open()
+        if self._do is None:
+            self._do = ChunkWorker(self._config, self._store, load_models(self._config))
         done = _read_done(self._store, chunk) or self._do(chunk)
         self._store.end(chunk.id)
         return done
@@ -179,7 +186,7 @@ class Worker:
     def _check_folder(self) -> None:
         if not (self._store.folder / "settings.json").exists():
             raise CurationError(
-                f"{socket.gethostname()} does not see the run in {self._work.out}; the folder must "
+                f"{socket.gethostname()} does not see the run in {self._out}; the folder must "
                 "be shared, at the same path, by all machines of the cluster"
             )
 

@@ -1,7 +1,7 @@
 """The work on one chunk of images, from their bytes to rows and crops: stages a to f.
 
-Every engine runs this same function. A worker is made once in each process (`ChunkWork.open`), with
-its detector and metrics; its result for a chunk depends on the chunk alone.
+Every engine runs this same function. A worker is made once in each process, with its detector and
+metrics; its result for a chunk depends on the chunk alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import cv2
@@ -20,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from hbr.curation.config import CurationConfig, OutputConfig, limits_of
-from hbr.curation.pipeline.decoding import Decoded, PhotoError, decode
-from hbr.curation.pipeline.loading import Detect, load_models
+from hbr.curation.pipeline.decoding import Decoded, decode
+from hbr.curation.pipeline.loading import Detect, Models
 from hbr.curation.pipeline.stages.boxes import PlacedBox, candidates
 from hbr.curation.pipeline.stages.duplicates import phash
 from hbr.curation.pipeline.stages.overlap import resolve_overlaps
@@ -32,6 +31,7 @@ from hbr.curation.pipeline.store import Store
 from hbr.curation.record import ERRORS, Counts, Record, content_id, count
 from hbr.curation.sources.base import SourceError, SourceImage
 from hbr.errors import one_line, with_type
+from hbr.image import PhotoError
 
 
 @dataclass(frozen=True)
@@ -99,23 +99,6 @@ class ChunkDone:
     trouble: str = ""
 
 
-@dataclass(frozen=True)
-class ChunkWork:
-    """What a worker needs to know; small, and can be pickled.
-
-    Attributes:
-        config: the run.
-        out: its folder.
-    """
-
-    config: CurationConfig
-    out: Path
-
-    def open(self) -> ChunkWorker:
-        """Load the detector, the metrics and the tagger, on one thread."""
-        return ChunkWorker(self)
-
-
 @dataclass
 class _Image:
     """An image on its way through a chunk."""
@@ -132,13 +115,12 @@ class _Image:
 
 
 class ChunkWorker:
-    """Works on chunks; one in each process."""
+    """Works on chunks; one in each process, on one thread."""
 
-    def __init__(self, work: ChunkWork) -> None:
+    def __init__(self, config: CurationConfig, store: Store, models: Models) -> None:
         cv2.setNumThreads(1)
-        self._config = work.config
-        self._store = Store(work.out, work.config)
-        models = load_models(work.config)
+        self._config = config
+        self._store = store
         self._scorers, self._detect, self._tag = models.scorers, models.detect, models.tag
         self._costs: dict[str, tuple[int, float]] = {}
 

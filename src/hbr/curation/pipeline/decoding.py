@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import JpegImagePlugin, UnidentifiedImageError
+from PIL import JpegImagePlugin
 
 from hbr.curation.sources.base import Box
-from hbr.image import PhotoError, read_photo
+from hbr.image import read_photo
 from hbr.image.colorimetry import Signals, exif_signals, stated_profile
 from hbr.image.colour import load_profile
 from hbr.image.metadata import bare_exif, exif_orientation, xmp_orientation
@@ -26,7 +26,6 @@ from hbr.people.grids import UNDO, Grid, GridName, turn_box
 
 # SourceImage.rotation, counter-clockwise, as the orientation in EXIF that asks for it.
 _TURN = {0: 1, 90: 8, 180: 3, 270: 6}
-
 
 BoxEdges = tuple[float, float, float, float]
 
@@ -58,7 +57,7 @@ class Decoded:
         """Pixels down, upright."""
         return int(self.pixels.shape[0])
 
-    def place(self, box: Box, *, turned: bool) -> tuple[float, float, float, float]:
+    def place(self, box: Box, *, turned: bool) -> BoxEdges:
         """The edges of a box on the upright pixels; not clipped, not ordered where it is broken.
 
         Args:
@@ -134,12 +133,7 @@ def _plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
             if _is_converted(info):
                 return None
             return np.asarray(image)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        UnidentifiedImageError,
-    ):  # errors of hbr are ValueErrors
+    except (OSError, ValueError, SyntaxError):  # errors of hbr are ValueErrors
         return None  # `read_photo` says what is wrong
 
 
@@ -158,6 +152,3 @@ def _said(info: Mapping[Any, Any]) -> int:
     return (
         (bare and exif_orientation(bare)) or (isinstance(xmp, bytes) and xmp_orientation(xmp)) or 1
     )
-
-
-__all__ = ["Decoded", "PhotoError", "decode", "turn_box"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,8 +21,10 @@ from hbr.weights import WeightsError
 Detect = Callable[[Sequence[np.ndarray]], list[Any]]
 """[h, w, 3] uint8 RGB images → the `hbr.people.People` of each."""
 
+_MISSING = (MetricError, DetectorError, ConfigError, WeightsError)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Models:
     """What looks at images and crops.
 
@@ -30,11 +32,13 @@ class Models:
         scorers: the metrics, cheapest first.
         detect: finds people; None without a detector.
         tag: None without a tagger.
+        missing: `detect`, `tags` or a metric → why it could not be loaded, and how to get it.
     """
 
     scorers: tuple[Scorer, ...]
     detect: Detect | None
     tag: CropTagger | None
+    missing: Mapping[str, Exception]
 
 
 def names_models(config: CurationConfig) -> bool:
@@ -50,25 +54,36 @@ def load_models(config: CurationConfig) -> Models:
         MetricError, DetectorError, ConfigError, WeightsError: something is missing. The message
             names all that is, each with the way to get it; the error is of the kind of the first.
     """
-    missing: list[ValueError] = []
+    models = load_available(config)
+    errors = list(models.missing.values())
+    for error in errors:
+        if not isinstance(error, _MISSING):
+            raise error
+    if errors:
+        raise type(errors[0])("; also: ".join(map(str, errors)))
+    return models
 
-    def attempt(load: Callable[[], Any]) -> Any:
+
+def load_available(config: CurationConfig) -> Models:
+    """Load what can be loaded on this machine, which may lack a device too (RuntimeError)."""
+    missing: dict[str, Exception] = {}
+
+    def attempt(name: str, load: Callable[[], Any]) -> Any:
         try:
             return load()
-        except (MetricError, DetectorError, ConfigError, WeightsError) as error:
-            missing.append(error)
+        except (*_MISSING, RuntimeError, AssertionError) as error:
+            missing[name] = error
             return None
 
     detector, tagger = config.boxes.detector, config.tagger
-    scorers = [
-        attempt(partial(load_scorer, metric.name, config.quality))
-        for metric in cheapest_first(config.quality.metrics)
-    ]
-    detect = attempt(partial(_load_detector, detector)) if detector else None
-    tag = attempt(partial(load_tagger, tagger)) if tagger else None
-    if missing:
-        raise type(missing[0])("; also: ".join(map(str, missing)))
-    return Models(tuple(scorers), detect, tag)
+    metrics = [metric.name for metric in cheapest_first(config.quality.metrics)]
+    scorers = [attempt(name, partial(load_scorer, name, config.quality)) for name in metrics]
+    return Models(
+        scorers=tuple(scorer for scorer in scorers if scorer is not None),
+        detect=attempt("detect", partial(_load_detector, detector)) if detector else None,
+        tag=attempt("tags", partial(load_tagger, tagger)) if tagger else None,
+        missing=missing,
+    )
 
 
 def _load_detector(detector: DetectorConfig) -> Detect:

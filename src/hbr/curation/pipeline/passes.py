@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,8 @@ def decide(
     crops: Crops, config: CurationConfig, left_out: frozenset[str] = frozenset()
 ) -> Decisions:
     """Stages g, h and i; `left_out` are ids of crops that a person left out in a review."""
-    apart = _of_sources(crops, config.splits.held_out)
+    held_out = [i for i, name in enumerate(crops.names) if name in config.splits.held_out]
+    apart = np.isin(crops.sources, held_out)  # [n] bool
     z_mean, in_top, places = _eq1(crops, ~apart, config)
     n = len(crops.ids)
     ranked = np.lexsort((crops.ids, -np.nan_to_num(z_mean, nan=-np.inf)))
@@ -174,11 +175,6 @@ def decide(
         ranked=n - int(apart.sum()),
         left_out=left_out,
     )
-
-
-def _of_sources(crops: Crops, wanted: Collection[str]) -> np.ndarray:
-    """[n] bool: the crops of some sources."""
-    return np.isin(crops.sources, [i for i, name in enumerate(crops.names) if name in wanted])
 
 
 def _eq1(
@@ -271,6 +267,7 @@ class ManifestTotals:
 
     Attributes:
         counts: (stage, reason) → rows.
+        images: source → ids of the images.
         rows: source → rows.
         kept: (source, split) → crops.
         licences: licence → kept crops; an empty one where none is stated.
@@ -282,6 +279,7 @@ class ManifestTotals:
 
     held_out: frozenset[str] = frozenset()
     counts: Counts = field(default_factory=Counter)
+    images: dict[str, TaskSet] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)
     kept: Counter[tuple[str, str]] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
@@ -294,6 +292,8 @@ class ManifestTotals:
         self.counts += count(records)
         kept = [record for record in records if record.alive]
         self.rows.update(record.source for record in records)
+        for record in records:
+            self.images.setdefault(record.source, TaskSet()).add(int(record.image_id, 16))
         self.kept.update((record.source, record.split or "") for record in kept)
         self.licences.update(record.licence or "" for record in kept)
         self.tags.update(tag for record in kept for tag in record.tags or ())

@@ -23,71 +23,55 @@ def by_id(tables: Iterable[pa.Table], scratch: Path) -> Iterator[pa.Table]:
         scratch: a folder that is made where memory does not suffice, and removed at the end.
     """
     held: list[pa.Table] = []
-    rows = 0
-    with contextlib.ExitStack() as stack:
-        spill: _Spill | None = None
+    writers: dict[int, Any] = {}
+    with contextlib.ExitStack() as files:
         for table in tables:
             held.append(table)
-            rows += len(table)
-            if rows > IN_MEMORY:
-                spill = spill or stack.enter_context(_Spill(scratch))
-                spill.write(pa.concat_tables(held))
-                held, rows = [], 0
-        if spill is None:
-            if rows:
-                yield _sort(pa.concat_tables(held))
-            return
-        if held:
-            spill.write(pa.concat_tables(held))
-        yield from spill.read()
+            if sum(map(len, held)) > IN_MEMORY:
+                if not writers:
+                    files.enter_context(_scratch(scratch))
+                _divide(pa.concat_tables(held), scratch, writers)
+                held = []
+        if writers:
+            if held:
+                _divide(pa.concat_tables(held), scratch, writers)
+            for writer in writers.values():
+                writer.close()
+            for byte in sorted(writers):
+                path = scratch / _name(byte)
+                with pa.ipc.open_stream(path) as reader:
+                    yield _sort(reader.read_all())
+                path.unlink()
+        elif any(map(len, held)):
+            yield _sort(pa.concat_tables(held))
 
 
 def _sort(table: pa.Table) -> pa.Table:
     return table.sort_by("id").combine_chunks()
 
 
-class _Spill:
-    """Rows on disk, in 256 files by the first byte of their id."""
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """An empty folder that goes away with the block."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._writers: dict[int, Any] = {}
 
-    def __enter__(self) -> _Spill:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-        return self
+def _divide(table: pa.Table, folder: Path, writers: dict[int, Any]) -> None:
+    """Divide rows among 256 files by the first byte of their id."""
+    first = np.array([int(i[:2], 16) for i in table["id"].to_pylist()], np.int64)
+    order = np.argsort(first, kind="stable")
+    table, first = table.take(order), first[order]
+    for byte in np.unique(first).tolist():
+        start, end = np.searchsorted(first, [byte, byte + 1]).tolist()
+        if byte not in writers:
+            writers[byte] = pa.ipc.new_stream(folder / _name(byte), table.schema)
+        writers[byte].write_table(table.slice(start, end - start))
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def write(self, table: pa.Table) -> None:
-        """Divide rows among the files."""
-        first = np.array([int(i[:2], 16) for i in table["id"].to_pylist()], np.int64)
-        order = np.argsort(first, kind="stable")
-        table, first = table.take(order), first[order]
-        for byte in np.unique(first).tolist():
-            start, end = np.searchsorted(first, [byte, byte + 1]).tolist()
-            if byte not in self._writers:
-                self._writers[byte] = pa.ipc.new_stream(self._path(byte), table.schema)
-            self._writers[byte].write_table(table.slice(start, end - start))
-
-    def read(self) -> Iterator[pa.Table]:
-        """The rows in order, a file at a time."""
-        there = sorted(self._writers)
-        self._close()
-        for byte in there:
-            with pa.ipc.open_stream(self._path(byte)) as reader:
-                table = reader.read_all()
-            self._path(byte).unlink()
-            yield _sort(table)
-
-    def _close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
-
-    def _path(self, byte: int) -> Path:
-        return self._folder / f"{byte:02x}.arrow"
+def _name(byte: int) -> str:
+    return f"{byte:02x}.arrow"

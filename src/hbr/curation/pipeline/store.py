@@ -21,15 +21,15 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hbr.config import from_dict
+from hbr.archives import read_part
+from hbr.config import from_dict, to_dict
 from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.stages.quality import version_of
 from hbr.curation.record import Counts, CurationError, Record, schema, to_row
-from hbr.curation.settings import per_image_settings, plain
 from hbr.errors import one_line
 from hbr.files import file_lock, remove_parts, replacing, write_text
 from hbr.ledger import Ledger, read_rows
@@ -40,6 +40,44 @@ if TYPE_CHECKING:
 
 VERSION = 2
 """Raised whenever the same settings would give other rows."""
+
+
+def plain(config: CurationConfig) -> dict[str, Any]:
+    """Plain values of a configuration, the same for equal ones: 100 and 100.0 are both 100.0."""
+    return to_dict(from_dict(CurationConfig, to_dict(config)))
+
+
+# What decides the rows of one image, without looking at any other image.
+_PER_IMAGE = ("boxes", "sharpness", "size", "crop", "tagger", "max_pixels")
+
+
+def per_image_settings(config: CurationConfig) -> dict[str, Any]:
+    """What stages a to f depend on; work done with other values of these cannot be reused.
+
+    Devices and batch sizes are left out: moving to a GPU keeps the work that is done.
+    """
+    values = plain(config)
+    settings = {name: values[name] for name in _PER_IMAGE}
+    if config.crop.height is None:
+        del settings["crop"]["height"]
+    if config.limits:
+        settings["limits"] = {
+            source: {name: value for name, value in own.items() if name != "count"}
+            for source, own in sorted(values["limits"].items())
+        }
+    for model in (settings["boxes"]["detector"], settings["tagger"]):
+        if isinstance(model, dict):
+            del model["device"], model["batch"]
+    quality = values["quality"]
+    settings["metrics"] = sorted(quality["metrics"], key=lambda metric: metric["name"])
+    settings["all_scores"] = quality["all_scores"]
+    for stage in (settings["sharpness"], *settings["metrics"]):
+        if stage["ceiling"] is None:
+            del stage["ceiling"]
+    output = values["output"]
+    settings["format"] = output["format"]
+    settings["jpeg_quality"] = output["jpeg_quality"] if output["format"] == "jpeg" else None
+    return settings
 
 
 def latest_config(out: Path) -> CurationConfig:
@@ -72,15 +110,6 @@ class Store:
         name = hashlib.sha256(self._settings.encode()).hexdigest()[:16]
         self.folder = Path(out) / "work" / name
         self.metrics = sorted(metric.name for metric in config.quality.metrics)
-
-    @classmethod
-    def latest(cls, out: Path) -> Store:
-        """The work of the latest run in a folder, begun or finished.
-
-        Raises:
-            CurationError: there is none.
-        """
-        return cls(out, latest_config(out))
 
     @property
     def plan(self) -> Path:
@@ -287,15 +316,16 @@ class CropFiles:
         self._places = joined[:, np.argsort(joined[0], kind="stable")]
 
     def read(self, crop: str) -> bytes | None:
-        """The file of a crop, PNG or JPEG; None if the row with this id has no crop."""
+        """The file of a crop, PNG or JPEG; None if the row has no crop, or its file is gone."""
         key = np.uint64(int(crop, 16))
         at = int(np.searchsorted(self._places[0], key))
         if at == self._places.shape[1] or self._places[0, at] != key:
             return None
         chunk, start, size = (int(n) for n in self._places[1:, at])
-        with (self._folder / f"{self._chunks[chunk]}.bin").open("rb") as file:
-            file.seek(start)
-            return file.read(size)
+        try:
+            return read_part(self._folder / f"{self._chunks[chunk]}.bin", start, size)
+        except FileNotFoundError:
+            return None
 
 
 @contextlib.contextmanager

@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hbr.config import ConfigError
-from hbr.curation.config import CurationConfig
-from hbr.curation.pipeline.chunk import Chunk, ChunkWork, Task
-from hbr.curation.pipeline.stages.measures import MEASURES
+from hbr.curation.config import CurationConfig, QualityConfig
+from hbr.curation.pipeline.chunk import Chunk, ChunkWorker, Task
+from hbr.curation.pipeline.loading import load_available
 from hbr.curation.pipeline.stages.quality import cheapest_first, cost_of
 from hbr.curation.pipeline.store import Store
 from hbr.curation.record import Counts
 from hbr.curation.sources.base import Source, SourceError, SourceImage
 from hbr.curation.sources.opening import open_source, with_names
-from hbr.curation.tagging import load_tagger
 from hbr.errors import one_line
-from hbr.weights import WeightsError
 
 WHOLE_SET_MS = 0.2
 """CPU milliseconds of a row in the passes over the whole set, the manifest and the outputs, as
@@ -148,9 +145,7 @@ def estimate_run(
         drawn.append((plan.images or 0, images))
     tried = _share_out(drawn, sample)
     tell(f"trying {len(tried)} images")
-    whole = config
-    config, lacks = _without_missing(config)
-    costs, counts = _try(config, tried)
+    costs, counts, lacks = _try(config, tried)
     n = max(len(tried), 1)
     crops = sum(c for (stage, _), c in counts.items() if stage == "quality")
     passed = counts["quality", None]
@@ -169,9 +164,9 @@ def estimate_run(
         ms = cost_of(name) or _UNKNOWN_MS
         stages.append(StageEstimate(name=name, per_image=reach, ms=ms, measured=False, missing=why))
     return RunEstimate(
-        config=whole,
+        config=config,
         sources=tuple(plans),
-        stages=_in_order(stages, whole),
+        stages=_in_order(stages, config),
         sample=len(tried),
         crops=crops,
         passed=passed,
@@ -223,78 +218,36 @@ def _share_out(drawn: Sequence[tuple[int, list[SourceImage]]], sample: int) -> l
     return [image for n, images in drawn for image in images[: max(1, round(sample * n / total))]]
 
 
-def _without_missing(config: CurationConfig) -> tuple[CurationConfig, dict[str, str]]:
-    """The configuration without what cannot run here, and why it cannot."""
-    lacks = {}
-    if (detector := config.boxes.detector) is not None:
-        from hbr.people.detectors import load_detector
-        from hbr.people.types import DetectorError
-
-        try:
-            load_detector(detector.name, device=detector.device)
-        except (DetectorError, RuntimeError, AssertionError) as error:
-            lacks["detect"] = _detector_lacks(error)
-            config = dataclasses.replace(
-                config, boxes=dataclasses.replace(config.boxes, detector=None)
-            )
-    if config.tagger is not None:
-        try:
-            load_tagger(config.tagger)
-        except (ConfigError, WeightsError, RuntimeError, AssertionError) as error:
-            lacks["tags"] = one_line(error)
-            config = dataclasses.replace(config, tagger=None)
-    there = []
-    for metric in cheapest_first(config.quality.metrics):
-        if why := _lacks(metric.name, config.quality.device):
-            lacks[metric.name] = why
-        else:
-            there.append(metric)
-    names = {metric.name for metric in there}
-    eq1 = tuple(name for name in config.quality.eq1 or () if name in names) or None
-    quality = dataclasses.replace(config.quality, metrics=tuple(there), eq1=eq1)
-    limits = {
-        source: dataclasses.replace(own, metrics=tuple(m for m in own.metrics if m.name in names))
-        if own.metrics
-        else own
-        for source, own in config.limits.items()
-    }
-    return dataclasses.replace(config, quality=quality, limits=limits), lacks
-
-
-def _detector_lacks(error: Exception) -> str:
-    text = one_line(error)
-    if "cached files" in text or "offline" in text.lower():  # transformers, without a network
-        name = text.partition(":")[0]
-        return f"{name} is not on this machine; `hf download {name}` gets it, or the run's start"
-    return text
-
-
-def _lacks(metric: str, device: str) -> str | None:
-    """Why a metric cannot run here; its weights are loaded once for that."""
-    if metric in MEASURES:
-        return None
-    from hbr.metrics import MetricError, load_metric
-
-    try:
-        load_metric(metric, device=device)
-    except (MetricError, RuntimeError, AssertionError) as error:
-        return one_line(error)
-    return None
-
-
 def _try(
     config: CurationConfig, images: Sequence[SourceImage]
-) -> tuple[dict[str, tuple[int, float]], Counts]:
-    """The cost of a chunk of these; run once before, so that one-time work is not measured."""
+) -> tuple[dict[str, tuple[int, float]], Counts, dict[str, str]]:
+    """What a chunk of these costs and comes to, and what cannot run here, with the reason.
+
+    It runs once before, so that one-time work is not measured.
+    """
+    models = load_available(config)
+    lacks = {name: _why(name, error) for name, error in models.missing.items()}
     if not images:
-        return {}, Counter()
+        return {}, Counter(), lacks
+    there = tuple(metric for metric in config.quality.metrics if metric.name not in lacks)
+    stored = dataclasses.replace(config, quality=QualityConfig(metrics=there), limits={})
     with tempfile.TemporaryDirectory() as folder:
-        Store(Path(folder), config).create()
-        worker = ChunkWork(config, Path(folder)).open()
+        store = Store(Path(folder), stored)
+        store.create()
+        worker = ChunkWorker(config, store, models)
         tasks = [Task.of(image) for image in images]
         worker(Chunk.of(tasks[:2]))
         done = worker(Chunk.of(tasks))
-    return done.costs, done.counts
+    return done.costs, done.counts, lacks
+
+
+def _why(name: str, error: Exception) -> str:
+    text = one_line(error)
+    # transformers, without a network
+    if name == "detect" and ("cached files" in text or "offline" in text.lower()):
+        model = text.partition(":")[0]
+        return f"{model} is not on this machine; `hf download {model}` gets it, or the run's start"
+    return text
 
 
 def lines(plan: RunEstimate, images: int | None, workers: int) -> Iterator[str]:

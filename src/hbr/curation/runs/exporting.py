@@ -13,12 +13,11 @@ from hbr.config import from_dict
 from hbr.curation.config import SplitsConfig
 from hbr.curation.manifest import FOLDERS, NAME, Manifest
 from hbr.curation.pipeline.passes import ManifestTotals
-from hbr.curation.pipeline.store import TaskSet
 from hbr.curation.record import CurationError
 from hbr.curation.runs.card import card
 from hbr.curation.runs.outputs import write_output
 from hbr.curation.runs.run_folder import RunFolder
-from hbr.curation.runs.summary import summarize
+from hbr.curation.runs.summary import split_names, summarize
 from hbr.curation.tagging import read_categories
 from hbr.files import replacing, write_text
 
@@ -76,16 +75,8 @@ def card_of(
 ) -> str:
     """Return the data set card of a manifest, computed from its rows alone."""
     splits = from_dict(SplitsConfig, manifest.about.get("splits", {}))
-    totals, images = ManifestTotals(held_out=splits.held_out), dict[str, TaskSet]()
-    rows = iter(manifest)
+    totals, rows = ManifestTotals(held_out=splits.held_out), iter(manifest)
     while group := list(itertools.islice(rows, 4096)):
         totals.add(group)
-        for record in group:
-            images.setdefault(record.source, TaskSet()).add(int(record.image_id, 16))
-    summary = summarize(
-        name,
-        totals,
-        images={source: len(seen) for source, seen in images.items()},
-        splits=splits.names if "splits" in manifest.about else [],
-    )
+    summary = summarize(name, totals, splits=split_names(manifest.about))
     return card(summary, totals, size, categories)

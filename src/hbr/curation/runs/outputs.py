@@ -29,35 +29,50 @@ Written = Callable[[int], None]
 """Called with the number of crops written so far."""
 
 
+def write_output(
+    config: OutputConfig,
+    kind: str,
+    manifest: Manifest,
+    crops: CropFiles,
+    out: Path,
+    report: Written,
+) -> None:
+    """Write one kind of output into its folder below `out`.
+
+    Raises:
+        OSError: the disk is full or not writable; existing files are unchanged.
+    """
+    write = {"folder": _write_folder, "webdataset": _write_webdataset, "parquet": _write_parquet}
+    with making_folder(out / FOLDERS[kind], replace=True) as part:
+        write[kind](manifest, crops, part, config, report)
+
+
 def _write_folder(
-    manifest: Manifest, crops: CropFiles, target: Path, config: OutputConfig, report: Written
+    manifest: Manifest, crops: CropFiles, folder: Path, config: OutputConfig, report: Written
 ) -> None:
     """One file per crop, `SPLIT/3f/ID.png`."""
-    with making_folder(target, replace=True) as part:
-        for n, record in enumerate(manifest.kept(), 1):
-            path = part / crop_place(record.split, record.id, config.suffix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_read(crops, record))
-            report(n)
+    for n, record in enumerate(manifest.kept(), 1):
+        path = folder / crop_place(record.split, record.id, config.suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_read(crops, record))
+        report(n)
 
 
 def _write_webdataset(
-    manifest: Manifest, crops: CropFiles, target: Path, config: OutputConfig, report: Written
+    manifest: Manifest, crops: CropFiles, folder: Path, config: OutputConfig, report: Written
 ) -> None:
     """Tars of `ID.png` and `ID.json` (the row), `SPLIT-000000.tar` and so on."""
-    with making_folder(target, replace=True) as part:
-        for split, number, rows in _shards(manifest, crops, config.shard, report):
-            with tarfile.open(
-                part / f"{split}-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT
-            ) as tar:
-                for record, data in rows:
-                    _add(tar, record.id + config.suffix, data)
-                    row = {k: v for k, v in to_row(record).items() if v is not None}
-                    _add(tar, record.id + ".json", json.dumps(row, ensure_ascii=False).encode())
+    for split, number, rows in _shards(manifest, crops, config.shard, report):
+        path = folder / f"{split}-{number:06d}.tar"
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for record, data in rows:
+                _add(tar, record.id + config.suffix, data)
+                row = {k: v for k, v in to_row(record).items() if v is not None}
+                _add(tar, record.id + ".json", json.dumps(row, ensure_ascii=False).encode())
 
 
 def _write_parquet(
-    manifest: Manifest, crops: CropFiles, target: Path, config: OutputConfig, report: Written
+    manifest: Manifest, crops: CropFiles, folder: Path, config: OutputConfig, report: Written
 ) -> None:
     """Parquet files of all columns and `image` {bytes, path}, as Hugging Face `datasets` reads it.
 
@@ -68,15 +83,14 @@ def _write_parquet(
 
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = schema(manifest.metrics, keypoints="keypoints" in manifest.names, image=image)
-    with making_folder(target, replace=True) as part:
-        for split, number, rows in _shards(manifest, crops, config.shard, report):
-            values = (
-                {**to_row(row), "image": {"bytes": data, "path": row.id + config.suffix}}
-                for row, data in rows
-            )
-            with pq.ParquetWriter(part / f"{split}-{number:06d}.parquet", columns) as writer:
-                while group := list(itertools.islice(values, _ROW_GROUP)):
-                    writer.write_table(pa.Table.from_pylist(group, schema=columns))
+    for split, number, rows in _shards(manifest, crops, config.shard, report):
+        values = (
+            {**to_row(row), "image": {"bytes": data, "path": row.id + config.suffix}}
+            for row, data in rows
+        )
+        with pq.ParquetWriter(folder / f"{split}-{number:06d}.parquet", columns) as writer:
+            while group := list(itertools.islice(values, _ROW_GROUP)):
+                writer.write_table(pa.Table.from_pylist(group, schema=columns))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -89,7 +103,8 @@ def _read(crops: CropFiles, record: Record) -> bytes:
     data = crops.read(record.id)
     if data is None:
         raise CurationError(
-            f"the crop of {record.id} is not in the run's work folder any more; run it again"
+            f"the crop of {record.id} is not in the run's work folder any more; "
+            "remove what is left of that folder, and run it again"
         )
     return data
 
@@ -118,22 +133,3 @@ def _shards(
         written += len(waiting[split])
         yield close(split)
         report(written)
-
-
-def write_output(
-    config: OutputConfig,
-    kind: str,
-    manifest: Manifest,
-    crops: CropFiles,
-    out: Path,
-    report: Written,
-) -> None:
-    """Write one kind of output into its folder below `out`.
-
-    Raises:
-        OSError: the disk is full or not writable; existing files are unchanged.
-    """
-    _WRITERS[kind](manifest, crops, out / FOLDERS[kind], config, report)
-
-
-_WRITERS = {"folder": _write_folder, "webdataset": _write_webdataset, "parquet": _write_parquet}

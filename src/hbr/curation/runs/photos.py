@@ -10,12 +10,13 @@ import numpy as np
 
 from hbr.config import ConfigError
 from hbr.curation.config import CurationConfig
-from hbr.curation.pipeline.decoding import PhotoError, decode
+from hbr.curation.pipeline.decoding import decode
 from hbr.curation.record import Record
 from hbr.curation.sources.base import SourceError, SourceImage
 from hbr.curation.sources.configs import SourceConfig
 from hbr.curation.sources.opening import open_source, with_names
 from hbr.errors import one_line
+from hbr.image import PhotoError
 
 Key = tuple[str, str]
 """(source, key)."""

@@ -13,21 +13,27 @@ from typing import Any
 
 from hbr.config import check
 from hbr.curation.config import CurationConfig
-from hbr.curation.engines.base import Engine
 from hbr.curation.engines.local import LocalEngine
+from hbr.curation.engines.ray import RayEngine
 from hbr.curation.manifest import NAME as MANIFEST
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline import passes
-from hbr.curation.pipeline.chunk import ChunkWork, Task
+from hbr.curation.pipeline.chunk import Task
 from hbr.curation.pipeline.plan import write_plan
 from hbr.curation.pipeline.stages.quality import better
-from hbr.curation.pipeline.store import Store, TaskSet, add_costs, run_lock
+from hbr.curation.pipeline.store import (
+    Store,
+    TaskSet,
+    add_costs,
+    per_image_settings,
+    plain,
+    run_lock,
+)
 from hbr.curation.record import PASSING, Counts, CurationError, content_id
 from hbr.curation.runs import outputs
 from hbr.curation.runs.card import card
 from hbr.curation.runs.choices import kept_review
 from hbr.curation.runs.summary import RunSummary, summarize
-from hbr.curation.settings import per_image_settings, plain
 from hbr.curation.sources.base import Source
 from hbr.curation.sources.opening import open_sources, test_only_names
 from hbr.curation.tagging import read_categories
@@ -65,7 +71,7 @@ def curate(
     config: CurationConfig,
     out: str | Path,
     *,
-    engine: Engine | None = None,
+    engine: LocalEngine | RayEngine | None = None,
     report: Callable[[RunProgress], None] = lambda _: None,
     sources: Sequence[Source] | None = None,
 ) -> RunSummary:
@@ -96,7 +102,7 @@ def curate(
         store = Store(out, config)
         store.create()
         if not store.parts():
-            engine.check(ChunkWork(config, out))
+            engine.check(config)
         store.forget(PASSING)
         walk = _Walk(config, store, photos, report)
         costs = walk.work(engine, out)
@@ -112,9 +118,7 @@ def curate(
             lambda n: report(walk.progress("manifest", n)),
             config.splits.held_out,
         )
-        summary = summarize(
-            config.name, totals, images=walk.images, splits=config.splits.names, costs=costs
-        )
+        summary = summarize(config.name, totals, splits=config.splits.names, costs=costs)
         manifest, files = Manifest(out), store.crops()
         for kind in config.output.kinds:
 
@@ -153,7 +157,7 @@ class _Walk:
         report: Callable[[RunProgress], None],
     ) -> None:
         self.seen = TaskSet()  # every task of this run, done now or before
-        self.images: Counter[str] = Counter()
+        self._images = 0
         self._config = config
         self._store = store
         self._photos = photos
@@ -162,12 +166,12 @@ class _Walk:
         self._trouble = ""
         self._counts: Counts = Counter()
 
-    def work(self, engine: Engine, out: Path) -> dict[str, tuple[int, float]]:
+    def work(self, engine: LocalEngine | RayEngine, out: Path) -> dict[str, tuple[int, float]]:
         """Do what is not done yet; returns CPU seconds by stage."""
         costs: dict[str, tuple[int, float]] = {}
         plan = write_plan(self._store.plan, self._tasks(), self._config.chunk)
-        total = self.images.total()
-        results = engine.run(ChunkWork(self._config, out), plan)
+        total = self._images
+        results = engine.run(self._config, out, plan)
         try:
             with contextlib.closing(results):
                 for done in results:
@@ -207,14 +211,14 @@ class _Walk:
                 repeat += 1
             keys.add(key)
             task = Task.of(image, repeat)
-            self.images[image.source] += 1
+            self._images += 1
             self.seen.add(int(task.id, 16))
             if int(task.id, 16) in done:
                 self._earlier += 1
             else:
                 yield task
-            if (n := self.images.total()) % _EVERY == 0:
-                self._report(self.progress("plan", n))
+            if self._images % _EVERY == 0:
+                self._report(self.progress("plan", self._images))
 
     def _judge_errors(self, least: int) -> None:
         """Stop once the allowed share is passed.

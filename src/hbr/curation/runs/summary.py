@@ -6,9 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from hbr.config import to_dict
-from hbr.curation.config import CurationConfig
+from hbr.config import from_dict, to_dict
+from hbr.curation.config import CurationConfig, SplitsConfig
 from hbr.curation.manifest import Manifest
 from hbr.curation.pipeline.passes import ManifestTotals
 from hbr.curation.record import ERRORS, REASONS, FunnelStep, funnel
@@ -60,16 +61,16 @@ def summarize(
     name: str,
     totals: ManifestTotals,
     *,
-    images: Mapping[str, int],
     splits: Iterable[str],
     costs: Mapping[str, tuple[int, float]] | None = None,
 ) -> RunSummary:
     """Sum up a manifest.
 
-    `images`: source → number of images; `splits`: names in the order of the table, to which those
-    of kept crops are added; `costs`: stage → (number of items, CPU seconds).
+    `splits`: names in the order of the table, to which those of kept crops are added; `costs`:
+    stage → (number of items, CPU seconds).
     """
     steps = funnel(totals.counts)
+    images = {source: len(seen) for source, seen in sorted(totals.images.items())}
     by_split, by_source = Counter[str](), Counter[str]()
     for (source, split), n in totals.kept.items():
         by_split[split] += n
@@ -84,12 +85,17 @@ def summarize(
         splits={split: by_split[split] for split in dict.fromkeys([*splits, *sorted(by_split)])},
         sources={
             source: {"images": n, "rows": totals.rows[source], "kept": by_source[source]}
-            for source, n in sorted(images.items())
+            for source, n in images.items()
         },
         licences=dict(sorted(totals.licences.items())),
         means={name: moments.mean for name, moments in sorted(totals.scores.items())},
         costs=dict(costs or {}),
     )
+
+
+def split_names(about: Mapping[str, Any]) -> list[str]:
+    """Return the splits in the order of the configuration, by the metadata of a manifest."""
+    return from_dict(SplitsConfig, about["splits"]).names if "splits" in about else []
 
 
 def named_sources(config: CurationConfig) -> dict[str, str]:

@@ -16,15 +16,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hbr.curation.config import MetricConfig, QualityConfig, SharpnessConfig
+from hbr.curation.config import QualityConfig, SharpnessConfig
 from hbr.curation.manifest import NAME
-from hbr.curation.pipeline.decoding import PhotoError, decode
-from hbr.curation.pipeline.stages.quality import load_scorers
+from hbr.curation.pipeline.decoding import decode
+from hbr.curation.pipeline.stages.quality import load_scorer
 from hbr.curation.pipeline.stages.sharpness import laplacian_variance
 from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_means
 from hbr.curation.record import CurationError
 from hbr.curation.runs.run_folder import RunFolder, score_column, side
 from hbr.errors import one_line
+from hbr.image import PhotoError
 from hbr.image.search import find_photos
 from hbr.metrics.base import Better
 
@@ -120,24 +121,9 @@ def for_mean(values: np.ndarray, better: Better, mean: float) -> float:
     return float(there[np.flatnonzero(reached)[-1]])
 
 
-@dataclass(frozen=True)
-class JointThresholds:
-    """Thresholds for several metrics together.
-
-    Attributes:
-        thresholds: metric → value.
-        kept: crops that pass them all, and Eq. 1.
-        share: the part of the crops that each threshold lets through by itself.
-    """
-
-    thresholds: Mapping[str, float]
-    kept: int
-    share: float
-
-
 def together(
     scores: Mapping[str, np.ndarray], better: Mapping[str, Better], count: int, top: float = 1.0
-) -> JointThresholds:
+) -> tuple[dict[str, float], int, float]:
     """The strictest thresholds, each letting the same share through, that keep a wanted count.
 
     Args:
@@ -146,6 +132,10 @@ def together(
         count: how many crops are to pass all thresholds and be in Eq. 1's top.
         top: Eq. 1's share.
 
+    Returns:
+        metric → threshold, the number of crops that pass them all and Eq. 1, and the part of the
+        crops that each threshold lets through by itself.
+
     Raises:
         CurationError: not that many can be kept, whatever the thresholds.
     """
@@ -153,7 +143,8 @@ def together(
     stacked = np.stack([np.asarray(scores[name], np.float64) for name in names])
     stacked = stacked[:, ~np.isnan(stacked).any(axis=0)]
     n = stacked.shape[1]
-    in_top = _in_top(dict(zip(names, stacked, strict=True)), better, top)
+    z_mean = z_means(dict(zip(names, stacked, strict=True)), better)
+    in_top = best(np.arange(n), z_mean, quota(top, n))
     if not 1 <= count <= int(in_top.sum()):
         raise CurationError(
             f"{count} cannot be kept: {int(in_top.sum())} of {n} crops are in Eq. 1's top"
@@ -166,20 +157,13 @@ def together(
         name: for_count(values, better[name], k + 1)
         for name, values in zip(names, stacked, strict=True)
     }
-    return JointThresholds(limits, int((worst <= k).sum()), (k + 1) / n)
+    return limits, int((worst <= k).sum()), (k + 1) / n
 
 
 def _places(values: np.ndarray, better: Better) -> np.ndarray:
     """[n] how many values are better than each."""
     signed = -values if better == "higher" else values
     return np.searchsorted(np.sort(signed), signed)
-
-
-def _in_top(
-    scores: Mapping[str, np.ndarray], better: Mapping[str, Better], top: float
-) -> np.ndarray:
-    n = len(next(iter(scores.values())))
-    return best(np.arange(n), z_means(scores, better), quota(top, n))
 
 
 def _there(values: np.ndarray) -> np.ndarray:
@@ -256,10 +240,10 @@ def for_wanted(scores: Mapping[str, np.ndarray], count: int, top: float) -> Thre
         (name,) = scores
         value = for_count(scores[name], side(name), count)
         return _found(scores, {name: value}, f"that {count:,} crops pass")
-    found = together(metrics, {n: side(n) for n in metrics}, count, top)
-    description = f"that {count:,} crops pass; each lets {found.share:.1%} through by itself"
-    values = {n: round_towards(v, side(n)) for n, v in found.thresholds.items()}
-    return dataclasses.replace(_found(metrics, values, description), kept=found.kept)
+    limits, kept, share = together(metrics, {n: side(n) for n in metrics}, count, top)
+    description = f"that {count:,} crops pass; each lets {share:.1%} through by itself"
+    values = {n: round_towards(v, side(n)) for n, v in limits.items()}
+    return dataclasses.replace(_found(metrics, values, description), kept=kept)
 
 
 def for_set(
@@ -335,8 +319,7 @@ def read_reference(
     if {*names} <= {"box_edge"}:
         raise CurationError(f"{path} holds finished crops, which have no box_edge; name a run")
     tell(f"scoring {len(files)} pictures of {path}")
-    metrics = tuple(MetricConfig(n) for n in names if n not in _BOXES)
-    scorers = load_scorers(QualityConfig(metrics=metrics))
+    scorers = [load_scorer(n, QualityConfig()) for n in names if n not in _BOXES]
     values: dict[str, list[float]] = {n: [] for n in names if n != "box_edge"}
     for file in files:
         try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hbr.curation.sources.base import Box, BoxKind, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage
+from hbr.curation.sources.base import Box, BoxKind, SourceImage
+from hbr.curation.sources.configs import CocoConfig
+from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage, on_disk
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import Places, broken, unused
 from hbr.people.coco import CocoAnnotation, CocoFile, CocoImage, CocoProblem, keypoints
@@ -23,68 +24,28 @@ from hbr.people.values import flag, identifier, number, text
 FLICKR = "https://www.flickr.com/"
 
 
-@dataclass(frozen=True)
-class CocoSource:
-    """Images and boxes of a file in COCO's format.
+def read_coco(
+    name: str, config: CocoConfig, images: Path, vocabulary: Vocabulary
+) -> Iterator[SourceImage]:
+    """The images in the order of the file, then the errors of the file.
 
-    Attributes:
-        name: of the source.
-        annotations: the JSON file.
-        images: the folder that holds the files that it names.
-        vocabulary: what its categories mean.
+    `images` is the folder that holds the files that it names.
     """
-
-    name: str
-    annotations: Path
-    images: Path
-    vocabulary: Vocabulary
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        """The images in the order of the file, then the errors of the file."""
-        with BoxIndex() as index:
-            file = CocoFile(
-                path=self.annotations, is_person=lambda name: self.vocabulary.role(name) is not None
-            )
-            reading = _Reading(self, file, index)
-            try:
-                for entry in file.entries():
-                    reading.take(entry)
-            except JsonCutError as error:
-                reading.cut = True
-                reading.problems.append(("cut", f"{self.annotations.name}: {error}"))
-            except OSError as error:
-                raise SourceError(f"{self.annotations}: {error.strerror or error}") from None
-            reading.finish()
-            licences = {id: _licence(entry) for id, entry in file.licences.items()}
-            with Places(self.images, ((name, name) for name in index.names())) as places:
-                for image in index.images():
-                    yield self._image(image, places, licences, cut=reading.cut)
-            for place, problem in reading.problems:
-                record = broken if place == "cut" else unused
-                yield record(self.name, f"{self.annotations.name}:{place}", problem)
-
-    def _image(
-        self, image: IndexedImage, places: Places, licences: Mapping[str, str], *, cut: bool
-    ) -> SourceImage:
-        if not image.listed or image.name is None:
-            problem = f"{len(image.boxes)} boxes of image {image.id}, which the file does not list"
-            return unused(self.name, f"{self.annotations.name}:image {image.id}", problem)
-        ref, error = places.at(image.name)
-        key = image.name
-        if image.repeated:
-            key, error = f"{key}#{image.id}", f"{image.name} is listed twice, again as {image.id}"
-        return SourceImage(
-            source=self.name,
-            key=key,
-            ref=ref,
-            width=image.width,
-            height=image.height,
-            # in a cut file, an image without boxes may be one whose boxes are lost
-            boxes=image.boxes or (None if cut else ()),
-            licence=licences.get(image.licence or ""),
-            attribution=image.attribution,
-            error=error,
-        )
+    file = config.annotations.name
+    with on_disk(BoxIndex) as index:
+        reading = _Reading(config.annotations, vocabulary, index)
+        reading.read()
+        names = ((name, name) for name in index.names())
+        with on_disk(partial(Places, images, names)) as places:
+            for image in index.images():
+                if image.listed and image.name is not None:
+                    yield reading.image(name, image, image.name, places)
+                    continue
+                said = f"{len(image.boxes)} boxes of image {image.id}, which the file does not list"
+                yield unused(name, f"{file}:image {image.id}", said)
+        for place, problem in reading.problems:
+            record = broken if place == "cut" else unused
+            yield record(name, f"{file}:{place}", problem)
 
 
 class _Reading:
@@ -93,17 +54,47 @@ class _Reading:
     # More than these are counted only: a file of another kind would fill the report.
     MAX_PROBLEMS = 1000
 
-    def __init__(self, source: CocoSource, file: CocoFile, index: BoxIndex) -> None:
+    def __init__(self, annotations: Path, vocabulary: Vocabulary, index: BoxIndex) -> None:
         self.problems: list[tuple[str, str]] = []
-        self.cut = False
+        self._cut = False
         self._more_problems = 0
-        self._vocabulary = source.vocabulary
-        self._file = file
-        self._name = source.annotations.name
+        self._vocabulary = vocabulary
+        self._file = CocoFile(
+            path=annotations, is_person=lambda name: vocabulary.role(name) is not None
+        )
+        self._name = annotations.name
         self._index = index
 
-    def take(self, entry: CocoImage | CocoAnnotation | CocoProblem) -> None:
-        """One entry of the file."""
+    def read(self) -> None:
+        """Take all entries."""
+        try:
+            for entry in self._file.entries():
+                self._take(entry)
+        except JsonCutError as error:
+            self._cut = True
+            self.problems.append(("cut", f"{self._name}: {error}"))
+        self._finish()
+
+    def image(self, source: str, image: IndexedImage, name: str, places: Places) -> SourceImage:
+        """An image that the file lists under this name."""
+        ref, error = places.at(name)
+        key = name
+        if image.repeated:
+            key, error = f"{key}#{image.id}", f"{name} is listed twice, again as {image.id}"
+        return SourceImage(
+            source=source,
+            key=key,
+            ref=ref,
+            width=image.width,
+            height=image.height,
+            # in a cut file, an image without boxes may be one whose boxes are lost
+            boxes=image.boxes or (None if self._cut else ()),
+            licence=_licence(self._file.licences.get(image.licence or "")),
+            attribution=image.attribution,
+            error=error,
+        )
+
+    def _take(self, entry: CocoImage | CocoAnnotation | CocoProblem) -> None:
         if isinstance(entry, CocoProblem):
             self._problem(entry.place, entry.reason)
         elif isinstance(entry, CocoAnnotation):
@@ -118,8 +109,7 @@ class _Reading:
         ):
             self._problem(entry.place, f"has the id {entry.id} of another image")
 
-    def finish(self) -> None:
-        """The file has ended."""
+    def _finish(self) -> None:
         categories = self._file.categories or {}
         self._index.name_categories([self._category(*item) for item in categories.items()])
         if self._more_problems:
@@ -127,7 +117,7 @@ class _Reading:
             self.problems.append(("more", problem))
         if not categories and self._file.counts["annotations"]:
             said = "none of its categories names a person"
-            if self.cut:
+            if self._cut:
                 said = "no category that names a person came before the cut: its boxes are lost"
             self.problems.append(("categories", f"{self._name}: {said}"))
 
@@ -170,7 +160,9 @@ def _keypoints(value: Any) -> tuple[float, ...] | None:
     return None
 
 
-def _licence(entry: Mapping[str, Any]) -> str:
+def _licence(entry: Mapping[str, Any] | None) -> str | None:
+    if entry is None:
+        return None
     words = [text(entry.get(part)) for part in ("name", "url")]
     return " ".join(f"({w})" if w.startswith("http") else w for w in words if w)
 

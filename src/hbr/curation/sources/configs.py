@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from hbr.config import check
-from hbr.curation.sources.row_reader import BoxForm
-from hbr.curation.sources.wider import WiderLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +38,22 @@ class _Named:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoConfig(_Named):
-    """COCO, Objects365 and other files in their format: see `coco`.
+class AnnotatedConfig(_Named):
+    """What sources have whose annotations name their images.
 
     Attributes:
-        annotations: the JSON file.
+        annotations: the file, or the folder of files.
         images: the folder of images; None for the nearest that holds them.
     """
 
     annotations: Path
     images: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoConfig(AnnotatedConfig):
+    """COCO, Objects365 and other files in their format: a JSON file; see `coco`."""
+
     kind: Literal["coco", "objects365"] = "coco"
 
 
@@ -61,66 +65,50 @@ class Objects365Config(CocoConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenImagesConfig(_Named):
-    """Open Images: see `openimages`.
+class OpenImagesConfig(AnnotatedConfig):
+    """Open Images, a folder of CSV files: see `openimages`.
 
     Attributes:
-        annotations: the folder of CSV files.
-        images: the folder of images; None for the nearest.
-        unlabelled: also the images that no file of boxes names.
+        unlabelled: also the images that no file of boxes names. Nobody drew boxes there, and few
+            downloads hold all nine millions.
     """
 
-    annotations: Path
-    images: Path | None = None
     unlabelled: bool = False
     kind: Literal["openimages"] = "openimages"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrowdHumanConfig(_Named):
-    """CrowdHuman: see `odgt`.
+class CrowdHumanConfig(AnnotatedConfig):
+    """CrowdHuman, an `.odgt` file: see `odgt`."""
 
-    Attributes:
-        annotations: the `.odgt` file.
-        images: the folder of images; None for the nearest.
-    """
-
-    annotations: Path
-    images: Path | None = None
     kind: Literal["crowdhuman"] = "crowdhuman"
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocConfig(_Named):
-    """Pascal VOC: see `voc`.
+class VocConfig(AnnotatedConfig):
+    """Pascal VOC, a folder of XML files: see `voc`.
 
     Attributes:
-        annotations: the folder of XML files.
-        images: the folder of images; None for the nearest.
-        subset: a list of `ImageSets/Main`.
-        one_based: pixels are counted from 1.
+        subset: a file of `ImageSets/Main`: only the images that it lists; a second column of -1
+            leaves one out.
+        one_based: pixels are counted from 1 and the last is included, as VOC does; False for
+            files of other tools that count from 0 to the edge.
     """
 
-    annotations: Path
-    images: Path | None = None
     subset: Path | None = None
     one_based: bool = True
     kind: Literal["voc"] = "voc"
 
 
 @dataclass(frozen=True, kw_only=True)
-class WiderConfig(_Named):
-    """WIDER FACE, WIDER Pedestrian, WiderPerson: see `wider`.
+class WiderConfig(AnnotatedConfig):
+    """WIDER FACE, WIDER Pedestrian, a list each; WiderPerson, a folder of lists: see `wider`.
 
     Attributes:
-        annotations: the list; for `person` the folder of lists.
-        images: the folder of images; None for the nearest.
         layout: which of the three.
     """
 
-    annotations: Path
-    layout: WiderLayout
-    images: Path | None = None
+    layout: Literal["face", "pedestrian", "person"]
     kind: Literal["wider"] = "wider"
 
 
@@ -141,24 +129,25 @@ class YoloConfig(_Named):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rows(_Named):
+class RowsConfig(_Named):
     """How boxes are written in the rows of tables: see `row_reader`.
 
     Attributes:
         vocabulary: an entry of `labels.yaml`.
-        boxes: what the four numbers of `bbox` are.
+        boxes: what the four numbers of `bbox` are: corner and size, two corners, or centre and
+            size.
         normalised: they are parts of width and height.
         classes: names of labels that are numbers.
     """
 
     vocabulary: str = "free"
-    boxes: BoxForm = "xywh"
+    boxes: Literal["xywh", "xyxy", "cxcywh"] = "xywh"
     normalised: bool = False
     classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class WebDatasetConfig(_Rows):
+class WebDatasetConfig(RowsConfig):
     """Tars: see `tars`.
 
     Attributes:
@@ -170,12 +159,12 @@ class WebDatasetConfig(_Rows):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParquetConfig(_Rows):
+class ParquetConfig(RowsConfig):
     """Parquet files: see `parquet`.
 
     Attributes:
         path: a file, a folder of them, or a pattern with `*` in its last part.
-        column: the one with the image bytes.
+        column: the one with the image bytes; None for `image`, or the only one that can be it.
     """
 
     path: Path
@@ -184,13 +173,13 @@ class ParquetConfig(_Rows):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HubConfig(_Rows):
+class HubConfig(RowsConfig):
     """A data set of the Hugging Face hub: see `hub`.
 
     Attributes:
         dataset: its name, or a folder.
         config, split, revision: as `datasets.load_dataset` takes them.
-        column: the one with the images.
+        column: the one with the images; None for `image`, or the only one.
     """
 
     dataset: str

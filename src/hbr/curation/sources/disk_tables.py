@@ -10,19 +10,21 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hbr.curation.sources.base import Box, BoxKind, SourceError
 
 _KINDS: tuple[BoxKind, ...] = ("full", "visible", "head")
 _CROWD, _IGNORE, _NORMALISED = 1, 2, 4
 
+Tables = TypeVar("Tables")
+
 
 @contextlib.contextmanager
-def temporary_database() -> Iterator[sqlite3.Connection]:
-    """An empty database on disk that goes away with the block.
+def on_disk(make: Callable[[sqlite3.Connection], Tables]) -> Iterator[Tables]:
+    """What is made of an empty database on disk, which goes away with the block.
 
     Raises:
         SourceError: the disk is full, or cannot be written to.
@@ -31,7 +33,7 @@ def temporary_database() -> Iterator[sqlite3.Connection]:
     try:
         database.execute("PRAGMA journal_mode=OFF")
         database.execute("PRAGMA synchronous=OFF")
-        yield database
+        yield make(database)
     except sqlite3.OperationalError as error:
         raise SourceError(f"tables on disk (TMPDIR says where): {error}") from None
     finally:
@@ -40,7 +42,7 @@ def temporary_database() -> Iterator[sqlite3.Connection]:
 
 def in_order(names: Iterable[str]) -> Iterator[str]:
     """The names sorted by code point, each once, however many there are."""
-    with temporary_database() as database:
+    with on_disk(lambda database: database) as database:
         # as bytes: names on disk need not be UTF-8
         database.execute("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
         rows = ((name.encode("utf-8", "surrogateescape"),) for name in names)
@@ -50,16 +52,11 @@ def in_order(names: Iterable[str]) -> Iterator[str]:
 
 
 class SeenKeys:
-    """Which keys have come already; to be used as a context manager."""
+    """Which keys have come already."""
 
-    def __enter__(self) -> SeenKeys:
-        self._stack = contextlib.ExitStack()
-        self._database = self._stack.enter_context(temporary_database())
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
         self._database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY) WITHOUT ROWID")
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._stack.__exit__(*raised)
 
     def again(self, key: str) -> bool:
         """Whether this key was asked for before."""
@@ -102,22 +99,16 @@ class IndexedImage:
 class BoxIndex:
     """Images and boxes of an annotation file, in any order, joined on disk."""
 
-    def __enter__(self) -> BoxIndex:
-        self._stack = contextlib.ExitStack()
-        self._database = self._stack.enter_context(temporary_database())
-        run = self._database.execute
-        run(
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute(
             "CREATE TABLE images (n INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT, width, height,"
             " licence, attribution, rotation, labelled, listed)"
         )
-        run(
+        database.execute(
             "CREATE TABLE boxes (image TEXT, x0, y0, x1, y1, label, kind, score, flags, category,"
             " keypoints, n INTEGER PRIMARY KEY)"
         )
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._stack.__exit__(*raised)
 
     def add_image(
         self,

@@ -7,11 +7,13 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hbr.curation.sources.base import Box, BoxKind, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import SeenKeys
+from hbr.curation.sources.base import Box, BoxKind, SourceImage
+from hbr.curation.sources.configs import CrowdHumanConfig
+from hbr.curation.sources.disk_tables import SeenKeys, on_disk
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import Places, broken, unused
 from hbr.people.values import flag, identifier, number, pixels, text
@@ -22,32 +24,23 @@ _KINDS: tuple[tuple[str, BoxKind], ...] = (("fbox", "full"), ("vbox", "visible")
 
 
 @dataclass(frozen=True)
-class OdgtSource:
-    """Images and boxes of an `.odgt` file.
-
-    Attributes:
-        name: of the source.
-        annotations: the file.
-        images: the folder of images, `{ID}.jpg`.
-        vocabulary: what its tags mean.
-    """
+class OdgtReader:
+    """Images, `{ID}.jpg` in the folder `images`, and boxes of an `.odgt` file."""
 
     name: str
-    annotations: Path
+    config: CrowdHumanConfig
     images: Path
     vocabulary: Vocabulary
 
-    def __iter__(self) -> Iterator[SourceImage]:
+    def read(self) -> Iterator[SourceImage]:
         """The images in the order of the lines; a bad line or flag is a record of its own."""
-        try:
-            with Places(self.images, self._names()) as places, SeenKeys() as seen:
-                for line, data in self._lines():
-                    yield from self._image(line, data, places, seen)
-        except OSError as error:
-            raise SourceError(f"{self.annotations}: {error.strerror or error}") from None
+        looked_up = partial(Places, self.images, self._names())
+        with on_disk(looked_up) as places, on_disk(SeenKeys) as seen:
+            for line, data in self._lines():
+                yield from self._image(line, data, places, seen)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        with self.annotations.open("rb") as file:
+        with self.config.annotations.open("rb") as file:
             line = 0
             while data := file.readline(MAX_LINE):
                 line += 1
@@ -71,7 +64,7 @@ class OdgtSource:
     def _image(
         self, line: int, data: bytes, places: Places, seen: SeenKeys
     ) -> Iterator[SourceImage]:
-        place = f"{self.annotations.name}:line {line}"
+        place = f"{self.config.annotations.name}:line {line}"
         try:
             file, record = self._parse(data)
         except (ValueError, RecursionError):

@@ -19,12 +19,12 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hbr.curation.sources.base import Box, ImageRef, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage
+from hbr.curation.sources.configs import OpenImagesConfig
+from hbr.curation.sources.disk_tables import BoxIndex, IndexedImage, on_disk
 from hbr.curation.sources.labels import Role, Vocabulary
 from hbr.curation.sources.paths import unused
 from hbr.people.values import flag, identifier, number, open_text, text
@@ -37,68 +37,53 @@ MAX_PROBLEMS = 1000
 Roles = dict[str, tuple[str, Role]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class OpenImagesSource:
-    """Images and boxes of a folder in the layout of Open Images.
+def read_openimages(
+    name: str, config: OpenImagesConfig, images: Path, vocabulary: Vocabulary
+) -> Iterator[SourceImage]:
+    """The images in the order of their ids, then the errors of the files.
 
-    Attributes:
-        name: of the source.
-        annotations: the folder of CSV files.
-        images: the folder of images, `{ImageID}.jpg`, in it or in train, validation and test.
-        vocabulary: what the classes' words, or their ids, mean.
-        unlabelled: give images, too, that only the lists of images name. Nobody drew boxes there,
-            and few downloads hold all nine millions.
+    `images` is the folder of images, `{ImageID}.jpg`, in it or in train, validation and test.
     """
+    files = sorted(p for p in config.annotations.iterdir() if p.is_file())
+    tables = [p for p in files if p.suffix == ".csv" and "class-descriptions" not in p.name]
+    with on_disk(BoxIndex) as index:
+        reading = _Reading(index, _roles(files, vocabulary))
+        for path in tables:
+            reading.read(path)
+        if not reading.found_boxes:
+            raise SourceError(f"{config.annotations}: no file with the columns of boxes")
+        root = images.absolute()
+        folders = [f"{root / s}/" for s in SUBSETS if (root / s).is_dir()]
+        for image in index.images(by_id=True):
+            if image.labelled or config.unlabelled:
+                yield _image(name, image, images.name, folders)
+        for place, problem in reading.finish():
+            yield unused(name, place, problem)
 
-    name: str
-    annotations: Path
-    images: Path
-    vocabulary: Vocabulary
-    unlabelled: bool = False
 
-    def __iter__(self) -> Iterator[SourceImage]:
-        """The images in the order of their ids, then the errors of the files."""
-        try:
-            files = sorted(p for p in self.annotations.iterdir() if p.is_file())
-        except OSError as error:
-            raise SourceError(f"{self.annotations}: {error.strerror or error}") from None
-        tables = [p for p in files if p.suffix == ".csv" and "class-descriptions" not in p.name]
-        with BoxIndex() as index:
-            reading = _Reading(index, _roles(files, self.vocabulary))
-            for path in tables:
-                reading.read(path)
-            if not reading.found_boxes:
-                raise SourceError(f"{self.annotations}: no file with the columns of boxes")
-            root = self.images.absolute()
-            folders = [f"{root / s}/" for s in SUBSETS if (root / s).is_dir()]
-            for image in index.images(by_id=True):
-                if image.labelled or self.unlabelled:
-                    yield self._image(image, folders)
-            for place, problem in reading.finish():
-                yield unused(self.name, place, problem)
-
-    def _image(self, image: IndexedImage, folders: Sequence[str]) -> SourceImage:
-        subset = image.name or ""
-        key, ref = f"{subset}{image.id}", None
-        where = f"the folder {self.images.name}"  # without folders of this machine
-        error: str | None = f"{image.id}: named by the annotations, but not in {where}"
-        if re.fullmatch(r"[\w-]+", image.id) is None:
-            error = f"{image.id!r} is no image id"
-        else:
-            # plain text: this is done for millions
-            names = (f"{folder}{image.id}{suffix}" for folder in folders for suffix in SUFFIXES)
-            if found := next(filter(os.path.isfile, names), None):
-                ref, error = ImageRef(path=found), None
-        return SourceImage(
-            source=self.name,
-            key=key,
-            ref=ref,
-            boxes=image.boxes if image.labelled else None,
-            licence=image.licence,
-            attribution=image.attribution,
-            error=error,
-            rotation=image.rotation,
-        )
+def _image(source: str, image: IndexedImage, folder: str, folders: Sequence[str]) -> SourceImage:
+    """An image, which may lie in one of the folders; `folder` is what errors call them."""
+    subset = image.name or ""
+    key, ref = f"{subset}{image.id}", None
+    # without folders of this machine
+    error: str | None = f"{image.id}: named by the annotations, but not in the folder {folder}"
+    if re.fullmatch(r"[\w-]+", image.id) is None:
+        error = f"{image.id!r} is no image id"
+    else:
+        # plain text: this is done for millions
+        names = (f"{place}{image.id}{suffix}" for place in folders for suffix in SUFFIXES)
+        if found := next(filter(os.path.isfile, names), None):
+            ref, error = ImageRef(path=found), None
+    return SourceImage(
+        source=source,
+        key=key,
+        ref=ref,
+        boxes=image.boxes if image.labelled else None,
+        licence=image.licence,
+        attribution=image.attribution,
+        error=error,
+        rotation=image.rotation,
+    )
 
 
 class _Reading:
@@ -132,8 +117,6 @@ class _Reading:
                         self._problem(path, line, said)
         except csv.Error as error:
             self._problem(path, line, f"no CSV: {error}")
-        except OSError as error:
-            raise SourceError(f"{path}: {error.strerror or error}") from None
 
     def finish(self) -> Iterator[tuple[str, str]]:
         """Where and what was wrong."""

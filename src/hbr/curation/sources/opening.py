@@ -7,11 +7,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from hbr.curation.sources.base import Source, SourceError, SourceImage
-from hbr.curation.sources.coco import CocoSource
+from hbr.curation.sources.base import ImageRef, Source, SourceError, SourceImage
+from hbr.curation.sources.coco import read_coco
 from hbr.curation.sources.configs import (
+    AnnotatedConfig,
     CocoConfig,
     CrowdHumanConfig,
     DeepFashionConfig,
@@ -28,19 +30,18 @@ from hbr.curation.sources.configs import (
     WiderConfig,
     YoloConfig,
 )
-from hbr.curation.sources.folders import FolderSource
-from hbr.curation.sources.hub import HubSource
+from hbr.curation.sources.hub import read_hub
 from hbr.curation.sources.labels import Vocabulary, load_vocabulary
-from hbr.curation.sources.odgt import OdgtSource
-from hbr.curation.sources.openimages import OpenImagesSource
-from hbr.curation.sources.parquet import ParquetSource
-from hbr.curation.sources.paths import unused
+from hbr.curation.sources.odgt import OdgtReader
+from hbr.curation.sources.openimages import read_openimages
+from hbr.curation.sources.parquet import read_parquet
+from hbr.curation.sources.paths import badly_named, unused, walk
 from hbr.curation.sources.row_reader import RowReader
-from hbr.curation.sources.single_person import SinglePersonSource, guess
-from hbr.curation.sources.tars import TarSource
-from hbr.curation.sources.voc import VocSource
-from hbr.curation.sources.wider import WiderSource
-from hbr.curation.sources.yolo import YoloSource, read_classes
+from hbr.curation.sources.single_person import guess, read_single_person
+from hbr.curation.sources.tars import TarReader
+from hbr.curation.sources.voc import VocReader
+from hbr.curation.sources.wider import WiderReader
+from hbr.curation.sources.yolo import YoloReader, read_classes
 from hbr.image import is_photo_name
 from hbr.people.grids import GridName
 from hbr.people.values import clean, open_text
@@ -54,32 +55,40 @@ _MANY = 50
 _SAYS_NOTHING = {"instances", "annotations", "xml", "labels", *map(str.lower, _IMAGES)}
 
 
+Read = Callable[[], Iterator[SourceImage]]
+"""Gives the images of a source, each time from the first."""
+
+
 @dataclass(frozen=True)
 class _Opened:
     """A source, with what is the same for all kinds.
 
     Attributes:
-        source: of one kind.
+        name: unique in a run.
+        config: which one.
         vocabulary: of its labels.
-        grid: which grid its boxes refer to where their image's size does not tell.
+        read: gives its images.
     """
 
-    source: Source
+    name: str
+    config: SourceConfig
     vocabulary: Vocabulary
-    grid: GridName
-
-    @property
-    def name(self) -> str:
-        """Unique in a run."""
-        return self.source.name
+    read: Read
 
     def __iter__(self) -> Iterator[SourceImage]:
         """The images; then, if no label named a person, a record that says so."""
-        for image in self.source:
-            upright = self.grid != image.grid and image.boxes
-            yield dataclasses.replace(image, grid=self.grid) if upright else image
+        # ultralytics reads photos upright
+        usual: GridName = "upright" if isinstance(self.config, YoloConfig) else "stored"
+        grid = usual if self.config.grid == "auto" else self.config.grid
+        try:
+            for image in self.read():
+                upright = grid != image.grid and image.boxes
+                yield dataclasses.replace(image, grid=grid) if upright else image
+        except OSError as error:
+            where = error.filename or _place(self.config)
+            raise SourceError(f"{where}: {error.strerror or error}") from None
         # COCO's reader says so itself: it knows which categories there are before any box
-        coco = isinstance(self.source, CocoSource)
+        coco = isinstance(self.config, CocoConfig)
         if not coco and (problem := self.vocabulary.problem):
             yield unused(self.name, "labels", f"{self.name}: {problem}")
 
@@ -94,11 +103,8 @@ def open_source(config: SourceConfig) -> Source:
     place = _place(config)
     if clean(place) != place:
         raise SourceError(f"{clean(place)}: the path is not UTF-8; rename it")
-    vocabulary = _vocabulary(config)
-    source = _open(config.name or _name_of(place), config, vocabulary)
-    # ultralytics reads photos upright
-    usual: GridName = "upright" if isinstance(config, YoloConfig) else "stored"
-    return _Opened(source, vocabulary, usual if config.grid == "auto" else config.grid)
+    name, vocabulary = config.name or _name_of(place), _vocabulary(config)
+    return _Opened(name, config, vocabulary, _open(name, config, vocabulary))
 
 
 def _vocabulary(config: SourceConfig) -> Vocabulary:
@@ -107,52 +113,66 @@ def _vocabulary(config: SourceConfig) -> Vocabulary:
     return load_vocabulary(name, config.labels, config.people)
 
 
-def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Source:
+def _open(name: str, config: SourceConfig, vocabulary: Vocabulary) -> Read:
     match config:
-        case CocoConfig() | CrowdHumanConfig():
-            source = CocoSource if isinstance(config, CocoConfig) else OdgtSource
-            annotations = _file(config.annotations)
-            return source(name, annotations, _images(config.images, annotations), vocabulary)
-        case OpenImagesConfig():
-            folder = _folder(config.annotations)
-            return OpenImagesSource(
-                name=name,
-                annotations=folder,
-                images=_images(config.images, folder),
-                vocabulary=vocabulary,
-                unlabelled=config.unlabelled,
-            )
-        case VocConfig():
-            folder = _folder(config.annotations)
-            return VocSource(
-                name=name,
-                annotations=folder,
-                images=_images(config.images, folder),
-                vocabulary=vocabulary,
-                subset=config.subset,
-                one_based=config.one_based,
-            )
-        case WiderConfig():
-            person = config.layout == "person"
-            annotations = (_folder if person else _file)(config.annotations)
-            return WiderSource(
-                name=name,
-                annotations=annotations,
-                images=_images(config.images, annotations),
-                layout=config.layout,
-                vocabulary=vocabulary,
-            )
+        case AnnotatedConfig():
+            return _open_annotated(name, config, vocabulary)
         case YoloConfig():
             return _open_yolo(name, config, vocabulary)
         case FolderConfig():
             if not config.path.exists():
                 raise SourceError(f"{config.path}: no such file or folder")
-            return FolderSource(name, config.path.resolve(), config.licence, config.attribution)
+            return partial(_read_folder, name, config, config.path.resolve())
         case ShhqConfig() | DeepFashionConfig() | Market1501Config():
             path = _folder(config.path).resolve()
-            return SinglePersonSource(name, dataclasses.replace(config, path=path))
-        case _:
-            return _open_rows(name, config, vocabulary)
+            return partial(read_single_person, name, dataclasses.replace(config, path=path))
+        case WebDatasetConfig():
+            rows = RowReader(name, config, vocabulary)
+            return TarReader(_files(config.path, "*.tar"), rows).read
+        case ParquetConfig():
+            files = _files(config.path, "*.parquet")
+            return partial(read_parquet, name, config, files, vocabulary)
+        case HubConfig():
+            folder = Path(config.dataset)
+            dataset = str(folder.absolute()) if folder.is_dir() else config.dataset
+            return partial(read_hub, name, config, dataset, vocabulary)
+
+
+def _open_annotated(
+    name: str,
+    config: CocoConfig | CrowdHumanConfig | OpenImagesConfig | VocConfig | WiderConfig,
+    vocabulary: Vocabulary,
+) -> Read:
+    in_folder = isinstance(config, OpenImagesConfig | VocConfig) or (
+        isinstance(config, WiderConfig) and config.layout == "person"
+    )
+    annotations = (_folder if in_folder else _file)(config.annotations)
+    images = _images(config.images, annotations)
+    match config:
+        case CocoConfig():
+            return partial(read_coco, name, config, images, vocabulary)
+        case OpenImagesConfig():
+            return partial(read_openimages, name, config, images, vocabulary)
+        case CrowdHumanConfig():
+            return OdgtReader(name, config, images, vocabulary).read
+        case VocConfig():
+            return VocReader(name, config, images, vocabulary).read
+        case WiderConfig():
+            return WiderReader(name, config, images, vocabulary).read
+
+
+def _read_folder(name: str, config: FolderConfig, path: Path) -> Iterator[SourceImage]:
+    """The photos below a folder, in the order of their names, or one photo."""
+    single = path.is_file()
+    folder = path.parent if single else path
+    for photo in [path.name] if single else walk(path):
+        yield badly_named(name, photo) or SourceImage(
+            source=name,
+            key=photo,
+            ref=ImageRef.file(folder / photo),
+            licence=config.licence,
+            attribution=config.attribution,
+        )
 
 
 def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
@@ -281,7 +301,7 @@ def _looks_like_coco(path: Path) -> bool:
     return head.lstrip().startswith("{") and any(f'"{key}"' in head for key in keys)
 
 
-def _open_yolo(name: str, config: YoloConfig, vocabulary: Vocabulary) -> Source:
+def _open_yolo(name: str, config: YoloConfig, vocabulary: Vocabulary) -> Read:
     images = _folder(config.images).resolve()
     labels = config.annotations
     if labels is None:  # .../images/train → .../labels/train, as ultralytics does it
@@ -296,35 +316,14 @@ def _open_yolo(name: str, config: YoloConfig, vocabulary: Vocabulary) -> Source:
     if classes is None:
         raise SourceError(f"{labels}: no data.yaml nor classes.txt here; `classes` names one")
     names, keypoints = read_classes(classes)
-    return YoloSource(
+    return YoloReader(
         name=name,
         images=images,
         labels=labels,
         classes=names,
         vocabulary=vocabulary,
         keypoints=keypoints,
-    )
-
-
-def _open_rows(
-    name: str, config: WebDatasetConfig | ParquetConfig | HubConfig, vocabulary: Vocabulary
-) -> Source:
-    reader = RowReader(vocabulary, config.boxes, config.normalised, config.classes)
-    if isinstance(config, WebDatasetConfig):
-        return TarSource(name, _files(config.path, "*.tar"), reader)
-    if isinstance(config, ParquetConfig):
-        return ParquetSource(name, _files(config.path, "*.parquet"), reader, config.column)
-    folder = Path(config.dataset)
-    dataset = str(folder.absolute()) if folder.is_dir() else config.dataset
-    return HubSource(
-        name=name,
-        dataset=dataset,
-        reader=reader,
-        config=config.config,
-        split=config.split,
-        revision=config.revision,
-        column=config.column,
-    )
+    ).read
 
 
 def _nearby_classes(folder: Path) -> Path | None:

@@ -3,67 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
+from hbr.curation.sources.configs import ParquetConfig
+from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import broken
 from hbr.curation.sources.row_reader import COLUMNS, RowReader
 
 ROWS_AT_ONCE = 1000
 
 
-@dataclass(frozen=True)
-class ParquetSource:
-    """Images in the rows of Parquet files.
+def read_parquet(
+    name: str, config: ParquetConfig, files: Sequence[Path], vocabulary: Vocabulary
+) -> Iterator[SourceImage]:
+    """The images in the order of files and rows; no image bytes are read for it."""
+    import pyarrow
 
-    Attributes:
-        name: of the source.
-        files: in their order.
-        reader: reads the other columns.
-        column: the one with the bytes; None for `image`, or the only one that can be it.
-    """
+    for path in files:
+        try:
+            yield from _file(name, config, path, vocabulary)
+        except FileNotFoundError:
+            raise SourceError(f"{path}: no such file") from None
+        except (OSError, pyarrow.ArrowException) as error:
+            said = " ".join(str(error).replace(str(path), path.name).split())
+            yield broken(name, path.name, f"{path.name} is cut or no Parquet: {said}")
 
-    name: str
-    files: tuple[Path, ...]
-    reader: RowReader
-    column: str | None = None
 
-    def __iter__(self) -> Iterator[SourceImage]:
-        """The images in the order of files and rows; no image bytes are read for it."""
-        import pyarrow
+def _file(
+    source: str, config: ParquetConfig, path: Path, vocabulary: Vocabulary
+) -> Iterator[SourceImage]:
+    from pyarrow import parquet
 
-        for path in self.files:
-            try:
-                yield from self._file(path)
-            except FileNotFoundError:
-                raise SourceError(f"{path}: no such file") from None
-            except (OSError, pyarrow.ArrowException) as error:
-                said = " ".join(str(error).replace(str(path), path.name).split())
-                yield broken(self.name, path.name, f"{path.name} is cut or no Parquet: {said}")
-
-    def _file(self, path: Path) -> Iterator[SourceImage]:
-        from pyarrow import parquet
-
-        with parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            column = self.column or _image_column(schema, path)
-            if column not in schema.names:
-                there = ", ".join(schema.names)
-                raise SourceError(f"{path}: no column {column}; there are {there}")
-            columns = [name for name in COLUMNS if name in schema.names]
-            reader = self.reader
-            if not reader.classes:
-                reader = replace(reader, classes=class_names(_features(schema)))
-            rows: Iterator[dict[str, Any]] = ({} for _ in range(file.metadata.num_rows))
-            if columns:
-                batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
-                rows = (values for batch in batches for values in batch.to_pylist())
-            for row, values in enumerate(rows):
-                ref = ImageRef(path=str(path.absolute()), column=column, row=row)
-                yield from reader.images(self.name, f"{path.name}/{row:08d}", ref, values)
+    with parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        column = config.column or _image_column(schema, path)
+        if column not in schema.names:
+            there = ", ".join(schema.names)
+            raise SourceError(f"{path}: no column {column}; there are {there}")
+        columns = [name for name in COLUMNS if name in schema.names]
+        classes = config.classes or class_names(_features(schema))
+        reader = RowReader(source, replace(config, classes=classes), vocabulary)
+        rows: Iterator[dict[str, Any]] = ({} for _ in range(file.metadata.num_rows))
+        if columns:
+            batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
+            rows = (values for batch in batches for values in batch.to_pylist())
+        for row, values in enumerate(rows):
+            ref = ImageRef(path=str(path.absolute()), column=column, row=row)
+            yield from reader.images(f"{path.name}/{row:08d}", ref, values)
 
 
 def _image_column(schema: Any, path: Path) -> str:

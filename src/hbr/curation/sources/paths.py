@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import in_order, temporary_database
+from hbr.curation.sources.disk_tables import in_order
 from hbr.image.paths import READ_SUFFIXES, photo_suffix, walk_files
 from hbr.image.search import walk_photos
 from hbr.people.values import clean, name_parts
@@ -27,15 +26,13 @@ def walk(folder: Path, accept: Callable[[str], bool] | None = None) -> Iterator[
             are not read and of folders of thumbnails.
 
     Raises:
-        SourceError: the folder cannot be listed.
+        SourceError: it is no folder.
+        OSError: a folder cannot be listed.
     """
     root = folder.absolute()
     if not root.is_dir():
         raise SourceError(f"{folder}: no such folder")
-    try:
-        yield from in_order(walk_photos(root) if accept is None else walk_files(root, accept))
-    except OSError as error:
-        raise SourceError(f"{error.filename}: {error.strerror}") from None
+    yield from in_order(walk_photos(root) if accept is None else walk_files(root, accept))
 
 
 @dataclass(frozen=True)
@@ -88,33 +85,29 @@ class Places:
     """Which image below a folder each name of an annotation file falls on.
 
     Two names may fall on one image once leading folders are dropped. The one that names it exactly
-    has it; where none or several do, all are errors. To be used as a context manager.
+    has it; where none or several do, all are errors.
 
     Args:
         folder: of the images.
         names: (key of an entry, name of its image), all that will be asked for.
+        database: for the tables (`disk_tables.on_disk`).
     """
 
-    def __init__(self, folder: Path, names: Iterable[tuple[str, str]]) -> None:
+    def __init__(
+        self, folder: Path, names: Iterable[tuple[str, str]], database: sqlite3.Connection
+    ) -> None:
         self._folder = folder.absolute()
-        self._names = names
-
-    def __enter__(self) -> Places:
-        """Look for all of them."""
-        self._stack = contextlib.ExitStack()
-        self._database = self._stack.enter_context(temporary_database())
-        run = self._database.execute
+        self._database = database
+        run = database.execute
         run("CREATE TABLE places (key TEXT PRIMARY KEY, path, error, exact) WITHOUT ROWID")
         run("CREATE INDEX place_path ON places (path)")
-        self._database.executemany("INSERT OR IGNORE INTO places VALUES (?,?,?,?)", self._rows())
-        return self
+        rows = self._rows(names)
+        database.executemany("INSERT OR IGNORE INTO places VALUES (?,?,?,?)", rows)
 
-    def __exit__(self, *raised: Any) -> None:
-        """Forget them."""
-        self._stack.__exit__(*raised)
-
-    def _rows(self) -> Iterator[tuple[str, str | None, str | None, bool]]:
-        for key, name in self._names:
+    def _rows(
+        self, names: Iterable[tuple[str, str]]
+    ) -> Iterator[tuple[str, str | None, str | None, bool]]:
+        for key, name in names:
             found = locate(self._folder, name)
             # an entry that is called as its image claims it before others
             exact = found.exact and _stem(key) == _stem(found.path or "")

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from hbr.curation.sources.base import Box, BoxKind, ImageRef, SourceImage
+from hbr.curation.sources.configs import RowsConfig
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import unused
 from hbr.people.values import flag, identifier, number, pixels, text
 
-BoxForm = Literal["xywh", "xyxy", "cxcywh"]
 COLUMNS = (
     "width",
     "height",
@@ -41,28 +41,26 @@ _LABELS = ("label", "category", "category_name", "name", "category_id")
 
 @dataclass(frozen=True)
 class RowReader:
-    """Reads rows of one form.
+    """Reads the rows of a source.
 
     Attributes:
+        source: its name.
+        config: how boxes are written.
         vocabulary: what labels mean.
-        form: of `bbox`: corner and size, two corners, or centre and size.
-        normalised: `bbox` is in parts of width and height.
-        classes: names of labels that are numbers.
     """
 
+    source: str
+    config: RowsConfig
     vocabulary: Vocabulary
-    form: BoxForm = "xywh"
-    normalised: bool = False
-    classes: tuple[str, ...] = ()
 
     def images(
-        self, source: str, key: str, ref: ImageRef, row: Mapping[str, Any], error: str | None = None
+        self, key: str, ref: ImageRef, row: Mapping[str, Any], error: str | None = None
     ) -> Iterator[SourceImage]:
         """The image of a row, and a record of the boxes that cannot be used."""
         problems: list[str] = []
         who = (text(row.get(key)) for key in ("attribution", "author", "url"))
         yield SourceImage(
-            source=source,
+            source=self.source,
             key=key,
             ref=ref,
             width=pixels(row.get("width")),
@@ -74,7 +72,7 @@ class RowReader:
         )
         if problems:
             said = f"{key}: {len(problems)} boxes are left out: {problems[0]}"
-            yield unused(source, f"{key}, boxes", said)
+            yield unused(self.source, f"{key}, boxes", said)
 
     def _all_boxes(self, row: Mapping[str, Any], problems: list[str]) -> tuple[Box, ...] | None:
         entries = next(
@@ -116,7 +114,7 @@ class RowReader:
         if kind not in kinds:
             raise ValueError(f"kind is {kind!r}, not one of {', '.join(kinds)}")
         if "bbox" in entry:
-            edges, normalised = self._edges(entry["bbox"]), self.normalised
+            edges, normalised = self._edges(entry["bbox"]), self.config.normalised
         else:
             edges = [number(entry.get(key)) for key in ("x0", "y0", "x1", "y1")]
             normalised = bool(flags["normalised"])
@@ -138,18 +136,19 @@ class RowReader:
         label = identifier(entry[key])
         if label is None:
             raise ValueError(f"{key} is {entry[key]!r}, no label")
-        if not self.classes or not (label.isascii() and label.isdigit()):
+        classes = self.config.classes
+        if not classes or not (label.isascii() and label.isdigit()):
             return label
-        if int(label) >= len(self.classes):
-            raise ValueError(f"{key} is {label}, there are {len(self.classes)} classes")
-        return self.classes[int(label)]
+        if int(label) >= len(classes):
+            raise ValueError(f"{key} is {label}, there are {len(classes)} classes")
+        return classes[int(label)]
 
     def _edges(self, values: Any) -> list[float]:
         if not isinstance(values, (list, tuple)) or len(values) != 4:
             return [float("nan")] * 4
         x, y, a, b = map(number, values)
-        if self.form == "xyxy":
+        if self.config.boxes == "xyxy":
             return [x, y, a, b]
-        if self.form == "cxcywh":
+        if self.config.boxes == "cxcywh":
             return [x - a / 2, y - b / 2, x + a / 2, y + b / 2]
         return [x, y, x + a, y + b]

@@ -18,7 +18,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hbr.curation.sources.base import Box, ImageRef, SourceError, SourceImage
@@ -46,33 +45,17 @@ _MARKET = {"train": "bounding_box_train", "query": "query", "test": "bounding_bo
 _MARKET_NAME = re.compile(r"(-1|\d{4})_c(\d)s\d_\d{6}_\d{2}\.jpg(?:\.jpg)?", re.ASCII)
 
 
-@dataclass(frozen=True)
-class SinglePersonSource:
-    """The photos of one of these data sets.
-
-    Attributes:
-        name: of the source.
-        config: which one, and where.
-    """
-
-    name: str
-    config: SinglePersonConfig
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        """The photos in the order of their lists, or of their names."""
-        try:
-            match self.config:
-                case ShhqConfig() as config:
-                    yield from _shhq(self.name, config)
-                case DeepFashionConfig(layout="inshop") as config:
-                    yield from _inshop(self.name, config)
-                case DeepFashionConfig() as config:
-                    yield from _fashion(self.name, config)
-                case Market1501Config() as config:
-                    yield from _market(self.name, config)
-        except OSError as error:
-            where = error.filename or self.config.path
-            raise SourceError(f"{where}: {error.strerror or error}") from None
+def read_single_person(name: str, config: SinglePersonConfig) -> Iterator[SourceImage]:
+    """The photos of one of these data sets in the order of their lists, or of their names."""
+    match config:
+        case ShhqConfig():
+            yield from _shhq(name, config)
+        case DeepFashionConfig(layout="inshop"):
+            yield from _inshop(name, config)
+        case DeepFashionConfig():
+            yield from _fashion(name, config)
+        case Market1501Config():
+            yield from _market(name, config)
 
 
 def guess(folder: Path) -> SinglePersonConfig | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from hbr.archives import COMPRESSED, read_part, tar_members
 from hbr.curation.sources.base import ImageRef, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import SeenKeys
+from hbr.curation.sources.disk_tables import SeenKeys, on_disk
 from hbr.curation.sources.paths import badly_named, broken, unused
 from hbr.curation.sources.row_reader import RowReader
 from hbr.image import is_photo_name
@@ -29,38 +29,36 @@ MAX_JSON = 16 << 20
 
 
 @dataclass(frozen=True)
-class TarSource:
+class TarReader:
     """Images in tars, with a `.json` beside each, or without.
 
     Attributes:
-        name: of the source.
         tars: the files; images are read from their places in them, so they must not be compressed.
-        reader: reads the JSON.
+        rows: reads the JSON.
     """
 
-    name: str
     tars: tuple[Path, ...]
-    reader: RowReader
+    rows: RowReader
 
-    def __iter__(self) -> Iterator[SourceImage]:
+    def read(self) -> Iterator[SourceImage]:
         """The images in the order of the tars; a cut tar gives what was whole, then a record."""
         for path in self.tars:
             if path.name.lower().endswith(COMPRESSED):
                 said = f"{path.name}: decompress it first; images are read from their places"
-                yield broken(self.name, path.name, said)
+                yield broken(self.rows.source, path.name, said)
                 continue
             try:
-                with SeenKeys() as seen:
+                with on_disk(SeenKeys) as seen:
                     yield from self._tar(path, seen)
             except tarfile.TarError as error:
                 said = f"{path.name} is cut or no tar: {error}"
-                yield broken(self.name, f"{path.name}:end", said)
+                yield broken(self.rows.source, f"{path.name}:end", said)
             except OSError as error:
                 raise SourceError(f"{path}: {error.strerror or error}") from None
 
     def _tar(self, path: Path, seen: SeenKeys) -> Iterator[SourceImage]:
         left_out = LeftOut()
-        with SeenKeys() as samples, SeenKeys() as told:
+        with on_disk(SeenKeys) as samples, on_disk(SeenKeys) as told:
             for key, sample in itertools.groupby(_files(path), lambda file: file.key):
                 files = list(sample)
                 photos = [file for file in files if is_photo_name(file.member.name)]
@@ -95,19 +93,19 @@ class TarSource:
             beside = f"{alone[0]} has another name" if alone else "no photo is beside it"
             hint = "; its sample is in two places of the tar, sort the tar by name" if again else ""
             said = f"{path.name}/{lost.name} describes no photo: {beside}{hint}"
-            yield unused(self.name, f"{path.name}/{lost.name}#{lost.offset_data}", said)
+            yield unused(self.rows.source, f"{path.name}/{lost.name}#{lost.offset_data}", said)
 
     def _image(
         self, path: Path, photo: _File, sidecars: Sequence[_File], again: bool, seen: SeenKeys
     ) -> Iterator[SourceImage]:
         member = photo.member
         key = f"{path.name}/{member.name}"
-        if bad := badly_named(self.name, key):
+        if bad := badly_named(self.rows.source, key):
             yield bad
             return
         if seen.again(key):
             place = f"{key}#{member.offset_data}"
-            yield broken(self.name, place, f"{key}: a second file of that name in the tar")
+            yield broken(self.rows.source, place, f"{key}: a second file of that name in the tar")
             return
         row: dict[str, Any] = {}
         error = None
@@ -120,7 +118,7 @@ class TarSource:
             error = f"{key}: its sample is in two places of the tar; sort the tar by name"
         place = str(path.absolute())
         ref = ImageRef(path=place, offset=member.offset_data, size=member.size)
-        yield from self.reader.images(self.name, key, ref, row, error)
+        yield from self.rows.images(key, ref, row, error)
 
 
 @dataclass(frozen=True)

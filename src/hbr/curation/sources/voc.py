@@ -8,10 +8,12 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from hbr.curation.sources.base import Box, SourceError, SourceImage
-from hbr.curation.sources.disk_tables import SeenKeys
+from hbr.curation.sources.base import Box, SourceImage
+from hbr.curation.sources.configs import VocConfig
+from hbr.curation.sources.disk_tables import SeenKeys, on_disk
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import Places, badly_named, broken, unused, walk
 from hbr.people.values import encoding_of, flag, number, open_text, pixels, text
@@ -24,52 +26,37 @@ _DECLARED = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class VocSource:
-    """Images and boxes of a folder of XML files.
-
-    Attributes:
-        name: of the source.
-        annotations: the folder of XML files.
-        images: the folder of images.
-        vocabulary: what the names of objects mean.
-        subset: a file of `ImageSets/Main`: only the images that it lists; a second column of -1
-            leaves one out.
-        one_based: pixels are counted from 1 and the last is included, as VOC does; False for
-            files of other tools that count from 0 to the edge.
-    """
+@dataclass(frozen=True)
+class VocReader:
+    """Images, in the folder `images`, and boxes of a folder of XML files."""
 
     name: str
-    annotations: Path
+    config: VocConfig
     images: Path
     vocabulary: Vocabulary
-    subset: Path | None = None
-    one_based: bool = True
 
-    def __iter__(self) -> Iterator[SourceImage]:
+    def read(self) -> Iterator[SourceImage]:
         """The images in the order of the names of the XML files, or of the list."""
-        with Places(self.images, self._images_of()) as places, SeenKeys() as seen:
+        looked_up = partial(Places, self.images, self._images_of())
+        with on_disk(looked_up) as places, on_disk(SeenKeys) as seen:
             for count, name in enumerate(self._names(), 1):
                 if bad := badly_named(self.name, name):
                     yield bad
                 elif seen.again(name):
-                    said = f"{name} is named a second time by {self.subset}"
+                    said = f"{name} is named a second time by {self.config.subset}"
                     yield broken(self.name, f"{name}#line {count}", said)
                 else:
                     yield from self._image(name, places)
 
     def _names(self) -> Iterator[str]:
-        if self.subset is None:
-            yield from walk(self.annotations, lambda name: name.lower().endswith(".xml"))
+        if self.config.subset is None:
+            yield from walk(self.config.annotations, lambda name: name.lower().endswith(".xml"))
             return
-        try:
-            with open_text(self.subset) as file:
-                for line in file:
-                    words = line.split()
-                    if words and words[1:2] != ["-1"]:
-                        yield f"{words[0]}.xml"
-        except OSError as error:
-            raise SourceError(f"{self.subset}: {error.strerror or error}") from None
+        with open_text(self.config.subset) as file:
+            for line in file:
+                words = line.split()
+                if words and words[1:2] != ["-1"]:
+                    yield f"{words[0]}.xml"
 
     def _images_of(self) -> Iterator[tuple[str, str]]:
         """Each XML file, without its suffix, and the image that it names."""
@@ -80,7 +67,7 @@ class VocSource:
                 yield _without_suffix(name), _image_of(self._parse(name), name)
 
     def _parse(self, name: str) -> ElementTree.Element:
-        with (self.annotations / name).open("rb") as file:
+        with (self.config.annotations / name).open("rb") as file:
             return ElementTree.fromstring(decode_xml(file.read(MAX_BYTES)))
 
     def _image(self, name: str, places: Places) -> Iterator[SourceImage]:
@@ -131,7 +118,7 @@ class VocSource:
     def _edges(self, node: ElementTree.Element) -> tuple[float, float, float, float]:
         edges = (number(node.findtext(f"bndbox/{e}")) for e in ("xmin", "ymin", "xmax", "ymax"))
         x0, y0, x1, y1 = edges
-        first = 1 if self.one_based else 0
+        first = 1 if self.config.one_based else 0
         return x0 - first, y0 - first, x1, y1
 
 

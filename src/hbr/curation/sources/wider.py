@@ -8,19 +8,20 @@ person        `name.jpg.txt` for each image: the count, then `class x0 y0 x1 y1`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from hbr.curation.sources.base import SourceError, SourceImage
-from hbr.curation.sources.disk_tables import SeenKeys
+from hbr.curation.sources.base import SourceImage
+from hbr.curation.sources.configs import WiderConfig
+from hbr.curation.sources.disk_tables import SeenKeys, on_disk
 from hbr.curation.sources.labels import Vocabulary
 from hbr.curation.sources.paths import Places, badly_named, broken, walk
 from hbr.image import is_photo_name
 from hbr.people.values import identifier, number, open_text
 
-WiderLayout = Literal["face", "pedestrian", "person"]
 PERSON_CLASSES = {
     "1": "pedestrian",
     "2": "rider",
@@ -30,39 +31,30 @@ PERSON_CLASSES = {
 }
 PEDESTRIAN_CLASSES = {"1": "pedestrian", "2": "cyclist"}
 
+_Line = tuple[int, str]  # its number, from 1, and its text without blanks at the ends
 
-@dataclass(frozen=True, kw_only=True)
-class WiderSource:
-    """Images and boxes of a list.
 
-    Attributes:
-        name: of the source.
-        annotations: the list; for `person` the folder of lists.
-        images: the folder of images.
-        layout: which of the three.
-        vocabulary: what the classes mean.
-    """
+@dataclass(frozen=True)
+class WiderReader:
+    """Images, in the folder `images`, and boxes of a list."""
 
     name: str
-    annotations: Path
+    config: WiderConfig
     images: Path
-    layout: WiderLayout
     vocabulary: Vocabulary
 
-    def __iter__(self) -> Iterator[SourceImage]:
+    def read(self) -> Iterator[SourceImage]:
         """The images in the order of the list; a bad line is a record of its own."""
-        try:
-            with Places(self.images, self._names()) as places, SeenKeys() as seen:
-                for entry in self._entries():
-                    if isinstance(entry, SourceImage):
-                        yield entry
-                    elif seen.again(entry.name):
-                        said = f"{entry.name}: listed a second time in {self.annotations.name}"
-                        yield broken(self.name, f"{entry.name}#line {entry.line}", said)
-                    else:
-                        yield self._image(entry, places)
-        except OSError as error:
-            raise SourceError(f"{self.annotations}: {error.strerror or error}") from None
+        looked_up = partial(Places, self.images, self._names())
+        with on_disk(looked_up) as places, on_disk(SeenKeys) as seen:
+            for entry in self._entries():
+                if isinstance(entry, SourceImage):
+                    yield entry
+                elif seen.again(entry.name):
+                    said = f"{entry.name}: listed a second time in {self.config.annotations.name}"
+                    yield broken(self.name, f"{entry.name}#line {entry.line}", said)
+                else:
+                    yield self._image(entry, places)
 
     def _names(self) -> Iterator[tuple[str, str]]:
         for entry in self._entries():
@@ -71,51 +63,50 @@ class WiderSource:
 
     def _entries(self) -> Iterator[_Entry | SourceImage]:
         """What the list says of each image, and the records of bad lines."""
-        if self.layout == "person":
+        layout = self.config.layout
+        if layout == "person":
             yield from self._person()
             return
-        with open_text(self.annotations) as file:
-            lines = _Lines(file)
-            yield from self._face(lines) if self.layout == "face" else self._pedestrian(lines)
+        with open_text(self.config.annotations) as file:
+            numbered = ((n, line.strip()) for n, line in enumerate(file, 1))
+            lines = (pair for pair in numbered if pair[1])
+            yield from self._face(lines) if layout == "face" else self._pedestrian(lines)
 
-    def _face(self, lines: _Lines) -> Iterator[_Entry | SourceImage]:
-        for name in lines:
-            place = f"{self.annotations.name}:line {lines.count}"
-            if not is_photo_name(name):
-                yield broken(self.name, place, f"{place}: a file name was expected, not {name!r}")
-                lines.skip_to(is_photo_name)
-                continue
-            said = lines.take()
-            if said is None or (count := _count(said)) is None:
+    def _face(self, lines: Iterable[_Line]) -> Iterator[_Entry | SourceImage]:
+        for start, name, rows in _by_photo(lines):
+            place = f"{self.config.annotations.name}:line {start}"
+            count = _count(rows[0][1]) if rows else None
+            if name is None:
+                said = f"{place}: a file name was expected, not {rows[0][1]!r}"
+                yield broken(self.name, place, said)
+            elif count is None:
                 yield broken(self.name, place, f"{place}: no count of boxes follows {name}")
-                if said is not None:
-                    lines.skip_to(is_photo_name)
-                continue
-            # an image without faces is still followed by one line of zeros
-            boxes: list[tuple[str, list[float]]] = []
-            while len(boxes) < max(count, 1):
-                row = lines.take_unless(is_photo_name)
-                if row is None:
-                    break
-                boxes.append(_corner(row.split(), "face", "xywh"))
-            yield _Entry(name, lines.count, boxes if count else [], len(boxes) < count)
+            else:
+                # an image without faces is still followed by one line of zeros
+                own, more = rows[: 1 + max(count, 1)], rows[1 + max(count, 1) :]
+                boxes = [_corner(row.split(), "face", "xywh") for _, row in own[1:]]
+                yield _Entry(name, own[-1][0], boxes if count else [], len(boxes) < count)
+                for n, row in more[:1]:
+                    place = f"{self.config.annotations.name}:line {n}"
+                    said = f"{place}: a file name was expected, not {row!r}"
+                    yield broken(self.name, place, said)
 
-    def _pedestrian(self, lines: _Lines) -> Iterator[_Entry]:
-        for line in lines:
+    def _pedestrian(self, lines: Iterable[_Line]) -> Iterator[_Entry]:
+        for n, line in lines:
             name, *words = line.split()
             boxes = []
             for first in range(0, len(words), 5):
                 label = _label(PEDESTRIAN_CLASSES, words[first])
                 boxes.append(_corner(words[first + 1 : first + 5], label, "xywh"))
-            yield _Entry(name, lines.count, boxes, bool(len(words) % 5))
+            yield _Entry(name, n, boxes, bool(len(words) % 5))
 
     def _person(self) -> Iterator[_Entry | SourceImage]:
-        for file in walk(self.annotations, lambda name: name.lower().endswith(".txt")):
+        for file in walk(self.config.annotations, lambda name: name.lower().endswith(".txt")):
             if bad := badly_named(self.name, file):
                 yield bad
                 continue
             try:
-                with open_text(self.annotations / file) as opened:
+                with open_text(self.config.annotations / file) as opened:
                     lines = opened.read().splitlines()
             except OSError as error:
                 yield broken(self.name, file, f"{file}: {error.strerror or error}")
@@ -160,38 +151,19 @@ def _corner(words: list[str], label: str, form: Literal["xywh", "xyxy"]) -> tupl
     return label, [x, y, a, b] if form == "xyxy" else [x, y, x + a, y + b]
 
 
-class _Lines:
-    """The lines of a file that are not empty, with their number and one line of looking ahead."""
+def _by_photo(lines: Iterable[_Line]) -> Iterator[tuple[int, str | None, list[_Line]]]:
+    """The number and the text of each line that names a photo, and the lines up to the next.
 
-    def __init__(self, file: Iterator[str]) -> None:
-        self._file = file
-        self._ahead: str | None = None
-        self.count = 0
-
-    def __iter__(self) -> Iterator[str]:
-        while (line := self.take()) is not None:
-            yield line
-
-    def take(self) -> str | None:
-        """The next line, None at the end."""
-        if self._ahead is not None:
-            line, self._ahead = self._ahead, None
-            return line
-        for raw in self._file:
-            self.count += 1
-            if line := raw.strip():
-                return line
-        return None
-
-    def take_unless(self, stop: Callable[[str], bool]) -> str | None:
-        """The next line, or None, without taking it, if it is one of these."""
-        line = self.take()
-        if line is not None and stop(line):
-            self._ahead = line
-            return None
-        return line
-
-    def skip_to(self, stop: Callable[[str], bool]) -> None:
-        """Leave out lines up to one of these."""
-        while self.take_unless(stop) is not None:
-            pass
+    What comes before the first name has none, and only its first line.
+    """
+    start, name, rows = 0, None, list[_Line]()
+    for n, line in lines:
+        if is_photo_name(line):
+            if name or rows:
+                yield start, name, rows
+            start, name, rows = n, line, []
+        elif name or not rows:
+            start = start or n
+            rows.append((n, line))
+    if name or rows:
+        yield start, name, rows

@@ -20,7 +20,7 @@ MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class YoloSource:
+class YoloReader:
     """Images, and boxes in text files with the same names.
 
     What a line may hold is in `yolo_lines`.
@@ -41,7 +41,7 @@ class YoloSource:
     vocabulary: Vocabulary
     keypoints: tuple[int, int] | None = None
 
-    def __iter__(self) -> Iterator[SourceImage]:
+    def read(self) -> Iterator[SourceImage]:
         """The images in the order of their names; bad lines are a record of their own."""
         n_guessed, guessed = 0, None
         for name in walk(self.images):

@@ -87,15 +87,6 @@ class Scorer:
     score: Callable[[Batch], list[float]]
 
 
-def load_scorers(config: QualityConfig) -> list[Scorer]:
-    """The metrics of a configuration, cheapest first.
-
-    Raises:
-        MetricError: a metric that is not known or whose weights are missing.
-    """
-    return [load_scorer(metric.name, config) for metric in cheapest_first(config.metrics)]
-
-
 def load_scorer(name: str, config: QualityConfig) -> Scorer:
     """One metric of a configuration.
 

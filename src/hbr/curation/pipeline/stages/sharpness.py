@@ -41,42 +41,36 @@ def judge_sharpness(rows: list[Record], grey: np.ndarray, config: SharpnessConfi
     whole = None
     if config.region == "image" and any(row.alive for row in rows):
         whole = laplacian_variance(grey, config.edge)
-    judged = []
-    for row in rows:
-        if not row.alive:
-            judged.append(row)
-            continue
+
+    def judge(row: Record) -> Record:
         value = whole
         if value is None:
             x0, y0, x1, y1 = row.box
             region = grey[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
             value = laplacian_variance(region, config.edge)
+        said = f"variance of the Laplacian {value:.1f}"
         if value < config.threshold:
-            detail = f"variance of the Laplacian {value:.1f} below {config.threshold:g}"
-            judged.append(row.stopped("sharpness", "blurred", detail, sharpness=value))
-        elif config.ceiling is not None and value > config.ceiling:
-            detail = f"variance of the Laplacian {value:.1f} above {config.ceiling:g}"
-            judged.append(row.stopped("sharpness", "sharp", detail, sharpness=value))
-        else:
-            judged.append(row.passed("sharpness", sharpness=value))
-    return judged
+            detail = f"{said} below {config.threshold:g}"
+            return row.stopped("sharpness", "blurred", detail, sharpness=value)
+        if config.ceiling is not None and value > config.ceiling:
+            detail = f"{said} above {config.ceiling:g}"
+            return row.stopped("sharpness", "sharp", detail, sharpness=value)
+        return row.passed("sharpness", sharpness=value)
+
+    return [judge(row) if row.alive else row for row in rows]
 
 
 def judge_size(rows: list[Record], config: SizeConfig) -> list[Record]:
     """Stop people of too few pixels."""
-    judged = []
-    for row in rows:
-        if not row.alive:
-            judged.append(row)
-            continue
+
+    def judge(row: Record) -> Record:
         x0, y0, x1, y1 = row.box
-        longer, shorter = max(x1 - x0, y1 - y0), min(x1 - x0, y1 - y0)
+        shorter, longer = sorted((x1 - x0, y1 - y0))
         if longer < config.longer:
-            detail = f"longer edge {longer:.0f} below {config.longer}"
-            judged.append(row.stopped("size", "small", detail))
-        elif shorter < config.shorter:
+            return row.stopped("size", "small", f"longer edge {longer:.0f} below {config.longer}")
+        if shorter < config.shorter:
             detail = f"shorter edge {shorter:.0f} below {config.shorter}"
-            judged.append(row.stopped("size", "small", detail))
-        else:
-            judged.append(row.passed("size"))
-    return judged
+            return row.stopped("size", "small", detail)
+        return row.passed("size")
+
+    return [judge(row) if row.alive else row for row in rows]

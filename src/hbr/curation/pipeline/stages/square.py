@@ -42,11 +42,8 @@ def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
     """Give each candidate of an image its square, and the number of people in it."""
     if rows[0].source in config.partial:
         config = dataclasses.replace(config, mode="partial")
-    cut = []
-    for row in rows:
-        if not row.alive:
-            cut.append(row)
-            continue
+
+    def cut(row: Record) -> Record:
         found = square(
             row.box,
             *row.size,
@@ -57,15 +54,14 @@ def cut_squares(rows: list[Record], config: CropConfig) -> list[Record]:
         )
         if found is None:
             detail = f"longer edge {row.box_edge:.0f} in {row.width}x{row.height}"
-            cut.append(row.stopped(STAGE, "no-square", detail))
-        else:
-            x, y, side = found
-            people = max(
-                1, people_inside(rows, found, config.down(side))
-            )  # the candidate, whatever is cut off
-            columns = {"square_x": x, "square_y": y, "square_side": side}
-            cut.append(row.passed(STAGE, crop_persons=people, **columns))
-    return cut
+            return row.stopped(STAGE, "no-square", detail)
+        x, y, side = found
+        # the candidate is in it, whatever is cut off
+        people = max(1, people_inside(rows, found, config.down(side)))
+        columns = {"square_x": x, "square_y": y, "square_side": side}
+        return row.passed(STAGE, crop_persons=people, **columns)
+
+    return [cut(row) if row.alive else row for row in rows]
 
 
 def crop_pixels(pixels: np.ndarray, x: int, y: int, side: int, config: CropConfig) -> np.ndarray:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from hbr.curation.pipeline.store import TaskSet
-from hbr.curation.record import ERRORS, REASONS, STAGES, FunnelStep, Record, funnel
+from hbr.curation.pipeline.passes import ManifestTotals
+from hbr.curation.record import REASONS, STAGES, Record, from_row
 from hbr.curation.runs.run_folder import RunFolder, score_column, side
 from hbr.curation.runs.status import RunStatus
+from hbr.curation.runs.summary import RunSummary, split_names, summarize
 
 BINS = 48
 _SAMPLE = 20_000  # values that the ends of a histogram are taken from
@@ -97,40 +98,23 @@ class Contents:
     """The contents of the page.
 
     Attributes:
-        name: of the data set.
+        summary: the counts of all rows, and what all stages cost.
+        totals: what else was counted, over kept crops.
         finished: the passes over the whole set have run.
         status: of an unfinished run; None if it left no status file.
-        images, rows, kept, errors: how many.
-        funnel: what each stage did.
         histograms: of every column with values, of the sources that the run's thresholds hold for.
         sheets: kept first, then by stage and reason.
-        splits: split → kept crops.
-        sources: source → images, rows, kept.
-        licences: licence → kept crops; an empty one where none is stated.
-        persons: people in the crop → kept crops.
-        tags: tag → kept crops.
         problems: images, and entries of annotations, that could not be used; at most 200.
-        costs: stage → (things, CPU seconds).
         settings: what the rows depend on.
     """
 
-    name: str
+    summary: RunSummary
+    totals: ManifestTotals
     finished: bool
     status: RunStatus | None
-    images: int
-    rows: int
-    kept: int
-    errors: int
-    funnel: tuple[FunnelStep, ...]
     histograms: tuple[Histogram, ...]
     sheets: tuple[Sheet, ...]
-    splits: Mapping[str, int]
-    sources: Mapping[str, Mapping[str, int]]
-    licences: Mapping[str, int]
-    persons: Mapping[int, int]
-    tags: Mapping[str, int]
     problems: tuple[Record, ...]
-    costs: Mapping[str, tuple[int, float]]
     settings: Mapping[str, Any]
 
 
@@ -139,42 +123,32 @@ def collect(run: RunFolder, *, kept: int, rejected: int) -> Contents:
 
     `kept` is the number of kept crops to show, `rejected` that of rows for each reason.
     """
-    counts = run.counts()
-    histograms = _empty_histograms(run, sum(counts.values()))
-    tally = _Tally(kept, rejected)
+    histograms = _empty_histograms(run, sum(run.counts().values()))
+    totals, picks, problems = ManifestTotals(), _Picks(kept, rejected), list[Record]()
     wanted, apart = [*_COLUMNS, *map(score_column, run.metrics)], run.judged_apart
     for table in run.tables(wanted):
-        tally.add(table)
-        alive = ~np.asarray(table["reason"].is_valid())
-        common = np.array([source not in apart for source in table["source"].to_pylist()], bool)
+        records = [from_row(row) for row in table.to_pylist()]
+        totals.add(records)
+        unusable = [record for record in records if record.reason in REASONS["read"]]
+        problems += unusable[: _ERRORS - len(problems)]
+        for record in records:
+            picks.add(record)
+        alive = np.array([record.alive for record in records], bool)
+        common = np.array([record.source not in apart for record in records], bool)
         for histogram in histograms:
             column = score_column(histogram.column)
             if column in table.column_names:
                 values = table[column].to_numpy().astype(np.float64)
                 histogram.add(values[common], alive[common])
-    steps = funnel(counts)
-    store = run.store
+    costs = run.store.costs() if run.store is not None else {}
     return Contents(
-        name=run.name,
+        summary=summarize(run.name, totals, splits=split_names(run.about), costs=costs),
+        totals=totals,
         finished=run.manifest is not None,
         status=run.status(),
-        images=sum(len(images) for images in tally.images.values()),
-        rows=sum(counts.values()),
-        kept=steps[-1].passed,
-        errors=sum(n for (_, reason), n in counts.items() if reason in ERRORS),
-        funnel=steps,
         histograms=tuple(h for h in histograms if h.n),
-        sheets=tally.sheets(run),
-        splits=tally.in_order(run.about.get("splits", {}), tally.splits),
-        sources={
-            name: {"images": len(tally.images[name]), "rows": n, "kept": tally.by_source[name]}
-            for name, n in sorted(tally.rows.items())
-        },
-        licences=dict(tally.licences.most_common()),
-        persons=dict(sorted(tally.persons.items())),
-        tags=dict(tally.tags.most_common(40)),
-        problems=tuple(run.chosen("id", tally.problems)[:_ERRORS]) if tally.problems else (),
-        costs=store.costs() if store is not None else {},
+        sheets=picks.sheets(run),
+        problems=tuple(sorted(problems, key=lambda record: record.id)),
         settings=run.about,
     )
 
@@ -227,52 +201,27 @@ def _edges(values: np.ndarray, threshold: float | None, *, logarithmic: bool) ->
 _Group = tuple[str, str | None, str | None]  # stage, reason, metric
 
 
-class _Tally:
-    """What is counted and picked in the second pass."""
+class _Picks:
+    """Of each group of rows its number, and the ids of some, the first."""
 
     def __init__(self, kept: int, rejected: int) -> None:
         self._limits = {True: kept, False: rejected}
-        self.images: dict[str, TaskSet] = {}
-        self.rows: Counter[str] = Counter()
-        self.by_source: Counter[str] = Counter()
-        self.splits: Counter[str] = Counter()
-        self.licences: Counter[str] = Counter()
-        self.persons: Counter[int] = Counter()
-        self.tags: Counter[str] = Counter()
-        self.problems: set[str] = set()
         self._groups: Counter[_Group] = Counter()
         self._picked: dict[_Group, list[str]] = {}
 
-    def add(self, table: Any) -> None:
-        """Count the rows of a table."""
-        for row in table.to_pylist():
-            source, reason = row["source"], row["reason"]
-            self.rows[source] += 1
-            self.images.setdefault(source, TaskSet()).add(int(row["image_id"], 16))
-            if reason is None:
-                self.by_source[source] += 1
-                self.splits[row["split"] or ""] += 1
-                self.licences[row["licence"] or ""] += 1
-                if (people := row.get("crop_persons")) is not None:
-                    self.persons[people] += 1
-                self.tags.update(row.get("tags") or ())
-            elif reason in REASONS["read"] and len(self.problems) < _ERRORS:
-                self.problems.add(row["id"])
-            self._pick(row)
-
-    def _pick(self, row: Mapping[str, Any]) -> None:
-        stage, reason = row["stage"], row["reason"]
+    def add(self, record: Record) -> None:
+        """Count a row, and pick it if its id is among the first."""
         metric = None
-        if reason in ("below-threshold", "above-ceiling"):
-            metric = (row["detail"] or "").partition(" ")[0] or None
-        group = ("splits" if reason is None else stage, reason, metric)
+        if record.reason in ("below-threshold", "above-ceiling"):
+            metric = (record.detail or "").partition(" ")[0] or None
+        group = ("splits" if record.alive else record.stage, record.reason, metric)
         self._groups[group] += 1
-        if reason in REASONS["read"]:
+        if record.reason in REASONS["read"]:
             return
-        picked, limit = self._picked.setdefault(group, []), self._limits[reason is None]
+        picked, limit = self._picked.setdefault(group, []), self._limits[record.alive]
         # twice as many are held so that sorting is rare; the least ids stay
         if len(picked) < 2 * limit:
-            picked.append(row["id"])
+            picked.append(record.id)
         if limit and len(picked) == 2 * limit:
             picked.sort()
             del picked[limit:]
@@ -301,10 +250,3 @@ class _Tally:
             )
             for group in sorted(ids, key=place)
         )
-
-    @staticmethod
-    def in_order(settings: Mapping[str, Any], splits: Mapping[str, int]) -> dict[str, int]:
-        """Splits in the order of the configuration."""
-        order: Sequence[str] = [*settings.get("parts", {}), *settings.get("fixed", {}).values()]
-        names = dict.fromkeys([*order, *sorted(splits)])
-        return {name: splits.get(name, 0) for name in names if name}

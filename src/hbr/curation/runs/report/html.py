@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from hbr.curation.record import REASONS, Record
@@ -33,18 +32,6 @@ COLUMN_NAMES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """A stage of the funnel, as the page shows it; `width` in percent of all rows."""
-
-    name: str
-    entered: int
-    passed: int
-    stopped: tuple[tuple[int, str], ...]
-    width: float
-    pending: bool
-
-
 def as_html(contents: Contents, pictures: Mapping[str, str]) -> str:
     """The page.
 
@@ -66,6 +53,10 @@ def as_html(contents: Contents, pictures: Mapping[str, str]) -> str:
         .get_template("report.html")
         .render(
             c=contents,
+            summary=contents.summary,
+            licences=contents.totals.licences.most_common(),
+            persons=contents.totals.persons.mean,
+            tags=contents.totals.tags.most_common(40),
             version=__version__,
             steps=list(_steps(contents)),
             histograms=histograms,
@@ -73,7 +64,6 @@ def as_html(contents: Contents, pictures: Mapping[str, str]) -> str:
             kept=[s for s in sheets if s["reason"] is None and s["shown"]],
             rejected=[s for s in sheets if s["reason"] is not None and s["shown"]],
             missing=sum(s["missing"] for s in sheets),
-            persons=_mean(contents.persons),
             costs=list(_costs(contents)),
             settings=dict(_settings(contents.settings)),
             state=_state(contents),
@@ -81,22 +71,17 @@ def as_html(contents: Contents, pictures: Mapping[str, str]) -> str:
     )
 
 
-def _steps(contents: Contents) -> Iterator[_Step]:
-    rows = max(contents.rows, 1)
-    for step in contents.funnel:
-        stopped = tuple(
-            (n, REASONS[step.stage][reason])
-            for reason, n in sorted(step.stopped.items(), key=lambda item: -item[1])
-        )
-        pending = not contents.finished and step.stage in _WHOLE_SET
-        yield _Step(
-            name=STAGE_NAMES[step.stage],
-            entered=step.entered,
-            passed=step.passed,
-            stopped=stopped,
-            width=100 * step.passed / rows,
-            pending=pending,
-        )
+def _steps(contents: Contents) -> Iterator[dict[str, Any]]:
+    for step in contents.summary.funnel:
+        most_first = sorted(step.stopped.items(), key=lambda item: -item[1])
+        yield {
+            "name": STAGE_NAMES[step.stage],
+            "entered": step.entered,
+            "passed": step.passed,
+            "stopped": [(n, REASONS[step.stage][reason]) for reason, n in most_first],
+            "width": 100 * step.passed / max(contents.summary.rows, 1),  # percent
+            "pending": not contents.finished and step.stage in _WHOLE_SET,
+        }
 
 
 def _sheet(sheet: Sheet, pictures: Mapping[str, str]) -> dict[str, Any]:
@@ -180,13 +165,8 @@ def _mean_text(total: float, n: int) -> str:
     return f"{total / n:.4g}".replace("-", "−") if n else "–"
 
 
-def _mean(counts: Mapping[int, int]) -> float:
-    n = sum(counts.values())
-    return sum(k * v for k, v in counts.items()) / n if n else 0.0
-
-
 def _costs(contents: Contents) -> Iterator[tuple[str, int, float, float]]:
-    for stage, (n, seconds) in contents.costs.items():
+    for stage, (n, seconds) in contents.summary.costs.items():
         if n:
             yield stage, n, seconds, 1e3 * seconds / n
 
