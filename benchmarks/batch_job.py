@@ -36,7 +36,7 @@ from hbr.restoration.batch import beside, outputs, work
 from hbr.restoration.batch.jobs import plan_batch
 from hbr.restoration.batch.outputs import Files
 from hbr.restoration.batch.running import run_batch
-from hbr.restoration.passes import inference, transfer
+from hbr.restoration.passes import inference, making, transfer
 from hbr.restoration.passes.tiling import plan_tiles
 from hbr.restoration.pixels.color import to_unit
 from hbr.restoration.settings import RestoreSettings
@@ -49,7 +49,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "tiles": (inference, "to_unit"),
     "blend": (inference._Blend, "add"),
     "blended": (inference._Blend, "finish"),
-    "color": (restorer_module, "fix_color"),
+    "color": (making, "fix_color"),
     "pixels": (photo_module.Photo, "with_pixels"),
     "provenance": (restorer_module, "provenance_of"),
     "recipe": (outputs, "with_recipe"),

@@ -260,8 +260,8 @@ MUTATIONS = (
     Mutation(
         "benchmark: the scale of a given method is its own",
         "src/hbr/evaluation/benchmark_config.py",
-        '**_without(values, "given")}',
-        "}",
+        '| {key: value for key, value in values.items() if key != "given"}',
+        "",
         BENCHMARKS,
     ),
     Mutation(

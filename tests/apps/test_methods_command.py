@@ -79,7 +79,8 @@ def test_show(call_hbr: Run, mine: Path) -> None:
 
 @pytest.mark.parametrize("name", ["diffbir", "osediff", "swinir"])
 def test_the_example_is_a_method(call_hbr: Run, tmp_path: Path, name: str) -> None:
-    from hbr.evaluation.methods import ProgramConfig, build_method, read_method
+    from hbr.evaluation.methods import build_method, read_method
+    from hbr.evaluation.methods.config import ProgramConfig
 
     shown = call_hbr("methods", "show", name).stdout.split("example of a method file:")[1]
     (tmp_path / "run.yaml").write_text(shown)
@@ -114,7 +115,7 @@ def test_run(call_hbr: Run, photo: Write, mine: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"kind": None}, 2, "run.yaml: method.kind is None; it must be one of hbr, spandrel"),
+        ({"kind": None}, 2, "run.yaml: method.kind is missing; it may be one of 'hbr', 'spandrel'"),
         ({"kind": "magic"}, 2, "method.kind is 'magic'; it must be one of 'hbr', 'spandrel'"),
         ({"program": "gone.yaml"}, 2, "gone.yaml: No such file or directory"),
         ({"program": "gone"}, 1, "no program is called 'gone'; known: diffbir"),
@@ -162,7 +163,8 @@ def test_the_page_of_the_docs_holds(tmp_path: Path) -> None:
     """Its YAML is read, and it names every program."""
     from hbr.config import from_dict, load_yaml
     from hbr.evaluation.benchmark_config import BenchmarkConfig
-    from hbr.evaluation.methods import ProgramSpec, read_method
+    from hbr.evaluation.methods import read_method
+    from hbr.evaluation.methods.config import ProgramSpec
     from hbr.evaluation.methods.programs import known_programs
 
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """`hbr replay`: restored files made again, and what it says where they cannot be the same."""
 
+import dataclasses
 import io
 import json
 import os
@@ -237,6 +238,32 @@ class TestWhatCannotBeTheSame:
         assert done.returncode == 3
         assert "other bytes: 2 of 1920 pixels differ, by at most 3 levels" in done.stderr
         assert "torch 2.0.0, here " in done.stderr
+
+    def test_a_file_above_the_usual_limit_is_not_damaged(
+        self,
+        restored: Callable[..., Path],
+        call_hbr: Run,
+        toy: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        file = restored("a.png")
+        made = read_photo(file)
+        plain = made.with_pixels(np.full((3, *made.size), 0.5, np.float32))
+        write_photo(with_recipe(plain, recipe_text(made), "png")[0], file)
+        assert read_photo.__kwdefaults__ is not None
+        monkeypatch.setitem(read_photo.__kwdefaults__, "max_pixels", 1000)
+        done = call_hbr("replay", file, "--model", toy, "--max-pixels", 2000)
+        assert (done.returncode, "of 1920 pixels differ" in done.stderr) == (3, True), done.stderr
+
+    def test_transparency_that_was_added_later(
+        self, restored: Callable[..., Path], call_hbr: Run, toy: Path
+    ) -> None:
+        file = restored("a.png")
+        made = read_photo(file)
+        seen = dataclasses.replace(made, alpha=np.full(made.size, 200, np.uint8))
+        write_photo(with_recipe(seen, recipe_text(made), "png")[0], file)
+        done = call_hbr("replay", file, "--model", toy)
+        assert (done.returncode, "its transparency is not" in done.stderr) == (3, True)
 
     def test_metadata_that_was_added_later(
         self, restored: Callable[..., Path], call_hbr: Run, toy: Path

@@ -6,7 +6,7 @@ import pytest
 
 from hbr.config import ConfigError
 from hbr.evaluation.benchmark_config import load_benchmark, parameters, read_raw, shipped
-from hbr.evaluation.methods import BaselineConfig, HbrConfig, ResultsFolderConfig
+from hbr.evaluation.methods.config import BaselineConfig, HbrConfig, ResultsFolderConfig
 from hbr.evaluation.papers import paper_table
 
 # To be raised by hand with every benchmark that is added, so that none goes missing unseen.

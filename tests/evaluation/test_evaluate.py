@@ -18,10 +18,9 @@ from torch import Tensor
 
 from hbr.config import ConfigError
 from hbr.evaluation import folders, measuring
-from hbr.evaluation.evaluate import EvaluateConfig, evaluate
-from hbr.evaluation.measuring import MeasureConfig
+from hbr.evaluation.evaluate import evaluate, measure_all
 from hbr.evaluation.pairing import PicturePair
-from hbr.evaluation.workers import measure_all
+from hbr.evaluation.settings import EvaluateConfig
 from hbr.files import sha256
 from hbr.image import read_photo
 from hbr.metrics import Metric, MetricError, MetricInfo, find_metric, load_metric
@@ -55,7 +54,7 @@ class Deadly(type(Path())):  # type: ignore[misc]
 def test_a_pair_that_ends_its_worker_costs_only_itself(pairs: list[PicturePair]) -> None:
     deadly = Deadly(pairs[2].restored)
     pairs[2] = PicturePair("p2", deadly, pairs[2].reference)
-    found = measure_all(pairs, MeasureConfig(metrics=("psnr-y",)), workers=2, batch=1)
+    found = measure_all(pairs, EvaluateConfig(metrics=("psnr-y",), workers=2))
     rows = [row for measured, _ in found for row in measured]
     assert [row.pair.stem for row in rows] == [f"p{number}" for number in range(6)]
     assert [bool(row.values) for row in rows] == [True, True, False, True, True, True]
@@ -265,8 +264,8 @@ def test_infos_are_those_of_the_table() -> None:
 
 
 def measured(pair: PicturePair, **how: object) -> tuple[dict[str, float], list[str]]:
-    config = MeasureConfig(metrics=("psnr-rgb",), **how)  # type: ignore[arg-type]
-    ((rows, _),) = measure_all([pair], config, workers=0, batch=1)
+    config = EvaluateConfig(metrics=("psnr-rgb",), workers=0, **how)  # type: ignore[arg-type]
+    ((rows, _),) = measure_all([pair], config)
     (row,) = rows
     assert row.error is None, row.error
     return row.values, row.notes
@@ -345,8 +344,10 @@ def test_people_keep_their_places_without_the_border(tmp_path: Path) -> None:
 
     def colour(border: int, cut: int) -> float:
         pair, people = files[border]
-        config = MeasureConfig(metrics=("person-colour",), people=people, crop_border=cut)
-        ((rows, _),) = measure_all([pair], config, workers=0, batch=1)
+        config = EvaluateConfig(
+            metrics=("person-colour",), workers=0, people=people, crop_border=cut
+        )
+        ((rows, _),) = measure_all([pair], config)
         return rows[0].values["person-colour"]
 
     assert colour(6, 0) > 5

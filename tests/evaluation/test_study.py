@@ -12,16 +12,11 @@ from PIL import Image
 from study_fixtures import CODE, METHODS, fill, make_folders, methods_of, new_code
 
 from hbr.evaluation.pairing import PairingError, StemRules
-from hbr.evaluation.study import (
-    Study,
-    StudyConfig,
-    StudyError,
-    StudyPhotos,
-    create,
-    summarise,
-    write_report,
-)
-from hbr.evaluation.study.store import PATIENCE_S
+from hbr.evaluation.study.analysis import summarise
+from hbr.evaluation.study.creation import StudyPhotos, create
+from hbr.evaluation.study.design import StudyConfig
+from hbr.evaluation.study.store import PATIENCE_S, Study, StudyError
+from hbr.evaluation.study.writing import write_report
 from hbr.image import PhotoError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from hbr.evaluation.study.agreement import icc, krippendorff_alpha
+from hbr.evaluation.study.agreement import alpha_of, coincidences, icc
 from hbr.evaluation.study.analysis import _agreement, _choices, _Resampling
 from hbr.evaluation.study.bradley_terry import fit, has_maximum, regularized
 from hbr.evaluation.study.store import Answer
@@ -22,6 +22,12 @@ KRIPPENDORFF_C = np.array(
         [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NAN],
     ]
 )
+
+
+def krippendorff_alpha(values: np.ndarray, level: str) -> float:
+    """α of [m, n] values, NaN where there is none."""
+    domain = np.unique(values[~np.isnan(values)])
+    return alpha_of(coincidences(values, domain).sum(axis=0), domain, level)
 
 
 @pytest.mark.parametrize(

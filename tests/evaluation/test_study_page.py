@@ -8,7 +8,9 @@ import urllib.request
 import pytest
 from study_fixtures import CODE, METHODS, SECRETS, make_folders, post, served
 
-from hbr.evaluation.study import Study, StudyConfig, StudyPhotos, create
+from hbr.evaluation.study.creation import StudyPhotos, create
+from hbr.evaluation.study.design import StudyConfig
+from hbr.evaluation.study.store import Study
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,16 @@ def test_nothing_that_is_served_gives_a_method_away(tmp_path, folders, hbr_comma
         status, refused = post(url, "api/answer", code=CODE, trial="x", position=0, value=0)
         assert (status, refused["detail"]) == (409, "this rater has no such trial")
         assert post(url, "api/join", code="x" * 999)[0] == 422
+        status, refused = post(url, "api/join", code=CODE, more="x" * 200_000)
+        assert (status, "at most 65536" in refused["detail"]) == (413, True)
+        chunks = (bytes(65_536) for _ in range(4))  # without a length
+        request = urllib.request.Request(url + "api/join", chunks, {"Content-Type": "text/json"})
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            urllib.request.urlopen(request, timeout=30)
+        # as through a proxy that changes the name of the host
+        proxied = urllib.request.Request(url, headers={"Origin": "https://study.example"})
+        with urllib.request.urlopen(proxied, timeout=30) as reply:
+            assert (reply.status, reply.headers["X-Content-Type-Options"]) == (200, "nosniff")
         for path in ("images/..%2Fstudy.sqlite.png", "images/nothing.png", "study.sqlite"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(url + path, timeout=30)

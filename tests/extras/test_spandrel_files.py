@@ -12,7 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 from toy_networks import ARCHITECTURES, BSRGAN, REAL_ESRGAN, Evil, Names, rrdb, rrdb_weights
 
-from hbr.evaluation.methods import MethodError, SpandrelConfig, build_method
+from hbr.evaluation.methods import build_method
+from hbr.evaluation.methods.base import MethodError
+from hbr.evaluation.methods.config import SpandrelConfig
 
 PHOTO = Path(__file__).parents[1] / "data" / "purple.jpg"
 

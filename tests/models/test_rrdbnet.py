@@ -17,7 +17,8 @@ from hbr.models import save_checkpoint
 from hbr.models.checkpoint import empty
 from hbr.models.rrdbnet import RRDBNet
 from hbr.models.rrdbnet_config import RRDBNetConfig
-from hbr.restoration.pixels.inputs import enlargeable_pixels
+from hbr.restoration.pixels.inputs import seen_pixels
+from hbr.restoration.settings import RestoreSettings
 from hbr.weights import available, find_model
 
 TOY = toy_models.RRDBNET
@@ -87,15 +88,15 @@ def test_at_any_scale_the_result_lies_where_the_photo_does(
 
 
 def test_what_it_sees_is_repeated() -> None:
-    photo = Photo.from_array(noise(5, 6))
+    photo, plain = Photo.from_array(noise(5, 6)), RestoreSettings()
     grown = photo.pixels.repeat(4, axis=0).repeat(4, axis=1)
-    assert np.array_equal(enlargeable_pixels(photo, noise(20, 24), 4), grown)
-    seen = enlargeable_pixels(photo, photo.pixels, 4)
+    assert np.array_equal(seen_pixels(photo, noise(20, 24), plain, 4)[0], grown)
+    seen = seen_pixels(photo, photo.pixels, plain, 4)[0]
     assert seen.shape == (8, 8, 3)
     padded = np.pad(photo.pixels, ((0, 3), (0, 2), (0, 0)), mode="edge")
     small = np.asarray(Image.fromarray(padded).resize((2, 2), Image.Resampling.BICUBIC))
     assert np.array_equal(seen[::4, ::4], small)
-    deep = enlargeable_pixels(photo, photo.pixels.astype(np.uint16) * 257, 4)
+    deep = seen_pixels(photo, photo.pixels.astype(np.uint16) * 257, plain, 4)[0]
     assert np.abs(deep / 257 - seen).max() <= 1
 
 

@@ -13,7 +13,7 @@ from service_photo import PHOTO
 
 from hbr.restoration import Restorer
 from hbr.service.api import Service, create_app
-from hbr.service.limits import ServiceLimits
+from hbr.service.jobs import ServiceLimits
 from hbr.service.listening import listen
 from hbr.service.page import add_page
 from hbr.service.server import Offer, offered
@@ -55,8 +55,8 @@ def start(nano: Restorer, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     def begin(*, token: str | None = None, offer: Offer | None = None, **limits: object) -> Running:
         folder = tmp_path / f"service-{len(running)}"
         folder.mkdir()
-        given = offer or Offer(offered(["nano"]).views, lambda *names: nano)
-        service = Service(folder, given.views, ServiceLimits(**limits), given.load)
+        views, load = offer or (offered(["nano"])[0], lambda *names: nano)
+        service = Service(folder, views, ServiceLimits(**limits), load)
         context = _served(service, token)
         running.append(context)
         return context.__enter__()

@@ -22,7 +22,7 @@ from hbr.restoration.recipe import NamedFile
 from hbr.restoration.settings import PeopleChoice
 from hbr.service import api
 from hbr.service.guard import Guard
-from hbr.service.server import Offer, offered
+from hbr.service.server import offered
 
 
 def left(running):
@@ -87,7 +87,7 @@ def held_job(start, nano):
         assert may_run.wait(60)
         return nano
 
-    running = start(offer=Offer(offered(["nano"]).views, load))
+    running = start(offer=(offered(["nano"])[0], load))
     return running, running.service.queue.get(running.restore(mode="job").json()["id"]), may_run
 
 
@@ -323,7 +323,7 @@ def test_results_expire_while_others_wait(start, nano):
         assert may_run.acquire(timeout=60)
         return nano
 
-    running = start(keep=0.2, offer=Offer(offered(["nano"]).views, load))
+    running = start(keep=0.2, offer=(offered(["nano"])[0], load))
     first, *_ = (running.restore(mode="job", fidelity=f / 4).headers["location"] for f in range(4))
     may_run.release()
     assert running.ended(first)["state"] == "done"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,13 +23,15 @@ from hbr.evaluation.benchmark_config import Benchmark, DataSetConfig
 from hbr.evaluation.comparison import compare, differences_from
 from hbr.evaluation.datasets import DataSetFiles, find_data_set
 from hbr.evaluation.evaluate import (
-    EvaluateConfig,
     Evaluation,
     MetricSummary,
+    PairProgress,
     UnavailableError,
     evaluate,
 )
-from hbr.evaluation.methods import MethodConfig, MethodError, MethodOutcome, Report, build_method
+from hbr.evaluation.methods import build_method
+from hbr.evaluation.methods.base import MethodError, MethodOutcome, Report
+from hbr.evaluation.methods.config import MethodConfig
 from hbr.evaluation.pairing import PairingError, PicturePair
 from hbr.evaluation.provenance import commit, machine
 from hbr.evaluation.results import (
@@ -39,7 +43,8 @@ from hbr.evaluation.results import (
     PictureRow,
     TableLayout,
 )
-from hbr.evaluation.run_folder import below, folder_name, open_folder
+from hbr.evaluation.settings import EvaluateConfig
+from hbr.files import write_text
 from hbr.metrics import MetricInfo, find_metric
 from hbr.processes import cores
 from hbr.version import __version__
@@ -85,7 +90,7 @@ def run_benchmark(
     """
     resources = resources or Resources()
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    open_folder(benchmark, out, resume=resume)
+    _open_folder(benchmark, out, resume=resume)
     work = _Work(benchmark, out, resources, report)
     warnings = [
         f"{name} is skipped; --data {missing[0]}=PATH adds it"
@@ -142,7 +147,7 @@ class _Work:
             PairingError: its files cannot be used.
             ConfigError: the configuration of the data set is invalid.
         """
-        made = self._out / "lq" / folder_name(name)
+        made = self._out / "lq" / _folder_name(name)
         files = find_data_set(
             name, config, made, workers=self._resources.processes, report=self._report
         )
@@ -151,16 +156,15 @@ class _Work:
         self._warnings += files.warnings
         values: dict[str, dict[str, Mapping[str, float]]] = {}
         for method, settings in self._config.methods.items():
-            outcome = self._restore(name, method, settings, files)
-            evaluation = self._measure(name, method, config, files, outcome)
-            values[method] = self._keep(name, method, config, files, outcome, evaluation)
-        self._differ(name, config, values)
+            outcome = self._restore(files, method, settings)
+            evaluation = self._measure(files, method, outcome)
+            values[method] = self._keep(files, method, outcome, evaluation)
+        self._differ(files, values)
 
-    def _restore(
-        self, data_set: str, method: str, settings: MethodConfig, files: DataSetFiles
-    ) -> MethodOutcome:
+    def _restore(self, files: DataSetFiles, method: str, settings: MethodConfig) -> MethodOutcome:
         """Restore the data set with a method; a method that cannot run fails for every picture."""
-        folder = self._out / "restored" / folder_name(data_set) / folder_name(method)
+        data_set = files.info.name
+        folder = self._out / "restored" / _folder_name(data_set) / _folder_name(method)
         self._report(f"{data_set}: {method} restores {len(files.lq)} pictures")
         error = "there is nothing to restore"
         if files.lq:
@@ -176,19 +180,14 @@ class _Work:
                 error = f"unexpected error: {with_type(failure)}"
         self._report(f"{data_set}: {method} cannot run: {error}")
         self._warnings.append(f"{data_set}: {method} cannot run: {error}")
-        info = self._methods[method]
-        self._methods[method] = dataclasses.replace(info, error={**info.error, data_set: error})
+        self._methods[method].error[data_set] = error
         return MethodOutcome({}, dict.fromkeys(files.lq, error), 0.0)
 
     def _measure(
-        self,
-        data_set: str,
-        method: str,
-        config: DataSetConfig,
-        files: DataSetFiles,
-        outcome: MethodOutcome,
+        self, files: DataSetFiles, method: str, outcome: MethodOutcome
     ) -> Evaluation | None:
         """Every metric on the restored pictures; None if there are none."""
+        data_set, config = files.info.name, files.config
         if not outcome.restored:
             return None
         hq = files.hq or {}
@@ -204,14 +203,14 @@ class _Work:
             people=config.people,
             pose=config.pose,
         )
-        kept = self._out / "kept" / folder_name(data_set) / f"{folder_name(method)}.jsonl"
+        kept = self._out / "kept" / _folder_name(data_set) / f"{_folder_name(method)}.jsonl"
         try:
             found = evaluate(
                 pairs,
                 settings,
                 kept=kept,
                 statistics=kept.parent / "statistics",
-                progress=_Paced(lambda line: self._report(f"{data_set}: {method}: {line}")),
+                progress=_paced(lambda line: self._report(f"{data_set}: {method}: {line}")),
             )
         except UnavailableError as error:
             self._reasons |= error.reasons
@@ -222,18 +221,16 @@ class _Work:
 
     def _keep(
         self,
-        data_set: str,
-        method: str,
-        config: DataSetConfig,
         files: DataSetFiles,
+        method: str,
         outcome: MethodOutcome,
         evaluation: Evaluation | None,
     ) -> dict[str, Mapping[str, float]]:
         """Rows, cells and what is known of the method; metric → stem → value."""
+        data_set, config = files.info.name, files.config
         hq = files.hq or {}
         measured = {m.pair.stem: m for m in (evaluation.rows if evaluation else ())}
         lost = {**files.failed, **outcome.failed}
-        mean = outcome.seconds / len(outcome.restored) if outcome.restored else None
         for stem in sorted({*files.lq, *files.failed}):
             found = measured.get(stem)
             error = lost.get(stem) or (found.error if found else "was not measured")
@@ -260,14 +257,13 @@ class _Work:
                 summary = evaluation.summaries[name]
                 summary = dataclasses.replace(summary, failed=summary.failed + len(lost))
             self._cells.append(Cell(method=method, data_set=data_set, **vars(summary)))
-        made_with = json.loads(json.dumps(dict(outcome.provenance), default=str))
-        self._methods[method] = dataclasses.replace(
-            info,
-            provenance={**info.provenance, data_set: made_with},
-            seconds=info.seconds if mean is None else {**info.seconds, data_set: mean},
-            restored={**info.restored, data_set: len(outcome.restored)},
-            failed={**info.failed, data_set: dict(lost)} if lost else info.failed,
-        )
+        made_with = json.dumps(dict(outcome.provenance), default=str)
+        info.provenance[data_set] = json.loads(made_with)
+        info.restored[data_set] = len(outcome.restored)
+        if outcome.restored:
+            info.seconds[data_set] = outcome.seconds / len(outcome.restored)
+        if lost:
+            info.failed[data_set] = lost
         if evaluation:
             everywhere = set(evaluation.unavailable.values())
             self._warnings += [
@@ -280,12 +276,10 @@ class _Work:
         }
 
     def _differ(
-        self,
-        data_set: str,
-        config: DataSetConfig,
-        values: Mapping[str, Mapping[str, Mapping[str, float]]],
+        self, files: DataSetFiles, values: Mapping[str, Mapping[str, Mapping[str, float]]]
     ) -> None:
         """Compare every method with one of them, picture by picture."""
+        data_set = files.info.name
         other = self._config.against or next(iter(values))
         if other not in values:
             self._warnings.append(f"{data_set}: no differences, as {other} was not run")
@@ -293,7 +287,7 @@ class _Work:
         self._differences += differences_from(
             other,
             data_set,
-            config.ids,
+            files.config.ids,
             values,
             resamples=self._config.resamples,
             seed=self._config.seed,
@@ -338,22 +332,57 @@ class _Work:
 
     def _place(self, path: str | Path | None) -> str | None:
         """A file or a folder as results name it: below the run's folder, or absolute."""
-        return None if path is None else str(below(Path(path), self._out))
+        if path is None:
+            return None
+        path, out = Path(path).absolute(), self._out.absolute()
+        return str(path.relative_to(out) if path.is_relative_to(out) else path)
 
 
-class _Paced:
+def _paced(report: Report) -> PairProgress:
     """Progress as a line every ten seconds."""
+    last = time.monotonic()
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._last = time.monotonic()
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 10:
+            last = time.monotonic()
+            report(f"measured {done} of {total}")
 
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self._last >= 10:
-            self._last = time.monotonic()
-            self._report(f"measured {done} of {total}")
+    return progress
 
 
 def _plain(config: Any) -> dict[str, Any]:
     """A method's configuration for JSON, without `env`, which may contain secrets."""
     return {key: value for key, value in to_dict(config).items() if key != "env"}
+
+
+def _open_folder(benchmark: Benchmark, out: Path, *, resume: bool) -> None:
+    """Create the run's folder, or check that it belongs to this benchmark.
+
+    Raises:
+        ConfigError: it contains something else, or a run while `resume` is false.
+    """
+    file = out / "benchmark.json"
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is not a folder; choose another output")
+    if file.is_file():
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")).get("name")
+        except (ValueError, AttributeError):
+            found = None
+        if found != benchmark.name:
+            raise ConfigError(f"{out}: holds a run of {found!r}; choose another output")
+        if not resume:
+            raise ConfigError(f"{out}: already contains a run; --resume continues it")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"{out}: holds other files; choose an empty folder, or a new one")
+    values = {"name": benchmark.name, "config": to_dict(benchmark.config)}
+    write_text(file, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def _folder_name(name: str) -> str:
+    """A unique folder name for a data set or method."""
+    plain = re.sub(r"[^A-Za-z0-9.+-]", "_", name).strip(".") or "_"
+    if plain == name:
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from hbr.config import ConfigError, check, from_dict, read_yaml, to_dict
-from hbr.evaluation.methods import MethodConfig, method_at
+from hbr.evaluation.methods import method_at
+from hbr.evaluation.methods.config import MethodConfig
 from hbr.evaluation.papers import TableRows, paper_table
 from hbr.metrics import MetricError, find_metric
 from hbr.weights import entries as known_weights
@@ -222,9 +223,7 @@ def read_raw(name: str) -> tuple[str, dict[str, Any]]:
 def parameters(values: Any) -> dict[str, str | None]:
     """The `${name}` in a benchmark's values → the default, None where one must be given."""
     found: dict[str, str | None] = {}
-    for text in _texts(values):
-        for match in _PARAMETER.finditer(text):
-            found.setdefault(match[1], match[2])
+    _filled(values, lambda match: found.setdefault(match[1], match[2]) or "")
     return found
 
 
@@ -250,7 +249,6 @@ def load_benchmark(
     if unknown := sorted(given.keys() - known.keys()):
         listed = ", ".join(known) or "none"
         raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {listed}")
-    check(isinstance(values, dict), name, values, "a mapping")
     own = {name: _users_method(place) for name, place in (methods or {}).items()}
     values = {**values, "methods": {**(values.get("methods") or {}), **own}}
     if against := values.get("against"):
@@ -272,12 +270,13 @@ def load_benchmark(
             what = section.replace("_", " ")
             raise ConfigError(f"{name} has no {what} to run on; give {options}")
     try:
-        filled = _filled(values, given)
+        filled = _filled(values, lambda match: given.get(match[1], match[2] or ""))
         filled["methods"] = _methods(filled.get("methods"))
         config = from_dict(BenchmarkConfig, filled)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    without = {id for d in config.data_sets.values() for id in _without_weights(d.with_weights)}
+    wanted = {i for d in config.data_sets.values() for i in _ids("with_weights", d.with_weights)}
+    without = {id for id in wanted if not _has_weights(id)}
     here = {name: _with_weights(d, without) for name, d in config.data_sets.items()}
     config = dataclasses.replace(config, data_sets=here)
     return Benchmark(
@@ -289,14 +288,8 @@ def load_benchmark(
     )
 
 
-def _without_weights(names: Iterable[str]) -> list[str]:
-    """The ids of the metrics whose weights are not on this machine."""
-    needs = {id: find_metric(id).weights for id in _ids("with_weights", names)}
-    return [
-        id
-        for id, weights in needs.items()
-        if any(not known_weights()[w].installed for w in weights)
-    ]
+def _has_weights(metric: str) -> bool:
+    return all(known_weights()[name].installed for name in find_metric(metric).weights)
 
 
 def _with_weights(config: DataSetConfig, without: Container[str]) -> DataSetConfig:
@@ -323,34 +316,20 @@ def _methods(entries: Any) -> Any:
     if not isinstance(entries, dict):
         return entries
     return {
-        name: {**to_dict(method_at(str(values["given"]))), **_without(values, "given")}
+        name: to_dict(method_at(str(values["given"])))
+        | {key: value for key, value in values.items() if key != "given"}
         if isinstance(values, dict) and "given" in values
         else values
         for name, values in entries.items()
     }
 
 
-def _without(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != key}
-
-
-def _texts(values: Any) -> Iterator[str]:
-    if isinstance(values, str):
-        yield values
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from _texts(value)
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from _texts(value)
-
-
-def _filled(values: Any, given: Mapping[str, str]) -> Any:
+def _filled(values: Any, fill: Callable[[re.Match[str]], str]) -> Any:
     """The values with parameters replaced."""
     if isinstance(values, str):
-        return _PARAMETER.sub(lambda m: given.get(m[1], m[2] or ""), values)
+        return _PARAMETER.sub(fill, values)
     if isinstance(values, dict):
-        return {key: _filled(value, given) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_filled(value, given) for value in values]
+        return {key: _filled(value, fill) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_filled(value, fill) for value in values]
     return values

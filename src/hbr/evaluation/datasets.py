@@ -11,7 +11,7 @@ from hbr.config import ConfigError
 from hbr.errors import display_name
 from hbr.evaluation.benchmark_config import DataSetConfig, LqFolder, LqRecipe
 from hbr.evaluation.editions import hash_files, identify, read_checksums
-from hbr.evaluation.methods import Report
+from hbr.evaluation.methods.base import Report
 from hbr.evaluation.pairing import StemRules, find_pictures
 from hbr.evaluation.results import DataSetInfo
 
@@ -21,13 +21,15 @@ class DataSetFiles:
     """The pictures of a data set.
 
     Attributes:
-        info: its description.
+        config: what it is to be.
+        info: what it is.
         lq: stem → input of the methods.
         hq: stem → reference; None where there are none.
         failed: stem → reason why there is nothing to restore.
         warnings: one line each.
     """
 
+    config: DataSetConfig
     info: DataSetInfo
     lq: Mapping[str, Path]
     hq: Mapping[str, Path] | None
@@ -105,7 +107,9 @@ def _from_folder(
         comparable=edition.comparable,
         checksum=edition.checksum,
     )
-    return DataSetFiles(info=info, lq=lq, hq=hq, failed=failed, warnings=tuple(warnings))
+    return DataSetFiles(
+        config=config, info=info, lq=lq, hq=hq, failed=failed, warnings=tuple(warnings)
+    )
 
 
 def _from_recipe(
@@ -159,4 +163,4 @@ def _from_recipe(
         checksum=identify(hash_files(lq, made), {}, "").checksum,
     )
     warnings = (f"{name}: {len(failed)} pictures cannot be degraded",) if failed else ()
-    return DataSetFiles(info=info, lq=lq, hq=hq, failed=failed, warnings=warnings)
+    return DataSetFiles(config=config, info=info, lq=lq, hq=hq, failed=failed, warnings=warnings)

@@ -1,111 +1,31 @@
-"""Pairs of pictures → a row for each, and means that say their confidence intervals."""
+"""Pairs of pictures → a row for each, and means that say their confidence intervals.
+
+The process that runs this loads no torch; its workers (`hbr.evaluation.measuring`) do.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from hbr.config import ConfigError, check
 from hbr.evaluation.folders import FolderMetrics
-from hbr.evaluation.measuring import MeasureConfig, Measured, SizePolicy, as_row
+from hbr.evaluation.measuring import Availability, Measured, Measurer, as_row, open_measurer
 from hbr.evaluation.pairing import PicturePair
+from hbr.evaluation.settings import EvaluateConfig
 from hbr.evaluation.statistics import bootstrap_mean
-from hbr.evaluation.workers import measure_all
 from hbr.ledger import Ledger
-from hbr.metrics import MetricError, MetricInfo, find_metric
-from hbr.people.grids import GridName
-from hbr.processes import cores
+from hbr.metrics import MetricError, MetricInfo
+from hbr.processes import WorkerDied, pool_map
 
 PairProgress = Callable[[int, int], None]
+Result = tuple[list[Measured], Availability]
+PairChunk = tuple[PicturePair, ...]
 
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What is computed, and how.
-
-    Attributes:
-        metrics: ids or aliases (`hbr.metrics.METRICS`), each once.
-        size: what is done with a restored picture of another size than its reference: the pair
-            fails ("error"), is left out ("skip"), or the picture is resized ("resize").
-        resamples: of the bootstrap; 0 gives no intervals.
-        seed: of the bootstrap.
-        workers: processes of one thread each; None takes as many as there are cores, or one on a
-            GPU; 0 works in this process.
-        batch: pictures that are read, and given to a metric, at once; None takes one, or eight on
-            a GPU.
-        device: where networks run: "cpu", "cuda", "cuda:N".
-        weights: folder of weights; None searches hbr's default locations.
-        people: COCO file with the people in the references, for the metrics of people.
-        pose: ONNX file that finds key points in restored pictures, for the one that needs them.
-        crop_border: pixels that are cut off each edge before pictures are compared.
-        people_grid: see `MeasureConfig`.
-    """
-
-    metrics: tuple[str, ...]
-    size: SizePolicy = "error"
-    resamples: int = 1000
-    seed: int = 0
-    workers: int | None = None
-    batch: int | None = None
-    device: str = "cpu"
-    weights: Path | None = None
-    people: Path | None = None
-    pose: Path | None = None
-    crop_border: int = 0
-    people_grid: GridName = "stored"
-
-    def __post_init__(self) -> None:
-        """Check every field; the names of metrics are looked up."""
-        ids = self.ids
-        check(len(ids) > 0, "metrics", self.metrics, "one or more")
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        check(not twice, "metrics", ", ".join(twice), "each metric once")
-        check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
-        check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
-        check(self.batch is None or self.batch >= 1, "batch", self.batch, "1 or more")
-        _ = self.measuring
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids of the metrics, in order."""
-        return tuple(find_metric(name).id for name in self.metrics)
-
-    @property
-    def infos(self) -> dict[str, MetricInfo]:
-        """Id → row of the table of metrics."""
-        return {name: find_metric(name) for name in self.ids}
-
-    @property
-    def measuring(self) -> MeasureConfig:
-        """What workers need of it: the metrics over single pictures."""
-        single = (name for name, info in self.infos.items() if info.kind != "distribution")
-        return MeasureConfig(
-            metrics=tuple(single),
-            size=self.size,
-            device=self.device,
-            weights=self.weights,
-            people=self.people,
-            pose=self.pose,
-            crop_border=self.crop_border,
-            people_grid=self.people_grid,
-        )
-
-    @property
-    def at_once(self) -> int:
-        """How many pictures go through together."""
-        if self.batch is not None:
-            return self.batch
-        return 1 if self.device == "cpu" else 8
-
-    @property
-    def processes(self) -> int:
-        """How many workers there are."""
-        if self.workers is not None:
-            return self.workers
-        return cores() if self.device == "cpu" else 1
+_PRELOAD = ("torch", "cv2", "hbr.evaluation.measuring")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,15 +126,9 @@ def evaluate(
         kept.unlink(missing_ok=True)
     rows: list[Measured] = []
     noted: dict[str, None] = {}
-    measuring = config.measuring
-    if config.people is not None:
-        measuring = replace(measuring, pairs=tuple(pairs))
-    found = measure_all(
-        pairs, measuring, workers=config.processes, batch=config.at_once, known=kept
-    )
     with contextlib.ExitStack() as opened:
         ledger = opened.enter_context(Ledger(kept)) if kept is not None else None
-        for measured, available in found:
+        for measured, available in measure_all(pairs, config, kept):
             infos |= available.infos
             unavailable |= available.unavailable
             noted |= dict.fromkeys(available.warnings)
@@ -235,6 +149,47 @@ def evaluate(
     return Evaluation(
         metrics=infos, rows=rows, summaries=summaries, warnings=warnings, unavailable=unavailable
     )
+
+
+def measure_all(
+    pairs: Sequence[PicturePair], config: EvaluateConfig, known: Path | None = None
+) -> Iterator[Result]:
+    """Measure every pair; results come in the order of the pairs, a batch at a time.
+
+    A batch whose worker dies is measured again one pair at a time; only a pair whose process dies
+    again is lost. `known` is a file of values of an earlier run.
+
+    Yields:
+        the pairs of a batch, and which metrics could be loaded.
+    """
+    size = config.at_once
+    chunks = [tuple(pairs[i : i + size]) for i in range(0, len(pairs), size)]
+    named = tuple(pairs) if config.people is not None else ()
+    if config.processes == 0:
+        measurer = Measurer(config, known, named)
+        for chunk in chunks:
+            yield measurer(chunk), measurer.available
+        return
+    worker = partial(open_measurer, config, known, named)
+    for result in pool_map(worker, chunks, workers=config.processes, preload=_PRELOAD):
+        yield _one_by_one(worker, result.item) if isinstance(result, WorkerDied) else result
+
+
+def _one_by_one(worker: Callable[[], Callable[[PairChunk], Result]], chunk: PairChunk) -> Result:
+    found: list[Measured] = []
+    available = Availability()
+    singles = [(pair,) for pair in chunk]
+    for result in pool_map(worker, singles, workers=1, preload=_PRELOAD):
+        if isinstance(result, WorkerDied):
+            (pair,) = result.item
+            line = (
+                f"{pair.restored.name}: the process that measured it died, possibly out of memory"
+            )
+            found.append(Measured(pair=pair, error=line))
+        else:
+            measured, available = result
+            found += measured
+    return found, available
 
 
 def _check_some(unavailable: Mapping[str, str], infos: Mapping[str, MetricInfo]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from hbr.config import to_dict
 from hbr.evaluation.evaluate import Evaluation
 from hbr.evaluation.measuring import Measured
+from hbr.evaluation.report.tables import csv_text
 from hbr.files import replacing, write_text
 
 _TEXT = ("stem", "restored", "reference", "status", "error", "notes")
@@ -45,16 +44,9 @@ def write_csv(evaluation: Evaluation, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    names = list(evaluation.metrics)
-    writer.writerow(["stem", *names, *_TEXT[1:]])
-    for measured in evaluation.rows:
-        row = _row(measured, evaluation)
-        numbers = ["" if row[name] is None else repr(row[name]) for name in names]
-        texts = ["" if row[name] is None else row[name] for name in _TEXT]
-        writer.writerow([texts[0], *numbers, *texts[1:]])
-    write_text(path, out.getvalue())
+    columns = ["stem", *evaluation.metrics, *_TEXT[1:]]
+    rows = (_row(measured, evaluation) for measured in evaluation.rows)
+    write_text(path, csv_text(columns, ([row[name] for name in columns] for row in rows)))
 
 
 def write_parquet(evaluation: Evaluation, path: Path, about: Mapping[str, Any]) -> None:

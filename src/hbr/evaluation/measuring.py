@@ -14,65 +14,24 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from hbr.config import check
 from hbr.devices import is_out_of_memory
 from hbr.errors import display_name, reason
 from hbr.evaluation.annotated import AnnotatedPictures
 from hbr.evaluation.pairing import PicturePair
-from hbr.image import DEFAULT_MAX_PIXELS, Photo, PhotoError, read_photo
+from hbr.evaluation.settings import EvaluateConfig
+from hbr.image import Photo, PhotoError, read_photo
 from hbr.image.pixels import peak
 from hbr.image.reading import named_bytes
 from hbr.ledger import read_rows
-from hbr.metrics import Metric, MetricInfo, find_metric, load_metric
-from hbr.people.grids import GridName
+from hbr.metrics import Metric, MetricInfo, load_metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # in the keys of known values: changes whenever pictures are prepared in another way
 _PIXELS = "8 bits on white"
-
-SizePolicy = Literal["error", "skip", "resize"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureConfig:
-    """What is computed on each pair, and how.
-
-    Attributes:
-        metrics: ids of metrics over single pictures.
-        size: a restored picture of another size than its reference is an error of that pair, is
-            left out, or is resized to it (antialiased bicubic).
-        device: where networks run: "cpu", "cuda", "cuda:N".
-        weights: folder of weights to look in; None leaves it to the metrics.
-        people: COCO file with the people in the references; needed by `person` metrics.
-        pose: ONNX file that finds key points (RTMPose, DWPose) in the restored pictures, for the
-            metric that compares them.
-        max_pixels: larger pictures are refused.
-        crop_border: pixels that are cut off each edge of both pictures before they are compared.
-        people_grid: on which grid of pixels people are annotated in references that EXIF turns,
-            where the annotated size does not tell.
-        pairs: all of the evaluation, of which no two can have the people of one name.
-    """
-
-    metrics: tuple[str, ...]
-    size: SizePolicy = "error"
-    device: str = "cpu"
-    weights: Path | None = None
-    people: Path | None = None
-    pose: Path | None = None
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    crop_border: int = 0
-    people_grid: GridName = "stored"
-    pairs: tuple[PicturePair, ...] = ()
-
-    def __post_init__(self) -> None:
-        check(self.crop_border >= 0, "crop_border", self.crop_border, "0 or more")
-        sizes = ("error", "skip", "resize")
-        check(self.size in sizes, "size", self.size, "error, skip or resize")
-        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
 
 
 @dataclass(kw_only=True)
@@ -154,27 +113,32 @@ class _Loaded:
 class Measurer:
     """Computes metrics, which are loaded once, on pairs."""
 
-    def __init__(self, config: MeasureConfig, known: Path | None) -> None:
+    def __init__(
+        self, config: EvaluateConfig, known: Path | None, pairs: Sequence[PicturePair] = ()
+    ) -> None:
         """Load the available metrics; `available` lists those that cannot be loaded.
 
         Args:
-            config: what to compute.
+            config: what to compute: the metrics over single pictures.
             known: a file of values of an earlier run (`read_known`).
+            pairs: all of the evaluation, of which no two can have the people of one name.
         """
         self.config = config
         self.metrics: dict[str, Metric] = {}
         unavailable: dict[str, str] = {}
         self._people: AnnotatedPictures | None = None
-        for name in config.metrics:
+        for name, info in config.infos.items():
+            if info.kind == "distribution":
+                continue
             try:
-                if find_metric(name).kind == "person" and self._people is None:
+                if info.kind == "person" and self._people is None:
                     self._people = AnnotatedPictures(
                         config.people,
                         pose=config.pose,
                         device=config.device,
                         grid=config.people_grid,
                         border=config.crop_border,
-                        pairs=config.pairs,
+                        pairs=pairs,
                     )
                 self.metrics[name] = load_metric(name, device=config.device, weights=config.weights)
             except Exception as error:  # of a device that is not there, torch raises anything
@@ -226,7 +190,8 @@ class Measurer:
             measured.notes = list(kept["notes"])
             if measured.known >= self.metrics.keys():
                 return None
-        photos = [self._decode(*item) for item in zip(files, contents, strict=True)]
+        named = zip(files, contents, strict=True)
+        photos = [read_photo(named_bytes(content, str(file))) for file, content in named]
         restored, reference = photos[0], photos[1] if len(photos) > 1 else None
         measured.notes = [
             f"the {name} has transparent pixels; compared on white"
@@ -255,9 +220,6 @@ class Measurer:
         if min(h, w) <= 2 * border:
             raise PhotoError(f"nothing is left of {w}x{h} pixels without a border of {border}")
         return replace(photo, pixels=photo.pixels[border : h - border, border : w - border])
-
-    def _decode(self, file: Path, content: bytes) -> Photo:
-        return read_photo(named_bytes(content, str(file)), max_pixels=self.config.max_pixels)
 
     def _fit(self, restored: Photo, reference: Photo, measured: Measured) -> Photo | None:
         """The restored picture at the size of its reference; None if the pair is left out."""
@@ -342,7 +304,7 @@ def _resized(photo: Photo, size: tuple[int, int]) -> Photo:
     from PIL import Image
 
     height, width = size
-    image = photo.pil().convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    image = photo.pil().resize((width, height), Image.Resampling.BICUBIC)
     return Photo(pixels=np.array(image), mode=photo.mode)
 
 
@@ -360,11 +322,11 @@ def why_not(name: str, error: BaseException) -> str:
 
 
 def open_measurer(
-    config: MeasureConfig, known: Path | None
+    config: EvaluateConfig, known: Path | None, pairs: Sequence[PicturePair]
 ) -> Callable[[Sequence[PicturePair]], tuple[list[Measured], Availability]]:
     """In a worker, what measures pairs; with them it returns which metrics could be loaded."""
     use_one_thread()
-    measurer = Measurer(config, known)
+    measurer = Measurer(config, known, pairs)
     return lambda pairs: (measurer(pairs), measurer.available)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Literal
 
 from hbr.config import ConfigError
 from hbr.metrics.table import PRINTED
+from hbr.pages import text
 
 # Columns that hbr does not measure; they are told beside a comparison.
 _NOT_MEASURED = ("HMB-R", "HyperIQA", "TRES")
@@ -152,6 +152,5 @@ def _printed(name: str) -> tuple[str, tuple[str, ...], list[dict[str, Any]]]:
 
 
 def _content(file: str) -> dict[str, Any]:
-    text = files("hbr.evaluation").joinpath(file).read_text(encoding="utf-8")
-    content: dict[str, Any] = json.loads(text)
+    content: dict[str, Any] = json.loads(text("hbr.evaluation", file))
     return content

@@ -234,11 +234,6 @@ class BenchmarkRun:
         """Where a file of a `PictureRow` is."""
         return self.folder / file
 
-    def cell(self, method: str, data_set: str, metric: str) -> Cell | None:
-        """The cell of these names, if there is one."""
-        wanted = (method, data_set, metric)
-        return next((c for c in self.cells if (c.method, c.data_set, c.metric) == wanted), None)
-
     def metric(self, name: str) -> MetricInfo:
         """The metric of this id.
 

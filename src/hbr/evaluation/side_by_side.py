@@ -18,7 +18,6 @@ from PIL import Image
 from hbr.config import ConfigError
 from hbr.errors import display_name, one_line
 from hbr.evaluation.pairing import PairingError, StemRules, find_pictures
-from hbr.evaluation.report.pictures import as_shown
 from hbr.image import Photo, read_photo
 from hbr.image.pixels import resize
 from hbr.metrics import Metric, MetricError, MetricInfo, load_metric
@@ -216,17 +215,107 @@ def compare(
     found = SideBySide()
     total = len(photos) * (1 + len(entrants))
     metrics = _load_metrics(say) if any(p.reference for p in photos) else []
+    at_work = _Comparing(found, settings, metrics, say)
     for done, photo in enumerate(photos, 1):
-        _look_at(photo, found, settings, metrics, say)
+        at_work.look_at(photo)
         _keep_within(found, budget)
         progress(done, total)
     for number_, entrant in enumerate(entrants, 1):
         if not found.photos:
             break
-        for done in _enter(entrant, found, settings, device, metrics, say):
+        for done in at_work.enter(entrant, device):
             _keep_within(found, budget)
             progress(number_ * len(photos) + done, total)
     return found
+
+
+@dataclass(frozen=True)
+class _Comparing:
+    """A comparison at work, and what it has found so far."""
+
+    found: SideBySide
+    settings: RestoreSettings
+    metrics: Sequence[Metric]
+    say: Say
+
+    def look_at(self, photo: ComparedPhoto) -> None:
+        """Read a photo and its reference; the input counts at the size of the result."""
+        found, settings = self.found, self.settings
+        try:
+            given = _enlarged(read_photo(photo.file, max_pixels=settings.max_pixels), settings)
+        except Exception as error:
+            self._fail(error, photo.file)
+            return
+        height, width = given.size
+        found.sizes[photo.name] = (width, height)
+        found.shown[photo.name] = (min(EDGE, width), min(EDGE, height))
+        found.columns.setdefault(INPUT, {})
+        pictures = found.pictures[photo.name] = {INPUT: _picture(given)}
+        if photo.reference is not None:
+            try:
+                pictures["reference"] = _picture(_reference(photo.reference, given, settings))
+            except Exception as error:
+                self._fail(error, photo.reference)
+                photo = replace(photo, reference=None)
+        found.photos.append(photo)
+        found.values[photo.name, INPUT] = self._measure(photo, given)
+
+    def enter(self, entrant: Entrant, device: str) -> Iterator[int]:
+        """Restore all photos with one model; gives the number of those that are done."""
+        from hbr.restoration import Restorer
+
+        found, name = self.found, entrant.model
+        try:
+            restorer = Restorer.from_pretrained(name, device=device, fidelity=entrant.fidelity)
+        except WeightsError as error:
+            found.weights_missing = True
+            self._tell(one_line(error))
+            yield len(found.photos)
+            return
+        except Exception as error:
+            self._fail(error, Path(name))
+            yield len(found.photos)
+            return
+        found.columns[entrant.label] = _about(restorer)
+        for done, photo in enumerate(found.photos, 1):
+            try:
+                restored = restorer(photo.file, self.settings)
+                values = self._measure(photo, restored.photo)
+            except Exception as error:
+                self._fail(error, photo.file, f"{entrant.label}: ")
+            else:
+                seconds = {"seconds": restored.timings["total"] - restored.timings["read"]}
+                found.values[photo.name, entrant.label] = seconds | values
+                if photo.name in found.pictures:
+                    found.pictures[photo.name][entrant.label] = _picture(restored.photo)
+            yield done
+
+    def _measure(self, photo: ComparedPhoto, result: Photo) -> dict[str, float]:
+        """Metric → value. What a metric cannot be computed on, as a small photo, is said once."""
+        if photo.reference is None:
+            return {}
+        reference = _reference(photo.reference, result, self.settings)
+        values = {}
+        for metric in self.metrics:
+            try:
+                value = metric(result.displayed().tensor(), reference.displayed().tensor()).item()
+            except MetricError as error:
+                if (photo.name, INPUT) not in self.found.values:
+                    self.say("warning", f"{photo.name}: {one_line(error)}")
+                continue
+            if math.isfinite(value):  # the PSNR of two pictures that are the same is not
+                values[metric.info.id] = value
+                self.found.metrics[metric.info.id] = metric.info
+        return values
+
+    def _fail(self, error: Exception, file: Path, label: str = "") -> None:
+        line, short = describe_failure(error, file)
+        self.found.out_of_memory |= short
+        self._tell(label + line)
+
+    def _tell(self, line: str) -> None:
+        self.found.problems.append(line)
+        self.say("error", line)
 
 
 def _load_metrics(say: Say) -> list[Metric]:
@@ -237,34 +326,6 @@ def _load_metrics(say: Say) -> list[Metric]:
         except MetricError as error:
             say("warning", f"{name} is left out: {one_line(error)}")
     return loaded
-
-
-def _look_at(
-    photo: ComparedPhoto,
-    found: SideBySide,
-    settings: RestoreSettings,
-    metrics: Sequence[Metric],
-    say: Say,
-) -> None:
-    """Read a photo and its reference; the input is in the comparison at the size of the result."""
-    try:
-        given = _enlarged(read_photo(photo.file, max_pixels=settings.max_pixels), settings)
-    except Exception as error:
-        _failed(found, say, error, photo.file)
-        return
-    height, width = given.size
-    found.sizes[photo.name] = (width, height)
-    found.shown[photo.name] = (min(EDGE, width), min(EDGE, height))
-    found.columns.setdefault(INPUT, {})
-    pictures = found.pictures[photo.name] = {INPUT: _picture(given)}
-    if photo.reference is not None:
-        try:
-            pictures["reference"] = _picture(_reference(photo.reference, given, settings))
-        except Exception as error:
-            _failed(found, say, error, photo.reference)
-            photo = replace(photo, reference=None)
-    found.photos.append(photo)
-    found.values[photo.name, INPUT] = _measure(photo, given, settings, metrics, found, say)
 
 
 def _enlarged(photo: Photo, settings: RestoreSettings) -> Photo:
@@ -287,71 +348,6 @@ def _reference(file: Path, result: Photo, settings: RestoreSettings) -> Photo:
     return reference
 
 
-def _measure(
-    photo: ComparedPhoto,
-    result: Photo,
-    settings: RestoreSettings,
-    metrics: Sequence[Metric],
-    found: SideBySide,
-    say: Say,
-) -> dict[str, float]:
-    """Metric → value. What a metric cannot be computed on, as a small photo, is said once."""
-    if photo.reference is None:
-        return {}
-    reference = _reference(photo.reference, result, settings)
-    values = {}
-    for metric in metrics:
-        try:
-            value = metric(result.displayed().tensor(), reference.displayed().tensor()).item()
-        except MetricError as error:
-            if (photo.name, INPUT) not in found.values:
-                say("warning", f"{photo.name}: {one_line(error)}")
-            continue
-        if math.isfinite(value):  # the PSNR of two pictures that are the same is not
-            values[metric.info.id] = value
-            found.metrics[metric.info.id] = metric.info
-    return values
-
-
-def _enter(
-    entrant: Entrant,
-    found: SideBySide,
-    settings: RestoreSettings,
-    device: str,
-    metrics: Sequence[Metric],
-    say: Say,
-) -> Iterator[int]:
-    """Restore all photos with one model; gives the number of those that are done."""
-    from hbr.restoration import Restorer
-
-    try:
-        restorer = Restorer.from_pretrained(entrant.model, device=device, fidelity=entrant.fidelity)
-    except Exception as error:
-        if isinstance(error, WeightsError):
-            found.weights_missing = True
-            line = one_line(error)
-        else:
-            line, short = describe_failure(error, Path(entrant.model))
-            found.out_of_memory |= short
-        found.problems.append(line)
-        say("error", line)
-        yield len(found.photos)
-        return
-    found.columns[entrant.label] = _about(restorer)
-    for done, photo in enumerate(found.photos, 1):
-        try:
-            restored = restorer(photo.file, settings)
-            values = _measure(photo, restored.photo, settings, metrics, found, say)
-        except Exception as error:
-            _failed(found, say, error, photo.file, f"{entrant.label}: ")
-        else:
-            seconds = {"seconds": restored.timings["total"] - restored.timings["read"]}
-            found.values[photo.name, entrant.label] = seconds | values
-            if photo.name in found.pictures:
-                found.pictures[photo.name][entrant.label] = _picture(restored.photo)
-        yield done
-
-
 def _about(restorer: Restorer) -> dict[str, Any]:
     fidelity = {} if restorer.fidelity is None else {"fidelity": restorer.fidelity}
     return {
@@ -362,16 +358,9 @@ def _about(restorer: Restorer) -> dict[str, Any]:
     }
 
 
-def _failed(found: SideBySide, say: Say, error: Exception, file: Path, label: str = "") -> None:
-    line, short = describe_failure(error, file)
-    found.out_of_memory |= short
-    found.problems.append(label + line)
-    say("error", label + line)
-
-
 def _picture(photo: Photo) -> str:
     """What the page shows of a photo: all of it, or the middle."""
-    picture = as_shown(photo)
+    picture = photo.displayed().pil()
     width, height = min(EDGE, picture.width), min(EDGE, picture.height)
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     middle: Image.Image = picture.crop((left, top, left + width, top + height))

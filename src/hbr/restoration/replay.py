@@ -132,10 +132,11 @@ def _candidates(wanted: NamedFile, file: Path, given: Path | None) -> Iterator[P
             near = sorted(path for path in file.parent.iterdir() if is_photo_name(path.name))
         else:
             near = [folder / wanted.name for folder in folders]
-        yield from (path for path in near if path.is_file() and not _same(path, file))
+        found = (path for path in near if path.is_file())
+        yield from (path for path in found if not (file.exists() and path.samefile(file)))
         return
-    found = [given / name for name in sorted(walk_files(given, is_photo_name))]
-    yield from sorted(found, key=lambda path: path.name != wanted.name)
+    inside = [given / name for name in sorted(walk_files(given, is_photo_name))]
+    yield from sorted(inside, key=lambda path: path.name != wanted.name)
 
 
 def load_restorer(recipe: RestoreRecipe, model: str | None, decoder: str | None = None) -> Restorer:
@@ -228,8 +229,11 @@ def differences(recipe: RestoreRecipe, restorer: Restorer) -> list[str]:
     return [f"{name} {then}, here {here}" for name, then, here in pairs if then != here]
 
 
-def compared(record: RecordedFile, made: bytes) -> str | None:
-    """In what a file differs from the bytes that were made again; None if they are the same."""
+def compared(record: RecordedFile, made: bytes, *, max_pixels: int) -> str | None:
+    """In what a file differs from the bytes that were made again; None if they are the same.
+
+    `max_pixels` is of the file, as for `read_recorded`.
+    """
     if not record.file.is_file():
         same = record.sha256 in (None, NamedFile.of_bytes(made).sha256)
         return None if same else "its bytes had another hash"
@@ -237,9 +241,10 @@ def compared(record: RecordedFile, made: bytes) -> str | None:
     if there == made:
         return None
     try:
-        old, new = (read_photo(named_bytes(data, "the file")) for data in (there, made))
+        old = read_photo(named_bytes(there, "the file"), max_pixels=max_pixels)
     except PhotoError:
         return "the file is damaged"
+    new = read_photo(named_bytes(made, "the file"), max_pixels=record.recipe.settings.max_pixels)
     return _in_pixels(old, new)
 
 
@@ -248,6 +253,8 @@ def _in_pixels(old: Photo, new: Photo) -> str:
         return f"it has {_shape(old)}, made again {_shape(new)}"
     off = np.abs(old.pixels.astype(np.int32) - new.pixels)
     n = int(np.count_nonzero(off.any(axis=2)))
+    if not n and not np.array_equal(old.alpha, new.alpha):  # type: ignore[arg-type]
+        return "its colours are the same, its transparency is not"
     if not n:
         return "its pixels are the same, its metadata or compression are not"
     return f"{n} of {off.shape[0] * off.shape[1]} pixels differ, by at most {off.max()} levels"
@@ -287,7 +294,3 @@ def _text_of(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{display_name(path)}: cannot be read ({error})") from None
-
-
-def _same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)

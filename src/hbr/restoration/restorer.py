@@ -1,108 +1,36 @@
-"""`Restorer`: a model, and everything between a photo and its restored self.
-
-Shapes: b tiles, h w the photo before and H W after, t_h t_w a tile, all in pixels.
-"""
+"""`Restorer`: a model, and everything between a photo and its restored self."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hbr.config import ConfigError
-from hbr.devices import (
-    choose_batch,
-    choose_device,
-    choose_dtype,
-    is_out_of_memory,
-    keep_freed_memory,
-    reproducible,
-    torch_dtype,
-)
-from hbr.errors import OutOfMemoryError
-from hbr.image import Photo
-from hbr.image.pixels import to_8_bits
-from hbr.models.protocol import (
-    IN_TORCH,
-    ArrayModel,
-    Backend,
-    Conditions,
-    Model,
-    PreviewStep,
-    PromptedModel,
-    Sampling,
-    SamplingModel,
-)
-from hbr.people.captions import ordered
-from hbr.restoration.passes import inference
-from hbr.restoration.passes.making import Made, provenance_of
-from hbr.restoration.passes.tiling import plan_tiles
-from hbr.restoration.pixels.color import fix_color
+from hbr.devices import choose_device
+from hbr.models.protocol import IN_TORCH, Backend, PreviewStep
+from hbr.restoration.passes.inference import TileProgress, decided
+from hbr.restoration.passes.making import LoadedModel, provenance_of
 from hbr.restoration.pixels.gate import judge
 from hbr.restoration.pixels.grain import grained
-from hbr.restoration.pixels.inputs import (
-    PhotoLike,
-    as_photo,
-    reduction_of,
-    resized_pixels,
-    resized_to,
-    seen_pixels,
-)
+from hbr.restoration.pixels.inputs import PhotoLike, as_photo
 from hbr.restoration.result import Restored
-from hbr.restoration.settings import RestoreSettings, TileChoice
+from hbr.restoration.settings import RestoreSettings
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
-    from hbr.restoration.passes.structure import Structure, StructureFinder
     from hbr.restoration.people.locating import PeopleLocator
-    from hbr.weights import FoundFile
 
 
-class Restorer:
+class Restorer(LoadedModel):
     """Restores photos of any size with one model.
 
     A photo larger than the model's native size is restored in overlapping tiles. The image
     embedding (prompt) that guides the model comes from each tile, as in training, so a tile of
     plain background does not know that there is a person beside it.
     """
-
-    def __init__(
-        self,
-        model: Model | ArrayModel,
-        *,
-        name: str = "custom",
-        sha256: str | None = None,
-        fidelity: float | None = None,
-        decoder: FoundFile | None = None,
-        rewrites: tuple[str, ...] = (),
-    ) -> None:
-        """Wrap a loaded model, on the device and in the precision that it has.
-
-        Args:
-            model: a network or a backend; a `torch.nn.Module` is put into eval mode.
-            name, sha256, fidelity, decoder, rewrites: of it, for the provenance; see `Provenance`.
-        """
-        self.model: Model | ArrayModel = model.eval() if hasattr(model, "eval") else model
-        self.capabilities = model.capabilities
-        self.name = name
-        self.sha256 = sha256
-        self.fidelity = fidelity
-        self.decoder = decoder
-        self.rewrites = rewrites
-        self.device = model.device
-        self.dtype = str(model.dtype).removeprefix("torch.")
-        self.backend: Backend = getattr(model, "backend", "eager")
-        self.fallback: str | None = None
-        self._again: Callable[..., Restorer] | None = None
-        self._siblings: dict[tuple[str | None, float | None], Restorer] = {}
 
     @classmethod
     def from_pretrained(
@@ -141,46 +69,12 @@ class Restorer:
         other = None if decoder is None else find_decoder(decoder)
         return cls.from_file(model, device, dtype, fidelity, backend, other)
 
-    @classmethod
-    def from_file(
-        cls,
-        model: FoundFile,
-        device: str | torch.device = "auto",
-        dtype: str = "auto",
-        fidelity: float | None = None,
-        backend: Backend = "eager",
-        decoder: FoundFile | None = None,
-    ) -> Restorer:
-        """Load a model file whose SHA-256 is known; otherwise as `from_pretrained`."""
-        known = partial(cls, name=model.name, sha256=model.sha256, decoder=decoder)
-        if backend not in IN_TORCH:
-            from hbr.models.graph_files import load_graph
-
-            graph, used = load_graph(model, device, dtype, fidelity, decoder, backend)
-            restorer = known(graph, fidelity=used, rewrites=graph.rewrites)
-        else:
-            from hbr.models.inference.compiled import compile_model
-            from hbr.models.loading import open_model
-
-            place, opened = choose_device(device), open_model(model.path, decoder)
-            if place.type == "cpu":
-                keep_freed_memory()
-            precision = torch_dtype(choose_dtype(dtype, place, opened.capabilities.dtypes))
-            loaded, rewrites = opened.rewrite(opened.load(place, precision, fidelity))
-            loaded = compile_model(loaded) if backend == "compiled" else loaded
-            used = opened.fidelity if fidelity is None else fidelity
-            restorer = known(loaded, fidelity=used, rewrites=rewrites)
-        restorer._again = partial(
-            cls.from_file, model, device, dtype, backend=backend, decoder=decoder
-        )
-        return restorer
-
     def __call__(
         self,
         photo: PhotoLike,
         settings: RestoreSettings | None = None,
         *,
-        progress: inference.TileProgress | None = None,
+        progress: TileProgress | None = None,
         preview: PreviewStep | None = None,
         **changes: Any,
     ) -> Restored:
@@ -211,7 +105,8 @@ class Restorer:
         if settings.identity != "off":
             from hbr.restoration.people.guarding import guarded
 
-            return guarded(self, given, settings, progress, preview)
+            again = partial(self, progress=progress, preview=preview)
+            return guarded(self, given, settings, again)
         if settings.people != "off":
             from hbr.restoration.people.restoring import restore_people
 
@@ -239,63 +134,8 @@ class Restorer:
             photo=result,
             timings=timings,
             provenance=provenance,
-            settings=inference.decided(settings, made.run, self.capabilities),
+            settings=decided(settings, made.run, self.capabilities),
         )
-
-    def make(
-        self,
-        given: Photo,
-        settings: RestoreSettings,
-        progress: inference.TileProgress | None = None,
-        preview: PreviewStep | None = None,
-    ) -> Made:
-        """Restore the pixels of a photo, all at once: no gate, and nobody is looked for."""
-        began = time.perf_counter()
-        color = self.capabilities.color if settings.color == "auto" else settings.color
-        conditions = self.conditions(settings)
-        structure: Structure | None = None
-        pixels = resized_pixels(given, settings)
-        reduce = reduction_of(given, pixels, settings, self.capabilities.upscale)
-        reduced = replace(settings, reduce=reduce)
-        seen = seen_pixels(given, pixels, reduced, self.capabilities.upscale)
-        read = time.perf_counter()
-        with reproducible(settings.seed, self.device):
-            if self.capabilities.samples:
-                first = cast(SamplingModel, self.model).first
-                pixels = self._run(first, seen, "auto", Conditions(), settings, progress).pixels
-                run, structure = self._sample(pixels, settings, conditions, progress, preview)
-            else:
-                run = self._run(self.model, seen, settings.tile, conditions, settings, progress)
-        restored = time.perf_counter()
-        h, w = pixels.shape[:2]
-        made = run.pixels[:h, :w] if reduce is None else resized_to(run.pixels, h, w)
-        planes = fix_color(made, pixels, color, settings.color_map)
-        done = time.perf_counter()
-        timings = {"read": read - began, "model": restored - read, "color": done - restored}
-        return Made(planes=planes, run=run, structure=structure, reduce=reduce, timings=timings)
-
-    def sibling(self, *, model: str | None = None, fidelity: float | None = None) -> Restorer:
-        """Another model, or this one at another fidelity, on this device; the last few are kept.
-
-        Raises:
-            ConfigError: the model has no fidelity, or it was not loaded from a file.
-            hbr.models.WeightsError: the weights of the other model are missing or damaged.
-        """
-        key, known = (model, fidelity), self._siblings
-        if key not in known:
-            if len(known) >= 8:  # many people may ask for as many fidelities
-                known.pop(next(iter(known)))
-            known[key] = self._load_sibling(model, fidelity)
-        return known[key]
-
-    def _load_sibling(self, model: str | None, fidelity: float | None) -> Restorer:
-        if model is not None:
-            return Restorer.from_pretrained(model, device=self.device, fidelity=fidelity)
-        if fidelity == self.fidelity:
-            return self
-        if self._again is None or self.fidelity is None:
-            raise ConfigError(f"{self.name} has no fidelity to choose; leave it out")
-        return self._again(fidelity=fidelity)
 
     @cached_property
     def locator(self) -> PeopleLocator:
@@ -303,97 +143,3 @@ class Restorer:
         from hbr.restoration.people.locating import PeopleLocator
 
         return PeopleLocator(device=str(self.device))
-
-    @cached_property
-    def _structure(self) -> StructureFinder:
-        from hbr.restoration.passes.structure import StructureFinder
-
-        model = cast(SamplingModel, self.model)
-        return StructureFinder(lambda image: model.attention(image.to(self.device)), self.device)
-
-    def conditions(self, settings: RestoreSettings) -> Conditions:
-        """What guides the model besides the photo, so far as the photo does not decide it.
-
-        Raises:
-            ValueError: there is a prompt, a map or a way of sampling, and the model takes none; or
-                the file of a map is missing.
-        """
-        samples, maps = self.capabilities.samples, self.capabilities.maps
-        if settings.sampling is not None and not samples:
-            raise ValueError(f"{self.name} restores in one step: there is nothing to sample")
-        for name, given in (("pose", settings.pose), ("attention", settings.attention)):
-            if given in ("auto", "none"):
-                continue
-            if name not in maps:
-                raise ValueError(f"{self.name} is not guided by {name}: leave it out")
-            if not Path(given).is_file():
-                raise ValueError(f"{given} is no file; it must be auto, none or a file")
-            if settings.people != "off":
-                raise ValueError(f"{given} belongs to the whole photo; leave --people out")
-        if settings.prompt is None:
-            return Conditions()
-        if not self.capabilities.takes_prompt:
-            raise ValueError(f"{self.name} takes no prompt: it has no text encoder")
-        text = ordered(settings.prompt) if samples else settings.prompt
-        return Conditions(tokens={"prompt": cast(PromptedModel, self.model).embed(text)})
-
-    def _run(
-        self,
-        model: Model | ArrayModel,
-        pixels: NDArray[np.uint8] | NDArray[np.uint16],
-        tile: TileChoice,
-        conditions: Conditions,
-        settings: RestoreSettings,
-        progress: inference.TileProgress | None,
-    ) -> inference.TiledRun:
-        """Run a model, or the first stage of one, over tiles."""
-        tile = 0 if tile == "auto" and model.capabilities.whole else tile
-        return inference.run_within_memory(
-            model,
-            pixels,
-            plan_tiles(pixels.shape[0], pixels.shape[1], model.capabilities, tile),
-            conditions=conditions,
-            batch=choose_batch(self.device) if settings.batch == "auto" else settings.batch,
-            progress=progress,
-        )
-
-    def _sample(
-        self,
-        pixels: NDArray[np.uint16],
-        settings: RestoreSettings,
-        conditions: Conditions,
-        progress: inference.TileProgress | None,
-        preview: PreviewStep | None,
-    ) -> tuple[inference.TiledRun, Structure]:
-        """Run the second stage of a model over the whole result of the first."""
-        maps = self.capabilities.maps
-        structure = self._structure(to_8_bits(pixels), maps, settings.pose, settings.attention)
-
-        def watch(done: int, total: int, image: Callable[[], Tensor]) -> None:
-            if progress:
-                progress(done, total)
-            if preview:  # without what was added at the edges
-                preview(done, total, lambda: image()[..., : pixels.shape[0], : pixels.shape[1]])
-
-        sampling = settings.sampling or Sampling()
-        if settings.tile != "auto":
-            sampling = replace(sampling, tile=settings.tile or max(pixels.shape))
-        conditions = replace(conditions, maps=structure.maps, people=structure.people)
-        conditions = replace(conditions, sampling=sampling, seed=settings.seed, watch=watch)
-        plan = plan_tiles(pixels.shape[0], pixels.shape[1], self.capabilities, 0)
-        try:
-            made = inference.run_tiles(self.model, pixels, plan, conditions=conditions)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(
-                f"out of memory on {self.device} with windows of "
-                f"{sampling.tile or self.capabilities.native_size} pixels; use a smaller --tile, a "
-                "smaller --scale, --guidance 0, or --device cpu"
-            ) from error
-        return inference.TiledRun(made, plan, 1), structure
-
-    def check_reduction(self, settings: RestoreSettings) -> None:
-        """Raise `ValueError` if the photo is to be reduced, and the network does not enlarge."""
-        if settings.reduce is not None and self.capabilities.upscale == 1:
-            raise ValueError(f"{self.name} does not enlarge, so the photo is not reduced before it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
@@ -15,16 +15,18 @@ COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
 SCALES = (0.25, 8.0)
 LARGEST_REDUCTION = 8.0
 
-Gate = Literal["auto", "off"]
-GATES: tuple[Gate, ...] = get_args(Gate)
-
-PeopleMode = Literal["off", "auto", "only"]
 NOBODY = "nobody"
 NO_OUTLINES = "none"
-PEOPLE_MODES: tuple[PeopleMode, ...] = get_args(PeopleMode)
 
+Gate = Literal["auto", "off"]
+PeopleMode = Literal["off", "auto", "only"]
 IdentityMode = Literal["off", "warn", "keep"]
-IDENTITY_MODES: tuple[IdentityMode, ...] = get_args(IdentityMode)
+_CHOICES = {
+    "color": ("auto", *COLOR_FIXES),
+    "gate": get_args(Gate),
+    "people": get_args(PeopleMode),
+    "identity": get_args(IdentityMode),
+}
 
 TileChoice = int | Literal["auto"]
 
@@ -156,22 +158,21 @@ class RestoreSettings:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
+        for field, known in _CHOICES.items():
+            value = getattr(self, field)
+            check(value in known, field, value, f"one of {', '.join(known)}")
         ok = self.size is None or (_is_whole(self.size) and self.size >= 1 and self.scale == 1)
         check(ok, "size", self.size, "a whole number from 1, without a scale")
         ok = self.reduce in (None, "auto") or _is_factor(self.reduce)
         check(ok, "reduce", self.reduce, f"auto, or a factor from 1 to {LARGEST_REDUCTION:g}")
         ok = self.tile == "auto" or (_is_whole(self.tile) and self.tile >= 0)
         check(ok, "tile", self.tile, "auto or a whole number from 0")
-        _check_one_of(self, "color", ("auto", *COLOR_FIXES))
         ok = self.batch == "auto" or (_is_whole(self.batch) and self.batch >= 1)
         check(ok, "batch", self.batch, "auto or 1 or more")
         check(_is_whole(self.seed), "seed", self.seed, "a whole number")
-        _check_one_of(self, "gate", GATES)
-        _check_one_of(self, "people", PEOPLE_MODES)
         ok = self.people != "only" or self.choice.background in ("model", "keep")
         expected = "keep, as people only are restored, or people must be auto"
         check(ok, "background", self.choice.background, expected)
-        _check_one_of(self, "identity", IDENTITY_MODES)
         # bytes of a command line that are not UTF-8 come as surrogates
         ok = self.prompt is None or not any("\ud800" <= c <= "\udfff" for c in self.prompt)
         check(ok, "prompt", ascii(self.prompt), "text in Unicode")
@@ -370,11 +371,6 @@ def check_scale(scale: float) -> None:
     """Raise `ConfigError` unless a photo may be resized by this much."""
     low, high = SCALES
     check(low <= scale <= high, "scale", scale, f"{low} to {high:.0f}")
-
-
-def _check_one_of(settings: RestoreSettings, field: str, known: Sequence[str]) -> None:
-    value = getattr(settings, field)
-    check(value in known, field, value, f"one of {', '.join(known)}")
 
 
 def _is_factor(value: object) -> bool:

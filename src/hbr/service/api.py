@@ -10,9 +10,9 @@ import tempfile
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, FastAPI, Form, Query, Request, UploadFile
+from fastapi import APIRouter, FastAPI, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -34,8 +34,7 @@ from hbr.restoration.settings import (
 )
 from hbr.service.counters import ServiceCounters
 from hbr.service.guard import Guard
-from hbr.service.jobs import JobQueue, Load, NoSuchJobError, Order, PhotoJob
-from hbr.service.limits import ServiceLimits
+from hbr.service.jobs import JobQueue, Load, NoSuchJobError, Order, PhotoJob, ServiceLimits
 from hbr.service.schemas import (
     OWN,
     ArchiveOrder,
@@ -159,7 +158,8 @@ def _restoring(service: Service) -> APIRouter:
         order = service.order(given)
         folder = service.queue.new_folder()
         try:
-            await run_in_threadpool(_keep, given.photo, folder / "source")
+            with (folder / "source").open("wb") as file:
+                await run_in_threadpool(shutil.copyfileobj, given.photo.file, file)
             size = await run_in_threadpool(photo_size, folder / "source")
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -294,6 +294,7 @@ async def _events(service: Service, job: PhotoJob) -> AsyncIterator[str]:
 
 
 def _view(service: Service, job: PhotoJob) -> JobView:
+    about = (job.provenance or {}).get("people")
     return JobView(
         id=job.id,
         name=job.name,
@@ -304,26 +305,16 @@ def _view(service: Service, job: PhotoJob) -> JobView:
         error=job.error,
         result=f"/v1/jobs/{job.id}/result" if job.result else None,
         file_name=_file_name(job) if job.result else None,
-        people=_people(job),
+        people=None if about is None else list(about["found"]),
         photo_size=job.photo_size[::-1] if job.photo_size else None,
         provenance=dict(job.provenance) if job.provenance else None,
         timings=dict(job.timings) if job.timings else None,
     )
 
 
-def _people(job: PhotoJob) -> list[dict[str, Any]] | None:
-    about = (job.provenance or {}).get("people")
-    return None if about is None else list(about["found"])
-
-
 def _refusal(status: int, detail: str) -> JSONResponse:
     headers = {"Retry-After": "5"} if status == 503 else None
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)
-
-
-def _keep(photo: UploadFile, path: Path) -> None:
-    with path.open("wb") as file:
-        shutil.copyfileobj(photo.file, file)
 
 
 def _stem(name: str | None) -> str:

@@ -32,11 +32,12 @@ class Guard:
         app: the service.
         max_bytes: size of an upload.
         seconds: time for an upload.
-        token: that a client must send as `Authorization: Bearer TOKEN`; None admits everyone.
         answered: called with the path of the route and the status of each response.
+        token: that a client must send as `Authorization: Bearer TOKEN`; None admits everyone.
         hosts: names under which a browser may reach the service; an empty collection admits all.
             It keeps pages of other sites from reaching a service on this machine by a name that
             they let point here (DNS rebinding).
+        any_origin: whether requests from pages of other sites are taken.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class Guard:
         *,
         max_bytes: int,
         seconds: float,
-        answered: Callable[[str, int], None],
+        answered: Callable[[str, int], None] = lambda path, status: None,
         token: str | None = None,
         hosts: Collection[str] = (),
+        any_origin: bool = False,
     ) -> None:
         self.app, self.max_bytes, self.seconds = app, max_bytes, seconds
         self.answered = answered
-        self.token, self.hosts = token, frozenset(hosts)
+        self.token, self.hosts, self.any_origin = token, frozenset(hosts), any_origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -85,7 +87,11 @@ class Guard:
         if (host and not name) or (self.hosts and name not in self.hosts):
             return 421, f"this service is not called {name!r}"
         origin = headers.get("origin")
-        if origin is not None and (not host or _address(origin).netloc != host):
+        if (
+            not self.any_origin
+            and origin is not None
+            and (not host or _address(origin).netloc != host)
+        ):
             return 403, "requests from pages of other sites are refused"
         if self.token is not None and scope["path"] not in OPEN:
             given = headers.get("authorization", "").removeprefix("Bearer ").encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 
@@ -15,24 +14,13 @@ from hbr.models.files import read_header
 from hbr.restoration import Restorer
 from hbr.service.api import Service, create_app
 from hbr.service.guard import hosts_of, loopback
-from hbr.service.jobs import Load
-from hbr.service.limits import ServiceLimits
+from hbr.service.jobs import Load, ServiceLimits
 from hbr.service.page import add_page
 from hbr.service.schemas import OWN, ModelView
 from hbr.weights import FoundFile, find_decoder, find_model
 
-
-@dataclass(frozen=True)
-class Offer:
-    """What a service offers.
-
-    Attributes:
-        views: the models as clients see them; the first is the default.
-        load: loads one of them by the names that clients use.
-    """
-
-    views: tuple[ModelView, ...]
-    load: Load
+Offer = tuple[tuple[ModelView, ...], Load]
+"""The models as clients see them, the first is the default; and what loads one by its name."""
 
 
 def offered(models: Sequence[str], decoders: Sequence[str] = (), device: str = "auto") -> Offer:
@@ -62,7 +50,7 @@ def offered(models: Sequence[str], decoders: Sequence[str] = (), device: str = "
             decoder=None if decoder is None else others[decoder],
         )
 
-    return Offer(tuple(_view(name, file, suited[name]) for name, file in files.items()), load)
+    return tuple(_view(name, file, suited[name]) for name, file in files.items()), load
 
 
 def _by_name(places: Sequence[str], what: str) -> dict[str, str]:
@@ -136,9 +124,10 @@ def serve(
     """
     check_host(host, token)
     with tempfile.TemporaryDirectory(prefix="hbr-") as folder:
-        service = Service(Path(folder), offer.views, limits, offer.load)
+        views, load = offer
+        service = Service(Path(folder), views, limits, load)
         try:
-            first = offer.views[0]
+            first = views[0]
             service.queue.warm(first.name, next(iter(first.decoders), None))
             app = create_app(service, token=token, hosts=hosts_of(host))
             add_page(app)

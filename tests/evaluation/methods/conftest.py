@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hbr.evaluation.methods import Method, ProgramConfig, ProgramSpec, build_method
+from hbr.evaluation.methods import build_method
+from hbr.evaluation.methods.config import ProgramConfig, ProgramSpec
+from hbr.evaluation.methods.method import Method
 
 PHOTO = Path(__file__).parents[2] / "data" / "purple.jpg"
 

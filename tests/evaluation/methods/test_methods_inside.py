@@ -15,13 +15,13 @@ from PIL import Image
 
 import hbr
 from hbr.config import ConfigError, from_dict
-from hbr.evaluation.methods import (
+from hbr.evaluation.methods import build_method
+from hbr.evaluation.methods.base import MethodError
+from hbr.evaluation.methods.config import (
     BaselineConfig,
     HbrConfig,
-    MethodError,
     ResultsFolderConfig,
     SpandrelConfig,
-    build_method,
 )
 from hbr.evaluation.methods.result_folder import LEDGER
 from hbr.models.protocol import Sampling
@@ -155,7 +155,8 @@ def test_a_photo_that_fails_costs_itself(lq: Photos, tmp_path: Path) -> None:
 RUN = """
 import sys, time
 from pathlib import Path
-from hbr.evaluation.methods import BaselineConfig, build_method
+from hbr.evaluation.methods import build_method
+from hbr.evaluation.methods.config import BaselineConfig
 from hbr.evaluation.methods import baseline
 real = baseline.restore
 def slow(pixels, config):
@@ -222,7 +223,7 @@ def test_a_line_that_was_cut_short_is_done_again(lq: Photos, tmp_path: Path) -> 
 def test_every_kind_is_read_from_plain_values() -> None:
     from dataclasses import dataclass
 
-    from hbr.evaluation.methods import MethodConfig, ProgramConfig
+    from hbr.evaluation.methods.config import MethodConfig, ProgramConfig
 
     @dataclass(frozen=True)
     class Benchmark:

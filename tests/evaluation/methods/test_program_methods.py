@@ -16,14 +16,10 @@ import pytest
 from PIL import Image
 
 from hbr.config import ConfigError
-from hbr.evaluation.methods import (
-    Method,
-    MethodError,
-    MethodOutcome,
-    ProgramConfig,
-    ProgramSpec,
-    build_method,
-)
+from hbr.evaluation.methods import build_method
+from hbr.evaluation.methods.base import MethodError, MethodOutcome
+from hbr.evaluation.methods.config import ProgramConfig, ProgramSpec
+from hbr.evaluation.methods.method import Method
 from hbr.evaluation.methods.result_folder import LEDGER
 from hbr.ledger import Ledger, Row
 
@@ -266,7 +262,8 @@ RUN = """
 import json, sys
 from pathlib import Path
 from hbr.config import from_dict
-from hbr.evaluation.methods import ProgramConfig, build_method
+from hbr.evaluation.methods import build_method
+from hbr.evaluation.methods.config import ProgramConfig
 job = json.loads(sys.argv[1])
 method = build_method(from_dict(ProgramConfig, job["config"]))
 inputs = {stem: Path(path) for stem, path in job["inputs"].items()}

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from hbr.config import ConfigError
-from hbr.evaluation.methods import MethodOutcome, ProgramConfig, build_method
+from hbr.evaluation.methods import build_method
+from hbr.evaluation.methods.base import MethodOutcome
+from hbr.evaluation.methods.config import ProgramConfig
 from hbr.evaluation.methods.programs import command_line, known_programs, needed_paths
 
 PEERS = (
@@ -181,7 +183,7 @@ def test_another_commit_than_the_checked_one_is_reported(
 
 
 def test_a_missing_file_says_what_to_install(lq: dict[str, Path], tmp_path: Path) -> None:
-    from hbr.evaluation.methods import MethodError
+    from hbr.evaluation.methods.base import MethodError
 
     method = build_method(ProgramConfig(program="seesr", python=sys.executable, repo=tmp_path))
     with pytest.raises(MethodError) as caught:

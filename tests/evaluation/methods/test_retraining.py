@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from hbr.config import ConfigError
-from hbr.evaluation.methods import MethodError, build_method, read_method
+from hbr.evaluation.methods import build_method, read_method
+from hbr.evaluation.methods.base import MethodError
 from hbr.evaluation.methods.programs import known_programs
 from hbr.evaluation.methods.retraining import known_retrainings, retrain, write_plan
 

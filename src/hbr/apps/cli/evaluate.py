@@ -12,8 +12,9 @@ from hbr.apps.cli.reporting import Reporter, print_table
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
-    from hbr.evaluation.evaluate import EvaluateConfig, Evaluation
+    from hbr.evaluation.evaluate import Evaluation
     from hbr.evaluation.pairing import Pairing
+    from hbr.evaluation.settings import EvaluateConfig
 
 
 def evaluate(
@@ -101,7 +102,8 @@ def evaluate(
     """
     outputs = [f for f in (json_file, csv_file, parquet_file) if f is not None]
     _check_outputs(outputs, resume=resume, overwrite=overwrite)
-    from hbr.evaluation.evaluate import EvaluateConfig, evaluate
+    from hbr.evaluation.evaluate import evaluate
+    from hbr.evaluation.settings import EvaluateConfig
     from hbr.metrics import MetricError
     from hbr.processes import StopSignals
 

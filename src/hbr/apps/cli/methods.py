@@ -14,7 +14,7 @@ from hbr.apps.cli.reporting import Reporter, print_json, print_table
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
-    from hbr.evaluation.methods import ProgramConfig, ProgramSpec
+    from hbr.evaluation.methods.config import ProgramConfig, ProgramSpec
 
 app = typer.Typer(
     help="Methods to compare with: list them, show how they are run, run them, train them anew.",
@@ -71,7 +71,8 @@ def show(
     run`), it uses the configuration in the file.
     """
     from hbr.config import to_dict
-    from hbr.evaluation.methods import MethodError, ProgramConfig
+    from hbr.evaluation.methods.base import MethodError
+    from hbr.evaluation.methods.config import ProgramConfig
     from hbr.evaluation.methods.programs import find_program
 
     config = _program_of(program)
@@ -188,7 +189,7 @@ def retrain(
 
 def _photo_files(place: Path) -> list[Path]:
     """The photos of a folder, or the crops of a curated data set's training split."""
-    from hbr.evaluation.methods import MethodError
+    from hbr.evaluation.methods.base import MethodError
     from hbr.training.config import PhotoSourceConfig
     from hbr.training.photos import open_photos
 

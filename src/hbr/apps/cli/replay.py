@@ -66,7 +66,7 @@ def replay(
             print_json(as_json(record.recipe))
             return
         _check_output(out, overwrite=overwrite)
-        raise typer.Exit(_replay(record, source, out, (model, decoder), reporter))
+        raise typer.Exit(_replay(record, source, out, (model, decoder), max_pixels, reporter))
 
 
 def _replay(
@@ -74,6 +74,7 @@ def _replay(
     source: Path | None,
     out: Path | None,
     named: tuple[str | None, str | None],
+    max_pixels: int,
     reporter: Reporter,
 ) -> ExitCode:
     """Make it again; `named` are the model and the decoder where the recipe's are not known."""
@@ -90,7 +91,7 @@ def _replay(
         write_bytes(out, made)
         typer.echo(str(out))
     name = display_name(record.file)
-    difference = compared(record, made)
+    difference = compared(record, made, max_pixels=max_pixels)
     if difference is None:
         reporter.say("info", f"{name}: the same bytes")
         return ExitCode.OK

@@ -11,7 +11,7 @@ import typer
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from hbr.service.limits import ServiceLimits
+    from hbr.service.jobs import ServiceLimits
     from hbr.service.server import Offer
 
 _Models = Annotated[
@@ -56,7 +56,7 @@ def serve(
 
     The address goes to stdout. GET /openapi.json describes the API; docs/service.md explains it.
     """
-    from hbr.service.limits import ServiceLimits
+    from hbr.service.jobs import ServiceLimits
     from hbr.service.server import check_host, offered
 
     check_host(host, token or None)
@@ -80,7 +80,7 @@ def ui(
 
     The address goes to stdout. Ctrl-C ends it.
     """
-    from hbr.service.limits import ServiceLimits
+    from hbr.service.jobs import ServiceLimits
     from hbr.service.server import offered
 
     offer = offered(models, device=device)

@@ -68,7 +68,8 @@ def new(
     the names of the methods. The last line, on stdout, is the folder.
     """
     from hbr.evaluation.pairing import StemRules
-    from hbr.evaluation.study import StudyConfig, StudyPhotos, create
+    from hbr.evaluation.study.creation import StudyPhotos, create
+    from hbr.evaluation.study.design import StudyConfig
 
     photos = StudyPhotos(
         methods=_named(methods),
@@ -105,7 +106,7 @@ def serve(
     The address goes to stdout.
     """
     from hbr.apps.web import study as page
-    from hbr.evaluation.study import Study
+    from hbr.evaluation.study.store import Study
     from hbr.service.listening import listen
 
     study = Study.open(folder)
@@ -135,7 +136,9 @@ def report(
 
     The names of the files go to stdout, one per line.
     """
-    from hbr.evaluation.study import Study, summarise, write_report
+    from hbr.evaluation.study.analysis import summarise
+    from hbr.evaluation.study.store import Study
+    from hbr.evaluation.study.writing import write_report
 
     found = summarise(Study.open(folder), resamples=bootstrap, seed=seed, exclude=exclude or ())
     for warning in found.warnings:

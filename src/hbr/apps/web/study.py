@@ -11,9 +11,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from hbr.evaluation.study import Study, StudyError
-from hbr.service.guard import HEADERS
+from hbr.evaluation.study.store import Study, StudyError
+from hbr.service.guard import Guard
 from hbr.service.page import add_page_of
+
+# an answer has some hundred bytes
+_MAX_BYTES, _SECONDS = 65_536, 60.0
 
 Code = Annotated[str, Field(max_length=40)]
 
@@ -39,12 +42,8 @@ def create_app(study: Study) -> FastAPI:
     """Create the application that serves a study."""
     app = FastAPI(title=study.config.title, docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
+    # a proxy before it may change the name under which raters reach it
+    app.add_middleware(Guard, max_bytes=_MAX_BYTES, seconds=_SECONDS, any_origin=True)
 
     @app.exception_handler(StudyError)
     async def refuse(_: Request, error: StudyError) -> Response:

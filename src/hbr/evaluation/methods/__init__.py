@@ -1,7 +1,7 @@
 """Methods as peers: one interface to hbr's models, other networks, programs, folders, baselines.
 
-`MethodConfig` says what a method is, `build_method` makes it run. Names are resolved on first use:
-what only reads configurations loads no torch.
+`MethodConfig` (`config`) says what a method is, `build_method` makes it run. What only reads
+configurations loads no torch.
 """
 
 from __future__ import annotations
@@ -10,36 +10,19 @@ import importlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hbr.config import ConfigError, check, from_dict, load_yaml
-from hbr.evaluation.methods.base import Method, MethodError, MethodOutcome, Report
+from hbr.config import load_yaml
 from hbr.evaluation.methods.config import (
-    BaselineConfig,
     HbrConfig,
     MethodConfig,
     ProgramConfig,
-    ProgramSpec,
     ResultsFolderConfig,
-    SpandrelConfig,
 )
+from hbr.evaluation.methods.programs import find_program, settled_values
 
-__all__ = [
-    "BaselineConfig",
-    "HbrConfig",
-    "Method",
-    "MethodConfig",
-    "MethodError",
-    "MethodOutcome",
-    "ProgramConfig",
-    "ProgramSpec",
-    "Report",
-    "ResultsFolderConfig",
-    "SpandrelConfig",
-    "build_method",
-    "method_at",
-    "read_method",
-]
+if TYPE_CHECKING:
+    from hbr.evaluation.methods.method import Method
 
 # kind → its module here
 _KINDS = {
@@ -61,18 +44,12 @@ def build_method(config: MethodConfig) -> Method:
         MethodError: a program that is not known.
         hbr.config.ConfigError: a program's YAML is wrong, or does not fit its configuration.
     """
-    module = importlib.import_module(f"{__name__}.{_KINDS[config.kind]}")
     if isinstance(config, ProgramConfig):
-        program: Method = module.ProgramMethod(config)
-        return program
-    from hbr.evaluation.methods.in_process import InProcessMethod
+        settled_values(find_program(config.program), config)
+    from hbr.evaluation.methods.method import Method
 
-    return InProcessMethod(partial(module.prepare, config))
-
-
-@dataclass(frozen=True)
-class _Unread:
-    method: dict[str, Any]
+    module = importlib.import_module(f"{__name__}.{_KINDS[config.kind]}")
+    return Method(partial(module.prepare, config))
 
 
 @dataclass(frozen=True)
@@ -86,12 +63,7 @@ def read_method(path: str | Path) -> MethodConfig:
     Raises:
         hbr.config.ConfigError: the file is missing or wrong.
     """
-    values = load_yaml(_Unread, path).method
-    try:
-        check("kind" in values, "method.kind", values.get("kind"), f"one of {', '.join(_KINDS)}")
-        return from_dict(_MethodFile, {"method": values}).method
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return load_yaml(_MethodFile, path).method
 
 
 def method_at(place: str) -> MethodConfig:

@@ -10,17 +10,16 @@ import numpy as np
 import PIL
 
 from hbr.evaluation.methods.config import BaselineConfig
-from hbr.evaluation.methods.in_process import PictureSteps
+from hbr.evaluation.methods.method import MethodSteps, one_by_one
 from hbr.evaluation.methods.resizing import Pixels, resized, wanted_size
 from hbr.evaluation.methods.result_folder import identity
 
 
-def prepare(config: BaselineConfig, out: Path) -> PictureSteps:
+def prepare(config: BaselineConfig, out: Path) -> MethodSteps:
     """The input itself, resized, or through a classical filter."""
     made_with = {"opencv": cv2.__version__, "pillow": PIL.__version__}
-    return PictureSteps(
-        identity=identity(config), load=lambda: (made_with, partial(restore, config=config))
-    )
+    steps = one_by_one(lambda: (made_with, partial(restore, config=config)))
+    return MethodSteps(identity=identity(config), restore=steps)
 
 
 def restore(pixels: Pixels, config: BaselineConfig) -> Pixels:

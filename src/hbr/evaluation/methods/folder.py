@@ -10,14 +10,14 @@ from pathlib import Path
 from hbr.errors import display_name
 from hbr.evaluation.methods.base import MethodError
 from hbr.evaluation.methods.config import ResultsFolderConfig
-from hbr.evaluation.methods.in_process import PictureSteps
+from hbr.evaluation.methods.method import MethodSteps, one_by_one
 from hbr.evaluation.methods.resizing import Pixels, fitted, read_pixels, wanted_size
 from hbr.evaluation.methods.result_folder import identity
 from hbr.files import sha256
 from hbr.image import is_photo_name
 
 
-def prepare(config: ResultsFolderConfig, out: Path) -> PictureSteps:
+def prepare(config: ResultsFolderConfig, out: Path) -> MethodSteps:
     """Results of a folder, checked and written as every method writes them."""
     if not config.folder.is_dir():
         raise MethodError(f"{display_name(config.folder)} is not a folder of results")
@@ -38,9 +38,8 @@ def prepare(config: ResultsFolderConfig, out: Path) -> PictureSteps:
         return fitted(made, wanted, wanted, resize=config.resize)
 
     made_with = {"folder": str(config.folder)}
-    return PictureSteps(
-        identity=identity(config), load=lambda: (made_with, lambda made: made), read=read, key=key
-    )
+    restore = one_by_one(lambda: (made_with, lambda made: made), read)
+    return MethodSteps(identity=identity(config), restore=restore, key=key)
 
 
 def find_result(folder: Path, patterns: tuple[str, ...], names: Mapping[str, str]) -> Path:

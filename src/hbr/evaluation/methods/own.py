@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hbr.evaluation.methods.base import MethodError
 from hbr.evaluation.methods.config import HbrConfig
-from hbr.evaluation.methods.in_process import PictureSteps, RestorePixels
+from hbr.evaluation.methods.method import MethodSteps, RestorePixels, one_by_one
 from hbr.evaluation.methods.resizing import Pixels, wanted_size
 from hbr.evaluation.methods.result_folder import identity
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hbr.weights import FoundFile
 
 
-def prepare(config: HbrConfig, out: Path) -> PictureSteps:
+def prepare(config: HbrConfig, out: Path) -> MethodSteps:
     """`hbr.Restorer` over the inputs; the model is loaded when there is something to restore."""
     from hbr.weights import find_and_hash_model
 
@@ -25,7 +25,7 @@ def prepare(config: HbrConfig, out: Path) -> PictureSteps:
         raise MethodError(str(error)) from error
     # results of runs before there was a setting stay those of runs without it
     who = {name: v for name, v in identity(config, sha256=found.sha256).items() if v is not None}
-    return PictureSteps(identity=who, load=lambda: _load(config, found))
+    return MethodSteps(identity=who, restore=one_by_one(lambda: _load(config, found)))
 
 
 def _load(config: HbrConfig, found: FoundFile) -> tuple[dict[str, Any], RestorePixels]:

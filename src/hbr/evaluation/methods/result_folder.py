@@ -49,11 +49,11 @@ class ResultFolder:
             MethodError: the results of another method are there, files that no ledger knows
                 would be overwritten, a stem leaves the folder, or another run is at work in it.
         """
-        self.out = out
+        self.out, self.resume = out, resume
         busy = MethodError(f"another run is at work in {display_name(out)}")
         with contextlib.ExitStack() as held:
             held.enter_context(file_lock(out / WORK / "lock", busy))
-            self._open(method, inputs, resume)
+            self._open(method, inputs)
             self._ledger = held.enter_context(Ledger(self._file))
             self._held = held.pop_all()
 
@@ -64,8 +64,8 @@ class ResultFolder:
         """Let others work in the folder."""
         self._held.close()
 
-    def _open(self, method: Mapping[str, Any], inputs: Mapping[str, Path], resume: bool) -> None:
-        out = self.out
+    def _open(self, method: Mapping[str, Any], inputs: Mapping[str, Path]) -> None:
+        out, resume = self.out, self.resume
         self._file = out / LEDGER
         self._done: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, str] = {}

@@ -35,6 +35,8 @@ from hbr.files import file_lock, write_text
 _PHOTOS = "data.train.params.txt_file_path"
 _VALIDATION = ("data", "val")
 _STEPS, _EVERY = "train.iterations", "train.save_freq"
+# A program that writes nothing for so long is ended.
+_QUIET_SECONDS = 3600.0
 _CHECKPOINTS, _AVERAGES = "ckpts/model_{}.pth", "ema_ckpts/ema_model_{}.pth"
 
 
@@ -168,12 +170,11 @@ def write_plan(
     )
 
 
-def retrain(plan: RetrainingPlan, *, quiet_seconds: float = 3600.0, report: Report) -> Path:
+def retrain(plan: RetrainingPlan, *, report: Report) -> Path:
     """Train to the end, from the last checkpoint if there is one, and write `method.yaml`.
 
     Args:
         plan: what to train.
-        quiet_seconds: how long the program may write nothing; then it is ended.
         report: called with lines about the progress.
 
     Returns:
@@ -190,11 +191,11 @@ def retrain(plan: RetrainingPlan, *, quiet_seconds: float = 3600.0, report: Repo
         if plan.steps not in done:
             if done:
                 report(f"resuming at step {max(done)} of {plan.steps}")
-            done = _train(plan, quiet_seconds, report)
+            done = _train(plan, report)
         return _write_method(plan, _average(done[plan.steps]))
 
 
-def _train(plan: RetrainingPlan, quiet_seconds: float, report: Report) -> dict[int, Path]:
+def _train(plan: RetrainingPlan, report: Report) -> dict[int, Path]:
     commit = commit_of(plan.repo)
     if line := other_commit(known_programs()[plan.spec.program], commit):
         report(line)
@@ -204,7 +205,7 @@ def _train(plan: RetrainingPlan, quiet_seconds: float, report: Report) -> dict[i
         workdir=plan.repo,
         env=environment(find_python(plan.python), {"CUDA_VISIBLE_DEVICES": _gpus(plan.gpus)}),
         log=log,
-        limits=Limits(float("inf"), quiet_seconds),
+        limits=Limits(float("inf"), _QUIET_SECONDS),
         record=plan.out / "process.json",
         look=_steps_reported(plan, report),
     )

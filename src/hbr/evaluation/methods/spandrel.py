@@ -12,7 +12,7 @@ from hbr.devices import choose_device, reproducible, torch_dtype
 from hbr.errors import display_name
 from hbr.evaluation.methods.base import MethodError
 from hbr.evaluation.methods.config import SpandrelConfig
-from hbr.evaluation.methods.in_process import PictureSteps, RestorePixels
+from hbr.evaluation.methods.method import MethodSteps, RestorePixels, one_by_one
 from hbr.evaluation.methods.resizing import Pixels, fed_size, resized, wanted_size
 from hbr.evaluation.methods.result_folder import identity
 from hbr.files import sha256
@@ -23,7 +23,7 @@ from hbr.restoration.passes.tiling import least_tile, plan_tiles
 from hbr.restoration.settings import TileChoice
 
 
-def prepare(config: SpandrelConfig, out: Path) -> PictureSteps:
+def prepare(config: SpandrelConfig, out: Path) -> MethodSteps:
     """A network that spandrel reads; the file is read when there is something to restore."""
     file = config.file
     try:
@@ -35,7 +35,7 @@ def prepare(config: SpandrelConfig, out: Path) -> PictureSteps:
             f"{display_name(file)} has the SHA-256 {digest}; pinned is {config.sha256}"
         )
     who = identity(config, name=file.name, sha256=digest)
-    return PictureSteps(identity=who, load=lambda: _load(config))
+    return MethodSteps(identity=who, restore=one_by_one(lambda: _load(config)))
 
 
 def _load(config: SpandrelConfig) -> tuple[dict[str, Any], RestorePixels]:
@@ -83,8 +83,6 @@ def enlarge(network: SpandrelNetwork, pixels: Pixels, tile: TileChoice = "auto")
         FloatingPointError: values that are not finite came out.
     """
     f = network.capabilities.upscale
-    if tile == "auto" and network.capabilities.whole:
-        tile = 0
     grown = pixels.repeat(f, axis=0).repeat(f, axis=1)
     edge = tile if tile == "auto" else f * tile
     plan = plan_tiles(grown.shape[0], grown.shape[1], network.capabilities, edge)

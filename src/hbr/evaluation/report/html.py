@@ -11,13 +11,15 @@ from hbr.evaluation.report.texts import failed
 from hbr.evaluation.results import BenchmarkRun
 from hbr.pages import environment, script_data
 
+EDGE = 560
+"""Longer edge of the pictures inside the page, in pixels."""
+BUDGET = 24_000_000
+"""Bytes of all of them; the best and worst of each metric come first, the others spread evenly."""
 
-def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:
-    """The page.
 
-    `edge` is the longer edge of its pictures in pixels, `budget` their total size in bytes.
-    """
-    data = _data(run, edge=edge, budget=budget)
+def as_html(run: BenchmarkRun) -> str:
+    """The page."""
+    data = _data(run)
     pictures = len({(row.data_set, row.stem) for row in run.rows})
     return (
         environment(__package__)
@@ -37,7 +39,7 @@ def as_html(run: BenchmarkRun, *, edge: int, budget: int) -> str:
     )
 
 
-def _data(run: BenchmarkRun, *, edge: int, budget: int) -> dict[str, Any]:
+def _data(run: BenchmarkRun) -> dict[str, Any]:
     """What the page's script works on; everything else is in the page itself."""
     methods = {m.name: i for i, m in enumerate(run.methods)}
     sets = {d.name: i for i, d in enumerate(run.data_sets)}
@@ -54,7 +56,7 @@ def _data(run: BenchmarkRun, *, edge: int, budget: int) -> dict[str, Any]:
         for row in run.rows
         if row.data_set in sets and row.method in methods
     ]
-    found = scenes(run, edge=edge, budget=budget)
+    found = scenes(run, edge=EDGE, budget=BUDGET)
     shown = [m.name for m in run.methods if m.run and m.kind != "baseline"] or list(methods)
     return {
         "methods": list(methods),

@@ -6,11 +6,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from PIL import Image
-
 from hbr.evaluation.results import BenchmarkRun, PictureRow
-from hbr.image import Photo, PhotoError, read_photo
-from hbr.image.pixels import on_white, to_8_bits
+from hbr.image import PhotoError, read_photo
 from hbr.pages import data_uri
 
 EXTREMES = 4
@@ -49,10 +46,11 @@ def scenes(run: BenchmarkRun, *, edge: int, budget: int) -> dict[PictureKey, Sce
     found: dict[PictureKey, Scene] = {}
     spent = 0
     for key in by_importance(run):
-        scene, size = _scene(run, rows[key], edge)
+        scene = _scene(run, rows[key], edge)
         if scene is None:
             continue
-        spent += size
+        uris = (scene.lq, scene.hq, *scene.restored.values())
+        spent += sum(len(uri) for uri in uris if uri)
         if spent > budget:
             break
         found[key] = scene
@@ -93,33 +91,25 @@ def _evenly(n: int) -> Iterator[int]:
             yield index
 
 
-def as_shown(photo: Photo) -> Image.Image:
-    """A photo as pages show it: 8-bit RGB, on white."""
-    pixels = photo.pixels if photo.alpha is None else on_white(photo.pixels, photo.alpha)
-    return Image.fromarray(to_8_bits(pixels))
-
-
-def _scene(run: BenchmarkRun, rows: list[PictureRow], edge: int) -> tuple[Scene | None, int]:
-    width = height = size = 0
+def _scene(run: BenchmarkRun, rows: list[PictureRow], edge: int) -> Scene | None:
+    width = height = 0
 
     def load(file: str | None) -> str | None:
-        nonlocal width, height, size
+        nonlocal width, height
         if file is None:
             return None
         try:
             photo = read_photo(run.path(file))
         except PhotoError:
             return None
-        picture = as_shown(photo)
+        picture = photo.displayed().pil()
         if picture.width * picture.height > width * height:
             width, height = picture.size
-        uri = data_uri(picture, edge=edge)
-        size += len(uri)
-        return uri
+        return data_uri(picture, edge=edge)
 
     lq = load(next((row.lq for row in rows if row.lq), None))
     hq = load(next((row.reference for row in rows if row.reference), None))
     restored = {row.method: uri for row in rows if (uri := load(row.restored)) is not None}
     if not restored and lq is None and hq is None:
-        return None, 0
-    return Scene(width=width, height=height, lq=lq, hq=hq, restored=restored), size
+        return None
+    return Scene(width=width, height=height, lq=lq, hq=hq, restored=restored)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hbr.evaluation.results import (
     NO_PAPER_VALUE,
@@ -39,7 +41,6 @@ class TableEntry:
     """One place of the table, in digits.
 
     Attributes:
-        cell: the value; None if the layout has no such number.
         rank: best or second of its column, among what was measured; equals share it.
         mean: or a dash.
         interval: "low to high", or empty.
@@ -50,7 +51,6 @@ class TableEntry:
         note: further information: failed pictures, or why there is no number.
     """
 
-    cell: Cell | None
     rank: Rank = ""
     mean: str = NONE
     interval: str = ""
@@ -148,6 +148,15 @@ def number(value: float | None, decimals: int, *, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV; None is empty."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
 def differences(run: BenchmarkRun) -> Iterator[dict[str, str]]:
     """The differences of a run in digits and words: those of `Difference`, `word` and `tone`."""
     for d in run.differences:
@@ -166,21 +175,15 @@ def differences(run: BenchmarkRun) -> Iterator[dict[str, str]]:
         }
 
 
-def verdicts(run: BenchmarkRun) -> dict[str, int]:
-    """How many cells came to which kind of verdict, of those with a published number."""
+def verdict_line(run: BenchmarkRun) -> str:
+    """How many cells with a published number came to which kind of verdict; empty without any."""
     counts = {WITHIN: 0, OUTSIDE: 0, NOT_COMPARABLE: 0, NOT_RUN: 0}
     for cell in run.cells:
         kind = cell.verdict.partition(":")[0]
         if cell.paper is not None and kind in counts:
             counts[kind] += 1
-    return {kind: count for kind, count in counts.items() if count}
-
-
-def verdict_line(run: BenchmarkRun) -> str:
-    """`verdicts` as a sentence, empty if the run has no published numbers."""
-    counts = verdicts(run)
     told = [f"{count} {kind}" + (" tolerance" if kind in (WITHIN, OUTSIDE) else "")
-            for kind, count in counts.items()]  # fmt: skip
+            for kind, count in counts.items() if count]  # fmt: skip
     return f"Against the published numbers: {', '.join(told)}." if told else ""
 
 
@@ -196,7 +199,7 @@ def _ranks(cells: Iterable[Cell | None], metric: MetricInfo) -> dict[int, Rank]:
 
 def _entry(cell: Cell | None, rank: Rank, decimals: int) -> TableEntry:
     if cell is None:
-        return TableEntry(cell=None)
+        return TableEntry()
     interval = ""
     if cell.low is not None and cell.high is not None:
         interval = f"{number(cell.low, decimals)} to {number(cell.high, decimals)}"
@@ -210,7 +213,6 @@ def _entry(cell: Cell | None, rank: Rank, decimals: int) -> TableEntry:
     if cell.failed:
         notes.append(f"{cell.failed} of {cell.n + cell.failed} failed")
     return TableEntry(
-        cell=cell,
         rank=rank,
         mean=number(cell.mean, decimals),
         interval=interval,

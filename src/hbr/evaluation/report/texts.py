@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 
-from hbr.evaluation.report.tables import NONE, Table, TableEntry, build, differences, verdict_line
+from hbr.evaluation.report.tables import (
+    NONE,
+    Table,
+    TableEntry,
+    build,
+    csv_text,
+    differences,
+    verdict_line,
+)
 from hbr.evaluation.results import BenchmarkRun
 from hbr.pages import markdown_table
 from hbr.pages import markdown_text as md
@@ -76,15 +82,13 @@ def as_csv(run: BenchmarkRun) -> str:
     """One line for each cell, numbers in full."""
     columns = ["data_set", "method", "metric", "metric_version", "better", "mean", "low", "high"]
     columns += ["n", "failed", "paper", "difference", "tolerance", "verdict", "error"]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
+    rows = []
     for c in run.cells:
         info = run.metric(c.metric)
         row = [c.data_set, c.method, c.metric, info.version, info.better, c.mean, c.low, c.high]
         row += [c.n, c.failed, c.paper, c.difference, c.tolerance, c.verdict, c.error]
-        writer.writerow(row)
-    return buffer.getvalue()
+        rows.append(row)
+    return csv_text(columns, rows)
 
 
 def failed(run: BenchmarkRun) -> list[tuple[str, str, str, str]]:

@@ -53,15 +53,6 @@ def alpha_of(coincidence: np.ndarray, domain: np.ndarray, level: Level) -> float
     return float(1 - (n - 1) * (coincidence * delta).sum() / expected)
 
 
-def krippendorff_alpha(values: np.ndarray, level: Level) -> float:
-    """α of [m, n] values, NaN where there is none: 1 perfect, 0 as by chance, below 0 worse.
-
-    NaN if no unit has two values, or all values are the same.
-    """
-    domain = np.unique(values[~np.isnan(values)])
-    return alpha_of(coincidences(values, domain).sum(axis=0), domain, level)
-
-
 def icc(values: np.ndarray) -> tuple[float, float, int]:
     """ICC(2,1) and ICC(2,k), absolute agreement, raters and units at random.
 

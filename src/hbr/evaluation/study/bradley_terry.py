@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 
-def fit(wins: np.ndarray, *, iterations: int = 200, tolerance: float = 1e-10) -> np.ndarray:
+def fit(wins: np.ndarray) -> np.ndarray:
     """Log-strengths λ of maximum likelihood, P(i is chosen over j) = 1 / (1 + exp(λ_j − λ_i)).
 
     Newton's method on the log-likelihood, which is concave.
 
     Args:
         wins: [m, m], how often the row was chosen over the column; need not be whole numbers.
-        iterations: at most.
-        tolerance: ends it, on the largest step.
 
     Returns:
         [m], of mean 0. All NaN if the methods fall into two groups of which one never lost to the
@@ -24,7 +22,7 @@ def fit(wins: np.ndarray, *, iterations: int = 200, tolerance: float = 1e-10) ->
         return np.full(m, np.nan)
     games = wins + wins.T
     strength = np.zeros(m)
-    for _ in range(iterations):
+    for _ in range(200):
         p = 1 / (1 + np.exp(strength[None, :] - strength[:, None]))
         gradient = wins.sum(axis=1) - (games * p).sum(axis=1)
         weight = games * p * (1 - p)
@@ -33,7 +31,7 @@ def fit(wins: np.ndarray, *, iterations: int = 200, tolerance: float = 1e-10) ->
         step = np.linalg.solve(hessian + 1 / m, gradient)
         step *= min(1.0, 2.0 / max(np.abs(step).max(), 1e-300))
         strength += step
-        if np.abs(step).max() < tolerance:
+        if np.abs(step).max() < 1e-10:
             break
     return strength - strength.mean()
 

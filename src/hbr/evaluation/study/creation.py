@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbr.evaluation.pairing import StemRules, find_pictures
-from hbr.evaluation.report.pictures import as_shown
 from hbr.evaluation.study.design import StudyConfig, treatments
 from hbr.evaluation.study.store import (
     DATABASE,
@@ -144,7 +143,7 @@ def _take_in(
             photo = read_photo(path)
         except PhotoError as error:
             raise PhotoError(f"{error}; no study was made") from None
-        picture = as_shown(photo)
+        picture = photo.displayed().pil()
         size = size or photo.size
         if role == "lq":
             picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hbr.config import to_dict
+from hbr.evaluation.report.tables import NONE, csv_text, number
 from hbr.evaluation.study.analysis import Estimate, StudyReport
 from hbr.evaluation.study.plot import draw, inline_svg, png, ranked, svg
 from hbr.files import write_bytes, write_text
 from hbr.pages import environment, markdown_table, markdown_text
-
-NONE = "–"
 
 
 def write_report(report: StudyReport, out: Path) -> list[Path]:
@@ -108,8 +104,8 @@ def _agreement(report: StudyReport) -> list[list[str]]:
     rows = [[f"Krippendorff’s α ({a.level}, {a.units} units)", *_both(a.alpha)]]
     if report.kind == "scores":
         of = f"{a.icc_units} units that all scored"
-        rows.append([f"ICC(2,1), one rater ({of})", _number(a.icc_single), NONE])
-        rows.append([f"ICC(2,k), mean of all ({of})", _number(a.icc_mean), NONE])
+        rows.append([f"ICC(2,1), one rater ({of})", number(a.icc_single, 3), NONE])
+        rows.append([f"ICC(2,k), mean of all ({of})", number(a.icc_mean, 3), NONE])
     return rows
 
 
@@ -121,8 +117,8 @@ def _raters(report: StudyReport) -> ReportTable:
     rows = []
     for r in report.raters:
         name = f"{r.number} (excluded)" if r.excluded else str(r.number)
-        row = [name, str(r.answered), str(r.total), str(r.repeats), _number(r.steadiness)]
-        rows.append([*row, _number(r.seconds, 1), *([] if scores else [_number(r.left)])])
+        row = [name, str(r.answered), str(r.total), str(r.repeats), number(r.steadiness, 3)]
+        rows.append([*row, number(r.seconds, 1), *([] if scores else [number(r.left, 3)])])
     return "Raters", columns, rows
 
 
@@ -143,8 +139,8 @@ def _notes(report: StudyReport) -> list[str]:
     return notes
 
 
-def _many(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def _many(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 def _methods_csv(report: StudyReport) -> str:
@@ -155,7 +151,7 @@ def _methods_csv(report: StudyReport) -> str:
     for m in ranked(report):
         estimates = [getattr(m, name) for name in used]
         rows.append([m.name, m.n, *(v for e in estimates for v in (e.value, e.low, e.high))])
-    return _csv(columns, rows)
+    return csv_text(columns, rows)
 
 
 def _answers_csv(report: StudyReport) -> str:
@@ -165,22 +161,14 @@ def _answers_csv(report: StudyReport) -> str:
         pair = len(a.methods) == 2
         right, chosen = (a.methods[1], a.methods[a.value]) if pair else ("", "")
         rows.append([a.rater, a.position, a.stem, a.methods[0], right, a.value, chosen, a.ms])
-    return _csv(columns, rows)
-
-
-def _csv(columns: list[str], rows: Iterable[list[Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text(columns, rows)
 
 
 def _both(estimate: Estimate | None) -> list[str]:
     if estimate is None or estimate.value is None:
         return [NONE, NONE]
-    interval = f"{_number(estimate.low)} to {_number(estimate.high)}"
-    return [_number(estimate.value), interval if estimate.low is not None else NONE]
+    interval = f"{number(estimate.low, 3)} to {number(estimate.high, 3)}"
+    return [number(estimate.value, 3), interval if estimate.low is not None else NONE]
 
 
 def _quartiles(quartiles: tuple[float, ...]) -> list[str]:
@@ -188,7 +176,3 @@ def _quartiles(quartiles: tuple[float, ...]) -> list[str]:
         return [NONE, NONE]
     low, median, high = (f"{q:g}" for q in quartiles)
     return [median, f"{low} to {high}"]
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return NONE if value is None else f"{value:.{digits}f}".replace("-", "−")

@@ -62,7 +62,8 @@ class PhotoReader:
     def begin(self, job: Job | None) -> None:
         """Read the photo of a job ahead, which `take` is asked for next."""
         if job is not None and job.stdin is None:
-            self._ahead = job, self._thread.start(partial(self._read, job), _is_current(job))
+            is_current = partial(_is_current, job)
+            self._ahead = job, self._thread.start(partial(self._read, job), is_current)
 
     def take(self, job: Job) -> Reading:
         """The photo of a job; what was read ahead counts only if the file is still as it was.
@@ -148,14 +149,11 @@ def _status(job: Job) -> os.stat_result | None:
         return None
 
 
-def _is_current(job: Job) -> Callable[[Reading], bool]:
+def _is_current(job: Job, reading: Reading) -> bool:
     """Whether a photo is what there is now of a job."""
 
     def state(status: os.stat_result) -> tuple[int, ...]:
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
-    def check(reading: Reading) -> bool:
-        now = _status(job)
-        return now is not None and reading.given is not None and state(now) == state(reading.given)
-
-    return check
+    now = _status(job)
+    return now is not None and reading.given is not None and state(now) == state(reading.given)

@@ -61,12 +61,15 @@ def planned_tiles(
     jobs: Sequence[Job], capabilities: Capabilities, settings: RestoreSettings
 ) -> list[TilePlan]:
     """The tiles of each photo, by its header; without those that tell no size or will fail."""
-    plans: list[TilePlan] = []
+    tile, plans = settings.tile, []
+    if tile == "auto" and capabilities.samples and not capabilities.whole:
+        tile = capabilities.native_size  # windows count as tiles
     for job in jobs:
         size = photo_size(job.stdin or job.source)
         if size is not None:
             with contextlib.suppress(ValueError):
-                plans.append(_plan(_seen(size, capabilities, settings), capabilities, settings))
+                seen = _seen(size, capabilities, settings)
+                plans.append(plan_tiles(*seen, capabilities, tile))
     return plans
 
 
@@ -85,16 +88,6 @@ def _seen(
         )
         return height, width
     return settings.result_size(photo)
-
-
-def _plan(seen: tuple[int, int], capabilities: Capabilities, settings: RestoreSettings) -> TilePlan:
-    """The tiles of what a model sees; the windows of one that samples count as tiles."""
-    tile = settings.tile
-    if tile == "auto" and capabilities.whole:
-        tile = 0
-    elif tile == "auto" and capabilities.samples:
-        tile = capabilities.native_size
-    return plan_tiles(*seen, capabilities, tile)
 
 
 def _seconds_per_tile(restorer: Restorer, settings: RestoreSettings, plan: TilePlan) -> float:

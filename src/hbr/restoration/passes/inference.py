@@ -9,9 +9,8 @@ Shapes: b tiles of a batch, t_h t_w a tile, h w the photo, n rows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +28,9 @@ _WHITE = np.iinfo(np.uint16).max
 logger = logging.getLogger(__name__)
 
 
-class TileProgress(Protocol):
-    """Called after each batch, and again from 0 when a run restarts with smaller tiles."""
-
-    def __call__(self, done: int, total: int, /) -> None:
-        """`done` of `total` tiles are finished."""
+TileProgress = Callable[[int, int], None]
+"""Called with the finished tiles and their total after each batch, from 0 again when a run restarts
+with smaller tiles."""
 
 
 @dataclass(frozen=True)

@@ -158,8 +158,8 @@ def plan_tiles(
             the model was trained on, at most a quarter above it, on every device: it chooses the
             number of tiles that covers the photo with the least overlap. A photo up to 1.25 times
             the native size is one tile. Memory is not considered: if it runs out,
-            `hbr.restoration.passes.inference` retries with smaller tiles. With `fixed_tiles`,
-            "auto" is the native size.
+            `hbr.restoration.passes.inference` retries with smaller tiles. "auto" is 0 with `whole`,
+            and the native size with `fixed_tiles`.
 
     Raises:
         ValueError: `tile` is below the smallest size that the model can be tiled with.
@@ -168,6 +168,7 @@ def plan_tiles(
     whole_number = isinstance(tile, int) and not isinstance(tile, bool)
     if tile != "auto" and not (whole_number and (tile == 0 or tile >= least)):
         raise ValueError(f"tile is {tile!r}; it must be auto, 0 or at least {least}")
+    tile = 0 if tile == "auto" and capabilities.whole else tile
     return TilePlan(plan_axis(height, capabilities, tile), plan_axis(width, capabilities, tile))
 
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from hbr.config import ConfigError
 from hbr.image import Photo
 from hbr.image.pixels import to_8_bits
-from hbr.models.protocol import PreviewStep
 from hbr.people.identity import SAME_FACE, IdentityChange, IdentityGuard, find_identity_guard
 from hbr.people.types import DetectorError
-from hbr.restoration.passes.inference import TileProgress
 from hbr.restoration.passes.making import LoadedModel
 from hbr.restoration.result import Restored
 from hbr.restoration.settings import FaceProvenance, PeopleChoice, RestoreSettings
@@ -29,20 +26,6 @@ _FAITHFUL = 1.0
 _AROUND_FACE = 0.4
 
 logger = logging.getLogger(__name__)
-
-
-class PhotoRestorer(LoadedModel, Protocol):
-    """`hbr.Restorer`."""
-
-    def __call__(
-        self,
-        photo: Photo,
-        settings: RestoreSettings,
-        *,
-        progress: TileProgress | None,
-        preview: PreviewStep | None,
-    ) -> Restored:
-        """Restore a photo."""
 
 
 def load_guard(restorer: LoadedModel, settings: RestoreSettings) -> IdentityGuard:
@@ -71,21 +54,19 @@ def _guard_on(device: str) -> IdentityGuard:
 
 
 def guarded(
-    restorer: PhotoRestorer,
+    restorer: LoadedModel,
     given: Photo,
     settings: RestoreSettings,
-    progress: TileProgress | None = None,
-    preview: PreviewStep | None = None,
+    restore: Callable[[Photo, RestoreSettings], Restored],
 ) -> Restored:
     """Restore a photo, compare the faces in it, and tell or mend those that have changed.
 
-    `settings.identity` is "warn" or "keep".
+    `settings.identity` is "warn" or "keep"; `restore` restores a photo with `restorer`.
 
     Raises:
         ConfigError, hbr.people.DetectorError: see `load_guard`.
     """
     guard = load_guard(restorer, settings)
-    restore = functools.partial(restorer, progress=progress, preview=preview)
     plain = replace(settings, identity="off")
     restored = restore(given, plain)
     if restored.photo is given:  # left as it is

@@ -123,12 +123,12 @@ class PeopleLocator:
         choice = settings.choice
         if choice.boxes:
             return True
-        if settings.people == "only" or choice.source != "auto" or choice.must_find:
-            self._source(choice.source)
-            return True
+        asked = settings.people == "only" or choice.source != "auto" or choice.must_find
         try:
             self._source(choice.source)
         except DetectorError as error:
+            if asked:
+                raise
             if not self._told:
                 log.warning("nobody is looked for, as with --people off: %s", error)
             self._told = True

@@ -12,8 +12,10 @@ Shapes: H W the result, in pixels.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -27,7 +29,6 @@ from hbr.people.grids import Edges
 from hbr.people.squares import square, square_pixels
 from hbr.restoration.passes.inference import TileProgress, decided, run_crops
 from hbr.restoration.passes.making import LoadedModel, Made, provenance_of
-from hbr.restoration.passes.stages import Clock, Stages
 from hbr.restoration.people.locating import LocatedPerson, PeopleLocator
 from hbr.restoration.people.pasting import (
     MARGIN,
@@ -54,6 +55,39 @@ from hbr.restoration.settings import (
 
 PhotoPixels = NDArray[np.uint8] | NDArray[np.uint16]
 Done = Literal["crop", "tiles", "background", "left as it is"]
+Stages = Iterator[TileProgress | None]
+
+
+class _Clock:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("read", "locate", "model", "color", "paste"), 0.0)
+        self._last = time.perf_counter()
+
+    def spent(self, on: str) -> None:
+        """Since the last call."""
+        now = time.perf_counter()
+        self.seconds[on] += now - self._last
+        self._last = now
+
+    def add(self, made: Made | None) -> None:
+        """What a pass says of itself, in place of the time since the last call."""
+        for name, seconds in made.timings.items() if made else ():
+            self.seconds[name] += seconds
+        self._last = time.perf_counter()
+
+
+def _stages(progress: TileProgress | None, n: int) -> Stages:
+    """The progress of each of n passes over one photo, as parts of one."""
+    if progress is None or n <= 1:
+        return itertools.repeat(progress)
+    report = progress
+
+    def share(before: int, done: int, total: int) -> None:
+        report(before * total + done, n * total)
+
+    return (partial(share, before) for before in itertools.count())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -113,7 +147,7 @@ def restore_people(
     Raises:
         ValueError: somebody who is chosen is not there, or a setting does not fit the model.
     """
-    clock = Clock()
+    clock = _Clock()
     alone = replace(settings, people="off", gate="off")
     people, source = locator(given, settings.choice)
     clock.spent("locate")
@@ -124,13 +158,13 @@ def restore_people(
     other = background not in ("model", "keep")
     model = restorer.sibling(model=background) if other else restorer
     plans = _plans(restorer, given, settings, people, same=background == "model" and not leaves)
-    stages = Stages(progress, (background != "keep" and not leaves) + _passes(plans))
+    stages = _stages(progress, (background != "keep" and not leaves) + _passes(plans))
     pixels = resized_pixels(given, settings)
     plans, outlines = _with_outlines(plans, locator, given, settings.choice.outlines)
     drawn = [plan.person for plan in plans]
     clock.spent("read")
     made = (
-        None if background == "keep" or leaves else model.make(given, alone, stages.next(), preview)
+        None if background == "keep" or leaves else model.make(given, alone, next(stages), preview)
     )
     clock.add(made)
     planes = np.ascontiguousarray(to_unit(pixels)[0]) if made is None else made.planes
@@ -255,7 +289,7 @@ def _restored(
     pixels: PhotoPixels,
     settings: RestoreSettings,
     stages: Stages,
-    clock: Clock,
+    clock: _Clock,
 ) -> Iterator[tuple[_Plan, FloatPlane]]:
     """Everyone who is pasted with the pixels of their window, [3, h, w], the largest first.
 
@@ -272,7 +306,7 @@ def _restored(
             if done == "left as it is":
                 yield plan, np.ascontiguousarray(to_unit(pixels[y0:y1, x0:x1])[0])
                 continue
-            made = _alone(plan, given, pixels, settings, stages.next())
+            made = _alone(plan, given, pixels, settings, next(stages))
             clock.add(made)
             yield plan, made.planes
 
@@ -290,7 +324,10 @@ def _alone(
     height, width = y1 - y0, x1 - x0
     if plan.done == "crop":
         part = pixels[y0:y1, x0:x1]
-        alone = replace(settings, scale=1.0, size=_enlarged(part, needs.native_size, plan.side))
+        # as its square would be enlarged to the native size
+        longest = max(height, width)
+        size = min(round(longest * needs.native_size / plan.side), 8 * longest)
+        alone = replace(settings, scale=1.0, size=size)
         made = plan.model.make(Photo.from_array(np.ascontiguousarray(part)), alone, progress)
         return replace(made, planes=_fitted(made.planes, height, width))
     source, scale, step = pixels, 1.0, needs.multiple_of
@@ -305,19 +342,13 @@ def _alone(
     return replace(made, planes=_fitted(planes, height, width))
 
 
-def _enlarged(part: PhotoPixels, native: int, side: int) -> int:
-    """Longer edge of a part of a photo whose square would be enlarged to the native size."""
-    longest = max(part.shape[:2])
-    return min(round(longest * native / side), 8 * longest)
-
-
 def _crops(
     model: LoadedModel,
     plans: Sequence[_Plan],
     pixels: PhotoPixels,
     settings: RestoreSettings,
     stages: Stages,
-    clock: Clock,
+    clock: _Clock,
 ) -> Iterator[tuple[_Plan, FloatPlane]]:
     """Restore people as squares that are enlarged to the model's native size, in batches."""
     size, native = pixels.shape[:2], model.capabilities.native_size
@@ -326,12 +357,8 @@ def _crops(
     for at in range(0, len(plans), batch):
         part = plans[at : at + batch]
         places = [square_around(plan.box, size) for plan in part]
-        seen = [
-            resized_to(
-                np.ascontiguousarray(square_pixels(pixels, *place, mirrored=True)), *2 * [native]
-            )
-            for place in places
-        ]
+        cut = [square_pixels(pixels, *place, mirrored=True) for place in places]
+        seen = [resized_to(np.ascontiguousarray(part), native, native) for part in cut]
         clock.spent("read")
         with reproducible(settings.seed, model.device):
             made = run_crops(
@@ -339,7 +366,7 @@ def _crops(
             )
         clock.spent("model")
         for plan, (x, y, side), lq, crop in zip(part, places, seen, made, strict=True):
-            if progress := stages.next():
+            if progress := next(stages):
                 progress(1, 1)
             planes = _fitted(fix_color(crop, lq, color, settings.color_map), side, side)
             x0, y0, x1, y1 = plan.window

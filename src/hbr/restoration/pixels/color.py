@@ -1,8 +1,7 @@
 """Colour fixes: the detail of a restored image with the colours of its input.
 
-The pure functions take arrays [b, 3, h, w] in [0, 1]; `fix_color` applies them to whole photos,
-one strip of rows at a time, so that its memory does not grow with the photo. All of it is NumPy, so
-that there is one colour fix for models in torch and for those that run without it.
+A photo is worked on one strip of rows at a time, so that memory does not grow with it. All of it is
+NumPy, so that there is one colour fix for models in torch and for those that run without it.
 
 Shapes: b images, h w pixels, n rows of a strip.
 """
@@ -28,46 +27,6 @@ _STRIP_PIXELS = 2**20
 _LEAST_STRIP_ROWS = 128
 
 
-def wavelet_decompose(x: Planes, levels: int = LEVELS) -> tuple[Planes, Planes]:
-    """Split x into high and low frequencies with the undecimated B-spline ("à trous") wavelet.
-
-    Level i blurs with the outer product of (1 2 1)/4 at a spacing of 2^i pixels, with replicated
-    edges; the high frequencies are the sum of what each blur removes.
-
-    Args:
-        x: [b, c, h, w], any range.
-        levels: number of blurs, 1 or more.
-
-    Returns:
-        high and low, both [b, c, h, w], with high + low = x.
-
-    Reference: Starck, Fadili & Murtagh, "The undecimated wavelet decomposition and its
-    reconstruction", 2007, §III; as a colour fix: StableSR, 2023, §3.
-    """
-    low = _blur(x, levels)
-    return x - low, low
-
-
-def wavelet_color_fix(target: Planes, source: Planes) -> Planes:
-    """The detail of `target` on the low frequencies of `source`, both [b, 3, h, w] in [0, 1].
-
-    The blur is linear, so high(target) + low(source) = target + low(source − target), which needs
-    one decomposition instead of two. Not clamped.
-    """
-    _check_same(target, source)
-    return target + _blur(source - target, LEVELS)
-
-
-def adain_color_fix(target: Planes, source: Planes) -> Planes:
-    """`target` with the channel means and deviations of `source`, [b, 3, h, w] in [0, 1].
-
-    Adaptive instance normalisation (Huang & Belongie 2017, Eq. 8), on pixels. Not clamped.
-    """
-    _check_same(target, source)
-    gain, offset = _gain_and_offset(_moments(target), _moments(source))
-    return target * gain + offset
-
-
 def fix_color(
     target: NDArray[np.uint16],
     source: NDArray[np.uint8] | NDArray[np.uint16],
@@ -76,13 +35,17 @@ def fix_color(
 ) -> NDArray[np.float32]:
     """Apply a colour fix to a whole photo, strip by strip.
 
-    The result equals that of the pure function on the whole image: strips are read with the rows
-    that the blur reaches, and the statistics of AdaIN are gathered in a separate pass.
+    The result is that of the whole image: strips are read with the rows that the blur reaches, and
+    the statistics of AdaIN are gathered in a separate pass.
 
     Args:
         target: restored pixels [h, w, 3], the full range of uint16.
         source: pixels [h, w, 3] with the colours, the full range of uint8 or uint16.
-        method: "wavelet", "adain" or "none" (conversion only).
+        method: "wavelet" puts the high frequencies of `target` on the low ones of `source`
+            (StableSR, 2023, §3). The blur is linear, so high(target) + low(source) = target +
+            low(source − target), which needs one decomposition instead of two. "adain" gives
+            `target` the channel means and deviations of `source` (Huang & Belongie 2017, Eq. 8, on
+            pixels). "none" only converts.
         fixed: a map of colours in place of the method.
 
     Returns:
@@ -127,16 +90,15 @@ def _plane(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32
     return scaled
 
 
-def _blur(x: Planes, levels: int) -> Planes:
-    """Blur x [b, c, h, w] with each level of the wavelet."""
-    out = np.array(x, np.float32)
-    for plane in rearrange(out, "b c h w -> (b c) h w"):
-        _blur_plane(plane, levels)
-    return out
-
-
 def _blur_plane(plane: NDArray[np.float32], levels: int) -> None:
-    """Blur [h, w] in place; one plane at a time stays in the processor's cache."""
+    """The low frequencies of [h, w], in place, by the undecimated B-spline ("à trous") wavelet.
+
+    Level i blurs with the outer product of (1 2 1)/4 at a spacing of 2^i pixels, with replicated
+    edges. One plane at a time stays in the processor's cache.
+
+    Reference: Starck, Fadili & Murtagh, "The undecimated wavelet decomposition and its
+    reconstruction", 2007, §III.
+    """
     sums = np.empty_like(plane)
     for level in range(levels):
         for x, out in (plane, sums), (plane.T, sums.T):
@@ -158,15 +120,8 @@ def _add_neighbours(x: NDArray[np.float32], step: int, out: NDArray[np.float32])
     np.add(x[n - 2 * step : n - step], x[-1], out=out[n - step :])
 
 
-def _moments(x: Planes) -> tuple[Planes, Planes]:
-    """Mean and variance of each channel, [b, c, 1, 1]."""
-    mean = x.mean(axis=(-2, -1), keepdims=True, dtype=np.float64)
-    var = np.square(x - mean).mean(axis=(-2, -1), keepdims=True)
-    return mean.astype(np.float32), var.astype(np.float32)
-
-
 def _moments_of_rows(*pictures: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[Planes, Planes]:
-    """`_moments` of all pixels of pictures [h, w, 3], strip by strip, [1, 3, 1, 1]."""
+    """Mean and variance of each channel of pictures [h, w, 3], strip by strip, [1, 3, 1, 1]."""
     total, squares = np.zeros((1, 3, 1, 1)), np.zeros((1, 3, 1, 1))
     for pixels in pictures:
         for top, bottom in _strips(*pixels.shape[:2]):
@@ -207,10 +162,3 @@ def _strips(height: int, width: int) -> Iterator[tuple[int, int]]:
     rows = max(_LEAST_STRIP_ROWS, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         yield top, min(top + rows, height)
-
-
-def _check_same(target: Planes, source: Planes) -> None:
-    if target.shape != source.shape:
-        raise ValueError(
-            f"target is {list(target.shape)} and source {list(source.shape)}; they must be equal"
-        )

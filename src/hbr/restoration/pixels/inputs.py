@@ -80,81 +80,52 @@ def resized_pixels(
     return resized_to(photo.pixels, height, width)
 
 
-def enlargeable_pixels(
-    photo: Photo, pixels: NDArray[np.uint8] | NDArray[np.uint16], factor: int
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """What a network that enlarges `factor` times sees, on the grid of its result.
-
-    At `factor` times the photo's size it sees the photo itself. At any other size it sees the
-    result's size divided by `factor`: a photo that is not enlarged is made smaller first.
-
-    `pixels` [h, w, 3] are at the size of the result (`resized_pixels`); `factor` is the network's.
-
-    Returns:
-        [H, W, 3], h and w rounded up to multiples of `factor`; each pixel that the network sees is
-        repeated `factor` times each way.
-    """
-    h, w = pixels.shape[:2]
-    if (h, w) == tuple(factor * edge for edge in photo.size):
-        seen = photo.pixels
-    else:
-        padded = cast(
-            NDArray[np.uint8] | NDArray[np.uint16],
-            np.pad(pixels, ((0, -h % factor), (0, -w % factor), (0, 0)), mode="edge"),
-        )
-        seen = resized_to(padded, padded.shape[0] // factor, padded.shape[1] // factor)
-    return seen.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def reduced_pixels(
-    photo: Photo, reduce: float, factor: int, *, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """What a network that enlarges `factor` times sees of a photo made smaller by `reduce`.
-
-    Returns:
-        [H, W, 3] on the grid of the network's result: each pixel is repeated `factor` times each
-        way.
-
-    Raises:
-        ValueError: the network's result would be larger than `max_pixels`.
-    """
-    h, w = (max(1, round(edge / reduce)) for edge in photo.size)
-    if h * w * factor**2 > max_pixels:
-        raise ValueError(
-            f"reduced by {reduce:g} and enlarged {factor} times the photo has "
-            f"{w * factor}×{h * factor} pixels, more than {max_pixels}; reduce it more (--reduce) "
-            "or use a larger limit (--max-pixels)"
-        )
-    seen = photo.pixels if (h, w) == photo.size else resized_to(photo.pixels, h, w)
-    return seen.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def reduction_of(
-    photo: Photo, pixels: NDArray[Any], settings: RestoreSettings, factor: int
-) -> float | None:
-    """By how much a photo is made smaller before a network that enlarges; None: by `scale`.
-
-    `pixels` [h, w, 3] are at the size of the result; `factor` is the network's.
-    """
-    if settings.reduce is None or isinstance(settings.reduce, float | int):
-        return settings.reduce
-    most = max(1.0, factor * max(photo.size) / max(pixels.shape[:2]))
-    return min(estimate_enlargement(photo.pixels), most)
-
-
 def seen_pixels(
     photo: Photo,
     pixels: NDArray[np.uint8] | NDArray[np.uint16],
     settings: RestoreSettings,
     factor: int,
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], float | None]:
     """What a network that enlarges `factor` times sees of a photo, on the grid of its result.
 
-    As `reduction_of`, with `settings.reduce` as a number or None.
+    With `settings.reduce` it sees the photo made smaller by that. Without, at `factor` times the
+    photo's size it sees the photo itself, and at any other size the result's size divided by
+    `factor`: a photo that is not enlarged is made smaller first.
+
+    `pixels` [h, w, 3] are at the size of the result (`resized_pixels`).
+
+    Returns:
+        [H, W, 3], multiples of `factor`: each pixel that the network sees is repeated `factor`
+        times each way; and `settings.reduce`, as a number where it was "auto".
+
+    Raises:
+        ValueError: the network's result would be larger than `settings.max_pixels`.
     """
-    if isinstance(settings.reduce, float | int):
-        return reduced_pixels(photo, settings.reduce, factor, max_pixels=settings.max_pixels)
-    return enlargeable_pixels(photo, pixels, factor) if factor > 1 else pixels
+    reduce = settings.reduce
+    if reduce == "auto":
+        most = max(1.0, factor * max(photo.size) / max(pixels.shape[:2]))
+        reduce = min(estimate_enlargement(photo.pixels), most)
+    if reduce is not None:
+        h, w = (max(1, round(edge / reduce)) for edge in photo.size)
+        if h * w * factor**2 > settings.max_pixels:
+            raise ValueError(
+                f"reduced by {reduce:g} and enlarged {factor} times the photo has "
+                f"{w * factor}×{h * factor} pixels, more than {settings.max_pixels}; reduce it "
+                "more (--reduce) or use a larger limit (--max-pixels)"
+            )
+        seen = photo.pixels if (h, w) == photo.size else resized_to(photo.pixels, h, w)
+    elif factor == 1:
+        return pixels, None
+    elif pixels.shape[:2] == tuple(factor * edge for edge in photo.size):
+        seen = photo.pixels
+    else:
+        h, w = pixels.shape[:2]
+        padded = cast(
+            NDArray[np.uint8] | NDArray[np.uint16],
+            np.pad(pixels, ((0, -h % factor), (0, -w % factor), (0, 0)), mode="edge"),
+        )
+        seen = resized_to(padded, padded.shape[0] // factor, padded.shape[1] // factor)
+    return seen.repeat(factor, axis=0).repeat(factor, axis=1), reduce
 
 
 def resized_to(pixels: Pixels, height: int, width: int) -> Pixels:
