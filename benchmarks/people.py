@@ -29,7 +29,7 @@ import numpy as np
 from machine import machine
 
 from hbr.image import read_photo
-from hbr.people import load_detector
+from hbr.people.detectors import load_detector
 from hbr.people.segmentation import SELFIE, load_person_segmenter, person_mask
 from hbr.people.types import Person
 

@@ -23,7 +23,7 @@ from hbr.degradation import (
 )
 from hbr.degradation.motion import moved_mask
 from hbr.image import Photo, read_photo, write_photo
-from hbr.people import read_people
+from hbr.people.coco import read_people
 
 FILE = "000000229553.jpg"
 LEFT, TOP, EDGE = 54, 0, 488  # of the crop

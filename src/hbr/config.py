@@ -122,7 +122,6 @@ def read_yaml(path: str | Path, settings: Sequence[str] = ()) -> Any:
     values, lists and mappings with a different `kind` are replaced.
 
     Args:
-        path: the file.
         settings: overrides as `KEY=VALUE`: the key is a dotted path such as `optim.lr`, or
             `phases.0.steps` for a list item; the value is YAML.
 
@@ -269,10 +268,6 @@ def _one_of(names: typing.Iterable[Any]) -> str:
     return "one of " + ", ".join(map(repr, names))
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_number(value: Any) -> bool:
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         try:
@@ -283,15 +278,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 # scalar type → (check of a YAML or JSON value, description of what is expected)
 _SCALARS: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: isinstance(value, bool), "true or false"),
     float: (_is_number, "a number"),
-    int: (_is_int, "a whole number"),
-    str: (_is_text, "text"),
-    Path: (_is_text, "a path"),
+    int: (lambda value: type(value) is int, "a whole number"),
+    str: (lambda value: isinstance(value, str), "text"),
+    Path: (lambda value: isinstance(value, str), "a path"),
 }

@@ -95,7 +95,6 @@ class Ledger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
         self.close()
 
 

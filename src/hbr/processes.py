@@ -102,7 +102,6 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        """Install the handlers."""
         for number in STOP_SIGNALS:
             # a background job of a shell keeps ignoring Ctrl-C
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -110,7 +109,6 @@ class StopSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -7,10 +7,14 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hbr.apps.cli.desktop import entry
+from hbr.restoration import Restorer
+from hbr.restoration.batch import backends
+from hbr.restoration.batch.backends import restorer_for
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Write = Callable[..., Path]
@@ -88,3 +92,22 @@ def test_the_entry_opens_photos(
 
     assert call_hbr("desktop", "--remove").returncode == 0
     assert not file.exists()
+
+
+def test_photos_of_two_folders_share_a_model(
+    call_hbr: Run, photo: Write, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(*given: Any) -> Restorer:
+        loaded.append(given)
+        return restorer_for(*given)
+
+    monkeypatch.setenv("PATH", str(tmp_path))  # without the programs of a desktop
+    monkeypatch.setattr(backends, "restorer_for", load)
+    photos = [photo(tmp_path / f"{n}" / "a.png", n) for n in range(2)]
+    done = call_hbr("open", "--model", toy, *photos)
+    assert done.returncode == 0, done.stderr
+    outputs = [tmp_path / f"{n}" / "restored" / "a.png" for n in range(2)]
+    assert done.stdout.splitlines() == [str(output) for output in outputs]
+    assert len(loaded) == 1

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hbr.people import DetectorError, People, load_detector
+from hbr.people.detectors import load_detector
+from hbr.people.types import DetectorError, People
 
 
 def test_yolo_of_ultralytics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

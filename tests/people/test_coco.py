@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hbr.config import ConfigError, from_dict, to_dict
-from hbr.people import People, read_people
-from hbr.people.types import Person, Rle, fill
+from hbr.people.coco import read_people
+from hbr.people.types import People, Person, Rle, fill
 
 
 def text_from_runs(runs: list[int]) -> str:

@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from hbr.image import read_photo
-from hbr.people import DetectorError, load_detector
-from hbr.people.batches import in_batches
 from hbr.people.boxes import MAX_PEOPLE, non_maximum_suppression
-from hbr.people.detr import DetrDetector, select_people
+from hbr.people.detectors import in_batches, load_detector
+from hbr.people.detr import detr_detector, preparation, select_people
 from hbr.people.onnx_files import LAYOUTS, place
+from hbr.people.types import DetectorError
 from hbr.weights import entries
 
 NAMES = {0: "dog", 1: "tree", 2: "Person"}
@@ -152,11 +152,12 @@ def test_same_as_the_library(tmp_path: Path, photos: list[np.ndarray]) -> None:
     folder = save("rt_detr", tmp_path)
     processor = RTDetrImageProcessorPil.from_pretrained(folder)
     model = RTDetrForObjectDetection.from_pretrained(folder).eval()
-    detector = DetrDetector(str(folder), threshold=0.0)
+    detector = detr_detector(str(folder), threshold=0.0)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    prepare = preparation(settings, str(folder))
     for image in photos:
         inputs = processor(images=Image.fromarray(image), return_tensors="pt")
-        ours = detector._prepare(image)
-        torch.testing.assert_close(ours, inputs["pixel_values"][0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(prepare(image), inputs["pixel_values"][0], atol=1e-6, rtol=0)
         with torch.inference_mode():
             out = model(**inputs)
         (theirs,) = processor.post_process_object_detection(out, 0.0, [image.shape[:2]])
@@ -350,15 +351,15 @@ def test_boxes_come_back_from_another_shape(tmp_path: Path) -> None:
 def test_what_the_network_sees() -> None:
     image = np.zeros((10, 20, 3), np.uint8)
     image[..., 0] = 200  # red
-    pixels, placement = place(image, LAYOUTS["yolox"], (40, 40))
+    pixels, scale, _ = place(image, LAYOUTS["yolox"], (40, 40))
     assert pixels.shape == (3, 40, 40)
     assert pixels[:, 0, 0].tolist() == [0, 0, 200]  # BGR, not scaled
     assert pixels[:, 39, 39].tolist() == [114, 114, 114]
-    assert placement.scale == (2, 2)
-    pixels, placement = place(image, LAYOUTS["yolo"], (40, 40))
+    assert scale == (2, 2)
+    pixels, _, offset = place(image, LAYOUTS["yolo"], (40, 40))
     np.testing.assert_allclose(pixels[:, 20, 0], [200 / 255, 0, 0], atol=1e-6)
-    assert placement.offset == (0, 10)
-    pixels, _ = place(image, LAYOUTS["rtmdet"], (40, 40))
+    assert offset == (0, 10)
+    pixels, _, _ = place(image, LAYOUTS["rtmdet"], (40, 40))
     expected = (np.array([0, 0, 200]) - [103.53, 116.28, 123.675]) / [57.375, 57.12, 58.395]
     np.testing.assert_allclose(pixels[:, 0, 0], expected, atol=1e-5)
 
@@ -451,7 +452,7 @@ def test_known_detectors_are_taken_from_where_fetch_puts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("hbr.people.detr.DetrDetector", lambda name, **_: asked.append(name))
+    monkeypatch.setattr("hbr.people.detr.detr_detector", lambda name, **_: asked.append(name))
     monkeypatch.setenv("HBR_WEIGHTS", str(tmp_path))
     load_detector("rtdetr")
     folder = tmp_path / "rtdetr"

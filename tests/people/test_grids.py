@@ -13,9 +13,9 @@ from hbr.degradation.folder import DegradeSettings, degrade_files
 from hbr.degradation.named_recipes import find_recipe
 from hbr.image import read_photo
 from hbr.image.pixels import turn_upright
-from hbr.people import People, read_people
+from hbr.people.coco import read_people
 from hbr.people.grids import UNDO, Grid, GridName, turn_box, upright_people
-from hbr.people.types import Person, Rle
+from hbr.people.types import People, Person, Rle
 from hbr.training.config import PhotoSourceConfig
 from hbr.training.crops import CropSource
 

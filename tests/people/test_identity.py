@@ -13,18 +13,18 @@ from safetensors.torch import load_file, save_file
 
 import toy_packages as toy
 from hbr.image import read_photo
-from hbr.people import DetectorError
 from hbr.people.identity import (
     EMBEDDING,
     SAME_FACE,
     SMALLEST_FACE,
-    FaceEmbedder,
     FaceEmbedding,
-    IdentityGuard,
+    compare_faces,
     face_chips,
+    face_embedder,
     find_identity_guard,
 )
 from hbr.people.mtcnn import FaceDetector, Faces
+from hbr.people.types import DetectorError
 from hbr.weights import DownloadError
 from hbr.weights.conversion import convert
 from toy_dlib import ToyNetwork, number, numbers, text
@@ -56,7 +56,7 @@ def test_the_embedding_comes_out_of_its_package(
     guard = find_identity_guard()
     assert guard is not None
     assert guard(np.zeros((30, 30, 3), np.uint8), np.zeros((60, 60, 3), np.uint8)) == []
-    embed = FaceEmbedder(tmp_path / "weights" / EMBEDDING / f"{EMBEDDING}.safetensors")
+    embed = face_embedder(tmp_path / "weights" / EMBEDDING / f"{EMBEDDING}.safetensors")
     chips = np.random.default_rng(0).integers(0, 256, (3, 150, 150, 3), dtype=np.uint8)
     expected = network.embed(torch.from_numpy(chips).permute(0, 3, 1, 2).float()).numpy()
     assert np.abs(expected).max() > 0.1
@@ -97,10 +97,10 @@ def test_a_damaged_file_of_dlib_is_one_line() -> None:
 def test_weights_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file(FaceEmbedding(width=2).state_dict(), path)
-    FaceEmbedder(path)
+    face_embedder(path)
     save_file(load_file(path) | {"stem.weight": torch.zeros(1)}, path)
     with pytest.raises(DetectorError, match=r"x\.safetensors holds no FaceEmbedding"):
-        FaceEmbedder(path)
+        face_embedder(path)
 
 
 @pytest.mark.parametrize("size", [40, 150, 900])
@@ -154,8 +154,9 @@ def test_the_guard_says_what_it_cannot_know() -> None:
     )
     doubled = [tuple(2 * v for v in face) for face in (large, new)]
     find = Painted([large, small, right], doubled)
-    changes = IdentityGuard(find, mean_colour)(before, after)  # type: ignore[arg-type]
-    assert [change.size for change in changes] == [80, 59, 100, 70]
+    changes = compare_faces(find, mean_colour, before, after)  # type: ignore[arg-type]
+    edges = [max(c.box[2] - c.box[0], c.box[3] - c.box[1]) for c in changes]
+    assert edges == [80, 59, 100, 70]
     assert [change.box for change in changes][-1] == (320, 200, 390, 270)
     kept, unknown, changed, appeared = (change.distance for change in changes)
     assert kept == 0
@@ -163,8 +164,8 @@ def test_the_guard_says_what_it_cannot_know() -> None:
     assert appeared is None
     assert changed == pytest.approx(np.sqrt(3), abs=0.01)
     assert SMALLEST_FACE == 60
-    nobody = IdentityGuard(Painted([], []), mean_colour)  # type: ignore[arg-type]
-    assert nobody(before, after) == []
+    nobody = Painted([], [])
+    assert compare_faces(nobody, mean_colour, before, after) == []  # type: ignore[arg-type]
 
 
 # of dlib's own `face_recognition_model_v1`, on the chips of these photos
@@ -179,7 +180,7 @@ def test_the_same_person_is_near_and_others_are_far(
 ) -> None:
     monkeypatch.setenv("HBR_WEIGHTS", str(package_weights))
     find = FaceDetector(package_weights / "mtcnn" / "mtcnn.safetensors")
-    embed = FaceEmbedder(package_weights / EMBEDDING / f"{EMBEDDING}.safetensors")
+    embed = face_embedder(package_weights / EMBEDDING / f"{EMBEDDING}.safetensors")
     images = {
         name: read_photo(DATA / name).pixels for name in ("purple.jpg", "tie.png", "blue.png")
     }

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 import toy_packages as toy
 from hbr.image import read_photo
-from hbr.people import DetectorError
 from hbr.people.segmentation import (
     SelfieNetwork,
-    SelfieSegmenter,
-    TransformersSegmenter,
     load_person_segmenter,
     person_mask,
+    selfie_segmenter,
+    transformers_segmenter,
 )
+from hbr.people.types import DetectorError
 from hbr.weights import DownloadError, WeightsError, entries
 from hbr.weights.conversion import convert
 from hbr.weights.tflite import read_tflite
@@ -47,7 +47,7 @@ def test_the_selfie_network_comes_out_of_its_package(
     done = call_hbr("fetch", NAME)
     assert done.returncode == 0, done.stderr
     segment = load_person_segmenter(NAME)
-    assert isinstance(segment, SelfieSegmenter)
+    assert entries()[NAME].installed
     image = read_photo(DATA / "tie.png").pixels
     image = np.ascontiguousarray(image[:120, :90])
     mask = segment(image)
@@ -147,12 +147,12 @@ def test_the_mask_of_a_person_is_that_of_their_box() -> None:
 def test_weights_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file(selfie_network().state_dict(), path)
-    assert SelfieSegmenter(path)(np.zeros((1, 1, 3), np.uint8)).shape == (1, 1)
-    assert SelfieSegmenter(path)(np.zeros((3, 900, 3), np.uint8)).shape == (3, 900)
+    assert selfie_segmenter(path)(np.zeros((1, 1, 3), np.uint8)).shape == (1, 1)
+    assert selfie_segmenter(path)(np.zeros((3, 900, 3), np.uint8)).shape == (3, 900)
     weights = load_file(path)
     save_file(weights | {"stem.weight": torch.zeros(1)}, path)
     with pytest.raises(DetectorError, match=r"x\.safetensors holds no SelfieNetwork"):
-        SelfieSegmenter(path)
+        selfie_segmenter(path)
 
 
 @pytest.mark.parametrize("labels", [["background", "hat", "shirt"], ["sky", "person", "tree"]])
@@ -170,7 +170,7 @@ def test_a_segmentation_model_gives_the_share_of_people(tmp_path: Path, labels) 
     size = {"height": 32, "width": 32}
     transformers.SegformerImageProcessor(size=size).save_pretrained(tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (48, 40, 3), dtype=np.uint8)
-    got = TransformersSegmenter(tmp_path)(image)
+    got = transformers_segmenter(tmp_path)(image)
     assert got.shape == (48, 40)
     assert got.dtype == np.float32
     assert 0 <= got.min() <= got.max() <= 1
@@ -183,7 +183,7 @@ def test_a_segmentation_model_gives_the_share_of_people(tmp_path: Path, labels) 
 
 def test_a_folder_that_is_no_segmentation_model_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match="is no segmentation model") as error:
-        TransformersSegmenter(tmp_path)
+        transformers_segmenter(tmp_path)
     assert "\n" not in str(error.value)
 
 

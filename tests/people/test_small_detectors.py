@@ -17,11 +17,16 @@ from torch.nn import functional as F
 
 import toy_packages as toy
 from hbr.image import read_photo
-from hbr.people import DetectorError, People, load_detector
 from hbr.people.boxes import MAX_PEOPLE, non_maximum_suppression, plausible
-from hbr.people.detectors import NO_PERSON_DETECTOR, PERSON_DETECTORS, find_person_detector
+from hbr.people.detectors import (
+    NO_PERSON_DETECTOR,
+    PERSON_DETECTORS,
+    find_person_detector,
+    load_detector,
+)
 from hbr.people.mtcnn import FaceDetector, networks
-from hbr.people.nanodet import LOOKS, N_CLASSES, STRIDES, NanoDet, NanoDetDetector, decode
+from hbr.people.nanodet import LOOKS, N_CLASSES, STRIDES, NanoDet, decode, nanodet_detector
+from hbr.people.types import DetectorError, People
 from hbr.weights import DownloadError, entries
 from hbr.weights.conversion import convert
 
@@ -195,7 +200,7 @@ def test_boxes_come_back_to_the_photo(
         return levels
 
     save_file(NanoDet(2).state_dict(), tmp_path / "x.safetensors")
-    detect = NanoDetDetector(tmp_path / "x.safetensors")
+    detect = nanodet_detector(tmp_path / "x.safetensors")
     monkeypatch.setattr(NanoDet, "forward", bright)
     h, w = size
     image = np.zeros((h, w, 3), np.uint8)
@@ -216,13 +221,13 @@ def test_boxes_come_back_to_the_photo(
 def test_large_boxes_of_the_closer_looks_do_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detect = NanoDetDetector(_toy_nanodet(tmp_path))
+    detect = nanodet_detector(_toy_nanodet(tmp_path))
     boxes = {416: [[0, 0, 400, 400]], 640: [[0, 0, 500, 500], [600, 0, 630, 60.0]]}
 
-    def look(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def look(image: np.ndarray, size: int, *_: object) -> tuple[np.ndarray, np.ndarray]:
         return np.array(boxes[size], np.float64), np.full(len(boxes[size]), 0.9)
 
-    monkeypatch.setattr(detect, "_look", look)
+    monkeypatch.setattr("hbr.people.nanodet._look", look)
     (people,) = detect([np.zeros((500, 640, 3), np.uint8)])
     assert people.boxes.tolist() == [[0, 0, 400, 400], [600, 0, 630, 60]]
 
@@ -268,16 +273,16 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     whole = load_file(path)
     data = path.read_bytes()
     with pytest.raises(DetectorError, match=r"none\.safetensors cannot be read"):
-        NanoDetDetector(tmp_path / "none.safetensors")
+        nanodet_detector(tmp_path / "none.safetensors")
     path.write_bytes(data[:-7])
     with pytest.raises(DetectorError, match=r"nanodet\.safetensors cannot be read"):
-        NanoDetDetector(path)
+        nanodet_detector(path)
     save_file({**whole, "stem.bias": torch.full((2,), torch.nan)}, path)
     with pytest.raises(DetectorError, match="is damaged: it has weights that are not finite"):
-        NanoDetDetector(path)
+        nanodet_detector(path)
     save_file({"stem.bias": whole["stem.bias"]}, path)
     with pytest.raises(DetectorError, match=r"nanodet\.safetensors holds no NanoDet: "):
-        NanoDetDetector(path)
+        nanodet_detector(path)
     with pytest.raises(DetectorError, match=r"nanodet\.safetensors holds no CascadeNetwork: "):
         FaceDetector(path)
 

@@ -8,7 +8,7 @@ from PIL import Image
 from service_photo import PHOTO, write_large
 
 from hbr.image import read_photo
-from hbr.people import People
+from hbr.people.types import People
 from hbr.restoration.people.locating import PeopleLocator
 from hbr.restoration.settings import PeopleChoice
 from hbr.service import api

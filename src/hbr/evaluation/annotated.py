@@ -14,7 +14,7 @@ from hbr.metrics import MetricError, MetricInfo
 from hbr.people.grids import GridName, upright_people
 
 if TYPE_CHECKING:
-    from hbr.people import People
+    from hbr.people.types import People
 
 
 class AnnotatedPictures:
@@ -47,9 +47,9 @@ class AnnotatedPictures:
 
         Raises:
             MetricError: no file of people was given.
-            ConfigError, hbr.people.DetectorError: a file cannot be used.
+            ConfigError, hbr.people.types.DetectorError: a file cannot be used.
         """
-        from hbr.people import read_people
+        from hbr.people.coco import read_people
 
         if people is None:
             raise MetricError("the people in the pictures are not known; give them by --people")
@@ -93,7 +93,7 @@ class AnnotatedPictures:
         }
 
     def _of(self, pair: PicturePair, picture: Photo) -> People:
-        from hbr.people import People
+        from hbr.people.types import People
 
         place = self._place(pair)
         if place is None:

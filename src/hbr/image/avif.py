@@ -34,10 +34,9 @@ def decode_deep(data: bytes, bits: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def encode_deep(array: np.ndarray, around: bytes, bits: int, quality: int) -> bytes:
-    """[h, w, 3 or 4] uint16 → AVIF of 10 or 12 bits.
+    """[h, w, 3 or 4] uint16 RGB or RGBA → AVIF of 10 or 12 bits.
 
     Args:
-        array: the pixels, RGB or RGB and alpha.
         around: an AVIF of the same size and kind, whose metadata are taken over.
         bits: 10 or 12.
         quality: 1 to 100.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def png_signals(chunks: Mapping[bytes, bytes], icc: bytes | None) -> Signals:
     """What the chunks of a PNG state; those of a wrong length are ignored."""
     cicp, gamma, places = (chunks.get(kind, b"") for kind in (b"cICP", b"gAMA", b"cHRM"))
     exponent = struct.unpack(">I", gamma)[0] if len(gamma) == 4 else 0
-    numbers = [v / 100_000 for v in struct.unpack(">8I", places)] if len(places) == 32 else None
+    numbers = [v / 100_000 for v in struct.unpack(">8I", places)] if len(places) == 32 else []
     nearly_srgb = abs(exponent / 45455 - 1) <= _NEARLY_SRGB_GAMMA
     return Signals(
         cicp=(cicp[0], cicp[1], bool(cicp[3])) if len(cicp) == 4 else None,
@@ -87,7 +87,7 @@ def png_signals(chunks: Mapping[bytes, bytes], icc: bytes | None) -> Signals:
         icc=icc,
         srgb=b"sRGB" in chunks,
         gamma=100_000 / exponent if exponent and not nearly_srgb else None,
-        chromaticities=_places(numbers),
+        chromaticities=chromaticities_of(numbers),
     )
 
 
@@ -112,37 +112,26 @@ def bmp_signals(data: bytes) -> Signals:
     return Signals(gamma=gamma or None, chromaticities=(white, red, green, blue))
 
 
-def tiff_signals(
-    icc: bytes | None, white: Sequence[float] | None, primaries: Sequence[float] | None
-) -> Signals:
-    """What the tags of a TIFF say: its profile, else white point (2) and primaries (6) in xy."""
-    numbers = [*(white or ()), *(primaries or ())]
-    return Signals(icc=icc, chromaticities=_places(numbers))
-
-
 def exif_signals(exif: bytes) -> Signals:
     """What EXIF says: sRGB, Adobe RGB (in the words of DCF), or a space without a name."""
     order = byte_order(exif) or "<"
-    (first,) = struct.unpack_from(order + "I", exif, 4)
-    said = _values(exif, order, first)
-    inner = _values(exif, order, int.from_bytes(said.get(EXIF_IFD, b""), _ORDERS[order]))
-    outer = _values(exif, order, int.from_bytes(inner.get(0xA005, b""), _ORDERS[order]))
-    space = int.from_bytes(inner.get(0xA001, b"")[:2], _ORDERS[order])
-    if outer.get(1, b"").startswith(b"R03") or space == 2:
+
+    def directory(at: int | None) -> dict[int, int]:
+        """Where the values of a directory stand, by tag; `at` is where its own place stands."""
+        (offset,) = (0,) if at is None else struct.unpack_from(order + "I", exif, at)
+        return {tag: place for tag, _, _, place in entries(exif, order, offset)}
+
+    inner = directory(directory(4).get(EXIF_IFD))
+    outer = directory(inner.get(0xA005))
+    (space,) = struct.unpack_from(order + "H", exif, inner[0xA001]) if 0xA001 in inner else (0,)
+    if (1 in outer and exif.startswith(b"R03", outer[1])) or space == 2:
         return Signals(gamma=563 / 256, chromaticities=ADOBE_RGB)
     return Signals(srgb=space == 1, uncalibrated=space == 0xFFFF)
 
 
-_ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
-
-
-def _values(exif: bytes, order: str, offset: int) -> dict[int, bytes]:
-    """The value fields of a directory, each of four bytes, by tag."""
-    return {tag: exif[at : at + 4] for tag, _, _, at in entries(exif, order, offset)}
-
-
-def _places(numbers: Sequence[float] | None) -> Chromaticities | None:
-    if numbers is None or len(numbers) != 8 or not any(numbers):
+def chromaticities_of(numbers: Sequence[float]) -> Chromaticities | None:
+    """White, red, green and blue of eight numbers; None of another number, or of zeros."""
+    if len(numbers) != 8 or not any(numbers):
         return None
     white, red, green, blue = ((numbers[i], numbers[i + 1]) for i in range(0, 8, 2))
     return white, red, green, blue

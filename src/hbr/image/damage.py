@@ -11,7 +11,9 @@ Edition), W3C, 5 and 11.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -37,13 +39,16 @@ _JPEG_KINDS = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "loss
 _HIERARCHICAL = {0xC5, 0xC6, 0xCD, 0xCE}
 
 
-def is_message(line: str) -> bool:
+def _is_message(line: str) -> bool:
     """Whether a line on stderr is one of an image library."""
     return _MESSAGES.match(line) is not None
 
 
-def report_messages(lines: list[str], notes: Notes) -> None:
-    """Judge what the libraries wrote while they decoded."""
+@contextlib.contextmanager
+def messages_judged(notes: Notes) -> Iterator[None]:
+    """Judge what the libraries write while they decode in this block."""
+    with native_stderr(_is_message) as lines:
+        yield
     for line in lines:
         if _ABOUT_PIXELS.match(line):
             notes.damaged(f"its data are corrupt ({line.removeprefix('tempfile.tif: ')})")
@@ -107,7 +112,7 @@ def _complaint(data: bytes, segments: list[Segment], end: int | None) -> str | N
     if end is None:
         parts.append(_EOI)
     flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
-    with native_stderr(is_message) as lines:
+    with native_stderr(_is_message) as lines:
         cv2.imdecode(np.frombuffer(b"".join(parts), np.uint8), flags)
     return next((line for line in lines if _ABOUT_PIXELS.match(line)), None)
 

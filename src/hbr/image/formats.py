@@ -16,14 +16,8 @@ from PIL import ImageFile
 from hbr.errors import PhotoError, one_line
 from hbr.image import avif, png, tiff
 from hbr.image.boxes import bit_depth, box_signals, main_properties
-from hbr.image.colorimetry import Signals, bmp_signals, png_signals, tiff_signals
-from hbr.image.damage import (
-    check_jpeg_kind,
-    is_message,
-    report_messages,
-    whole_jpeg,
-    whole_png,
-)
+from hbr.image.colorimetry import Signals, bmp_signals, chromaticities_of, png_signals
+from hbr.image.damage import check_jpeg_kind, messages_judged, whole_jpeg, whole_png
 from hbr.image.jpeg import jpeg_segments
 from hbr.image.jxl import jxl_header
 from hbr.image.kept import jpeg_metadata, pil_metadata, png_metadata
@@ -33,7 +27,6 @@ from hbr.image.paths import HAS_AVIF, HAS_HEIC, HAS_JXL
 from hbr.image.photo import Photo, photo_from_pil, upright_photo
 from hbr.image.pillow import lenient, no_pillow_limit, pil_channels
 from hbr.image.pixels import full_range
-from hbr.streams import native_stderr
 
 Reader = Callable[[BinaryIO, Notes, int], Photo]
 
@@ -49,7 +42,7 @@ def _read_jpeg(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
     )
     whole = whole_jpeg(data, notes)
     with _opened("jpeg", io.BytesIO(whole), notes, max_pixels) as image, lenient(notes):
-        stored = dataclasses.replace(pil_metadata(image)[0], **beside)
+        stored = dataclasses.replace(pil_metadata(image), **beside)
         return photo_from_pil(image, notes, stored=stored, format="jpeg")
 
 
@@ -90,14 +83,12 @@ def _read_png(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         check_size(*declared, max_pixels, notes)  # before anything is unpacked
     data, parts = whole_png(data, notes)
     with _opened("png", io.BytesIO(data), notes, max_pixels) as image:
-        stored, icc = png_metadata(parts)
-        stored = dataclasses.replace(stored, dpi=image.info.get("dpi"))
-        signals = png_signals(dict(reversed(parts)), image.info.get("icc_profile") or icc)
+        stored = dataclasses.replace(png_metadata(parts), dpi=image.info.get("dpi"))
+        signals = png_signals(dict(reversed(parts)), image.info.get("icc_profile") or stored.icc)
         if data[24:25] != b"\x10":
             return photo_from_pil(image, notes, signals, stored, format="png")
-    with native_stderr(is_message) as lines:
+    with messages_judged(notes):
         channels = png.decode_deep(data)
-    report_messages(lines, notes)
     return upright_photo(channels, "rgb", notes, stored, signals, format="png")
 
 
@@ -110,11 +101,10 @@ def _read_avif(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
         bits = bit_depth(properties)
         if bits == 8:
             return photo_from_pil(image, notes, signals, format="avif")
-        stored = pil_metadata(image)[0]
+        stored = pil_metadata(image)
         size = image.height, image.width
-    with native_stderr(is_message) as lines:
+    with messages_judged(notes):
         channels = avif.decode_deep(data, bits, size)
-    report_messages(lines, notes)
     kept = {"format": "avif", "avif_bits": bits}
     return upright_photo(channels, "rgb", notes, stored, signals, **kept)
 
@@ -132,8 +122,9 @@ def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
             dpi=tiff.page_dpi(page),
             orientation=orientation,
         )
-        signals: Signals | None = tiff_signals(tags.valueof(tiff.ICC), *tiff.page_places(page))
-        with native_stderr(is_message) as lines:
+        places = chromaticities_of(tiff.page_places(page))
+        signals: Signals | None = Signals(icc=tags.valueof(tiff.ICC), chromaticities=places)
+        with messages_judged(notes):
             if tiff.is_deep(page):
                 channels, mode = tiff.decode_deep(page, file), "rgb"
             elif tiff.needs_codecs(page):
@@ -145,7 +136,6 @@ def _read_tiff(file: BinaryIO, notes: Notes, max_pixels: int) -> Photo:
                 # Pillow turns TIFF upright by itself when it loads, and then drops the tag.
                 stored = dataclasses.replace(stored, orientation=1)
                 signals = signals if keep_icc else None
-        report_messages(lines, notes)
         photo = upright_photo(channels, mode, notes, stored, signals, format="tiff")
         return dataclasses.replace(photo, orientation=orientation)
 

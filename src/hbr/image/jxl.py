@@ -17,8 +17,7 @@ class JxlHeader:
     """What a JPEG XL says of itself.
 
     Attributes:
-        width: in pixels, as stored.
-        height: in pixels, as stored.
+        width, height: in pixels, as stored.
         animated: whether it is an animation.
         bits: of a sample.
         floating: whether samples are floating-point numbers.

@@ -77,8 +77,8 @@ def jpeg_metadata(segments: Iterable[tuple[int, bytes]], tail: bytes) -> dict[st
     }
 
 
-def png_metadata(chunks: Iterable[tuple[bytes, bytes]]) -> tuple[StoredMetadata, bytes | None]:
-    """What the chunks of a PNG hold, texts in raw profiles too; and a profile in such a text."""
+def png_metadata(chunks: Iterable[tuple[bytes, bytes]]) -> StoredMetadata:
+    """What the chunks of a PNG hold, texts in raw profiles too."""
     texts, lost = [], set()
     fields: dict[str, Any] = {}
     for kind, content in chunks:
@@ -94,11 +94,11 @@ def png_metadata(chunks: Iterable[tuple[bytes, bytes]]) -> tuple[StoredMetadata,
             lost.add("content credentials")
         elif kind not in _CHUNKS_UNNAMED:
             lost.add(f"the chunk {kind.decode('latin-1')}")
-    stored, icc = metadata_of_texts(texts)
-    return replace(stored, **fields, lost=(*stored.lost, *sorted(lost))), icc
+    stored = metadata_of_texts(texts)
+    return replace(stored, **fields, lost=(*stored.lost, *sorted(lost)))
 
 
-def metadata_of_texts(texts: Iterable[tuple[str, str]]) -> tuple[StoredMetadata, bytes | None]:
+def metadata_of_texts(texts: Iterable[tuple[str, str]]) -> StoredMetadata:
     """EXIF, XMP, IPTC and a profile in texts of PNG, and the other texts."""
     kept: list[tuple[str, str]] = []
     lost: list[str] = []
@@ -117,14 +117,14 @@ def metadata_of_texts(texts: Iterable[tuple[str, str]]) -> tuple[StoredMetadata,
     resources = found.get("photoshop")
     if resources and not resources.startswith(b"8BIM"):
         resources = resource(IPTC, resources)
-    stored = StoredMetadata(
+    return StoredMetadata(
         exif=found.get("exif"),
         xmp=found.get("xmp"),
         photoshop=kept_resources(resources or b""),
         texts=tuple(kept),
+        icc=found.get("icc"),
         lost=tuple(lost),
     )
-    return stored, found.get("icc")
 
 
 def _profile_place(name: str, data: bytes | None) -> str | None:
@@ -162,14 +162,14 @@ def _unpacked(data: bytes) -> bytes:
     return zlib.decompressobj().decompress(data, _LARGEST_TEXT)
 
 
-def pil_metadata(image: Any) -> tuple[StoredMetadata, bytes | None]:
-    """The metadata of a loaded PIL image, and a profile in a text.
+def pil_metadata(image: Any) -> StoredMetadata:
+    """The metadata of a loaded PIL image.
 
     EXIF that was changed since the file was opened counts as it is now.
     """
     info: Mapping[Any, Any] = image.info
     texts = [(str(k), str(v)) for k, v in (getattr(image, "text", None) or {}).items()]
-    stored, icc = metadata_of_texts(texts)
+    stored = metadata_of_texts(texts)
     fields: dict[str, Any] = {"dpi": info.get("dpi"), "exif": _pil_exif(image) or stored.exif}
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or stored.xmp
     fields["xmp"] = xmp.encode() if isinstance(xmp, str) else xmp
@@ -178,7 +178,7 @@ def pil_metadata(image: Any) -> tuple[StoredMetadata, bytes | None]:
         fields |= jpeg_metadata(((numbers.get(m, 0), content) for m, content in segments), b"")
     elif isinstance(comment := info.get("comment"), bytes | str):
         fields["comments"] = (comment.encode() if isinstance(comment, str) else comment,)
-    return replace(stored, **{name: value for name, value in fields.items() if value}), icc
+    return replace(stored, **{name: value for name, value in fields.items() if value})
 
 
 def _pil_exif(image: Any) -> bytes | None:

@@ -76,6 +76,7 @@ class StoredMetadata:
         photoshop: Photoshop's image resources, IPTC among them.
         comments: of a JPEG.
         texts: keywords and texts of a PNG.
+        icc: a profile in a text of a PNG.
         lost: kinds of metadata and further pictures that cannot be kept.
     """
 
@@ -86,6 +87,7 @@ class StoredMetadata:
     photoshop: bytes | None = None
     comments: tuple[bytes, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
+    icc: bytes | None = None
     lost: tuple[str, ...] = ()
 
 

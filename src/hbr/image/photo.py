@@ -304,7 +304,6 @@ def photo_from_pil(
 
     Args:
         image: of any mode that holds a photograph.
-        notes: receives guesses and losses.
         signals: what the file says of its colours, where Pillow does not know all of it.
         stored: its metadata, likewise.
         **kept: further fields of `Photo`.
@@ -312,8 +311,8 @@ def photo_from_pil(
     with no_pillow_limit(image):
         channels, mode, keep_icc = pil_channels(image, notes)
     # only now: PNG allows EXIF and more after the pixels
-    known, icc = pil_metadata(image)
-    signals = signals or Signals(icc=image.info.get("icc_profile") or icc)
+    known = pil_metadata(image)
+    signals = signals or Signals(icc=image.info.get("icc_profile") or known.icc)
     stored = stored or known
     return upright_photo(channels, mode, notes, stored, signals if keep_icc else None, **kept)
 
@@ -328,10 +327,9 @@ def upright_photo(
 ) -> Photo:
     """Build a `Photo` from channels as they were stored: turned upright, with their metadata.
 
+    Channels and mode are those of `assemble`; `notes` receives guesses and losses.
+
     Args:
-        channels: [h, w, c] as for `assemble`.
-        mode: as for `assemble`.
-        notes: receives guesses and losses.
         stored: the metadata; EXIF that is broken is dropped with a warning.
         signals: what the file says of its colours; None if the channels are sRGB already.
         **kept: further fields of `Photo`.

@@ -9,6 +9,7 @@ import contextlib
 import io
 import threading
 from collections.abc import Iterator
+from types import ModuleType
 from typing import cast
 
 import numpy as np
@@ -21,20 +22,17 @@ from hbr.image.pixels import strips
 
 def pil_channels(image: Image.Image, notes: Notes) -> tuple[np.ndarray, str, bool]:
     """[h, w, c] of a PIL image, its mode, and whether its profile still applies to them."""
-    hidden = "transparency" in image.info
     mode = image.mode
+    alpha = "A" if "transparency" in image.info or mode[-1] in "Aa" else ""
     if mode in ("1", "L", "LA", "La"):
-        target = "LA" if hidden or mode in ("LA", "La") else "L"
-        return _array(_convert(image, target)), "grey", True
+        return _array(_convert(image, f"L{alpha}")), "grey", True
     if mode.startswith("I;16"):
         array = np.asarray(image).astype(np.uint16)
         return array[..., None], "grey", True
     if mode in ("P", "PA"):
-        target = "RGBA" if hidden or mode == "PA" else "RGB"
-        return _array(_convert(image, target)), "palette", True
+        return _array(_convert(image, f"RGB{alpha}")), "palette", True
     if mode in ("RGB", "RGBA", "RGBa", "RGBX"):
-        target = "RGBA" if hidden or mode in ("RGBA", "RGBa") else "RGB"
-        return _array(_convert(image, target)), "rgb", True
+        return _array(_convert(image, f"RGB{alpha}")), "rgb", True
     if mode == "YCbCr":
         return _array(_convert(image, "RGB")), "rgb", True
     if mode == "CMYK":
@@ -92,33 +90,31 @@ def _array(image: Image.Image) -> np.ndarray:
     return out
 
 
+_LOCKS = {name: threading.Lock() for name in ("LOAD_TRUNCATED_IMAGES", "MAX_IMAGE_PIXELS")}
+
+
 @contextlib.contextmanager
-def lenient(notes: Notes) -> Iterator[None]:
-    """Let Pillow stop at broken data without an error, if damage is accepted."""
-    if notes.truncated == "refuse":
-        yield
-        return
-    with _LENIENT_LOCK:
-        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+def _setting(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Change a setting of Pillow, which counts for the whole process, in one thread at a time."""
+    with _LOCKS[name]:
+        before = getattr(module, name)
+        setattr(module, name, value)
         try:
             yield
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
+            setattr(module, name, before)
 
 
-_LIMIT_LOCK, _LENIENT_LOCK = threading.Lock(), threading.Lock()
+def lenient(notes: Notes) -> contextlib.AbstractContextManager[None]:
+    """Let Pillow stop at broken data without an error, if damage is accepted."""
+    if notes.truncated == "refuse":
+        return contextlib.nullcontext()
+    return _setting(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
 
 
-@contextlib.contextmanager
-def no_pillow_limit(image: Image.Image) -> Iterator[None]:
+def no_pillow_limit(image: Image.Image) -> contextlib.AbstractContextManager[None]:
     """Lift Pillow's process-wide pixel limit for an image that our own limit allows."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is None or image.width * image.height <= limit:
-        yield
-        return
-    with _LIMIT_LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+        return contextlib.nullcontext()
+    return _setting(Image, "MAX_IMAGE_PIXELS", None)

@@ -128,12 +128,12 @@ def decode_deep(data: bytes) -> np.ndarray:
     """
     import cv2
 
-    header, key = _check_content(data)
+    size, colour, key = _check_content(data)
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint16 or found.shape[:2] != header.size:
+    if found is None or found.dtype != np.uint16 or found.shape[:2] != size:
         raise PngError("it cannot be decoded")
-    found = found.reshape(*header.size, -1)  # blue, green, red, alpha, or grey alone
-    order = {0: (0,), 2: (2, 1, 0), 4: (0, 3), 6: (2, 1, 0, 3)}[header.colour]
+    found = found.reshape(*size, -1)  # blue, green, red, alpha, or grey alone
+    order = {0: (0,), 2: (2, 1, 0), 4: (0, 3), 6: (2, 1, 0, 3)}[colour]
     parts = [found[..., i] for i in order]
     if key is not None and len(key) == len(parts):
         hidden = np.all([part == k for part, k in zip(parts, key, strict=True)], axis=0)
@@ -141,16 +141,8 @@ def decode_deep(data: bytes) -> np.ndarray:
     return np.stack(parts, axis=-1)
 
 
-class _Header(NamedTuple):
-    """What IHDR says; size is (height, width)."""
-
-    size: tuple[int, int]
-    colour: int
-    interlaced: bool
-
-
-def _check_content(data: bytes) -> tuple[_Header, np.ndarray | None]:
-    """The header and the transparent colour, if there is one.
+def _check_content(data: bytes) -> tuple[tuple[int, int], int, np.ndarray | None]:
+    """(height, width) and the kind of colour in the header, and the transparent colour, if any.
 
     Raises:
         PngError: there are fewer pixels than the header declares.
@@ -161,19 +153,17 @@ def _check_content(data: bytes) -> tuple[_Header, np.ndarray | None]:
     for kind, content, _ in raw_chunks(data)[0]:
         if kind == b"IHDR":
             width, height, _, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content)
-            header = _Header((height, width), colour, bool(interlaced))
-        elif kind == b"tRNS" and header.colour in (0, 2):
+        elif kind == b"tRNS" and colour in (0, 2):
             key = np.frombuffer(content, ">u2").astype(np.uint16)
         elif kind == b"IDAT":
             rest = content
             while rest:
                 unpacked += len(inflate.decompress(rest, 1 << 20))
                 rest = inflate.unconsumed_tail
-    height, width = header.size
-    passes = _passes(width, height, CHANNELS[header.colour] * 16, header.interlaced)
+    passes = _passes(width, height, CHANNELS[colour] * 16, bool(interlaced))
     if unpacked < sum(rows * size for rows, size in passes):
         raise PngError("it holds less data than its header declares")
-    return header, key
+    return (height, width), colour, key
 
 
 def _passes(width: int, height: int, bits: int, interlaced: bool) -> Iterator[tuple[int, int]]:
@@ -188,7 +178,6 @@ def encode_deep(array: np.ndarray, around: bytes, compression: int) -> bytes:
     """[h, w, c] uint16 (c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha) → PNG.
 
     Args:
-        array: the pixels.
         around: a PNG of one pixel, whose chunks before the pixel data are taken over.
         compression: zlib's level, 0 to 9.
 

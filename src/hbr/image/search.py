@@ -22,20 +22,14 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_NO_SUFFIX = "photo without a suffix"
+_NO_SUFFIX, _THUMBNAILS = "photo without a suffix", "thumbnails"
 
 
 @dataclass
 class LeftOut:
-    """What a search for photos passes over, by kind: the first name, and how many.
+    """What a search for photos passes over: of each kind, the first name, and how many."""
 
-    Attributes:
-        pictures: of each format that is not read.
-        thumbnails: folders that a NAS made by itself.
-    """
-
-    pictures: dict[str, tuple[str, int]] = field(default_factory=dict)
-    thumbnails: tuple[str, int] = ("", 0)
+    kinds: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def add_name(self, name: str) -> None:
         """Count a file by its name, if it is that of a picture of a format that is not read."""
@@ -50,25 +44,26 @@ class LeftOut:
             self._add(_NO_SUFFIX if is_read(kind) else kind, str(path))
 
     def add_thumbnails(self, folder: Path) -> None:
-        """Count a folder of thumbnails."""
-        first, n = self.thumbnails
-        self.thumbnails = (first or str(folder), n + 1)
+        """Count a folder of thumbnails, which a NAS made by itself."""
+        self._add(_THUMBNAILS, str(folder))
 
     def _add(self, kind: str, name: str) -> None:
-        first, n = self.pictures.get(kind, (name, 0))
-        self.pictures[kind] = (first, n + 1)
+        first, n = self.kinds.get(kind, (name, 0))
+        self.kinds[kind] = (first, n + 1)
 
     def lines(self) -> list[str]:
-        """A line for each kind."""
+        """A line for each kind, the thumbnails last."""
         lines = []
-        for kind, (first, n) in self.pictures.items():
+        for kind, (first, n) in sorted(self.kinds.items(), key=lambda kind: kind[0] == _THUMBNAILS):
             name = display_name(first)
+            several = f"{name} and {n - 1} more" if n > 1 else name
             if kind == _NO_SUFFIX:
-                lines.append(f"{_several(name, n)}: without a suffix, passed over; rename")
+                lines.append(f"{several}: without a suffix, passed over; rename")
+            elif kind == _THUMBNAILS:
+                lines.append(f"{several}: thumbnails, skipped")
             else:
                 lines.append(not_read(name, n, kind))
-        first, n = self.thumbnails
-        return lines + ([f"{_several(display_name(first), n)}: thumbnails, skipped"] if n else [])
+        return lines
 
     def say(self) -> None:
         """Log a warning for each kind."""
@@ -85,7 +80,6 @@ def walk_photos(
     """Photos below a folder, as `walk_files`; then log a warning of what is left out.
 
     Args:
-        folder: where to look.
         accept: whether a file of this name is wanted.
         recursive: look into sub-folders too, but for those that a NAS makes for thumbnails.
 
@@ -125,7 +119,3 @@ def spread(photos: Sequence[T], most: int) -> list[T]:
 
 def _counts(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in UNREADABLE or not has_suffix(name)
-
-
-def _several(name: str, n: int) -> str:
-    return f"{name} and {n - 1} more" if n > 1 else name

@@ -252,16 +252,14 @@ def page_orientation(page: Any) -> int:
     return said if 1 <= said <= 8 else 1
 
 
-def page_places(page: Any) -> tuple[list[float] | None, list[float] | None]:
-    """White point and primaries of a page in xy, each None if it has none."""
-
-    def fractions(tag: int) -> list[float] | None:
+def page_places(page: Any) -> list[float]:
+    """White point and primaries of a page in xy, as far as it states them."""
+    places: list[float] = []
+    for tag in (318, 319):
         values = page.tags.valueof(tag, ())
-        if not isinstance(values, tuple) or len(values) % 2 or not all(values[1::2]):
-            return None
-        return [a / b for a, b in zip(values[::2], values[1::2], strict=True)]
-
-    return fractions(318), fractions(319)
+        if isinstance(values, tuple) and not len(values) % 2 and all(values[1::2]):
+            places += [a / b for a, b in zip(values[::2], values[1::2], strict=True)]
+    return places
 
 
 def page_metadata(file: BinaryIO) -> StoredMetadata:

@@ -87,8 +87,6 @@ def write_photo(
     log. Missing folders are created. The same photo and settings give the same bytes.
 
     Args:
-        photo: what to write.
-        path: where to.
         format: `jpeg`, `png`, `tiff`, `webp`, `avif` or `bmp`; None takes it from the suffix.
         quality: 1 to 100, of JPEG, WebP and AVIF.
         png_compression: 0 (fast, large) to 9 (slow, small), without loss.
@@ -104,10 +102,10 @@ def write_photo(
         ValueError: `quality` or `png_compression` out of range.
     """
     path = Path(path)
-    data = _encoded(
+    data = encode_photo(
         photo,
-        format_of(path, format),
-        display_name(path),
+        path,
+        format=format,
         quality=quality,
         png_compression=png_compression,
         lossless=lossless,
@@ -120,20 +118,43 @@ def write_photo(
     return path
 
 
-def encode_photo(photo: Photo, name: str | Path, **flags: Any) -> bytes:
-    """The bytes that `write_photo` writes to a file of this name.
-
-    Args:
-        photo: what to write.
-        name: of the file; its suffix decides the format.
-        **flags: `quality`, `png_compression`, `lossless` and `strict` of `write_photo`.
+def encode_photo(
+    photo: Photo,
+    name: str | Path,
+    *,
+    format: str | None = None,
+    quality: int = 95,
+    png_compression: int = 6,
+    lossless: bool = False,
+    strict: bool = False,
+) -> bytes:
+    """The bytes that `write_photo` writes to a file of this name, with the same settings.
 
     Raises:
         PhotoError: a format or size that cannot be written.
         ValueError: `quality` or `png_compression` out of range.
     """
-    shown = display_name(name)
-    return _encoded(photo, format_of(Path(name)), shown, **flags)
+    kind, shown = format_of(Path(name), format), display_name(name)
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality is {quality!r}; it must be 1 to 100")
+    if not 0 <= png_compression <= 9:
+        raise ValueError(f"png_compression is {png_compression!r}; it must be 0 to 9")
+    height, width = photo.size
+    if max(height, width) > _LARGEST_SIDE.get(kind, max(height, width)):
+        raise PhotoError(
+            f"{shown}: {width}x{height} is too large for {kind.upper()}, whose sides are at most "
+            f"{_LARGEST_SIDE[kind]}; write PNG or TIFF"
+        )
+    lossless = _is_lossless(photo, kind, shown, lossless)
+    notes = Notes(shown, strict=strict)
+    for loss in _losses(photo, kind, lossless):
+        notes.warn(loss)
+    try:
+        return _encode(photo, kind, quality, png_compression, lossless)
+    except tiff.TiffError as error:
+        raise PhotoError(f"{shown}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise PhotoError(f"{shown}: cannot be encoded ({error}); try another format") from error
 
 
 def format_of(name: Path, given: str | None = None) -> str:
@@ -155,40 +176,21 @@ def format_of(name: Path, given: str | None = None) -> str:
 
 def not_written(path: Path, error: Exception) -> PhotoError:
     """The error of a file that cannot be written, an `OutputError` if no other file could be."""
-    kind = OutputError if getattr(error, "errno", None) in _OF_THE_PLACE else PhotoError
-    return kind(f"{display_name(path)}: {_why_not_written(error)}")
-
-
-def _encoded(
-    photo: Photo,
-    kind: str,
-    name: str,
-    *,
-    quality: int = 95,
-    png_compression: int = 6,
-    lossless: bool = False,
-    strict: bool = False,
-) -> bytes:
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality is {quality!r}; it must be 1 to 100")
-    if not 0 <= png_compression <= 9:
-        raise ValueError(f"png_compression is {png_compression!r}; it must be 0 to 9")
-    height, width = photo.size
-    if max(height, width) > _LARGEST_SIDE.get(kind, max(height, width)):
-        raise PhotoError(
-            f"{name}: {width}x{height} is too large for {kind.upper()}, whose sides are at most "
-            f"{_LARGEST_SIDE[kind]}; write PNG or TIFF"
-        )
-    lossless = _is_lossless(photo, kind, name, lossless)
-    notes = Notes(name, strict=strict)
-    for loss in _losses(photo, kind, lossless):
-        notes.warn(loss)
-    try:
-        return _encode(photo, kind, quality, png_compression, lossless)
-    except tiff.TiffError as error:
-        raise PhotoError(f"{name}: {error}") from None
-    except (OSError, ValueError) as error:
-        raise PhotoError(f"{name}: cannot be encoded ({error}); try another format") from error
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or str(error)
+    why = f"cannot be written ({reason}); choose another place"
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        why = "cannot be written, the disk is full; free some space or choose another folder"
+    elif number == errno.EFBIG:
+        why = "cannot be written, it is larger than this file system allows; choose another folder"
+    elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        why = f"cannot be written ({reason}); choose a folder that you may write to"
+    elif number == errno.EISDIR:
+        why = "is a folder; name a file"
+    elif number in (errno.ENOTDIR, errno.EEXIST):
+        why = "cannot be written, a part of its path is a file; choose another folder"
+    kind = OutputError if number in _OF_THE_PLACE else PhotoError
+    return kind(f"{display_name(path)}: {why}")
 
 
 def _is_lossless(photo: Photo, kind: str, name: str, asked: bool) -> bool:
@@ -316,22 +318,6 @@ def _jpeg_segments(photo: Photo) -> list[tuple[int, bytes]]:
     if photo.photoshop and len(photo.photoshop) <= _JPEG_PHOTOSHOP:
         added.insert(0, (0xED, PHOTOSHOP + photo.photoshop))
     return added
-
-
-def _why_not_written(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    reason = getattr(error, "strerror", None) or str(error)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return "cannot be written, the disk is full; free some space or choose another folder"
-    if number == errno.EFBIG:
-        return "cannot be written, it is larger than this file system allows; choose another folder"
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"cannot be written ({reason}); choose a folder that you may write to"
-    if number == errno.EISDIR:
-        return "is a folder; name a file"
-    if number in (errno.ENOTDIR, errno.EEXIST):
-        return "cannot be written, a part of its path is a file; choose another folder"
-    return f"cannot be written ({reason}); choose another place"
 
 
 def _left_out(photo: Photo, kind: str) -> list[str]:

@@ -20,11 +20,7 @@ _L_WRIST, _R_WRIST, _L_HIP, _R_HIP, _L_KNEE, _R_KNEE, _L_ANKLE, _R_ANKLE = range
 _Pairs = tuple[tuple[int, int], ...]
 PART_LIMBS: tuple[_Pairs, ...] = (
     ((_NOSE, _L_EAR), (_NOSE, _R_EAR), (_L_EYE, _R_EYE), (_L_EAR, _R_EAR)),
-    (
-        (_L_SHOULDER, _R_SHOULDER),
-        (_L_SHOULDER, _L_ELBOW),
-        (_R_SHOULDER, _R_ELBOW),
-    ),
+    ((_L_SHOULDER, _R_SHOULDER), (_L_SHOULDER, _L_ELBOW), (_R_SHOULDER, _R_ELBOW)),
     (
         (_L_ELBOW, _L_WRIST),
         (_R_ELBOW, _R_WRIST),

@@ -140,9 +140,7 @@ class CocoFile:
 def read_people(path: str | Path, *, labels: Sequence[str] = ("person",)) -> AnnotatedPeople:
     """Read the people of a COCO file into memory; crowds are left out.
 
-    Args:
-        path: the JSON file.
-        labels: names of the categories that are people; case, spaces, - and _ do not matter.
+    `labels` are names of the categories that are people; case, spaces, - and _ do not matter.
 
     Raises:
         ConfigError: the file cannot be read, is not a COCO file, or has no such category.

@@ -10,16 +10,22 @@ yolo11n … yolo11x, *.pt   ultralytics (extra `ultralytics`, AGPL-3.0); the pap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TypeVar
 
 import numpy as np
 
-from hbr.people.batches import in_batches
+from hbr.devices import fit_in_memory
+from hbr.errors import OutOfMemoryError
 from hbr.people.boxes import plausible
-from hbr.people.types import DetectorError, People
+from hbr.people.types import Detector, DetectorError, People
 from hbr.weights import WeightsError, entries, find_weights
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEFAULT_DETECTOR = "rtdetr"
 
@@ -31,14 +37,6 @@ NO_PERSON_DETECTOR = (
     "Apache-2.0, of a download of 145 MB), or take --people off"
 )
 """The message where `find_person_detector` finds none."""
-
-
-class Detector(Protocol):
-    """Detects the people in photos."""
-
-    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image, uint8 [h, w, 3] RGB, in its pixels, by descending score."""
-        ...
 
 
 def find_person_detector() -> str | None:
@@ -59,7 +57,7 @@ def load_detector(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Detector:
-    """Load a detector, whose boxes are filtered by `boxes.plausible`.
+    """Load a detector, whose boxes are filtered and sorted by `boxes.plausible`.
 
     Args:
         name: see the module docstring.
@@ -99,25 +97,54 @@ def load_detector(
     return detect
 
 
+def in_batches(
+    images: Sequence[np.ndarray], run: Callable[[Sequence[np.ndarray]], list[T]], batch_size: int
+) -> tuple[list[T], int]:
+    """Call `run` on batches of images; halve the batch size when memory runs out.
+
+    Returns:
+        the result for each image, and the batch size that fits.
+
+    Raises:
+        OutOfMemoryError: one image does not fit.
+    """
+    found: list[T] = []
+
+    def next_batch(size: int) -> list[T]:
+        return run(images[len(found) : len(found) + size])
+
+    def halved(size: int) -> int:
+        size = min(size, len(images) - len(found)) // 2
+        if size == 0:
+            raise OutOfMemoryError("out of memory on one image; use --device cpu")
+        log.warning("out of memory: detecting people in %d images at a time", size)
+        return size
+
+    while len(found) < len(images):
+        batch, batch_size = fit_in_memory(next_batch, batch_size, halved)
+        found += batch
+    return found, batch_size
+
+
 def _load(name: str, device: str, threshold: float) -> Detector:
     if name.lower().endswith(".pt") or name.startswith("yolo11"):
-        from hbr.people.ultralytics_yolo import UltralyticsDetector
+        from hbr.people.ultralytics_yolo import ultralytics_detector
 
-        return UltralyticsDetector(name, device=device, threshold=threshold)
+        return ultralytics_detector(name, device=device, threshold=threshold)
     if name == "nanodet":
-        from hbr.people.nanodet import NanoDetDetector
+        from hbr.people.nanodet import nanodet_detector
 
-        return NanoDetDetector(_weights_of(name), device=device, threshold=threshold)
+        return nanodet_detector(_weights_of(name), device=device, threshold=threshold)
     if name == "mtcnn":
         from hbr.people.mtcnn import FaceDetector
 
         return FaceDetector(_weights_of(name), device=device, threshold=threshold)
-    from hbr.people.detr import DetrDetector
+    from hbr.people.detr import detr_detector
 
     known = entries().get(name)
     if known is not None and known.kind == "detector":
         name = str(known.find() or known.hub)
-    return DetrDetector(name, device=device, threshold=threshold)
+    return detr_detector(name, device=device, threshold=threshold)
 
 
 def _weights_of(name: str) -> Path:

@@ -9,7 +9,7 @@ Shapes: b images, q queries, c classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,76 +21,67 @@ from torch import Tensor
 from hbr.errors import one_line
 from hbr.people.boxes import to_corners
 from hbr.people.labels import person_classes
-from hbr.people.types import DetectorError, People
+from hbr.people.types import Detector, DetectorError, People
 
 MODEL_TYPES = ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr")
 
 
-class DetrDetector:
-    """A detection transformer; see `detectors.Detector`."""
+def detr_detector(name: str, *, device: str = "cpu", threshold: float = 0.5) -> Detector:
+    """Load a detection transformer from a folder, the hub or its cache.
 
-    def __init__(self, name: str, *, device: str = "cpu", threshold: float = 0.5) -> None:
-        """Load from a folder, the hub's cache, or the hub.
+    Raises:
+        DetectorError: it is missing, of another family, or has no person class.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForObjectDetection
 
-        Raises:
-            DetectorError: it is missing, of another family, or has no person class.
-        """
-        from safetensors import SafetensorError
-        from transformers import AutoModelForObjectDetection
-
-        config, self._prepare = _configuration(name)
-        self._people = person_classes({int(k): v for k, v in config.id2label.items()})
-        try:
-            model, loaded = AutoModelForObjectDetection.from_pretrained(
-                name, config=config, use_safetensors=True, output_loading_info=True
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise DetectorError(_one_line(name, error)) from None
-        # missing weights are initialised at random; old files may lack a counter or a tied weight
-        if 10 * len(missing := loaded["missing_keys"]) > len(model.state_dict()):
-            raise DetectorError(f"{name} holds different weights: {len(missing)} are missing")
-        self._model = model.to(device).eval()
-        self._device = device
-        self._threshold = threshold
+    config, prepare = _configuration(name)
+    person = person_classes({int(k): v for k, v in config.id2label.items()})
+    try:
+        model, loaded = AutoModelForObjectDetection.from_pretrained(
+            name, config=config, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DetectorError(_one_line(name, error)) from None
+    # missing weights are initialised at random; old files may lack a counter or a tied weight
+    if 10 * len(missing := loaded["missing_keys"]) > len(model.state_dict()):
+        raise DetectorError(f"{name} holds different weights: {len(missing)} are missing")
+    model = model.to(device).eval()
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image."""
-        pixels = torch.stack([self._prepare(image) for image in images])  # [b, 3, h, w]
-        out = self._model(pixel_values=pixels.to(self._device))
+    def detect(images: Sequence[np.ndarray]) -> list[People]:
+        pixels = torch.stack([prepare(image) for image in images])  # [b, 3, h, w]
+        out = model(pixel_values=pixels.to(device))
         scores, boxes = out.logits.float().cpu(), out.pred_boxes.float().cpu()
         sizes = [image.shape[:2] for image in images]
         each = zip(scores, boxes, sizes, strict=True)
-        return [select_people(s, b, self._people, self._threshold, size) for s, b, size in each]
+        return [select_people(s, b, person, threshold, size) for s, b, size in each]
+
+    return detect
 
 
-class Preparation:
-    """The preprocessing of an image by a `preprocessor_config.json`."""
+def preparation(config: dict[str, Any], where: str) -> Callable[[np.ndarray], Tensor]:
+    """What a `preprocessor_config.json` does: uint8 [h, w, 3] RGB → float32 [3, h', w'].
 
-    def __init__(self, config: dict[str, Any], where: str) -> None:
-        """Read it.
+    Raises:
+        DetectorError: it is not the preprocessing of these families.
+    """
+    size = config.get("size")
+    if not isinstance(size, dict) or not {"height", "width"} <= set(size):
+        raise DetectorError(f"{where} resizes to {size}; a fixed height and width is needed")
+    edges = (int(size["width"]), int(size["height"]))
+    resample = Image.Resampling(config.get("resample", Image.Resampling.BILINEAR))
+    factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1
+    mean, std = np.zeros(3), np.ones(3)
+    if config.get("do_normalize", False):
+        mean, std = np.array(config["image_mean"]), np.array(config["image_std"])
 
-        Raises:
-            DetectorError: it is not the preprocessing of these families.
-        """
-        size = config.get("size")
-        if not isinstance(size, dict) or not {"height", "width"} <= set(size):
-            raise DetectorError(f"{where} resizes to {size}; a fixed height and width is needed")
-        self.size = (int(size["width"]), int(size["height"]))
-        self._resample = Image.Resampling(config.get("resample", Image.Resampling.BILINEAR))
-        self._factor = (
-            config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1
-        )
-        self._mean, self._std = np.zeros(3), np.ones(3)
-        if config.get("do_normalize", False):
-            self._mean = np.array(config["image_mean"])
-            self._std = np.array(config["image_std"])
-
-    def __call__(self, image: np.ndarray) -> Tensor:
-        """Uint8 [h, w, 3] RGB to float32 [3, h', w']."""
-        resized = Image.fromarray(image).resize(self.size, self._resample)
-        pixels = (np.asarray(resized, np.float64) * self._factor - self._mean) / self._std
+    def prepare(image: np.ndarray) -> Tensor:
+        resized = Image.fromarray(image).resize(edges, resample)
+        pixels = (np.asarray(resized, np.float64) * factor - mean) / std
         return torch.from_numpy(pixels.astype(np.float32).transpose(2, 0, 1).copy())
+
+    return prepare
 
 
 def select_people(
@@ -101,7 +92,6 @@ def select_people(
     Args:
         logits: [q, c], before the sigmoid.
         boxes: [q, 4], centre and size as parts of the image.
-        classes: the person classes.
         threshold: on the score.
         size: height and width of the image.
     """
@@ -113,7 +103,7 @@ def select_people(
     return People(corners, scores[order])
 
 
-def _configuration(name: str) -> tuple[Any, Preparation]:
+def _configuration(name: str) -> tuple[Any, Callable[[np.ndarray], Tensor]]:
     from transformers import AutoConfig
     from transformers.utils import cached_file
 
@@ -131,9 +121,8 @@ def _configuration(name: str) -> tuple[Any, Preparation]:
     settings.setdefault("do_normalize", config.model_type == "rf_detr")
     settings.setdefault("image_mean", [0.485, 0.456, 0.406])
     settings.setdefault("image_std", [0.229, 0.224, 0.225])
-    return config, Preparation(settings, name)
+    return config, preparation(settings, name)
 
 
 def _one_line(name: str, error: BaseException) -> str:
-    text = one_line(error)
-    return f"{name}: the detector cannot be loaded: {text[:300]}"
+    return f"{name}: the detector cannot be loaded: {one_line(error, 300)}"

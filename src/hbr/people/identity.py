@@ -10,8 +10,9 @@ Shapes: b faces, c channels, n faces of a photo.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -43,69 +44,62 @@ class IdentityChange:
 
     Attributes:
         box: x0, y0, x1, y1 in pixels of the picture before.
-        size: the longer edge of the box.
         distance: between the embeddings; from `SAME_FACE` on it may be another person's. None: it
             cannot be known, because the face has fewer than `SMALLEST_FACE` pixels, or is found in
             the picture after only.
     """
 
     box: tuple[float, float, float, float]
-    size: float
     distance: float | None
 
 
-class IdentityGuard:
-    """Measures how far the embedding of each face in a picture has moved."""
-
-    def __init__(self, detector: FaceDetector, embed: FaceEmbedder) -> None:
-        """Combine a detector of faces and an embedder."""
-        self._find, self._embed = detector, embed
-
-    def __call__(self, before: np.ndarray, after: np.ndarray) -> list[IdentityChange]:
-        """The faces of both pictures, by descending score.
-
-        Args:
-            before: uint8 [h, w, 3] RGB.
-            after: the same photo, of any size.
-        """
-        scale = np.array([after.shape[1] / before.shape[1], after.shape[0] / before.shape[0]])
-        faces, others = self._find.faces(before), self._find.faces(after)
-        sizes = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
-        large = sizes >= SMALLEST_FACE
-        one = self._embed(face_chips(before, faces.points[large]))
-        two = self._embed(face_chips(after, faces.points[large] * scale))
-        known = iter(np.linalg.norm(one - two, axis=1).tolist())
-        changes = [
-            IdentityChange(box=tuple(box), size=size, distance=next(known) if enough else None)
-            for box, size, enough in zip(faces.boxes.tolist(), sizes.tolist(), large, strict=True)
-        ]
-        new = _only_in(others.boxes / np.tile(scale, 2), faces.boxes)
-        sides = (new[:, 2:] - new[:, :2]).max(axis=1, initial=0)
-        return changes + [
-            IdentityChange(box=tuple(box), size=size, distance=None)
-            for box, size in zip(new.tolist(), sides.tolist(), strict=True)
-        ]
+FaceEmbedder = Callable[[np.ndarray], np.ndarray]
+"""Faces, uint8 [b, 150, 150, 3] RGB of `face_chips` → float64 [b, 128]."""
+IdentityGuard = Callable[[np.ndarray, np.ndarray], list[IdentityChange]]
+"""How far each face has moved from a picture before to the same one after; see `compare_faces`."""
 
 
-class FaceEmbedder:
-    """Embeds aligned faces."""
+def compare_faces(
+    detector: FaceDetector, embed: FaceEmbedder, before: np.ndarray, after: np.ndarray
+) -> list[IdentityChange]:
+    """How far the embedding of each face in a picture has moved, by descending score.
 
-    def __init__(self, path: Path, *, device: str = "cpu") -> None:
-        """Load the weights.
+    Args:
+        detector: of faces.
+        embed: for faces.
+        before: uint8 [h, w, 3] RGB.
+        after: the same photo, of any size.
+    """
+    scale = np.array([after.shape[1] / before.shape[1], after.shape[0] / before.shape[0]])
+    faces, others = detector.faces(before), detector.faces(after)
+    large = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0) >= SMALLEST_FACE
+    one = embed(face_chips(before, faces.points[large]))
+    two = embed(face_chips(after, faces.points[large] * scale))
+    known = iter(np.linalg.norm(one - two, axis=1).tolist())
+    changes = [
+        IdentityChange(box=tuple(box), distance=next(known) if enough else None)
+        for box, enough in zip(faces.boxes.tolist(), large, strict=True)
+    ]
+    new = _only_in(others.boxes / np.tile(scale, 2), faces.boxes)
+    return changes + [IdentityChange(box=tuple(box), distance=None) for box in new.tolist()]
 
-        Raises:
-            DetectorError: the file is missing, damaged, or of another network.
-        """
-        tensors = read_tensors(path)
-        width = len(tensors["stem.bias"]) if "stem.bias" in tensors else 32
-        self._network = fill(FaceEmbedding(width), tensors, path, device)
-        self._device = device
+
+def face_embedder(path: Path, *, device: str = "cpu") -> FaceEmbedder:
+    """Load the network that embeds aligned faces.
+
+    Raises:
+        DetectorError: the file is missing, damaged, or of another network.
+    """
+    tensors = read_tensors(path)
+    width = len(tensors["stem.bias"]) if "stem.bias" in tensors else 32
+    network = fill(FaceEmbedding(width), tensors, path, device)
 
     @torch.inference_mode()
-    def __call__(self, chips: np.ndarray) -> np.ndarray:
-        """Faces uint8 [b, 150, 150, 3] RGB, from `face_chips` → float64 [b, 128]."""
-        pixels = torch.from_numpy(chips).permute(0, 3, 1, 2).float().to(self._device)
-        return np.asarray(self._network(pixels).cpu().double().numpy())
+    def embed(chips: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(chips).permute(0, 3, 1, 2).float().to(device)
+        return np.asarray(network(pixels).cpu().double().numpy())
+
+    return embed
 
 
 def find_identity_guard(device: str = "cpu") -> IdentityGuard | None:
@@ -117,7 +111,7 @@ def find_identity_guard(device: str = "cpu") -> IdentityGuard | None:
     if not all(entries()[name].installed for name in ("mtcnn", EMBEDDING)):
         return None
     detector = FaceDetector(find_weights("mtcnn"), device=device)
-    return IdentityGuard(detector, FaceEmbedder(find_weights(EMBEDDING), device=device))
+    return partial(compare_faces, detector, face_embedder(find_weights(EMBEDDING), device=device))
 
 
 def face_chips(image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def networks() -> dict[str, CascadeNetwork]:
 
 
 class FaceDetector:
-    """Detects faces; see `detectors.Detector`. The boxes of `People` are those of the faces."""
+    """Detects faces; see `types.Detector`. The boxes of `People` are those of the faces."""
 
     def __init__(self, path: Path, *, device: str = "cpu", threshold: float = 0.5) -> None:
         """Load the weights.

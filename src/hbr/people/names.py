@@ -50,11 +50,9 @@ class AnnotatedPeople(Mapping[str, tuple[Person, ...]]):
             self._named[_parts(name)[0][-1]].append(name)
 
     def __getitem__(self, name: str) -> tuple[Person, ...]:
-        """The people of an image."""
         return self._people[name]
 
     def __iter__(self) -> Iterator[str]:
-        """The file names, in the order of the file."""
         return iter(self._people)
 
     def __len__(self) -> int:

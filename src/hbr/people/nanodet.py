@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from hbr.people.boxes import non_maximum_suppression
 from hbr.people.network_files import fill, read_tensors
-from hbr.people.types import People
+from hbr.people.types import Detector, People
 
 LOOKS = ((416, math.inf), (640, 0.7), (1280, 0.3))
 """Of each look: the longer edge of the network's input, and the largest box that counts, as a part
@@ -127,53 +127,48 @@ class NanoDet(nn.Module):
         return [head(level) for head, level in zip(self.heads, levels, strict=True)]
 
 
-class NanoDetDetector:
-    """NanoDet on a photo at several sizes; see `detectors.Detector`."""
+def nanodet_detector(path: Path, *, device: str = "cpu", threshold: float = 0.5) -> Detector:
+    """NanoDet on photos at several sizes, one photo at a time, because their shapes differ.
 
-    def __init__(self, path: Path, *, device: str = "cpu", threshold: float = 0.5) -> None:
-        """Load the weights.
+    Raises:
+        DetectorError: the file is missing, damaged, or of another network.
+    """
+    tensors = read_tensors(path)
+    width = len(tensors["stem.bias"]) if "stem.bias" in tensors else 32
+    network = fill(NanoDet(width), tensors, path, device)
+    return lambda images: [_people_in(image, network, device, threshold) for image in images]
 
-        Raises:
-            DetectorError: the file is missing, damaged, or of another network.
-        """
-        tensors = read_tensors(path)
-        width = len(tensors["stem.bias"]) if "stem.bias" in tensors else 32
-        self._network = fill(NanoDet(width), tensors, path, device)
-        self._device = device
-        self._threshold = threshold
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image; one at a time, because their shapes differ."""
-        return [self._of(image) for image in images]
+def _people_in(image: np.ndarray, network: NanoDet, device: str, threshold: float) -> People:
+    height, width = image.shape[:2]
+    parts = []
+    n_looks = len(LOOKS) if max(height, width) >= LOOKS[-1][0] else len(LOOKS) - 1
+    for size, largest in LOOKS[:n_looks]:
+        boxes, scores = _look(image, size, network, device)
+        sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        sure = (scores > threshold) & (sides < largest * max(height, width))
+        parts.append((boxes[sure], scores[sure]))
+    boxes, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    boxes = np.clip(boxes, 0, [width, height, width, height])
+    kept = non_maximum_suppression(boxes, scores, NMS_IOU, within=NMS_WITHIN)
+    return People(boxes[kept], scores[kept].astype(np.float64))
 
-    def _of(self, image: np.ndarray) -> People:
-        height, width = image.shape[:2]
-        parts = []
-        n_looks = len(LOOKS) if max(height, width) >= LOOKS[-1][0] else len(LOOKS) - 1
-        for size, largest in LOOKS[:n_looks]:
-            boxes, scores = self._look(image, size)
-            sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-            sure = (scores > self._threshold) & (sides < largest * max(height, width))
-            parts.append((boxes[sure], scores[sure]))
-        boxes, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        boxes = np.clip(boxes, 0, [width, height, width, height])
-        kept = non_maximum_suppression(boxes, scores, NMS_IOU, within=NMS_WITHIN)
-        return People(boxes[kept], scores[kept].astype(np.float64))
 
-    @torch.inference_mode()
-    def _look(self, image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes in pixels of the image, and scores, with its longer edge shrunk to `size`."""
-        h, w = image.shape[:2]
-        new_h, new_w = (max(1, round(edge * size / max(h, w))) for edge in (h, w))
-        shrinks = max(h, w) > size
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        bgr = cv2.resize(image, (new_w, new_h), interpolation=how)[..., ::-1]
-        # padded with what the network takes for grey
-        canvas = np.zeros((_whole(new_h), _whole(new_w), 3), np.float32)
-        canvas[:new_h, :new_w] = (bgr - np.array(_MEAN)) / np.array(_STD)
-        pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None].contiguous()
-        boxes, scores = decode(self._network(pixels.to(self._device)))
-        return boxes * (w / new_w, h / new_h, w / new_w, h / new_h), scores
+@torch.inference_mode()
+def _look(
+    image: np.ndarray, size: int, network: NanoDet, device: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes in pixels of the image, and scores, with its longer edge shrunk to `size`."""
+    h, w = image.shape[:2]
+    new_h, new_w = (max(1, round(edge * size / max(h, w))) for edge in (h, w))
+    how = cv2.INTER_AREA if max(h, w) > size else cv2.INTER_LINEAR
+    bgr = cv2.resize(image, (new_w, new_h), interpolation=how)[..., ::-1]
+    # padded with what the network takes for grey
+    canvas = np.zeros((_whole(new_h), _whole(new_w), 3), np.float32)
+    canvas[:new_h, :new_w] = (bgr - np.array(_MEAN)) / np.array(_STD)
+    pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None].contiguous()
+    boxes, scores = decode(network(pixels.to(device)))
+    return boxes * (w / new_w, h / new_h, w / new_w, h / new_h), scores
 
 
 def decode(levels: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -69,22 +69,8 @@ LAYOUTS = {
 }
 
 
-@dataclass(frozen=True)
-class Placement:
-    """The position of the image in the network's input: input = image × scale + offset, (x, y)."""
-
-    scale: tuple[float, float]
-    offset: tuple[float, float]
-
-    def undo(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """[n, 4] in pixels of the input to pixels of the image, clipped to it."""
-        height, width = size
-        offset, scale = np.tile(self.offset, 2), np.tile(self.scale, 2)
-        return np.clip((boxes - offset) / scale, 0, [width, height, width, height])
-
-
 class OnnxDetector:
-    """A detector in an ONNX file; see `detectors.Detector`.
+    """A detector in an ONNX file; see `types.Detector`.
 
     Attributes:
         batch: how many images the file takes at a time, None for any number.
@@ -109,7 +95,7 @@ class OnnxDetector:
             raise DetectorError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
         self._session = open_session(path, device)
         (self._input,) = self._session.get_inputs()[:1]
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self._layout = LAYOUTS[layout or self._recognise(path)]
         shape = self._input.shape
         if len(shape) != 4 or shape[1] != 3:
@@ -122,20 +108,19 @@ class OnnxDetector:
         self.batch = shape[0] if isinstance(shape[0], int) else None
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people in each image; of `batch` images, or fewer."""
+        """The people in each image, in any order; of `batch` images, or fewer."""
         placed = [place(image, self._layout, self._size) for image in images]
-        batch = np.stack([pixels for pixels, _ in placed])
+        batch = np.stack([pixels for pixels, _, _ in placed])
         if self.batch is not None and len(batch) < self.batch:
             missing = self.batch - len(batch)
             batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        outs = self._session.run(self._outputs, {self._input.name: batch})
+        outs = self._session.run([*self._outputs], {self._input.name: batch})
         people = []
-        for index, (image, (_, placement)) in enumerate(zip(images, placed, strict=True)):
+        for index, (_, scale, offset) in enumerate(placed):
             boxes, scores = self._decode([np.asarray(out[index]) for out in outs])
-            order = np.argsort(-scores, kind="stable")
-            order = order[scores[order] > self._threshold]
-            boxes = placement.undo(boxes[order].astype(np.float64), image.shape[:2])
-            people.append(People(boxes, scores[order].astype(np.float64)))
+            sure = scores > self._threshold
+            boxes = (boxes[sure].astype(np.float64) - np.tile(offset, 2)) / np.tile(scale, 2)
+            people.append(People(boxes, scores[sure].astype(np.float64)))
         return people
 
     def _decode(self, outs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -158,10 +143,9 @@ class OnnxDetector:
         return boxes[kept], scores[kept]
 
     def _recognise(self, path: Path) -> str:
-        if {"logits", "pred_boxes"} <= set(self._outputs):
+        if {"logits", "pred_boxes"} <= self._outputs.keys():
             return "detr"
-        shapes = [output.shape for output in self._session.get_outputs()]
-        if len(shapes) == 1 and len(shapes[0]) == 3:
+        if [len(shape) for shape in self._outputs.values()] == [3]:
             return "yolo"
         raise DetectorError(
             f"{path}: its layout cannot be inferred from its outputs {', '.join(self._outputs)}; "
@@ -170,15 +154,15 @@ class OnnxDetector:
 
     def _check(self, path: Path) -> None:
         """Raise `DetectorError` where the outputs are not those of the layout."""
-        shapes = [output.shape for output in self._session.get_outputs()]
+        shapes = [*self._outputs.values()]
         if self._layout.out == "dets":
             fits = len(shapes) == 2
         elif self._layout.out == "detr":
-            fits = {"logits", "pred_boxes"} <= set(self._outputs)
+            fits = {"logits", "pred_boxes"} <= self._outputs.keys()
         else:
             fits = len(shapes) == 1 and len(shapes[0]) == 3 and self._fits_yolo(*shapes[0][1:])
         if not fits:
-            outputs = ", ".join(f"{n} {s}" for n, s in zip(self._outputs, shapes, strict=True))
+            outputs = ", ".join(f"{name} {shape}" for name, shape in self._outputs.items())
             raise DetectorError(f"{path} has the outputs {outputs}, which no supported layout has")
 
     def _fits_yolo(self, rows: int | str | None, columns: int | str | None) -> bool:
@@ -231,7 +215,9 @@ def open_session(path: Path, device: str) -> Any:
         raise DetectorError(f"{path}: {one_line(error, 300)}") from None
 
 
-def place(image: np.ndarray, layout: Layout, size: tuple[int, int]) -> tuple[np.ndarray, Placement]:
+def place(
+    image: np.ndarray, layout: Layout, size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
     """Fit and normalise an image for the network.
 
     Args:
@@ -240,7 +226,8 @@ def place(image: np.ndarray, layout: Layout, size: tuple[int, int]) -> tuple[np.
         size: height and width of the input.
 
     Returns:
-        float32 [3, height, width], and the position of the image in it.
+        float32 [3, height, width], and where the image is in it: its scale, then its offset,
+        (x, y) each.
     """
     height, width = size
     h, w = image.shape[:2]
@@ -257,5 +244,5 @@ def place(image: np.ndarray, layout: Layout, size: tuple[int, int]) -> tuple[np.
     if layout.bgr:
         canvas = canvas[..., ::-1]
     pixels = (canvas * layout.scale - np.array(layout.mean)) / np.array(layout.std)
-    placement = Placement((new_w / w, new_h / h), (left, top))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32), placement
+    placed = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    return placed, (new_w / w, new_h / h), (left, top)

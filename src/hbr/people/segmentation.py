@@ -5,8 +5,9 @@ Shapes: b images, c channels, h w pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -21,18 +22,15 @@ from hbr.weights import find_weights
 
 SELFIE = "selfie-segmentation"
 
+_SIDE = 256  # of the pictures that the selfie network takes
 _AROUND, _LEAST = 1.1, 0.25  # chosen on photos of COCO, see docs/people.md
 
 # labels of transformers' models that are not part of a person
 _NOT_PERSON = frozenset({"background", "unlabeled", "void"})
 
 
-class PersonSegmenter(Protocol):
-    """Estimates how much each pixel belongs to a person."""
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The share of people in each pixel of uint8 [h, w, 3] RGB: float32 [h, w] in [0, 1]."""
-        ...
+PersonSegmenter = Callable[[np.ndarray], np.ndarray]
+"""uint8 [h, w, 3] RGB → the share of people in each pixel: float32 [h, w] in [0, 1]."""
 
 
 def load_person_segmenter(name: str | Path, *, device: str = "cpu") -> PersonSegmenter:
@@ -48,8 +46,8 @@ def load_person_segmenter(name: str | Path, *, device: str = "cpu") -> PersonSeg
         WeightsError: the selfie network is not on this machine; the message says how to get it.
     """
     if str(name) == SELFIE:
-        return SelfieSegmenter(find_weights(SELFIE), device=device)
-    return TransformersSegmenter(name, device=device)
+        return selfie_segmenter(find_weights(SELFIE), device=device)
+    return transformers_segmenter(name, device=device)
 
 
 def person_mask(
@@ -84,67 +82,57 @@ def person_mask(
     return mask if (mask > 0.5).mean() >= _LEAST else None
 
 
-class SelfieSegmenter:
-    """MediaPipe's selfie segmentation (Apache-2.0): a picture of 256x256 to its mask."""
+def selfie_segmenter(path: Path, *, device: str = "cpu") -> PersonSegmenter:
+    """MediaPipe's selfie segmentation (Apache-2.0), which squeezes a picture into a square.
 
-    size = 256
-
-    def __init__(self, path: Path, *, device: str = "cpu") -> None:
-        """Load the weights.
-
-        Raises:
-            DetectorError: the file is missing, damaged, or of another network.
-        """
-        self._network = fill(SelfieNetwork(), read_tensors(path), path, device)
-        self._device = device
+    Raises:
+        DetectorError: the file is missing, damaged, or of another network.
+    """
+    network = fill(SelfieNetwork(), read_tensors(path), path, device)
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The mask of an image, which is squeezed into a square for the network, as published."""
+    def segment(image: np.ndarray) -> np.ndarray:
         h, w = image.shape[:2]
-        how = cv2.INTER_AREA if max(h, w) > self.size else cv2.INTER_LINEAR
-        square = cv2.resize(image, (self.size, self.size), interpolation=how)
+        how = cv2.INTER_AREA if max(h, w) > _SIDE else cv2.INTER_LINEAR
+        square = cv2.resize(image, (_SIDE, _SIDE), interpolation=how)
         pixels = torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255
-        mask = self._network(pixels.to(self._device))[0, 0].cpu().numpy()
+        mask = network(pixels.to(device))[0, 0].cpu().numpy()
         return np.clip(cv2.resize(mask, (w, h), interpolation=cv2.INTER_LINEAR), 0, 1)
 
+    return segment
 
-class TransformersSegmenter:
+
+def transformers_segmenter(folder: str | Path, *, device: str = "cpu") -> PersonSegmenter:
     """A semantic segmentation or human parsing model of transformers, as SegFormer-clothes.
 
     A pixel's share is the probability of all labels that are not background.
+
+    Raises:
+        DetectorError: it is missing, damaged, or no model of semantic segmentation.
     """
+    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-    def __init__(self, folder: str | Path, *, device: str = "cpu") -> None:
-        """Load a folder in transformers' layout.
-
-        Raises:
-            DetectorError: it is missing, damaged, or no model of semantic segmentation.
-        """
-        from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
-
-        try:
-            self._processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-            self._model: Any = AutoModelForSemanticSegmentation.from_pretrained(
-                folder, local_files_only=True
-            )
-        except Exception as error:  # a damaged folder can raise anything
-            line = one_line(error, 200)
-            raise DetectorError(f"{folder} is no segmentation model: {line}") from None
-        self._model.eval().requires_grad_(False).to(device)
-        self._device = device
-        names = {int(i): str(name).lower() for i, name in self._model.config.id2label.items()}
-        people = [i for i, name in names.items() if "person" in name.split()]
-        self._labels = people or [i for i, name in names.items() if name not in _NOT_PERSON]
+    load = {"local_files_only": True}
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(folder, **load)
+        model: Any = AutoModelForSemanticSegmentation.from_pretrained(folder, **load)
+    except Exception as error:  # a damaged folder can raise anything
+        line = one_line(error, 200)
+        raise DetectorError(f"{folder} is no segmentation model: {line}") from None
+    model.eval().requires_grad_(False).to(device)
+    names = {int(i): str(name).lower() for i, name in model.config.id2label.items()}
+    people = [i for i, name in names.items() if "person" in name.split()]
+    labels = people or [i for i, name in names.items() if name not in _NOT_PERSON]
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The share of people in each pixel."""
-        given = self._processor(images=image, return_tensors="pt").to(self._device)
-        logits = self._model(**given).logits.float()
-        share = logits.softmax(dim=1)[0, self._labels].sum(dim=0).cpu().numpy()
+    def segment(image: np.ndarray) -> np.ndarray:
+        given = processor(images=image, return_tensors="pt").to(device)
+        logits = model(**given).logits.float()
+        share = logits.softmax(dim=1)[0, labels].sum(dim=0).cpu().numpy()
         size = (image.shape[1], image.shape[0])
         return np.clip(cv2.resize(share, size, interpolation=cv2.INTER_LINEAR), 0, 1)
+
+    return segment
 
 
 class Excitation(nn.Module):

@@ -32,8 +32,7 @@ def square(
 
     Args:
         box: x0, y0, x1, y1 in pixels, inside the image.
-        width: of the image.
-        height: of the image.
+        width, height: of the image.
         mode: whether the whole person is in it, or the upper part.
         margin: the side is multiplied by it.
         narrow: what happens where the side does not fit into the image. `shrink`: it becomes the

@@ -8,7 +8,7 @@ Shapes: n people, h w pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -232,3 +232,7 @@ class People:
         if masks is not None:
             masks = masks[:, border : border + h, border : border + w]
         return People(boxes, self.scores, keypoints, masks)
+
+
+Detector = Callable[[Sequence[np.ndarray]], list[People]]
+"""Images, uint8 [h, w, 3] RGB → the people in each, in its pixels, by descending score."""

@@ -106,7 +106,6 @@ def read_lines(
     """Read the lines of a file.
 
     Args:
-        lines: the text.
         n_classes: how many classes there are.
         keypoints: the `kpt_shape` of data.yaml: number of key points, and 2 or 3 numbers each.
     """

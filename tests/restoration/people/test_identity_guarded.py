@@ -10,8 +10,8 @@ from torch import nn
 from hbr.config import ConfigError
 from hbr.image import Photo
 from hbr.models import Capabilities
-from hbr.people import DetectorError
 from hbr.people.identity import SAME_FACE, IdentityChange
+from hbr.people.types import DetectorError
 from hbr.restoration import Restorer
 from hbr.restoration.people import guarding
 from hbr.restoration.settings import PeopleChoice
@@ -51,9 +51,7 @@ class Guard:
             x, y, side = int(x0 + x1) // 2, int(y0 + y1) // 2, max(x1 - x0, y1 - y0)
             moved = float(after[y - 4 : y + 4, x - 4 : x + 4].std()) / 100
             moved = 0.9 if i == self.stubborn else moved
-            faces.append(
-                IdentityChange(box=FACES[i], size=side, distance=moved if side >= 30 else None)
-            )
+            faces.append(IdentityChange(box=FACES[i], distance=moved if side >= 30 else None))
         return faces
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hbr.image import Photo, read_photo, write_photo
-from hbr.people import People
+from hbr.people.types import People
 from hbr.restoration.people.locating import MOST_PEOPLE, PeopleLocator
 from hbr.restoration.settings import PeopleChoice
 

@@ -13,7 +13,7 @@ from hbr.errors import HbrError
 from hbr.image import Photo, read_photo
 from hbr.models import Capabilities
 from hbr.models.protocol import Sampling
-from hbr.people import DetectorError, People
+from hbr.people.types import DetectorError, People
 from hbr.restoration import Restorer
 from hbr.restoration.people.locating import LocatedPerson, PeopleLocator
 from hbr.restoration.people.pasting import around, box_mask

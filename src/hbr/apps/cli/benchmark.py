@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli.options import AsJson, MeasuringWorkers, MetricWeights, Overwrite, Recursive
-from hbr.apps.cli.reporting import Reporter, print_json, print_table
+from hbr.apps.cli import options
+from hbr.apps.cli.reporting import Reporter, print_json, print_table, to_stderr
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _Paper = Annotated[
 
 
 @app.command("list")
-def list_benchmarks(as_json: AsJson = False) -> None:
+def list_benchmarks(as_json: options.AsJson = False) -> None:
     """List the benchmarks that come with hbr, and the data that each requires."""
     from hbr.evaluation.benchmark_config import parameters, read_raw, shipped
 
@@ -94,9 +94,9 @@ def run(
             "file of a method; may be repeated.",
         ),
     ] = None,
-    workers: MeasuringWorkers = None,
+    workers: options.MeasuringWorkers = None,
     device: Annotated[str, typer.Option(help="Device of the metrics' networks.")] = "cpu",
-    weights: MetricWeights = None,
+    weights: options.MetricWeights = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume a run that was stopped or that failed.")
     ] = False,
@@ -111,27 +111,27 @@ def run(
     """
     from hbr.evaluation.benchmark import Resources, run_benchmark
     from hbr.evaluation.benchmark_config import load_benchmark
-    from hbr.processes import StopSignals
 
-    benchmark = load_benchmark(name, _given(data, "--data"), _given(method, "--method"))
+    given = (options.named_values(data, "--data"), options.named_values(method, "--method"))
+    benchmark = load_benchmark(name, *given)
     reporter = Reporter(as_json=False)
-    with StopSignals() as stop, reporter.listening():
+    with reporter.running(
+        lambda: "stopped; run the same command with --resume to continue"
+    ) as stop:
 
         def report(line: str) -> None:
             stop.check()  # a library may have swallowed the interruption
             reporter.say("info", line)
 
-        line = "stopped; run the same command with --resume to continue"
-        with reporter.interruption(stop, lambda: line):
-            found = run_benchmark(
-                benchmark,
-                out,
-                resources=Resources(workers, device, weights),
-                resume=resume,
-                report=report,
-            )
-            if not no_report:
-                _render(found, out / "report")
+        found = run_benchmark(
+            benchmark,
+            out,
+            resources=Resources(workers, device, weights),
+            resume=resume,
+            report=report,
+        )
+        if not no_report:
+            _render(found, out / "report")
         for line in found.warnings:
             reporter.say("warning", line)
     typer.echo(out / "run.json")
@@ -149,7 +149,7 @@ def compare(
         list[str] | None,
         typer.Option(metavar="METRIC=NUMBER", help="Allowed deviation of a mean; may be repeated."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare a run's numbers with a paper's, with differences and verdicts."""
     found = _load(run, paper, tolerance)
@@ -164,9 +164,9 @@ def compare(
         content = {"paper": found.paper, "warnings": list(found.warnings), "cells": cells}
         print_json(content)
         return
-    typer.echo(f"hbr: {found.paper} ({found.paper_table})", err=True)
+    to_stderr(f"hbr: {found.paper} ({found.paper_table})")
     for line in found.warnings:
-        typer.echo(f"hbr: {line}", err=True)
+        to_stderr(f"hbr: {line}")
     columns = ("data set", "method", "metric", "mean", "paper", "difference", "verdict")
     print_table(columns, [_compared(found, cell) for cell in found.cells])
 
@@ -193,8 +193,8 @@ def pin(
         Path, typer.Argument(metavar="DIR", help="Folder of LQ files as downloaded.")
     ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write.")],
-    recursive: Recursive = False,
-    overwrite: Overwrite = False,
+    recursive: options.Recursive = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write the checksums of a folder's pictures, against which later runs are checked.
 
@@ -203,24 +203,10 @@ def pin(
     from hbr.evaluation.editions import hash_files, write_checksums
     from hbr.evaluation.pairing import find_pictures
 
-    if out.exists() and not overwrite:
-        raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
+    options.check_new(out, "--output", replace=overwrite)
     hashes = hash_files(find_pictures(folder, recursive=recursive), folder)
     write_checksums(hashes, out)
     typer.echo(out)
-
-
-def _given(options: Sequence[str] | None, hint: str) -> dict[str, str]:
-    """Parse NAME=VALUE options."""
-    found: dict[str, str] = {}
-    for option in options or ():
-        name, equals, value = option.partition("=")
-        if not (name and equals and value):
-            raise typer.BadParameter(f"{option!r} must be NAME=PATH", param_hint=hint)
-        if name in found:
-            raise typer.BadParameter(f"{name} is given twice", param_hint=hint)
-        found[name] = value
-    return found
 
 
 def _load(run: Path, paper: str | None, tolerance: Sequence[str] | None) -> BenchmarkRun:
@@ -231,7 +217,7 @@ def _load(run: Path, paper: str | None, tolerance: Sequence[str] | None) -> Benc
 
     found = BenchmarkRun.load(run)
     allowed = dict(found.settings.get("tolerance", {}))
-    for name, text in _given(tolerance, "--tolerance").items():
+    for name, text in options.named_values(tolerance, "--tolerance", "METRIC=NUMBER").items():
         try:
             value = float(text)
             if not 0 <= value < float("inf"):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive, check_page
+from hbr.apps.cli import restoring
+from hbr.apps.cli.options import MaxPixels, Overwrite, Recursive, check_page, known_device
 from hbr.apps.cli.reporting import Reporter, as_number_or
-from hbr.apps.cli.restoring import restore_settings
 from hbr.errors import ExitCode
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
@@ -46,13 +46,9 @@ def compare(
             help="Fidelity of models with two ends, 0 to 1; may be repeated.",
         ),
     ] = None,
-    scale: Annotated[
-        float, typer.Option(help="Resize by this factor before restoring, 0.25 to 8.")
-    ] = 1.0,
-    tile: Annotated[
-        str, typer.Option(help="Tile size in pixels; 0 restores the whole photo at once.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    scale: restoring.ScaleOption = 1.0,
+    tile: restoring.TileOption = "auto",
+    device: restoring.DeviceOption = "auto",
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     recursive: Recursive = False,
     overwrite: Overwrite = False,
@@ -67,45 +63,29 @@ def compare(
     stop the others. Exit code: 0 all done, 3 some; without a page: 1 none, 2 wrong usage,
     4 weights missing or invalid, 5 out of memory, 130 stopped by Ctrl-C or SIGTERM.
     """
-    settings = restore_settings(
+    settings = restoring.restore_settings(
         scale=scale, tile=as_number_or("auto", tile, "--tile"), max_pixels=max_pixels
     )
     check_page(out, "--output", replace=overwrite)
-    _check_device(device)
+    known_device(device)
     reporter = Reporter(as_json=False)
     from hbr.evaluation.side_by_side import compare, name_models
     from hbr.evaluation.side_by_side_page import as_html
     from hbr.files import write_text
-    from hbr.processes import StopSignals
 
-    with StopSignals() as stop, reporter.listening():
-
-        def progress(done: int, total: int) -> None:
-            stop.check()  # a library may have swallowed the interruption
-            reporter.moved(done, total)
-
-        with reporter.interruption(stop, lambda: "stopped, no page was written"):
-            entrants = name_models(models.split(","), tuple(dict.fromkeys(fidelity or ())))
-            photos, bad = _photos(inputs, out, reference, recursive, reporter)
-            with reporter.bar(len(photos) * (1 + len(entrants))):
-                found = compare(
-                    photos, entrants, settings, device=device, say=reporter.say, progress=progress
-                )
-            found.problems[:0] = bad
-            if found.restored:
-                write_text(out, as_html(found, settings))
+    with reporter.running(lambda: "stopped, no page was written"):
+        entrants = name_models(models.split(","), tuple(dict.fromkeys(fidelity or ())))
+        photos, bad = _photos(inputs, out, reference, recursive, reporter)
+        with reporter.bar(len(photos) * (1 + len(entrants))):
+            found = compare(
+                photos, entrants, settings, device=device, say=reporter.say, progress=reporter.moved
+            )
+        found.problems[:0] = bad
+        if found.restored:
+            write_text(out, as_html(found, settings))
     if found.restored:
         typer.echo(str(out))
     raise typer.Exit(_exit_code(found))
-
-
-def _check_device(device: str) -> None:
-    from hbr.devices import choose_device
-
-    try:
-        choose_device(device)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--device") from None
 
 
 def _photos(

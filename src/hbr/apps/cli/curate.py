@@ -1,4 +1,4 @@
-"""`hbr curate run | plan`; the commands that inspect runs are in `curate_results`."""
+"""`hbr curate run | plan | captions | review`; see `curate_results` for the other commands."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hbr.apps.cli import curate_finish, curate_results
-from hbr.apps.cli.engines import ActorGpus, EngineOption, RayAddress
-from hbr.apps.cli.options import AsJson
+from hbr.apps.cli import curate_results
+from hbr.apps.cli.options import ActorGpus, AsJson, EngineOption, RayAddress
 from hbr.apps.cli.recipes import Settings, recipe_file
-from hbr.apps.cli.reporting import print_json
+from hbr.apps.cli.reporting import print_json, to_stderr
 from hbr.errors import ExitCode
 
 if TYPE_CHECKING:
     from hbr.curation.config import CurationConfig
     from hbr.curation.engines.local import LocalEngine
     from hbr.curation.engines.ray import RayEngine
+    from hbr.curation.runs.captions import CaptionTotals
     from hbr.curation.runs.run import RunProgress
     from hbr.curation.runs.summary import RunSummary
 
@@ -36,8 +36,6 @@ app.command("diff")(curate_results.diff)
 app.command("report")(curate_results.report)
 app.command("export")(curate_results.export)
 app.command("thresholds")(curate_results.thresholds)
-app.command("captions")(curate_finish.captions)
-app.command("review")(curate_finish.review)
 
 RecipeArgument = Annotated[
     str,
@@ -64,6 +62,90 @@ DetectorOption = Annotated[
 @app.callback()
 def _curate() -> None:
     pass
+
+
+@app.command()
+def captions(
+    run: curate_results.RunArgument = curate_results.HERE,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Vision-language model: a name of hbr models list, or its folder.",
+        ),
+    ] = "smolvlm-256m",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
+) -> None:
+    """Describe the people in the kept crops by tags, in captions.jsonl of RUN.
+
+    The same command resumes; another model needs a new file. Answers that are no tags are kept as
+    empty texts, with the reason.
+    """
+    from hbr.curation.runs.captions import write_captions
+    from hbr.curation.runs.run_folder import RunFolder
+    from hbr.models.captioner import load_captioner
+    from hbr.processes import StopSignals
+
+    def tell(totals: CaptionTotals) -> None:
+        if (totals.written + totals.refused) % 100 == 0:
+            to_stderr(f"{totals.written:,} captions, {totals.refused:,} refused")
+
+    opened, folder = RunFolder(run), Path(model)
+    name = str(folder.resolve()) if folder.is_dir() else model
+    with StopSignals():
+        path, totals = write_captions(opened, load_captioner(model, device), name, tell=tell)
+    parts = [f"{totals.written:,} captions", f"{totals.earlier:,} were there"]
+    parts += [f"{totals.refused:,} answers were no tags"] if totals.refused else []
+    to_stderr(", ".join(parts))
+    typer.echo(path)
+    raise typer.Exit(ExitCode.of(done=totals.written + totals.earlier, failed=totals.refused))
+
+
+@app.command()
+def review(
+    run: curate_results.RunArgument = curate_results.HERE,
+    apply: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.json", help="Choices saved on a page, to apply; may be repeated."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.html", help="Default: review.html in RUN."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of crops on the page.")] = 400,
+) -> None:
+    """Write a page on which a person unticks crops; --apply drops what was unticked.
+
+    Each page shows kept crops that nobody has seen yet. The choices are kept in review.json of RUN,
+    and the crops, the manifest and the card are written again without what is left out.
+    """
+    from hbr.curation.runs.review import apply_choices, write_page
+    from hbr.curation.runs.run import curate
+    from hbr.curation.runs.run_folder import RunFolder
+    from hbr.processes import StopSignals
+
+    opened = RunFolder(run)
+    if apply:
+        if opened.config is None:
+            raise typer.BadParameter(f"{run} has no work folder to write the data set from.")
+        made = apply_choices(opened, apply)
+        with StopSignals():
+            summary = curate(opened.config, run)
+        seen, left = len(made.seen), len(made.left_out)
+        to_stderr(f"{seen:,} seen, {left:,} left out; {summary.kept:,} kept")
+        typer.echo(run / "manifest.parquet")
+        return
+    page = run / "review.html" if out is None else out
+    shown, left = write_page(opened, page, count=count)
+    if not shown:
+        to_stderr("every kept crop has been reviewed")
+        return
+    to_stderr(f"{shown:,} crops on the page, {left:,} left for the next")
+    typer.echo(page)
 
 
 @app.command()
@@ -124,16 +206,16 @@ def run(
             summary = curate(recipe, out, engine=machine, report=status)
     except KeyboardInterrupt:
         again = shlex.join(["hbr", *sys.argv[1:]])
-        typer.echo(f"stopped; the same command resumes: {again}", err=True)
+        to_stderr(f"stopped; the same command resumes: {again}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     _show(summary)
     for source, setting in named_sources(recipe).items():
         if source not in summary.sources:
             told = f"warning: {setting} names {source}, which is no source of this run"
-            typer.echo(f"{told}; there are {', '.join(summary.sources)}", err=True)
+            to_stderr(f"{told}; there are {', '.join(summary.sources)}")
     typer.echo(out / "manifest.parquet")
     if not summary.kept:
-        typer.echo(why_nothing(summary, Manifest(out)), err=True)
+        to_stderr(why_nothing(summary, Manifest(out)))
     # a run that used less than its sources hold, or kept nothing, is not all done
     done = summary.images - summary.errors - summary.entries
     code = ExitCode.of(done=done, failed=summary.errors)
@@ -169,7 +251,7 @@ def plan(
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
     recipe = _recipe(name, settings, inputs, detector)
-    made = estimate_run(recipe, sample=sample, tell=lambda text: typer.echo(text, err=True))
+    made = estimate_run(recipe, sample=sample, tell=to_stderr)
     n_workers = cores() if workers is None else workers
     if as_json:
         n = made.images if images is None else images
@@ -249,7 +331,7 @@ class _ProgressLine:
         self._doing, self._next = progress.doing, now + 5
         of = "" if progress.total is None else f" of {progress.total:,}"
         errors = f", {progress.errors:,} errors" if progress.errors else ""
-        typer.echo(f"{progress.doing}: {progress.done:,}{of}{errors}", err=True)
+        to_stderr(f"{progress.doing}: {progress.done:,}{of}{errors}")
 
 
 def _show(summary: RunSummary) -> None:
@@ -257,9 +339,9 @@ def _show(summary: RunSummary) -> None:
     for step in summary.funnel:
         why = ", ".join(f"{reason} {n:,}" for reason, n in step.stopped.items())
         line = f"{step.stage:<11}{step.entered:>9,} → {step.passed:,}"
-        typer.echo(line + (f"   ({why})" if why else ""), err=True)
+        to_stderr(line + (f"   ({why})" if why else ""))
     unlabelled = next((step.stopped.get("unlabelled", 0) for step in summary.funnel[1:2]), 0)
     if unlabelled:
-        typer.echo(f"{unlabelled:,} images have no boxes; use --detector rtdetr", err=True)
+        to_stderr(f"{unlabelled:,} images have no boxes; use --detector rtdetr")
     splits = ", ".join(f"{name} {n:,}" for name, n in summary.splits.items())
-    typer.echo(f"{summary.kept:,} kept of {summary.images:,} images: {splits}", err=True)
+    to_stderr(f"{summary.kept:,} kept of {summary.images:,} images: {splits}")

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hbr.apps.cli.options import AsJson
-from hbr.apps.cli.reporting import print_json
+from hbr.apps.cli.reporting import print_json, to_stderr
 
 if TYPE_CHECKING:
-    from hbr.curation.record import Counts
     from hbr.curation.runs.run_folder import RunFolder
 
 RunArgument = Annotated[
@@ -55,8 +54,9 @@ def status(run: RunArgument = HERE, as_json: AsJson = False) -> None:
     typer.echo(f"rows         {values['rows']:,}")
     typer.echo(f"{'kept' if opened.manifest else 'kept so far':<13}{alive:,}")
     typer.echo(f"errors       {errors:,}")
-    for line in _stopped(counts):
-        typer.echo(line)
+    stopped = [(n, stage, reason) for (stage, reason), n in counts.items() if reason is not None]
+    for n, stage, reason in sorted(stopped, reverse=True):
+        typer.echo(f"  {stage}: {reason} {n:,}")
 
 
 def _state(run: RunFolder) -> str:
@@ -71,11 +71,6 @@ def _state(run: RunFolder) -> str:
     if latest is not None and latest.state == "stopped":
         return f"stopped; {again}"
     return f"not running, not finished; {again}"
-
-
-def _stopped(counts: Counts) -> list[str]:
-    reasons = [(n, stage, reason) for (stage, reason), n in counts.items() if reason is not None]
-    return [f"  {stage}: {reason} {n:,}" for n, stage, reason in sorted(reasons, reverse=True)]
 
 
 def explain(
@@ -123,7 +118,7 @@ def explain(
         folder = opened.path if opened.path.is_dir() else opened.path.parent
         picture = folder / "work" / "explained" / f"{record.id}.png"
     if photo.pixels is None:
-        typer.echo(f"hbr: the picture lacks the photo: {photo.why}", err=True)
+        to_stderr(f"hbr: the picture lacks the photo: {photo.why}")
     typer.echo(draw(opened, record, others, photo, picture))
 
 
@@ -146,7 +141,7 @@ def diff(
     for opened in (a, b):
         if opened.manifest is None:
             text = f"{opened.path} has not finished: crops not rejected so far count as kept"
-            typer.echo(text, err=True)
+            to_stderr(text)
     settings, totals = compare_settings(a, b), DiffTotals()
     if as_json:
         typer.echo(json.dumps({"settings": settings}, ensure_ascii=False))
@@ -209,7 +204,7 @@ def report(
         kept=kept,
         rejected=rejected,
         photos=photos,
-        tell=lambda text: typer.echo(text, err=True),
+        tell=to_stderr,
     )
     typer.echo(written)
 
@@ -235,7 +230,7 @@ def export(
         nonlocal last
         if n - last >= 1000:
             last = n
-            typer.echo(f"{n:,} crops", err=True)
+            to_stderr(f"{n:,} crops")
 
     typer.echo(write(_open(run), out, kind, shard=shard, overwrite=overwrite, report=progress))
 
@@ -296,7 +291,7 @@ def thresholds(
         reference_scores = finding.read_reference(
             reference,
             list(scores),
-            lambda text: typer.echo(text, err=True),
+            to_stderr,
             edge=opened.sharpness_edge,
         )
         found = finding.for_set(scores, reference_scores, share, reference.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,10 +17,11 @@ from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from hbr.degradation.contents import Item
-    from hbr.degradation.folder import DegradedFile, DegradeSettings
+    from hbr.degradation.folder import DegradeSettings
     from hbr.degradation.recipe import Recipe
     from hbr.people.names import AnnotatedPeople
     from hbr.restoration.batch.jobs import BatchPlan
+    from hbr.restoration.batch.records import BatchTally
 
 _FILES_PER_WORKER = 8  # starting a process takes as long as a few files
 
@@ -110,67 +111,50 @@ def degrade(
         raise typer.BadParameter("choose one of the two.", param_hint="--overwrite and --resume")
     given = options.all_inputs(photos, inputs)
     reporter = Reporter(as_json=False)
-    tally = _Tally()
+    from hbr.restoration.batch.records import BatchTally
 
-    from hbr.processes import StopSignals
+    tally = BatchTally()
 
-    with StopSignals() as stop, reporter.listening():
-        hint = "" if overwrite else "; run the same command with --resume to continue"
-        with reporter.interruption(stop, lambda: f"stopped, {tally.done} done{hint}"):
-            from hbr.degradation.contents import refuse_existing
-            from hbr.degradation.folder import DegradeSettings
-            from hbr.degradation.named_recipes import find_recipe
-            from hbr.distributed import Shard
-            from hbr.restoration.batch.jobs import plan_batch
+    hint = "" if overwrite else "; run the same command with --resume to continue"
+    with reporter.running(lambda: f"stopped, {tally.done} done{hint}"):
+        from hbr.degradation.contents import refuse_existing
+        from hbr.degradation.folder import DegradeSettings
+        from hbr.degradation.named_recipes import find_recipe
+        from hbr.distributed import Shard
+        from hbr.restoration.batch.jobs import plan_batch
 
-            chosen, part = find_recipe(recipe), Shard.parse(shard)
-            settings = DegradeSettings(
-                recipe=chosen,
-                recipe_name=recipe,
-                seed=seed,
-                strength=strength,
-                resize_back=not keep_small,
-                shard=part,
-                max_pixels=max_pixels,
-                people_grid=people_grid,
-            )
-            _check_manifest(pairs_out, may_exist=overwrite or resume)
-            # planned as a resumed run, in which an output never overwrites an input
-            plan = plan_batch(
-                given, out, format=file_format, recursive=recursive, existing="resume"
-            )
-            annotated = _people(people, chosen)
-            items, warnings = _items(plan, Path(out), file_format, annotated)
-            for warning in warnings:
-                reporter.say("warning", warning)
-            if not overwrite and not resume:
-                refuse_existing(items, part)
-            # pictures that are not read have rows in the manifest, as other failures
-            bad = [item for item in plan.bad if item.place is None]
-            tally.failed = len(reporter.found(bad, plan.thumbnails))
-            alone = [item.target for item in items] == [Path(out)]
-            ledger = None if alone else Path(out)
-            try:
-                _run(items, settings, ledger, resume, workers, pairs_out, reporter, tally)
-            except OutputError as error:
-                tally.failed += 1
-                stopped = f"stopped, {tally.done} of {len(items)} done{hint}"
-                reporter.say("error", f"{error.line}; {stopped}")
-    raise typer.Exit(tally.exit_code)
-
-
-@dataclass
-class _Tally:
-    """Counts of the results so far."""
-
-    done: int = 0
-    failed: int = 0
-    without_people: int = 0
-    """Done without annotated people: motion blur in random shapes."""
-
-    @property
-    def exit_code(self) -> ExitCode:
-        return ExitCode.of(done=self.done, failed=self.failed)
+        chosen, part = find_recipe(recipe), Shard.parse(shard)
+        settings = DegradeSettings(
+            recipe=chosen,
+            recipe_name=recipe,
+            seed=seed,
+            strength=strength,
+            resize_back=not keep_small,
+            shard=part,
+            max_pixels=max_pixels,
+            people_grid=people_grid,
+        )
+        _check_manifest(pairs_out, may_exist=overwrite or resume)
+        # planned as a resumed run, in which an output never overwrites an input
+        plan = plan_batch(given, out, format=file_format, recursive=recursive, existing="resume")
+        annotated = _people(people, chosen)
+        items, warnings = _items(plan, Path(out), file_format, annotated)
+        for warning in warnings:
+            reporter.say("warning", warning)
+        if not overwrite and not resume:
+            refuse_existing(items, part)
+        # pictures that are not read have rows in the manifest, as other failures
+        bad = [item for item in plan.bad if item.place is None]
+        tally.failed = len(reporter.found(bad, plan.thumbnails))
+        alone = [item.target for item in items] == [Path(out)]
+        ledger = None if alone else Path(out)
+        try:
+            _run(items, settings, ledger, resume, workers, pairs_out, reporter, tally)
+        except OutputError as error:
+            tally.failed += 1
+            stopped = f"stopped, {tally.done} of {len(items)} done{hint}"
+            reporter.say("error", f"{error.line}; {stopped}")
+    raise typer.Exit(ExitCode.of(done=tally.done, failed=tally.failed))
 
 
 def _check_manifest(path: Path | None, *, may_exist: bool) -> None:
@@ -232,7 +216,7 @@ def _run(
     workers: int | None,
     pairs_out: Path | None,
     reporter: Reporter,
-    tally: _Tally,
+    tally: BatchTally,
 ) -> None:
     """Degrade the files and write the manifest."""
     from hbr.degradation.folder import degrade_files
@@ -243,37 +227,31 @@ def _run(
         return
     if workers is None:
         workers = min(cores(), -(-len(items) // _FILES_PER_WORKER))
-    names = []
+    names, without_people = [], 0
     with closing(PairLedger(folder, settings.shard)) as ledger:
         outcomes = degrade_files(items, settings, ledger=ledger, resume=resume, workers=workers)
         with closing(outcomes), reporter.bar(len(items)):
             for number, outcome in enumerate(outcomes, 1):
                 reporter.moved(number, len(items))
-                if outcome.row is None:
+                if (row := outcome.row) is None:
                     continue
-                names.append(outcome.row.name)
-                _report(outcome, reporter, tally)
+                names.append(row.name)
+                if row.error is not None:
+                    tally.failed += 1
+                    reporter.say("error", row.error)
+                    continue
+                tally.done += 1
+                without_people += not row.people
+                if not outcome.kept:
+                    typer.echo(str(outcome.item.target))
         if pairs_out is not None:
             write_manifest(pairs_out, ledger.rows(names))
-    if settings.recipe.motion is not None and tally.without_people:
+    if settings.recipe.motion is not None and without_people:
         reporter.say(
             "warning",
-            f"{tally.without_people} of {tally.done} have no annotated people (--people): "
+            f"{without_people} of {tally.done} have no annotated people (--people): "
             "motion blur was applied in random places",
         )
     if tally.done + tally.failed != 1:
         failed = f", {tally.failed} failed" if tally.failed else ""
         reporter.say("info", f"{tally.done} done{failed}")
-
-
-def _report(outcome: DegradedFile, reporter: Reporter, tally: _Tally) -> None:
-    row = outcome.row
-    assert row is not None
-    if row.error is not None:
-        tally.failed += 1
-        reporter.say("error", row.error)
-        return
-    tally.done += 1
-    tally.without_people += not row.people
-    if not outcome.kept:
-        typer.echo(str(outcome.item.target))

@@ -8,13 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hbr.apps.cli.restoring import ModelOption, load_restorer, restore_settings
+
+if TYPE_CHECKING:
+    from hbr.restoration import Restorer
 
 _MIME_TYPES = (
     *("image/jpeg", "image/png", "image/tiff", "image/webp", "image/bmp", "image/avif"),
@@ -49,9 +52,6 @@ def entry(command: list[str]) -> str:
     """The text of a desktop entry that runs a command with the files that are opened.
 
     Reference: Desktop Entry Specification 1.5, freedesktop.org.
-
-    Args:
-        command: the program and its arguments.
     """
     lines = [
         "[Desktop Entry]",
@@ -101,17 +101,19 @@ def open_photos(
     from hbr.restoration.batch.outputs import Files
 
     settings, codes = restore_settings(), {}
+
+    @cache  # for the photos of all folders
+    def restorer() -> Restorer:
+        return load_restorer(Wanted(model=model), settings)
+
     for folder in dict.fromkeys(photo.parent for photo in photos):
         given = [str(photo) for photo in photos if photo.parent == folder]
         codes[folder] = run_planned(
             partial(plan_batch, given, str(folder / _FOLDER), existing=ByContents(None)),
-            partial(load_restorer, Wanted(model=model), settings),
+            lambda plan: restorer(),
             settings,
             Files(recipe="file"),
             reporter=Reporter(as_json=False),
-            dry_run=False,
-            steady=False,
-            actors=None,
             hint="; open them again to continue",
         )
     code = max(codes.values())

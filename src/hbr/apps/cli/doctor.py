@@ -18,23 +18,12 @@ from hbr.apps.cli.options import AsJson
 from hbr.errors import ExitCode
 from hbr.version import installed_version
 
-# package → import name
-REQUIRED = {
-    "torch": "torch",
-    "diffusers": "diffusers",
-    "transformers": "transformers",
-    "peft": "peft",
-    "accelerate": "accelerate",
-    "safetensors": "safetensors",
-    "einops": "einops",
-    "numpy": "numpy",
-    "pillow": "PIL",
-    "opencv-python-headless": "cv2",
-    "pyyaml": "yaml",
-    "tifffile": "tifffile",
-}
-# package → (import name, extra, purpose)
-OPTIONAL = {"tensorboard": ("tensorboard", "train", "training curves")}
+REQUIRED = (
+    *("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "einops"),
+    *("numpy", "pillow", "opencv-python-headless", "pyyaml", "tifffile"),
+)
+# of the packages that are imported by another name
+MODULES = {"pillow": "PIL", "opencv-python-headless": "cv2", "pyyaml": "yaml"}
 CODECS = {"jpeg": "jpg", "png": "zlib", "tiff": "libtiff", "webp": "webp", "avif": "avif"}
 EMBEDDED = "nano"
 REQUIRED_CODECS = ("jpeg", "png", "tiff")
@@ -107,7 +96,8 @@ def examine() -> Diagnosis:
 
 def _packages(report: Diagnosis) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
-    for package, module in REQUIRED.items():
+    for package in REQUIRED:
+        module = MODULES.get(package, package)
         found[package] = _version(package, module)
         try:
             importlib.import_module(module)
@@ -123,13 +113,12 @@ def _version(package: str, module: str) -> str | None:
 
 
 def _extras(report: Diagnosis) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for package, (module, extra, use) in OPTIONAL.items():
-        found[package] = _version(package, module) if find_spec(module) else None
-        if found[package] is None:
-            how = f'pip install "hbr[{extra}]"'
-            report.miss(f"{package} ({use}) is not installed", how, required=False)
-    return found
+    name = "tensorboard"
+    found = _version(name, name) if find_spec(name) else None
+    if found is None:
+        what = f"{name} (training curves) is not installed"
+        report.miss(what, 'pip install "hbr[train]"', required=False)
+    return {name: found}
 
 
 def _codecs(report: Diagnosis) -> dict[str, str | None]:

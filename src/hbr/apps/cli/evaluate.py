@@ -103,9 +103,10 @@ def evaluate(
     outputs = [f for f in (json_file, csv_file, parquet_file) if f is not None]
     _check_outputs(outputs, resume=resume, overwrite=overwrite)
     from hbr.evaluation.evaluate import evaluate
+    from hbr.evaluation.exports import write_csv, write_json, write_parquet
+    from hbr.evaluation.pairing import pair
     from hbr.evaluation.settings import EvaluateConfig
     from hbr.metrics import MetricError
-    from hbr.processes import StopSignals
 
     try:
         config = EvaluateConfig(
@@ -126,21 +127,24 @@ def evaluate(
         raise typer.BadParameter(str(error), param_hint="--metrics") from None
     reporter = Reporter(as_json=False)
     kept = outputs[0].with_name(f".{outputs[0].name}.hbr-kept") if outputs else None
-    with StopSignals() as stop, reporter.listening():
-
-        def progress(done: int, total: int) -> None:
-            stop.check()  # a library may have swallowed the interruption
-            reporter.moved(done, total)
-
-        hint = "; run the same command with --resume to continue" if kept else ""
-        with reporter.interruption(stop, lambda: f"stopped{hint}"):
-            pairing = _paired(
-                (restored, strip), (reference, strip_reference), missing, extra, recursive
+    hint = "; run the same command with --resume to continue" if kept else ""
+    with reporter.running(lambda: f"stopped{hint}"):
+        pictures = _pictures(restored, strip, recursive)
+        others = None
+        if reference is not None:
+            others = _pictures(reference, strip_reference, recursive)
+        pairing = pair(pictures, others, missing=missing, extra=extra)
+        with reporter.bar(len(pairing.pairs)):
+            found = evaluate(
+                pairing.pairs, config, kept=kept, resume=resume, progress=reporter.moved
             )
-            with reporter.bar(len(pairing.pairs)):
-                found = evaluate(pairing.pairs, config, kept=kept, resume=resume, progress=progress)
         about = _about(config, restored, reference, pairing)
-        _write(found, about, json_file, csv_file, parquet_file)
+        if json_file is not None:
+            write_json(found, json_file, about)
+        if csv_file is not None:
+            write_csv(found, csv_file)
+        if parquet_file is not None:
+            write_parquet(found, parquet_file, about)
     _print_result(reporter, found, pairing)
     code = _exit_code(found)
     if kept is not None and code == ExitCode.OK:
@@ -162,21 +166,10 @@ def _check_outputs(outputs: list[Path], *, resume: bool, overwrite: bool) -> Non
         )
 
 
-def _paired(
-    restored: tuple[Path, list[str] | None],
-    reference: tuple[Path | None, list[str] | None],
-    missing: Literal["error", "skip"],
-    extra: Literal["error", "skip"],
-    recursive: bool,
-) -> Pairing:
-    from hbr.evaluation.pairing import StemRules, find_pictures, pair
+def _pictures(folder: Path, strip: list[str] | None, recursive: bool) -> dict[str, Path]:
+    from hbr.evaluation.pairing import StemRules, find_pictures
 
-    found = find_pictures(restored[0], StemRules(tuple(restored[1] or ())), recursive=recursive)
-    if reference[0] is None:
-        return pair(found)
-    rules = StemRules(tuple(reference[1] or ()))
-    others = find_pictures(reference[0], rules, recursive=recursive)
-    return pair(found, others, missing=missing, extra=extra)
+    return find_pictures(folder, StemRules(tuple(strip or ())), recursive=recursive)
 
 
 def _about(
@@ -199,23 +192,6 @@ def _about(
         "settings": settings,
         "machine": machine(),
     }
-
-
-def _write(
-    found: Evaluation,
-    about: dict[str, Any],
-    json_file: Path | None,
-    csv_file: Path | None,
-    parquet_file: Path | None,
-) -> None:
-    from hbr.evaluation.exports import write_csv, write_json, write_parquet
-
-    if json_file is not None:
-        write_json(found, json_file, about)
-    if csv_file is not None:
-        write_csv(found, csv_file)
-    if parquet_file is not None:
-        write_parquet(found, parquet_file, about)
 
 
 def _print_result(reporter: Reporter, found: Evaluation, pairing: Pairing) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hbr.apps.cli.reporting import to_stderr
+
 if TYPE_CHECKING:
     from hbr.weights import ByteProgress, Entry
 
@@ -39,14 +41,11 @@ def fetch(
     wanted = {name: _entries_of(name) for name in names}
     for name, found in wanted.items():
         if not found:
-            _say(f"{name} needs no weights")
+            to_stderr(f"{name} needs no weights")
     entries = {entry.name: entry for found in wanted.values() for entry in found}
     for entry in entries.values():
         entry.check_source()
-    for folder in dict.fromkeys(
-        _fetch_one(entry, into) if entry.assembled_size is None else _assemble(entry, into)
-        for entry in entries.values()
-    ):
+    for folder in dict.fromkeys(_fetch_one(entry, into) for entry in entries.values()):
         typer.echo(folder)
 
 
@@ -57,45 +56,45 @@ def _fetch_one(entry: Entry, into: Path | None) -> Path:
     if entry.embedded or entry.package is not None:
         ships = "hbr" if entry.embedded else str(entry.package).partition("/")[0]
         found = entry.find()
-        _say(f"{entry.name} comes with {ships}: {found or entry.obtain}")
+        to_stderr(f"{entry.name} comes with {ships}: {found or entry.obtain}")
         return found.parent if found else entry.folder
-    _say(f"{entry.name}: {entry.licence}, {entry.source}")
+    to_stderr(f"{entry.name}: {entry.licence}, {entry.source}")
     folder = into or entry.folder
+    if entry.assembled_size is not None:
+        return _assemble(entry, into, folder)
     if found := None if into else entry.find():
-        _say(f"{found}: already present")
+        to_stderr(f"{found}: already present")
     else:
-        for path in fetch_weights(entry, folder, progress=_bar, report=_say):
-            _say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        for path in fetch_weights(entry, folder, progress=_bar, report=to_stderr):
+            to_stderr(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if entry.import_with:
-        _say(f"next: {entry.import_with.replace('FOLDER', str(folder))}")
+        to_stderr(f"next: {entry.import_with.replace('FOLDER', str(folder))}")
     return folder
 
 
-def _assemble(entry: Entry, into: Path | None) -> Path:
+def _assemble(entry: Entry, into: Path | None, folder: Path) -> Path:
     """Download the parts of a model and make it of them, unless present; return its folder."""
     from hbr.weights import check_space, fetch_parts, look_for_parts, size_text
 
-    _say(f"{entry.name}: {entry.licence}, {entry.source}")
-    folder = into or entry.folder
     out = folder / entry.files[0].path
     here = out if into else entry.find()
     if here is not None and here.is_file():
-        _say(f"{here}: already present")
+        to_stderr(f"{here}: already present")
         return here.parent
     parts = look_for_parts(entry, into)
     for part in parts:
-        _say(f"{part.entry.name}: {part.entry.licence}, {part.entry.source}")
+        to_stderr(f"{part.entry.name}: {part.entry.licence}, {part.entry.source}")
         for file in part.missing:
-            _say(f"  missing: {file}")
+            to_stderr(f"  missing: {file}")
         if not part.missing:
-            _say(f"  {part.folder}: already present")
-    _say(check_space(entry, parts, folder))
-    folders = fetch_parts(parts, progress=_bar, report=_say)
+            to_stderr(f"  {part.folder}: already present")
+    to_stderr(check_space(entry, parts, folder))
+    folders = fetch_parts(parts, progress=_bar, report=to_stderr)
 
     from hbr.models.importing.assembly import assemble_osediff
 
-    path = assemble_osediff(entry, folders, out, _say)
-    _say(f"{path}: {size_text(path.stat().st_size)}, verified; its parts are no longer needed")
+    path = assemble_osediff(entry, folders, out, to_stderr)
+    to_stderr(f"{path}: {size_text(path.stat().st_size)}, verified; its parts are no longer needed")
     return folder
 
 
@@ -117,10 +116,6 @@ def _entries_of(name: str) -> list[Entry]:
         near = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(known)}"
         raise WeightsError(f"there are no weights and no metric named {name!r}; {hint}") from None
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 @contextmanager

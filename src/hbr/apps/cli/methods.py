@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,7 +118,6 @@ def run(
     """
     from hbr.evaluation.methods import build_method, read_method
     from hbr.evaluation.pairing import find_pictures
-    from hbr.processes import StopSignals
 
     if out.resolve() == lq.resolve() or (recursive and lq.resolve() in out.resolve().parents):
         raise typer.BadParameter(
@@ -127,11 +127,8 @@ def run(
     built = build_method(read_method(method))
     photos = find_pictures(lq, recursive=recursive)
     reporter = Reporter(as_json=False)
-    with StopSignals() as stop, reporter.listening():
-        with reporter.interruption(stop, lambda: "stopped; run the same command to continue"):
-            outcome = built.run(
-                photos, out, resume=not restart, report=lambda line: reporter.say("info", line)
-            )
+    with reporter.running(lambda: "stopped; run the same command to continue"):
+        outcome = built.run(photos, out, resume=not restart, report=partial(reporter.say, "info"))
         for stem, line in outcome.failed.items():
             reporter.say("error", f"{stem}: {line}")
         for path in outcome.restored.values():
@@ -171,7 +168,6 @@ def retrain(
     """
     from hbr.evaluation.methods.retraining import retrain as train_anew
     from hbr.evaluation.methods.retraining import write_plan
-    from hbr.processes import StopSignals
 
     files = _photo_files(photos)
     plan = write_plan(
@@ -181,10 +177,8 @@ def retrain(
         typer.echo(plan.shell)
         return
     reporter = Reporter(as_json=False)
-    with StopSignals() as stop, reporter.listening():
-        with reporter.interruption(stop, lambda: "stopped; run the same command to continue"):
-            method = train_anew(plan, report=lambda line: reporter.say("info", line))
-        typer.echo(method)
+    with reporter.running(lambda: "stopped; run the same command to continue"):
+        typer.echo(train_anew(plan, report=partial(reporter.say, "info")))
 
 
 def _photo_files(place: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hbr.apps.cli import fetching
-from hbr.apps.cli.options import AsJson, Overwrite
+from hbr.apps.cli.options import AsJson, Overwrite, check_new
 from hbr.apps.cli.reporting import Reporter, print_json, print_table
 from hbr.errors import ExitCode
 
@@ -111,8 +111,7 @@ def fit_niqe(
     """
     if out.suffix.lower() != ".npz":
         raise typer.BadParameter("the model is an .npz file", param_hint="--output")
-    if out.exists() and not overwrite:
-        raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
+    check_new(out, "--output", replace=overwrite)
     from hbr.files import sha256
     from hbr.image.search import find_photos
     from hbr.metrics import MetricError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from hbr.restoration.batch.outputs import Files
     from hbr.restoration.batch.previews import Previews
     from hbr.restoration.batch.ray import RayActors
-    from hbr.restoration.batch.records import BatchTally, FileRecord
+    from hbr.restoration.batch.records import BatchTally
     from hbr.restoration.batch.work import RestorePhoto
     from hbr.restoration.passes.inference import TileProgress
+    from hbr.restoration.report.collecting import BatchReport
     from hbr.restoration.settings import RestoreSettings
 
 
@@ -67,10 +68,10 @@ def run_planned(
     files: Files,
     *,
     reporter: Reporter,
-    dry_run: bool,
-    steady: bool,
-    actors: RayActors | None,
     hint: str,
+    dry_run: bool = False,
+    steady: bool = False,
+    actors: RayActors | None = None,
     page: Path | None = None,
     maps: Path | None = None,
     previews: Previews | None = None,
@@ -82,98 +83,90 @@ def run_planned(
     continue. `page` is written however the batch ends; `maps` is a folder for the maps of invented
     detail.
     """
-    from hbr.processes import StopSignals
     from hbr.restoration.batch.ray import run_on_cluster
     from hbr.restoration.batch.records import BatchTally
     from hbr.restoration.batch.running import run_batch
+    from hbr.restoration.report.collecting import BatchReport
 
     tally = BatchTally()  # the records of a large batch would fill memory
     total = 0
     with (
-        StopSignals() as stop,
-        reporter.listening(),
-        reporter.interruption(stop, lambda: f"stopped, {tally.done} of {total} done{hint}"),
+        reporter.running(lambda: f"stopped, {tally.done} of {total} done{hint}") as stop,
+        ExitStack() as around,
     ):
         plan = plan_of()
         total = plan.total
         reporter.found(plan.bad, plan.thumbnails)
-        load_for_it = partial(load, None if actors else plan)
+        load = partial(load, None if actors else plan)
         if dry_run:
-            return _show(plan, load_for_it, settings, reporter)
-        # Ray reports lost machines on stdout
-        elsewhere = redirect_stdout(sys.stderr) if actors else nullcontext()
-        with elsewhere, _page(page, plan, reporter) as (keep, made):
-            if maps is not None:
-                made = partial(_mapped, maps, plan, made)
-            run = (
-                partial(run_on_cluster, actors=actors) if actors else partial(run_batch, made=made)
-            )
-            progress = None if actors else reporter.tiles
-            loading = partial(_loaded, load_for_it, settings, files, steady, progress, previews)
-            with closing(previews) if previews else nullcontext():
-                starting = _starting(reporter, previews)
-                batch = run(plan, loading, files, strict=files.strict, stop=stop, starting=starting)
-                return _report(plan, map(keep, batch), tally, reporter, hint)
+            return _show(plan, load, settings, reporter)
+        if actors:  # Ray reports lost machines on stdout
+            around.enter_context(redirect_stdout(sys.stderr))
+        report = None if page is None else BatchReport(jobs=plan.jobs)
+        if page is not None and report is not None:
+            around.enter_context(_writing(page, report, total, reporter))
+        if previews is not None:
+            around.enter_context(closing(previews))
+        made = partial(_made, plan, report, maps)
+        run = partial(run_on_cluster, actors=actors) if actors else partial(run_batch, made=made)
+        progress = None if actors else reporter.tiles
+        loading = partial(_loaded, load, settings, files, steady, progress, previews)
+        starting = partial(_start, reporter, previews)
+        batch = run(plan, loading, files, strict=files.strict, stop=stop, starting=starting)
+        with reporter.bar(len(plan.jobs)):
+            for record in batch:
+                tally.add(record)
+                if report is not None:
+                    report.records.append(record)
+                tail = f"; stopped, {tally.done} of {total} done{hint}" if tally.ended else ""
+                reporter.record(record, tail)
+        if not tally.ended:
+            reporter.summary(tally)
+        return exit_code_of(tally)
 
 
-def _mapped(
-    maps: Path,
+def _start(reporter: Reporter, previews: Previews | None, job: Job) -> None:
+    """What comes before each job."""
+    reporter.start(job)
+    if previews is not None:
+        previews.start(job)
+
+
+def _made(
     plan: BatchPlan,
-    made: Callable[[Job, Photo, Restored], None],
+    report: BatchReport | None,
+    maps: Path | None,
     job: Job,
     photo: Photo,
     result: Restored,
 ) -> None:
-    """Write the map of a photo that was restored."""
-    from hbr.restoration.pixels.invented import save_map
+    """What follows each photo that was restored: its map, and its pictures for the page."""
+    if maps is not None:
+        from hbr.restoration.pixels.invented import save_map
 
-    place = Path(job.target.name)
-    if plan.folder is not None and job.target.is_relative_to(plan.folder):
-        place = job.target.relative_to(plan.folder)
-    save_map(maps, place, photo, result.photo)
-    made(job, photo, result)
-
-
-def _starting(reporter: Reporter, previews: Previews | None) -> Callable[[Job], None]:
-    """What is called before each job."""
-    if previews is None:
-        return reporter.start
-
-    def start(job: Job) -> None:
-        reporter.start(job)
-        previews.start(job)
-
-    return start
+        place = Path(job.target.name)
+        if plan.folder is not None and job.target.is_relative_to(plan.folder):
+            place = job.target.relative_to(plan.folder)
+        save_map(maps, place, photo, result.photo)
+    if report is not None:
+        report.look(job, photo, result)
 
 
 @contextmanager
-def _page(
-    page: Path | None, plan: BatchPlan, reporter: Reporter
-) -> Iterator[tuple[Callable[[FileRecord], FileRecord], Callable[[Job, Photo, Restored], None]]]:
-    """What keeps the records and the pictures of a batch for its page, written however it ends."""
-    if page is None:
-        yield lambda record: record, lambda job, photo, result: None
-        return
-    records: list[FileRecord] = []
-
-    def keep(record: FileRecord) -> FileRecord:
-        records.append(record)
-        return record
-
+def _writing(page: Path, report: BatchReport, total: int, reporter: Reporter) -> Iterator[None]:
+    """Write the page of a batch when it ends, however it ends."""
     from hbr.files import write_text
     from hbr.image.writing import not_written
-    from hbr.restoration.report.collecting import BatchReport
     from hbr.restoration.report.html import as_html
 
-    report = BatchReport(jobs=plan.jobs, records=records)
     began = time.perf_counter()
     try:
-        yield keep, report.look
+        yield
     finally:
-        if records:
+        if report.records:
             seconds = time.perf_counter() - began
             now = time.strftime("%Y-%m-%d %H:%M")
-            text = as_html(report, page, total=plan.total, ended=now, seconds=seconds)
+            text = as_html(report, page, total=total, ended=now, seconds=seconds)
             try:
                 write_text(page, text)
             except OSError as error:
@@ -205,24 +198,6 @@ def _loaded(
         return restore
 
     return with_steady_colors(restore, settings, files)
-
-
-def _report(
-    plan: BatchPlan,
-    batch: Iterable[FileRecord],
-    tally: BatchTally,
-    reporter: Reporter,
-    hint: str,
-) -> ExitCode:
-    """Report the records of a batch as they come, and count them in `tally`."""
-    with reporter.bar(len(plan.jobs)):
-        for record in batch:
-            tally.add(record)
-            tail = f"; stopped, {tally.done} of {plan.total} done{hint}" if tally.ended else ""
-            reporter.record(record, tail)
-    if not tally.ended:
-        reporter.summary(tally)
-    return exit_code_of(tally)
 
 
 def _show(

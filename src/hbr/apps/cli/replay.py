@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hbr.apps.cli.options import MaxPixels, Overwrite
+from hbr.apps.cli.options import MaxPixels, Overwrite, check_new
 from hbr.apps.cli.reporting import Reporter, print_json
 from hbr.errors import ExitCode, display_name
 from hbr.image.limits import DEFAULT_MAX_PIXELS
@@ -65,7 +65,14 @@ def replay(
 
             print_json(as_json(record.recipe))
             return
-        _check_output(out, overwrite=overwrite)
+        if out is not None:
+            from hbr.restoration.batch.jobs import check_writable
+
+            if out.is_dir():
+                why = f"{out} is a folder; name a file"
+                raise typer.BadParameter(why, param_hint="--output")
+            check_new(out, "--output", replace=overwrite)
+            check_writable(out.parent)
         raise typer.Exit(_replay(record, source, out, (model, decoder), max_pixels, reporter))
 
 
@@ -99,15 +106,3 @@ def _replay(
     why = f"made with {since}" if since else "made with the same versions, threads and processor"
     reporter.say("warning", f"{name}: other bytes: {difference}; {why}")
     return ExitCode.SOME
-
-
-def _check_output(out: Path | None, *, overwrite: bool) -> None:
-    if out is None:
-        return
-    from hbr.restoration.batch.jobs import check_writable
-
-    if out.is_dir():
-        raise typer.BadParameter(f"{out} is a folder; name a file", param_hint="--output")
-    if out.exists() and not overwrite:
-        raise typer.BadParameter(f"{out} exists; --overwrite replaces it", param_hint="--output")
-    check_writable(out.parent)

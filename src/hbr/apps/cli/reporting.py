@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _MOST_SHOWN = 12
 
+to_stderr = partial(typer.echo, err=True)
+"""Print a line to stderr as it is."""
+
 
 class Reporter(logging.Handler):
     """A log handler that prints text, or one JSON object per line."""
@@ -46,6 +49,7 @@ class Reporter(logging.Handler):
         self._quiet = quiet
         self._data_on_stdout = data_on_stdout
         self._bar: Progress | None = None
+        self._stop: StopSignals | None = None
         self._files = 0
         self._started = False
         self._stdout = sys.stdout  # whatever is redirected meanwhile
@@ -105,16 +109,22 @@ class Reporter(logging.Handler):
                 self._bar = None
 
     @contextmanager
-    def interruption(self, stop: StopSignals, line: Callable[[], str]) -> Iterator[None]:
-        """End the command with one line and `ExitCode.INTERRUPTED` after a stop signal."""
-        try:
-            yield
-        except BaseException:
-            # An interrupted import can end in any error.
-            if stop.received is None:
-                raise
-            self.say("error", line())
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
+    def running(self, stopped: Callable[[], str]) -> Iterator[StopSignals]:
+        """Run a command, with hbr's log records; see `listening`.
+
+        The first stop signal ends it with the line of `stopped` and `ExitCode.INTERRUPTED`.
+        """
+        from hbr.processes import StopSignals
+
+        with StopSignals() as self._stop, self.listening():
+            try:
+                yield self._stop
+            except BaseException:
+                # An interrupted import can end in any error.
+                if self._stop.received is None:
+                    raise
+                self.say("error", stopped())
+                raise typer.Exit(ExitCode.INTERRUPTED) from None
 
     def found(self, bad: Sequence[BadInput], thumbnails: Sequence[Path]) -> list[str]:
         """Report what of the inputs is not processed, and return the errors."""
@@ -139,7 +149,13 @@ class Reporter(logging.Handler):
         self._move(self._files + done / total)
 
     def moved(self, done: int, total: int) -> None:
-        """Set the bar to `done` of its `total` steps."""
+        """Set the bar to `done` of its `total` steps.
+
+        Raises:
+            KeyboardInterrupt: a stop signal was received, which a library may have swallowed.
+        """
+        if self._stop is not None:
+            self._stop.check()
         self._files = done
         self._move(done)
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hbr.apps.cli import engines, options, restoring, sampling
-from hbr.apps.cli import people as people_options
+from hbr.apps.cli import options, restore_options, restoring
 from hbr.apps.cli.planned import plan_given, run_planned
 from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.files import STDIO
@@ -60,21 +59,21 @@ def restore(
             "them their colours by the same statistics, not each by its own.",
         ),
     ] = False,
-    grain: options.GrainOption = 0.0,
+    grain: restore_options.GrainOption = 0.0,
     device: restoring.DeviceOption = "auto",
     dtype: restoring.DtypeOption = "auto",
     backend: restoring.BackendOption = "auto",
     threads: restoring.ThreadsOption = None,
     seed: restoring.SeedOption = 0,
     gate: restoring.GateOption = "off",
-    people: people_options.PeopleModeOption = None,
-    people_from: people_options.PeopleFromOption = "auto",
-    person: people_options.PersonOption = None,
-    box: people_options.BoxOption = None,
-    person_fidelity: people_options.PersonFidelityOption = None,
-    outlines: people_options.OutlinesOption = "auto",
-    background: people_options.BackgroundOption = "model",
-    identity: people_options.IdentityOption = "off",
+    people: restore_options.PeopleModeOption = None,
+    people_from: restore_options.PeopleFromOption = "auto",
+    person: restore_options.PersonOption = None,
+    box: restore_options.BoxOption = None,
+    person_fidelity: restore_options.PersonFidelityOption = None,
+    outlines: restore_options.OutlinesOption = "auto",
+    background: restore_options.BackgroundOption = "model",
+    identity: restore_options.IdentityOption = "off",
     prompt: Annotated[
         str | None,
         typer.Option(
@@ -85,12 +84,12 @@ def restore(
             "things carried.",
         ),
     ] = None,
-    pose: sampling.PoseOption = "auto",
-    attention: sampling.AttentionOption = "auto",
-    steps: sampling.StepsOption = None,
-    guidance: sampling.GuidanceOption = None,
-    text_guidance: sampling.TextGuidanceOption = None,
-    sampler: sampling.SamplerOption = None,
+    pose: restore_options.PoseOption = "auto",
+    attention: restore_options.AttentionOption = "auto",
+    steps: restore_options.StepsOption = None,
+    guidance: restore_options.GuidanceOption = None,
+    text_guidance: restore_options.TextGuidanceOption = None,
+    sampler: restore_options.SamplerOption = None,
     file_format: restoring.FormatOption = "keep",
     quality: restoring.QualityOption = 95,
     png_compression: Annotated[
@@ -130,11 +129,11 @@ def restore(
             "file_name, file or name; relative to its folder.",
         ),
     ] = None,
-    engine: engines.EngineOption = "local",
-    address: engines.RayAddress = None,
-    workers: engines.ActorsOption = None,
-    gpus: engines.ActorGpus = None,
-    memory: engines.ActorMemory = None,
+    engine: options.EngineOption = "local",
+    address: options.RayAddress = None,
+    workers: options.ActorsOption = None,
+    gpus: options.ActorGpus = None,
+    memory: options.ActorMemory = None,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -157,10 +156,10 @@ def restore(
         ),
     ] = "refuse",
     recipe: options.RecipeOption = "file",
-    report: options.ReportOption = None,
-    save_map: options.SaveMapOption = None,
-    preview: sampling.PreviewOption = None,
-    keep_previews: sampling.KeepPreviews = False,
+    report: restore_options.ReportOption = None,
+    save_map: restore_options.SaveMapOption = None,
+    preview: restore_options.PreviewOption = None,
+    keep_previews: restore_options.KeepPreviews = False,
     log_format: restoring.LogFormatOption = "text",
     quiet: restoring.Quiet = False,
     dry_run: Annotated[
@@ -186,9 +185,9 @@ def restore(
         raise typer.BadParameter("only valid with --color adain.", param_hint="--temporal-color")
     given = options.all_inputs(photos, inputs, needed=manifest is None)
     _check_extras(report, save_map, out, existing, engine)
-    previews = sampling.previews_of(preview, keep_previews, out, engine)
+    previews = restore_options.previews_of(preview, keep_previews, out, engine)
     reporter = Reporter(as_json=log_format == "json", quiet=quiet, data_on_stdout=out != STDIO)
-    actors = engines.actors_of(engine, device, threads, address, workers, gpus, memory)
+    actors = options.actors_of(engine, device, threads, address, workers, gpus, memory)
     from hbr.restoration.batch.backends import Wanted
     from hbr.restoration.batch.outputs import Files
 
@@ -202,13 +201,13 @@ def restore(
         color=color,
         seed=seed,
         gate=gate,
-        **people_options.people_settings(
+        **restore_options.people_settings(
             people, people_from, box, person, person_fidelity, outlines, background
         ),
         identity=identity,
         prompt=prompt,
         **{"pose": pose, "attention": attention, "grain": grain},
-        sampling=sampling.sampling_of(steps, guidance, text_guidance, sampler),
+        sampling=restore_options.sampling_of(steps, guidance, text_guidance, sampler),
         max_pixels=max_pixels,
     )
     files = Files(quality=quality, png_compression=png_compression, max_pixels=max_pixels,

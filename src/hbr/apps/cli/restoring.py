@@ -118,10 +118,7 @@ def load_restorer(
 ) -> Restorer:
     """Load the model and check the settings against it, before the first photo is read.
 
-    Args:
-        wanted: the model, and how it runs.
-        settings: of the restoration.
-        plan: the job, by which the backend "auto" is chosen.
+    `plan` is the job, by which the backend "auto" is chosen.
     """
     from hbr.errors import HbrError
     from hbr.restoration.batch.backends import restorer_for

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hbr.apps.cli.restoring import DeviceOption
 from hbr.image.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ _Models = Annotated[
     typer.Option("--model", help="A model to offer; may be repeated. The first is the default."),
 ]
 _Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 
 def serve(
@@ -32,7 +32,7 @@ def serve(
         str | None,
         typer.Option(envvar="HBR_TOKEN", help="Token that clients must send as a bearer token."),
     ] = None,
-    device: _Device = "auto",
+    device: DeviceOption = "auto",
     decoders: Annotated[
         list[str],
         typer.Option(
@@ -73,7 +73,7 @@ def serve(
 def ui(
     models: _Models = ["nano"],  # noqa: B006
     port: _Port = 0,
-    device: _Device = "auto",
+    device: DeviceOption = "auto",
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """Open a page to restore photos in the browser, on this machine alone.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from hbr.apps.cli.options import Recursive
+from hbr.apps.cli.options import Recursive, named_values
+from hbr.apps.cli.reporting import to_stderr
 
 app = typer.Typer(
     help="Run blinded, randomised and balanced user studies in the browser.",
@@ -17,7 +17,6 @@ app = typer.Typer(
 )
 
 _Folder = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of the study.")]
-_report = partial(typer.echo, err=True)
 
 
 @app.command("new")
@@ -71,8 +70,9 @@ def new(
     from hbr.evaluation.study.creation import StudyPhotos, create
     from hbr.evaluation.study.design import StudyConfig
 
+    named = named_values(methods, "--method", "NAME=DIR")
     photos = StudyPhotos(
-        methods=_named(methods),
+        methods={name: Path(place) for name, place in named.items()},
         lq=lq,
         hq=hq,
         in_common=common,
@@ -89,7 +89,7 @@ def new(
             bar.update(done - bar.pos)
 
         study = create(folder, photos, config, report=move)
-    _report(f"{len(study.stems)} photos of {len(study.methods)} methods; next: hbr study serve")
+    to_stderr(f"{len(study.stems)} photos of {len(study.methods)} methods; next: hbr study serve")
     typer.echo(folder)
 
 
@@ -114,7 +114,7 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         port = sock.getsockname()[1]
         if host in ("0.0.0.0", "::"):
-            _report(f"other devices: http://NAME-OF-THIS-MACHINE:{port}/")
+            to_stderr(f"other devices: http://NAME-OF-THIS-MACHINE:{port}/")
             shown = "localhost"
         typer.echo(f"http://{shown}:{port}/")
         page.serve(study, sock)
@@ -142,18 +142,6 @@ def report(
 
     found = summarise(Study.open(folder), resamples=bootstrap, seed=seed, exclude=exclude or ())
     for warning in found.warnings:
-        _report(f"hbr: {warning}")
+        to_stderr(f"hbr: {warning}")
     for path in write_report(found, out):
         typer.echo(path)
-
-
-def _named(methods: list[str]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for text in methods:
-        name, equals, place = text.partition("=")
-        if not (name.strip() and equals and place):
-            raise typer.BadParameter(f"{text!r} must be NAME=DIR.", param_hint="--method")
-        if name.strip() in named:
-            raise typer.BadParameter(f"{name.strip()!r} is given twice.", param_hint="--method")
-        named[name.strip()] = Path(place)
-    return named

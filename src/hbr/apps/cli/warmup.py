@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hbr.apps.cli.reporting import Reporter
-from hbr.apps.cli.restoring import DecoderOption
-
-if TYPE_CHECKING:
-    from hbr.restoration.batch.backends import Wanted
+from hbr.apps.cli.restoring import DecoderOption, ThreadsOption
 
 
 def warmup(
@@ -28,9 +25,7 @@ def warmup(
             "(extra openvino).",
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the CPU. Default: one per core.")
-    ] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Make hbr restore start faster on this machine, by a graph for ONNX Runtime (extra onnx).
 
@@ -43,31 +38,24 @@ def warmup(
 
     set_threads(threads)
     reporter = Reporter(as_json=False)
-    if calibrate is not None:
-        from hbr.restoration.batch.backends import Wanted
-
-        _calibrate(reporter, Wanted(model=model, fidelity=fidelity, decoder=decoder), calibrate)
-        return
     with reporter.listening():
-        from hbr.restoration.batch.backends import warm_up
+        from hbr.restoration.batch import calibration
+        from hbr.restoration.batch.backends import Wanted, warm_up
 
-        folder, measured = warm_up(model, fidelity, decoder)
-    for name, seconds in measured.seconds.items():
-        reporter.say(
-            "info", f"{name}: {seconds.start:.2f} s to start, {seconds.tile:.3f} s for a tile"
-        )
-    typer.echo(folder)
-
-
-def _calibrate(reporter: Reporter, wanted: Wanted, photos: Path) -> None:
-    with reporter.listening():
-        from hbr.restoration.batch.calibration import calibrate
-
-        folder, made = calibrate(wanted, photos)
-    mean = sum(made.psnr) / len(made.psnr)
-    reporter.say(
-        "info",
-        f"int8: {made.layers} convolutions, scales of {len(made.photos)} photos; PSNR of "
-        f"{len(made.psnr)} others to float32: {mean:.1f} dB, at least {min(made.psnr):.1f}",
-    )
+        if calibrate is None:
+            folder, measured = warm_up(model, fidelity, decoder)
+            lines = [
+                f"{name}: {seconds.start:.2f} s to start, {seconds.tile:.3f} s for a tile"
+                for name, seconds in measured.seconds.items()
+            ]
+        else:
+            wanted = Wanted(model=model, fidelity=fidelity, decoder=decoder)
+            folder, made = calibration.calibrate(wanted, calibrate)
+            mean = sum(made.psnr) / len(made.psnr)
+            lines = [
+                f"int8: {made.layers} convolutions, scales of {len(made.photos)} photos; PSNR of "
+                f"{len(made.psnr)} others to float32: {mean:.1f} dB, at least {min(made.psnr):.1f}"
+            ]
+    for line in lines:
+        reporter.say("info", line)
     typer.echo(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from hbr.apps.cli import options, restoring
 from hbr.apps.cli.reporting import Reporter, as_number_or
 from hbr.errors import ExitCode
 from hbr.image.limits import DEFAULT_MAX_PIXELS
-
-if TYPE_CHECKING:
-    from hbr.restoration.batch.records import FileRecord
 
 
 def watch(
@@ -68,7 +65,7 @@ def watch(
     it changes, or after a restart. Exit codes: 130 stopped by Ctrl-C or SIGTERM; 1 the folder or
     that of the outputs is gone; 2 usage error; 4 missing or invalid weights.
     """
-    from hbr.processes import StopSignals, set_threads
+    from hbr.processes import set_threads
     from hbr.restoration.batch.backends import Wanted
     from hbr.restoration.batch.outputs import Files
     from hbr.restoration.batch.watching import Watched
@@ -95,27 +92,18 @@ def watch(
     files = Files(quality=quality, max_pixels=max_pixels, keep_times=keep_times, recipe=recipe)
     reporter = Reporter(as_json=log_format == "json", quiet=quiet)
     counts = {"restored": 0, "failed": 0}
-    with (
-        StopSignals() as stop,
-        reporter.listening(),
-        reporter.interruption(
-            stop, lambda: f"stopped, {counts['restored']} restored, {counts['failed']} failed"
-        ),
-    ):
+    with reporter.running(
+        lambda: f"stopped, {counts['restored']} restored, {counts['failed']} failed"
+    ) as stop:
         wanted = Wanted(model=model, device=device, dtype=dtype, fidelity=fidelity, decoder=decoder)
         restorer = restoring.load_restorer(wanted, settings)
         reporter.say("info", f"watching {folder}; Ctrl-C ends it")
         for record in run(watched, partial(restorer, settings=settings), files, stop=stop):
             if record.status in counts:
                 counts[record.status] += 1
-            _report(record, reporter)
+            if record.status == "skipped":  # it was done before
+                continue
+            if record.error is not None and record.output is None:  # a picture that is not read
+                reporter.say("error", record.error)
+            reporter.record(record, shows_input=True)
     raise typer.Exit(ExitCode.NOTHING)
-
-
-def _report(record: FileRecord, reporter: Reporter) -> None:
-    """A line for a file that was restored or has failed; none for one that was done before."""
-    if record.status == "skipped":
-        return
-    if record.error is not None and record.output is None:  # a picture that is not read
-        reporter.say("error", record.error)
-    reporter.record(record, shows_input=True)

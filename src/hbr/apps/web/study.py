@@ -21,10 +21,6 @@ _MAX_BYTES, _SECONDS = 65_536, 60.0
 Code = Annotated[str, Field(max_length=40)]
 
 
-class _Join(BaseModel):
-    code: Code
-
-
 class _Where(BaseModel):
     code: Code
     position: int | None = None
@@ -49,13 +45,9 @@ def create_app(study: Study) -> FastAPI:
     async def refuse(_: Request, error: StudyError) -> Response:
         return JSONResponse({"detail": str(error)}, status_code=error.http_status)
 
-    _add_pages(app, study)
-    _add_answers(app, study)
-    return app
+    def place_of(code: str, position: int | None = None) -> dict[str, Any]:
+        return dataclasses.asdict(study.place(code, position))
 
-
-def _add_pages(app: FastAPI, study: Study) -> None:
-    """Add the routes of the page, its style sheet and script, and the images."""
     add_page_of(app, __package__, "study", ["study.js"], config=study.config)
 
     @app.get("/images/{image}.png")
@@ -68,27 +60,21 @@ def _add_pages(app: FastAPI, study: Study) -> None:
             path, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"}
         )
 
-
-def _add_answers(app: FastAPI, study: Study) -> None:
-    """Add the routes for joining, moving between trials and answering."""
-
     @app.post("/api/join")
-    def join(body: _Join) -> Any:
+    def join(body: _Where) -> Any:
         study.join(body.code)
-        return _place(study, body.code)
+        return place_of(body.code)
 
     @app.post("/api/place")
     def place(body: _Where) -> Any:
-        return _place(study, body.code, body.position)
+        return place_of(body.code, body.position)
 
     @app.post("/api/answer")
     def answer(body: _Answer) -> Any:
         study.answer(body.code, body.trial, body.value, body.ms)
-        return _place(study, body.code, body.position + 1)
+        return place_of(body.code, body.position + 1)
 
-
-def _place(study: Study, code: str, position: int | None = None) -> dict[str, Any]:
-    return dataclasses.asdict(study.place(code, position))
+    return app
 
 
 def serve(study: Study, sock: socket) -> None:

@@ -19,7 +19,7 @@ from hbr.people.types import DetectorError
 from hbr.weights import WeightsError
 
 Detect = Callable[[Sequence[np.ndarray]], list[Any]]
-"""[h, w, 3] uint8 RGB images → the `hbr.people.People` of each."""
+"""[h, w, 3] uint8 RGB images → the `hbr.people.types.People` of each."""
 
 _MISSING = (MetricError, DetectorError, ConfigError, WeightsError)
 

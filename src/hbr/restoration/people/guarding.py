@@ -33,7 +33,7 @@ def load_guard(restorer: LoadedModel, settings: RestoreSettings) -> IdentityGuar
 
     Raises:
         ConfigError: "keep" is asked of a model without a faithful end.
-        hbr.people.DetectorError: its weights are missing or damaged.
+        hbr.people.types.DetectorError: its weights are missing or damaged.
     """
     if settings.identity == "keep" and restorer.fidelity is None:
         raise ConfigError(
@@ -64,7 +64,7 @@ def guarded(
     `settings.identity` is "warn" or "keep"; `restore` restores a photo with `restorer`.
 
     Raises:
-        ConfigError, hbr.people.DetectorError: see `load_guard`.
+        ConfigError, hbr.people.types.DetectorError: see `load_guard`.
     """
     guard = load_guard(restorer, settings)
     plain = replace(settings, identity="off")

@@ -28,13 +28,12 @@ from hbr.people.boxes import non_maximum_suppression, plausible
 from hbr.people.coco import read_people
 from hbr.people.detectors import (
     NO_PERSON_DETECTOR,
-    Detector,
     find_person_detector,
     load_detector,
 )
 from hbr.people.grids import Edges, same_shape, upright_people
 from hbr.people.names import AnnotatedPeople
-from hbr.people.types import DetectorError, Person
+from hbr.people.types import Detector, DetectorError, Person
 from hbr.people.values import open_text
 from hbr.people.yolo_lines import read_lines
 from hbr.restoration.settings import NO_OUTLINES, NOBODY, PeopleChoice, RestoreSettings
@@ -94,7 +93,7 @@ class PeopleLocator:
         """The people in a photo, and where they are known from.
 
         Raises:
-            hbr.people.DetectorError: there is no such detector, or none at all.
+            hbr.people.types.DetectorError: there is no such detector, or none at all.
             ConfigError: a file cannot be read, or has nothing about this photo.
             ValueError: a box is outside the photo, or somebody who is chosen is not there.
         """
@@ -118,7 +117,7 @@ class PeopleLocator:
         Where there is no detector at all and nothing is asked that needs one, a line says so, once.
 
         Raises:
-            hbr.people.DetectorError, ConfigError: what is asked cannot be done.
+            hbr.people.types.DetectorError, ConfigError: what is asked cannot be done.
         """
         choice = settings.choice
         if choice.boxes:
@@ -141,7 +140,8 @@ class PeopleLocator:
         """People with their outlines, as `PeopleChoice.outlines` asks, and the segmentation's name.
 
         Raises:
-            hbr.people.DetectorError, hbr.weights.WeightsError: the segmentation cannot be used.
+            hbr.people.types.DetectorError, hbr.weights.WeightsError: the segmentation cannot be
+                used.
         """
         outlines, segment = self.segmenter(outlines)
         if segment is None or all(person.mask is not None for person in people):
@@ -160,7 +160,7 @@ class PeopleLocator:
         """What `PeopleChoice.outlines` stands for, by name, and the segmentation, loaded once.
 
         Raises:
-            hbr.people.DetectorError, hbr.weights.WeightsError: it cannot be used.
+            hbr.people.types.DetectorError, hbr.weights.WeightsError: it cannot be used.
         """
         if outlines == "auto":
             outlines = SELFIE if entries()[SELFIE].installed else NO_OUTLINES

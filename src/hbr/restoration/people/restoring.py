@@ -120,7 +120,7 @@ def check_people(restorer: LoadedModel, locator: PeopleLocator, settings: Restor
 
     Raises:
         ConfigError: a file of boxes cannot be read, or the model has no fidelity to choose.
-        hbr.people.DetectorError: there is no detector, and what is asked needs one.
+        hbr.people.types.DetectorError: there is no detector, and what is asked needs one.
         hbr.models.WeightsError: the model for the background is missing.
     """
     locator.is_ready(settings)
