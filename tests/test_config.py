@@ -143,7 +143,8 @@ def test_the_kind_decides_between_prompts():
 def test_the_default_model_is_stable_diffusion_at_full_size():
     config = RestorerConfig()
     assert (config.autoencoder.factor, config.multiple_of) == (8, 64)
-    assert config.prompt.encoder.n_tokens == 145
+    encoder = config.prompt.encoder  # a token for each cell of the last level, and their mean
+    assert (encoder.image_size // (4 * 2 ** (len(encoder.depths) - 1))) ** 2 + 1 == 145
     assert from_dict(RestorerConfig, to_dict(config)) == config
 
 

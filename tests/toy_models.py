@@ -9,7 +9,9 @@ import torch
 from hbr.config import from_dict
 from hbr.models import Capabilities, OneStepRestorer, RestorerConfig, save_checkpoint
 from hbr.models.config import TextPromptConfig
+from hbr.models.hfie import ImageEncoder
 from hbr.models.identity import start_at_identity
+from hbr.models.importing.ram import read_image_encoder
 from hbr.models.rrdbnet_config import RRDBNetConfig
 
 # every part that the published models have
@@ -132,3 +134,11 @@ def write_identity(file: Path) -> Path:
     start_at_identity(model)
     torch.nn.init.zeros_(model.unet.conv_out.weight)  # ε = 0: not near the identity, but at it
     return save_checkpoint(file, config, model.state_dict())
+
+
+def load_image_encoder(path: Path) -> ImageEncoder:
+    """The encoder of a file of `hbr models import --kind ram`."""
+    config, tensors = read_image_encoder(path)
+    encoder = ImageEncoder(config)
+    encoder.load_state_dict(tensors)
+    return encoder.eval()

@@ -28,6 +28,13 @@ def check(ok: bool, field: str, got: object, expected: str) -> None:
         raise ConfigError(f"{field} is {got!r}; it must be {expected}")
 
 
+def check_least(config: object, least: int, *names: str) -> None:
+    """Raise `ConfigError` unless each of these fields of a configuration is `least` or more."""
+    for name in names:
+        got = getattr(config, name)
+        check(got >= least, name, got, f"{least} or more")
+
+
 def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     """Build the dataclass `cls` from plain values, nested dataclasses, tuples and dicts included.
 

@@ -166,3 +166,16 @@ def test_decoders_are_fetched_in_the_layout_of_their_publishers(
         assert read_decoder(file).config.kind == kind
     again = with_addresses("http://127.0.0.1:1", "fetch", "taesd")
     assert (again.returncode, "already present" in again.stderr) == (0, True)
+
+
+def test_weights_without_an_address_cannot_be_fetched_to_another_place(
+    tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch, call_hbr: Hbr
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    kept = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"here")
+    assert "already present" in call_hbr("fetch", "torch-vgg16").stderr
+    done = call_hbr("fetch", "torch-vgg16", "--into", str(places))
+    assert done.returncode == 4
+    assert "torch-vgg16 has no address of its own; get checkpoints/vgg16-397923af" in done.stderr

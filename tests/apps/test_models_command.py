@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import toy_models
-from hbr.models import save_checkpoint, sha256
+from hbr.files import sha256
+from hbr.models import save_checkpoint
 
 Hbr = Callable[..., "subprocess.CompletedProcess[str]"]
 GOLDENS = Path(__file__).parents[2].parent / "shared" / "goldens"

@@ -92,12 +92,13 @@ def test_loading_by_name(
         lpips(pair[0][..., :32], pair[1][..., :32])
 
 
-@pytest.mark.parametrize("case", ["torn", "code", "other", "shape", "hash", "missing"])
+@pytest.mark.parametrize("case", ["torn", "pickle", "code", "other", "shape", "hash", "missing"])
 def test_wrong_weights_are_one_clear_line(case: str, tmp_path: Path) -> None:
     path = tmp_path / "alexnet-owt-7be5be79.pth"
     state = toy_weights.features("alex")
     told = {
         "torn": "cannot be read as weights",
+        "pickle": "cannot be read as weights",
         "code": "cannot be read as weights",
         "other": "has no features.8.weight; these are other weights",
         "shape": r"features.0.weight is \[64, 3, 3, 3\]; it should be",
@@ -114,6 +115,8 @@ def test_wrong_weights_are_one_clear_line(case: str, tmp_path: Path) -> None:
         torch.save(state, path)
         if case == "torn":
             path.write_bytes(path.read_bytes()[:1000])
+        elif case == "pickle":  # one that takes from an empty stack
+            path.write_bytes(b"\x80\x02\x86.")
     with pytest.raises(MetricError, match=told[case]):
         load_metric("lpips-alex", weights=tmp_path if case == "hash" else path)
 

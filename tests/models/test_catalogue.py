@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from hbr.config import ConfigError
-from hbr.models import WeightsError, load_model, sha256
+from hbr.files import sha256
+from hbr.models import WeightsError, load_model
 from hbr.weights import Entry, KnownFile, available, entries, find_model, find_weights
 
 

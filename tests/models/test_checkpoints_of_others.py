@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hbr.models import OneStepRestorer, WeightsError, load_model, read_checkpoint
-from hbr.models.importing import ArgumentError, import_weights, load_image_encoder, recognise
+from hbr.models.importing import ArgumentError, import_weights, recognise
 from hbr.models.importing.base import load_base
 from hbr.models.importing.ram import read_image_encoder
+from toy_models import load_image_encoder
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 State = dict[str, Tensor]

@@ -12,8 +12,7 @@ from hbr.image import read_photo
 from hbr.models import OneStepRestorer, RestorerConfig, load_model
 from hbr.models.config import LoRAConfig, RefinerConfig
 from hbr.models.inference.folding import REWRITES, optimize
-from hbr.models.inference.kernels import attend
-from hbr.models.inference.layers import upsampling_kernel
+from hbr.models.inference.layers import attend, upsampling_kernel
 from hbr.models.inference.restorer import FoldedRestorer
 from hbr.models.lora import autoencoder_targets, inject, lora_layers, unet_targets
 

@@ -24,10 +24,10 @@ from hbr.models.importing import (
     ArgumentError,
     import_weights,
     load_diffusers_base,
-    load_image_encoder,
 )
 from hbr.models.lora import autoencoder_targets, inject, lora_state, merge, unet_targets
 from hbr.models.text import embed_text
+from toy_models import load_image_encoder
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """How strong a LoRA is merged, by whatever its file or its folder states."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,18 @@ def test_a_lora_of_diffusers_is_exported_at_its_strength(tmp_path: Path) -> None
     got = load_file(tmp_path / "out.safetensors")
     torch.testing.assert_close(got[f"unet.{LAYER}.lora_B.weight"], 4 * b)
     torch.testing.assert_close(got[f"unet.{LAYER}.lora_A.weight"], a)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (0, 4)])
+def test_a_matrix_without_a_rank_is_one_clear_line(
+    tmp_path: Path, toy_file: Path, shape: tuple[int, ...]
+) -> None:
+    names = (f"unet.{LAYER}.lora_{matrix}.weight" for matrix in "AB")
+    file, out = tmp_path / "lora.safetensors", tmp_path / "o.safetensors"
+    tensors = dict(zip(names, (torch.zeros(shape), torch.zeros(16, 0)), strict=True))
+    save_file(tensors, file, {"lora_adapter_metadata": "{}"})
+    told = f"A of {LAYER} is {shape}; a matrix is needed"
+    with pytest.raises(WeightsError, match=re.escape(told)):
+        export_lora(file, out)
+    with pytest.raises(WeightsError, match=re.escape(told)):
+        import_weights(file, "lora", out, base=toy_file)

@@ -15,9 +15,9 @@ from hbr.models import (
     read_checkpoint,
     save_checkpoint,
 )
-from hbr.models.block_scaling import One, skip_unit_scaling
-from hbr.models.checkpoint import empty
+from hbr.models.checkpoint import One, empty, skip_unit_scaling
 from hbr.models.files import write_tensors
+from hbr.models.inspection import describe
 
 
 def test_a_file_gives_the_same_model_back(toy: OneStepRestorer, toy_file: Path) -> None:
@@ -118,3 +118,10 @@ def test_a_file_of_weights_may_be_read_by_whom_other_files_may(tmp_path):
     (tmp_path / "other").write_text("x")
     file = write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
     assert file.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_an_image_encoder_without_its_configuration_is_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "encoder.safetensors"
+    save_file({"w": torch.zeros(1)}, file, {"format": "hbr image encoder"})
+    with pytest.raises(WeightsError, match=r"encoder.safetensors: its configuration is not valid"):
+        describe(file)

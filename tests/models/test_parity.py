@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hbr.models import OneStepRestorer, build, read_checkpoint
-from hbr.models.importing import import_weights, load_image_encoder
+from hbr.models.importing import import_weights
 from hbr.models.schedule import one_step
+from toy_models import load_image_encoder
 
 
 @pytest.fixture(scope="module")

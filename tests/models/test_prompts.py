@@ -16,7 +16,8 @@ from hbr.models.checkpoint import empty
 from hbr.models.config import DAPEConfig, HFIEConfig, TextPromptConfig
 from hbr.models.files import read_metadata
 from hbr.models.importing import ArgumentError, import_weights
-from hbr.models.prompts import TakesText, build_prompt
+from hbr.models.onestep import build_prompt
+from hbr.models.tagger import write_list
 from hbr.models.text import embed_text, load_text_encoder
 
 
@@ -50,7 +51,7 @@ def test_every_kind_gives_a_prompt_of_its_shape():
         config = from_dict(RestorerConfig, {"prompt": values, "unet": unet}).prompt
         prompt = build_prompt(config)
         assert prompt(torch.rand(2, 3, 40, 50)).shape == (2, 5, 16)
-        assert not isinstance(prompt, TakesText)
+        assert not hasattr(prompt, "embed")
     assert (config.n_queries, config.width) == (5, 16)
 
 
@@ -88,7 +89,7 @@ def test_tags_become_the_prompt_of_their_text(dape_file, base):
     assert model.prompt.describe(images) == [", ".join(names) for names in tags]
     expected = torch.stack([embed_text(base, ", ".join(names)) for names in tags])
     assert torch.allclose(model.prompt(images), expected, atol=1e-6)
-    model.prompt.tagger.put_list(toy_tagger.TAGS, [0.0] * 5)
+    model.prompt.tagger.list.put(write_list(toy_tagger.TAGS, [0.0] * 5))
     everything = embed_text(base, "bride, man, red carpet, sky, umbrella")
     assert torch.allclose(model.prompt(images)[1], everything, atol=1e-6)
     model.prompt.template = "{tags}, ,"

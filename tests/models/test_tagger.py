@@ -14,7 +14,7 @@ from hbr.config import from_dict
 from hbr.models.config import TaggerConfig
 from hbr.models.files import WeightsError
 from hbr.models.importing.tagger import import_tagger
-from hbr.models.tagger import Tagger
+from hbr.models.tagger import Tagger, write_list
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,9 @@ def test_tags_are_those_above_their_thresholds_in_the_order_of_the_list(ram, ima
     ]
     assert tagger.tags(images) == expected
     assert any(expected)
-    tagger.put_list(toy_tagger.TAGS, [0.0] * 5)
+    tagger.list.put(write_list(toy_tagger.TAGS, [0.0] * 5))
     assert tagger.tags(images) == [toy_tagger.TAGS] * len(images)
-    tagger.put_list(toy_tagger.TAGS, [1.0] * 5)
+    tagger.list.put(write_list(toy_tagger.TAGS, [1.0] * 5))
     assert tagger.tags(images) == [()] * len(images)
 
 
@@ -192,9 +192,9 @@ def test_thresholds_stay_exact_in_half_precision(ram, images, dtype):
     rounded = build(ram).to(dtype).float()
     assert torch.equal(rounded(images[:1]), likely[:1])
     least = likely[0].tolist()
-    tagger.put_list(toy_tagger.TAGS, [p - 1e-6 for p in least])
+    tagger.list.put(write_list(toy_tagger.TAGS, [p - 1e-6 for p in least]))
     assert tagger.tags(images[:1]) == [toy_tagger.TAGS]
-    tagger.put_list(toy_tagger.TAGS, [p + 1e-6 for p in least])
+    tagger.list.put(write_list(toy_tagger.TAGS, [p + 1e-6 for p in least]))
     assert tagger.tags(images[:1]) == [()]
 
 

@@ -27,7 +27,7 @@ from hbr.people.mtcnn import FaceDetector, Faces
 from hbr.people.types import DetectorError
 from hbr.weights import DownloadError
 from hbr.weights.conversion import convert
-from toy_dlib import ToyNetwork, number, numbers, text
+from toy_dlib import ToyNetwork, number, numbers, tensor, text
 
 DATA = Path(__file__).parent.parent / "data"
 PATH = "toy/face.dat"
@@ -76,6 +76,13 @@ def test_a_damaged_file_of_dlib_is_one_line() -> None:
         (network.file(more=text("con_4") + numbers(2, 10**9, 9, 9, 9)), "a tensor of 1000000000x9"),
         (network.file(more=text("con_4") + numbers(2, -1, 1, 1, 1)), "a tensor of -1x1x1x1"),
         (whole[: whole.index(text("fc_2"))], "its last layer is missing"),
+        (
+            whole[: whole.index(text("con_4"))]
+            + text("affine_")
+            + tensor(np.zeros(2))
+            + numbers(*[1] * 11),
+            "is no network of dlib, or damaged",
+        ),
         (b"\x01\x01" + number(10**12) + whole, "in the middle of a layer"),
     ):
         with pytest.raises(DownloadError, match=f"^{PATH}.*{told}") as error:

@@ -15,9 +15,9 @@ from hbr.training.compiling import compile_blocks
 from hbr.training.config import TrainConfig
 from hbr.training.data import Pair, seeded
 from hbr.training.loop import Trainer
-from hbr.training.memory import checkpoint_blocks
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
+from hbr.training.start import checkpoint_blocks
 
 
 @pytest.fixture(scope="module")

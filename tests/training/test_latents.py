@@ -16,7 +16,7 @@ from hbr.training.latents import open_latents
 from hbr.training.loop import Trainer
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
-from hbr.training.resume import check_unchanged
+from hbr.training.state import check_unchanged
 from toy_diffbody import toy_model, toy_values
 
 PHASES = [{"steps": 1, "crop": 64, "batch": 2}]

@@ -18,11 +18,12 @@ from curated_set import curated_set
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.curation.manifest import FOLDERS, Manifest
 from hbr.image import PhotoError
+from hbr.image.pixels import to_8_bits
 from hbr.training.config import DataConfig, PhotoSourceConfig, TrainConfig, ValidationConfig
 from hbr.training.crops import Crop, CropSource
 from hbr.training.data import TrainingPairs, seeded, validation_pairs
 from hbr.training.loop import Trainer
-from hbr.training.photos import FolderPhotos, open_photos, read_pixels
+from hbr.training.photos import FolderPhotos, open_photos, read_upright
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def with_only(kind: str, people: Path, out: Path) -> Path:
 
 def pixels(source: PhotoSourceConfig | ValidationConfig) -> list[np.ndarray]:
     photos = open_photos(source)
-    return [read_pixels(photos, i) for i in range(len(photos))]
+    return [to_8_bits(read_upright(photos, i).pixels) for i in range(len(photos))]
 
 
 @pytest.mark.parametrize("kind", FOLDERS)
@@ -174,10 +175,10 @@ def test_a_table_that_was_damaged_later_is_a_photo_that_cannot_be_read(tmp_path,
     data[64 : len(data) // 2] = bytes(len(data) // 2 - 64)
     file.write_bytes(data)
     with pytest.raises(PhotoError, match=r"train-000000\.parquet, row 0: "):
-        read_pixels(photos, 0)
+        read_upright(photos, 0)
     file.unlink()
     with pytest.raises(PhotoError, match="No such file"):
-        read_pixels(photos, 0)
+        read_upright(photos, 0)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from hbr.training.adapters import add_adapters
 from hbr.training.config import TrainConfig
 from hbr.training.data import Pair, seeded
 from hbr.training.losses import PixelTerms
-from hbr.training.objectives import Beside, Losses, restoration
+from hbr.training.objectives import Losses, restoration
 from hbr.training.random_state import RandomState
 
 SCALING = 0.18215
@@ -148,11 +148,10 @@ def step(shared: Path, tmp_path: Path) -> Step:
     losses = restoration(
         model,
         pair,
-        config.loss,
         config.objective,  # type: ignore[arg-type]
         RandomState(seeded(0, 0, 1)),
-        PixelTerms(),
-        Beside(negative=negative),
+        PixelTerms(config.loss),
+        negative,
     )
     return Step(model, anew, pair, prompt, negative, losses, calls)
 
@@ -273,11 +272,10 @@ def test_the_weight_of_the_distillation_is_that_of_the_recipe(step: Step, tmp_pa
         losses = restoration(
             step.model,
             step.pair,
-            config_of(tmp_path).loss,
             objective,  # type: ignore[arg-type]
             RandomState(seeded(0, 0, 1)),
-            PixelTerms(),
-            Beside(negative=step.negative),
+            PixelTerms(config_of(tmp_path).loss),
+            step.negative,
         )
         terms.append({name: float(term.detach()) for name, term in losses.terms.items()})
     assert terms[1]["vsd"] == pytest.approx(3 * terms[0]["vsd"], rel=1e-5)

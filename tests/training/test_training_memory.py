@@ -15,10 +15,10 @@ from hbr.training.config import LossConfig, TrainConfig
 from hbr.training.cost import plan, with_checkpointing
 from hbr.training.data import Pair, seeded
 from hbr.training.loop import Trainer
-from hbr.training.losses import PixelTerms
-from hbr.training.memory import checkpoint_blocks, random_squares
+from hbr.training.losses import PixelTerms, random_squares
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
+from hbr.training.start import checkpoint_blocks
 
 # with a level to halve in the autoencoder and attention in every place where diffusers has it
 AUTOENCODER = {**MODEL["autoencoder"], "block_out_channels": [8, 16], "mid_attention": True}
@@ -99,9 +99,8 @@ def test_only_the_square_is_decoded_and_only_then_is_anything_drawn() -> None:
     for crop, cells in ((None, 16), (32, 8), (64, 16)):
         generator = seeded(1)
         before = generator.get_state()
-        terms = PixelTerms(decode_crop=crop)(
-            model, z, hq, LossConfig(mse=1.0), RandomState(generator)
-        ).terms
+        pixels = PixelTerms(LossConfig(mse=1.0), decode_crop=crop)
+        terms = pixels(model, z, hq, RandomState(generator)).terms
         assert decoded.pop()[-2:] == (cells, cells)
         assert torch.equal(before, generator.get_state()) == (crop is None)
         (slope,) = torch.autograd.grad(terms["mse"], z, retain_graph=True)

@@ -89,7 +89,8 @@ def load_tagger(tagger: str | RamTaggerConfig | ClipTaggerConfig) -> CropTagger:
     """
     if isinstance(tagger, str):
         return cast("Callable[[], CropTagger]", _function(tagger))()
-    return cast("Callable[[object], CropTagger]", _function(_MODELS[tagger.kind]))(tagger)
+    settings = {name: value for name, value in vars(tagger).items() if name != "kind"}
+    return cast("Callable[..., CropTagger]", _function(_MODELS[tagger.kind]))(**settings)
 
 
 def _function(place: str) -> object:

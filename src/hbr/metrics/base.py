@@ -47,7 +47,8 @@ class MetricInfo:
         weights: names in the catalogue of `hbr.weights` that it needs.
         extra: the optional dependency that it needs.
         needs: what a `person` metric reads of the people: masks, keypoints, restored keypoints.
-        function: `module:name` of a plain function (image, reference) → [b]; or
+        function: `module:name` of a plain function (image, reference) → [b], of a `person` metric
+            as `hbr.metrics.person.PersonMeasure`; or
         factory: `module:name` of what makes the metric: (info, device, weights) → Metric.
     """
 

@@ -109,7 +109,7 @@ def load_identity(info: MetricInfo, device: str, weights: Path | None) -> Person
     path = find_weights("sface", info.id, weights)
     network = FaceNetwork(path, device)
 
-    def measure(x: Tensor, y: Tensor, people: PeopleLike, _: PeopleLike | None) -> float:
+    def measure(x: Tensor, y: Tensor, people: PeopleLike) -> float:
         distances = identity_distances(network, x, y, people)
         seen = distances[np.isfinite(distances)]
         return float(seen.mean()) if len(seen) else float("nan")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hbr.metrics.planes import Plane, gaussian, levels, luma, valid
+from hbr.metrics.planes import Plane, for_each, gaussian, levels, luma, valid
 
 _WINDOW = gaussian(11, 1.5)
 
@@ -48,11 +48,11 @@ def psnr_y(image: Tensor, reference: Tensor) -> Tensor:
 
     The definition used in the papers' tables. Equal images give 120 dB, so that means stay finite.
     """
-    scores = [
-        -10 * np.log10(max(float(np.mean((x - y) ** 2)) / 255**2, 1e-12))
-        for x, y in zip(luma(image), luma(reference), strict=True)
-    ]
-    return torch.tensor(scores, dtype=torch.float64)
+
+    def score(x: Plane, y: Plane) -> float:
+        return float(-10 * np.log10(max(float(np.mean((x - y) ** 2)) / 255**2, 1e-12)))
+
+    return for_each(score, luma(image), luma(reference))
 
 
 def psnr_rgb(image: Tensor, reference: Tensor) -> Tensor:
@@ -66,9 +66,7 @@ def ssim_y(image: Tensor, reference: Tensor) -> Tensor:
 
     The window of Wang et al. 2004 (11 pixels, σ 1.5), only where it lies wholly in the picture.
     """
-    pairs = zip(luma(image), luma(reference), strict=True)
-    scores = [float(np.mean(ssim_maps(x, y)[0])) for x, y in pairs]
-    return torch.tensor(scores, dtype=torch.float64)
+    return for_each(lambda x, y: float(np.mean(ssim_maps(x, y)[0])), luma(image), luma(reference))
 
 
 def ssim_rgb(image: Tensor, reference: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hbr.files import replacing, sha256
 from hbr.image import PhotoError, read_photo
-from hbr.metrics.base import MetricError, MetricInfo, check_images
+from hbr.metrics.base import MetricError, MetricInfo
 
 _LOG = logging.getLogger("hbr.metrics")
 _BATCH = 16
@@ -57,14 +57,7 @@ class Statistics:
     def save(self, path: str | Path) -> None:
         """Write an .npz file, whole or not at all."""
         with replacing(path) as part, part.open("wb") as file:
-            np.savez(
-                file,
-                mean=self.mean,
-                covariance=self.covariance,
-                count=self.count,
-                extractor=self.extractor,
-                content=self.content,
-            )
+            np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
@@ -169,52 +162,25 @@ def few_pictures(a: Statistics, b: Statistics) -> str | None:
 
 
 class FrechetDistance:
-    """FID: collects images batch by batch, then compares them with a reference."""
+    """FID, by the statistics of two sets of files; see `frechet_distance`."""
 
     def __init__(self, info: MetricInfo, extractor: Extractor) -> None:
         self.info = info
         self.extractor = extractor
-        self._moments = Moments()
-
-    def start(self) -> None:
-        """Discard the images so far."""
-        self._moments = Moments()
-
-    def update(self, images: Tensor) -> None:
-        """Add RGB [b, 3, h, w] in [0, 1]; batches may differ in size."""
-        check_images(self.info, images, None)
-        self._moments.update(self.extractor(images).double().cpu().numpy())
-
-    def statistics(self) -> Statistics:
-        """Of the pictures so far; see `Moments.statistics`."""
-        return self._moments.statistics(self.extractor.id)
-
-    def compute(self, reference: Statistics) -> float:
-        """The distance of the pictures so far from the reference; see `frechet_distance`.
-
-        With fewer pictures than features the value is biased upwards, which is logged.
-        """
-        found = self.statistics()
-        if line := few_pictures(found, reference):
-            _LOG.warning("%s %s", self.info.id, line)
-        return frechet_distance(found, reference)
 
     def over_files(
         self,
         files: Sequence[Path],
         *,
         cache: Path | None = None,
-        failed: Callable[[Path, str], None] | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Statistics:
         """The statistics of image files, in one pass; read from `cache` if they are there.
 
         Args:
-            files: in any order.
+            files: in any order; those that cannot be read are left out, which is logged.
             cache: a folder; the statistics of a set are kept there under the extractor's id and
                 the contents of the files. None keeps nothing.
-            failed: called with each file that cannot be read, and the reason; the other files are
-                used. By default, it is logged.
             progress: called with the number of files that are done, and of all.
 
         Raises:
@@ -240,10 +206,7 @@ class FrechetDistance:
                 batch.append(picture)
             except PhotoError as error:
                 bad += 1
-                if failed is None:
-                    _LOG.warning("left out of %s: %s", self.info.id, error)
-                else:
-                    failed(file, str(error))
+                _LOG.warning("left out of %s: %s", self.info.id, error)
             progress(done, len(files))
         self._add(moments, batch)
         found = moments.statistics(self.extractor.id, content)

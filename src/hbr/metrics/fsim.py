@@ -5,14 +5,13 @@ computed on the CPU in float64.
 """
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
-from hbr.metrics.planes import Plane, yiq
+from hbr.metrics.planes import Plane, for_each, yiq
 
 _ORIENTATIONS, _SCALES = 4, 4
 _TINY = float(np.finfo(np.float64).eps)
@@ -24,17 +23,12 @@ def fsim(image: Tensor, reference: Tensor) -> Tensor:
     Zhang et al. 2011, Eq. 7, T1 = 0.85, T2 = 160; images are first average-pooled by
     round(shorter side / 256).
     """
-    return _scores(image, reference, chromatic=False)
+    return for_each(partial(_fsim, chromatic=False), yiq(image), yiq(reference))
 
 
 def fsimc(image: Tensor, reference: Tensor) -> Tensor:
     """FSIM that also compares I and Q: Zhang et al. 2011, Eq. 11, T3 = T4 = 200, λ = 0.03."""
-    return _scores(image, reference, chromatic=True)
-
-
-def _scores(image: Tensor, reference: Tensor, chromatic: bool) -> Tensor:
-    pairs = zip(yiq(image), yiq(reference), strict=True)
-    return torch.tensor([_fsim(x, y, chromatic) for x, y in pairs], dtype=torch.float64)
+    return for_each(partial(_fsim, chromatic=True), yiq(image), yiq(reference))
 
 
 def _fsim(x: np.ndarray, y: np.ndarray, chromatic: bool) -> float:

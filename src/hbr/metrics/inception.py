@@ -50,9 +50,7 @@ class InceptionFeatures:
                 "fid takes its features from torch-fidelity; install it with "
                 "`pip install 'hbr[fid]'`"
             ) from None
-        read_state(
-            path
-        )  # torch-fidelity would execute code in a file; `read_state` refuses such files
+        read_state(path)  # refuses files with code, which torch-fidelity would execute
         try:
             network = FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)

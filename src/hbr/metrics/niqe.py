@@ -15,7 +15,6 @@ Shapes: n blocks, h w pixels; 36 features.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from scipy.io import loadmat
 from scipy.special import gamma
 from torch import Tensor
 
-from hbr.files import sha256, write_bytes
+from hbr.files import replacing, sha256
 from hbr.metrics.base import FunctionMetric, MetricError, MetricInfo
 from hbr.metrics.files import with_weights
 from hbr.metrics.natural import NEIGHBOURS, fit_aggd, grey_levels, mscn
@@ -66,15 +65,14 @@ class NiqeModel:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file, whole or not at all."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            mean=self.mean,
-            covariance=self.covariance,
-            fitted_on=np.array(self.fitted_on),
-            version=np.array(_VERSION),
-        )
-        write_bytes(path, buffer.getvalue())
+        with replacing(path) as part, part.open("wb") as file:
+            np.savez(
+                file,
+                mean=self.mean,
+                covariance=self.covariance,
+                fitted_on=self.fitted_on,
+                version=_VERSION,
+            )
 
 
 def read_niqe(path: str | Path) -> NiqeModel:

@@ -51,7 +51,9 @@ class OneByOne:
         values = []
         with _own_rng_state():
             for number in range(len(pictures[0])):
-                _seed(_SEED)
+                random.seed(_SEED)
+                np.random.seed(_SEED)
+                torch.manual_seed(_SEED)
                 one = (t[number : number + 1].clamp(0, 1) for t in pictures)
                 values.append(self.network(*one).reshape(-1)[0])
         return torch.stack(values)
@@ -113,9 +115,3 @@ def _own_rng_state() -> Iterator[None]:
     finally:
         random.setstate(plain)
         np.random.set_state(arrays)
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)

@@ -9,7 +9,7 @@ Shapes: n people, h w pixels. Pictures are RGB [b, 3, h, w] in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -33,28 +33,23 @@ _SIGMAS = np.array([0.026, *np.repeat(_PAIRED, 2)])
 
 
 class PeopleLike(Protocol):
-    """The people in one image.
-
-    Attributes:
-        boxes: [n, 4], x0 y0 x1 y1 in pixels.
-        keypoints: [n, 17, 3] or None: x, y, visibility, in COCO's order; below 0.3 is not labelled.
-        masks: bool [n, h, w] or None.
-    """
+    """The people in one image."""
 
     @property
     def boxes(self) -> np.ndarray:
-        """[n, 4]."""
+        """[n, 4], x0 y0 x1 y1 in pixels."""
 
     @property
     def keypoints(self) -> np.ndarray | None:
-        """[n, 17, 3] or None."""
+        """[n, 17, 3] or None: x, y, visibility, in COCO's order; below 0.3 is not labelled."""
 
     @property
     def masks(self) -> np.ndarray | None:
         """Bool [n, h, w] or None."""
 
 
-PersonMeasure = Callable[[Tensor, Tensor, PeopleLike, PeopleLike | None], float]
+PersonMeasure = Callable[..., float]
+"""Two pictures [1, 3, h, w], the people in the reference, and if it needs them, in the restored."""
 
 
 class PersonMetric:
@@ -81,14 +76,12 @@ class PersonMetric:
         """
         check_images(self.info, image, reference)
         assert reference is not None  # by check_images
-        found = self._checked(people, image, "people in the references")
-        again: Sequence[PeopleLike | None] = [None] * len(image)
+        given = [self._checked(people, image, "people in the references")]
         if "restored keypoints" in self.info.needs:
-            again = self._checked(restored_people, image, "people found in the restored pictures")
-        scores = [
-            self.measure(image[i : i + 1], reference[i : i + 1], found[i], again[i])
-            for i in range(len(image))
-        ]
+            what = "people found in the restored pictures"
+            given.append(self._checked(restored_people, image, what))
+        pictures = zip(image.split(1), reference.split(1), *given, strict=True)
+        scores = [self.measure(*one) for one in pictures]
         return torch.tensor(scores, dtype=torch.float64)
 
     def _checked(
@@ -111,33 +104,21 @@ class PersonMetric:
         return people
 
 
-def load_colour(info: MetricInfo, *_: Any) -> PersonMetric:
-    """`colour_error` as a metric."""
-    return PersonMetric(info, lambda x, y, people, _: colour_error(x, y, people))
-
-
-def load_person_sharpness(info: MetricInfo, *_: Any) -> PersonMetric:
+def person_sharpness(image: Tensor, reference: Tensor, people: PeopleLike) -> float:
     """Octaves between the sharpness of the people and the reference; see `sharpness_ratios`."""
-    return PersonMetric(
-        info, lambda x, y, people, _: float(np.abs(np.log2(sharpness_ratios(x, y, people)[0])))
-    )
+    return float(np.abs(np.log2(sharpness_ratios(image, reference, people)[0])))
 
 
-def load_background_sharpness(info: MetricInfo, *_: Any) -> PersonMetric:
+def background_sharpness(image: Tensor, reference: Tensor, people: PeopleLike) -> float:
     """The same outside the people."""
-    return PersonMetric(
-        info, lambda x, y, people, _: float(np.abs(np.log2(sharpness_ratios(x, y, people)[1])))
-    )
+    return float(np.abs(np.log2(sharpness_ratios(image, reference, people)[1])))
 
 
-def load_keypoints(info: MetricInfo, *_: Any) -> PersonMetric:
-    """`keypoint_agreement` as a metric."""
-
-    def measure(x: Tensor, y: Tensor, people: PeopleLike, again: PeopleLike | None) -> float:
-        assert again is not None  # by PersonMetric
-        return keypoint_agreement(again, people)
-
-    return PersonMetric(info, measure)
+def person_keypoints(
+    image: Tensor, reference: Tensor, people: PeopleLike, restored: PeopleLike
+) -> float:
+    """`keypoint_agreement`, which looks at the people alone."""
+    return keypoint_agreement(restored, people)
 
 
 def colour_error(image: Tensor, reference: Tensor, people: PeopleLike) -> float:

@@ -7,7 +7,7 @@ squares, and OpenCV because it filters a plane several times faster than torch's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import cv2
@@ -49,6 +49,14 @@ def yiq(image: Tensor) -> Iterator[np.ndarray]:
     """Y, I and Q of NTSC, in levels: [3, h, w] for each picture."""
     for picture in levels(image):
         yield np.tensordot(_YIQ, picture, 1)
+
+
+def for_each(
+    function: Callable[[Plane, Plane], float], images: Iterator[Plane], references: Iterator[Plane]
+) -> Tensor:
+    """What a function gives for the planes of each picture and its reference, float64 [b]."""
+    scores = [function(x, y) for x, y in zip(images, references, strict=True)]
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def gaussian(size: int, sigma: float) -> np.ndarray:

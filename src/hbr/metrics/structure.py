@@ -3,16 +3,14 @@
 Shapes: b batch, h w pixels. Images are RGB [b, 3, h, w] in [0, 1]; computed on the CPU in float64.
 """
 
-from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from hbr.metrics.fidelity import ssim_maps
-from hbr.metrics.planes import Plane, gaussian, grey, halved, luma, valid
+from hbr.metrics.planes import Plane, for_each, gaussian, grey, halved, luma, valid
 
 # The exponents of the five scales, Wang et al. 2003, Section 3.2
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -25,7 +23,7 @@ def ms_ssim(image: Tensor, reference: Tensor) -> Tensor:
     scale averages 2x2 pixels of the one before; odd sides repeat their edge, where libraries differ
     from each other by some thousandths. The score is 0 where structure is negative overall.
     """
-    return _each(_ms_ssim, luma(image), luma(reference))
+    return for_each(_ms_ssim, luma(image), luma(reference))
 
 
 def _ms_ssim(x: Plane, y: Plane) -> float:
@@ -45,14 +43,11 @@ def gmsd(image: Tensor, reference: Tensor) -> Tensor:
     Xue et al. 2014, Eq. 4 and 6, on grey (0.299, 0.587, 0.114) at half size, c = 170; zero
     padding, as in the authors' code.
     """
-    return _each(_gmsd, grey(image), grey(reference))
+    return for_each(_gmsd, grey(image), grey(reference))
 
 
 def _gmsd(x: Plane, y: Plane) -> float:
-    squared_x, squared_y = (
-        _squared_gradient(halved(x, "zero")),
-        _squared_gradient(halved(y, "zero")),
-    )
+    squared_x, squared_y = (_squared_gradient(halved(plane, "zero")) for plane in (x, y))
     c = 170.0
     similarity = (2 * np.sqrt(squared_x * squared_y) + c) / (squared_x + squared_y + c)
     return float(np.std(similarity))
@@ -73,7 +68,7 @@ def vif_p(image: Tensor, reference: Tensor) -> Tensor:
     place of wavelet bands, as in the authors' `vifp_mscale`; noise variance 2, on grey. 1 for equal
     pictures, above 1 where contrast was added: it rewards sharpening. A flat reference gives 1.
     """
-    return _each(_vif_p, grey(image), grey(reference))
+    return for_each(_vif_p, grey(image), grey(reference))
 
 
 def _vif_p(x: Plane, y: Plane, noise: float = 2.0, tiny: float = 1e-8) -> float:
@@ -110,7 +105,7 @@ def log_spectrum(image: Tensor, reference: Tensor) -> Tensor:
     Fails where: it does not see *where* detail is, so noise of the right power counts as texture,
     and a picture that is shifted or mirrored scores 0. Use it together with a metric of structure.
     """
-    return _each(_log_spectrum, grey(image), grey(reference))
+    return for_each(_log_spectrum, grey(image), grey(reference))
 
 
 def _log_spectrum(x: Plane, y: Plane) -> float:
@@ -135,10 +130,3 @@ def _rings(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     radius = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.rfftfreq(w)[None])
     rings = np.minimum(np.rint(radius * 2 * n), n + 1).astype(np.int64)
     return rings, np.outer(np.hanning(h), np.hanning(w))
-
-
-def _each(
-    function: Callable[[Plane, Plane], float], images: Iterator[Plane], references: Iterator[Plane]
-) -> Tensor:
-    scores = [function(x, y) for x, y in zip(images, references, strict=True)]
-    return torch.tensor(scores, dtype=torch.float64)

@@ -19,56 +19,41 @@ Y = "Y of BT.601, 16–235"
 GREY = "grey of BT.601, 0–255"
 
 
+def _own(
+    id: str, name: str, better: Better, colour: str, source: str, function: str, **fields: Any
+) -> MetricInfo:
+    """A row without weights, computed by a function of hbr; by default with a reference."""
+    return MetricInfo(
+        id, name, "1", better, colour=colour, source=source,
+        function=f"hbr.metrics.{function}", **{"kind": "full-reference", **fields},
+    )  # fmt: skip
+
+
 _FULL: list[MetricInfo] = [
-    MetricInfo(
-        "psnr-y", "PSNR-Y", "1", "higher", "full-reference", Y,
-        "ITU-R BT.601; 10·log10(255²/MSE)",
-        function="hbr.metrics.fidelity:psnr_y",
+    _own("psnr-y", "PSNR-Y", "higher", Y, "ITU-R BT.601; 10·log10(255²/MSE)", "fidelity:psnr_y"),
+    _own("ssim-y", "SSIM-Y", "higher", Y, "Wang et al. 2004", "fidelity:ssim_y", min_size=11),
+    _own(
+        "psnr-rgb", "PSNR-RGB", "higher", "RGB", "10·log10(1/MSE) over the three channels",
+        "fidelity:psnr_rgb",
     ),
-    MetricInfo(
-        "ssim-y", "SSIM-Y", "1", "higher", "full-reference", Y,
-        "Wang et al. 2004", min_size=11,
-        function="hbr.metrics.fidelity:ssim_y",
+    _own(
+        "ssim-rgb", "SSIM-RGB", "higher", "RGB", "Wang et al. 2004", "fidelity:ssim_rgb",
+        min_size=11,
     ),
-    MetricInfo(
-        "psnr-rgb", "PSNR-RGB", "1", "higher", "full-reference", "RGB",
-        "10·log10(1/MSE) over the three channels",
-        function="hbr.metrics.fidelity:psnr_rgb",
+    _own(
+        "ms-ssim", "MS-SSIM", "higher", Y, "Wang, Simoncelli, Bovik 2003", "structure:ms_ssim",
+        min_size=161,
     ),
-    MetricInfo(
-        "ssim-rgb", "SSIM-RGB", "1", "higher", "full-reference", "RGB",
-        "Wang et al. 2004", min_size=11,
-        function="hbr.metrics.fidelity:ssim_rgb",
+    _own("fsim", "FSIM", "higher", GREY, "Zhang et al. 2011", "fsim:fsim", min_size=32),
+    _own("fsimc", "FSIMc", "higher", "YIQ, 0–255", "Zhang et al. 2011", "fsim:fsimc", min_size=32),
+    _own("gmsd", "GMSD", "lower", GREY, "Xue et al. 2014", "structure:gmsd", min_size=4),
+    _own(
+        "vifp", "VIFp", "higher", GREY, "Sheikh and Bovik 2006, in the pixel domain",
+        "structure:vif_p", min_size=41,
     ),
-    MetricInfo(
-        "ms-ssim", "MS-SSIM", "1", "higher", "full-reference", Y,
-        "Wang, Simoncelli, Bovik 2003", min_size=161,
-        function="hbr.metrics.structure:ms_ssim",
-    ),
-    MetricInfo(
-        "fsim", "FSIM", "1", "higher", "full-reference", GREY,
-        "Zhang et al. 2011", min_size=32,
-        function="hbr.metrics.fsim:fsim",
-    ),
-    MetricInfo(
-        "fsimc", "FSIMc", "1", "higher", "full-reference", "YIQ, 0–255",
-        "Zhang et al. 2011", min_size=32,
-        function="hbr.metrics.fsim:fsimc",
-    ),
-    MetricInfo(
-        "gmsd", "GMSD", "1", "lower", "full-reference", GREY,
-        "Xue et al. 2014", min_size=4,
-        function="hbr.metrics.structure:gmsd",
-    ),
-    MetricInfo(
-        "vifp", "VIFp", "1", "higher", "full-reference", GREY,
-        "Sheikh and Bovik 2006, in the pixel domain", min_size=41,
-        function="hbr.metrics.structure:vif_p",
-    ),
-    MetricInfo(
-        "log-spectrum", "Log-spectrum distance (dB)", "1", "lower", "full-reference", GREY,
-        "see hbr.metrics.structure", min_size=32,
-        function="hbr.metrics.structure:log_spectrum",
+    _own(
+        "log-spectrum", "Log-spectrum distance (dB)", "lower", GREY, "see hbr.metrics.structure",
+        "structure:log_spectrum", min_size=32,
     ),
 ]  # fmt: skip
 
@@ -89,26 +74,22 @@ _NATURAL: list[MetricInfo] = [
 ]  # fmt: skip
 
 _PERSON: list[MetricInfo] = [
-    MetricInfo(
-        "person-colour", "Colour error in people (ΔE)", "1", "lower", "person",
-        "CIELAB (D65), CIEDE2000", "see hbr.metrics.person", needs=("masks",),
-        factory="hbr.metrics.person:load_colour",
+    _own(
+        "person-colour", "Colour error in people (ΔE)", "lower", "CIELAB (D65), CIEDE2000",
+        "see hbr.metrics.person", "person:colour_error", kind="person", needs=("masks",),
     ),
-    MetricInfo(
-        "person-sharpness", "Sharpness error in people (octaves)", "1", "lower", "person",
-        GREY, "see hbr.metrics.person", needs=("masks",),
-        factory="hbr.metrics.person:load_person_sharpness",
+    _own(
+        "person-sharpness", "Sharpness error in people (octaves)", "lower", GREY,
+        "see hbr.metrics.person", "person:person_sharpness", kind="person", needs=("masks",),
     ),
-    MetricInfo(
-        "background-sharpness", "Sharpness error around people (octaves)", "1", "lower", "person",
-        GREY, "see hbr.metrics.person", needs=("masks",),
-        factory="hbr.metrics.person:load_background_sharpness",
+    _own(
+        "background-sharpness", "Sharpness error around people (octaves)", "lower", GREY,
+        "see hbr.metrics.person", "person:background_sharpness", kind="person", needs=("masks",),
     ),
-    MetricInfo(
-        "person-keypoints", "Key point agreement (OKS)", "1", "higher", "person",
-        "none", "Lin et al. 2014, OKS; see hbr.metrics.person",
-        needs=("keypoints", "restored keypoints"),
-        factory="hbr.metrics.person:load_keypoints",
+    _own(
+        "person-keypoints", "Key point agreement (OKS)", "higher", "none",
+        "Lin et al. 2014, OKS; see hbr.metrics.person", "person:person_keypoints",
+        kind="person", needs=("keypoints", "restored keypoints"),
     ),
     MetricInfo(
         "face-identity", "Identity distance of faces", "1", "lower", "person", "RGB",
@@ -304,7 +285,12 @@ def load_metric(name: str, *, device: str = "cpu", weights: Path | None = None) 
     """
     info = find_metric(name)
     if info.function is not None:
-        return FunctionMetric(info, _resolve(info.function))
+        function = _resolve(info.function)
+        if info.kind != "person":
+            return FunctionMetric(info, function)
+        from hbr.metrics.person import PersonMetric
+
+        return PersonMetric(info, function)
     assert info.factory is not None  # by MetricInfo's own check
     try:
         return cast(Metric, _resolve(info.factory)(info, device, weights))

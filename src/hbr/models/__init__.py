@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING
 from hbr.lazy import lazy
 
 if TYPE_CHECKING:
-    from hbr.files import sha256
-    from hbr.models.checkpoint import Checkpoint, build, read_checkpoint, save_checkpoint
+    from hbr.models.checkpoint import build, read_checkpoint, save_checkpoint
     from hbr.models.config import RestorerConfig
     from hbr.models.loading import load_model
     from hbr.models.onestep import OneStepRestorer
-    from hbr.models.protocol import Capabilities, Conditions, Model, Place
+    from hbr.models.protocol import Capabilities, Conditions, Model
     from hbr.weights import WeightsError, available
 
 _HOMES = {
     "Capabilities": "hbr.models.protocol",
-    "Checkpoint": "hbr.models.checkpoint",
     "Conditions": "hbr.models.protocol",
     "Model": "hbr.models.protocol",
     "OneStepRestorer": "hbr.models.onestep",
-    "Place": "hbr.models.protocol",
     "RestorerConfig": "hbr.models.config",
     "WeightsError": "hbr.weights",
     "available": "hbr.weights",
@@ -30,16 +27,13 @@ _HOMES = {
     "load_model": "hbr.models.loading",
     "read_checkpoint": "hbr.models.checkpoint",
     "save_checkpoint": "hbr.models.checkpoint",
-    "sha256": "hbr.files",
 }
 
 __all__ = [
     "Capabilities",
-    "Checkpoint",
     "Conditions",
     "Model",
     "OneStepRestorer",
-    "Place",
     "RestorerConfig",
     "WeightsError",
     "available",
@@ -47,7 +41,6 @@ __all__ = [
     "load_model",
     "read_checkpoint",
     "save_checkpoint",
-    "sha256",
 ]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.models.protocol import LatentSpace
 
 STABLE_DIFFUSION = LatentSpace(channels=4, factor=8, scaling_factor=0.18215)
@@ -43,7 +43,7 @@ class DecoderConfig:
         check_widths(widths, self.norm_num_groups if self.kind == "kl" else 1)
         ok = self.kind == "kl" or len(set(widths)) == 1
         check(ok, "block_out_channels", widths, "one width for all levels of a tiny decoder")
-        check(self.layers_per_block >= 1, "layers_per_block", self.layers_per_block, "1 or more")
+        check_least(self, 1, "layers_per_block")
         check(self.patch_size in (1, 2, 4, 8), "patch_size", self.patch_size, "1, 2, 4 or 8")
         check(self.scaling_factor > 0, "scaling_factor", self.scaling_factor, "above 0")
         factor = self.patch_size * 2 ** (len(widths) - 1)
@@ -78,8 +78,7 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         check_widths(self.block_out_channels, self.norm_num_groups)
-        check(self.layers_per_block >= 1, "layers_per_block", self.layers_per_block, "1 or more")
-        check(self.latent_channels >= 1, "latent_channels", self.latent_channels, "1 or more")
+        check_least(self, 1, "layers_per_block", "latent_channels")
         check(self.patch_size in (1, 2, 4, 8), "patch_size", self.patch_size, "1, 2, 4 or 8")
         check(self.scaling_factor > 0, "scaling_factor", self.scaling_factor, "above 0")
         if self.decoder is not None:

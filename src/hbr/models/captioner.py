@@ -42,7 +42,6 @@ def load_captioner(model: str | Path = NAME, device: str = "cpu") -> Describe:
     Raises:
         WeightsError: it is missing, or no such model.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     folder = Path(model)
@@ -54,25 +53,11 @@ def load_captioner(model: str | Path = NAME, device: str = "cpu") -> Describe:
             network = AutoModelForImageTextToText.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float32
             )
+        content = [{"type": "image"}, {"type": "text", "text": INSTRUCTION}]
         prompt = processor.apply_chat_template(
-            [
-                {
-                    "role": "user",
-                    "content": [{"type": "image"}, {"type": "text", "text": INSTRUCTION}],
-                }
-            ],
-            add_generation_prompt=True,
+            [{"role": "user", "content": content}], add_generation_prompt=True
         )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        ImportError,
-        SafetensorError,
-    ) as error:
+    except Exception as error:  # a damaged folder can raise anything
         raise WeightsError(
             f"{folder} is not a vision-language model of transformers that follows instructions: "
             f"{one_line(error, 200)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.models.autoencoder_config import AutoencoderConfig, check_widths
 from hbr.models.protocol import Capabilities
 
@@ -39,7 +39,7 @@ class UNetConfig:
         for name in ("attention", "attention_head_dim"):
             got = getattr(self, name)
             check(len(got) == levels, name, got, f"{levels} values, one a level")
-        check(self.layers_per_block >= 1, "layers_per_block", self.layers_per_block, "1 or more")
+        check_least(self, 1, "layers_per_block")
         for width, heads in zip(self.block_out_channels, self.attention_head_dim, strict=True):
             ok = heads >= 1 and width % heads == 0
             check(ok, "attention_head_dim", heads, f"a divisor of the width {width}")
@@ -70,8 +70,7 @@ class ImageEncoderConfig:
     proj_dim: int = 512
 
     def __post_init__(self) -> None:
-        for name in ("embed_dim", "window_size", "proj_dim"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check_least(self, 1, "embed_dim", "window_size", "proj_dim")
         check(len(self.depths) >= 1, "depths", self.depths, "one number a level")
         smallest = 4 * 2 ** (len(self.depths) - 1)
         ok = self.image_size >= smallest and self.image_size % smallest == 0
@@ -82,11 +81,6 @@ class ImageEncoderConfig:
             width = self.embed_dim * 2**level
             ok = heads >= 1 and width % heads == 0
             check(ok, "num_heads", heads, f"a divisor of the width {width}")
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of output tokens: one per cell of the last level, and their mean."""
-        return (self.image_size // (4 * 2 ** (len(self.depths) - 1))) ** 2 + 1
 
     @property
     def width(self) -> int:
@@ -117,7 +111,7 @@ class HFIEConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check(self.n_queries >= 1, "n_queries", self.n_queries, "1 or more")
+        check_least(self, 1, "n_queries")
         ok = self.heads >= 1 and self.width % self.heads == 0
         check(ok, "heads", self.heads, f"a divisor of the width {self.width}")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
@@ -139,8 +133,7 @@ class TextPromptConfig:
     text: str = " "
 
     def __post_init__(self) -> None:
-        for name in ("n_queries", "width"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check_least(self, 1, "n_queries", "width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +156,7 @@ class TaggerConfig:
     descriptions: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("n_tags", "mlp_width", "layers", "descriptions"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check_least(self, 1, "n_tags", "mlp_width", "layers", "descriptions")
         ok = self.heads >= 1 and self.width % self.heads == 0
         check(ok, "heads", self.heads, f"a divisor of the width {self.width}")
 
@@ -189,8 +181,7 @@ class TextEncoderConfig:
     activation: Literal["gelu", "quick_gelu"] = "gelu"
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "length", "mlp_width", "layers"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check_least(self, 1, "vocabulary", "length", "mlp_width", "layers")
         ok = self.heads >= 1 and self.width % self.heads == 0
         check(ok, "heads", self.heads, f"a divisor of the width {self.width}")
 
@@ -247,7 +238,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         ok = 0 < self.beta_start <= self.beta_end < 1
         check(ok, "beta_start", self.beta_start, f"above 0 and at most beta_end {self.beta_end}")
-        check(self.steps >= 1, "steps", self.steps, "1 or more")
+        check_least(self, 1, "steps")
 
 
 @dataclass(frozen=True)
@@ -263,7 +254,7 @@ class LoRAConfig:
     alpha: float = 8.0
 
     def __post_init__(self) -> None:
-        check(self.rank >= 1, "rank", self.rank, "1 or more")
+        check_least(self, 1, "rank")
         check(self.alpha > 0, "alpha", self.alpha, "above 0")
 
 
@@ -282,8 +273,7 @@ class RefinerConfig:
     patch_size: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("width", "blocks"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check_least(self, 1, "width", "blocks")
         check(self.patch_size in (1, 2, 4), "patch_size", self.patch_size, "1, 2 or 4")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,73 +25,59 @@ _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class RamSettings(Protocol):
-    """See `hbr.curation.tagging.RamTaggerConfig`."""
-
-    weights: Path | None
-    tags: Path | None
-    thresholds: Path | None
-    device: str
-    batch: int
-
-
-class ClipSettings(Protocol):
-    """See `hbr.curation.tagging.ClipTaggerConfig`."""
-
-    tags: Path
-    weights: Path | None
-    prompt: str
-    threshold: float
-    top: int
-    device: str
-    batch: int
-
-
-def load_ram(settings: RamSettings) -> TagCrops:
-    """Load RAM or RAM++.
+def load_ram(
+    weights: Path | None, tags: Path | None, thresholds: Path | None, device: str, batch: int
+) -> TagCrops:
+    """Load RAM or RAM++; the arguments are those of `hbr.curation.tagging.RamTaggerConfig`.
 
     Raises:
         WeightsError: a file is missing, unsafe or damaged, or does not match the others.
     """
-    source = settings.weights or _fetched_ram()
-    config, tensors = import_tagger(source, tags=settings.tags, thresholds=settings.thresholds)
+    config, tensors = import_tagger(weights or _fetched_ram(), tags=tags, thresholds=thresholds)
     tagger = Tagger(config)
     tagger.load_state_dict(tensors)
-    tagger = tagger.to(settings.device).eval()
+    tagger = tagger.to(device).eval()
 
     def tag(images: Tensor) -> list[list[str]]:
-        return [list(tags) for tags in tagger.tags(images)]
+        return [list(names) for names in tagger.tags(images)]
 
-    return _in_batches(tag, settings.device, settings.batch)
+    return _in_batches(tag, device, batch)
 
 
-def load_clip(settings: ClipSettings) -> TagCrops:
+def load_clip(
+    tags: Path,
+    weights: Path | None,
+    prompt: str,
+    threshold: float,
+    top: int,
+    device: str,
+    batch: int,
+) -> TagCrops:
     """Load a CLIP of transformers and embed the text of every tag.
+
+    The arguments are those of `hbr.curation.tagging.ClipTaggerConfig`.
 
     Raises:
         WeightsError: the folder holds no CLIP, or the list is missing or empty.
     """
-    from safetensors import SafetensorError
     from transformers import CLIPModel, CLIPTokenizer
 
-    names = _read_tags(settings.tags)
-    folder = settings.weights or find_weights("clip-vit-large-patch14", "the tagger")
+    names = _read_tags(tags)
+    folder = weights or find_weights("clip-vit-large-patch14", "the tagger")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         model = CLIPModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # a damaged folder can raise anything
         raise WeightsError(
             f"{folder} is not a CLIP of transformers: {one_line(error, 200)}"
         ) from None
-    model = model.requires_grad_(False).eval().to(settings.device)
+    model = model.requires_grad_(False).eval().to(device)
     side = int(model.config.vision_config.image_size)
-    mean, std = (
-        torch.tensor(values, device=settings.device).view(3, 1, 1) for values in (_MEAN, _STD)
-    )
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (_MEAN, _STD))
     embedded = []
     for start in range(0, len(names), 64):
-        texts = [settings.prompt.replace("{tag}", name) for name in names[start : start + 64]]
-        words = tokenizer(texts, return_tensors="pt", padding=True).to(settings.device)
+        texts = [prompt.replace("{tag}", name) for name in names[start : start + 64]]
+        words = tokenizer(texts, return_tensors="pt", padding=True).to(device)
         with torch.inference_mode():
             pooled = model.text_model(**words).pooler_output
             embedded.append(F.normalize(model.text_projection(pooled), dim=-1))
@@ -103,13 +88,13 @@ def load_clip(settings: ClipSettings) -> TagCrops:
         small = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
         seen = model.vision_model((small - mean) / std).pooler_output
         similar = F.normalize(model.visual_projection(seen), dim=-1) @ anchors.T  # [b, k]
-        best, at = similar.topk(min(settings.top, len(names)), dim=1)
+        best, at = similar.topk(min(top, len(names)), dim=1)
         return [
-            [names[i] for i, value in zip(row, values, strict=True) if value >= settings.threshold]
+            [names[i] for i, value in zip(row, values, strict=True) if value >= threshold]
             for row, values in zip(at.tolist(), best.tolist(), strict=True)
         ]
 
-    return _in_batches(tag, settings.device, settings.batch)
+    return _in_batches(tag, device, batch)
 
 
 def _in_batches(tag: Callable[[Tensor], list[list[str]]], device: str, size: int) -> TagCrops:

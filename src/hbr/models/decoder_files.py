@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hbr.config import ConfigError, from_dict, to_dict
+from hbr.config import ConfigError, from_dict
 from hbr.errors import one_line
 from hbr.models.autoencoder_config import STABLE_DIFFUSION, DecoderConfig
 from hbr.models.checkpoint import check_weights
@@ -24,11 +23,12 @@ from hbr.models.files import (
     Card,
     Header,
     is_model_format,
+    read_config,
     read_header,
     read_metadata,
     read_tensors,
     shapes_of,
-    write_tensors,
+    write_with_config,
 )
 from hbr.models.importing.reading import load_weights
 from hbr.models.protocol import ModelConfig
@@ -73,7 +73,7 @@ def read_decoder(path: Path) -> DecoderFile:
         metadata, shapes = read_metadata(path)
         kind = metadata.get("format", "")
         if kind == FORMAT:
-            config = _parsed(path, metadata)
+            config = read_config(path, metadata, partial(from_dict, DecoderConfig))
             return _checked(path, DecoderFile(config, dict(read_tensors(path, shapes))))
         if is_model_format(kind):
             return _of_model(path)
@@ -101,15 +101,16 @@ def write_decoder(path: Path, decoder: DecoderFile, card: Card | None = None) ->
     Raises:
         WeightsError: it cannot be written.
     """
-    metadata = {**(card or {}), "format": FORMAT, "config": json.dumps(to_dict(decoder.config))}
-    tensors = {name: tensor.contiguous() for name, tensor in decoder.tensors.items()}
-    return write_tensors(path, tensors, metadata)
+    return write_with_config(path, FORMAT, decoder.config, decoder.tensors, card)
 
 
-def with_decoder(path: Path, header: Header, decoder: DecoderFile, name: str) -> Header:
-    """The header of a model with another decoder, which makes the image alone: no refiner is left.
+def with_decoder(
+    path: Path, header: Header, decoder: DecoderFile, name: str
+) -> tuple[Header, Header]:
+    """The header of a model with another decoder, and that of what is left of the model then.
 
-    `name` is that of the decoder, for messages.
+    The decoder makes the image alone: no refiner is left. `name` is that of the decoder, for
+    messages.
 
     Raises:
         ConfigError: the model has no latents, or the decoder is for others.
@@ -130,24 +131,11 @@ def with_decoder(path: Path, header: Header, decoder: DecoderFile, name: str) ->
             f"decoder is {name}, which was trained for the latents of another model than "
             f"{path.name}: {remedy}"
         )
-    kept = kept_header(header).shapes
+    kept = {name: shape for name, shape in header.shapes.items() if not is_replaced(name)}
     added = {OWN + name: shape for name, shape in shapes_of(decoder.tensors).items()}
-    return dataclasses.replace(
-        header, config=_swapped(header.config, decoder.config), shapes={**kept, **added}
-    )
-
-
-def kept_header(header: Header) -> Header:
-    """The header of what is left of a model when its decoder is replaced."""
-    shapes = {name: shape for name, shape in header.shapes.items() if not is_replaced(name)}
-    return dataclasses.replace(header, shapes=shapes)
-
-
-def with_weights(
-    tensors: Iterable[tuple[str, Tensor]], decoder: DecoderFile
-) -> Iterator[tuple[str, Tensor]]:
-    """The weights that are left of a model, those of `kept_header`, and its new decoder's."""
-    return itertools.chain(tensors, ((OWN + n, t) for n, t in decoder.tensors.items()))
+    config = _swapped(header.config, decoder.config)
+    changed = dataclasses.replace(header, config=config, shapes={**kept, **added})
+    return changed, dataclasses.replace(header, shapes=kept)
 
 
 def read_mark(path: Path, header: Header) -> Tensor:
@@ -186,13 +174,6 @@ def _of_model(path: Path) -> DecoderFile:
     names = [name for name in header.shapes if name.startswith(OWN)]
     tensors = {name.removeprefix(OWN): t.clone() for name, t in read_tensors(path, names)}
     return _checked(path, DecoderFile(own, tensors))
-
-
-def _parsed(path: Path, metadata: Mapping[str, str]) -> DecoderConfig:
-    try:
-        return from_dict(DecoderConfig, json.loads(metadata["config"]))
-    except (KeyError, json.JSONDecodeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
 
 
 def _checked(path: Path, decoder: DecoderFile) -> DecoderFile:

@@ -11,13 +11,19 @@ Source: deep network interpolation (Wang et al. 2019), as Real-ESRGAN mixes its 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hbr.config import ConfigError, check, to_dict
-from hbr.models.files import SHARP, Header, model_format, read_header, read_tensors, write_tensors
+from hbr.config import ConfigError, check
+from hbr.models.files import (
+    SHARP,
+    Header,
+    model_format,
+    read_header,
+    read_tensors,
+    write_with_config,
+)
 from hbr.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -94,5 +100,5 @@ def write_two_ends(out: Path, faithful: Path, sharp: Path, fidelity: float) -> P
     if len(tensors) == len(other):
         raise WeightsError(f"{faithful} and {sharp} hold the same weights; there is nothing to mix")
     config = headers[0].config
-    metadata = {**headers[0].card, "fidelity": repr(fidelity), "format": model_format(config)}
-    return write_tensors(out, tensors, {**metadata, "config": json.dumps(to_dict(config))})
+    card = {**headers[0].card, "fidelity": repr(fidelity)}
+    return write_with_config(out, model_format(config), config, tensors, card)

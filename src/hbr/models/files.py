@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from hbr.config import ConfigError, check
+from hbr.config import ConfigError, check, to_dict
 from hbr.files import replacing
 from hbr.models.config import RestorerConfig
 from hbr.models.kinds import model_config
@@ -23,6 +23,8 @@ from hbr.weights import FOREIGN_NETWORKS, WeightsError, instead_of_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 IMAGE_ENCODER_FORMAT = "hbr image encoder"
 PROMPT_FORMAT = "hbr prompt"
@@ -113,15 +115,41 @@ def read_header(path: str | Path) -> Header:
         )
     if not is_model_format(found):
         raise WeightsError(f"{path} is not a model of hbr; `hbr models import` converts others")
-    try:
-        config = model_config(json.loads(metadata.pop("config")))
-    except (KeyError, json.JSONDecodeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
+    config = read_config(path, metadata, model_config)
+    del metadata["config"]
     if "fidelity" not in metadata:
         return Header(config=config, shapes=shapes, card=metadata)
     fidelity, sharp = _two_ends(path, metadata.pop("fidelity"), shapes)
     plain = {name: shape for name, shape in shapes.items() if not name.startswith(SHARP)}
     return Header(config=config, shapes=plain, card=metadata, fidelity=fidelity, sharp=sharp)
+
+
+def read_config(path: Path, metadata: Mapping[str, str], make: Callable[[Any], T]) -> T:
+    """The configuration in the metadata of a file of hbr, which `make` makes of plain values.
+
+    Raises:
+        WeightsError: it is missing or not valid.
+    """
+    try:
+        return make(json.loads(metadata["config"]))
+    except (KeyError, json.JSONDecodeError, ConfigError) as error:
+        raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
+
+
+def write_with_config(
+    path: str | Path,
+    kind: str,
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    card: Card | None = None,
+) -> Path:
+    """Write a file of hbr atomically: tensors, and in its metadata its format and configuration.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
+    metadata = {**(card or {}), "format": kind, "config": json.dumps(to_dict(config))}
+    return write_tensors(path, tensors, metadata)
 
 
 def _two_ends(
@@ -200,7 +228,8 @@ def write_tensors(
         with replacing(path) as part:
             part.touch()
             mode = part.stat().st_mode
-            save_file(dict(tensors), part, metadata=metadata)
+            plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(plain, part, metadata=metadata)
             part.chmod(mode)  # safetensors makes the file readable by its owner only
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be written: {error}") from None

@@ -6,18 +6,20 @@ Only `verify` loads torch, and `describe` for networks of other projects.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hbr.config import to_dict
+from hbr.config import from_dict, to_dict
 from hbr.files import sha256
+from hbr.models.config import ImageEncoderConfig
 from hbr.models.files import (
     IMAGE_ENCODER_FORMAT,
     is_of_hbr,
+    read_config,
     read_header,
     read_metadata,
     read_tensors,
@@ -148,11 +150,6 @@ def verify(name_or_path: str | Path, place: Path | None = None) -> list[Verified
     return [_verify_file(file, pinned) for file, pinned in found]
 
 
-def as_dict(described: Description | Verified) -> dict[str, Any]:
-    """Plain values, for JSON."""
-    return dataclasses.asdict(described)
-
-
 def _of_entry(entry: Entry) -> Description:
     found = entry.find()
     sizes = [f.size for f in entry.files]
@@ -176,12 +173,13 @@ def _of_entry(entry: Entry) -> Description:
 def _with_insides(known: Description, path: Path) -> Description:
     metadata, shapes = read_metadata(path)
     if metadata.get("format") == IMAGE_ENCODER_FORMAT:
+        config = read_config(path, metadata, partial(from_dict, ImageEncoderConfig))
         card = {k: v for k, v in metadata.items() if k not in ("format", "config")}
         return dataclasses.replace(
             known,
             kind="image encoder",
             parameters=count_parameters(shapes),
-            config=json.loads(metadata["config"]),
+            config=to_dict(config),
             card=card,
         )
     header = read_header(path)

@@ -1,5 +1,6 @@
 """Loading a model by its name in the catalogue or from its file."""
 
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,14 +72,14 @@ def open_model(path: Path, decoder: FoundFile | None = None) -> OpenedModel:
 
 
 def _open_with_decoder(path: Path, found: FoundFile) -> OpenedModel:
-    from hbr.models.decoder_files import kept_header, read_decoder, with_decoder, with_weights
+    from hbr.models.decoder_files import OWN, read_decoder, with_decoder
 
     if not is_of_hbr(path):
         raise ConfigError(
             f"decoder is {found.name}, but {path.name} is no model file of hbr; leave it out"
         )
     header, decoder = read_header(path), read_decoder(found.path)
-    changed, kept = with_decoder(path, header, decoder, found.name), kept_header(header)
+    changed, kept = with_decoder(path, header, decoder, found.name)
     if decoder.guessed and found.name not in entries():
         log.warning(
             "%s does not say which latents it decodes; it is taken for a decoder of Stable "
@@ -87,7 +88,8 @@ def _open_with_decoder(path: Path, found: FoundFile) -> OpenedModel:
         )
 
     def load_both(device: torch.device, dtype: torch.dtype, fidelity: float | None) -> Model:
-        tensors = with_weights(read_weights(path, kept, fidelity), decoder)
+        added = ((OWN + name, tensor) for name, tensor in decoder.tensors.items())
+        tensors = itertools.chain(read_weights(path, kept, fidelity), added)
         made = assemble(changed, tensors, path, device, dtype, torch.channels_last)
         return cast(Model, made)
 

@@ -6,14 +6,14 @@ Shapes: b batch, H W pixels, c latent channels, h w latent size, q prompt tokens
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hbr.models.config import RestorerConfig
+from hbr.models.config import DAPEConfig, HFIEConfig, PromptConfig, RestorerConfig
+from hbr.models.hfie import HFIE
 from hbr.models.networks import build_autoencoder, build_unet, decode, encode
-from hbr.models.prompts import TakesText, build_prompt
 from hbr.models.protocol import Conditions, Place
 from hbr.models.refiner import Refiner
 from hbr.models.schedule import alphas_cumprod, one_step
@@ -41,8 +41,7 @@ class OneStepRestorer(nn.Module):
 
     def embed(self, text: str) -> Tensor:
         """The prompt of a text, [1, q, d]; only if `capabilities.takes_prompt`."""
-        assert isinstance(self.prompt, TakesText)
-        return self.prompt.embed([text])
+        return cast(Tensor, cast(Any, self.prompt).embed([text]))
 
     def encode(self, image: Tensor) -> Tensor:
         """Encode an image: [b, 3, H, W] in [0, 1] → z [b, c, h, w], the scaled posterior mode."""
@@ -82,3 +81,21 @@ class OneStepRestorer(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.unet.conv_in.weight.device
+
+
+def build_prompt(config: PromptConfig) -> nn.Module:
+    """Build the prompt extractor of a configuration, with random weights.
+
+    It makes the prompt of an image, which tells the U-Net what to restore: [b, 3, h, w] in [0, 1]
+    → p [b, q, d].
+    """
+    if isinstance(config, HFIEConfig):
+        return HFIE(config)
+    # most models need neither CLIP nor BERT, which are slow to import
+    if isinstance(config, DAPEConfig):
+        from hbr.models.dape import DAPE
+
+        return DAPE(config)
+    from hbr.models.text import TextPrompt
+
+    return TextPrompt(config)

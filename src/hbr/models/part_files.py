@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hbr.config import ConfigError, to_dict
+from hbr.config import ConfigError
 from hbr.errors import one_line
 from hbr.models.checkpoint import Checkpoint, empty
 from hbr.models.config import RestorerConfig
@@ -18,7 +18,7 @@ from hbr.models.files import (
     read_tensors,
     require_one_step,
     under,
-    write_tensors,
+    write_with_config,
 )
 from hbr.models.kinds import model_config
 from hbr.weights import WeightsError
@@ -35,9 +35,8 @@ def write_part(path: str | Path, checkpoint: Checkpoint, part: str) -> Path:
     Raises:
         WeightsError: it cannot be written.
     """
-    tensors = {n: t.contiguous() for n, t in under(f"{part}.", checkpoint.tensors).items()}
-    config = json.dumps(to_dict(checkpoint.config))
-    return write_tensors(path, tensors, {"format": _FORMATS[part], "config": config})
+    own = under(f"{part}.", checkpoint.tensors)
+    return write_with_config(path, _FORMATS[part], checkpoint.config, own)
 
 
 def load_prompt(path: str | Path) -> nn.Module:

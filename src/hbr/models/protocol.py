@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
-from hbr.config import check
+from hbr.config import check, check_least
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +154,7 @@ class Sampling:
             check(math.isfinite(got) and got >= 0, name, got, "0 or more, and finite")
         low, high = self.window
         check(0 <= low <= high <= 1, "window", self.window, "two numbers in [0, 1], in order")
-        check(self.repeats >= 1, "repeats", self.repeats, "1 or more")
+        check_least(self, 1, "repeats")
         check(0 < self.strength <= 1, "strength", self.strength, "above 0, and 1 at most")
         ok = self.strength == 1 or (self.start == "photo" and self.sampler != "unipc")
         check(ok, "strength", self.strength, "1 but for a start from the photo without unipc")

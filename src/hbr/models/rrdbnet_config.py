@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.models.protocol import Capabilities
 
 
@@ -29,8 +29,7 @@ class RRDBNetConfig:
     name: str = "rrdbnet"
 
     def __post_init__(self) -> None:
-        for field in ("blocks", "width", "growth"):
-            check(getattr(self, field) >= 1, field, getattr(self, field), "1 or more")
+        check_least(self, 1, "blocks", "width", "growth")
         ok = self.native_size >= 4 and self.native_size % 4 == 0
         check(ok, "native_size", self.native_size, "a multiple of 4")
 

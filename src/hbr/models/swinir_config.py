@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.models.protocol import Capabilities
 
 
@@ -41,8 +41,7 @@ class SwinIRConfig:
     name: str = "swinir"
 
     def __post_init__(self) -> None:
-        for field in ("embed_dim", "window_size", "width"):
-            check(getattr(self, field) >= 1, field, getattr(self, field), "1 or more")
+        check_least(self, 1, "embed_dim", "window_size", "width")
         ok = len(self.depths) >= 1 and min(self.depths) >= 1
         check(ok, "depths", self.depths, "one number for each group, 1 or more")
         ok = len(self.num_heads) == len(self.depths)

@@ -91,10 +91,6 @@ class Tagger(nn.Module):
         shown = self.probabilities(image).cpu() > torch.tensor(thresholds)
         return [tuple(names[i] for i in row.nonzero().flatten().tolist()) for row in shown]
 
-    def put_list(self, names: Sequence[str], thresholds: Sequence[float]) -> None:
-        """Set the names of the tags and their thresholds."""
-        self.list.put(write_list(names, thresholds))
-
 
 class TaggingLayer(nn.Module):
     """A BERT layer without self-attention: the tags [b, k, d] attend to the image tokens."""

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from einops import repeat
@@ -24,9 +24,6 @@ from hbr.errors import one_line
 from hbr.models.config import TextEncoderConfig, TextPromptConfig
 from hbr.models.text_buffer import TextBuffer
 from hbr.weights import WeightsError
-
-# CLIP settings that affect its output and are not part of the configuration
-_FIXED = ("layer_norm_eps",)
 
 
 class TextPrompt(nn.Module):
@@ -99,7 +96,13 @@ def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncode
             raise WeightsError(f"{folder} has no {part}/; the prompt of a text needs it")
     try:
         with quiet():
-            tokenizer, clip, loaded = _load(folder)
+            tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            clip, loaded = CLIPTextModel.from_pretrained(
+                folder / "text_encoder",
+                local_files_only=True,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
     except Exception as error:  # a damaged folder can raise anything
         line = one_line(error, 200)
         raise WeightsError(f"{folder}: its text encoder does not load: {line}") from None
@@ -115,20 +118,9 @@ def load_text_encoder(folder: str | Path) -> tuple[TextEncoderConfig, TextEncode
     with torch.device("meta"):
         encoder = TextEncoder(config)
     encoder.clip = clip.requires_grad_(False)
-    encoder.tokenizer = TextBuffer(_tokenizer)
+    encoder.tokenizer = TextBuffer(_tokenizer)  # not on the meta device
     encoder.tokenizer.put(_written(tokenizer, config.length))
     return config, encoder.eval()
-
-
-def _load(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    encoder, loaded = CLIPTextModel.from_pretrained(
-        folder / "text_encoder",
-        local_files_only=True,
-        output_loading_info=True,
-        dtype=torch.float32,
-    )
-    return tokenizer, encoder, loaded
 
 
 def _clip_config(config: TextEncoderConfig) -> CLIPTextConfig:
@@ -160,10 +152,10 @@ def _read_config(clip: CLIPTextConfig, path: Path) -> TextEncoderConfig:
         config = from_dict(TextEncoderConfig, fields)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
-    ours = _clip_config(config)
-    for name in _FIXED:
-        if (got := getattr(clip, name)) != getattr(ours, name):
-            raise WeightsError(f"{path}: {name} is {got!r}; hbr computes {getattr(ours, name)!r}")
+    # affects its output, and is not part of the configuration
+    got, ours = clip.layer_norm_eps, _clip_config(config).layer_norm_eps
+    if got != ours:
+        raise WeightsError(f"{path}: layer_norm_eps is {got!r}; hbr computes {ours!r}")
     return config
 
 

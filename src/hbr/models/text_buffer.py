@@ -49,9 +49,8 @@ class TextBuffer(nn.Module, Generic[T]):
     ) -> None:
         given = state_dict.get(f"{prefix}data")
         if isinstance(given, Tensor):
-            self.data = torch.empty_like(
-                given, device=self.data.device
-            )  # as long as what is loaded
+            # as long as what is loaded
+            self.data = torch.empty_like(given, device=self.data.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

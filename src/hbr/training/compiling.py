@@ -7,7 +7,6 @@ transformer blocks are where the time goes, are alike, and compile one by one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,36 +27,6 @@ BLOCKS = (ResnetBlock2D, BasicTransformerBlock, SwinBlock, RRDB)
 _VARIANTS = 128
 
 
-@dataclass
-class _Compiler:
-    """The state that the blocks of a model share: once the compiler fails, none uses it."""
-
-    report: Callable[[str], None]
-    backend: str | Callable[..., Any]
-    works: bool = True
-
-    def compile(self, block: nn.Module) -> None:
-        """Compile the forward pass of a block, for training only."""
-        plain = block.forward
-        fast = torch.compile(plain, dynamic=False, backend=self.backend)
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if self.works and block.training:
-                try:
-                    return fast(*args, **kwargs)
-                except TorchDynamoException as error:
-                    self.fail(error)
-            return plain(*args, **kwargs)
-
-        block.forward = forward
-
-    def fail(self, error: Exception) -> None:
-        """Go on without the compiler."""
-        self.works = False
-        reason = one_line(error).partition(" Set TORCH")[0]  # and what variables to set for more
-        self.report(f"compile: the compiler failed ({reason}); the training goes on without it")
-
-
 def compile_blocks(
     model: nn.Module, report: Callable[[str], None], backend: str | Callable[..., Any] = "inductor"
 ) -> None:
@@ -73,8 +42,27 @@ def compile_blocks(
         backend: of `torch.compile`.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
-    compiler = _Compiler(report, backend)
+    failed: list[str] = []  # once the compiler fails, no block uses it
+
+    def compile_block(block: nn.Module) -> None:
+        plain = block.forward
+        fast = torch.compile(plain, dynamic=False, backend=backend)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if block.training and not failed:
+                try:
+                    return fast(*args, **kwargs)
+                except TorchDynamoException as error:
+                    # without what variables to set for more
+                    failed.append(one_line(error).partition(" Set TORCH")[0])
+                report(
+                    f"compile: the compiler failed ({failed[0]}); the training goes on without it"
+                )
+            return plain(*args, **kwargs)
+
+        block.forward = forward
+
     for block in model.modules():
         # a forward pass that was replaced already recomputes its activations
         if isinstance(block, BLOCKS) and "forward" not in vars(block):
-            compiler.compile(block)
+            compile_block(block)

@@ -35,7 +35,7 @@ from hbr.training.crops import (
     random_unit,
 )
 from hbr.training.latents import LatentCache
-from hbr.training.photos import CuratedPeople, Photos, open_photos, read_pixels, read_upright
+from hbr.training.photos import CuratedPeople, Photos, open_photos, read_upright
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +336,7 @@ def check_validation(config: ValidationConfig) -> Photos:
     """
     photos = open_photos(config)
     for i in range(min(config.count, len(photos))):
-        h, w = read_pixels(photos, i).shape[:2]
+        h, w = read_upright(photos, i).size
         if min(h, w) < config.crop:
             raise ConfigError(
                 f"{photos.name(i)} is {w}x{h}; validation crops are {config.crop} pixels"

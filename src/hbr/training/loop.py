@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hbr.config import to_dict
 from hbr.files import write_text
+from hbr.image import Photo, write_photo
 from hbr.models.checkpoint import save_checkpoint
 from hbr.models.kinds import build_model
 from hbr.processes import StopSignals
@@ -29,7 +30,7 @@ from hbr.training.conditions import ConditionMaker
 from hbr.training.config import OptimConfig, TrainConfig
 from hbr.training.cost import with_checkpointing
 from hbr.training.crops import Skipped
-from hbr.training.curves import Curves
+from hbr.training.curves import AddRow, open_curves
 from hbr.training.data import (
     Pair,
     TrainingPairs,
@@ -41,7 +42,7 @@ from hbr.training.data import (
 from hbr.training.decoding import write_student
 from hbr.training.latents import open_latents
 from hbr.training.losses import load_networks
-from hbr.training.measuring import ValidatedPhoto, ValidationResult, summary, write_picture
+from hbr.training.measuring import Seen, summary
 from hbr.training.objectives import build_objective
 from hbr.training.processes import Processes
 from hbr.training.random_state import RandomState
@@ -126,7 +127,7 @@ class Trainer:
         for warning in filter(None, (source.warning for source in pairs.sources)):
             self.report(warning)
         skipped = Skipped(pairs.photos, config.data.errors, state.skipped)
-        with self._curves() as curves, StopSignals(raises=False) as signals:
+        with self._curves() as add, StopSignals(raises=False) as signals:
             started, first = time.monotonic(), state.step
             for crops in prepared(pairs):
                 pair = crops.to(self.device)
@@ -151,7 +152,7 @@ class Trainer:
                 due = state.step % config.save_every == 0 and good
                 save = stop or last or due
                 if numbers or measured or save:
-                    processes.by_first(partial(self._write, curves, numbers, measured, save=save))
+                    processes.by_first(partial(self._write, add, numbers, measured, save=save))
                 if stop:
                     processes.end()
                     raise KeyboardInterrupt
@@ -161,15 +162,15 @@ class Trainer:
         return self.config.out / "model.safetensors"
 
     @contextmanager
-    def _curves(self) -> Iterator[Curves | None]:
+    def _curves(self) -> Iterator[AddRow | None]:
         """Write the configuration and open the curves, in the first process."""
         if not self.processes.first:
             yield None
             return
         out = self.config.out
         write_text(out / "config.json", json.dumps(to_dict(self.config), indent=1))
-        with Curves(out, self.state.step) as curves:
-            yield curves
+        with open_curves(out, self.state.step) as add:
+            yield add
 
     def _with_latents(self, pair: Pair) -> Pair:
         """Return the batch with the latents of its HQ crops, if they are kept."""
@@ -273,25 +274,28 @@ class Trainer:
 
     def _write(
         self,
-        curves: Curves | None,
+        add: AddRow | None,
         numbers: dict[str, float],
-        measured: ValidationResult | None,
+        measured: tuple[dict[str, float], Tensor | None] | None,
         *,
         save: bool,
     ) -> None:
         """Write the results of a step, in the first process."""
-        assert curves is not None
+        assert add is not None
         step = self.state.step
         if numbers:
             left_out = {"left_out": float(self.state.left_out)} if self.state.left_out else {}
-            curves.add(step, {**numbers, **left_out})
+            add(step, {**numbers, **left_out})
         # written before the state is saved, so that a killed process repeats it
         if measured is not None:
-            if measured.picture is not None:
-                write_picture(measured.picture, self.config.out / "pictures" / f"{step:06d}.png")
-            line = "  ".join(f"{name} {value:.4f}" for name, value in measured.means.items())
+            means, picture = measured
+            if picture is not None:
+                file = self.config.out / "pictures" / f"{step:06d}.png"
+                file.parent.mkdir(exist_ok=True)
+                write_photo(Photo.from_tensor(picture), file)
+            line = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
             self.report(f"step {step}: {line}")
-            curves.add(step, measured.means)
+            add(step, means)
         if save:
             self._save()
 
@@ -335,12 +339,12 @@ class Trainer:
         return f"{where}  {values}  {pace:.2f} s/step  {left:.0f} min left"
 
     @torch.no_grad()
-    def _validate(self) -> ValidationResult:
-        """Validate the averaged weights; the photos are divided among the processes."""
+    def _validate(self) -> tuple[dict[str, float], Tensor | None]:
+        """Validate the averaged weights, see `summary`; the processes share the photos."""
         self._check_average()
         config, processes = self.config.validation, self.processes
         numbers = range(processes.index, config.count, processes.count)
-        own = []
+        own: list[Seen] = []
         self.model.eval()
         with self._averaged():
             pairs = validation_pairs(config, numbers, self.validation_photos, self.conditions)
@@ -348,7 +352,5 @@ class Trainer:
                 with processes.autocast():
                     seen = self.objective.validate(self.model, pair.to(self.device), i)
                 picture = torch.cat(seen.images, dim=-1).cpu() if i < config.pictures else None
-                own.append(
-                    ValidatedPhoto(i, {n: v.cpu() for n, v in seen.numbers.items()}, picture)
-                )
+                own.append((i, {n: v.cpu() for n, v in seen.numbers.items()}, picture))
         return summary(processes.gather(own))

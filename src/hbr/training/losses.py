@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from hbr.metrics.dists import DISTS
@@ -19,7 +20,6 @@ from hbr.metrics.lpips import LPIPS
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.config import DecodingConfig, InitConfig, LossConfig, TrainConfig
 from hbr.training.decoding import load_teacher_decoder
-from hbr.training.memory import random_squares
 from hbr.training.random_state import RandomState
 from hbr.training.teacher import load_teacher
 from hbr.weights import find_weights
@@ -149,22 +149,50 @@ class PixelTerms:
     """Computes the losses between decoded latents and HQ images.
 
     Attributes:
+        loss: the weights.
         networks: from `load_networks`.
         decode_crop: size in pixels of the random square to decode; None decodes the whole.
     """
 
+    loss: LossConfig
     networks: Networks = field(default_factory=dict)
     decode_crop: int | None = None
 
     def __call__(
-        self, model: OneStepRestorer, z: Tensor, hq: Tensor, loss: LossConfig, draws: RandomState
+        self, model: OneStepRestorer, z: Tensor, hq: Tensor, draws: RandomState
     ) -> Compared:
         """Decode z [b, c, h, w] and compare with hq [b, 3, s, s]."""
         if self.decode_crop is not None:
             z, hq = random_squares(z, hq, self.decode_crop, draws)
         image = model.decode(z).float()
-        image = image.clamp(0, 1) if loss.clamp else image
-        return Compared(pixel_loss(image, hq, loss, self.networks), image, hq)
+        image = image.clamp(0, 1) if self.loss.clamp else image
+        return Compared(pixel_loss(image, hq, self.loss, self.networks), image, hq)
+
+
+def random_squares(z: Tensor, hq: Tensor, crop: int, draws: RandomState) -> tuple[Tensor, Tensor]:
+    """Return a random square of each latent and the same square of its image.
+
+    Args:
+        z: latents [b, c, h, w].
+        hq: images [b, 3, s, s], s a multiple of h.
+        crop: size of the square in pixels, a multiple of s / h and at most s.
+        draws: source of the random corners, in latent pixels.
+
+    Returns:
+        [b, c, crop · h / s, crop · h / s] and [b, 3, crop, crop].
+    """
+    factor = hq.shape[-1] // z.shape[-1]
+    cells = crop // factor
+    y, x = (draws.integers(n - cells + 1, z) for n in z.shape[-2:])
+    return _squares(z, y, x, cells), _squares(hq, y * factor, x * factor, crop)
+
+
+def _squares(images: Tensor, y: Tensor, x: Tensor, edge: int) -> Tensor:
+    """Crop a square of each image [b, c, h, w] at (y, x), each [b], without synchronization."""
+    steps = torch.arange(edge, device=images.device)
+    rows, columns = (y[:, None] + steps)[:, :, None], (x[:, None] + steps)[:, None]
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    return rearrange(images[each, :, rows, columns], "b h w c -> b c h w")
 
 
 def _identity(image: Tensor) -> Tensor:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-from hbr.image import Photo, write_photo
 
 
 @dataclass(frozen=True)
@@ -23,48 +20,26 @@ class Validation:
     images: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class ValidatedPhoto:
-    """The results of one validation photo, on the CPU.
+Seen = tuple[int, dict[str, Tensor], Tensor | None]
+"""What a photo gave, on the CPU: its number; name → value [1]; and, if it is shown, its picture.
 
-    Attributes:
-        number: index of the photo.
-        numbers: name → value, [1].
-        picture: [1, 3, s, n s], n crops side by side; None if it is not shown.
+A picture is [1, 3, s, n s], n crops side by side.
+"""
+
+
+def summary(seen: list[Seen]) -> tuple[dict[str, float], Tensor | None]:
+    """Combine the results of all photos, independently of their order.
+
+    Returns:
+        "validation/NAME" → mean over the photos; and [1, 3, m s, n s], the pictures of m photos
+        below each other, or None.
     """
-
-    number: int
-    numbers: dict[str, Tensor]
-    picture: Tensor | None
-
-
-@dataclass(frozen=True)
-class ValidationResult:
-    """The result of a validation.
-
-    Attributes:
-        means: name → mean over the photos; the names begin with "validation/".
-        picture: [1, 3, m s, n s], m photos below each other, or None.
-    """
-
-    means: dict[str, float]
-    picture: Tensor | None
-
-
-def summary(seen: list[ValidatedPhoto]) -> ValidationResult:
-    """Combine the results of all photos, independently of their order."""
     values: dict[str, list[Tensor]] = defaultdict(list)
     pictures = []
-    for one in sorted(seen, key=lambda one: one.number):
-        for name, value in one.numbers.items():
+    for _, numbers, picture in sorted(seen, key=lambda one: one[0]):
+        for name, value in numbers.items():
             values[name].append(value)
-        if one.picture is not None:
-            pictures.append(one.picture)
+        if picture is not None:
+            pictures.append(picture)
     means = {f"validation/{name}": float(torch.cat(v).mean()) for name, v in values.items()}
-    return ValidationResult(means, torch.cat(pictures, dim=-2) if pictures else None)
-
-
-def write_picture(picture: Tensor, file: Path) -> None:
-    """Write a picture [1, 3, h, w] in [0, 1]; create the folder if necessary."""
-    file.parent.mkdir(exist_ok=True)
-    write_photo(Photo.from_tensor(picture), file)
+    return means, torch.cat(pictures, dim=-2) if pictures else None

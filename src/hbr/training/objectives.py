@@ -1,6 +1,6 @@
 """Training objectives: restoration in one step or directly, a prior, an autoencoder, a decoder.
 
-Each consists of two functions: one returns the losses of a pair, the other its validation results.
+`Objective` returns the losses of a pair, and its validation results.
 
 Shapes: b batch, s size of the crop, c latent channels, h w latent size, q d the prompt. Images are
 in [0, 1].
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ from hbr.training.config import (
     DecodingConfig,
     DiffusionConfig,
     LossConfig,
+    ObjectiveConfig,
     PartsConfig,
     RegressionConfig,
     RestorationConfig,
@@ -55,6 +56,17 @@ from hbr.training.teacher import taught
 Average = Mapping[str, Tensor]
 """The averaged weights of a training, by name."""
 
+# the trained parts of the model; None is all of them
+_PARTS: dict[str, tuple[str, ...] | None] = {
+    "restoration": ("autoencoder", "unet", "prompt", "refiner", "discriminator"),
+    "regression": None,
+    "autoencoder": ("autoencoder",),
+    "decoder": ("autoencoder.decoder", "discriminator"),
+    "diffusion": ("unet", "prompt"),
+    "control": ("control",),
+    "parts": ("parts",),
+}
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -69,10 +81,28 @@ class Losses:
     then: Callable[[], dict[str, Tensor]] | None = None
 
 
-class LossFunction(Protocol):
-    """Computes the losses of a pair."""
+@dataclass(frozen=True)
+class Objective:
+    """A training objective.
 
-    def __call__(
+    Attributes:
+        config: which one.
+        networks: of its losses (`hbr.training.losses.load_networks`).
+        decode_crop: see `PixelTerms`.
+        negative: negative prompt of the distillation, [q, d]; None is a prompt of zeros.
+    """
+
+    config: ObjectiveConfig
+    networks: Networks
+    decode_crop: int | None
+    negative: Tensor | None
+
+    @property
+    def parts(self) -> tuple[str, ...] | None:
+        """Names of the trained parts of the model; None is all of them."""
+        return _PARTS[self.config.kind]
+
+    def losses(
         self,
         model: Any,
         pair: Pair,
@@ -80,131 +110,77 @@ class LossFunction(Protocol):
         draws: RandomState,
         average: Average | None = None,
     ) -> Losses:
-        """Return the losses, given the weights of the pixel losses and the averaged model."""
+        """Return the losses of a pair, given the weights of the pixel losses.
 
+        `average` are the averaged weights of the model; None is its own.
+        """
+        pixels = PixelTerms(loss, self.networks, self.decode_crop)
+        match self.config:
+            case RestorationConfig() as config:
+                return restoration(model, pair, config, draws, pixels, self.negative, average)
+            case RegressionConfig():
+                image = model(pair.lq).float()
+                return Losses(pixel_loss(image, pair.hq, loss, self.networks))
+            case AutoencodingConfig() as config:
+                return Losses(autoencoding(model, pair, config, draws, pixels))
+            case DecodingConfig() as config:
+                return decoding(model, pair, config, draws, pixels)
+            case DiffusionConfig() as config:
+                return Losses(diffusion(model, pair, config, draws))
+            case ControlConfig() as config:
+                return Losses(control(model, pair, config, draws))
+            case PartsConfig():
+                return Losses(classify_parts(model, pair))
 
-@dataclass(frozen=True)
-class Beside:
-    """Further inputs of the restoration losses.
-
-    Attributes:
-        negative: negative prompt of the distillation, [q, d]; None is a prompt of zeros.
-        average: averaged weights of the model, by name; None is the model's own.
-    """
-
-    negative: Tensor | None = None
-    average: Average | None = None
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A training objective.
-
-    Attributes:
-        parts: names of the trained parts of the model; None is all of them.
-        losses: computes the losses of a pair.
-        validate: (model, pair, index of the pair) → validation results.
-    """
-
-    parts: tuple[str, ...] | None
-    losses: LossFunction
-    validate: Callable[[Any, Pair, int], Validation]
+    def validate(self, model: Any, pair: Pair, number: int) -> Validation:
+        """Return the results of the validation pair of this number."""
+        match self.config:
+            case RestorationConfig() as config:
+                lora.activate(model.unet, generator_adapters(model.unet))
+                return compared(model(pair.lq, model.prompt(prompted_by(pair, config))), pair)
+            case RegressionConfig():
+                return compared(model(pair.lq), pair)
+            case AutoencodingConfig():
+                return validate_autoencoding(model, pair)
+            case DecodingConfig():
+                return validate_decoding(model, pair, self.networks[TEACHER_DECODER])
+            case DiffusionConfig() as config:
+                return validate_diffusion(model, pair, config, number)
+            case ControlConfig():
+                return validate_control(model, pair, number)
+            case PartsConfig():
+                return validate_parts(model, pair)
 
 
 def build_objective(
     config: TrainConfig, networks: Networks | None = None, negative: Tensor | None = None
 ) -> Objective:
-    """Return the objective of a training's configuration.
-
-    Args:
-        config: the training.
-        networks: networks of its losses (`hbr.training.losses.load_networks`).
-        negative: negative prompt of the distillation, [q, d]; None is a prompt of zeros.
-    """
-    objective = config.objective
-    pixels = PixelTerms(networks or {}, config.memory.decode_crop)
-    match objective:
-        case RestorationConfig():
-            parts = ("autoencoder", "unet", "prompt", "refiner", "discriminator")
-            return Objective(
-                parts,
-                lambda model, pair, loss, draws, average=None: restoration(
-                    model, pair, loss, objective, draws, pixels, Beside(negative, average)
-                ),
-                lambda model, pair, _: validate_restoration(model, pair, objective),
-            )
-        case RegressionConfig():
-            return Objective(
-                None,
-                lambda model, pair, loss, draws, average=None: Losses(
-                    pixel_loss(model(pair.lq).float(), pair.hq, loss, pixels.networks)
-                ),
-                lambda model, pair, _: compared(model(pair.lq), pair),
-            )
-        case AutoencodingConfig():
-            return Objective(
-                ("autoencoder",),
-                lambda model, pair, loss, draws, average=None: Losses(
-                    autoencoding(model, pair, loss, objective, draws, pixels)
-                ),
-                validate_autoencoding,
-            )
-        case DecodingConfig():
-            return _decoding(objective, pixels)
-        case DiffusionConfig():
-            return Objective(
-                ("unet", "prompt"),
-                lambda model, pair, loss, draws, average=None: Losses(
-                    diffusion(model, pair, objective, draws)
-                ),
-                lambda model, pair, i: validate_diffusion(model, pair, objective, i),
-            )
-        case ControlConfig():
-            return Objective(
-                ("control",),
-                lambda model, pair, loss, draws, average=None: Losses(
-                    control(model, pair, objective, draws)
-                ),
-                validate_control,
-            )
-        case PartsConfig():
-            return Objective(
-                ("parts",),
-                lambda model, pair, loss, draws, average=None: Losses(classify_parts(model, pair)),
-                lambda model, pair, _: validate_parts(model, pair),
-            )
-
-
-def _decoding(config: DecodingConfig, pixels: PixelTerms) -> Objective:
-    return Objective(
-        ("autoencoder.decoder", "discriminator"),
-        lambda model, pair, loss, draws, average=None: decoding(
-            model, pair, loss, config, draws, pixels
-        ),
-        lambda model, pair, _: validate_decoding(model, pair, pixels.networks[TEACHER_DECODER]),
-    )
+    """Return the objective of a training's configuration; see `Objective`."""
+    return Objective(config.objective, networks or {}, config.memory.decode_crop, negative)
 
 
 def restoration(
     model: OneStepRestorer,
     pair: Pair,
-    loss: LossConfig,
     config: RestorationConfig,
     draws: RandomState,
     pixels: PixelTerms,
-    beside: Beside,
+    negative: Tensor | None = None,
+    average: Average | None = None,
 ) -> Losses:
-    """Return the pixel losses of the restored image, and the other losses that are configured."""
+    """Return the pixel losses of the restored image, and the other losses that are configured.
+
+    `negative` and `average` as in `Objective`.
+    """
+    loss = pixels.loss
     lora.activate(model.unet, generator_adapters(model.unet))
     p = model.prompt(prompted_by(pair, config))
     z_h = model.restore_latent(pair.lq, p)
-    compared = pixels(model, z_h, _targets(pair, loss, pixels, draws), loss, draws)
+    compared = pixels(model, z_h, _targets(pair, pixels, draws), draws)
     terms = compared.terms
     if loss.artifacts > 0:
         with torch.no_grad():
-            weights = {
-                n: t for n, t in (beside.average or {}).items() if not is_of_discriminator(n)
-            }
+            weights = {n: t for n, t in (average or {}).items() if not is_of_discriminator(n)}
             averaged = functional_call(model, weights, (pair.lq,)).float()
         terms["artifacts"] = loss.artifacts * artifact_loss(compared.image, averaged, compared.hq)
     if config.discriminator is not None:
@@ -213,18 +189,17 @@ def restoration(
     if config.vsd is None:
         return Losses(terms)
     p = p.detach()
-    terms["vsd"] = config.vsd.weight * distillation(
-        model, z_h, p, config.vsd, draws, beside.negative
-    )
+    vsd = distillation(model, z_h, p, config.vsd, draws, negative)
+    terms["vsd"] = config.vsd.weight * vsd
     return Losses(terms, lambda: regularization(model, z_h.detach(), p, draws))
 
 
-def _targets(pair: Pair, loss: LossConfig, pixels: PixelTerms, draws: RandomState) -> Tensor:
+def _targets(pair: Pair, pixels: PixelTerms, draws: RandomState) -> Tensor:
     """Return the images to compare with: HQ, and the teacher's for the first of the batch."""
-    count = draws.first_of(loss.teacher, pair.hq)
+    count = draws.first_of(pixels.loss.teacher, pair.hq)
     if count == 0:
         return pair.hq
-    teacher = cast(Model, pixels.networks["teacher", loss.teacher_model])
+    teacher = cast(Model, pixels.networks["teacher", pixels.loss.teacher_model])
     return torch.cat([taught(teacher, pair.lq[:count], pair.hq[:count]), pair.hq[count:]])
 
 
@@ -289,14 +264,6 @@ def _network(model: OneStepRestorer, adapters: tuple[str, ...], p: Tensor) -> Pr
     return predict
 
 
-def validate_restoration(
-    model: OneStepRestorer, pair: Pair, config: RestorationConfig
-) -> Validation:
-    """Return PSNR and SSIM, and their gain over the input."""
-    lora.activate(model.unet, generator_adapters(model.unet))
-    return compared(model(pair.lq, model.prompt(prompted_by(pair, config))), pair)
-
-
 def compared(image: Tensor, pair: Pair) -> Validation:
     """Return PSNR and SSIM of a restored image [b, 3, s, s], and their gain over the input."""
     image = image.float().clamp(0, 1)
@@ -313,7 +280,6 @@ def compared(image: Tensor, pair: Pair) -> Validation:
 def autoencoding(
     model: OneStepRestorer,
     pair: Pair,
-    loss: LossConfig,
     config: AutoencodingConfig,
     draws: RandomState,
     pixels: PixelTerms,
@@ -321,14 +287,13 @@ def autoencoding(
     """Return the pixel losses of the reconstructed HQ image and the penalty on its latent."""
     z = model.encode(pair.hq).float()
     noise = draws.noise(z)
-    terms = pixels(model, z + config.noise * noise, pair.hq, loss, draws).terms
+    terms = pixels(model, z + config.noise * noise, pair.hq, draws).terms
     return {**terms, "latent": config.latent * (z**2).mean()}
 
 
 def decoding(
     model: OneStepRestorer,
     pair: Pair,
-    loss: LossConfig,
     config: DecodingConfig,
     draws: RandomState,
     pixels: PixelTerms,
@@ -342,7 +307,7 @@ def decoding(
         target = pixels.networks[TEACHER_DECODER](z).clamp(0, 1)
         if config.target == "photo":
             target = torch.cat([target[:n], pair.hq[n:]])
-    compared = pixels(model, z + config.noise * draws.noise(z), target, loss, draws)
+    compared = pixels(model, z + config.noise * draws.noise(z), target, draws)
     terms = compared.terms
     if config.latent > 0:
         with torch.no_grad():
@@ -350,7 +315,7 @@ def decoding(
         terms["latent"] = config.latent * F.l1_loss(model.encode(compared.image), wanted)
     if config.discriminator is None:
         return Losses(terms)
-    return _adversarial(model.get_submodule("discriminator"), compared, compared.hq, loss)
+    return _adversarial(model.get_submodule("discriminator"), compared, compared.hq, pixels.loss)
 
 
 def validate_decoding(model: OneStepRestorer, pair: Pair, teacher: nn.Module) -> Validation:
@@ -365,7 +330,7 @@ def validate_decoding(model: OneStepRestorer, pair: Pair, teacher: nn.Module) ->
     return Validation(numbers, (wanted, image, pair.hq))
 
 
-def validate_autoencoding(model: OneStepRestorer, pair: Pair, _: int) -> Validation:
+def validate_autoencoding(model: OneStepRestorer, pair: Pair) -> Validation:
     """Return PSNR and SSIM of the decoded image, and the standard deviation of the latent."""
     z = model.encode(pair.hq).float()
     image = model.decode(z).clamp(0, 1)

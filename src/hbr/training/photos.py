@@ -21,7 +21,6 @@ from hbr.curation.manifest import FOLDERS, Manifest, crop_place, crop_suffix, cr
 from hbr.errors import one_line
 from hbr.image import Photo, PhotoError, is_photo_name, read_photo
 from hbr.image.paths import match_files
-from hbr.image.pixels import to_8_bits
 from hbr.image.reading import named_bytes
 from hbr.image.search import LeftOut, find_photos
 from hbr.people.types import N_KEYPOINTS, Person
@@ -63,15 +62,6 @@ def open_photos(config: PhotoSourceConfig | ValidationConfig) -> Photos:
     if not files:
         raise ConfigError(f"tars: there is no file {config.tars}")
     return TarPhotos(files)
-
-
-def read_pixels(photos: Photos, index: int) -> np.ndarray:
-    """Read a photo, upright and in sRGB: uint8 [h, w, 3].
-
-    Raises:
-        PhotoError: the photo cannot be read.
-    """
-    return to_8_bits(read_upright(photos, index).pixels)
 
 
 def read_upright(photos: Photos, index: int) -> Photo:

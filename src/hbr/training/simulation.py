@@ -12,7 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,7 +24,6 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from hbr.metrics.dists import DISTS
 from hbr.metrics.lpips import LPIPS
-from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.checkpoint import empty
 from hbr.models.config import DAPEConfig, RestorerConfig, TextEncoderConfig
 from hbr.models.diffbody.config import DiffBodyConfig
@@ -145,9 +144,9 @@ def simulate(
             _compute_norms_in_float32(model)
         match config.model:
             case RestorerConfig(prompt=DAPEConfig() as prompt):
-                _skip_tagging(model, prompt)
+                _answer_zeros(model.get_submodule("prompt"), prompt.n_queries, prompt.width)
             case DiffBodyConfig(text=TextEncoderConfig() as text):
-                _skip_texts(model, text)
+                _answer_zeros(model.get_submodule("text"), text.length, text.width)
         model.train()
         pair = _pair(config, crops, phase.crop)
         with _autocast(config):
@@ -164,31 +163,17 @@ def simulate(
 def _pair(config: TrainConfig, crops: int, size: int) -> Pair:
     """A batch with all that a training of this configuration has."""
     hq, lq = (torch.empty(crops, 3, size, size) for _ in range(2))
-    pair = Pair(hq=hq, lq=lq)
-    match config.model:
-        case DiffBodyConfig(autoencoder=autoencoder):
-            pair = _conditioned(pair)
-        case RestorerConfig(autoencoder=autoencoder):
-            pass
-        case _:
-            return pair
-    return pair if config.data.latents is None else _encoded(pair, autoencoder)
-
-
-def _conditioned(pair: Pair) -> Pair:
-    """A pair with every map that a model may be guided by."""
-    channels = {"pose": 3, "attention": 1, "parts": 6}
-    maps = {
-        name: torch.empty_like(pair.hq[:, :1]).expand(-1, n, -1, -1) for name, n in channels.items()
-    }
-    return replace(pair, conditions=Conditions(maps=maps))
-
-
-def _encoded(pair: Pair, config: AutoencoderConfig) -> Pair:
-    """A pair whose latents are known, as after the first time that its crops were seen."""
-    cells = pair.hq.shape[-1] // config.factor
-    z = torch.empty(len(pair.hq), config.latent_channels, cells, cells)
-    return replace(pair, latents=tuple(z))
+    model = config.model
+    if not isinstance(model, RestorerConfig | DiffBodyConfig):
+        return Pair(hq=hq, lq=lq)
+    channels = {"pose": 3, "attention": 1, "parts": 6} if isinstance(model, DiffBodyConfig) else {}
+    maps = {name: torch.empty_like(hq[:, :1]).expand(-1, n, -1, -1) for name, n in channels.items()}
+    latents: tuple[Tensor, ...] = ()
+    if config.data.latents is not None:  # known, as after the first time that the crops were seen
+        z = model.autoencoder.latent
+        cells = size // z.factor
+        latents = tuple(torch.empty(crops, z.channels, cells, cells))
+    return Pair(hq=hq, lq=lq, conditions=Conditions(maps=maps), latents=latents)
 
 
 def _backward(model: nn.Module, terms: dict[str, Tensor]) -> None:
@@ -211,16 +196,9 @@ def _compute_norms_in_float32(model: nn.Module) -> None:
             module.register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
 
 
-def _skip_tagging(model: nn.Module, prompt: DAPEConfig) -> None:
-    """Return a prompt of zeros: tags depend on values, and computing them is cheap."""
-    shape = (prompt.n_queries, prompt.width)
-    model.get_submodule("prompt").forward = lambda image: torch.zeros(len(image), *shape)
-
-
-def _skip_texts(model: nn.Module, text: TextEncoderConfig) -> None:
-    """Return a prompt of zeros: tokens depend on values."""
-    shape = (text.length, text.width)
-    model.get_submodule("text").forward = lambda texts: torch.zeros(len(texts), *shape)
+def _answer_zeros(module: nn.Module, tokens: int, width: int) -> None:
+    """Return a prompt of zeros: tags and tokens depend on values, and computing them is cheap."""
+    module.forward = lambda given: torch.zeros(len(given), tokens, width)
 
 
 def _make_fake(module: nn.Module) -> None:

@@ -40,7 +40,6 @@ from hbr.training.config import (
 )
 from hbr.training.data import TrainingPairs
 from hbr.training.decoding import begin_student, without_decoder
-from hbr.training.memory import checkpoint_blocks
 from hbr.training.start_stages import load_stages, must_agree
 from hbr.weights import entries, find_model, find_weights
 
@@ -124,6 +123,17 @@ def prepare(model: nn.Module, config: TrainConfig, parts: tuple[str, ...] | None
         checkpoint_blocks(model)
     for name in (*config.freeze, *sorted(_untrained(model, parts or ("",)))):
         freeze(model, name)
+
+
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Enable activation checkpointing in every part of the model that supports it.
+
+    Only the inputs of blocks are kept (Chen et al. 2016). The backward pass must recompute the same
+    values: the adapters active in the forward pass must be active in the backward pass.
+    """
+    for part in (model, *model.children()):
+        if enable := getattr(part, "enable_gradient_checkpointing", None):
+            enable()
 
 
 def _untrained(part: nn.Module, trained: tuple[str, ...]) -> Iterator[str]:

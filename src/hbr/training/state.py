@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,34 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from hbr.config import ConfigError, to_dict
+from hbr.config import ConfigError, first_difference, from_dict, to_dict
 from hbr.errors import HbrError
 from hbr.models.files import under, write_tensors
 from hbr.training.adapters import is_of_discriminator, is_of_regularizer
 from hbr.training.config import RestorationConfig, TrainConfig
 from hbr.training.discriminator import Balance
-from hbr.training.resume import check_unchanged
 from hbr.weights import instead_of_weights
 
 # what batch norms count while they train
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _COUNTS = ("step", "left_out", "left_out_in_a_row")
+
+FREE = (
+    "out",
+    "validation",
+    "save_every",
+    "weights",
+    "compile",
+    "card",
+    "memory.checkpointing",
+    "data.device",
+    "data.latents.cache",
+    "data.workers",
+    "data.errors",
+    "optim.accumulate",
+    "optim.nonfinite",
+)
+"""Fields that may change, as they do not affect the result; so may the last phase's steps."""
 
 
 class TrainingError(HbrError, RuntimeError):
@@ -126,6 +143,44 @@ class TrainState:
         if "balance" in metadata:
             self.balance = Balance(float(metadata["balance"]))
         self.skipped.update(json.loads(metadata.get("skipped", "{}")))
+
+
+def check_unchanged(before: dict[str, Any], now: TrainConfig, state: Path) -> None:
+    """Check that a training is resumed with the configuration that it was started with.
+
+    Args:
+        before: the configuration that the state was written with, from `to_dict`; missing fields
+            have their defaults.
+        now: the configuration to resume with.
+        state: the state file, for messages.
+
+    Raises:
+        ConfigError: a field that is not in `FREE` differs; the message names the first.
+    """
+    try:
+        then = from_dict(TrainConfig, before)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{state} was written by an incompatible version of hbr: {error}; "
+            "train into another folder (--out)"
+        ) from None
+    if len(then.phases) == len(now.phases):
+        last = replace(then.phases[-1], steps=now.phases[-1].steps)
+        phases = [*to_dict(then)["phases"][:-1], to_dict(last)]
+    else:
+        phases = to_dict(then)["phases"]
+    found = first_difference({**to_dict(then), "phases": phases}, to_dict(now), free=FREE)
+    if found is not None:
+        where, old, new = found
+        raise ConfigError(
+            f"{state} was written with {where} {_short(old)}, and now it is {_short(new)}; "
+            "set it back, or train into another folder (--out)"
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _groups(trained: dict[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:

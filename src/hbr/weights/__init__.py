@@ -24,7 +24,6 @@ from hbr.weights.sources import (
     Member,
     PackageFile,
     WeightsError,
-    check_file,
 )
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "PackageFile",
     "WeightsError",
     "available",
-    "check_file",
     "check_space",
     "entries",
     "fetch",

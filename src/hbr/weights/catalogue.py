@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -225,29 +226,25 @@ def fetch_weights(
         report: called with a line for each source that fails, which says what is tried next.
 
     Raises:
-        DownloadError: as `fetch` for the last source of all.
+        DownloadError: as `fetch` for the last source of all; or it has none.
     """
-    entry.check_source()
     sets = [s for s in (entry.files, *entry.also) if all(f.all_sources for f in s)]
-    for files in sets[:-1]:
+    if not sets:
+        raise DownloadError(f"{entry.name} has no address of its own; {entry.obtain}")
+
+    def fetch_all(files: Sequence[KnownFile]) -> list[Path]:
+        found = []
+        for known in files:
+            with progress(known.path) as moved:
+                found.append(fetch(known, folder, progress=moved, report=report))
+        return found
+
+    for files, following in itertools.pairwise(sets):
         try:
-            return _fetch_all(files, folder, progress, report)
+            return fetch_all(files)
         except DownloadError as error:
-            report(f"{error}; next: {sets[sets.index(files) + 1][0].all_sources[0]}")
-    return _fetch_all(sets[-1], folder, progress, report)
-
-
-def _fetch_all(
-    files: Sequence[KnownFile],
-    folder: Path,
-    progress: Callable[[str], AbstractContextManager[ByteProgress]],
-    report: Callable[[str], None],
-) -> list[Path]:
-    found = []
-    for known in files:
-        with progress(known.path) as moved:
-            found.append(fetch(known, folder, progress=moved, report=report))
-    return found
+            report(f"{error}; next: {following[0].all_sources[0]}")
+    return fetch_all(sets[-1])
 
 
 def find_model(name_or_path: str | Path, *, check_hash: bool = True) -> Path:

@@ -79,7 +79,7 @@ def read_dlib(data: bytes, path: str) -> tuple[list[tuple[np.ndarray, np.ndarray
         reader.floats(3)  # the mean colour
         reader.numbers(2)
         return _layers(reader, path)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, IndexError) as error:
         if isinstance(error, DownloadError):
             raise
         raise DownloadError(f"{path} is no network of dlib, or damaged: {error}") from None

@@ -35,11 +35,11 @@ _Trained = Annotated[
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the known weights: kind, size, licence and source."""
-    from hbr.models.inspection import as_dict, overview
+    from hbr.models.inspection import overview
 
     found = overview()
     if as_json:
-        print_json([as_dict(d) for d in found])
+        print_json([dataclasses.asdict(d) for d in found])
         return
     columns = ("name", "kind", "here", "size", "licence", "source")
     rows = [
@@ -52,11 +52,11 @@ def list_models(as_json: AsJson = False) -> None:
 @app.command("show")
 def show(model: _Model, as_json: AsJson = False) -> None:
     """Show a model's card: source, licence, sizes, capabilities, configuration."""
-    from hbr.models.inspection import as_dict, describe
+    from hbr.models.inspection import describe
 
     described = describe(model)
     if as_json:
-        print_json(as_dict(described))
+        print_json(dataclasses.asdict(described))
         return
     for name, value in _card(described):
         typer.echo(f"{name}: {value}")
@@ -76,7 +76,7 @@ def verify(
 ) -> None:
     """Verify SHA-256 checksums and check for NaN; the exit code is 4 if a file is invalid."""
     from hbr.models import WeightsError
-    from hbr.models.inspection import as_dict, verify
+    from hbr.models.inspection import verify
     from hbr.weights import entries
 
     if place is not None and model is None:
@@ -87,7 +87,7 @@ def verify(
         raise WeightsError("no weights are on this machine; give a file")
     rows = [row for name in names for row in verify(name, place)]
     if as_json:
-        print_json([{**as_dict(row), "ok": row.ok} for row in rows])
+        print_json([{**dataclasses.asdict(row), "ok": row.ok} for row in rows])
     else:
         for row in rows:
             typer.echo(f"{row.sha256}  {row.file}  {row.verdict}")

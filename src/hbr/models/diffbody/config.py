@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.config import ScheduleConfig, TextEncoderConfig, UNetConfig
 from hbr.models.protocol import Capabilities
@@ -33,8 +33,7 @@ class PartNetworkConfig:
     dim: int = 512
 
     def __post_init__(self) -> None:
-        for name in ("embedding_size", "dim"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check_least(self, 1, "embedding_size", "dim")
         ok = len(self.hidden_sizes) == len(self.depths) >= 2
         check(ok, "depths", self.depths, f"{len(self.hidden_sizes)} values, one a stage, 2 or more")
 

@@ -40,11 +40,6 @@ class Adapter:
     b: Mapping[str, Tensor]
     whole: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def ranks(self) -> dict[str, int]:
-        """Rank of each layer."""
-        return {layer: matrix.shape[0] for layer, matrix in self.a.items()}
-
 
 @torch.no_grad()
 def adapter_of(module: nn.Module, names: Collection[str], trained: Collection[str] = ()) -> Adapter:
@@ -87,7 +82,7 @@ def write_lora(path: str | Path, parts: Mapping[str, Adapter], card: Card | None
             tensors[f"{prefix}.{layer}.lora_A.weight"] = adapter.a[layer]
             tensors[f"{prefix}.{layer}.lora_B.weight"] = adapter.b[layer]
         tensors |= {f"{WHOLE}{prefix}.{name}": tensor for name, tensor in adapter.whole.items()}
-        ranks = adapter.ranks
+        ranks = {layer: matrix.shape[0] for layer, matrix in adapter.a.items()}
         rank = max(ranks.values())
         other = {f"^{layer}$": r for layer, r in ranks.items() if r != rank}
         values = {
@@ -99,5 +94,5 @@ def write_lora(path: str | Path, parts: Mapping[str, Adapter], card: Card | None
         }
         settings |= {f"{prefix}.{name}": value for name, value in values.items()}
     metadata = {**(card or {}), "format": "pt", "lora_adapter_metadata": json.dumps(settings)}
-    plain = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
+    plain = {name: t.detach().float().cpu() for name, t in tensors.items()}
     return write_tensors(path, plain, metadata)

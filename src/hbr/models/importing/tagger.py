@@ -16,12 +16,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hbr.config import ConfigError
+from hbr.config import to_dict
 from hbr.models.checkpoint import Checkpoint, check_weights
-from hbr.models.config import DAPEConfig, ImageEncoderConfig, RestorerConfig, TaggerConfig
-from hbr.models.importing.base import load_diffusers_base
+from hbr.models.config import DAPEConfig, ImageEncoderConfig, TaggerConfig
+from hbr.models.importing.base import UNTRAINED, load_diffusers_base
 from hbr.models.importing.ram import read_ram, read_swin
-from hbr.models.importing.reading import contents, describe_size, find_tensors, load_pickle, origin
+from hbr.models.importing.reading import (
+    contents,
+    describe_size,
+    find_tensors,
+    load_pickle,
+    made_config,
+)
 from hbr.models.tagger import Tagger, write_list
 from hbr.models.text import load_text_encoder
 from hbr.models.text_buffer import as_bytes
@@ -123,22 +129,11 @@ def put_into_base(
     report(f"reading the base {folder} ({describe_size(folder)})")
     base = load_diffusers_base(folder)
     text, encoder = load_text_encoder(folder)
-    try:
-        config = RestorerConfig(
-            autoencoder=base.autoencoder,
-            unet=base.unet,
-            prompt=DAPEConfig(tagger=tagger, text=text),
-            native_size=base.native_size,
-            name=folder.resolve().name,
-        )
-    except ConfigError as error:
-        raise WeightsError(f"{folder}: {error}") from None
-    named = {f"prompt.tagger.{name}": tensor for name, tensor in tensors.items()}
-    named |= {f"prompt.text.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    card = origin(folder.resolve(), base.weights_file, kind="tagger")
-    card |= {"tagger": " with ".join(file.name for file in (source, dape) if file is not None)}
-    card["trained"] = "no: the one step of a base is untrained; it restores nothing yet"
-    return Checkpoint(config, {**base.tensors, **named}, card)
+    named = {f"tagger.{name}": tensor for name, tensor in tensors.items()}
+    named |= {f"text.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    made_of = " with ".join(file.name for file in (source, dape) if file is not None)
+    card = {"kind": "tagger", "tagger": made_of, "trained": UNTRAINED}
+    return base.prompted(folder, DAPEConfig(tagger=tagger, text=text), named, **card)
 
 
 def _read_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -169,18 +164,16 @@ def _read_config(
             f"{source}: label_embed has {n_texts} rows; RAM++ has {descriptions} for each tag"
         )
     layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
-    try:
-        return TaggerConfig(
-            encoder=encoder,
-            n_tags=n_texts // descriptions,
-            descriptions=descriptions,
-            width=width,
-            mlp_width=mlp_width,
-            heads=heads,
-            layers=len(layers),
-        )
-    except ConfigError as error:
-        raise WeightsError(f"{source}: {error}") from None
+    fields = {
+        "encoder": to_dict(encoder),
+        "n_tags": n_texts // descriptions,
+        "descriptions": descriptions,
+        "width": width,
+        "mlp_width": mlp_width,
+        "heads": heads,
+        "layers": len(layers),
+    }
+    return made_config(TaggerConfig, fields, source)
 
 
 def _merge(tensors: dict[str, Tensor], dape: Path, report: Callable[[str], None]) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from hbr.models.inference.layers import Picture, PosteriorMean, PostQuant
 from hbr.models.onestep import OneStepRestorer
-from hbr.models.prompts import TakesText
 from hbr.models.protocol import Conditions, Place
 
 
@@ -86,8 +85,7 @@ class FoldedRestorer(nn.Module):
 
     def embed(self, text: str) -> Tensor:
         """The prompt of a text, [1, q, d]; only if `capabilities.takes_prompt`."""
-        assert isinstance(self.prompt, TakesText)
-        return self.prompt.embed([text])
+        return cast(Tensor, self.prompt.embed([text]))
 
     def encode(self, image: Tensor) -> Tensor:
         """Encode an image: [b, 3, H, W] in [0, 1] → z_L [b, c, h, w]."""

@@ -11,7 +11,7 @@ Shapes: b batch, c channels, h w size, g groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -101,15 +101,11 @@ def downsample(layer: Any, x: Tensor) -> Tensor:
     return y
 
 
-class _Moments(NamedTuple):
-    """Mean and variance that `GroupNorm` takes for each channel, [c], in float32 or better."""
+def moments(norm: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance that a `GroupNorm` takes for each channel of x [1, c, h, w], from stripes.
 
-    mean: Tensor
-    var: Tensor
-
-
-def moments(norm: nn.GroupNorm, x: Tensor) -> _Moments:
-    """The statistics of a `GroupNorm` of all of x [1, c, h, w], from those of stripes."""
+    Each [c], in float32 or better.
+    """
     dtype = torch.promote_types(x.dtype, torch.float32)
     zeros, ones = x.new_zeros(x.shape[1], dtype=dtype), x.new_ones(x.shape[1], dtype=dtype)
     parts = [  # for each stripe and channel; its running means are of no use, but give the dtype
@@ -123,7 +119,8 @@ def moments(norm: nn.GroupNorm, x: Tensor) -> _Moments:
     whole = (weight * mean).sum(dim=0).mean(dim=1, keepdim=True)  # [g, 1]
     spread = (weight * (var + (mean - whole).square())).sum(dim=0).mean(dim=1, keepdim=True)
     channels = mean.shape[2]
-    return _Moments(*(m.expand(-1, channels).flatten().to(dtype) for m in (whole, spread)))
+    whole, spread = (m.expand(-1, channels).flatten().to(dtype) for m in (whole, spread))
+    return whole, spread
 
 
 def _convolve(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, write: Write) -> None:
@@ -131,18 +128,18 @@ def _convolve(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, write: Write) -> N
 
     Rows come in order, and only when those of x are not needed any more.
     """
-    of_x = moments(norm, x)
+    mean, var = moments(norm, x)
     height = _height(x)
-    weight, bias = (p.to(of_x.mean.dtype) for p in (norm.weight, norm.bias))
+    weight, bias = (p.to(mean.dtype) for p in (norm.weight, norm.bias))
     # two rows of the stripe before, the stripe, and one of zeros below the image
     window = _empty(x, x.shape[1], (height + 3, x.shape[3]))
     window[:, :, :2] = 0
-    nothing = x.new_empty(0, dtype=of_x.mean.dtype), x.new_empty(0, dtype=of_x.mean.dtype)
+    nothing = x.new_empty(0, dtype=mean.dtype), x.new_empty(0, dtype=mean.dtype)
     for rows in _stripes(x):
         n, last = rows.stop - rows.start, rows.stop == x.shape[2]
         inside = window[:, :, 2 : 2 + n]
         torch.native_batch_norm(
-            *(x[:, :, rows], weight, bias, *of_x, False, 0.0, norm.eps), out=(inside, *nothing)
+            *(x[:, :, rows], weight, bias, mean, var, False, 0.0, norm.eps), out=(inside, *nothing)
         )
         F.silu(inside, inplace=True)
         if last:

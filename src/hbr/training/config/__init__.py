@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from hbr.config import ConfigError, check
+from hbr.config import ConfigError, check, check_least
 from hbr.models.config import DAPEConfig, LoRAConfig, RestorerConfig, TextPromptConfig
 from hbr.models.diffbody.config import DiffBodyConfig
 from hbr.models.kinds import model_config
@@ -20,7 +20,6 @@ from hbr.training.config.data import (
     ValidationConfig,
 )
 from hbr.training.config.init import InitConfig
-from hbr.training.config.memory import MemoryConfig
 from hbr.training.config.objective import (
     AutoencodingConfig,
     ControlConfig,
@@ -33,7 +32,7 @@ from hbr.training.config.objective import (
     RestorationConfig,
     VSDConfig,
 )
-from hbr.training.config.optim import OptimConfig, PhaseConfig
+from hbr.training.config.optim import MemoryConfig, OptimConfig, PhaseConfig
 
 __all__ = [
     "AutoencodingConfig",
@@ -47,6 +46,7 @@ __all__ = [
     "LatentsConfig",
     "LossConfig",
     "MemoryConfig",
+    "ObjectiveConfig",
     "OptimConfig",
     "PartsConfig",
     "PhaseConfig",
@@ -135,8 +135,8 @@ class TrainConfig:
         check(crop % multiple == 0, "validation.crop", crop, f"a multiple of {multiple}")
         ok = self.optim.warmup + self.optim.decay <= self.steps
         check(ok, "optim.decay", self.optim.decay, f"with warmup at most the {self.steps} steps")
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
-        check(self.save_every >= 1, "save_every", self.save_every, "1 or more")
+        check_least(self, 0, "seed")
+        check_least(self, 1, "save_every")
 
     def _check_kind(self) -> None:
         """Check that objective, start and init suit models of this kind."""

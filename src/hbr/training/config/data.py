@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hbr.config import ConfigError, check
+from hbr.config import ConfigError, check, check_least
 from hbr.degradation import find_recipe
 from hbr.people.grids import GridName
 
@@ -85,7 +85,7 @@ class LatentsConfig:
     crops: int = 8
 
     def __post_init__(self) -> None:
-        check(self.crops >= 1, "crops", self.crops, "1 or more")
+        check_least(self, 1, "crops")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class DataConfig:
         check(ok, "margin", self.margin, "a multiple of 16, or 0")
         check(0 <= self.shift_prob <= 1, "shift_prob", self.shift_prob, "in [0, 1]")
         check(0 <= self.errors < 1, "errors", self.errors, "in [0, 1)")
-        check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check_least(self, 0, "workers")
         from_lq = self.conditions is not None and self.conditions.source == "lq"
         ok = self.device == "cpu" or not from_lq
         check(ok, "device", self.device, "cpu, as `conditions` are found in the LQ crops")
@@ -187,10 +187,8 @@ class ValidationConfig:
         ok = self.boxes is None or self.photos is not None
         check(ok, "boxes", self.boxes, "left out without `photos`")
         _check_recipe("recipe", self.recipe)
-        for name in ("count", "crop", "every"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        check(self.pictures >= 0, "pictures", self.pictures, "0 or more")
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check_least(self, 1, "count", "crop", "every")
+        check_least(self, 0, "pictures", "seed")
 
 
 def _check_recipe(name: str, recipe: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.models.config import LoRAConfig
 
 
@@ -97,7 +97,7 @@ class VSDConfig:
 
     def __post_init__(self) -> None:
         check(self.weight > 0, "weight", self.weight, "above 0")
-        check(self.guidance >= 0, "guidance", self.guidance, "0 or more")
+        check_least(self, 0, "guidance")
         low, high = self.timesteps
         check(0 <= low < high, "timesteps", self.timesteps, "two numbers from 0, rising")
         check(self.lr is None or self.lr > 0, "lr", self.lr, "above 0")
@@ -116,7 +116,7 @@ class DiscriminatorConfig:
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        check(self.width >= 1, "width", self.width, "1 or more")
+        check_least(self, 1, "width")
         check(self.lr is None or self.lr > 0, "lr", self.lr, "above 0")
 
 
@@ -179,8 +179,7 @@ class AutoencodingConfig:
     latent: float = 1e-3
 
     def __post_init__(self) -> None:
-        check(self.noise >= 0, "noise", self.noise, "0 or more")
-        check(self.latent >= 0, "latent", self.latent, "0 or more")
+        check_least(self, 0, "noise", "latent")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +210,7 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         check(0 <= self.restored <= 1, "restored", self.restored, "in [0, 1]")
-        for name in ("noise", "latent"):
-            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        check_least(self, 0, "noise", "latent")
 
 
 @dataclass(frozen=True)

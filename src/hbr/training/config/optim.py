@@ -1,10 +1,11 @@
-"""The configuration of phases and of the optimizer."""
+"""The configuration of phases, of the optimizer and of memory savings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.training.config.objective import LossConfig
 
 
@@ -25,8 +26,7 @@ class PhaseConfig:
     loss: LossConfig | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "crop", "batch"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check_least(self, 1, "steps", "crop", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,31 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check(self.lr > 0, "lr", self.lr, "above 0")
         check(all(0 <= b < 1 for b in self.betas), "betas", self.betas, "two numbers in [0, 1)")
-        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        check(self.warmup >= 0, "warmup", self.warmup, "0 or more")
-        check(self.decay >= 0, "decay", self.decay, "0 or more")
+        check_least(self, 0, "weight_decay", "warmup", "decay")
         check(self.clip > 0, "clip", self.clip, "above 0")
         check(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
-        check(self.accumulate >= 1, "accumulate", self.accumulate, "1 or more")
-        check(self.nonfinite >= 0, "nonfinite", self.nonfinite, "0 or more")
+        check_least(self, 1, "accumulate")
+        check_least(self, 0, "nonfinite")
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Options that reduce memory; `hbr train CONFIG.yaml --plan` estimates how much is needed.
+
+    Attributes:
+        checkpointing: activation checkpointing in U-Net, encoder and decoder: only the inputs of
+            blocks are kept, and the rest is recomputed in the backward pass (Chen et al. 2016).
+            The results do not change; steps take longer. "auto" turns it on where the training
+            would not fit into the free memory of the device without it, as `--plan` estimates.
+        decode_crop: size in pixels of a random square of each latent to decode and compare
+            instead of the whole; None decodes the whole. Losses on latents always use the whole.
+            The square is decoded without its surroundings, so pixels near its edges differ
+            slightly from those of the whole image.
+    """
+
+    checkpointing: bool | Literal["auto"] = False
+    decode_crop: int | None = None
+
+    def __post_init__(self) -> None:
+        ok = self.decode_crop is None or self.decode_crop >= 1
+        check(ok, "decode_crop", self.decode_crop, "1 or more, or null")
