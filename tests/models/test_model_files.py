@@ -1,8 +1,12 @@
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -118,6 +122,23 @@ def test_a_file_of_weights_may_be_read_by_whom_other_files_may(tmp_path):
     (tmp_path / "other").write_text("x")
     file = write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {})
     assert file.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_the_same_content_is_the_same_file_from_any_process(tmp_path):
+    metadata = {name: f'{name} é\u2028\U0001f600"\\/\x01\x7f\n' for name in "qwertyuiopasdfg"}
+    code = (
+        "import json, sys, torch; from hbr.models.files import write_tensors\n"
+        "write_tensors(sys.argv[1], {'a': torch.arange(5.0)}, json.loads(sys.argv[2]))"
+    )
+    files = []
+    for i, given in enumerate((metadata, dict(reversed(metadata.items())))):
+        file = tmp_path / f"{i}.safetensors"
+        subprocess.run([sys.executable, "-c", code, file, json.dumps(given)], check=True)
+        files.append(file.read_bytes())
+    assert files[0] == files[1]
+    with safe_open(file, framework="pt") as opened:
+        assert opened.metadata() == metadata
+        assert torch.equal(opened.get_tensor("a"), torch.arange(5.0))
 
 
 def test_an_image_encoder_without_its_configuration_is_one_clear_line(tmp_path: Path) -> None:

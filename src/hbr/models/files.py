@@ -216,7 +216,7 @@ def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]
 ) -> Path:
-    """Write a safetensors file atomically.
+    """Write a safetensors file atomically; the same content gives the same bytes.
 
     Raises:
         WeightsError: it cannot be written, as on a full disk; an existing file is unchanged.
@@ -230,7 +230,20 @@ def write_tensors(
             mode = part.stat().st_mode
             plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
             save_file(plain, part, metadata=metadata)
+            _sort_metadata(part)
             part.chmod(mode)  # safetensors makes the file readable by its owner only
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be written: {error}") from None
     return path
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file in place: each process writes another order."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if metadata := header.get("__metadata__"):
+            header["__metadata__"] = dict(sorted(metadata.items()))
+        file.seek(8)
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
+        file.write(text.encode().ljust(size))
