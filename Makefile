@@ -51,7 +51,7 @@ test-isa: $(STAMP)  ## run the numeric tests with the kernels of other processor
 	@OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX512_CORE \
 		$(BIN)/python -m pytest $(PYTEST_ARGS) $(NUMERIC_TESTS)
 
-test-nightly: $(STAMP)  ## run the tests that are slow by nature, which .ci/run leaves out
+test-nightly: $(STAMP)  ## run the tests that .ci/run leaves out, slow ones and variants
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m slow --timeout 1800
 
 lint: $(STAMP)  ## check style, types and who imports whom
@@ -72,8 +72,11 @@ clean:  ## remove what make made, .venv included
 		.import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Compiled on all cores, which pip cannot, but for what is hardly ever imported, two fifths of it.
-SELDOM := /(tests|transformers/models|diffusers/pipelines|ray/(rllib|tune|serve|dashboard))/
+# Compiled on all cores, which pip cannot, but for what is hardly ever imported, half of it.
+SELDOM := tests benchmarks transformers/models diffusers/pipelines diffusers/modular_pipelines \
+	sympy/physics mypy mypyc skimage setuptools datasets torchmetrics torchgen onnx/backend \
+	onnx/reference onnxruntime/transformers onnxruntime/quantization onnxruntime/tools \
+	$(addprefix ray/,rllib tune serve dashboard train llm)
 
 # What building needs comes first: the package itself is then built without an environment of its
 # own, by the pinned tools.
@@ -91,7 +94,7 @@ $(STAMP): $(VENV)/.made
 	@echo "Installing into $(VENV): this takes some minutes the first time."
 	@$(PIP) install --no-compile -c constraints.txt torch hatchling editables
 	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e ".[dev,train,ray,hub,onnx,heic,jxl]"
-	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true
+	@$(BIN)/python -m compileall -qq -j 0 -x '/($(subst $() ,|,$(strip $(SELDOM))))/' $(VENV)/lib || true
 	@touch $(STAMP)
 
 # Exactly the listed packages, without what they would bring along: of .venv this needs pip alone,

@@ -129,8 +129,8 @@ MUTATIONS = (
     Mutation(
         "vsd: the weight is ignored",
         OBJECTIVES,
-        'terms["vsd"] = config.vsd.weight * distillation(',
-        'terms["vsd"] = distillation(',
+        'terms["vsd"] = config.vsd.weight * vsd',
+        'terms["vsd"] = vsd',
         STEP,
     ),
     Mutation(

@@ -199,7 +199,7 @@ def forty(tmp_path_factory: pytest.TempPathFactory, photo: Write) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_two_runs_at_once_share_the_work(
     hbr_command: list[str], forty: Path, tmp_path: Path, workers: str
 ) -> None:

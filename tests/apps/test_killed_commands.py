@@ -66,7 +66,7 @@ def test_evaluate(hbr_command: list[str], call_hbr: Run, photo: Write, tmp_path:
 def test_methods_run(hbr_command: list[str], call_hbr: Run, photo: Write, tmp_path: Path) -> None:
     """Killed twice."""
     for number in range(N):
-        photo(tmp_path / "lq" / f"{number:02}.png", number, (350, 300))
+        photo(tmp_path / "lq" / f"{number:02}.png", number, (200, 160))
     method = {"kind": "baseline", "baseline": "nlm"}
     (tmp_path / "nlm.yaml").write_text(yaml.safe_dump({"method": method}))
     arguments = ["methods", "run", "nlm.yaml", "-i", "lq", "-o"]

@@ -214,7 +214,7 @@ def test_train_ends_with_the_model_file(call_hbr: Run, tmp_path: Path) -> None:
     assert "resuming at step 2 of 2" in again.stderr
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_train_stopped_by_ctrl_c_goes_on(
     hbr_command: list[str], tmp_path: Path, workers: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -187,6 +188,12 @@ def test_crops_whose_files_were_removed_are_left_out(out, tmp_path):
         with pytest.raises(CurationError, match="remove what is left of that folder, and run it"):
             export(RunFolder(out), tmp_path / "export", "folder")
         assert not (tmp_path / "export" / "crops").exists()
+        folder.mkdir()
+        for file in (tmp_path / "crops").iterdir():
+            (folder / file.name).write_bytes(file.read_bytes()[:10])
+        with pytest.raises(CurationError, match=r"\.bin cannot be read: expected \d+ bytes at"):
+            export(RunFolder(out), tmp_path / "export", "folder")
+        shutil.rmtree(folder)
     finally:
         (tmp_path / "crops").rename(folder)
 

@@ -53,6 +53,7 @@ def test_without_adapters_it_takes_the_weights_of_a_model(inference) -> None:
     assert torch.equal(tiles[..., :32], plain(image[..., :64].contiguous())[..., :32])
 
 
+@pytest.mark.slow
 def test_a_page_is_written_of_what_was_measured(inference, tmp_path, monkeypatch) -> None:
     changes = {"ROUNDS": 1, "PEAK_ROUNDS": 2, "PEAK_EDGE": 512, "small": lambda: toy_models.CONFIG}
     for name, value in changes.items():

@@ -67,6 +67,7 @@ def gradients(backend=None, *, checkpointed=False):
     return {**generator, **regularizer}
 
 
+@pytest.mark.slow
 def test_compiled_blocks_give_the_same_gradients(monkeypatch):
     # blocks with adapters; all blocks would take thrice as long
     monkeypatch.setattr("hbr.training.compiling.BLOCKS", (BasicTransformerBlock,))

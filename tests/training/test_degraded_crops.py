@@ -86,7 +86,9 @@ def test_targets_can_be_sharpened_while_inputs_stay(tmp_path):
     [
         ({"sharpen": [4.0, 0.4]}, r"σ in \(0, 3\] and an amount above 0"),
         ({"sharpen": [1.5, 0.0]}, r"σ in \(0, 3\] and an amount above 0"),
+        ({"sharpen": [1.5, float("inf")]}, r"σ in \(0, 3\] and an amount above 0"),
         ({"sharpen": [1.5, 0.4], "latents": {"cache": "latents"}}, "null with `latents`"),
+        ({"sharpen": [1.5, 0.4], "conditions": {"source": "hq"}}, "with `conditions` of hq"),
     ],
 )
 def test_a_sharpening_that_cannot_be(tmp_path, values, message):

@@ -129,7 +129,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tmp_path):
 
 
 def test_too_many_in_a_row_end_the_training_and_leave_the_last_checkpoint(tmp_path):
-    values = settings(tmp_path)
+    values = settings(tmp_path, save_every=2)
     values["optim"]["nonfinite"] = 2
     config = from_dict(TrainConfig, values)
     trainer = spoiled(Trainer(config, report=lambda line: None), 4, 5, 6, 7)
@@ -150,7 +150,8 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path, count):
     tensors["unet.conv_in.weight"] = torch.full_like(tensors["unet.conv_in.weight"], float("nan"))
     save_checkpoint(tmp_path / "bad.safetensors", config, tensors)
     phases = [{"steps": 5, "crop": 32, "batch": 2}]
-    values = settings(tmp_path / "out", init=str(tmp_path / "bad.safetensors"), phases=phases)
+    bad = str(tmp_path / "bad.safetensors")
+    values = settings(tmp_path / "out", init=bad, phases=phases, save_every=2)
     (tmp_path / "out.yaml").write_text(json.dumps(values))
     log = tmp_path / "log"
     run = start(hbr, log, "train", str(tmp_path / "out.yaml"), "--device", "cpu", count=count)

@@ -65,8 +65,9 @@ def test_a_diffusion_prior_learns_to_tell_noise(tmp_path):
     values = settings(
         tmp_path,
         objective={"kind": "diffusion"},
-        phases=[{"steps": 60, "crop": 32, "batch": 8}],
+        phases=[{"steps": 60, "crop": 32, "batch": 4}],
         optim={"lr": 3e-3, "warmup": 5, "ema": 0.9},
+        save_every=60,
     )
     values["validation"]["every"] = 60
     assert changed_parts(values) == {"unet", "prompt"}

@@ -92,8 +92,9 @@ def test_shares_and_parts_are_those_of_the_whole_batch(tmp_path):
 
 
 def recipe(out: Path, **changes: object) -> Path:
-    values = settings(out, **{"phases": [{"steps": 16, "crop": 32, "batch": 2}], **changes})
-    values["validation"]["every"] = 20
+    phases = [{"steps": 16, "crop": 32, "batch": 2}]
+    values = settings(out, **{"phases": phases, "save_every": 2, **changes})
+    values["validation"] |= {"every": 20, "count": 3}  # more than one process has some
     file = out.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(values))
     return file

@@ -26,7 +26,9 @@ def losses(out):
 
 
 def test_a_training_writes_a_model_curves_and_pictures(tmp_path):
-    file = train(settings(tmp_path))
+    values = settings(tmp_path)
+    values["validation"] |= {"count": 3, "crop": 128}
+    file = train(values)
     checkpoint = read_checkpoint(file)
     assert checkpoint.card["steps"] == "8"
     model = build(checkpoint)
@@ -57,11 +59,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
 
 def test_training_lowers_the_loss(tmp_path):
     """Eight coefficients of 48 lose detail at first; the decoder learns to put some of it back."""
-    phases = [{"steps": 80, "crop": 32, "batch": 8}]
+    phases = [{"steps": 80, "crop": 32, "batch": 4}]
     optim = {"lr": 3e-3, "warmup": 5, "ema": 0.9, "decay": 20}
     data = {"sources": [{"photos": str(DATA)}], "workers": 0, "degradations": {"none": 1.0}}
     values = settings(tmp_path, phases=phases, optim=optim, data=data)
-    train({**values, "validation": {**values["validation"], "every": 80}})
+    train({**values, "validation": {**values["validation"], "every": 80}, "save_every": 80})
     curve = losses(tmp_path)
     assert curve[80] < 0.8 * curve[20]
 
@@ -91,7 +93,9 @@ def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
 
 
 def test_validation_pairs_are_the_same_for_ever(tmp_path):
-    config = from_dict(TrainConfig, settings(tmp_path)).validation
+    values = settings(tmp_path)
+    values["validation"] |= {"count": 3, "crop": 128}
+    config = from_dict(TrainConfig, values).validation
     first, again = list(validation_pairs(config)), list(validation_pairs(config))
     assert len(first) == 3
     assert all(torch.equal(a.lq, b.lq) for a, b in zip(first, again, strict=True))

@@ -32,6 +32,22 @@ ROOT = Path(__file__).parents[2]
 RECIPE_FOLDER = ROOT / "src/hbr/recipes"
 RECIPES = sorted(p for p in RECIPE_FOLDER.rglob("*.yaml") if p.parent.name != "curation")
 PAPER = RECIPE_FOLDER / "osdhuman/persona.yaml"
+# They differ from others in numbers, photos, or what is left out, not in what code they run.
+NIGHTLY = {
+    "diffbody-no-structure",
+    "diffbody-no-text",
+    "nano-ablation-hfie-hq",
+    "nano-ablation-hfie-lq",
+    "nano-ablation-no-vsd",
+    "nano-ablation-null",
+    "nano-faithful-4",
+    "nano-faithful-5",
+    "nano-sharp-5",
+    "nano-sharp-6",
+    "osdhuman-lsdir",
+    "osdhuman-prompt-dape-hq",
+    "osdhuman-prompt-hfie-lq",
+}
 EDGE = 64
 TEACHER = toy_models.RRDBNET
 HALF = {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
@@ -40,6 +56,10 @@ SWINIR = {"embed_dim": 8, "depths": [2], "num_heads": [2], "width": 8, "native_s
 
 def name_of(recipe: Path) -> str:
     return "-".join(recipe.relative_to(RECIPE_FOLDER).with_suffix("").parts)
+
+
+def test_the_nightly_recipes_are_recipes() -> None:
+    assert {*map(name_of, RECIPES)} > NIGHTLY
 
 
 class Toys:
@@ -159,7 +179,14 @@ def is_restored(picture: Path, photo: Path) -> bool:
     return a.shape == b.shape and float(np.abs(a - b).mean()) > 0.1
 
 
-@pytest.mark.parametrize("recipe", sorted({*RECIPES} - {PAPER}), ids=name_of)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(p, marks=pytest.mark.slow if name_of(p) in NIGHTLY else (), id=name_of(p))
+        for p in RECIPES
+        if p != PAPER
+    ],
+)
 def test_a_recipe_comes_to_a_restored_picture(recipe, toys, photo, monkeypatch):
     from hbr.restoration import Restorer
 

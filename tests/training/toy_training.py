@@ -34,13 +34,13 @@ def settings(out, **changes):
     values = {
         "model": MODEL,
         "data": {"sources": [{"photos": str(DATA)}], "workers": 0},
-        "validation": {"photos": str(DATA), "count": 3, "crop": 128, "every": 8, "pictures": 1},
+        "validation": {"photos": str(DATA), "count": 1, "crop": 64, "every": 8, "pictures": 1},
         "phases": [{"steps": 5, "crop": 32, "batch": 2}, {"steps": 3, "crop": 64, "batch": 1}],
         "out": str(out),
         "optim": {"lr": 1e-3, "warmup": 2, "decay": 3, "ema": 0.5},
         "precision": "float32",
         "start": "identity",
-        "save_every": 2,
+        "save_every": 8,
     }
     return {**values, **changes}
 

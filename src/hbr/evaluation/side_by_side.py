@@ -239,7 +239,7 @@ class _Comparing:
     say: Say
 
     def look_at(self, photo: ComparedPhoto) -> None:
-        """Read a photo and its reference; the input counts at the size of the result."""
+        """Read a photo and its reference; the input is compared at the size of the result."""
         found, settings = self.found, self.settings
         try:
             given = _enlarged(read_photo(photo.file, max_pixels=settings.max_pixels), settings)

@@ -24,7 +24,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a state dict that torch has saved, on the CPU.
 
     Raises:
-        MetricError: damaged, of another format, or it would execute code.
+        MetricError: it cannot be read, is of another format, or would execute code.
     """
     import torch
     from safetensors.torch import load_file

@@ -62,11 +62,10 @@ IdentityGuard = Callable[[np.ndarray, np.ndarray], list[IdentityChange]]
 def compare_faces(
     detector: FaceDetector, embed: FaceEmbedder, before: np.ndarray, after: np.ndarray
 ) -> list[IdentityChange]:
-    """How far the embedding of each face in a picture has moved, by descending score.
+    """How far each face has moved: those of `before` by descending score, then new ones.
 
     Args:
-        detector: of faces.
-        embed: for faces.
+        detector, embed: the networks.
         before: uint8 [h, w, 3] RGB.
         after: the same photo, of any size.
     """

@@ -235,4 +235,7 @@ class People:
 
 
 Detector = Callable[[Sequence[np.ndarray]], list[People]]
-"""Images, uint8 [h, w, 3] RGB → the people in each, in its pixels, by descending score."""
+"""Images, uint8 [h, w, 3] RGB → the people in each, in its pixels.
+
+Those of `hbr.people.load_detector` come by descending score.
+"""

@@ -53,7 +53,7 @@ def compile_blocks(
                 try:
                     return fast(*args, **kwargs)
                 except TorchDynamoException as error:
-                    # without what variables to set for more
+                    # without the advice on which variables to set
                     failed.append(one_line(error).partition(" Set TORCH")[0])
                 report(
                     f"compile: the compiler failed ({failed[0]}); the training goes on without it"

@@ -42,6 +42,12 @@ def close(got, expected):
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
 
+def fixed_as_the_reference(golden, method):
+    image, source = (as_uint16(golden[name]) for name in ("image", "color_source"))
+    got = fix_color(image, source, method)
+    np.testing.assert_allclose(got, golden[method].clip(0, 1)[0], atol=5e-5, rtol=0)
+
+
 def test_wavelet_decomposition_matches_the_reference(golden):
     low = blurred(golden["image"], levels=5)
     close(golden["image"] - low, golden["wavelet_high"])
@@ -50,10 +56,12 @@ def test_wavelet_decomposition_matches_the_reference(golden):
 
 def test_wavelet_fix_matches_the_reference(golden):
     close(wavelet_of(golden["image"], golden["color_source"]), golden["wavelet"])
+    fixed_as_the_reference(golden, "wavelet")
 
 
 def test_adain_fix_matches_the_reference(golden):
     close(adain_of(golden["image"], golden["color_source"]), golden["adain"])
+    fixed_as_the_reference(golden, "adain")
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5))
@@ -74,10 +82,9 @@ def test_the_blur_is_exactly_that_of_its_definition(height, width, levels):
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5))
 @settings(deadline=None, max_examples=30)
-def test_the_parts_add_up_at_any_size(height, width, levels):
+def test_the_low_part_stays_within_the_image_at_any_size(height, width, levels):
     x = np.random.default_rng(0).random((1, 3, height, width), np.float32)
     low = blurred(x, levels)
-    np.testing.assert_allclose((x - low) + low, x, atol=1e-5, rtol=1.3e-6)
     assert low.min() >= x.min() - 1e-6
     assert low.max() <= x.max() + 1e-6
 

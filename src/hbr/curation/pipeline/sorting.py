@@ -23,15 +23,17 @@ def by_id(tables: Iterable[pa.Table], scratch: Path) -> Iterator[pa.Table]:
         scratch: a folder that is made where memory does not suffice, and removed at the end.
     """
     held: list[pa.Table] = []
+    rows = 0
     writers: dict[int, Any] = {}
     with contextlib.ExitStack() as files:
         for table in tables:
             held.append(table)
-            if sum(map(len, held)) > IN_MEMORY:
+            rows += len(table)
+            if rows > IN_MEMORY:
                 if not writers:
-                    files.enter_context(_scratch(scratch))
+                    files.enter_context(_scratch(scratch, writers))
                 _divide(pa.concat_tables(held), scratch, writers)
-                held = []
+                held, rows = [], 0
         if writers:
             if held:
                 _divide(pa.concat_tables(held), scratch, writers)
@@ -42,7 +44,7 @@ def by_id(tables: Iterable[pa.Table], scratch: Path) -> Iterator[pa.Table]:
                 with pa.ipc.open_stream(path) as reader:
                     yield _sort(reader.read_all())
                 path.unlink()
-        elif any(map(len, held)):
+        elif rows:
             yield _sort(pa.concat_tables(held))
 
 
@@ -51,13 +53,16 @@ def _sort(table: pa.Table) -> pa.Table:
 
 
 @contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[None]:
-    """An empty folder that goes away with the block."""
+def _scratch(folder: Path, writers: dict[int, Any]) -> Iterator[None]:
+    """An empty folder that goes away with the block, once its writers are closed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         yield
     finally:
+        for writer in writers.values():
+            with contextlib.suppress(OSError):
+                writer.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

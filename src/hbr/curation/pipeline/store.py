@@ -316,16 +316,23 @@ class CropFiles:
         self._places = joined[:, np.argsort(joined[0], kind="stable")]
 
     def read(self, crop: str) -> bytes | None:
-        """The file of a crop, PNG or JPEG; None if the row has no crop, or its file is gone."""
+        """The file of a crop, PNG or JPEG; None if the row has no crop, or its file is gone.
+
+        Raises:
+            CurationError: the file cannot be read, or is cut short.
+        """
         key = np.uint64(int(crop, 16))
         at = int(np.searchsorted(self._places[0], key))
         if at == self._places.shape[1] or self._places[0, at] != key:
             return None
         chunk, start, size = (int(n) for n in self._places[1:, at])
+        path = self._folder / f"{self._chunks[chunk]}.bin"
         try:
-            return read_part(self._folder / f"{self._chunks[chunk]}.bin", start, size)
+            return read_part(path, start, size)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise CurationError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class _Named:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedConfig(_Named):
-    """What sources have whose annotations name their images.
+    """Sources whose annotations name their images.
 
     Attributes:
         annotations: the file, or the folder of files.

@@ -154,7 +154,7 @@ def _corner(words: list[str], label: str, form: Literal["xywh", "xyxy"]) -> tupl
 def _by_photo(lines: Iterable[_Line]) -> Iterator[tuple[int, str | None, list[_Line]]]:
     """The number and the text of each line that names a photo, and the lines up to the next.
 
-    What comes before the first name has none, and only its first line.
+    Of the lines before the first name only the first is given, with None as its name.
     """
     start, name, rows = 0, None, list[_Line]()
     for n, line in lines:

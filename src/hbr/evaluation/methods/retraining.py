@@ -35,9 +35,10 @@ from hbr.files import file_lock, write_text
 _PHOTOS = "data.train.params.txt_file_path"
 _VALIDATION = ("data", "val")
 _STEPS, _EVERY = "train.iterations", "train.save_freq"
+_CHECKPOINTS, _AVERAGES = "ckpts/model_{}.pth", "ema_ckpts/ema_model_{}.pth"
+
 # A program that writes nothing for so long is ended.
 _QUIET_SECONDS = 3600.0
-_CHECKPOINTS, _AVERAGES = "ckpts/model_{}.pth", "ema_ckpts/ema_model_{}.pth"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,7 +76,7 @@ class Made:
 
 
 class LoadedModel:
-    """A model that was loaded, and what restores the pixels of a photo, or of a part of one."""
+    """A loaded model, which restores the pixels of a photo, or of a part of one."""
 
     def __init__(
         self,

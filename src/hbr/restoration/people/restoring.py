@@ -358,7 +358,7 @@ def _crops(
         part = plans[at : at + batch]
         places = [square_around(plan.box, size) for plan in part]
         cut = [square_pixels(pixels, *place, mirrored=True) for place in places]
-        seen = [resized_to(np.ascontiguousarray(part), native, native) for part in cut]
+        seen = [resized_to(np.ascontiguousarray(one), native, native) for one in cut]
         clock.spent("read")
         with reproducible(settings.seed, model.device):
             made = run_crops(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -140,9 +141,12 @@ class DataConfig:
         low, high = self.shrink
         check(0 < low <= high <= 1, "shrink", self.shrink, "two factors in (0, 1]")
         if self.sharpen is not None:
-            ok = 0 < self.sharpen[0] <= 3 and self.sharpen[1] > 0
+            ok = 0 < self.sharpen[0] <= 3 and 0 < self.sharpen[1] < math.inf
             check(ok, "sharpen", self.sharpen, "σ in (0, 3] and an amount above 0, or null")
-            check(self.latents is None, "sharpen", self.sharpen, "null with `latents`")
+            ok = self.latents is None and (
+                self.conditions is None or self.conditions.source != "hq"
+            )
+            check(ok, "sharpen", self.sharpen, "null with `latents`, and with `conditions` of hq")
         ok = self.margin >= 0 and self.margin % 16 == 0
         check(ok, "margin", self.margin, "a multiple of 16, or 0")
         check(0 <= self.shift_prob <= 1, "shift_prob", self.shift_prob, "in [0, 1]")
