@@ -49,6 +49,25 @@ def test_each_end_and_what_lies_between(ends):
     assert moved > 0.1
 
 
+def test_a_blend_lies_between_and_has_one_end(ends, call_hbr, tmp_path):
+    out = tmp_path / "blend.safetensors"
+    done = call_hbr("models", "blend", *ends[:2], "-o", out, "--share", "0.8")
+    assert (done.returncode, done.stdout.strip()) == (0, str(out))
+    assert read_header(out).fidelity is None
+    assert read_header(out).card == {"licence": "sharp"}
+    first, second, made = (load_model(file).state_dict() for file in (*ends[:2], out))
+    for name, tensor in made.items():
+        torch.testing.assert_close(tensor, 0.2 * first[name] + 0.8 * second[name])
+    for arguments, message in (
+        ((*ends[:2], "--share", "1.1"), "share is 1.1; it must be from 0, FIRST, to 1, SECOND"),
+        ((ends[0], ends[2]), "both.safetensors has two ends already"),
+    ):
+        done = call_hbr("models", "blend", *arguments, "-o", tmp_path / "no.safetensors")
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert not (tmp_path / "no.safetensors").exists()
+
+
 def test_what_the_ends_share_is_there_once(ends):
     _, shapes = read_metadata(ends[2])
     names = {name for name in shapes if name.startswith("sharp.")}

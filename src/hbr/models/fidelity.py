@@ -85,20 +85,48 @@ def write_two_ends(out: Path, faithful: Path, sharp: Path, fidelity: float) -> P
     import torch
 
     check(0 <= fidelity <= 1, "fidelity", fidelity, "from 0, sharp, to 1, faithful")
-    headers = [read_header(faithful), read_header(sharp)]
-    for path, header in zip((faithful, sharp), headers, strict=True):
-        if header.fidelity is not None:
-            raise WeightsError(f"{path} has two ends already; one end of each is joined")
-    if headers[0].config != headers[1].config or headers[0].shapes != headers[1].shapes:
-        raise WeightsError(f"{faithful} and {sharp} are models of different configurations")
-    other = dict(read_tensors(sharp, headers[1].shapes))
+    header = _shared_header(faithful, sharp)
+    other = dict(read_tensors(sharp, header.shapes))
     tensors: dict[str, Tensor] = {}
-    for name, tensor in read_tensors(faithful, headers[0].shapes):
+    for name, tensor in read_tensors(faithful, header.shapes):
         tensors[name] = tensor.half() if tensor.is_floating_point() else tensor.clone()
         if not torch.equal(tensor, other[name]):
             tensors[SHARP + name] = (other[name].float() - tensors[name].float()).half()
     if len(tensors) == len(other):
         raise WeightsError(f"{faithful} and {sharp} hold the same weights; there is nothing to mix")
-    config = headers[0].config
-    card = {**headers[0].card, "fidelity": repr(fidelity)}
-    return write_with_config(out, model_format(config), config, tensors, card)
+    card = {**header.card, "fidelity": repr(fidelity)}
+    return write_with_config(out, model_format(header.config), header.config, tensors, card)
+
+
+def write_blend(out: Path, first: Path, second: Path, share: float) -> Path:
+    """Blend two model files of one configuration into one, by interpolating their weights.
+
+    Args:
+        out: ends in `.safetensors`.
+        first, second: model files with one end, the second trained on from the first; the card is
+            that of `second`.
+        share: of `second`, from 0 to 1.
+
+    Raises:
+        ConfigError: another share.
+        WeightsError: a file is missing, damaged, has two ends, or the two do not fit each other.
+    """
+    check(0 <= share <= 1, "share", share, "from 0, FIRST, to 1, SECOND")
+    header = _shared_header(second, first)
+    other = dict(read_tensors(first, header.shapes))
+    tensors = {
+        name: other[name].lerp(tensor, share) if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in read_tensors(second, header.shapes)
+    }
+    return write_with_config(out, model_format(header.config), header.config, tensors, header.card)
+
+
+def _shared_header(one: Path, other: Path) -> Header:
+    """The header of the first of two files of one configuration and with one end each."""
+    headers = [read_header(one), read_header(other)]
+    for path, header in zip((one, other), headers, strict=True):
+        if header.fidelity is not None:
+            raise WeightsError(f"{path} has two ends already; models with one end are mixed")
+    if headers[0].config != headers[1].config or headers[0].shapes != headers[1].shapes:
+        raise WeightsError(f"{one} and {other} are models of different configurations")
+    return headers[0]

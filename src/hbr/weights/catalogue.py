@@ -226,7 +226,7 @@ def fetch_weights(
         report: called with a line for each source that fails, which says what is tried next.
 
     Raises:
-        DownloadError: as `fetch` for the last source of all; or it has none.
+        DownloadError: as `fetch` for the last source of all, or there is no source.
     """
     sets = [s for s in (entry.files, *entry.also) if all(f.all_sources for f in s)]
     if not sets:

@@ -292,6 +292,24 @@ def join(
     typer.echo(write_two_ends(out, faithful, sharp, fidelity))
 
 
+@app.command("blend")
+def blend(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A model file.")],
+    second: Annotated[
+        Path, typer.Argument(metavar="SECOND", help="One that was trained on from it.")
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    share: Annotated[float, typer.Option(help="Share of SECOND, from 0 to 1.")] = 0.5,
+) -> None:
+    """Blend two models into one that lies between, by interpolating their weights.
+
+    The last line, on stdout, is the file.
+    """
+    from hbr.models.fidelity import write_blend
+
+    typer.echo(write_blend(out, first, second, share))
+
+
 def _card(d: Description) -> list[tuple[str, Any]]:
     lines: list[tuple[str, Any]] = [
         ("name", d.name),
