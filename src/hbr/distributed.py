@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from hbr.config import check
+from hbr.config import check, check_least
 
 
 def rank() -> int:
@@ -34,7 +34,7 @@ class Shard:
     count: int = 1
 
     def __post_init__(self) -> None:
-        check(self.count >= 1, "count", self.count, "1 or more")
+        check_least(self, 1, "count")
         check(0 <= self.index < self.count, "index", self.index, f"from 0 to {self.count - 1}")
 
     @classmethod

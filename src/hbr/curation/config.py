@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.curation.sources.configs import SourceConfig
 from hbr.curation.tagging import ClipTaggerConfig, RamTaggerConfig
 
@@ -35,7 +35,7 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         check(0 <= self.score <= 1, "score", self.score, "0 to 1")
-        check(self.batch >= 1, "batch", self.batch, "1 or more")
+        check_least(self, 1, "batch")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SharpnessConfig:
     ceiling: float | None = None
 
     def __post_init__(self) -> None:
-        check(self.threshold >= 0, "threshold", self.threshold, "0 or more")
+        check_least(self, 0, "threshold")
         ok = self.ceiling is None or self.ceiling >= self.threshold
         check(ok, "ceiling", self.ceiling, f"{self.threshold:g} (threshold) or more, or null")
         check(self.edge == 0 or self.edge >= 16, "edge", self.edge, "0, or 16 or more")
@@ -94,8 +94,8 @@ class SizeConfig:
     shorter: int = 0
 
     def __post_init__(self) -> None:
-        check(self.longer >= 1, "longer", self.longer, "1 or more")
-        check(self.shorter >= 0, "shorter", self.shorter, "0 or more")
+        check_least(self, 1, "longer")
+        check_least(self, 0, "shorter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class CropConfig:
     def __post_init__(self) -> None:
         check(0.1 <= self.margin <= 10, "margin", self.margin, "0.1 to 10")
         check(0 < self.crowd_cover <= 1, "crowd_cover", self.crowd_cover, "above 0, up to 1")
-        check(self.crowd_people >= 0, "crowd_people", self.crowd_people, "0 or more")
+        check_least(self, 0, "crowd_people")
         check(0 <= self.overlap <= 1, "overlap", self.overlap, "0 to 1")
         check(16 <= self.edge <= 8192, "edge", self.edge, "16 to 8192")
         if self.height is not None:
@@ -209,7 +209,7 @@ class QualityConfig:
         ok = self.eq1 is None or (len(self.eq1) > 0 and {*self.eq1} <= {*names})
         check(ok, "eq1", self.eq1, f"one or more of metrics ({', '.join(names)}), or null")
         check(0 < self.top <= 1, "top", self.top, "above 0, up to 1")
-        check(self.batch >= 1, "batch", self.batch, "1 or more")
+        check_least(self, 1, "batch")
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class OutputConfig:
     def __post_init__(self) -> None:
         check(len(set(self.kinds)) == len(self.kinds), "kinds", self.kinds, "each named once")
         check(1 <= self.jpeg_quality <= 100, "jpeg_quality", self.jpeg_quality, "1 to 100")
-        check(self.shard >= 1, "shard", self.shard, "1 or more")
+        check_least(self, 1, "shard")
 
     @property
     def suffix(self) -> str:
@@ -369,8 +369,7 @@ class CurationConfig:
         for source, own in self.limits.items():
             names = [metric.name for metric in own.metrics or ()]
             check({*names} <= known, f"limits.{source}.metrics", names, "of quality.metrics")
-        check(self.chunk >= 1, "chunk", self.chunk, "1 or more")
-        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+        check_least(self, 1, "chunk", "max_pixels")
         check(0 <= self.errors <= 1, "errors", self.errors, "0 to 1")
 
 

@@ -14,7 +14,7 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
-from hbr.config import ConfigError, check
+from hbr.config import ConfigError, check, check_least
 
 
 class CropTagger(Protocol):
@@ -44,7 +44,7 @@ class RamTaggerConfig:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        check(self.batch >= 1, "batch", self.batch, "1 or more")
+        check_least(self, 1, "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,7 @@ class ClipTaggerConfig:
     def __post_init__(self) -> None:
         check("{tag}" in self.prompt, "prompt", self.prompt, "a text with {tag} in it")
         check(-1 <= self.threshold <= 1, "threshold", self.threshold, "-1 to 1")
-        check(self.top >= 1, "top", self.top, "1 or more")
-        check(self.batch >= 1, "batch", self.batch, "1 or more")
+        check_least(self, 1, "top", "batch")
 
 
 _MODELS = {"ram": "hbr.models.crop_taggers:load_ram", "clip": "hbr.models.crop_taggers:load_clip"}

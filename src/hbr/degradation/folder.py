@@ -24,7 +24,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from hbr.config import check, to_dict
+from hbr.config import check, check_least, to_dict
 from hbr.degradation.contents import Item, contents, digest_of_name
 from hbr.degradation.drawing import Degradation, draw
 from hbr.degradation.pairs import PairLedger, PairRow
@@ -80,9 +80,9 @@ class DegradeSettings:
 
     def __post_init__(self) -> None:
         """Check what numbers there are."""
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check_least(self, 0, "seed")
         check(0 <= self.strength <= 1, "strength", self.strength, "in [0, 1]")
-        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+        check_least(self, 1, "max_pixels")
 
 
 @dataclass(frozen=True)

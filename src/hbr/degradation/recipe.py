@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.degradation.resizing import MODES
 
 Range = tuple[float, float]
@@ -234,9 +234,9 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_prob(self, "final_sinc_prob", "final_sinc_depth", "jpeg_last_prob")
         _check_modes(self, "final_modes", "back_modes")
-        check(self.scale >= 1, "scale", self.scale, "1 or more")
+        check_least(self, 1, "scale")
         check(min(self.scales, default=1) >= 1, "scales", self.scales, "1 or more each")
-        check(self.version >= 1, "version", self.version, "1 or more")
+        check_least(self, 1, "version")
 
 
 def _check_prob(config: object, *names: str) -> None:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from hbr.config import ConfigError, check, from_dict, read_yaml, to_dict
+from hbr.config import ConfigError, check, check_least, from_dict, read_yaml, to_dict
 from hbr.evaluation.methods import method_at
 from hbr.evaluation.methods.config import MethodConfig
 from hbr.evaluation.papers import TableRows, paper_table
@@ -54,7 +54,7 @@ class LqRecipe:
     kind: Literal["recipe"] = "recipe"
 
     def __post_init__(self) -> None:
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check_least(self, 0, "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +158,7 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         check(len(self.data_sets) > 0, "data_sets", self.data_sets, "one or more")
         check(len(self.methods) > 0, "methods", self.methods, "one or more")
-        check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check_least(self, 0, "resamples", "seed")
         for metric, allowed in self.tolerance.items():
             check(allowed >= 0, f"tolerance.{metric}", allowed, "0 or more")
         _ids("tolerance", self.tolerance)

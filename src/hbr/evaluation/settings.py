@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.metrics import MetricInfo, find_metric
 from hbr.people.grids import GridName
 from hbr.processes import cores
@@ -58,11 +58,10 @@ class EvaluateConfig:
         check(len(ids) > 0, "metrics", self.metrics, "one or more")
         twice = sorted({name for name in ids if ids.count(name) > 1})
         check(not twice, "metrics", ", ".join(twice), "each metric once")
-        check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check_least(self, 0, "resamples", "seed")
         check(self.workers is None or self.workers >= 0, "workers", self.workers, "0 or more")
         check(self.batch is None or self.batch >= 1, "batch", self.batch, "1 or more")
-        check(self.crop_border >= 0, "crop_border", self.crop_border, "0 or more")
+        check_least(self, 0, "crop_border")
         check(self.size in get_args(SizePolicy), "size", self.size, "error, skip or resize")
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
-from hbr.config import ConfigError, check
+from hbr.config import ConfigError, check, check_least
 from hbr.image import DEFAULT_MAX_PIXELS
 from hbr.models.protocol import Backend, ColorFix, Sampling
 
@@ -177,7 +177,7 @@ class RestoreSettings:
         ok = self.prompt is None or not any("\ud800" <= c <= "\udfff" for c in self.prompt)
         check(ok, "prompt", ascii(self.prompt), "text in Unicode")
         check(0 <= self.grain <= 1, "grain", self.grain, "0 to 1")
-        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
+        check_least(self, 1, "max_pixels")
 
     def result_size(self, photo: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in pixels of the result of a photo of this (height, width).

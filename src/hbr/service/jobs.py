@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.errors import HbrError, reason
 from hbr.files import write_bytes
 from hbr.image import DEFAULT_MAX_PIXELS, output_suffix, read_photo
@@ -65,11 +65,10 @@ class ServiceLimits:
     small: int = 2_000_000
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "waiting", "held"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        check_least(self, 1, "max_bytes", "max_pixels", "waiting", "held")
         for name in ("seconds", "upload_seconds", "keep"):
             check(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        check(self.small >= 0, "small", self.small, "0 or more")
+        check_least(self, 0, "small")
 
 
 class ServiceBusyError(HbrError):

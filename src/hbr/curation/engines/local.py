@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.curation.config import CurationConfig
 from hbr.curation.pipeline.chunk import ChunkDone, ChunkWorker
 from hbr.curation.pipeline.loading import load_models, names_models
@@ -35,7 +35,7 @@ class LocalEngine:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        check(self.workers >= 0, "workers", self.workers, "0 or more")
+        check_least(self, 0, "workers")
         ok = self.memory is None or self.memory > 0
         check(ok, "memory", self.memory, "bytes, above 0")
 

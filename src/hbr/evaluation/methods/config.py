@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 from hbr.models.protocol import Sampling
 from hbr.restoration.settings import RestoreSettings, TileChoice, check_scale
 
@@ -57,7 +57,7 @@ class HbrConfig:
 
     def __post_init__(self) -> None:
         _ = self.settings  # it checks itself
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check_least(self, 0, "seed")
 
     @property
     def settings(self) -> RestoreSettings:
@@ -233,12 +233,12 @@ class ProgramConfig:
         check_scale(self.scale)
         ok = self.upscale is None or 0.25 <= self.upscale <= 16
         check(ok, "upscale", self.upscale, "0.25 to 16, or null")
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check_least(self, 0, "seed")
         check(self.start_seconds > 0, "start_seconds", self.start_seconds, "above 0")
         check(self.image_seconds > 0, "image_seconds", self.image_seconds, "above 0")
         check(self.quiet_seconds > 0, "quiet_seconds", self.quiet_seconds, "above 0")
-        check(self.attempts >= 1, "attempts", self.attempts, "1 or more")
-        check(self.at_once >= 0, "at_once", self.at_once, "0 or more")
+        check_least(self, 1, "attempts")
+        check_least(self, 0, "at_once")
 
 
 @dataclass(frozen=True, kw_only=True)

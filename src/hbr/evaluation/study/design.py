@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hbr.config import check
+from hbr.config import check, check_least
 
 StudyKind = Literal["scores", "choice"]
 
@@ -54,7 +54,7 @@ class StudyConfig:
         check(self.kind in DEFAULT_QUESTIONS, "kind", self.kind, "'scores' or 'choice'")
         enough = self.per_rater is None or self.per_rater >= 1
         check(enough, "per_rater", self.per_rater, "1 or more")
-        check(self.repeats >= 0, "repeats", self.repeats, "0 or more")
+        check_least(self, 0, "repeats")
         check(bool(self.title.strip()), "title", self.title, "some text")
 
     @property

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbr.clusters import ClusterError, check_options, connected, last_line, room_for, settle_in
-from hbr.config import check
+from hbr.config import check_least
 from hbr.errors import display_name
 from hbr.processes import StopSignals, portable
 from hbr.restoration.batch.jobs import BatchPlan, Job
@@ -54,7 +54,7 @@ class RayActors:
 
     def __post_init__(self) -> None:
         check_options(self.address, self.workers, self.gpus, self.memory)
-        check(self.threads >= 1, "threads", self.threads, "1 or more")
+        check_least(self, 1, "threads")
 
     @property
     def needs(self) -> dict[str, float]:
