@@ -51,7 +51,7 @@ part() {
     [ $code = 0 ] || { failed="$failed $name"; tail -n 3 "$out/$name.log" | sed "s/^/    /"; }
 }
 
-tests() { "$python" -m pytest -m gpu -p no:cacheprovider --no-header -q -n 0 tests/restoration tests/training tests/people >&2; }
+tests() { "$python" -m pytest -m gpu -p no:cacheprovider --no-header -q -n 0 tests/models tests/restoration tests/training tests/people >&2; }
 speed() { "$python" benchmarks/gpu_inference.py $small "$@"; }
 export -f tests speed
 export python small

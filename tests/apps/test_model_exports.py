@@ -131,11 +131,10 @@ def test_export_and_import_again(hbr: Run, toy: Path, tmp_path: Path) -> None:
     for arguments, code, told in (
         ((toy, "-o", tmp_path / "l.safetensors", "--as", "lora"), 4, "adapters are merged"),
         ((toy, "-o", tmp_path / "l", "--as", "lora"), 2, "must end in .safetensors"),
-        (
-            (toy, "-o", tmp_path / "x", "--as", "diffusers", "--prompt"),
-            2,
-            "are only valid with --as lora",
-        ),
+        ((toy, "-o", tmp_path / "x", "--as", "diffusers", "--prompt"), 2, "with --as lora"),
+        ((toy, "-o", tmp_path / "x", "--as", "onnx"), 2, "must end in .onnx"),
+        ((toy, "-o", tmp_path / "x.onnx", "--as", "onnx", "--batch", 2), 2, "--as tensorrt"),
+        ((toy, "-o", tmp_path / "x", "--as", "tensorrt"), 2, "must end in .engine or .plan"),
     ):
         result = hbr("export", *arguments)
         assert result.returncode == code, result.stderr

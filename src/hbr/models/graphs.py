@@ -42,21 +42,21 @@ class BackendError(HbrError, ValueError):
     http_status = 503
 
 
-def check_installed(backend: Backend, *packages: str) -> None:
+def check_installed(backend: Backend, *packages: str, what: str = "") -> None:
     """Check that the packages of a backend are installed.
 
     Args:
         backend: its name is that of the extra that brings them.
         packages: others of that extra; none are those that run a graph.
+        what: needs them, for the message, if not the backend.
 
     Raises:
         BackendError: one is not.
     """
+    what = what or f"the backend {backend}"
     for package in packages or _PACKAGES[backend]:
         if find_spec(package) is None:
-            raise BackendError(
-                f"the backend {backend} needs {package}: pip install 'hbr[{backend}]' brings it"
-            )
+            raise BackendError(f"{what} needs {package}: pip install 'hbr[{backend}]' brings it")
 
 
 class GraphModel:
