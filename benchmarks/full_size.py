@@ -26,19 +26,18 @@ def small() -> RestorerConfig:
     )
 
 
-def build(config: RestorerConfig) -> OneStepRestorer:
-    """A restorer with random weights that never were in float32."""
+def build(config: RestorerConfig, dtype: torch.dtype = torch.bfloat16) -> OneStepRestorer:
+    """A restorer with random weights that never were in another precision."""
     shapes = {name: tuple(t.shape) for name, t in empty(config).state_dict().items()}
     header = Header(config=config, shapes=shapes, card={})
-    return assemble(
-        header, _random(shapes), "random weights", "cpu", torch.bfloat16, torch.channels_last
-    )
+    weights = _random(shapes, dtype)
+    return assemble(header, weights, "random weights", "cpu", dtype, torch.channels_last)
 
 
-def _random(shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Tensor]]:
+def _random(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     torch.manual_seed(0)
     for name, shape in shapes.items():
-        tensor = torch.empty(shape, dtype=torch.bfloat16)
+        tensor = torch.empty(shape, dtype=dtype)
         if len(shape) > 1:
             bound = tensor[0].numel() ** -0.5  # keeps activations finite
             tensor.uniform_(-bound, bound)

@@ -3,9 +3,9 @@
 Each model is compared with (a) the plain path of the public code (`plain_path.py`: diffusers and
 peft, float32, separate adapters, tile by tile), in turns in the same process and with the same
 weights, whole and by parts; and (b) the floor: its multiplications at the machine's measured peak
-of bfloat16, or its bytes at the measured speed of a copy. Then latency and memory against size,
-throughput against batch, scaling with cores, `hbr restore` as a process, every backend, and what a
-thousand images of 512x512 take. "full" is Stable Diffusion 2.1's size with Swin-L and random
+in any precision, or its bytes at the measured speed of a copy. Then latency and memory against
+size, throughput against batch, scaling with cores, `hbr restore` as a process, every backend, and
+what a thousand images of 512x512 take. "full" is Stable Diffusion 2.1's size with Swin-L and random
 weights. Times are the best of some rounds; with OMP_NUM_THREADS=1 they are processor time, for a
 machine with other work.
 
@@ -39,7 +39,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from hbr.devices import keep_freed_memory, release_freed_memory
+from hbr.devices import choose_dtype, keep_freed_memory, release_freed_memory, torch_dtype
 from hbr.errors import HbrError
 from hbr.image import Photo, read_photo, write_photo
 from hbr.models import OneStepRestorer, RestorerConfig, load_model
@@ -135,15 +135,20 @@ def load_plain(plain: PlainRestorer, model: OneStepRestorer) -> None:
 
 
 def folded_of(config: RestorerConfig, state: dict[str, Tensor]) -> FoldedRestorer:
-    """hbr's model for inference, in bfloat16."""
+    """hbr's model for inference, in the precision that suits this machine."""
     header = Header(
         config=config, shapes={name: tuple(tensor.shape) for name, tensor in state.items()}, card={}
     )
     model = assemble(
-        *(header, state.items(), "the plain path", "cpu", torch.bfloat16, torch.channels_last)
+        *(header, state.items(), "the plain path", "cpu", chosen_dtype(), torch.channels_last)
     )
     assert isinstance(model, OneStepRestorer)
     return optimize(model)
+
+
+def chosen_dtype() -> torch.dtype:
+    """What `--dtype auto` stands for."""
+    return torch_dtype(choose_dtype("auto", torch.device("cpu")))
 
 
 def pair(name: str, rank: int = 4) -> tuple[FoldedRestorer, PlainRestorer, RestorerConfig]:
@@ -191,15 +196,15 @@ def peaks() -> dict[str, float]:
     ah, bh = a.bfloat16(), b.bfloat16()
     source = torch.zeros(2**27, dtype=torch.uint8)
     target = torch.empty_like(source)
-    x = torch.randn(1, 256, 64, 64).bfloat16().contiguous(memory_format=torch.channels_last)
-    kernel = torch.randn(256, 256, 3, 3).bfloat16().contiguous(memory_format=torch.channels_last)
+    x = torch.randn(1, 256, 64, 64).contiguous(memory_format=torch.channels_last)
+    kernel = torch.randn(256, 256, 3, 3).contiguous(memory_format=torch.channels_last)
+    xh, kernel_h = x.bfloat16(), kernel.bfloat16()
+    convolution = 2 * kernel.numel() * 64**2
     runs: dict[str, tuple[float, Callable[[], object]]] = {
         "float32": (2 * n**3, lambda: a @ b),
         "bfloat16": (2 * n**3, lambda: ah @ bh),
-        "bfloat16_convolution": (
-            2 * kernel.numel() * 64**2,
-            lambda: F.conv2d(x, kernel, padding=1),
-        ),
+        "float32_convolution": (convolution, lambda: F.conv2d(x, kernel, padding=1)),
+        "bfloat16_convolution": (convolution, lambda: F.conv2d(xh, kernel_h, padding=1)),
     }
     seconds = best(
         {**{key: run for key, (_, run) in runs.items()}, "copy": lambda: target.copy_(source)},
@@ -234,8 +239,9 @@ def compare(name: str) -> dict[str, Any]:
     turns = (("hbr", ours), ("plain", theirs))
     seconds = best({f"{who}.{key}": run for who, runs in turns for key, run in runs.items()})
     machine_peaks = peaks()
-    fastest = max(v for key, v in machine_peaks.items() if key.startswith("bfloat16"))
-    result: dict[str, Any] = {"image": [edge, edge], "peaks": machine_peaks, "parts": {}}
+    fastest = max(v for key, v in machine_peaks.items() if key.endswith("gflops"))
+    result: dict[str, Any] = {"image": [edge, edge], "dtype": str(chosen_dtype())}
+    result |= {"peaks": machine_peaks, "parts": {}}
     for key in ("whole", *PARTS):
         work, plain_work = flops(ours[key]), flops(theirs[key])
         floor = work / fastest
@@ -263,7 +269,7 @@ def restorer_of(name: str) -> Restorer:
     if name == "nano":
         return Restorer.from_pretrained("nano", device="cpu")
     keep_freed_memory()
-    model = Restorer(optimize(build(config_of(name))))
+    model = Restorer(optimize(build(config_of(name), chosen_dtype())))
     release_freed_memory()
     return model
 

@@ -24,7 +24,7 @@ def write_page(folder: Path) -> Path:
         f"<style>{STYLE}</style><h1>Speed of inference</h1><p>Written by "
         "<code>benchmarks/inference.py</code>. Plain: diffusers and peft, float32, separate "
         "adapters, with the same weights, in turns in one process. Floor: the multiplications of "
-        "hbr's model at the measured peak of bfloat16.</p>"
+        "hbr's model at the machine's measured peak in any precision.</p>"
         f"{body}</html>\n"
     )
     target = folder / "index.html"

@@ -12,7 +12,7 @@ import gc
 import hashlib
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -38,6 +38,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _LARGEST_INT = 2**31 - 1
 _HAS_GLIBC = sys.platform.startswith("linux")  # or another C library, without these functions
 _CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
 # The CPU allocator, CUDA and MPS, and cuDNN or cuBLAS failing to allocate their workspace.
 _OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory", "alloc_failed")
 
@@ -70,7 +71,7 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, supported: tuple[str, ...] = DTYPES) -> str:
-    """Return a precision by name; "auto" is bfloat16 if the hardware supports it natively.
+    """Return a precision by name; "auto" is bfloat16 if the hardware is faster in it.
 
     `name` is "auto" or one of `supported`, the precisions of the model.
 
@@ -94,30 +95,57 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Return whether the hardware supports bfloat16 natively rather than emulating it."""
+    """Return whether the hardware computes faster in bfloat16 than in float32."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
+    if device.type == "cpu" and not has_slow_bfloat16():
         # Older versions of torch have only these private names, and either may be removed.
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, check, bool)() for check in checks)
     return False
 
 
+def has_slow_bfloat16() -> bool:
+    """Return whether the CPU has bfloat16 but computes faster in float32.
+
+    Intel processors with AVX512-BF16 but without AMX do, as some virtual machines present them:
+    convolutions in bfloat16 take twice as long there (docs/speed.md).
+    """
+    told = _processor()
+    sets = told.get("flags", "").split()
+    intel = told.get("vendor_id") == "GenuineIntel"
+    return intel and "avx512_bf16" in sets and "amx_bf16" not in sets
+
+
 def processor_name() -> str:
     """Name the CPU, with a digest of its instruction sets where the system tells them."""
-    told: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-        pairs = (line.partition(":") for line in lines.splitlines())
-        told = {name.strip(): value.strip() for name, _, value in pairs}
-    name = told.get("model name") or platform.processor() or platform.machine()
+    told = _processor()
+    name = _model(told)
     sets = told.get("flags") or told.get("Features")
     if not sets:
         return name
     return f"{name} ({hashlib.sha256(' '.join(sorted(sets.split())).encode()).hexdigest()[:8]})"
+
+
+def processor_model() -> str:
+    """Name the CPU as the system does, or its kind."""
+    return _model(_processor())
+
+
+def _model(told: Mapping[str, str]) -> str:
+    return told.get("model name") or platform.processor() or platform.machine()
+
+
+def _processor() -> dict[str, str]:
+    """What Linux tells of the first CPU; elsewhere nothing."""
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def choose_batch(device: torch.device | str) -> int:

@@ -23,12 +23,12 @@ def in_torch(path, tiles):
 
 @pytest.mark.parametrize("config", [toy_models.CONFIG, toy_models.FIXED_PROMPT])
 def test_a_graph_computes_what_its_model_does_at_any_size(tmp_path, config: RestorerConfig):
-    from hbr.models.graphs import openvino_has_bfloat16
+    from hbr.models.graphs import openvino_is_faster_in_bfloat16
 
     path = toy_models.write(tmp_path / "toy.safetensors", config)
     found = find_and_hash_model(path)
     auto, _ = load_graph(found, "auto", "auto", None, backend="openvino")
-    assert auto.dtype == ("bfloat16" if openvino_has_bfloat16() else "float32")
+    assert auto.dtype == ("bfloat16" if openvino_is_faster_in_bfloat16() else "float32")
     graph, _ = load_graph(found, "cpu", "float32", None, backend="openvino")
     assert (graph.backend, graph.device, graph.dtype) == ("openvino", "cpu", "float32")
     rng = np.random.default_rng(0)

@@ -57,6 +57,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
+def test_a_processor_that_is_slower_in_bfloat16_is_said_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("hbr.training.loop.has_slow_bfloat16", lambda: True)
+    said = {}
+    for run, precision in (("a", "bfloat16"), ("a", "bfloat16"), ("b", "float32")):
+        phases = [{"steps": 1, "crop": 32, "batch": 2}]
+        values = settings(tmp_path / run, precision=precision, phases=phases)
+        values["optim"] |= {"warmup": 0, "decay": 0}
+        lines = said.setdefault(run, [])
+        Trainer(from_dict(TrainConfig, values), report=lines.append).run()
+    assert sum("--set precision=float32" in line for line in said["a"]) == 1
+    assert not any("precision" in line for line in said["b"])
+
+
 def test_training_lowers_the_loss(tmp_path):
     """Eight coefficients of 48 lose detail at first; the decoder learns to put some of it back."""
     phases = [{"steps": 80, "crop": 32, "batch": 4}]

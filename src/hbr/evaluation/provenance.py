@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from hbr.devices import processor_model
 from hbr.processes import cores
 from hbr.version import installed_version
 
@@ -24,7 +25,7 @@ _LIBRARIES = (
 def machine() -> dict[str, Any]:
     """Processor, cores, system, and the versions of the libraries that make numbers."""
     return {
-        "cpu": _cpu(),
+        "cpu": processor_model(),
         "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -43,12 +44,3 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

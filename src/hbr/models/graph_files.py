@@ -35,7 +35,7 @@ from hbr.models.graphs import (
     BackendError,
     GraphModel,
     check_installed,
-    openvino_has_bfloat16,
+    openvino_is_faster_in_bfloat16,
 )
 from hbr.models.protocol import Backend, Capabilities
 from hbr.version import __version__, installed_version
@@ -251,7 +251,7 @@ def load_graph(
 
 
 def _precision(path: Path, backend: Backend, dtype: str) -> str:
-    """The precision of a graph; "auto" is bfloat16 where processor, backend and model have it."""
+    """The precision of a graph; "auto" is bfloat16 where it is faster and the model has it."""
     if backend == "onnx":
         if dtype not in ("auto", "float32"):
             raise ValueError(f"dtype is {dtype!r}; the backend onnx computes in float32")
@@ -259,7 +259,7 @@ def _precision(path: Path, backend: Backend, dtype: str) -> str:
     supported = read_header(path).config.capabilities.dtypes
     here = [*(name for name in _OPENVINO_DTYPES if name in supported), "int8"]
     if dtype == "auto":
-        return here[0] if openvino_has_bfloat16() else "float32"
+        return here[0] if openvino_is_faster_in_bfloat16() else "float32"
     if dtype not in here:
         raise ValueError(
             f"dtype is {dtype!r}; the backend openvino computes in one of {', '.join(here)}"

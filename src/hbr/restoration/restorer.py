@@ -49,7 +49,8 @@ class Restorer(LoadedModel):
                 with the extra `spandrel` a `.pth` or `.safetensors` file of another project.
             device: "cpu", "cuda", "cuda:N", "mps", or "auto", the first available of CUDA, MPS
                 and CPU.
-            dtype: "auto" (bfloat16 if hardware and model support it, else float32), or a name.
+            dtype: "auto" (bfloat16 if the model has it and the hardware is faster in it, else
+                float32), or a name.
             fidelity: of a model with two ends, as nano: 1 is faithful to the photo, 0 sharp, with
                 texture that may be invented; None is its default.
             backend: what runs the model, see `hbr.models.protocol.Backend`.

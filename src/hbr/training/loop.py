@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hbr.config import to_dict
+from hbr.devices import has_slow_bfloat16
 from hbr.files import write_text
 from hbr.image import Photo, write_photo
 from hbr.models.checkpoint import save_checkpoint
@@ -96,6 +97,12 @@ class Trainer:
         prepare(model, decided, self.objective.parts)
         if config.compile:
             compile_blocks(model, self.report)
+        slow = config.precision == "bfloat16" and self.device.type == "cpu" and has_slow_bfloat16()
+        if slow and not self.state_file.exists():  # a resumed training keeps its precision
+            self.report(
+                "precision is bfloat16, and this processor is faster in float32: "
+                "--set precision=float32"
+            )
         # convolutions on CPUs and tensor cores are fastest in channels-last layout
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.processes.equal_weights(p for p in self.model.parameters() if p.requires_grad)
