@@ -12,6 +12,7 @@ from hbr.models.config import TextPromptConfig
 from hbr.models.hfie import ImageEncoder
 from hbr.models.identity import start_at_identity
 from hbr.models.importing.ram import read_image_encoder
+from hbr.models.rrdbnet import RRDBNet
 from hbr.models.rrdbnet_config import RRDBNetConfig
 
 # every part that the published models have
@@ -105,6 +106,12 @@ def build(config: RestorerConfig = CONFIG) -> OneStepRestorer:
 def write(file: Path, config: RestorerConfig = CONFIG, **more: Any) -> Path:
     """The model file of such a restorer."""
     return save_checkpoint(file, config, build(config).state_dict(), **more)
+
+
+def write_rrdbnet(file: Path) -> Path:
+    """The model file of a network that enlarges, with random weights, the same each time."""
+    torch.manual_seed(0)
+    return save_checkpoint(file, RRDBNET, RRDBNet(RRDBNET).state_dict())
 
 
 def write_identity(file: Path) -> Path:

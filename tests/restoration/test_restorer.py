@@ -2,6 +2,8 @@ import dataclasses
 import hashlib
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import PIL.Image
@@ -32,6 +34,17 @@ def toy_file(tmp_path_factory):
 def noise(*shape, dtype=np.uint8):
     rng = np.random.default_rng(0)
     return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def test_a_network_of_convolutions_loads_no_library_of_other_models(tmp_path):
+    file = toy_models.write_rrdbnet(tmp_path / "toy.safetensors")
+    code = (
+        "import sys, hbr, numpy\n"
+        "hbr.Restorer.from_pretrained(sys.argv[1], 'cpu')(numpy.zeros((32, 32, 3), 'uint8'))\n"
+        "print(*{'diffusers', 'transformers', 'peft', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
 def test_every_kind_of_input_gives_the_same_photo(same, tmp_path):

@@ -73,7 +73,7 @@ def write_photo(
     *,
     format: str | None = None,
     quality: int = 95,
-    png_compression: int = 6,
+    png_compression: int = 4,
     lossless: bool = False,
     strict: bool = False,
 ) -> Path:
@@ -124,7 +124,7 @@ def encode_photo(
     *,
     format: str | None = None,
     quality: int = 95,
-    png_compression: int = 6,
+    png_compression: int = 4,
     lossless: bool = False,
     strict: bool = False,
 ) -> bytes:

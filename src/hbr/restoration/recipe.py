@@ -83,7 +83,7 @@ class Encoding:
 
     format: str
     quality: int = 95
-    png_compression: int = 6
+    png_compression: int = 4
     lossless: bool = False
     page: int | None = None
     truncated: Truncated = "refuse"

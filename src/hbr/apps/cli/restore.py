@@ -95,7 +95,7 @@ def restore(
     png_compression: Annotated[
         int,
         typer.Option(min=0, max=9, help="PNG compression; 0 is fast and large, 9 slow and small."),
-    ] = 6,
+    ] = 4,
     lossless: Annotated[
         bool,
         typer.Option("--lossless", help="Write WebP without loss, and refuse JPEG and AVIF."),

@@ -39,7 +39,7 @@ class Files:
     """
 
     quality: int = 95
-    png_compression: int = 6
+    png_compression: int = 4
     max_pixels: int = DEFAULT_MAX_PIXELS
     strict: bool = False
     truncated: Truncated = "refuse"

@@ -126,7 +126,6 @@ class LoadedModel:
             graph, used = load_graph(model, device, dtype, fidelity, decoder, backend)
             made = known(graph, fidelity=used, rewrites=graph.rewrites)
         else:
-            from hbr.models.inference.compiled import compile_model
             from hbr.models.loading import open_model
 
             place, opened = choose_device(device), open_model(model.path, decoder)
@@ -134,7 +133,10 @@ class LoadedModel:
                 keep_freed_memory()
             precision = torch_dtype(choose_dtype(dtype, place, opened.capabilities.dtypes))
             loaded, rewrites = opened.rewrite(opened.load(place, precision, fidelity))
-            loaded = compile_model(loaded) if backend == "compiled" else loaded
+            if backend == "compiled":
+                from hbr.models.inference.compiled import compile_model
+
+                loaded = compile_model(loaded)
             used = opened.fidelity if fidelity is None else fidelity
             made = known(loaded, fidelity=used, rewrites=rewrites)
         made._again = partial(cls.from_file, model, device, dtype, backend=backend, decoder=decoder)
