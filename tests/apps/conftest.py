@@ -24,6 +24,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tiny network of convolutions, whose process loads nothing large but torch."""
+    import toy_models
+
+    return toy_models.write_rrdbnet(tmp_path_factory.mktemp("models") / "light.safetensors")
+
+
+@pytest.fixture(scope="session")
 def photo() -> Callable[..., Path]:
     """Write a cut-out of a real photograph, another one for each `number`."""
     pixels = np.asarray(Image.open(PHOTO).convert("RGB"))

@@ -41,7 +41,7 @@ def test_arguments_are_quoted(argument: str) -> None:
 
 
 def test_the_entry_opens_photos(
-    call_hbr: Run, photo: Write, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call_hbr: Run, photo: Write, light: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # programs of a desktop that write down what they are asked for
     for name in ("xdg-open", "notify-send", "update-desktop-database"):
@@ -61,7 +61,7 @@ def test_the_entry_opens_photos(
 
     photos = [photo(tmp_path / "my photos" / f"{n}.png", n) for n in range(2)]
     opened = subprocess.run(
-        [*command, "--model", str(toy), *map(str, photos)],
+        [*command, "--model", str(light), *map(str, photos)],
         capture_output=True,
         text=True,
         check=False,
@@ -77,7 +77,7 @@ def test_the_entry_opens_photos(
     ]
     bad = tmp_path / "my photos" / "bad.png"
     bad.write_bytes(b"nothing")
-    again = call_hbr("open", "--model", toy, *photos, bad)
+    again = call_hbr("open", "--model", light, *photos, bad)
     assert (again.returncode, again.stdout) == (3, "")
     assert "bad.png: is not a photograph" in again.stderr
     assert "not all photos could be restored" in (tmp_path / "asked").read_text()
@@ -87,7 +87,7 @@ def test_the_entry_opens_photos(
     worse.parent.mkdir()
     worse.write_bytes(b"nothing")
     (tmp_path / "asked").unlink()
-    assert call_hbr("open", "--model", toy, worse, *photos).returncode == 3
+    assert call_hbr("open", "--model", light, worse, *photos).returncode == 3
     assert (tmp_path / "asked").read_text().splitlines()[1:] == [f"xdg-open {restored}"]
 
     assert call_hbr("desktop", "--remove").returncode == 0

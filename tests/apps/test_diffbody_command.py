@@ -165,13 +165,13 @@ NO_PERSON = points(2) * np.nan
 @pytest.mark.parametrize(
     "options",
     [
-        {"pose": points(20)},
+        pytest.param({"pose": points(20)}, marks=pytest.mark.slow),
         {"pose": CUT},
         {"pose": NO_PERSON},
-        {"pose": points(0)},
+        pytest.param({"pose": points(0)}, marks=pytest.mark.slow),
         {"text": " ".join(f"word{i}" for i in range(500))},
         {"text": "日本語の老人、眼鏡 🧥 ąčę"},
-        {"text": ""},
+        pytest.param({"text": ""}, marks=pytest.mark.slow),
         {"guidance": 0},
         {"steps": 1},
     ],

@@ -41,7 +41,7 @@ def test_kills_lose_nothing_and_repeat_what_was_in_flight(
     hbr_command: list[str],
     call_hbr: Run,
     photo: Write,
-    toy: Path,
+    light: Path,
     tmp_path: Path,
     kills: int,
     by: str,
@@ -49,7 +49,7 @@ def test_kills_lose_nothing_and_repeat_what_was_in_flight(
     n = 24 if kills == 1 else 60
     for number in range(n):
         photo(tmp_path / "in" / str(number % 4) / str(number % 3) / f"{number:02}.png", number)
-    asked = ["restore", "in", "--recursive", "--model", str(toy), "-o"]
+    asked = ["restore", "in", "--recursive", "--model", str(light), "-o"]
     whole = call_hbr(*asked, "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     asked += ["out", "--resume-by", by]
@@ -86,7 +86,7 @@ def test_kills_lose_nothing_and_repeat_what_was_in_flight(
 
 @pytest.mark.slow
 def test_memory_is_flat_over_ten_thousand_photos(
-    hbr_command: list[str], photo: Write, toy: Path, tmp_path: Path
+    hbr_command: list[str], photo: Write, light: Path, tmp_path: Path
 ) -> None:
     """What the process holds, in MB, does not grow with the photos that are done."""
     n, first = 10_000, 1000
@@ -95,7 +95,7 @@ def test_memory_is_flat_over_ten_thousand_photos(
         path = tmp_path / "in" / f"{number % 10}" / f"{number // 10 % 10}" / f"{number:05}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(original, path)
-    command = [*hbr_command, "restore", "in", "--recursive", "--model", str(toy), "-o", "out"]
+    command = [*hbr_command, "restore", "in", "--recursive", "--model", str(light), "-o", "out"]
     process = start(command, tmp_path)
     count, sizes = 0, {}
     try:

@@ -111,20 +111,20 @@ def test_a_sidecar_brings_back_a_lost_file(
 
 
 def test_a_stream_carries_its_recipe_too(
-    hbr_command: list[str], call_hbr: Run, photo: Write, toy: Path, tmp_path: Path
+    hbr_command: list[str], call_hbr: Run, photo: Write, light: Path, tmp_path: Path
 ) -> None:
     source = photo(tmp_path / "elsewhere" / "a.png")
-    command = [*hbr_command, "restore", "-", "-o", "-", "--model", str(toy)]
+    command = [*hbr_command, "restore", "-", "-o", "-", "--model", str(light)]
     done = subprocess.run(command, input=source.read_bytes(), capture_output=True, timeout=120)
     (tmp_path / "out.png").write_bytes(done.stdout)
-    found = call_hbr("replay", "out.png", "--model", toy, cwd=tmp_path)
+    found = call_hbr("replay", "out.png", "--model", light, cwd=tmp_path)
     assert (found.returncode, "--source names it" in found.stderr) == (1, True)
     for given in (source, source.parent):
-        found = call_hbr("replay", "out.png", "--model", toy, "--source", given, cwd=tmp_path)
+        found = call_hbr("replay", "out.png", "--model", light, "--source", given, cwd=tmp_path)
         assert found.returncode == 0, found.stderr
     shutil.copy(source, tmp_path / "b.png")
     photo(tmp_path / "a.png", 4)
-    assert call_hbr("replay", "out.png", "--model", toy, cwd=tmp_path).returncode == 0
+    assert call_hbr("replay", "out.png", "--model", light, cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("options", [{"format": "jpeg", "quality": 70}, {"png_compression": 2}])

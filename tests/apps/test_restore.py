@@ -66,10 +66,11 @@ def stop_after(command: list[str], lines: int, number: int) -> tuple[int, list[s
         return process.returncode, told + rest.split("\n")[:-1], stderr
 
 
+@pytest.mark.slow
 def test_fifty_files_the_same_bytes_however_they_came_about(
-    call_hbr: Run, hbr_command: list[str], album: Path, toy: Path, tmp_path: Path
+    call_hbr: Run, hbr_command: list[str], album: Path, light: Path, tmp_path: Path
 ) -> None:
-    asked = ["restore", "-i", str(album), "--recursive", "--model", str(toy), "--seed", "7", "-o"]
+    asked = ["restore", "-i", str(album), "--recursive", "--model", str(light), "--seed", "7", "-o"]
 
     done = call_hbr(*asked, tmp_path / "a")
     assert (done.returncode, done.stderr) == (0, "hbr: 50 done\n")
@@ -86,7 +87,7 @@ def test_fifty_files_the_same_bytes_however_they_came_about(
     assert one["output"] == str(tmp_path / "b" / "-dash.png")
     assert (one["width"], one["height"]) == (48, 40)
     assert one["provenance"]["seed"] == 7
-    assert one["provenance"]["model"] == str(toy)
+    assert one["provenance"]["model"] == str(light)
     assert {"read", "model", "write", "total"} <= set(one["timings"])
     assert [json.loads(line) for line in told.stderr.splitlines()] == [
         {"level": "info", "message": "50 done"}
@@ -129,7 +130,7 @@ def test_one_file_to_one_file(call_hbr: Run, photo: Write, toy: Path, tmp_path: 
 
 
 def test_a_bar_on_a_terminal_and_data_in_the_pipe(
-    hbr_command: list[str], photo: Write, toy: Path, tmp_path: Path
+    hbr_command: list[str], photo: Write, light: Path, tmp_path: Path
 ) -> None:
     photo(tmp_path / "in" / "a.png")
     photo(tmp_path / "in" / "b.png")
@@ -147,7 +148,7 @@ def test_a_bar_on_a_terminal_and_data_in_the_pipe(
     reader = threading.Thread(target=listen)
     reader.start()
     done = subprocess.run(
-        [*hbr_command, "restore", "-i", "in", "-o", "out", "--model", str(toy)],
+        [*hbr_command, "restore", "-i", "in", "-o", "out", "--model", str(light)],
         stdout=subprocess.PIPE,
         stderr=theirs,
         cwd=tmp_path,

@@ -51,11 +51,11 @@ def test_a_pattern_that_a_shell_expanded_is_told_of(
 
 
 def test_a_photo_through_pipes(
-    hbr_command: list[str], call_hbr: Run, photo: Write, toy: Path, tmp_path: Path
+    hbr_command: list[str], call_hbr: Run, photo: Write, light: Path, tmp_path: Path
 ) -> None:
     source = photo(tmp_path / "a.jpg")
     # the recipe names the photo, which a stream does not
-    options = ["--model", str(toy), "--recipe", "off"]
+    options = ["--model", str(light), "--recipe", "off"]
     assert call_hbr("restore", source, "-o", tmp_path / "b.jpg", *options).returncode == 0
     command = [*hbr_command, "restore", "-", "-o", "-", *options]
     done = subprocess.run(

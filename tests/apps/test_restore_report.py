@@ -189,11 +189,11 @@ def test_the_budget_of_the_sliders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_that_is_stopped_still_has_its_page(
-    hbr_command: list[str], photo: Write, toy: Path, tmp_path: Path
+    hbr_command: list[str], photo: Write, light: Path, tmp_path: Path
 ) -> None:
     for number in range(30):
         photo(tmp_path / "in" / f"{number:02}.png", number)
-    asked = ["restore", "in", "-o", "out", "--report", "page.html", "--model", str(toy)]
+    asked = ["restore", "in", "-o", "out", "--report", "page.html", "--model", str(light)]
     with subprocess.Popen(
         [*hbr_command, *asked],
         cwd=tmp_path,

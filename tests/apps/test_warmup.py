@@ -31,7 +31,7 @@ except SystemExit as stop:
 def warm(tmp_path_factory, hbr_command):
     """A model that was warmed up, and what the command said."""
     folder = tmp_path_factory.mktemp("warm")
-    model = toy_models.write(folder / "toy.safetensors")
+    model = toy_models.write_rrdbnet(folder / "toy.safetensors")
     environment = {
         **os.environ,
         "HBR_WEIGHTS": str(folder / "weights"),

@@ -43,11 +43,11 @@ class Watch:
 
 @pytest.fixture
 def watching(
-    hbr_command: list[str], toy: Path, tmp_path: Path
+    hbr_command: list[str], light: Path, tmp_path: Path
 ) -> Callable[..., "contextmanager[Watch]"]:
     @contextmanager
     def start(*options: str) -> Iterator[Watch]:
-        command = [*hbr_command, "watch", "scans", "-o", "out", "--model", str(toy), *options]
+        command = [*hbr_command, "watch", "scans", "-o", "out", "--model", str(light), *options]
         process = subprocess.Popen(
             [*command, "--settle", "0.5", "--poll", "0.1"],
             cwd=tmp_path,
@@ -90,6 +90,7 @@ def test_scans_are_restored_as_they_arrive(
     assert sorted(p.name for p in out.glob("[!.]*")) == ["0.png", "1.png", "2.png"]
 
 
+@pytest.mark.slow
 def test_it_survives_a_kill(
     watching: Callable[..., "contextmanager[Watch]"], photo: Write, tmp_path: Path
 ) -> None:

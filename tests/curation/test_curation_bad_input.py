@@ -332,6 +332,7 @@ def test_a_full_disk_stops_with_its_name_and_can_go_on(
     assert summary.kept == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 def test_a_disk_that_is_really_full(hbr_command, shared, tmp_path) -> None:
     disk, recipe = tmp_path / "disk", tmp_path / "small.yaml"

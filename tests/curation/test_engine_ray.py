@@ -154,6 +154,7 @@ def test_a_killed_worker_changes_nothing(
     assert digests(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_a_killed_driver_changes_nothing(
     cluster, hbr_command, recipe, expected, tmp_path, digests
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_killed_driver_changes_nothing(
     assert digests(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_a_lost_machine_changes_nothing(
     cluster, hbr_command, recipe, expected, tmp_path, digests
 ) -> None:
@@ -201,6 +203,7 @@ def test_too_many_errors_stop_it_with_that_sentence(
     assert (summary.images, summary.errors) == (30, 1)
 
 
+@pytest.mark.slow
 def test_chunks_are_taken_no_faster_than_they_are_done(
     joined, photos, settings, tmp_path, plan_of
 ) -> None:
@@ -236,6 +239,7 @@ def deadly():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_chunk_that_kills_its_workers_stops_the_run(
     joined, photos, settings, tmp_path, listed
 ) -> None:

@@ -121,7 +121,11 @@ def test_a_large_kernel_beside_a_small_one(photo):
 
 
 @pytest.mark.parametrize(
-    "name", ["real-esrgan", "codeformer", "diffbir", "motion-blur", "photo", "light"]
+    "name",
+    [
+        *("real-esrgan", "codeformer", "diffbir", "light"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("motion-blur", "photo")),
+    ],
 )
 def test_more_strength_is_more_damage(photo, name):
     photo = photo[..., :128, :128]

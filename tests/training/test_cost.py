@@ -59,11 +59,14 @@ def in_numbers(config: TrainConfig) -> tuple[int, int]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"memory": {"checkpointing": True, "decode_crop": 32}},
         {"objective": {"kind": "restoration"}},
         {"objective": {"kind": "diffusion"}},
-        {"objective": {"kind": "autoencoder"}, "loss": {"lpips": 1.0, "edge_dists": 1.0}},
+        pytest.param(
+            {"objective": {"kind": "autoencoder"}, "loss": {"lpips": 1.0, "edge_dists": 1.0}},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["distilled", "saving", "all weights", "diffusion", "deep losses"],
 )

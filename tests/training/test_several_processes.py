@@ -51,15 +51,26 @@ def golden_settings(out: Path, kind: str, accumulate: int = 1) -> dict[str, obje
 #       made = {kind: json.loads(Path(f"/tmp/{kind}.json").read_text()) for kind in OBJECTIVES}
 #       GOLDEN.write_text(json.dumps(made, indent=1) + "\n")
 @pytest.mark.parametrize("kind", OBJECTIVES)
-@pytest.mark.parametrize(("count", "accumulate"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("count", "accumulate"),
+    [
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        (2, 1),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_the_curve_is_the_golden_one(tmp_path, kind, count, accumulate):
     file = tmp_path / "steps.json"
     values = golden_settings(tmp_path / "out", kind, accumulate)
     assert ends(start(record, values, file, count=count)) == [0] * count
     steps, golden = json.loads(file.read_text()), json.loads(GOLDEN.read_text())[kind]
     assert [step.keys() for step in steps] == [step.keys() for step in golden]
-    for step, expected in zip(steps, golden, strict=True):
-        assert step == pytest.approx(expected, rel=1e-4)
+    for i, (step, expected) in enumerate(zip(steps, golden, strict=True)):
+        # L1's gradient is a sign: where an error is next to nothing, the processor's kernels decide
+        # it, and the steps after it differ by up to 0.4 %
+        loose = i >= 4 and kind != "diffusion"
+        assert step == pytest.approx(expected, rel=1e-2 if loose else 1e-4)
+        assert step["lr"] == pytest.approx(expected["lr"], rel=1e-6)
 
 
 def test_shares_and_parts_are_those_of_the_whole_batch(tmp_path):
@@ -114,7 +125,7 @@ def step_of(out: Path) -> int:
     return int(head["__metadata__"]["step"])
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_is_killed_goes_on_as_if_it_had_not_been(tmp_path, count):
     """At random steps: all are killed, one is killed, one is asked to stop. Dropout is on."""
     model = {**MODEL, "prompt": {**MODEL["prompt"], "dropout": 0.2}}
@@ -149,6 +160,7 @@ def test_what_is_killed_goes_on_as_if_it_had_not_been(tmp_path, count):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_torchrun_trains_what_restores(tmp_path, call_hbr):
     """The launcher itself, and the checkpoint in the hands of `hbr restore`."""
     phases = [{"steps": 5, "crop": 32, "batch": 2}]

@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[2]
 RECIPE_FOLDER = ROOT / "src/hbr/recipes"
 RECIPES = sorted(p for p in RECIPE_FOLDER.rglob("*.yaml") if p.parent.name != "curation")
 PAPER = RECIPE_FOLDER / "osdhuman/persona.yaml"
-# They differ from others in numbers, photos, or what is left out, not in what code they run.
+# They differ from others in numbers, photos, or what is left out, or run code that other tests run
+# as trainings (a teacher: test_teacher.py, prompts from HQ: test_start.py).
 NIGHTLY = {
     "diffbody-no-structure",
     "diffbody-no-text",
@@ -40,12 +41,15 @@ NIGHTLY = {
     "nano-ablation-hfie-lq",
     "nano-ablation-no-vsd",
     "nano-ablation-null",
+    "nano-distilled",
     "nano-faithful-4",
     "nano-faithful-5",
+    "nano-faithful-6",
     "nano-sharp-5",
     "nano-sharp-6",
     "osdhuman-lsdir",
     "osdhuman-prompt-dape-hq",
+    "osdhuman-prompt-hfie-hq",
     "osdhuman-prompt-hfie-lq",
 }
 EDGE = 64

@@ -44,7 +44,10 @@ def test_photos_at_their_own_size(photos: list[Image.Image]) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("factor", [1.5, 2, 3, 4])
+@pytest.mark.parametrize(
+    "factor",
+    [1.5, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)],
+)
 def test_known_factors(photos: list[Image.Image], method: str, factor: float) -> None:
     found = [estimate_enlargement(enlarge(photo, factor, method)) for photo in photos]
     assert np.median(found) == pytest.approx(factor, rel=0.08)
