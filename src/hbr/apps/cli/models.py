@@ -1,4 +1,4 @@
-"""`hbr models list | show | verify | fetch | import | export | push | join`."""
+"""`hbr models list | show | verify | import | join | blend`, with `fetch`, `export` and `push`."""
 
 from __future__ import annotations
 
