@@ -172,7 +172,7 @@ def begun(width: int) -> dict[str, float]:
     files = sorted((PHOTOS / "val").iterdir())[:4]
     photos = torch.cat([tensor_of(read_photo(file).pixels[100:356, 100:356]) for file in files])
     z = model.encode(photos)
-    wanted = model.decode(z).clamp(0, 1)
+    wanted = model.decode(z, photos).clamp(0, 1)
     narrow = dataclasses.replace(wide, block_out_channels=(width,))
     torch.manual_seed(0)
     decoder = build_decoder(narrow)

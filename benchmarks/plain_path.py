@@ -67,11 +67,12 @@ class PlainRestorer(nn.Module):
         """The latent as an image [1, 3, h, w], about [0, 1]."""
         x = self.autoencoder.decode(z / self.numbers.scaling).sample
         image = F.pixel_shuffle(x, self.numbers.patch_size) / 2 + 0.5
-        return image if self.refiner is None else self.refiner(image)
+        return image
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore one tile."""
-        return self.decode(self.denoise(self.encode(image), self.prompt(image)))
+        made = self.decode(self.denoise(self.encode(image), self.prompt(image)))
+        return made if self.refiner is None else self.refiner(made, image)
 
     def tiles(self, image: Tensor, edge: int, overlap: int) -> Tensor:
         """Restore an image tile by tile, with equal weights where tiles overlap."""
@@ -114,20 +115,21 @@ class PlainPrompt(nn.Module):
 class PlainRefiner(nn.Module):
     """Residual blocks of two convolutions on pixel-unshuffled images."""
 
-    def __init__(self, width: int, blocks: int, patch_size: int) -> None:
+    def __init__(self, width: int, blocks: int, patch_size: int, sees_input: bool) -> None:
         super().__init__()
         channels = 3 * patch_size**2
-        self.patch_size = patch_size
-        self.conv_in = nn.Conv2d(channels, width, 3, padding=1)
+        self.patch_size, self.sees_input = patch_size, sees_input
+        self.conv_in = nn.Conv2d(channels * (2 if sees_input else 1), width, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.ModuleDict({f"conv{i}": nn.Conv2d(width, width, 3, padding=1) for i in (1, 2)})
             for _ in range(blocks)
         )
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """[b, 3, h, w], about [0, 1] → the same."""
-        x = self.conv_in(F.pixel_unshuffle(image * 2 - 1, self.patch_size))
+    def forward(self, image: Tensor, lq: Tensor) -> Tensor:
+        """[b, 3, h, w], about [0, 1], and what it was restored from → the same."""
+        seen = torch.cat([image, lq], dim=1) if self.sees_input else image
+        x = self.conv_in(F.pixel_unshuffle(seen * 2 - 1, self.patch_size))
         for block in self.blocks:
             x = x + block["conv2"](F.silu(block["conv1"](F.silu(x))))
         return image + F.pixel_shuffle(self.conv_out(F.silu(x)), self.patch_size) / 2

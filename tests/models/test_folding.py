@@ -16,10 +16,16 @@ from hbr.models.inference.layers import attend, upsampling_kernel
 from hbr.models.inference.restorer import FoldedRestorer
 from hbr.models.lora import autoencoder_targets, inject, lora_layers, unet_targets
 
-NANO = from_dict(
-    RestorerConfig, {**toy_models.TRAINED, "refiner": {"width": 8, "blocks": 1, "patch_size": 2}}
-)
-CONFIGS = {"osdhuman": toy_models.CONFIG, "fixed prompt": toy_models.FIXED_PROMPT, "nano": NANO}
+REFINER = RefinerConfig(width=8, blocks=1, sees_input=True)
+NANO = dataclasses.replace(from_dict(RestorerConfig, toy_models.TRAINED), refiner=REFINER)
+CONFIGS = {
+    "osdhuman": toy_models.CONFIG,
+    "fixed prompt": toy_models.FIXED_PROMPT,
+    "nano": NANO,
+    "blind refiner": dataclasses.replace(
+        NANO, refiner=dataclasses.replace(REFINER, sees_input=False)
+    ),
+}
 
 
 def restorer(config: RestorerConfig, adapters: bool = False) -> OneStepRestorer:

@@ -24,12 +24,16 @@ def inference(monkeypatch):
         sys.modules.pop(name, None)
 
 
-REFINED = from_dict(
-    RestorerConfig, {**toy_models.TRAINED, "refiner": {"width": 8, "blocks": 1, "patch_size": 2}}
+REFINED, SEEING = (
+    from_dict(
+        RestorerConfig,
+        {**toy_models.TRAINED, "refiner": {"width": 8, "blocks": 1, "sees_input": sees}},
+    )
+    for sees in (False, True)
 )
 
 
-@pytest.mark.parametrize("config", [toy_models.CONFIG, REFINED], ids=["adapters", "refiner"])
+@pytest.mark.parametrize("config", [toy_models.CONFIG, REFINED, SEEING])
 def test_the_plain_path_is_the_model_of_its_weights(inference, config) -> None:
     torch.manual_seed(0)
     plain = inference.PlainRestorer(inference.numbers_of(config), rank=2)

@@ -339,7 +339,7 @@ def test_images_may_be_clamped_before_the_losses(tmp_path, photos):
     terms = {}
     for clamp in (False, True):
         loss = LossConfig(l1=0.0, mse=1.0, clamp=clamp)
-        compared = PixelTerms(loss)(model, z, photos, draws)
+        compared = PixelTerms(loss)(model, z, photos, photos, draws)
         terms[clamp] = compared.terms["mse"]
         inside = compared.image.min() >= 0 and compared.image.max() <= 1
         assert inside == clamp

@@ -10,8 +10,14 @@ from hbr.models.exporting.folder import export_folder
 from hbr.models.importing import import_weights
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.part_files import load_prompt, load_refiner
+from hbr.training.config import LossConfig, TrainConfig
+from hbr.training.data import seeded
+from hbr.training.losses import PixelTerms, random_squares
+from hbr.training.random_state import RandomState
+from hbr.training.start import load_initial_weights
 
 REFINED = {**MODEL, "refiner": {"width": 8, "blocks": 2}}
+SEEING = {**MODEL, "refiner": {"width": 8, "blocks": 2, "sees_input": True}}
 
 
 @torch.no_grad()
@@ -42,10 +48,56 @@ def test_a_training_starts_one_on_a_model_without(tmp_path):
         train(settings(tmp_path / "no", init=str(refined)))
 
 
-@torch.no_grad()
-def test_a_folder_carries_it(tmp_path):
+def test_one_that_sees_the_input_goes_on_from_one_that_does_not(tmp_path):
+    refined = train(settings(tmp_path / "refined", model=REFINED))
+    before = load_model(refined).eval()
+    image = torch.rand(1, 3, 64, 64)
+    values = settings(tmp_path / "seeing", model=SEEING, init=str(refined))
+    model = OneStepRestorer(from_dict(RestorerConfig, SEEING)).eval()
+    load_initial_weights(model, from_dict(TrainConfig, values))
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), before(image), atol=1e-6, rtol=1e-5)
+    seeing = train(values)
+    weight = load_model(seeing).refiner.conv_in.weight
+    assert weight.shape[1] == 2 * before.refiner.conv_in.weight.shape[1]
+    assert weight.chunk(2, dim=1)[1].abs().max() > 0  # it has begun to use it
+    # what a training without changed is added to one with
+    init = {"base": str(seeing), "difference": [str(refined), str(refined)]}
+    load_initial_weights(model, from_dict(TrainConfig, {**values, "init": init}))
+    torch.testing.assert_close(model.refiner.conv_in.weight, weight)
+    with pytest.raises(ConfigError, match=r"init: .*refiner"):
+        train(settings(tmp_path / "no", model=REFINED, init=str(seeing)))
+    with pytest.raises(ValueError, match="needs the input"):
+        model.decode(model.encode(image))
+
+
+def test_what_it_sees_is_the_input_of_the_model():
     torch.manual_seed(0)
-    model = OneStepRestorer(from_dict(RestorerConfig, REFINED)).eval()
+    model = OneStepRestorer(from_dict(RestorerConfig, SEEING)).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.refiner.conv_out.weight)
+    lq, other = torch.rand(2, 1, 3, 64, 64)
+    z = model.restore_latent(lq)
+    assert torch.equal(model.decode(z, lq), model(lq))
+    moved = (model.decode(z, other) - model(lq)).abs().amax(dim=(0, 1))
+    assert moved.min() > 0
+    # a decoded square sees the same square of the input
+    pixels = PixelTerms(LossConfig(l1=1.0), decode_crop=32)
+    compared = pixels(model, z, lq, lq, RandomState(seeded(1)))
+    cut, seen = random_squares(z, (lq,), 32, RandomState(seeded(1)))
+    torch.testing.assert_close(compared.image, model.decode(cut, seen))
+
+
+def test_only_a_restoration_may_see_its_input(tmp_path):
+    values = settings(tmp_path, model=SEEING, objective={"kind": "autoencoder"})
+    with pytest.raises(ConfigError, match=r"sees_input is True; it must be false unless"):
+        from_dict(TrainConfig, values)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [REFINED, SEEING], ids=["decoded", "seeing"])
+def test_a_folder_carries_it(config, tmp_path):
+    torch.manual_seed(0)
+    model = OneStepRestorer(from_dict(RestorerConfig, config)).eval()
     torch.nn.init.normal_(model.refiner.conv_out.weight)
     file = save_checkpoint(tmp_path / "model.safetensors", model.config, model.state_dict())
     folder = export_folder(file, tmp_path / "folder")

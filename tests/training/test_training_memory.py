@@ -80,12 +80,13 @@ def test_a_training_with_and_without_checkpointing_is_the_same(tmp_path: Path) -
 def test_squares_of_latents_and_images_lie_at_the_same_place() -> None:
     places = torch.arange(64.0).view(1, 1, 8, 8).expand(300, 1, 8, 8)
     hq = torch.nn.functional.interpolate(places, scale_factor=4).expand(300, 3, 32, 32)
-    z, image = random_squares(places, hq, 20, RandomState(seeded(0)))
+    z, image, same = random_squares(places, (hq, hq + 1), 20, RandomState(seeded(0)))
     assert (z.shape, image.shape) == ((300, 1, 5, 5), (300, 3, 20, 20))
     assert torch.equal(torch.nn.functional.interpolate(z, scale_factor=4), image[:, :1])
+    assert torch.equal(same, image + 1)
     # each of the 4 × 4 corners comes up
     assert len(set(z[:, 0, 0, 0].tolist())) == 16
-    again, _ = random_squares(places, hq, 20, RandomState(seeded(0)))
+    again, *_ = random_squares(places, (hq,), 20, RandomState(seeded(0)))
     assert torch.equal(z, again)
 
 
@@ -100,7 +101,7 @@ def test_only_the_square_is_decoded_and_only_then_is_anything_drawn() -> None:
         generator = seeded(1)
         before = generator.get_state()
         pixels = PixelTerms(LossConfig(mse=1.0), decode_crop=crop)
-        terms = pixels(model, z, hq, RandomState(generator)).terms
+        terms = pixels(model, z, hq, hq, RandomState(generator)).terms
         assert decoded.pop()[-2:] == (cells, cells)
         assert torch.equal(before, generator.get_state()) == (crop is None)
         (slope,) = torch.autograd.grad(terms["mse"], z, retain_graph=True)

@@ -266,11 +266,14 @@ class RefinerConfig:
         width: number of channels.
         blocks: residual blocks of two convolutions.
         patch_size: factor of the pixel-unshuffle before it and of the pixel-shuffle after it.
+        sees_input: whether it sees the input of the model beside the decoded image: what latents
+            cannot hold of a photo that is hardly damaged is still there.
     """
 
     width: int = 48
     blocks: int = 4
     patch_size: int = 2
+    sees_input: bool = False
 
     def __post_init__(self) -> None:
         check_least(self, 1, "width", "blocks")

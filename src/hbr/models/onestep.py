@@ -53,10 +53,13 @@ class OneStepRestorer(nn.Module):
             t = torch.tensor(self.config.timestep, device=z_l.device)
         return cast(Tensor, self.unet(z_l.to(self.dtype), t, p.to(self.dtype)).sample)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
+    def decode(self, z: Tensor, lq: Tensor | None = None) -> Tensor:
+        """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped.
+
+        `lq` [b, 3, H, W] is what z was encoded from, for a refiner that sees it.
+        """
         image = decode(self.autoencoder, self.config.autoencoder, z)
-        return image if self.refiner is None else cast(Tensor, self.refiner(image))
+        return image if self.refiner is None else cast(Tensor, self.refiner(image, lq))
 
     def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
         """Restore [b, 3, H, W] in [0, 1] → [b, 3, H, W], about [0, 1], not clamped.
@@ -64,7 +67,7 @@ class OneStepRestorer(nn.Module):
         H and W must be multiples of `capabilities.multiple_of`. The prompt p, [b, q, d] or
         [1, q, d], is made of the image unless it is given.
         """
-        return self.decode(self.restore_latent(lq, p))
+        return self.decode(self.restore_latent(lq, p), lq)
 
     def restore_latent(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
         """Restore the latent of [b, 3, H, W] → ẑ_H [b, c, h, w]; otherwise as `forward`."""

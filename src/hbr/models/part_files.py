@@ -51,6 +51,8 @@ def load_prompt(path: str | Path) -> nn.Module:
 def load_refiner(path: str | Path) -> nn.Module:
     """Load a refiner in float32: [b, 3, h, w], about [0, 1] → the same.
 
+    One that sees the input of its model takes it as the second argument.
+
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,17 +26,26 @@ class Refiner(nn.Module):
 
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
-        self.patch_size = config.patch_size
+        self.patch_size, self.sees_input = config.patch_size, config.sees_input
         channels = 3 * config.patch_size**2
-        self.conv_in = nn.Conv2d(channels, config.width, 3, padding=1)
+        seen = 2 * channels if config.sees_input else channels
+        self.conv_in = nn.Conv2d(seen, config.width, 3, padding=1)
         self.blocks = nn.ModuleList(_Block(config.width) for _ in range(config.blocks))
         self.conv_out = nn.Conv2d(config.width, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(cast(Tensor, self.conv_out.bias))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Refine images [b, 3, H, W], about [0, 1], H and W multiples of `patch_size`."""
-        x = F.pixel_unshuffle(image * 2 - 1, self.patch_size).to(self.conv_in.weight.dtype)
+    def forward(self, image: Tensor, lq: Tensor | None = None) -> Tensor:
+        """Refine images [b, 3, H, W], about [0, 1], H and W multiples of `patch_size`.
+
+        `lq` is the input of the model, of the same shape; only a refiner that sees it needs it.
+        """
+        seen = image
+        if self.sees_input:
+            if lq is None:
+                raise ValueError("this refiner needs the input of its model too")
+            seen = torch.cat([image, lq.to(image)], dim=1)
+        x = F.pixel_unshuffle(seen * 2 - 1, self.patch_size).to(self.conv_in.weight.dtype)
         x = self.conv_in(x)
         for block in self.blocks:
             x = block(x)

@@ -38,10 +38,13 @@ class TeacherDecoder(nn.Module):
         del self.autoencoder.encoder, self.autoencoder.quant_conv
         self.refiner = None if refiner is None else Refiner(refiner)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """[b, c, h, w] → [b, 3, s, s], about [0, 1], not clamped."""
+    def forward(self, z: Tensor, encoded: Tensor | None = None) -> Tensor:
+        """[b, c, h, w] → [b, 3, s, s], about [0, 1], not clamped.
+
+        `encoded` [b, 3, s, s] is what z was encoded from, for a refiner that sees it.
+        """
         image = decode(self.autoencoder, self.config, z)
-        return image if self.refiner is None else cast(Tensor, self.refiner(image))
+        return image if self.refiner is None else cast(Tensor, self.refiner(image, encoded))
 
 
 def teacher_config(config: TrainConfig) -> tuple[AutoencoderConfig, RefinerConfig | None]:

@@ -5,7 +5,7 @@ Shapes: b batch, c channels, h w size, s size of a crop in pixels. Images are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
@@ -159,32 +159,38 @@ class PixelTerms:
     decode_crop: int | None = None
 
     def __call__(
-        self, model: OneStepRestorer, z: Tensor, hq: Tensor, draws: RandomState
+        self, model: OneStepRestorer, z: Tensor, encoded: Tensor, hq: Tensor, draws: RandomState
     ) -> Compared:
-        """Decode z [b, c, h, w] and compare with hq [b, 3, s, s]."""
+        """Decode z [b, c, h, w] and compare with hq; both images are [b, 3, s, s].
+
+        `encoded` is what z was encoded from.
+        """
         if self.decode_crop is not None:
-            z, hq = random_squares(z, hq, self.decode_crop, draws)
-        image = model.decode(z).float()
+            z, encoded, hq = random_squares(z, (encoded, hq), self.decode_crop, draws)
+        image = model.decode(z, encoded).float()
         image = image.clamp(0, 1) if self.loss.clamp else image
         return Compared(pixel_loss(image, hq, self.loss, self.networks), image, hq)
 
 
-def random_squares(z: Tensor, hq: Tensor, crop: int, draws: RandomState) -> tuple[Tensor, Tensor]:
-    """Return a random square of each latent and the same square of its image.
+def random_squares(
+    z: Tensor, images: Sequence[Tensor], crop: int, draws: RandomState
+) -> list[Tensor]:
+    """Return a random square of each latent and the same squares of its images.
 
     Args:
         z: latents [b, c, h, w].
-        hq: images [b, 3, s, s], s a multiple of h.
+        images: each [b, 3, s, s], s a multiple of h.
         crop: size of the square in pixels, a multiple of s / h and at most s.
         draws: source of the random corners, in latent pixels.
 
     Returns:
-        [b, c, crop · h / s, crop · h / s] and [b, 3, crop, crop].
+        [b, c, crop · h / s, crop · h / s], and [b, 3, crop, crop] of each of the images.
     """
-    factor = hq.shape[-1] // z.shape[-1]
+    factor = images[0].shape[-1] // z.shape[-1]
     cells = crop // factor
     y, x = (draws.integers(n - cells + 1, z) for n in z.shape[-2:])
-    return _squares(z, y, x, cells), _squares(hq, y * factor, x * factor, crop)
+    cut = [_squares(image, y * factor, x * factor, crop) for image in images]
+    return [_squares(z, y, x, cells), *cut]
 
 
 def _squares(images: Tensor, y: Tensor, x: Tensor, edge: int) -> Tensor:

@@ -176,7 +176,7 @@ def restoration(
     lora.activate(model.unet, generator_adapters(model.unet))
     p = model.prompt(prompted_by(pair, config))
     z_h = model.restore_latent(pair.lq, p)
-    compared = pixels(model, z_h, _targets(pair, pixels, draws), draws)
+    compared = pixels(model, z_h, pair.lq, _targets(pair, pixels, draws), draws)
     terms = compared.terms
     if loss.artifacts > 0:
         with torch.no_grad():
@@ -287,7 +287,7 @@ def autoencoding(
     """Return the pixel losses of the reconstructed HQ image and the penalty on its latent."""
     z = model.encode(pair.hq).float()
     noise = draws.noise(z)
-    terms = pixels(model, z + config.noise * noise, pair.hq, draws).terms
+    terms = pixels(model, z + config.noise * noise, pair.hq, pair.hq, draws).terms
     return {**terms, "latent": config.latent * (z**2).mean()}
 
 
@@ -304,10 +304,11 @@ def decoding(
         parts = [model.restore_latent(pair.lq[:n])] if n else []
         parts += [model.encode(pair.hq[n:])] if n < len(pair.hq) else []
         z = torch.cat([part.float() for part in parts])
-        target = pixels.networks[TEACHER_DECODER](z).clamp(0, 1)
+        encoded = torch.cat([pair.lq[:n], pair.hq[n:]])
+        target = pixels.networks[TEACHER_DECODER](z, encoded).clamp(0, 1)
         if config.target == "photo":
             target = torch.cat([target[:n], pair.hq[n:]])
-    compared = pixels(model, z + config.noise * draws.noise(z), target, draws)
+    compared = pixels(model, z + config.noise * draws.noise(z), encoded, target, draws)
     terms = compared.terms
     if config.latent > 0:
         with torch.no_grad():
@@ -321,7 +322,7 @@ def decoding(
 def validate_decoding(model: OneStepRestorer, pair: Pair, teacher: nn.Module) -> Validation:
     """Return PSNR of the restored image to the teacher's, and of both to HQ."""
     z = model.restore_latent(pair.lq)
-    image, wanted = (x.float().clamp(0, 1) for x in (model.decode(z), teacher(z)))
+    image, wanted = (x.float().clamp(0, 1) for x in (model.decode(z), teacher(z, pair.lq)))
     numbers = {
         "psnr_teacher": psnr(image, wanted),
         "psnr": psnr(image, pair.hq),

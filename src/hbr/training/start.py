@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hbr.config import ConfigError, to_dict
-from hbr.models.checkpoint import build, read_checkpoint
+from hbr.models.checkpoint import Checkpoint, build, read_checkpoint
 from hbr.models.config import (
     DAPEConfig,
     HFIEConfig,
@@ -71,7 +71,7 @@ def load_initial_weights(
         if distils:
             begin_student(model, config, given)
         if isinstance(init, InitConfig) and init.difference is not None:
-            _add_difference(model, *init.difference)
+            _add_difference(model, config.model, *init.difference)
         _load_text(model, config)
     if isinstance(init, InitConfig) and init.image_encoder is not None:
         _load_image_encoder(model, config.one_step.prompt, init, report)
@@ -215,7 +215,7 @@ def _read_folder(ours: RestorerConfig, folder: Path) -> Mapping[str, Tensor]:
 def _read_model(
     ours: RestorerConfig, path: Path, fidelity: float | None, *, refined: bool
 ) -> Mapping[str, Tensor]:
-    checkpoint = read_checkpoint(path, fidelity)
+    checkpoint = _with_input(read_checkpoint(path, fidelity), ours)
     theirs = require_one_step(checkpoint.config, path)
     parts = ["autoencoder", "unet", "schedule", "timestep"]
     if refined and theirs.refiner is not None:  # a model without one can start one
@@ -232,9 +232,24 @@ def _read_model(
     return given
 
 
-def _add_difference(model: nn.Module, before: Path, after: Path) -> None:
+def _with_input(checkpoint: Checkpoint, ours: RestorerConfig) -> Checkpoint:
+    """The checkpoint with a refiner that sees the input where ours does; it ignores it at first."""
+    theirs = checkpoint.config
+    if not isinstance(theirs, RestorerConfig) or theirs.refiner is None or ours.refiner is None:
+        return checkpoint
+    if theirs.refiner.sees_input or not ours.refiner.sees_input:
+        return checkpoint
+    name = "refiner.conv_in.weight"
+    narrow = checkpoint.tensors[name]
+    wide = torch.cat([narrow, torch.zeros_like(narrow)], dim=1)
+    config = replace(theirs, refiner=replace(theirs.refiner, sees_input=True))
+    return replace(checkpoint, config=config, tensors={**checkpoint.tensors, name: wide})
+
+
+def _add_difference(model: nn.Module, config: RestorerConfig, before: Path, after: Path) -> None:
     """Add what another training changed, from `before` to `after`, to the weights it trained."""
-    old, new = (read_checkpoint(find_model(file)).tensors for file in (before, after))
+    found = (_with_input(read_checkpoint(find_model(file)), config) for file in (before, after))
+    old, new = (checkpoint.tensors for checkpoint in found)
     own = model.state_dict()
     for name, tensor in new.items():
         shapes = {tuple(t.shape) for t in (tensor, old.get(name), own.get(name)) if t is not None}

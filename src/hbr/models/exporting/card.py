@@ -138,7 +138,7 @@ def usage_with_diffusers(config: RestorerConfig) -> str:
     if config.refiner is not None:
         prompt += ", load_refiner"
         load += '\nrefiner = load_refiner(f"{folder}/refiner.safetensors")'
-        back = f"refiner({back})"
+        back = f"refiner({back}{', image' if config.refiner.sees_input else ''})"
     return f"""## Use
 
 With hbr: `hbr models import FOLDER -o model.safetensors`, then

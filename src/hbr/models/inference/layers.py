@@ -67,11 +67,11 @@ class Picture(nn.Module):
         super().__init__()
         self.patch_size, self.refiner = patch_size, refiner
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The image, float32 (or float64)."""
+    def forward(self, x: Tensor, lq: Tensor | None = None) -> Tensor:
+        """The image, float32 (or float64); `lq` as `Refiner.forward` takes it."""
         image = F.pixel_shuffle(x, self.patch_size)
         image = image.to(torch.promote_types(x.dtype, torch.float32)) * 0.5 + 0.5
-        return image if self.refiner is None else cast(Tensor, self.refiner(image))
+        return image if self.refiner is None else cast(Tensor, self.refiner(image, lq))
 
 
 class RefinedPicture(nn.Module):
@@ -86,14 +86,21 @@ class RefinedPicture(nn.Module):
         super().__init__()
         self.patch_size, self.refiner = patch_size, refiner
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[b, 3 f², h, w] → image [b, 3, f h, f w], about [0, 1], float32 (or float64)."""
+    def forward(self, x: Tensor, lq: Tensor | None = None) -> Tensor:
+        """[b, 3 f², h, w] → image [b, 3, f h, f w], about [0, 1], float32 (or float64).
+
+        `lq` is the input of the model; only a refiner that sees it needs it.
+        """
         refiner = self.refiner
         r, k = refiner.patch_size, self.patch_size // refiner.patch_size
         x = rearrange(
             x, "b (c k1 r1 k2 r2) h w -> b (c r1 r2) (h k1) (w k2)", k1=k, k2=k, r1=r, r2=r
         )
-        y = refiner.conv_in(x)
+        seen = x
+        if refiner.sees_input:
+            lq = F.pixel_unshuffle(cast(Tensor, lq) * 2 - 1, r)
+            seen = torch.cat([x, lq.to(x)], dim=1)
+        y = refiner.conv_in(seen)
         for block in cast(Any, refiner.blocks):
             z = F.silu(block.conv1(F.silu(y)), inplace=True)
             y = block.conv2(z).add_(y)

@@ -40,7 +40,7 @@ class FoldedRestorer(nn.Module):
         to_latent: of the encoder's output, the scaled mode of the posterior.
         skip, gain: ẑ_H = skip · z_L + gain · (output of the U-Net).
         from_latent: of z, the decoder's input.
-        picture: of the decoder's output, the image.
+        picture: of the decoder's output and the model's input, the image.
         savings: which rewrites were applied, and what they saved.
     """
 
@@ -101,11 +101,14 @@ class FoldedRestorer(nn.Module):
         seen = seen.to(dtype) if self.gain == 1 else seen.to(dtype) * self.gain
         return torch.add(seen, z_l.to(dtype), alpha=self.skip)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped."""
-        return cast(Tensor, self.picture(self.decoder(self.from_latent(z).to(self.dtype))))
+    def decode(self, z: Tensor, lq: Tensor | None = None) -> Tensor:
+        """Decode z: [b, c, h, w] → [b, 3, H, W], about [0, 1], not clamped.
+
+        `lq` [b, 3, H, W] is what z was encoded from, for a refiner that sees it.
+        """
+        return cast(Tensor, self.picture(self.decoder(self.from_latent(z).to(self.dtype)), lq))
 
     def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
         """See `OneStepRestorer.forward`."""
         p = self.prompt(lq) if p is None else p.expand(len(lq), -1, -1)
-        return self.decode(self.denoise(self.encode(lq), p))
+        return self.decode(self.denoise(self.encode(lq), p), lq)

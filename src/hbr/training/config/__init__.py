@@ -128,6 +128,7 @@ class TrainConfig:
         self._check_adversarial()
         if isinstance(self.model, RestorerConfig):
             self._check_prompt()
+            self._check_refiner(self.model)
         if isinstance(self.model, RestorerConfig | DiffBodyConfig):
             self._check_timesteps(self.model.schedule.steps)
         self._check_conditions()
@@ -220,6 +221,12 @@ class TrainConfig:
         for name in ("artifacts", "teacher"):
             got = max(getattr(loss, name) for loss in losses)
             check(got == 0 or whole, name, got, "0 unless whole restored images are compared")
+
+    def _check_refiner(self, model: RestorerConfig) -> None:
+        sees = model.refiner is not None and model.refiner.sees_input
+        ok = isinstance(self.objective, RestorationConfig) or not sees
+        expected = "false unless the objective is restoration: elsewhere the input is the target"
+        check(ok, "model.refiner.sees_input", sees, expected)
 
     def _check_prompt(self) -> None:
         if self.init is not None:
