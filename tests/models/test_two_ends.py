@@ -68,6 +68,31 @@ def test_a_blend_lies_between_and_has_one_end(ends, call_hbr, tmp_path):
         assert not (tmp_path / "no.safetensors").exists()
 
 
+def test_an_extract_is_what_the_fidelity_gives(ends, call_hbr, tmp_path):
+    for fidelity in (0.0, 0.3, 1.0):
+        out = tmp_path / f"{fidelity}.safetensors"
+        done = call_hbr("models", "extract", ends[2], "--fidelity", fidelity, "-o", out)
+        assert (done.returncode, done.stdout.strip()) == (0, str(out)), done.stderr
+        assert read_header(out).fidelity is None
+        assert read_header(out).card == {"licence": "faithful"}
+        expected = load_model(ends[2], fidelity=fidelity).state_dict()
+        extracted = load_model(out).state_dict()
+        assert extracted.keys() == expected.keys()
+        assert all(torch.equal(tensor, extracted[name]) for name, tensor in expected.items())
+    joined = write_two_ends(tmp_path / "joined.safetensors", out, tmp_path / "0.0.safetensors", 0.5)
+    again, first = (load_model(file, fidelity=0.5).state_dict() for file in (joined, ends[2]))
+    for name, tensor in first.items():
+        torch.testing.assert_close(again[name], tensor, atol=1e-4, rtol=1e-3)
+    for arguments, message in (
+        ((ends[2], "--fidelity", 2), "fidelity is 2.0; it must be from 0, sharp, to 1, faithful"),
+        ((ends[0], "--fidelity", 1), "faithful.safetensors has one end only"),
+    ):
+        done = call_hbr("models", "extract", *arguments, "-o", tmp_path / "no.safetensors")
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert not (tmp_path / "no.safetensors").exists()
+
+
 def test_what_the_ends_share_is_there_once(ends):
     _, shapes = read_metadata(ends[2])
     names = {name for name in shapes if name.startswith("sharp.")}

@@ -121,6 +121,27 @@ def write_blend(out: Path, first: Path, second: Path, share: float) -> Path:
     return write_with_config(out, model_format(header.config), header.config, tensors, header.card)
 
 
+def write_extract(out: Path, path: Path, fidelity: float) -> Path:
+    """Write one of the models in a file with two ends as a file with one end, in float32.
+
+    Args:
+        out: ends in `.safetensors`.
+        path: a model file with two ends; the card is its own.
+        fidelity: which one, from 0, sharp, to 1, faithful.
+
+    Raises:
+        ConfigError: another fidelity, or the file has one end.
+        WeightsError: the file is missing or damaged.
+    """
+    header = read_header(path)
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in read_weights(path, header, fidelity)
+    }
+    card = {name: value for name, value in header.card.items() if name != "fidelity"}
+    return write_with_config(out, model_format(header.config), header.config, tensors, card)
+
+
 def _shared_header(one: Path, other: Path) -> Header:
     """The header of the first of two files of one configuration and with one end each."""
     headers = [read_header(one), read_header(other)]

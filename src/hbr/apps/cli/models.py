@@ -1,4 +1,4 @@
-"""`hbr models list | show | verify | import | join | blend`, with `fetch`, `export` and `push`."""
+"""`hbr models`: list, show, verify, import, join, blend and extract; fetch, export and push."""
 
 from __future__ import annotations
 
@@ -200,6 +200,22 @@ def blend(
     from hbr.models.fidelity import write_blend
 
     typer.echo(write_blend(out, first, second, share))
+
+
+@app.command("extract")
+def extract(
+    model: _Model,
+    out: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    fidelity: Annotated[float, typer.Option(help="Which model: 1 faithful, 0 sharp.")],
+) -> None:
+    """Extract the model at a fidelity from a file with two ends.
+
+    `join`, `blend` and trainings take the result. The last line, on stdout, is the file.
+    """
+    from hbr.models.fidelity import write_extract
+    from hbr.weights import find_model
+
+    typer.echo(write_extract(out, find_model(model), fidelity))
 
 
 def _card(d: Description) -> list[tuple[str, Any]]:
