@@ -316,6 +316,34 @@ def test_photo_has_what_photos_have():
     assert (alone[0] - out[7]).abs().mean() < 1e-4
 
 
+def test_noise_jpeg_leaves_the_size_alone():
+    """Noise, JPEG, both or neither; never resized; a draw of JPEG alone is libjpeg's file."""
+    n = 2000
+    drawn = draw(RECIPES["noise-jpeg"], n, generator(5))
+    stages = [d.stages[0] for d in drawn]
+    for hits, probability in (
+        ([s.noise is not None for s in stages], 0.6),
+        ([s.jpeg_quality is not None for s in stages], 0.75),
+        ([s.noise is None and s.jpeg_quality is None for s in stages], 0.4 * 0.25),
+        ([s.kernel is not None for s in stages], 0.15),
+    ):
+        deviation = math.sqrt(probability * (1 - probability) / n)
+        assert abs(sum(hits) / n - probability) < 4 * deviation
+    assert all(d.scale == 1 and len(d.stages) == 1 and d.stages[0].resize == 1 for d in drawn)
+    image = structured(96, 80)
+    plain = (None, None, (0, 0))
+    at = next(
+        i
+        for i, s in enumerate(stages)
+        if (s.noise, s.kernel, s.jpeg_corner) == plain and s.jpeg_quality
+    )
+    pixels = (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=round(stages[at].jpeg_quality))
+    saved = torch.from_numpy(np.array(Image.open(file)).astype("float32")).permute(2, 0, 1) / 255
+    assert float((degrade(image, [drawn[at]])[0] - saved).abs().max()) <= 1 / 255 + 1e-6
+
+
 def test_another_scale_for_every_draw():
     recipe = Recipe(stages=(StageConfig(blur=BlurConfig(prob=0.0)),), scales=(2, 3, 4))
     drawn = draw(recipe, 300, generator())

@@ -103,8 +103,8 @@ SMALL = Recipe(
             poisson_scale=(0.05, 0.3),
             sharpen_prob=0.15,
             sharpen_amount=(0.2, 0.6),
-            jpeg_prob=0.3,
-            jpeg_quality=(60.0, 97.0),
+            jpeg_prob=0.8,
+            jpeg_quality=(50.0, 97.0),
             jpeg_shift_prob=1.0,
         ),
     ),
@@ -112,7 +112,36 @@ SMALL = Recipe(
     final_modes=_FILTERED,
     back_modes=(0.0, 0.0, 1.0, 0.0, 0.3),
     jpeg_last_prob=1.0,
-    version=3,
+    jpeg="libjpeg",
+    version=4,
+)
+
+# Noise, JPEG, or both, at the photo's own size: what blind denoising and deblocking are trained on
+# (DnCNN, 2017). The JPEG is that of real files, whose decoders smooth the chroma.
+NOISE_JPEG = Recipe(
+    stages=(
+        StageConfig(
+            blur=BlurConfig(
+                prob=0.15,
+                sizes=(3, 13),
+                sinc_prob=0.0,
+                sigma=(0.3, 2.0),
+                defocus_prob=0.2,
+                shake_prob=0.2,
+            ),
+            resize_probs=(0.0, 0.0, 1.0),
+            noise_prob=0.6,
+            camera_prob=0.4,
+            camera_sigma=(0.5, 25.0),
+            noise_sigma=(1.0, 50.0),
+            poisson_scale=(0.05, 3.0),
+            grey_prob=0.2,
+            jpeg_prob=0.75,
+            jpeg_quality=(10.0, 95.0),
+            jpeg_shift_prob=0.5,
+        ),
+    ),
+    jpeg="libjpeg",
 )
 
 # One stage at the size of the image, as CodeFormer has it: blur, smaller, noise, JPEG, and back.
@@ -164,6 +193,7 @@ RECIPES = {
     "motion-blur": replace(REAL_ESRGAN, motion=MotionConfig()),
     "photo": PHOTO,
     "small": SMALL,
+    "noise-jpeg": NOISE_JPEG,
     "light": LIGHT,
     "none": Recipe(),
 }
