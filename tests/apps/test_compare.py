@@ -59,7 +59,7 @@ def test_its_numbers_are_those_of_the_files(page_file: Path) -> None:
     assert rows["one.png", "input"][0] is None
     assert rows["one.png", "input"][1] == pytest.approx(expected, abs=0.01)
     assert rows["one.png", "toy"][1] == pytest.approx(expected, abs=0.1)
-    assert rows["one.png", "nano"][1] != pytest.approx(expected, abs=0.1)
+    assert rows["one.png", "nano"][1] != pytest.approx(expected, abs=0.005)
     assert all(rows["one.png", model][0] > 0 for model in ("nano", "toy"))
     assert data["scenes"]["0/1"]["size"] == [96, 80]
     assert len(set(filter(None, data["scenes"]["0/1"]["out"]))) >= 2

@@ -24,6 +24,7 @@ from hbr.config import load_yaml, to_dict
 from hbr.models.checkpoint import save_checkpoint
 from hbr.models.config import RestorerConfig
 from hbr.models.importing.base import load_diffusers_base
+from hbr.models.kinds import build_model
 from hbr.models.protocol import Sampling
 from hbr.models.rrdbnet import RRDBNet
 from hbr.training.config import TrainConfig
@@ -42,17 +43,15 @@ NIGHTLY = {
     "nano-ablation-no-vsd",
     "nano-ablation-null",
     "nano-distilled",
-    "nano-faithful-4",
-    "nano-faithful-5",
-    "nano-faithful-6",
-    "nano-sharp-5",
-    "nano-sharp-6",
+    *(f"nano-faithful-{i}" for i in range(1, 7)),
+    *(f"nano-sharp-{i}" for i in range(1, 8)),
     "osdhuman-lsdir",
     "osdhuman-prompt-dape-hq",
     "osdhuman-prompt-hfie-hq",
     "osdhuman-prompt-hfie-lq",
 }
 EDGE = 64
+ENDS = ("faithful", "sharp")
 TEACHER = toy_models.RRDBNET
 HALF = {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
 SWINIR = {"embed_dim": 8, "depths": [2], "num_heads": [2], "width": 8, "native_size": EDGE}
@@ -64,6 +63,12 @@ def name_of(recipe: Path) -> str:
 
 def test_the_nightly_recipes_are_recipes() -> None:
     assert {*map(name_of, RECIPES)} > NIGHTLY
+
+
+def sixth(file: Path) -> Path:
+    """A model as the sixth edition of nano had it, with random weights."""
+    config = load_yaml(TrainConfig, RECIPE_FOLDER / "nano/faithful-6.yaml").model
+    return save_checkpoint(file, config, build_model(config).state_dict())
 
 
 class Toys:
@@ -81,6 +86,10 @@ class Toys:
             "sd-2.1-base": self.base,
             "ram-swin-l": ram,
             "dape": toy_tagger.write_dape(folder / "DAPE.pth"),
+            **{
+                f"runs/nano-6/{end}.safetensors": sixth(folder / f"{end}.safetensors")
+                for end in ENDS
+            },
             "realesrgan-x4plus": save_checkpoint(
                 folder / "teacher.safetensors", TEACHER, RRDBNet(TEACHER).state_dict()
             ),
