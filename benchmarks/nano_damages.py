@@ -7,7 +7,8 @@ The damage is made by Pillow and NumPy, no part of it by hbr:
 - noise, JPEG, and both: of the centre 512x512, made half as large so that it has no damage of its
   own. Noise is Gaussian, its σ in 8-bit levels; JPEG files have 4:2:0 chroma.
 
-Beside the models it measures non-local means as OpenCV has them, with the σ of the noise given.
+Beside the models it measures non-local means as OpenCV has them, of strength 0.8 σ, or 3 without
+noise.
 A model is written as in nano_quality.py.
 
 Usage: python benchmarks/nano_damages.py [PHOTOS] [--model nano --model other=FILE …]
@@ -20,7 +21,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from machine import machine
 from nano_quality import (
@@ -29,6 +29,7 @@ from nano_quality import (
     difference_of,
     metrics_of,
     model_of,
+    non_local_means,
     pairs_of,
     score_of,
 )
@@ -59,7 +60,7 @@ def main() -> None:
     for title, pairs, sigma in damages(args.photos, args.count, args.only):
         rows: dict[str, list[list[float]]] = {}
         for hq, lq in pairs:
-            images = {"input": lq, "non_local_means": non_local_means(lq, sigma)}
+            images = {"input": lq, "non_local_means": non_local_means(lq, 0.8 * sigma or 3)}
             images |= {name: run(lq, hq) for name, run in models.items()}
             for name, image in images.items():
                 rows.setdefault(name, []).append([score_of(m, image, hq) for m in metrics])
@@ -118,12 +119,6 @@ def enlarged(hq: np.ndarray, factor: int, quality: int) -> np.ndarray:
     """Made smaller, saved as JPEG and enlarged again; uint8 [h, w, 3], as `hq`."""
     small = Image.fromarray(saved(smaller(hq, factor), quality))
     return np.array(small.resize((hq.shape[1], hq.shape[0]), Image.Resampling.BICUBIC))
-
-
-def non_local_means(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    """Windows of 7 and 21 pixels, and 0.8 σ; 3 where there is no noise."""
-    strength = 0.8 * sigma or 3.0
-    return cv2.fastNlMeansDenoisingColored(pixels, None, strength, strength, 7, 21)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def main() -> None:
     models = dict(model_of(spec, args.color) for spec in args.model or ["nano"])
     methods: dict[str, Restore] = {
         "input": lambda lq, _: lq,
-        "non_local_means": lambda lq, _: _non_local_means(lq),
+        "non_local_means": lambda lq, _: non_local_means(lq),
         **models,
     }
     undamaged = [] if args.damaged_only else list(models)
@@ -130,9 +130,9 @@ def model_of(spec: str, color: str) -> tuple[str, Restore]:
     return name, lambda lq, _: restorer(lq, color=color).pixels
 
 
-def _non_local_means(pixels: np.ndarray) -> np.ndarray:
-    """The baseline: strength 10 for luma and chroma, windows of 7 and 21 pixels."""
-    return cv2.fastNlMeansDenoisingColored(pixels, None, 10, 10, 7, 21)
+def non_local_means(pixels: np.ndarray, strength: float = 10) -> np.ndarray:
+    """The baseline: one strength for luma and chroma, windows of 7 and 21 pixels."""
+    return cv2.fastNlMeansDenoisingColored(pixels, None, strength, strength, 7, 21)
 
 
 def score_of(metric: Metric, image: np.ndarray, reference: np.ndarray) -> float:

@@ -64,10 +64,9 @@ class PlainRestorer(nn.Module):
         return (z - (1 - a) ** 0.5 * epsilon) / a**0.5
 
     def decode(self, z: Tensor) -> Tensor:
-        """The latent as an image [1, 3, h, w], about [0, 1]."""
+        """The latent as an image [1, 3, h, w], about [0, 1], not refined."""
         x = self.autoencoder.decode(z / self.numbers.scaling).sample
-        image = F.pixel_shuffle(x, self.numbers.patch_size) / 2 + 0.5
-        return image
+        return F.pixel_shuffle(x, self.numbers.patch_size) / 2 + 0.5
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore one tile."""
