@@ -235,17 +235,20 @@ def test_restored_latents_follow_the_teacher_and_encoded_ones_the_photo(tmp_path
     assert made.then is None
 
 
-def test_the_teacher_has_the_refiner_of_its_model(tmp_path, base):
-    refined = {**toy_models.TRAINED, "refiner": {"width": 8, "blocks": 1, "patch_size": 2}}
+@pytest.mark.parametrize("sees_input", [False, True])
+def test_the_teacher_has_the_refiner_of_its_model(tmp_path, base, sees_input):
+    refiner = {"width": 8, "blocks": 1, "patch_size": 2, "sees_input": sees_input}
+    refined = {**toy_models.TRAINED, "refiner": refiner}
     config = from_dict(RestorerConfig, refined)
     torch.manual_seed(0)
     model = OneStepRestorer(config)
     for weight in model.refiner.parameters():
         torch.nn.init.normal_(weight, std=0.2)
     path = save_checkpoint(tmp_path / "refined.safetensors", config, model.state_dict())
-    z = torch.randn(1, 8, 4, 4)
+    lq = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(_teacher(path)(z), load_model(path).decode(z))
+        z = model.restore_latent(lq)
+        torch.testing.assert_close(_teacher(path)(z, lq), load_model(path).decode(z, lq))
     assert "refiner" not in str(list(load_file(train(distilling(tmp_path / "out", path)))))
 
 
