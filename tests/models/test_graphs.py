@@ -155,6 +155,18 @@ def test_a_graph_is_made_once_and_again_if_it_is_no_good(folder, caplog):
         assert line.endswith("`hbr warmup` makes it again, now")
 
 
+def test_an_export_that_does_not_run_says_why_and_leaves_nothing(tmp_path, monkeypatch):
+    path = saved(tmp_path, toy_models.FIXED_PROMPT, "broken")
+
+    def failing(*args, **kwargs):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(GraphModel, "_open", failing)
+    with pytest.raises(BackendError, match=r"broken\.safetensors fails .* \(no such kernel\)$"):
+        exporting.export_graph(path, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
 def test_what_cannot_be_a_graph_is_an_error_and_leaves_nothing(folder, monkeypatch):
     path = saved(folder, toy_models.FIXED_PROMPT, "failing")
 

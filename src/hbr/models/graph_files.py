@@ -28,13 +28,14 @@ from hbr.errors import ExitCode, HbrError, one_line
 from hbr.files import claim, making_folder
 from hbr.files import sha256 as file_sha256
 from hbr.models.fidelity import choose_fidelity
-from hbr.models.files import is_of_hbr, read_header
+from hbr.models.files import read_header
 from hbr.models.graphs import (
     GRAPH,
     INT8_GRAPH,
     BackendError,
     GraphModel,
     check_installed,
+    check_of_hbr,
     openvino_is_faster_in_bfloat16,
 )
 from hbr.models.protocol import Backend, Capabilities
@@ -229,8 +230,7 @@ def load_graph(
     if str(device) not in ("auto", "cpu"):
         raise ValueError(f"device is {str(device)!r}; the backend {backend} runs on the cpu")
     check_installed(backend)
-    if not is_of_hbr(model.path):
-        raise BackendError(f"{model.path.name} is no model file of hbr and cannot be a graph")
+    check_of_hbr(model.path)
     precision = _precision(model.path, backend, dtype)
     used = file_fidelity(model.path, fidelity)
     folder = graph_folder(model.sha256, used, decoder)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hbr.devices import has_slow_bfloat16
 from hbr.errors import ExitCode, HbrError, one_line
+from hbr.models.files import is_of_hbr
 from hbr.models.protocol import Backend, Capabilities
 from hbr.processes import threads
 
@@ -41,6 +42,16 @@ class BackendError(HbrError, ValueError):
 
     exit_code = ExitCode.USAGE
     http_status = 503
+
+
+def check_of_hbr(path: Path) -> None:
+    """Check that a file is a model file of hbr, as those that can be graphs are.
+
+    Raises:
+        BackendError: it is not.
+    """
+    if not is_of_hbr(path):
+        raise BackendError(f"{path.name} is no model file of hbr and cannot be a graph")
 
 
 def check_installed(backend: Backend, *packages: str, what: str = "") -> None:
@@ -111,7 +122,7 @@ class GraphModel:
                 raise BackendError(
                     f"the graph in {self._folder} cannot be loaded: {one_line(error, 300)}; "
                     "`hbr warmup` makes it again"
-                ) from None
+                ) from error
             self._runners[height, width] = runner
         self._runners.move_to_end((height, width))
         return self._runners[height, width]

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from hbr.errors import one_line
 from hbr.files import replacing
-from hbr.models.files import is_of_hbr
 from hbr.models.graphs import (
     GRAPH,
     RESTORED,
@@ -30,6 +29,7 @@ from hbr.models.graphs import (
     BackendError,
     GraphModel,
     check_installed,
+    check_of_hbr,
     open_session,
     ready_name,
 )
@@ -135,8 +135,7 @@ def check_exportable(path: Path, capabilities: Capabilities) -> None:
     Raises:
         BackendError: it is not.
     """
-    if not is_of_hbr(path):
-        raise BackendError(f"{path.name} is no model file of hbr and cannot be a graph")
+    check_of_hbr(path)
     if capabilities.samples or capabilities.takes_prompt:
         why = "restores in many steps" if capabilities.samples else "makes texts of what it sees"
         raise BackendError(f"{path.name} {why} and cannot be a graph")
@@ -201,7 +200,7 @@ def _compare(path: Path, model: Model, graph: GraphModel) -> None:
         except (BackendError, RuntimeError) as error:
             raise BackendError(
                 f"the graph of {path.name} fails at {size[1]}×{size[0]} pixels "
-                f"({one_line(error, 200)})"
+                f"({one_line(error.__cause__ or error, 200)})"
             ) from error
         if not worst <= _TOLERANCE:
             raise BackendError(
