@@ -5,14 +5,16 @@ The damage is made by Pillow and NumPy, no part of it by hbr:
 - small: the centre 384x384 of every photo is made smaller (bicubic with antialiasing), saved as
   JPEG, and enlarged to its old size by bicubic;
 - noise, JPEG, and both: of the centre 512x512, made half as large so that it has no damage of its
-  own. Noise is Gaussian, its σ in 8-bit levels; JPEG files have 4:2:0 chroma.
+  own. Noise is Gaussian, its σ in 8-bit levels; JPEG files have 4:2:0 chroma;
+- crisp: the centre 512x512 is made 3 times smaller by Lanczos and sharpened, as web sites make
+  their small copies (unsharp mask of σ 0.8 and 80 %), and saved as JPEG.
 
 Beside the models it measures non-local means as OpenCV has them, of strength 0.8 σ, or 3 without
 noise.
 A model is written as in nano_quality.py.
 
 Usage: python benchmarks/nano_damages.py [PHOTOS] [--model nano --model other=FILE …]
-       [--metric psnr-rgb …] [--only small] [--count 24]
+       [--metric psnr-rgb …] [--only small|full-size|crisp] [--count 24]
 """
 
 import argparse
@@ -33,12 +35,14 @@ from nano_quality import (
     pairs_of,
     score_of,
 )
-from PIL import Image
+from PIL import Image, ImageFilter
 
 SMALL = ((2, 95), (2, 75), (3, 90), (4, 95))
 """How many times smaller, and the quality of the JPEG."""
 FULL_SIZE = ((0, 20), (0, 40), (0, 60), (0, 80), (5, 0), (15, 0), (25, 0), (50, 0), (10, 60))
 """σ of the noise, and the quality of the JPEG; 0 for none."""
+CRISP = (95, 85, 70)
+"""The quality of the JPEG."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 """The photo and the damaged photo, uint8 [h, w, 3] each."""
@@ -50,7 +54,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="?", default=PHOTOS)
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--metric", action="append", help="by name (default: psnr-rgb)")
-    parser.add_argument("--only", choices=("small", "full-size"))
+    parser.add_argument("--only", choices=("small", "full-size", "crisp"))
     parser.add_argument("--count", type=int, default=24)
     args = parser.parse_args()
     metrics = metrics_of(args.metric or ["psnr-rgb"], None)
@@ -79,25 +83,36 @@ def main() -> None:
 
 def damages(photos: Path, count: int, only: str | None) -> Iterator[tuple[str, list[Pair], float]]:
     """Each damage: what it is called, its pairs, and the σ of its noise."""
-    if only != "full-size":
+    if only in (None, "small"):
         whole = [hq for hq, _ in pairs_of(photos, None, count, 384, "none")]
         for factor, quality in SMALL:
             title = f"{factor} times smaller, JPEG {quality}"
             yield title, [(hq, enlarged(hq, factor, quality)) for hq in whole], 0.0
-    if only != "small":
+    if only in (None, "full-size"):
         halves = [smaller(hq, 2) for hq, _ in pairs_of(photos, None, count, 512, "none")]
         for sigma, quality in FULL_SIZE:
             rng = np.random.default_rng(0)
             parts = [f"noise {sigma}" * bool(sigma), f"JPEG {quality}" * bool(quality)]
             pairs = [(hq, saved(noisy(hq, sigma, rng), quality)) for hq in halves]
             yield ", ".join(filter(None, parts)), pairs, float(sigma)
+    if only in (None, "crisp"):
+        copies = [crisp(hq, 3) for hq, _ in pairs_of(photos, None, count, 512, "none")]
+        for quality in CRISP:
+            yield f"crisp, JPEG {quality}", [(hq, saved(hq, quality)) for hq in copies], 0.0
 
 
-def smaller(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """As Pillow makes it smaller, by bicubic with antialiasing."""
+def smaller(
+    pixels: np.ndarray, factor: int, method: Image.Resampling = Image.Resampling.BICUBIC
+) -> np.ndarray:
+    """As Pillow makes it smaller, with antialiasing."""
     h, w = pixels.shape[:2]
-    size = w // factor, h // factor
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(pixels).resize((w // factor, h // factor), method))
+
+
+def crisp(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Made smaller by Lanczos, and sharpened."""
+    small = Image.fromarray(smaller(pixels, factor, Image.Resampling.LANCZOS))
+    return np.array(small.filter(ImageFilter.UnsharpMask(radius=0.8, percent=80, threshold=0)))
 
 
 def saved(pixels: np.ndarray, quality: int) -> np.ndarray:

@@ -32,8 +32,8 @@ from hbr.models.protocol import Sampling
 from hbr.recipes import find_recipe
 from hbr.training.conditions import ConditionMaker
 from hbr.training.config import ConditionsConfig, ValidationConfig
-from hbr.training.data import validation_pairs
 from hbr.training.recipe import load_recipe
+from hbr.training.validation import validation_pairs
 
 VAL = Path("../shared/photos/clothing-co-parsing/val")
 COCO = Path("../shared/photos/coco-cc")

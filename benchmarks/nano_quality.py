@@ -33,8 +33,8 @@ from hbr.image import Photo, read_photo, write_photo
 from hbr.metrics import Metric, MetricError, load_metric
 from hbr.models import load_model
 from hbr.training.config import ValidationConfig
-from hbr.training.data import validation_pairs
 from hbr.training.photos import open_photos
+from hbr.training.validation import validation_pairs
 
 PHOTOS = Path("../shared/photos/clothing-co-parsing/val")
 METRICS = ("psnr-rgb", "ssim-rgb", "log-spectrum")

@@ -344,6 +344,21 @@ def test_noise_jpeg_leaves_the_size_alone():
     assert float((degrade(image, [drawn[at]])[0] - saved).abs().max()) <= 1 / 255 + 1e-6
 
 
+def test_web_is_a_jpeg_of_a_good_photo():
+    """Always a JPEG file of middling to high quality, a quarter with a little noise, no blur."""
+    drawn = draw(RECIPES["web"], 1000, generator(6))
+    stages = [d.stages[0] for d in drawn]
+    qualities = [s.jpeg_quality for s in stages]
+    assert 55 <= min(qualities) < 58
+    assert 94 < max(qualities) <= 97
+    assert 0.2 < sum(s.noise is not None for s in stages) / 1000 < 0.3
+    assert all(s.kernel is None and s.resize == 1 for s in stages)
+    assert all(d.scale == 1 and len(d.stages) == 1 for d in drawn)
+    image = structured(96, 80).expand(32, -1, -1, -1)
+    worst = ((degrade(image, drawn[:32]) - image) ** 2).mean(dim=(1, 2, 3)).max()
+    assert 10 * math.log10(1 / worst) > 25
+
+
 def test_another_scale_for_every_draw():
     recipe = Recipe(stages=(StageConfig(blur=BlurConfig(prob=0.0)),), scales=(2, 3, 4))
     drawn = draw(recipe, 300, generator())

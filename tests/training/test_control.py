@@ -29,11 +29,12 @@ from hbr.training.conditions import ConditionMaker, structure_maps
 from hbr.training.config import ConditionsConfig, TrainConfig, ValidationConfig
 from hbr.training.cost import plan
 from hbr.training.crops import CropSource
-from hbr.training.data import Pair, TrainingPairs, seeded, validation_pairs
+from hbr.training.data import Pair, TrainingPairs, seeded
 from hbr.training.denoising import weighted_epsilon_loss
 from hbr.training.loop import Trainer
 from hbr.training.objectives import build_objective
 from hbr.training.random_state import RandomState
+from hbr.training.validation import validation_pairs
 from toy_diffbody import STAGE1, toy_config, toy_model, toy_values
 
 

@@ -11,8 +11,9 @@ from toy_training import settings
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.degradation import RECIPES
 from hbr.training.config import LossConfig, TrainConfig, ValidationConfig
-from hbr.training.data import TrainingPairs, validation_pairs
+from hbr.training.data import TrainingPairs
 from hbr.training.losses import pixel_loss
+from hbr.training.validation import validation_pairs
 
 
 def config(tmp_path, phases=((1, 32, 64),), **data):
@@ -81,9 +82,50 @@ def test_targets_can_be_sharpened_while_inputs_stay(tmp_path):
         assert abs(found - image).max() > 0.01
 
 
+def one_by_one(tmp_path, **data):
+    """HQ and LQ, each [64, 3, 32, 32], of 64 batches of one crop, which the last draws change."""
+    pairs = list(TrainingPairs(config(tmp_path, ((64, 32, 1),), **data), 0))
+    return torch.cat([p.hq for p in pairs]), torch.cat([p.lq for p in pairs])
+
+
+def test_photos_that_were_made_smaller_can_be_crisp_in_input_and_target(tmp_path):
+    small = {"degradations": {"none": 1.0}, "shrink_prob": 0.75, "shrink": [0.5, 0.6]}
+    plain, _ = one_by_one(tmp_path, **small)
+    hq, lq = one_by_one(tmp_path, **small, crisp_prob=1.0, crisp=[0.9, 0.9])
+    assert torch.equal(hq, lq)
+    changed = [i for i in range(64) if not torch.equal(hq[i], plain[i])]
+    assert 36 <= len(changed) <= 58  # 48 expected; photos that keep their size keep their pixels
+    for i in changed[:8]:
+        image, found = (x[i].permute(1, 2, 0).numpy() for x in (plain, hq))
+        added = abs(found - image)[6:-6, 6:-6].mean()
+        # 0.9 times what the Gaussians of σ 0.5 and 1 take away, by another library
+        least, most = (
+            0.9 * abs(image - cv2.GaussianBlur(image, (13, 13), sigma))[6:-6, 6:-6].mean()
+            for sigma in (0.5, 1.0)
+        )
+        assert 0.95 * least < added < 1.05 * most
+
+
+def test_what_is_crisp_is_no_target_to_sharpen(tmp_path):
+    small = {"degradations": {"none": 1.0}, "shrink_prob": 1.0, "shrink": [0.5, 0.6]}
+    plain, _ = one_by_one(tmp_path, **small)
+    targets, _ = one_by_one(tmp_path, **small, sharpen=[1.5, 0.4])
+    hq, lq = one_by_one(tmp_path, **small, sharpen=[1.5, 0.4], crisp_prob=0.5)
+    soft = [torch.equal(a, b) for a, b in zip(lq, plain, strict=True)]
+    assert 20 <= sum(soft) <= 44
+    for i in range(64):
+        assert torch.equal(hq[i], targets[i] if soft[i] else lq[i])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"crisp_prob": 2.0}, r"crisp_prob is 2\.0; it must be in \[0, 1\]"),
+        ({"crisp": [0.0, 1.0]}, "two amounts above 0"),
+        ({"crisp": [1.0, 0.5]}, "two amounts above 0"),
+        ({"crisp": [1.0, float("inf")]}, "two amounts above 0"),
+        ({"crisp_prob": 0.5, "latents": {"cache": "latents"}}, "0 with `latents`"),
+        ({"crisp_prob": 0.5, "conditions": {"source": "hq"}}, "with `conditions` of hq"),
         ({"sharpen": [4.0, 0.4]}, r"σ in \(0, 3\] and an amount above 0"),
         ({"sharpen": [1.5, 0.0]}, r"σ in \(0, 3\] and an amount above 0"),
         ({"sharpen": [1.5, float("inf")]}, r"σ in \(0, 3\] and an amount above 0"),

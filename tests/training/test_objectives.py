@@ -18,11 +18,12 @@ from hbr.models.onestep import OneStepRestorer, build_autoencoder, build_unet
 from hbr.models.schedule import add_noise, alphas_cumprod, predicted_x0
 from hbr.training.adapters import add_adapters, generator_adapters, regularizer_adapters
 from hbr.training.config import LossConfig, TrainConfig, VSDConfig
-from hbr.training.data import Pair, TrainingPairs, seeded, validation_pairs
+from hbr.training.data import Pair, TrainingPairs, seeded
 from hbr.training.loop import Trainer
 from hbr.training.losses import PixelTerms
 from hbr.training.objectives import build_objective, distillation
 from hbr.training.random_state import RandomState
+from hbr.training.validation import validation_pairs
 
 
 @pytest.fixture
@@ -42,6 +43,7 @@ def changed_parts(values: dict, **start: object) -> set[str]:
     return {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])}
 
 
+@pytest.mark.slow
 def test_an_autoencoder_learns_the_detail_that_its_latent_leaves_out(tmp_path):
     values = settings(
         tmp_path,

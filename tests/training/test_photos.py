@@ -21,9 +21,10 @@ from hbr.image import PhotoError
 from hbr.image.pixels import to_8_bits
 from hbr.training.config import DataConfig, PhotoSourceConfig, TrainConfig, ValidationConfig
 from hbr.training.crops import Crop, CropSource
-from hbr.training.data import TrainingPairs, seeded, validation_pairs
+from hbr.training.data import TrainingPairs, seeded
 from hbr.training.loop import Trainer
 from hbr.training.photos import FolderPhotos, open_photos, read_upright
+from hbr.training.validation import validation_pairs
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from hbr.models.onestep import OneStepRestorer
 from hbr.restoration import OutOfMemoryError
 from hbr.training.config import LossConfig, OptimConfig, TrainConfig
 from hbr.training.crops import CropSource, draw_corner
-from hbr.training.data import TrainingPairs, validation_pairs
+from hbr.training.data import TrainingPairs
 from hbr.training.loop import Trainer, learning_rate
 from hbr.training.losses import gradient_l1, negative_psnr, pixel_loss
+from hbr.training.validation import validation_pairs
 
 
 def losses(out):
@@ -112,6 +113,14 @@ def test_validation_pairs_are_the_same_for_ever(tmp_path):
     first, again = list(validation_pairs(config)), list(validation_pairs(config))
     assert len(first) == 3
     assert all(torch.equal(a.lq, b.lq) for a, b in zip(first, again, strict=True))
+
+
+def test_no_crop_is_taken_of_a_photo_that_is_smaller(tmp_path):
+    values = settings(tmp_path)
+    values["validation"] |= {"count": 1, "crop": 4096}
+    config = from_dict(TrainConfig, values).validation
+    with pytest.raises(ConfigError, match=r"is \d+x\d+; validation crops are 4096 pixels"):
+        next(validation_pairs(config))
 
 
 def test_a_training_validates_by_the_photos_that_it_began_with(tmp_path):

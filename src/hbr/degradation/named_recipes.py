@@ -144,6 +144,25 @@ NOISE_JPEG = Recipe(
     jpeg="libjpeg",
 )
 
+# A good photo as the web has it: a JPEG file of middling to high quality, and what noise there was.
+WEB = Recipe(
+    stages=(
+        StageConfig(
+            blur=BlurConfig(prob=0.0),
+            resize_probs=(0.0, 0.0, 1.0),
+            noise_prob=0.25,
+            camera_prob=0.8,
+            camera_sigma=(0.5, 4.0),
+            noise_sigma=(0.5, 4.0),
+            poisson_scale=(0.05, 0.3),
+            jpeg_prob=1.0,
+            jpeg_quality=(55.0, 97.0),
+            jpeg_shift_prob=0.5,
+        ),
+    ),
+    jpeg="libjpeg",
+)
+
 # One stage at the size of the image, as CodeFormer has it: blur, smaller, noise, JPEG, and back.
 _BLUR_OF_CODEFORMER = BlurConfig(
     sizes=(41, 41), shapes=(0.5, 0.5, 0.0, 0.0, 0.0, 0.0), sinc_prob=0.0, sigma=(1.0, 15.0)
@@ -194,6 +213,7 @@ RECIPES = {
     "photo": PHOTO,
     "small": SMALL,
     "noise-jpeg": NOISE_JPEG,
+    "web": WEB,
     "light": LIGHT,
     "none": Recipe(),
 }

@@ -1,4 +1,4 @@
-"""Pairs for training and validation; each is a pure function of the seed and its index.
+"""The pairs of a training; each is a pure function of the seed and its index.
 
 There is no state between batches, so a resumed training sees the same data as an uninterrupted
 one. Shapes: b batch, s size of the crop, m with its margin, c h w a latent.
@@ -7,35 +7,30 @@ one. Shapes: b batch, s size of the crop, m with its margin, c h w a latent.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from hbr.config import ConfigError
 from hbr.degradation import Degradation, Regions, degrade, draw, find_recipe, sharpen
-from hbr.image.pixels import to_8_bits
 from hbr.models.protocol import Conditions
-from hbr.people.coco import read_people
-from hbr.people.types import Person
 from hbr.processes import STOP_SIGNALS, block_sigint
 from hbr.training.conditions import ConditionMaker
-from hbr.training.config import DataConfig, TrainConfig, ValidationConfig
+from hbr.training.config import DataConfig, TrainConfig
 from hbr.training.crops import (
-    Crop,
     CropSource,
     allowed_errors,
-    crop_keypoints,
     random_integer,
     random_unit,
 )
 from hbr.training.latents import LatentCache
-from hbr.training.photos import CuratedPeople, Photos, open_photos, read_upright
+
+# In pixels: what programs that make photos smaller sharpen them with.
+_CRISP_SIGMA = (0.5, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +78,8 @@ class CropBatch:
         degradations, regions: of each, as `hbr.degradation.degrade` takes them.
         keypoints: of the annotated people, in pixels of the crop, [n, 17, 3] for each.
         names: of the photos.
-        sharpen: σ and amount of an unsharp mask of the targets, or None.
+        crisp: σ and amount of the unsharp mask of each photo, or None; see `DataConfig`.
+        sharpen: those of the targets that are not crisp, or None.
         pair: what else belongs to the batch; its images are not used.
     """
 
@@ -94,13 +90,14 @@ class CropBatch:
     regions: list[Regions | None]
     keypoints: list[np.ndarray]
     names: list[str]
+    crisp: list[tuple[float, float] | None]
     sharpen: tuple[float, float] | None
     pair: Pair
 
     def degraded(self, device: torch.device) -> Pair:
         """Return the batch with its LQ images, computed on a device."""
-        whole = self.whole.to(device).float() / 255
-        targets = sharpen(whole, [self.sharpen] * len(whole))
+        whole = sharpen(self.whole.to(device).float() / 255, self.crisp)
+        targets = sharpen(whole, [None if crisp else self.sharpen for crisp in self.crisp])
         hq, lq = (
             _squares(images, self.corners, self.size)
             for images in (targets, degrade(whole, self.degradations, regions=self.regions))
@@ -171,7 +168,7 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
         """Return this process's share of the batch of a step (from 0)."""
         crops = self._crops(step)
         pair = crops.degraded(torch.device("cpu"))
-        return _conditioned(pair, self.conditions, crops.keypoints, crops.names)
+        return conditioned(pair, self.conditions, crops.keypoints, crops.names)
 
     def undegraded(self, step: int) -> CropBatch:
         """Return the same as crops that are yet to be degraded; conditions come from HQ."""
@@ -180,7 +177,7 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
             return crops
         hq = _squares(crops.whole.float() / 255, crops.corners, crops.size)
         pair = replace(crops.pair, hq=hq, lq=hq)
-        pair = _conditioned(pair, self.conditions, crops.keypoints, crops.names)
+        pair = conditioned(pair, self.conditions, crops.keypoints, crops.names)
         return replace(crops, pair=replace(pair, hq=crops.pair.hq, lq=crops.pair.lq))
 
     def _crops(self, step: int) -> CropBatch:
@@ -191,16 +188,13 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
         weights = [s.weight for s in data.sources]
         size = phase.crop + data.margin
         crops, degradations, regions, corners = [], [], [], []
-        keypoints, names = [], []
+        keypoints, names, sharpened = [], [], []
         skipped: dict[str, str] = {}
         for i in range(phase.batch):
             number = _weighted(weights, generator)
             source = self.sources[number]
             photo, placing = self._chosen(number, generator)
-            shrink = 1.0
-            if random_unit(placing) < data.shrink_prob:
-                low, high = data.shrink
-                shrink = low + (high - low) * random_unit(placing)
+            shrink = _shrinking(data, placing)
             crop = None
             if i in share:
                 crop = source.crop(
@@ -211,6 +205,7 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
             recipe = self.recipes[_weighted([*data.degradations.values()], generator)]
             (degradation,) = draw(recipe, 1, generator)
             corner = _corner_in_margin(data, placing) if data.margin else (0, 0)
+            crisp = _crispness(data, generator) if data.crisp_prob and shrink < 1 else None
             if crop is not None:
                 y, x = corner
                 crops.append(crop.pixels)
@@ -219,6 +214,7 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
                 corners.append(corner)
                 keypoints.append(source.keypoints(crop) - (x, y, 0))
                 names.append(source.photos.name(crop.photo))
+                sharpened.append(crisp)
         whole = torch.stack(crops)
         empty = torch.empty(0)
         return CropBatch(
@@ -229,6 +225,7 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
             regions=regions,
             keypoints=keypoints,
             names=names,
+            crisp=sharpened,
             sharpen=data.sharpen,
             pair=Pair(
                 hq=empty, lq=empty, skipped=skipped, latents=self._kept(whole, corners, phase.crop)
@@ -252,7 +249,7 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
         return tuple(self.latents.load(crop) for crop in _squares(whole, corners, size))
 
 
-def _conditioned(
+def conditioned(
     pair: Pair, maker: ConditionMaker | None, keypoints: list[np.ndarray], names: list[str]
 ) -> Pair:
     """The pair with the maps and texts of each crop, if there are any."""
@@ -271,6 +268,25 @@ def _conditioned(
 def _corner_in_margin(data: DataConfig, generator: Generator) -> tuple[int, int]:
     y, x = random_integer(data.margin + 1, generator), random_integer(data.margin + 1, generator)
     return (y, x) if random_unit(generator) < data.shift_prob else (0, 0)
+
+
+def _shrinking(data: DataConfig, generator: Generator) -> float:
+    """Draw the factor to downscale a photo by; 1 leaves it as it is."""
+    if random_unit(generator) >= data.shrink_prob:
+        return 1.0
+    low, high = data.shrink
+    return low + (high - low) * random_unit(generator)
+
+
+def _crispness(data: DataConfig, generator: Generator) -> tuple[float, float] | None:
+    """Draw the σ and amount of a crisp photo's unsharp mask; None leaves it as it is."""
+    if random_unit(generator) >= data.crisp_prob:
+        return None
+    (narrow, wide), (least, most) = _CRISP_SIGMA, data.crisp
+    return (
+        narrow + (wide - narrow) * random_unit(generator),
+        least + (most - least) * random_unit(generator),
+    )
 
 
 def _squares(images: Tensor, corners: list[tuple[int, int]], size: int) -> Tensor:
@@ -321,73 +337,6 @@ def _ignore_stop_signals(_: int) -> None:
     """Ignore Ctrl-C, which a terminal sends to all processes; the trainer handles it."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def check_validation(config: ValidationConfig) -> Photos:
-    """Read the validation photos once, to fail early on an unusable one.
-
-    Returns:
-        The photos, for `validation_pairs`: searching many photos again is slow, and may give a
-        different result.
-
-    Raises:
-        ConfigError: there are no photos, or one is smaller than the crop.
-        hbr.image.PhotoError: a photo is unreadable.
-    """
-    photos = open_photos(config)
-    for i in range(min(config.count, len(photos))):
-        h, w = read_upright(photos, i).size
-        if min(h, w) < config.crop:
-            raise ConfigError(
-                f"{photos.name(i)} is {w}x{h}; validation crops are {config.crop} pixels"
-            )
-    return photos
-
-
-def validation_pairs(
-    config: ValidationConfig,
-    numbers: range | None = None,
-    photos: Photos | None = None,
-    maker: ConditionMaker | None = None,
-) -> Iterator[Pair]:
-    """Yield centre crops and their degradations, one at a time; always the same.
-
-    The degradation of photo i is drawn from a generator seeded with (seed, i). `numbers` selects
-    photos; `photos` are the opened photos, if available; `maker` makes the conditions, if there
-    are any.
-    """
-    photos = open_photos(config) if photos is None else photos
-    recipe = find_recipe(config.recipe)
-    people = None if maker is None else _validation_people(config, photos)
-    for i in range(min(config.count, len(photos))):
-        if numbers is not None and i not in numbers:
-            continue
-        photo = read_upright(photos, i)
-        pixels = to_8_bits(photo.pixels)
-        (h, w), s = pixels.shape[:2], config.crop
-        y, x = (h - s) // 2, (w - s) // 2
-        square = np.ascontiguousarray(pixels[y : y + s, x : x + s])
-        hq = rearrange(torch.from_numpy(square), "h w c -> 1 c h w").float() / 255
-        pair = Pair(hq=hq, lq=degrade(hq, draw(recipe, 1, seeded(config.seed, i))))
-        if maker is not None:
-            crop = Crop(pixels=pair.hq[0], photo=i, size=(h, w), corner=(y, x), mirrored=False)
-            crop = replace(crop, orientation=photo.orientation)
-            points = crop_keypoints(() if people is None else people[i], crop, config.boxes_grid)
-            pair = _conditioned(pair, maker, [points], [photos.name(i)])
-        yield pair
-
-
-def _validation_people(
-    config: ValidationConfig, photos: Photos
-) -> Sequence[Sequence[Person]] | CuratedPeople | None:
-    """The annotated people of the validation photos, by index; None if there are none."""
-    if config.manifest is not None:
-        return CuratedPeople(config.manifest, config.split)
-    if config.boxes is None or config.photos is None:
-        return None
-    annotated, folder = read_people(config.boxes), config.photos
-    names = (Path(photos.name(i)) for i in range(min(config.count, len(photos))))
-    return [annotated.find(name.relative_to(folder).as_posix()) or () for name in names]
 
 
 def seeded(*numbers: int) -> Generator:

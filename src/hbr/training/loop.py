@@ -35,10 +35,8 @@ from hbr.training.curves import AddRow, open_curves
 from hbr.training.data import (
     Pair,
     TrainingPairs,
-    check_validation,
     prepared,
     seeded,
-    validation_pairs,
 )
 from hbr.training.decoding import write_student
 from hbr.training.latents import open_latents
@@ -49,6 +47,7 @@ from hbr.training.processes import Processes
 from hbr.training.random_state import RandomState
 from hbr.training.start import begin_at_identity, embed_negative, load_initial_weights, prepare
 from hbr.training.state import TrainingError, TrainState
+from hbr.training.validation import check_validation, validation_pairs
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

@@ -42,8 +42,8 @@ def degrade(
     recipe: Annotated[
         str,
         typer.Option(
-            help="real-esrgan, photo, small, noise-jpeg, codeformer, diffbir, motion-blur, light, "
-            "none, or a .yaml file (see docs/degradations.md)."
+            help="real-esrgan, photo, small, noise-jpeg, web, codeformer, diffbir, motion-blur, "
+            "light, none, or a .yaml file (see docs/degradations.md)."
         ),
     ] = "real-esrgan",
     strength: Annotated[

@@ -89,6 +89,9 @@ class LatentsConfig:
         check_least(self, 1, "crops")
 
 
+_HQ_IS_USED = "with `latents`, and with `conditions` of hq"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The training pairs.
@@ -101,6 +104,10 @@ class DataConfig:
         sharpen: (σ in pixels, amount) of an unsharp mask of the targets, as Real-ESRGAN trains:
             photos of the web are soft, and so are models that learn to return them. LQ is made of
             what the photo is.
+        crisp_prob, crisp: probability of sharpening a photo that was downscaled, before it is
+            degraded, as web sites do with the small copies that they make, and the range of
+            amounts; `sharpen` leaves these as they are. A model that never saw crisp photos
+            softens them.
         mirror: whether to flip crops horizontally with probability 0.5.
         margin: number of pixels by which the degraded square is larger than the crop; a multiple
             of 16, so that it is a whole number of JPEG blocks at every `scale` that divides it.
@@ -121,6 +128,8 @@ class DataConfig:
     shrink_prob: float = 0.3
     shrink: tuple[float, float] = (0.6, 1.0)
     sharpen: tuple[float, float] | None = None
+    crisp_prob: float = 0.0
+    crisp: tuple[float, float] = (0.2, 1.6)
     mirror: bool = True
     margin: int = 0
     shift_prob: float = 0.25
@@ -143,10 +152,12 @@ class DataConfig:
         if self.sharpen is not None:
             ok = 0 < self.sharpen[0] <= 3 and 0 < self.sharpen[1] < math.inf
             check(ok, "sharpen", self.sharpen, "σ in (0, 3] and an amount above 0, or null")
-            ok = self.latents is None and (
-                self.conditions is None or self.conditions.source != "hq"
-            )
-            check(ok, "sharpen", self.sharpen, "null with `latents`, and with `conditions` of hq")
+            check(self._hq_may_change, "sharpen", self.sharpen, f"null {_HQ_IS_USED}")
+        check(0 <= self.crisp_prob <= 1, "crisp_prob", self.crisp_prob, "in [0, 1]")
+        ok = self.crisp_prob == 0 or self._hq_may_change
+        check(ok, "crisp_prob", self.crisp_prob, f"0 {_HQ_IS_USED}")
+        low, high = self.crisp
+        check(0 < low <= high < math.inf, "crisp", self.crisp, "two amounts above 0")
         ok = self.margin >= 0 and self.margin % 16 == 0
         check(ok, "margin", self.margin, "a multiple of 16, or 0")
         check(0 <= self.shift_prob <= 1, "shift_prob", self.shift_prob, "in [0, 1]")
@@ -155,6 +166,11 @@ class DataConfig:
         from_lq = self.conditions is not None and self.conditions.source == "lq"
         ok = self.device == "cpu" or not from_lq
         check(ok, "device", self.device, "cpu, as `conditions` are found in the LQ crops")
+
+    @property
+    def _hq_may_change(self) -> bool:
+        """Whether nothing is made of the HQ crops as they are read, so that they may change."""
+        return self.latents is None and (self.conditions is None or self.conditions.source != "hq")
 
 
 @dataclass(frozen=True, kw_only=True)
