@@ -62,9 +62,10 @@ nano() {
     local device=cuda phase="crop: 192, batch: 32" first=60 began pace
     [ -z "$small" ] || { device=cpu phase="crop: 64, batch: 1" first=6; }
     steps() {
-        part "nano-$1" "$2" "$python" -m hbr.apps.cli.main train nano/faithful-6 --device $device \
+        part "nano-$1" "$2" "$python" -m hbr.apps.cli.main train nano/faithful-11 --device $device \
             --out "$out/nano-$1" --set "data.sources=[{photos: $photos}]" \
             --set "init={base: nano, fidelity: 1.0}" --set "validation.every=$3" \
+            --set "data.workers=$(nproc)" --set precision=bfloat16 \
             --set "optim={lr: 3.0e-4, warmup: 2, decay: $(($3 / 2))}" \
             --set "phases=[{steps: $3, $phase}]"
     }

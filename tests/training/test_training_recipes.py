@@ -23,11 +23,13 @@ from curated_set import curated_set
 from hbr.config import load_yaml, to_dict
 from hbr.models.checkpoint import save_checkpoint
 from hbr.models.config import RestorerConfig
+from hbr.models.files import read_header
 from hbr.models.importing.base import load_diffusers_base
 from hbr.models.kinds import build_model
 from hbr.models.protocol import Sampling
 from hbr.models.rrdbnet import RRDBNet
-from hbr.training.config import TrainConfig
+from hbr.training.config import InitConfig, TrainConfig
+from hbr.weights import find_model
 
 ROOT = Path(__file__).parents[2]
 RECIPE_FOLDER = ROOT / "src/hbr/recipes"
@@ -43,15 +45,16 @@ NIGHTLY = {
     "nano-ablation-no-vsd",
     "nano-ablation-null",
     "nano-distilled",
-    *(f"nano-faithful-{i}" for i in range(1, 7)),
-    *(f"nano-sharp-{i}" for i in range(1, 8)),
+    *(f"nano-faithful-{i}" for i in range(1, 9)),
+    *(f"nano-sharp-{i}" for i in range(1, 9)),
     "osdhuman-lsdir",
     "osdhuman-prompt-dape-hq",
     "osdhuman-prompt-hfie-hq",
     "osdhuman-prompt-hfie-lq",
 }
 EDGE = 64
-ENDS = ("faithful", "sharp")
+# The ends of shipped editions, which trainings start from, and the recipe that has their model.
+EDITIONS = {"runs/nano-6": "nano/faithful-6", "runs/nano-7": "nano/faithful-8"}
 TEACHER = toy_models.RRDBNET
 HALF = {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
 SWINIR = {"embed_dim": 8, "depths": [2], "num_heads": [2], "width": 8, "native_size": EDGE}
@@ -65,10 +68,19 @@ def test_the_nightly_recipes_are_recipes() -> None:
     assert {*map(name_of, RECIPES)} > NIGHTLY
 
 
-def sixth(file: Path) -> Path:
-    """A model as the sixth edition of nano had it, with random weights."""
-    config = load_yaml(TrainConfig, RECIPE_FOLDER / "nano/faithful-6.yaml").model
-    return save_checkpoint(file, config, build_model(config).state_dict())
+def test_what_goes_on_from_the_package_has_its_model(tmp_path) -> None:
+    page = (ROOT / "docs/nano.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"\*\*To train on.*?```yaml\n(.*?)```", page, flags=re.DOTALL)
+    names = re.findall(r"base: (nano/[a-z]+-\d+)", snippet)
+    names += re.findall(r"train (nano/\S+)", (ROOT / "benchmarks/gpu.sh").read_text())
+    assert len(names) == 3
+    shipped = read_header(find_model("nano")).config
+    for name in names:
+        assert load_yaml(TrainConfig, RECIPE_FOLDER / f"{name}.yaml").model == shipped, name
+    (tmp_path / "mine.yaml").write_text(snippet)
+    assert load_yaml(TrainConfig, tmp_path / "mine.yaml").init == InitConfig(
+        base=Path("nano"), fidelity=0.0
+    )
 
 
 class Toys:
@@ -86,10 +98,6 @@ class Toys:
             "sd-2.1-base": self.base,
             "ram-swin-l": ram,
             "dape": toy_tagger.write_dape(folder / "DAPE.pth"),
-            **{
-                f"runs/nano-6/{end}.safetensors": sixth(folder / f"{end}.safetensors")
-                for end in ENDS
-            },
             "realesrgan-x4plus": save_checkpoint(
                 folder / "teacher.safetensors", TEACHER, RRDBNet(TEACHER).state_dict()
             ),
@@ -156,8 +164,20 @@ class Toys:
                 self._replace(value)
             elif isinstance(value, str) and key != "kind" and value in self.places:
                 values[key] = str(self.places[value])
+            elif isinstance(value, str) and str(Path(value).parent) in EDITIONS:
+                values[key] = str(self._edition(Path(value)))
             elif isinstance(value, str) and str(Path(value).parent) in self.outs:
                 values[key] = str(self.model(self.outs[str(Path(value).parent)]))  # it trains this
+
+    def _edition(self, name: Path) -> Path:
+        """A file of the shape of a shipped edition's, with random weights."""
+        file = self.folder / name
+        if not file.exists():
+            recipe = RECIPE_FOLDER / f"{EDITIONS[str(name.parent)]}.yaml"
+            config = load_yaml(TrainConfig, recipe).model
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(file, config, build_model(config).state_dict())
+        return file
 
     def _give_weights(self, loss: dict[str, Any] | None) -> None:
         if loss is not None:

@@ -70,6 +70,7 @@ def test_the_measure_sees_tiles_that_differ_a_little(photo_pixels):
     assert border_ratio(uneven, plan) / border_ratio(photo_pixels, plan) > 1.02
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NANO.is_file(), reason="weights/nano.safetensors is not there")
 def test_no_seam_for_nano(val_photos):
     model = Restorer.from_pretrained("nano", device="cpu", dtype="float32").model
