@@ -142,6 +142,7 @@ def test_resuming_by_contents_hashes_model_and_decoder_once(restore, models, mon
     assert sorted(hashed) == ["model.safetensors", "taesd_decoder.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_graph_of_another_decoder_is_another(restore, models, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")

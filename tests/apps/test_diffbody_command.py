@@ -219,6 +219,7 @@ def restoring(model, photo, out, *options) -> tuple[object, ...]:
     return ("restore", "-i", photo, "-o", out, "--model", model, *common, *options)
 
 
+@pytest.mark.slow
 def test_previews_are_kept_by_their_step(model, photo, call_hbr, tmp_path) -> None:
     options = ("--steps", "5", "--preview", "2", "--keep-previews")
     done = call_hbr(*restoring(model, photo, tmp_path / "out.png", *options))

@@ -62,6 +62,7 @@ def test_the_same_bytes_again(
     assert (tmp_path / "again").read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_embedded_model_in_a_process_of_its_own(
     run_hbr: Run, call_hbr: Run, photo: Write, tmp_path: Path
 ) -> None:

@@ -25,12 +25,15 @@ from hbr.curation.pipeline.stages.zscores import ExactMoments, best, quota, z_me
 from hbr.people.squares import square
 
 EXAMPLES, CASES = 200, 50
+# ten thousand cases take long for these; a fifth of them otherwise
+ALL = pytest.param(CASES, marks=pytest.mark.slow)
+by_night = pytest.mark.parametrize("count", [CASES // 5, ALL])
 seeds = given(seed=st.integers(0, 2**32 - 1))
 ten_thousand = settings(max_examples=EXAMPLES, deadline=None)
 
 
-def cases(seed: int) -> Iterator[np.random.Generator]:
-    return (np.random.default_rng([seed, case]) for case in range(CASES))
+def cases(seed: int, count: int = CASES) -> Iterator[np.random.Generator]:
+    return (np.random.default_rng([seed, case]) for case in range(count))
 
 
 # Eq. 1
@@ -42,10 +45,11 @@ def scores(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.where(rng.random(n) < 0.5, few, rng.normal(scale * 5, scale, n))
 
 
+@by_night
 @seeds
 @ten_thousand
-def test_eq1(seed: int) -> None:
-    for rng in cases(seed):
+def test_eq1(count: int, seed: int) -> None:
+    for rng in cases(seed, count):
         n, m = int(rng.integers(1, 8)), int(rng.integers(1, 4))
         values = {f"m{k}": scores(rng, n) for k in range(m)}
         better = {name: str(rng.choice(["higher", "lower"])) for name in values}
@@ -261,11 +265,12 @@ def test_duplicates(seed: int) -> None:
 # Splits
 
 
+@by_night
 @seeds
 @ten_thousand
-def test_splits(seed: int) -> None:
+def test_splits(count: int, seed: int) -> None:
     parts = {"train": 0.5, "val": 0.25, "rest": 0.25}
-    for rng in cases(seed):
+    for rng in cases(seed, count):
         n = int(rng.integers(1, 9))
         images = rng.integers(0, 5, n, np.uint64)
         looks = rng.integers(0, 6, n, np.uint64)

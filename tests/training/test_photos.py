@@ -239,7 +239,7 @@ def test_a_small_source_may_have_more_broken_photos_than_its_own_part(tmp_path, 
     assert {Path(name).name for name in pair.skipped} == {"a.png", "b.png"}
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_too_many_broken_photos_stop_the_training_with_one_line(tmp_path, workers):
     photos = tmp_path / "photos"
     photos.mkdir()
