@@ -164,10 +164,10 @@ def test_the_margin_of_a_crop_moves_its_maps(base, people, tmp_path) -> None:
     pair = pairs.batch(3)
     # what the same draws give, by hand
     source, generator = pairs.sources[0], seeded(config.seed, 3)
-    from hbr.training.data import _corner_in_margin, _weighted, draw, random_unit
+    from hbr.training.data import _corner_in_margin, _weighted, draw, random_uniform
 
     _weighted([1.0], generator)
-    random_unit(generator)
+    random_uniform(generator)
     crop = source.crop(80, 1.0, generator, mirror=False)
     _weighted([1.0], generator)
     draw(pairs.recipes[0], 1, generator)

@@ -194,7 +194,7 @@ class CropSource:
         if self.placed is None:
             random_integer(2, generator), random_integer(2, generator)
         else:
-            random_integer(2, generator), random_unit(generator), random_unit(generator)
+            random_integer(2, generator), random_uniform(generator), random_uniform(generator)
         if mirror:
             random_integer(2, generator)
 
@@ -222,7 +222,7 @@ def draw_corner(
     if boxes is None:
         return random_integer(free[0], generator), random_integer(free[1], generator)
     x, y, w, h = boxes[random_integer(len(boxes), generator)]
-    centre = (y + h * random_unit(generator), x + w * random_unit(generator))
+    centre = (y + h * random_uniform(generator), x + w * random_uniform(generator))
     row, column = (int(min(max(c - size / 2, 0), f - 1)) for c, f in zip(centre, free, strict=True))
     return row, column
 
@@ -328,6 +328,7 @@ def random_integer(below: int, generator: Generator) -> int:
     return int(torch.randint(below, (), generator=generator))
 
 
-def random_unit(generator: Generator) -> float:
-    """Return a uniform random number in [0, 1)."""
-    return float(torch.rand((), generator=generator))
+def random_uniform(generator: Generator, bounds: tuple[float, float] = (0.0, 1.0)) -> float:
+    """Return a uniform random number in [low, high)."""
+    low, high = bounds
+    return low + (high - low) * float(torch.rand((), generator=generator))

@@ -25,7 +25,7 @@ from hbr.training.crops import (
     CropSource,
     allowed_errors,
     random_integer,
-    random_unit,
+    random_uniform,
 )
 from hbr.training.latents import LatentCache
 
@@ -267,26 +267,21 @@ def conditioned(
 
 def _corner_in_margin(data: DataConfig, generator: Generator) -> tuple[int, int]:
     y, x = random_integer(data.margin + 1, generator), random_integer(data.margin + 1, generator)
-    return (y, x) if random_unit(generator) < data.shift_prob else (0, 0)
+    return (y, x) if random_uniform(generator) < data.shift_prob else (0, 0)
 
 
 def _shrinking(data: DataConfig, generator: Generator) -> float:
     """Draw the factor to downscale a photo by; 1 leaves it as it is."""
-    if random_unit(generator) >= data.shrink_prob:
+    if random_uniform(generator) >= data.shrink_prob:
         return 1.0
-    low, high = data.shrink
-    return low + (high - low) * random_unit(generator)
+    return random_uniform(generator, data.shrink)
 
 
 def _crispness(data: DataConfig, generator: Generator) -> tuple[float, float] | None:
     """Draw the σ and amount of a crisp photo's unsharp mask; None leaves it as it is."""
-    if random_unit(generator) >= data.crisp_prob:
+    if random_uniform(generator) >= data.crisp_prob:
         return None
-    (narrow, wide), (least, most) = _CRISP_SIGMA, data.crisp
-    return (
-        narrow + (wide - narrow) * random_unit(generator),
-        least + (most - least) * random_unit(generator),
-    )
+    return random_uniform(generator, _CRISP_SIGMA), random_uniform(generator, data.crisp)
 
 
 def _squares(images: Tensor, corners: list[tuple[int, int]], size: int) -> Tensor:

@@ -32,12 +32,7 @@ from hbr.training.config import OptimConfig, TrainConfig
 from hbr.training.cost import with_checkpointing
 from hbr.training.crops import Skipped
 from hbr.training.curves import AddRow, open_curves
-from hbr.training.data import (
-    Pair,
-    TrainingPairs,
-    prepared,
-    seeded,
-)
+from hbr.training.data import Pair, TrainingPairs, prepared, seeded
 from hbr.training.decoding import write_student
 from hbr.training.latents import open_latents
 from hbr.training.losses import load_networks
