@@ -19,7 +19,9 @@ from hbr.degradation.kernels import pad_kernel
 SPATIAL_KERNEL = 21
 """The largest edge of a small kernel."""
 
-_COPIED = 1 << 22
+# A processor filters so many channels at once: the strips of an image are further ones.
+_LANES = 16
+_LEAST_ROWS = 8
 
 
 def filter_each(images: Tensor, kernels: Sequence[Tensor]) -> Tensor:
@@ -29,21 +31,20 @@ def filter_each(images: Tensor, kernels: Sequence[Tensor]) -> Tensor:
         images: [b, c, h, w].
         kernels: b of them, [k, k] with odd k up to `SPATIAL_KERNEL`.
     """
+    b, c, h = images.shape[:3]
     size = max(kernel.shape[-1] for kernel in kernels)
     weight = torch.stack([pad_kernel(kernel, size) for kernel in kernels]).to(images)  # [b, k, k]
     # reflection needs more pixels than it mirrors, regardless of the other kernels
     mode = "reflect" if min(images.shape[-2:]) > SPATIAL_KERNEL // 2 else "replicate"
     padded = F.pad(images, (size // 2,) * 4, mode=mode)
-    flat = rearrange(padded, "b c h w -> c b h w")
-    rows = images.shape[-2]
-    if images.device.type == "cpu":
-        # the convolution copies k² numbers a pixel: by strips they fit into the cache
-        rows = max(_COPIED // (images.shape[-1] * size**2), 1)
-    strips = [
-        F.conv2d(flat[:, :, y : y + rows + size - 1], weight[:, None], groups=len(kernels))
-        for y in range(0, images.shape[-2], rows)
-    ]  # [c, b, rows, w] each
-    return rearrange(torch.cat(strips, dim=2), "c b h w -> b c h w")
+    n = max(min(_LANES // (b * c), h // _LEAST_ROWS), 1)  # strips of rows
+    rows = -(-h // n)
+    padded = F.pad(padded, (0, 0, 0, n * rows - h))
+    strips = padded.unfold(2, rows + size - 1, rows)  # [b, c, n, w, rows]
+    flat = rearrange(strips, "b c n w rows -> 1 (b c n) rows w")
+    weight = weight.repeat_interleave(c * n, dim=0)[:, None]
+    out = F.conv2d(flat, weight, groups=b * c * n)
+    return rearrange(out, "1 (b c n) rows w -> b c (n rows) w", b=b, c=c)[:, :, :h]
 
 
 def filter_large(image: Tensor, kernel: Tensor) -> Tensor:
