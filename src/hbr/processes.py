@@ -231,7 +231,7 @@ class _Pool:
         self.busy: dict[Connection, tuple[_Process, int, Any]] = {}
         self._idle: list[_Process] = []
         self._open_worker, self._workers, self._memory = open_worker, workers, memory
-        self._context = _context(preload)
+        self._context = worker_context(preload)
 
     def give(self, number: int, item: Any) -> bool:
         """Send an item to a worker; return False if none is free or memory is short."""
@@ -303,7 +303,7 @@ class _Process:
         theirs.close()
 
 
-def _context(preload: Sequence[str]) -> BaseContext:
+def worker_context(preload: Sequence[str]) -> BaseContext:
     """Return a start method with fresh interpreters, which inherit no threads or held locks."""
     if not preload or sys.platform == "win32":
         return multiprocessing.get_context("spawn")

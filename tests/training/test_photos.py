@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -21,7 +23,7 @@ from hbr.image import PhotoError
 from hbr.image.pixels import to_8_bits
 from hbr.training.config import DataConfig, PhotoSourceConfig, TrainConfig, ValidationConfig
 from hbr.training.crops import Crop, CropSource
-from hbr.training.data import TrainingPairs, seeded
+from hbr.training.data import TrainingPairs, prepared, seeded
 from hbr.training.loop import Trainer
 from hbr.training.photos import FolderPhotos, open_photos, read_upright
 from hbr.training.validation import validation_pairs
@@ -257,6 +259,21 @@ def test_too_many_broken_photos_stop_the_training_with_one_line(tmp_path, worker
     if not workers:
         train(training(tmp_path / "out", photos, errors=0.7))
         assert skipped(tmp_path / "out")[-1] == 6
+
+
+def test_workers_import_once_and_make_the_same_batches(tmp_path):
+    """They start one after the other: with an import each, 16 would take minutes to start."""
+    values = training(tmp_path, DATA, steps=6, workers=2)
+    pairs = TrainingPairs(from_dict(TrainConfig, values), 0)
+    before = {*multiprocessing.active_children()}
+    made = prepared(pairs)
+    first = next(made)
+    workers = {*multiprocessing.active_children()} - before
+    assert len(workers) == 2
+    (parent,) = {psutil.Process(worker.pid).ppid() for worker in workers}
+    assert parent != os.getpid()
+    for i, pair in enumerate((first, *made)):
+        assert torch.equal(pair.lq, pairs.batch(i).lq)
 
 
 def a_person(folder: Path, size: tuple[int, ...] = (160, 120)) -> PhotoSourceConfig:

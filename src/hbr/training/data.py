@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from hbr.config import ConfigError
 from hbr.degradation import Degradation, Regions, degrade, draw, find_recipe, sharpen
 from hbr.models.protocol import Conditions
-from hbr.processes import STOP_SIGNALS, block_sigint
+from hbr.processes import STOP_SIGNALS, block_sigint, worker_context
 from hbr.training.conditions import ConditionMaker
 from hbr.training.config import DataConfig, TrainConfig
 from hbr.training.crops import (
@@ -310,7 +310,8 @@ def prepared(pairs: TrainingPairs) -> Iterator[Pair | CropBatch]:
         batch_size=None,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
-        multiprocessing_context="spawn" if workers else None,
+        # workers start one after the other, and each would import for seconds
+        multiprocessing_context=worker_context((__name__,)) if workers else None,
         worker_init_fn=_ignore_stop_signals,
         # its own generator, so that creating the loader does not advance torch's global one
         generator=Generator(),
