@@ -47,3 +47,19 @@ def test_where_the_system_tells_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "_CPUINFO", tmp_path / "missing")
     assert not devices.has_slow_bfloat16()
     assert devices.processor_name() == devices.processor_model()
+
+
+def test_exact_inference_computes_in_float32_and_leaves_the_settings_as_they_were():
+    cudnn = torch.backends.cudnn
+    before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+
+    @devices.exact_inference()
+    def run():
+        assert torch.is_inference_mode_enabled()
+        assert not cudnn.allow_tf32
+        return cudnn.enabled, cudnn.benchmark, cudnn.deterministic
+
+    assert before[-1]
+    for _ in range(2):
+        assert run() == before[:3]
+    assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before

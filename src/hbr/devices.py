@@ -216,13 +216,30 @@ def reproducible(seed: int, device: torch.device | str) -> Iterator[None]:
 
     cuda = [device] if device.type == "cuda" else []
     cudnn = torch.backends.cudnn.flags(
-        enabled=True,
-        benchmark=False,
-        deterministic=True,
-        allow_tf32=torch.backends.cudnn.allow_tf32,
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     with torch.inference_mode(), torch.random.fork_rng(devices=cuda), cudnn:
         torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def exact_inference() -> Iterator[None]:
+    """Inference mode, with float32 convolutions in float32 on CUDA too; a decorator as well.
+
+    By default torch rounds what they multiply to TF32 there, to 11 bits, and a score that is
+    compared with a threshold moves by more than 0.001.
+    """
+    import torch
+
+    cudnn = torch.backends.cudnn
+    flags = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    with torch.inference_mode(), flags:
         yield
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hbr.devices import is_out_of_memory
+from hbr.devices import exact_inference, is_out_of_memory
 from hbr.errors import display_name, reason
 from hbr.evaluation.annotated import AnnotatedPictures
 from hbr.evaluation.pairing import PicturePair
@@ -243,7 +243,7 @@ class Measurer:
         restored = torch.cat([item.restored.tensor() for item in batch])  # [b, 3, h, w]
         references = [item.reference for item in batch if item.reference is not None]
         reference = torch.cat([r.tensor() for r in references]) if references else None
-        with torch.inference_mode():
+        with exact_inference():
             for name, metric in self.metrics.items():
                 todo = [i for i, item in enumerate(batch) if name not in item.measured.known]
                 self._apply(metric, batch, restored, reference, todo)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from hbr.config import check
+from hbr.devices import exact_inference
 from hbr.errors import ExitCode, HbrError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class NetworkMetric:
 
         check_images(self.info, image, reference)
         given = (image, reference) if self.info.needs_reference else (image,)
-        with torch.inference_mode():
+        with exact_inference():
             values = self.network(
                 *(t.to(self.device, torch.float32) for t in given if t is not None)
             )

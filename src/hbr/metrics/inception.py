@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hbr.devices import exact_inference
 from hbr.errors import one_line
 from hbr.files import sha256
 from hbr.metrics.base import MetricError, MetricInfo
@@ -70,7 +71,7 @@ class InceptionFeatures:
     def __call__(self, images: Tensor) -> Tensor:
         """RGB [b, 3, h, w] in [0, 1] → [b, 2048]."""
         levels = (images * 255).round().clamp(0, 255).to("cpu", torch.uint8)
-        with torch.inference_mode():
+        with exact_inference():
             if self._resizing == "tensorflow":
                 (features,) = self._network(levels.to(self._device))
                 return features

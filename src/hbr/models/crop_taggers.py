@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hbr.devices import exact_inference
 from hbr.errors import one_line
 from hbr.models.importing.tagger import import_tagger
 from hbr.models.tagger import Tagger
@@ -78,7 +79,7 @@ def load_clip(
     for start in range(0, len(names), 64):
         texts = [prompt.replace("{tag}", name) for name in names[start : start + 64]]
         words = tokenizer(texts, return_tensors="pt", padding=True).to(device)
-        with torch.inference_mode():
+        with exact_inference():
             pooled = model.text_model(**words).pooler_output
             embedded.append(F.normalize(model.text_projection(pooled), dim=-1))
     anchors = torch.cat(embedded)  # [k, d]
@@ -106,7 +107,7 @@ def _in_batches(tag: Callable[[Tensor], list[list[str]]], device: str, size: int
             part = list(crops[start : start + size])
             filled = np.stack([*part, *[part[-1]] * (size - len(part))])
             images = torch.from_numpy(filled).to(device).permute(0, 3, 1, 2).float() / 255
-            with torch.inference_mode():
+            with exact_inference():
                 found += tag(images)[: len(part)]
         return found
 

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertIntermediate, BertOutput, BertSelfOutput
 
+from hbr.devices import exact_inference
 from hbr.models.config import TaggerConfig
 from hbr.models.hfie import ImageEncoder
 from hbr.models.text_buffer import TextBuffer
@@ -76,7 +77,7 @@ class Tagger(nn.Module):
             rows = [functional_call(self, weights, one) for one in image.float().split(1)]
         return torch.cat(rows)
 
-    @torch.no_grad()
+    @exact_inference()
     def tags(self, image: Tensor) -> list[tuple[str, ...]]:
         """The tags of each image [b, 3, h, w] in [0, 1] above their thresholds, in list order.
 

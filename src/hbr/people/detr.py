@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hbr.devices import exact_inference
 from hbr.errors import one_line
 from hbr.people.boxes import to_corners
 from hbr.people.labels import person_classes
@@ -48,7 +49,7 @@ def detr_detector(name: str, *, device: str = "cpu", threshold: float = 0.5) -> 
         raise DetectorError(f"{name} holds different weights: {len(missing)} are missing")
     model = model.to(device).eval()
 
-    @torch.inference_mode()
+    @exact_inference()
     def detect(images: Sequence[np.ndarray]) -> list[People]:
         pixels = torch.stack([prepare(image) for image in images])  # [b, 3, h, w]
         out = model(pixel_values=pixels.to(device))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hbr.devices import exact_inference
 from hbr.image.alignment import aligned, similarity
 from hbr.people.mtcnn import FaceDetector
 from hbr.people.network_files import fill, read_tensors
@@ -93,7 +94,7 @@ def face_embedder(path: Path, *, device: str = "cpu") -> FaceEmbedder:
     width = len(tensors["stem.bias"]) if "stem.bias" in tensors else 32
     network = fill(FaceEmbedding(width), tensors, path, device)
 
-    @torch.inference_mode()
+    @exact_inference()
     def embed(chips: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(chips).permute(0, 3, 1, 2).float().to(device)
         return np.asarray(network(pixels).cpu().double().numpy())

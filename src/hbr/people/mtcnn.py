@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hbr.devices import exact_inference
 from hbr.people.boxes import non_maximum_suppression
 from hbr.people.network_files import fill, read_tensors
 from hbr.people.types import N_KEYPOINTS, People
@@ -141,7 +142,7 @@ class FaceDetector:
         """The faces in each image, with nose and eyes as key points."""
         return [_as_people(self.faces(image)) for image in images]
 
-    @torch.inference_mode()
+    @exact_inference()
     def faces(self, image: np.ndarray) -> Faces:
         """The faces in an image, uint8 [h, w, 3] RGB of any size."""
         scale = min(1.0, LONGEST / max(image.shape[:2]))

@@ -26,6 +26,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hbr.devices import exact_inference
 from hbr.people.boxes import non_maximum_suppression
 from hbr.people.network_files import fill, read_tensors
 from hbr.people.types import Detector, People
@@ -154,7 +155,7 @@ def _people_in(image: np.ndarray, network: NanoDet, device: str, threshold: floa
     return People(boxes[kept], scores[kept].astype(np.float64))
 
 
-@torch.inference_mode()
+@exact_inference()
 def _look(
     image: np.ndarray, size: int, network: NanoDet, device: str
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hbr.devices import exact_inference
 from hbr.errors import one_line
 from hbr.people.network_files import fill, read_tensors
 from hbr.people.types import DetectorError
@@ -90,7 +91,7 @@ def selfie_segmenter(path: Path, *, device: str = "cpu") -> PersonSegmenter:
     """
     network = fill(SelfieNetwork(), read_tensors(path), path, device)
 
-    @torch.inference_mode()
+    @exact_inference()
     def segment(image: np.ndarray) -> np.ndarray:
         h, w = image.shape[:2]
         how = cv2.INTER_AREA if max(h, w) > _SIDE else cv2.INTER_LINEAR
@@ -124,7 +125,7 @@ def transformers_segmenter(folder: str | Path, *, device: str = "cpu") -> Person
     people = [i for i, name in names.items() if "person" in name.split()]
     labels = people or [i for i, name in names.items() if name not in _NOT_PERSON]
 
-    @torch.inference_mode()
+    @exact_inference()
     def segment(image: np.ndarray) -> np.ndarray:
         given = processor(images=image, return_tensors="pt").to(device)
         logits = model(**given).logits.float()

@@ -13,6 +13,7 @@ import numpy as np
 from hbr.curation.config import CurationConfig, MetricConfig, QualityConfig, limits_of
 from hbr.curation.pipeline.stages.measures import MEASURES
 from hbr.curation.record import Record
+from hbr.devices import exact_inference
 
 STAGE = "quality"
 
@@ -105,7 +106,7 @@ def load_scorer(name: str, config: QualityConfig) -> Scorer:
         # filled up to the batch's size: a kernel chosen by size must not change a score
         filled = [*crops, *[crops[-1]] * (config.batch - len(crops))]
         images = torch.from_numpy(np.stack(filled))
-        with torch.inference_mode():
+        with exact_inference():
             scores = metric(images.permute(0, 3, 1, 2).float() / 255)
         return scores.double().cpu().tolist()[: len(crops)]
 
