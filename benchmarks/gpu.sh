@@ -1,27 +1,33 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, within a limit of time: the tests, the speed and memory of inference,
-# of a batch of photos, of a training and of a detector, then a training of nano that goes on for the rest.
+# Everything that needs a GPU, within a limit of time: the speed and memory of inference, of a
+# training, of a batch of photos and of a detector, the tests, then a training of nano's two ends.
 #
-#   benchmarks/gpu.sh [--small] [-o FOLDER] [-t SECONDS] [-p PHOTOS]
+#   benchmarks/gpu.sh [--small] [-o FOLDER] [-t SECONDS] [-n 'FAITHFUL SHARP'] [PART…]
 #
-# --small tries the script on a machine without a GPU. FOLDER (default: gpu-results) gets one JSON
-# and one log a part, as soon as the part ends; a part that fails or takes too long does not stop the
-# others. SECONDS (default: 520) is the time for all of it. PHOTOS is a folder that nano is trained on;
-# without, that is left out. Python is $PYTHON, or python3; wheels in $WHEELS are installed first.
+# PART is inference, training, compiled, compiled-batch, batch, training-speed, tests or nano; without,
+# all of them in this order. --small tries the script on a machine without a GPU. FOLDER (default:
+# gpu-results) gets one JSON and one log a part, as soon as the part ends; a part that fails or takes too
+# long does not stop the others. SECONDS (default: 520) is the time for all of it. nano needs the photos
+# of its recipes and the weights of `hbr fetch vgg16`; -n is the number of steps of each end, and without
+# it half of the time that is left goes to each. The same command resumes a training that was stopped.
+# Python is $PYTHON, or python3; wheels in $WHEELS are installed first. $COMMIT names the commit where
+# the repository is a copy.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-small= out=gpu-results limit=520 photos=
+small= out=gpu-results limit=520 steps=
 while [ $# -gt 0 ]; do
     case $1 in
         --small) small=--small ;;
         -o) out=$2; shift ;;
         -t) limit=$2; shift ;;
-        -p) photos=$2; shift ;;
-        *) echo "gpu.sh: unknown argument $1; see its first lines" >&2; exit 2 ;;
+        -n) steps=$2; shift ;;
+        -*) echo "gpu.sh: unknown option $1; see its first lines" >&2; exit 2 ;;
+        *) break ;;
     esac
     shift
 done
+[ $# -gt 0 ] || set -- inference training compiled compiled-batch batch training-speed tests nano
 python=${PYTHON:-python3}
 mkdir -p "$out"
 if [ -n "${WHEELS:-}" ]; then
@@ -44,7 +50,7 @@ part() {
         return
     fi
     [ "$most" -le "$(left)" ] || most=$(left)
-    timeout -k 5 "$most" "$@" >"$out/$name.json" 2>"$out/$name.log"
+    timeout -k 15 "$most" "$@" >"$out/$name.json" 2>"$out/$name.log"
     local code=$?
     [ -s "$out/$name.json" ] || rm -f "$out/$name.json"
     echo "$name: exit status $code after $((SECONDS - began)) s"
@@ -52,38 +58,56 @@ part() {
 }
 
 tests() { "$python" -m pytest -m gpu -p no:cacheprovider --no-header -q -n 0 tests/models tests/restoration tests/training tests/people >&2; }
-speed() { "$python" benchmarks/gpu_inference.py $small "$@"; }
-export -f tests speed
-export python small
+export -f tests
+export python
 
-# nano's faithful end goes on: some steps tell the pace, then as many as there is time for. The model
-# comes in pieces of 15 MB (cat nano.* > model.safetensors).
-nano() {
-    local device=cuda phase="crop: 192, batch: 32" first=60 began pace
-    [ -z "$small" ] || { device=cpu phase="crop: 64, batch: 1" first=6; }
-    steps() {
-        part "nano-$1" "$2" "$python" -m hbr.apps.cli.main train nano/faithful-11 --device $device \
-            --out "$out/nano-$1" --set "data.sources=[{photos: $photos}]" \
-            --set "init={base: nano, fidelity: 1.0}" --set "validation.every=$3" \
-            --set "data.workers=$(nproc)" --set precision=bfloat16 \
-            --set "optim={lr: 3.0e-4, warmup: 2, decay: $(($3 / 2))}" \
-            --set "phases=[{steps: $3, $phase}]"
+hbr() { "$python" -m hbr.apps.cli.main "$@"; }
+
+# end_of_nano NAME RECIPE SECONDS STEPS LOSS SETTING…: a training, in FOLDER/NAME, whose first steps have
+# a loss of their own; without STEPS, 60 steps tell how many there is time for. The model comes in pieces
+# of 15 MB (cat NAME.* > model.safetensors).
+end_of_nano() {
+    local name=$1 recipe=$2 most=$3 n=$4 loss=$5 began=$SECONDS phase="crop: 192, batch: 16" device=cuda
+    shift 5
+    [ -z "$small" ] || { phase="crop: 64, batch: 2" device=cpu && set -- "$@" --set data.workers=1; }
+    training() {
+        part "$1" "$3" "$python" -m hbr.apps.cli.main train "$recipe" --device $device --out "$out/$1" \
+            --set "phases=[{steps: $(($2 / 25 + 1)), $phase, loss: $loss}, {steps: $(($2 - $2 / 25 - 1)), $phase}]" \
+            --set "optim.warmup=$(($2 / 40))" --set "optim.decay=$(($2 * 3 / 4))" "${@:4}"
     }
-    began=$SECONDS
-    steps pace 90 $first
-    pace=$(((SECONDS - began) * 1000 / first)) # ms a step, the start included
-    [ "$pace" -gt 0 ] || pace=1
-    steps model "$(($(left) - 10))" $((($(left) - 40) * 1000 / pace))
-    [ ! -f "$out/nano-model/model.safetensors" ] ||
-        split -b 15M "$out/nano-model/model.safetensors" "$out/nano."
+    if [ -z "$n" ]; then
+        training "$name-pace" 60 90 "$@"
+        n=$(awk -v s=$((SECONDS - began)) -v most="$most" 'BEGIN { print int((most - s - 15) / (s / 60)) }')
+    fi
+    training "$name" "$n" "$most" "$@"
+    [ ! -f "$out/$name/model.safetensors" ] ||
+        split -b 15M "$out/$name/model.safetensors" "$out/$name."
 }
 
-part tests 150 bash -c tests
-part inference 150 bash -c "speed --detector"
-part batch 60 "$python" benchmarks/batch_job.py $small
-part training 90 "$python" benchmarks/training_gpu.py $small
-part compiled 120 bash -c "speed --compile"
-part training-speed 90 "$python" benchmarks/training_speed.py --rounds 1 --steps 4 $small
-if [ -n "$photos" ]; then nano; else echo "nano: left out, no photos (-p)"; fi
+nano() {
+    local ends="$out/nano-ends" most
+    mkdir -p "$ends"
+    hbr models extract nano --fidelity 1 -o "$ends/faithful.safetensors" >/dev/null
+    hbr models extract nano --fidelity 0 -o "$ends/sharp.safetensors" >/dev/null
+    most=$((($(left) - 20) / 2))
+    end_of_nano faithful nano/faithful-12 $most "${steps% *}" null --set "init=$ends/faithful.safetensors"
+    [ -f "$out/faithful/model.safetensors" ] || return
+    end_of_nano sharp nano/sharp-10 "$(($(left) - 10))" "${steps#* }" "{l1: 0.6, lpips: 1.5}" --set "init={
+        base: $out/faithful/model.safetensors, difference: [$ends/faithful.safetensors, $ends/sharp.safetensors]}"
+}
+
+for name in "$@"; do
+    case $name in
+        inference) part inference 120 "$python" benchmarks/gpu_inference.py $small --detector ;;
+        training) part training 120 "$python" benchmarks/training_gpu.py $small ;;
+        compiled) part compiled 240 "$python" benchmarks/gpu_inference.py $small --compile --batches 1 ;;
+        compiled-batch) part compiled-batch 240 "$python" benchmarks/gpu_inference.py $small --compile --batches 16 ;;
+        batch) part batch 60 "$python" benchmarks/batch_job.py $small ;;
+        training-speed) part training-speed 90 "$python" benchmarks/training_speed.py --rounds 1 --steps 4 $small ;;
+        tests) part tests 150 bash -c tests ;;
+        nano) nano ;;
+        *) echo "gpu.sh: unknown part $name; see its first lines" >&2; exit 2 ;;
+    esac
+done
 echo "results in $out${failed:+; failed:$failed}"
 [ -z "$failed" ]

@@ -31,6 +31,8 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
+    if named := os.environ.get("COMMIT"):
+        return named
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
     try:

@@ -45,11 +45,9 @@ NIGHTLY = {
     "nano-ablation-no-vsd",
     "nano-ablation-null",
     "nano-distilled",
-    *(f"nano-faithful-{i}" for i in range(1, 9)),
-    *(f"nano-sharp-{i}" for i in range(1, 9)),
+    *(f"nano-faithful-{i}" for i in range(1, 12)),
+    *(f"nano-sharp-{i}" for i in range(1, 10)),
     "nano-one-step",
-    "nano-faithful-9",
-    "nano-faithful-10",
     "osdhuman-lsdir",
     "osdhuman-prompt-dape-hq",
     "osdhuman-prompt-hfie-hq",
@@ -57,7 +55,11 @@ NIGHTLY = {
 }
 EDGE = 64
 # The ends of shipped editions, which trainings start from, and the recipe that has their model.
-EDITIONS = {"runs/nano-6": "nano/faithful-6", "runs/nano-7": "nano/faithful-8"}
+EDITIONS = {
+    "runs/nano-6": "nano/faithful-6",
+    "runs/nano-7": "nano/faithful-8",
+    "runs/nano-8": "nano/faithful-11",
+}
 TEACHER = toy_models.RRDBNET
 HALF = {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
 SWINIR = {"embed_dim": 8, "depths": [2], "num_heads": [2], "width": 8, "native_size": EDGE}
@@ -75,8 +77,9 @@ def test_what_goes_on_from_the_package_has_its_model(tmp_path) -> None:
     page = (ROOT / "docs/nano.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"\*\*To train on.*?```yaml\n(.*?)```", page, flags=re.DOTALL)
     names = re.findall(r"base: (nano/[a-z]+-\d+)", snippet)
-    names += re.findall(r"train (nano/\S+)", (ROOT / "benchmarks/gpu.sh").read_text())
-    assert len(names) == 3
+    script = (ROOT / "benchmarks/gpu.sh").read_text(encoding="utf-8")
+    names += re.findall(r"nano/(?:faithful|sharp)-\d+", script)
+    assert len(names) == 4
     shipped = read_header(find_model("nano")).config
     for name in names:
         assert load_yaml(TrainConfig, RECIPE_FOLDER / f"{name}.yaml").model == shipped, name
