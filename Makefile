@@ -53,6 +53,7 @@ test-isa: $(STAMP)  ## run the numeric tests with the kernels of other processor
 
 test-nightly: $(STAMP)  ## run the tests that .ci/run leaves out, slow ones and variants
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m slow --timeout 1800
+	@$(MAKE) test-extras PYTEST_ARGS="$(PYTEST_ARGS) -m slow --timeout 1800"
 
 lint: $(STAMP)  ## check style, types and who imports whom
 	@$(BIN)/ruff check .

@@ -133,6 +133,7 @@ def test_from_photos_to_numbers(call_hbr: Run, folder: Path, toy: Path) -> None:
     assert against.mean == pytest.approx(0, abs=0.01)
 
 
+@pytest.mark.slow
 def test_methods_that_fail_cost_only_themselves(call_hbr: Run, folder: Path) -> None:
     broken = folder / "broken.yaml"
     bad = {what: peer(folder, what) for what in ("half", "crash", "hang", "size")}
@@ -283,6 +284,7 @@ def test_a_data_set_that_is_lost_and_a_tolerance_that_stays(call_hbr: Run, folde
     assert found["SeeSR", "psnr-y"]["tolerance"] == 99
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on(hbr_command: list[str], call_hbr: Run, folder: Path) -> None:
     slow = folder / "slow"
     slow.mkdir()

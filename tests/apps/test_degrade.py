@@ -141,6 +141,7 @@ def test_a_row_makes_its_pair_again(album: Path, whole: Path) -> None:
     assert (before - after).abs().mean() > 3
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_runs_go_on(
     call_hbr: Run, hbr_command: list[str], photo: Write, tmp_path: Path
 ) -> None:
@@ -200,7 +201,8 @@ def forty(tmp_path_factory: pytest.TempPathFactory, photo: Write) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_two_runs_at_once_share_the_work(
     hbr_command: list[str], forty: Path, tmp_path: Path, workers: str
 ) -> None:

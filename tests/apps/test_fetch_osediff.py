@@ -278,6 +278,7 @@ def test_what_comes_out_later_is_one_line_and_leaves_nothing_by_halves(
     assert not any(".fetching" in name or ".part" in name for name in published.files())
 
 
+@pytest.mark.slow
 def test_a_download_that_is_cut_off_goes_on_with_the_same_command(published: Published) -> None:
     cut = published.index.folder / "ram-swin-l" / "ram.pth.cut"
     cut.touch()

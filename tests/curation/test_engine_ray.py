@@ -189,6 +189,7 @@ def test_a_lost_machine_changes_nothing(
     assert digests(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_too_many_errors_stop_it_with_that_sentence(
     joined, photos, settings, tmp_path, listed
 ) -> None:
@@ -227,6 +228,7 @@ def visible():
     return lambda crops: [[os.environ.get("CUDA_VISIBLE_DEVICES", "none")] for _ in crops]
 
 
+@pytest.mark.slow
 def test_actors_with_gpus_go_where_the_gpus_are(joined, photos, settings, tmp_path, listed) -> None:
     tagged = dataclasses.replace(settings, tagger=f"{__name__}:visible")
     engine = dataclasses.replace(joined, gpus=0.5, memory=100 << 20)
@@ -256,6 +258,7 @@ def test_what_goes_wrong_in_a_worker_is_its_own_error(
         curate(tagged, tmp_path, engine=joined, sources=[listed("coco", photos[:3])])
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_shared_is_a_clear_line(
     joined, photos, settings, tmp_path, plan_of
 ) -> None:
@@ -274,6 +277,7 @@ def test_no_room_for_a_worker_is_a_clear_line(joined, photos, settings, tmp_path
         list(joined.run(numbered, tmp_path, plan))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_what_was_started_for_the_run(hbr_command, recipe, tmp_path) -> None:
     """Ray on this machine alone, without a cluster."""
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")

@@ -161,6 +161,7 @@ def test_any_order_any_workers_any_chunks(
     assert again.as_json() == summary.as_json()
 
 
+@pytest.mark.slow
 def test_a_memory_cap_only_slows(photos, settings, tmp_path, listed, digests) -> None:
     few = [listed("coco", photos[:12])]
     curate(settings, tmp_path / "free", engine=HERE, sources=few)
@@ -445,6 +446,7 @@ def _wait_for_group(group: int) -> None:
     raise AssertionError("somebody stayed behind")
 
 
+@pytest.mark.slow
 def test_orphans_leave_before_the_next_run_begins(
     hbr_command, call_hbr, recipe, tmp_path, digests
 ) -> None:

@@ -133,6 +133,7 @@ def answered(page, count):
 READY = "#answers button:enabled"
 
 
+@pytest.mark.slow
 def test_scores_by_keys_through_a_kill(tmp_path, folders, hbr_command, browser):
     new(tmp_path / "s", folders, both=True, per_rater=4)
     with served(hbr_command, tmp_path / "s") as (process, url):

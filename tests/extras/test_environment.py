@@ -27,9 +27,12 @@ def test_what_lies_below_is_not_changed() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["torchvision", "lpips", "openvino", "piq", "pyiqa", "rtmlib", "spandrel", "timm",
-     "torch_fidelity", "ultralytics"],
-)  # fmt: skip
+    [
+        *("torchvision", "openvino", "rtmlib", "spandrel", "timm", "ultralytics"),
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("lpips", "piq", "pyiqa")),
+        pytest.param("torch_fidelity", marks=pytest.mark.slow),
+    ],
+)
 def test_every_package_can_be_imported_first(package: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import {package}"], capture_output=True, text=True, check=False

@@ -56,6 +56,7 @@ def test_fid_equals_torch_fidelity(weights: Path, tmp_path: Path) -> None:
     assert frechet_distance(found, reference) == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_fid_clean_equals_pyiqa(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def test_a_restored_file_names_the_backend_and_is_made_again(tmp_path, call_hbr)
     assert "the same bytes" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_restores_in_eight_bits_and_names_it(tmp_path, call_hbr):
     model = toy_models.write(tmp_path / "toy.safetensors")
     photos = tmp_path / "photos"

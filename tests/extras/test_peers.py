@@ -87,7 +87,10 @@ def test_where_pyiqa_looks_is_where_weights_are_put(hub: Path) -> None:
     ("name", "arch", "kind", "options", "wrapped"),
     [
         ("musiq", "musiq_arch", "MUSIQ", {}, False),
-        ("maniqa-pipal", "maniqa_arch", "MANIQA", {"train_dataset": "pipal"}, False),
+        pytest.param(
+            *("maniqa-pipal", "maniqa_arch", "MANIQA", {"train_dataset": "pipal"}, False),
+            marks=pytest.mark.slow,
+        ),
         (
             "topiq",
             "topiq_arch",

@@ -160,8 +160,16 @@ def test_what_an_engine_cannot_have(fake_tensorrt, toy, tmp_path, values, error,
     ("fails", "said"),
     [
         ("the driver is too old", "TensorRT cannot build toy.safetensors: the driver is too old"),
-        ("no such node", "TensorRT cannot build toy.safetensors: no such node"),
-        ("no memory is left", "TensorRT cannot build toy.safetensors: no memory is left"),
+        pytest.param(
+            "no such node",
+            "TensorRT cannot build toy.safetensors: no such node",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "no memory is left",
+            "TensorRT cannot build toy.safetensors: no memory is left",
+            marks=pytest.mark.slow,
+        ),
         ("odd", "TensorRT cannot build toy.safetensors: it does not say why"),
     ],
 )
@@ -193,6 +201,7 @@ def test_weights_beside_the_graph_need_a_path_that_is_a_string(toy, tmp_path, mo
     assert given == [str(tmp_path / "toy.onnx")]
 
 
+@pytest.mark.slow
 def test_the_command_exports_the_end_and_the_shape_that_are_asked_for(
     fake_tensorrt, call_hbr, tmp_path, monkeypatch
 ):

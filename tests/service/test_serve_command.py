@@ -10,7 +10,7 @@ import pytest
 from service_photo import PHOTO
 
 
-@pytest.mark.parametrize("command", ["serve", "ui"])
+@pytest.mark.parametrize("command", ["serve", pytest.param("ui", marks=pytest.mark.slow)])
 def test_it_serves_until_it_is_stopped_and_leaves_nothing(hbr_command, tmp_path, command):
     options = ["--port", "0"] + (["--no-browser"] if command == "ui" else [])
     env = {**os.environ, "TMPDIR": str(tmp_path)}

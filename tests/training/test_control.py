@@ -272,6 +272,7 @@ def test_it_resumes_where_it_stopped(base, people, tmp_path) -> None:
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_it_resumes_after_a_kill(base, people, tmp_path) -> None:
     whole = read_checkpoint(train(control(base, tmp_path / "whole", people, save_every=2))).tensors
     out, recipe = tmp_path / "killed", tmp_path / "killed.yaml"
@@ -298,6 +299,7 @@ def killed_after_a_checkpoint(recipe: str) -> None:
     trainer.run()
 
 
+@pytest.mark.slow
 def test_body_parts_are_learnt(base, people, tmp_path) -> None:
     values = control(
         base,

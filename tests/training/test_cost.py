@@ -60,7 +60,9 @@ def in_numbers(config: TrainConfig) -> tuple[int, int]:
     "changes",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"memory": {"checkpointing": True, "decode_crop": 32}},
+        pytest.param(
+            {"memory": {"checkpointing": True, "decode_crop": 32}}, marks=pytest.mark.slow
+        ),
         {"objective": {"kind": "restoration"}},
         {"objective": {"kind": "diffusion"}},
         pytest.param(
@@ -108,6 +110,7 @@ def test_the_teacher_of_a_decoder_has_its_refiner(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_is_given_for_memory_saves_memory() -> None:
     def passing(device: str = "cpu", **memory: object) -> int:
         given = config(memory=memory, precision="bfloat16", objective={"kind": "restoration"})

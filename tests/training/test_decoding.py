@@ -146,6 +146,7 @@ def test_only_the_decoder_is_trained_and_serves_its_model(tmp_path, base, decode
     assert (own.pixels != with_file.pixels).any()
 
 
+@pytest.mark.slow
 def test_it_comes_nearer_to_its_teacher(tmp_path, base):
     """One that begins at random; the steps after its first are what brings it nearer."""
 

@@ -189,7 +189,7 @@ def recipe_of(folder: Path, out: Path, steps: int) -> Path:
     return file
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, small_disk, count):
     out, log = small_disk / "out", tmp_path / "log"
     first = recipe_of(tmp_path, out, 6)

@@ -63,6 +63,7 @@ def test_an_autoencoder_may_be_trained_on_crops_of_two_sizes(tmp_path):
     assert rows(tmp_path)[-2]["step"] == 8
 
 
+@pytest.mark.slow
 def test_a_diffusion_prior_learns_to_tell_noise(tmp_path):
     values = settings(
         tmp_path,
@@ -157,6 +158,7 @@ def test_the_model_file_is_what_the_adapters_make_of_the_prior(tmp_path, prior, 
     assert torch.allclose(load_model(file)(photos), adapted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_adapters_go_on_where_they_stopped(tmp_path, prior):
     values = settings(tmp_path / "whole", objective=ADAPTED, init=str(prior))
     whole = read_checkpoint(train(values)).tensors

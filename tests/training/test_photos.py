@@ -261,6 +261,7 @@ def test_too_many_broken_photos_stop_the_training_with_one_line(tmp_path, worker
         assert skipped(tmp_path / "out")[-1] == 6
 
 
+@pytest.mark.slow
 def test_workers_import_once_and_make_the_same_batches(tmp_path):
     """They start one after the other: with an import each, 16 would take minutes to start."""
     values = training(tmp_path, DATA, steps=6, workers=2)

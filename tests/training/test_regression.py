@@ -41,6 +41,7 @@ def swinir(out: Path, **changes):
     return settings(out, **{**values, **changes})
 
 
+@pytest.mark.slow
 def test_it_learns_to_return_what_it_sees(tmp_path):
     values = swinir(tmp_path, phases=[{"steps": 120, "crop": 16, "batch": 8}])
     values["model"] = {**MODEL, "unshuffle": 2, "upscale": 2}

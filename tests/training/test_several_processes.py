@@ -125,7 +125,8 @@ def step_of(out: Path) -> int:
     return int(head["__metadata__"]["step"])
 
 
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
 def test_what_is_killed_goes_on_as_if_it_had_not_been(tmp_path, count):
     """At random steps: all are killed, one is killed, one is asked to stop. Dropout is on."""
     model = {**MODEL, "prompt": {**MODEL["prompt"], "dropout": 0.2}}
@@ -177,6 +178,7 @@ def test_torchrun_trains_what_restores(tmp_path, call_hbr):
     assert (tmp_path / "r.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_fit_together_say_why(tmp_path):
     recipe(tmp_path / "odd", phases=[{"steps": 16, "crop": 32, "batch": 3}])
     assert ends(train(tmp_path / "odd", 2)) == [2, 2]

@@ -71,6 +71,7 @@ def test_a_processor_that_is_slower_in_bfloat16_is_said_at_the_start(tmp_path, m
     assert not any("precision" in line for line in said["b"])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path):
     """Eight coefficients of 48 lose detail at first; the decoder learns to put some of it back."""
     phases = [{"steps": 80, "crop": 32, "batch": 4}]

@@ -109,6 +109,7 @@ def test_only_the_square_is_decoded_and_only_then_is_anything_drawn() -> None:
         assert touched.tolist() == [cells**2] * 2
 
 
+@pytest.mark.slow
 def test_a_training_that_decodes_squares_learns_from_them(tmp_path: Path) -> None:
     phases = [{"steps": 8, "crop": 64, "batch": 1}]
     values = settings(

@@ -69,9 +69,8 @@ def odgt(folder: Path, rows: int) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-@pytest.mark.parametrize(
-    "write", [coco, *(pytest.param(write, marks=pytest.mark.slow) for write in (open_images, odgt))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [coco, open_images, odgt])
 def test_memory_is_flat(tmp_path: Path, write: Callable[[Path, int], Path]) -> None:
     peaks = []
     for rows in (FEW, MANY):

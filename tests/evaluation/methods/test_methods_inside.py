@@ -168,6 +168,7 @@ build_method(BaselineConfig("nlm")).run(inputs, Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_as_if_undisturbed(tmp_path: Path, lq: Photos) -> None:
     photos, out, whole = tmp_path / "lq", tmp_path / "out", tmp_path / "whole"
     photos.mkdir()

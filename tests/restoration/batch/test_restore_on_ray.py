@@ -96,6 +96,7 @@ def test_the_bytes_are_those_of_one_process(joined: None) -> None:
     assert sorted(r.status for r in again) == ["failed", *["skipped"] * N]
 
 
+@pytest.mark.slow
 def test_a_photo_that_kills_its_actors_fails_alone(
     joined: None, caplog: pytest.LogCaptureFixture
 ) -> None:
