@@ -135,8 +135,9 @@ def test_a_batch_that_is_too_large_is_made_smaller(toy_file, photo, only_cuda):
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((3 * one + 2**25) / total)
     try:
-        many = restorer(large, tile=64, batch=512)
-        assert 1 <= many.provenance["batch"] < 512
+        # larger tiles would become smaller first
+        many = restorer(large, tile=16, batch=16384)
+        assert 1 <= many.provenance["batch"] < 16384
         assert farthest(restorer(photo, tile=64, batch=1), expected) == 0
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(2**21 / total)

@@ -107,9 +107,7 @@ def run_within_memory(
     batch: int = 1,
     progress: TileProgress | None = None,
 ) -> TiledRun:
-    """`run_tiles`, restarted whenever memory runs out: smaller batches first, then smaller tiles.
-
-    The number of tiles at a time changes no pixel beyond rounding, their size what each one sees.
+    """`run_tiles`, restarted whenever memory runs out: smaller tiles first, then smaller batches.
 
     Raises:
         OutOfMemoryError: even the smallest tiles, one at a time, do not fit.
@@ -123,10 +121,10 @@ def run_within_memory(
         plan, batch = size
         at_once = min(batch, len(plan))
         used = f"tiles of {plan.columns.tile}×{plan.rows.tile} pixels, {at_once} at a time"
-        if at_once > 1:
+        if smaller := smaller_tiles(plan, model.capabilities):
+            plan = smaller
+        elif at_once > 1:
             batch = at_once // 2
-        elif smaller := smaller_tiles(plan, model.capabilities):
-            plan, batch = smaller, min(asked, 2)  # half the pixels of what did not fit
         else:
             least = least_tile(model.capabilities)
             smaller_tile = f"smaller tiles (--tile {least}), " if least < plan.edge else ""
@@ -140,7 +138,6 @@ def run_within_memory(
         )
         return plan, batch
 
-    asked = batch
     done, (plan, batch) = fit_in_memory(run, (plan, batch), smaller)
     return TiledRun(done, plan, batch)
 
