@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, within a limit of time: the speed and memory of inference, of a
-# training, of a batch of photos and of a detector, the tests, then a training of nano's two ends.
+# Everything that needs a GPU, within a limit of time: the speed and memory of inference, of a detector,
+# of a training and of a batch of photos, the tests, then a training of nano's two ends for the rest.
 #
 #   benchmarks/gpu.sh [--small] [-o FOLDER] [-t SECONDS] [-n 'FAITHFUL SHARP'] [PART…]
 #
-# PART is inference, training, compiled, compiled-batch, batch, training-speed, tests or nano; without,
-# all of them in this order. --small tries the script on a machine without a GPU. FOLDER (default:
-# gpu-results) gets one JSON and one log a part, as soon as the part ends; a part that fails or takes too
-# long does not stop the others. SECONDS (default: 520) is the time for all of it. nano needs the photos
-# of its recipes and the weights of `hbr fetch vgg16`; -n is the number of steps of each end, and without
-# it half of the time that is left goes to each. The same command resumes a training that was stopped.
-# Python is $PYTHON, or python3; wheels in $WHEELS are installed first. $COMMIT names the commit where
-# the repository is a copy.
+# PART is inference, training, batch, tests or nano; without, all of them in this order. By name alone:
+# training-speed, compiled and compiled-batch, which compile for minutes. --small tries the script on a
+# machine without a GPU. FOLDER (default: gpu-results) gets one JSON and one log a part, as soon as the
+# part ends; a part that fails or takes too long does not stop the others. SECONDS (default: 520) is the
+# time for all of it. nano needs the photos of its recipes and the weights of `hbr fetch vgg16`; -n is
+# the number of steps of each end, and without it half of the time that is left goes to each. With the
+# same FOLDER, a training that was stopped resumes. Python is $PYTHON, or python3; wheels in $WHEELS are
+# installed first. $COMMIT names the commit where the repository is a copy.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ $# -gt 0 ] || set -- inference training compiled compiled-batch batch training-speed tests nano
+[ $# -gt 0 ] || set -- inference training batch tests nano
 python=${PYTHON:-python3}
 mkdir -p "$out"
 if [ -n "${WHEELS:-}" ]; then
@@ -75,10 +75,12 @@ end_of_nano() {
             --set "phases=[{steps: $(($2 / 25 + 1)), $phase, loss: $loss}, {steps: $(($2 - $2 / 25 - 1)), $phase}]" \
             --set "optim.warmup=$(($2 / 40))" --set "optim.decay=$(($2 * 3 / 4))" "${@:4}"
     }
+    [ -n "$n" ] || n=$(cat "$out/$name.steps" 2>/dev/null)
     if [ -z "$n" ]; then
         training "$name-pace" 60 90 "$@"
         n=$(awk -v s=$((SECONDS - began)) -v most="$most" 'BEGIN { print int((most - s - 15) / (s / 60)) }')
     fi
+    echo "$n" >"$out/$name.steps"
     training "$name" "$n" "$most" "$@"
     [ ! -f "$out/$name/model.safetensors" ] ||
         split -b 15M "$out/$name/model.safetensors" "$out/$name."
@@ -100,10 +102,10 @@ for name in "$@"; do
     case $name in
         inference) part inference 120 "$python" benchmarks/gpu_inference.py $small --detector ;;
         training) part training 120 "$python" benchmarks/training_gpu.py $small ;;
-        compiled) part compiled 240 "$python" benchmarks/gpu_inference.py $small --compile --batches 1 ;;
-        compiled-batch) part compiled-batch 240 "$python" benchmarks/gpu_inference.py $small --compile --batches 16 ;;
         batch) part batch 60 "$python" benchmarks/batch_job.py $small ;;
         training-speed) part training-speed 90 "$python" benchmarks/training_speed.py --rounds 1 --steps 4 $small ;;
+        compiled) part compiled 240 "$python" benchmarks/gpu_inference.py $small --compile --batches 1 ;;
+        compiled-batch) part compiled-batch 240 "$python" benchmarks/gpu_inference.py $small --compile --batches 16 ;;
         tests) part tests 150 bash -c tests ;;
         nano) nano ;;
         *) echo "gpu.sh: unknown part $name; see its first lines" >&2; exit 2 ;;

@@ -304,7 +304,11 @@ class _Process:
 
 
 def worker_context(preload: Sequence[str]) -> BaseContext:
-    """Return a start method with fresh interpreters, which inherit no threads or held locks."""
+    """Return a start method with fresh interpreters, which inherit no threads or held locks.
+
+    The modules of `preload` are loaded once and shared, if the system supports it. Otherwise each
+    process imports for itself before it reads what it is given, and those started after it wait.
+    """
     if not preload or sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -310,7 +310,6 @@ def prepared(pairs: TrainingPairs) -> Iterator[Pair | CropBatch]:
         batch_size=None,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
-        # workers start one after the other, and each would import for seconds
         multiprocessing_context=worker_context((__name__,)) if workers else None,
         worker_init_fn=_ignore_stop_signals,
         # its own generator, so that creating the loader does not advance torch's global one
