@@ -10,6 +10,7 @@ from toy_training import settings
 
 from hbr.config import ConfigError, from_dict, to_dict
 from hbr.degradation import RECIPES
+from hbr.training import crops
 from hbr.training.config import LossConfig, TrainConfig, ValidationConfig
 from hbr.training.data import TrainingPairs
 from hbr.training.losses import pixel_loss
@@ -187,3 +188,25 @@ def test_deep_networks_compute_in_the_precision_asked_for(precision):
     assert terms["lpips"].dtype == torch.float32
     terms["lpips"].backward()
     assert image.grad.abs().sum() > 0
+
+
+def test_photos_that_are_kept_are_read_once_and_make_the_same_pairs(tmp_path, monkeypatch):
+    read, reads = crops.read_upright, []
+
+    def counted(photos, index):
+        reads.append(index)
+        return read(photos, index)
+
+    monkeypatch.setattr(crops, "read_upright", counted)
+    plain = TrainingPairs(config(tmp_path), 0).batch(0)
+    photos = set(reads)
+    assert len(reads) == 64 > len(photos)
+    reads.clear()
+    kept = TrainingPairs(config(tmp_path, kept_gb=1.0), 0).batch(0)
+    assert sorted(reads) == sorted(photos)
+    torch.testing.assert_close((kept.lq, kept.hq), (plain.lq, plain.hq), atol=0, rtol=0)
+    reads.clear()
+    TrainingPairs(config(tmp_path, kept_gb=1e-6), 0).batch(0)  # no photo is so small
+    assert len(reads) == 64
+    with pytest.raises(ConfigError, match="kept_gb"):
+        config(tmp_path, kept_gb=-1.0)

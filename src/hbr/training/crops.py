@@ -74,15 +74,21 @@ class CropSource:
         people: the people of each photo; None if unknown or not requested.
         warning: one line about skipped annotations, or None.
         allowed: maximum number of consecutive unreadable photos.
+        free: how many bytes of photos are still kept after they were read.
     """
 
-    def __init__(self, config: PhotoSourceConfig, *, with_people: bool = False) -> None:
+    def __init__(
+        self, config: PhotoSourceConfig, *, with_people: bool = False, kept_bytes: int = 0
+    ) -> None:
         """Open the photos.
 
         Args:
             config: the source.
             with_people: whether to load their people, for `regions`.
+            kept_bytes: of decoded photos to keep in memory, those that are read first.
         """
+        self.free = kept_bytes
+        self._kept: dict[int, Photo] = {}
         self.people: list[tuple[Person, ...]] | CuratedPeople | None = None
         self.placed: list[tuple[Person, ...]] | None = None
         self.grid = config.boxes_grid
@@ -203,10 +209,17 @@ class CropSource:
         n = len(self.photos)
         for i in range(min(self.allowed + 1, n)):
             at = (index + i) % n
+            if at in self._kept:
+                return at, self._kept[at]
             try:
-                return at, read_upright(self.photos, at)
+                photo = read_upright(self.photos, at)
             except PhotoError as error:
                 skipped[self.photos.name(at)] = str(error)
+                continue
+            if photo.pixels.nbytes <= self.free:
+                self.free -= photo.pixels.nbytes
+                self._kept[at] = photo
+            return at, photo
         raise _too_many(skipped, self.allowed, n)
 
 

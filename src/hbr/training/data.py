@@ -141,7 +141,8 @@ class TrainingPairs(IterableDataset[Pair | CropBatch | ConfigError]):
         moving = any(recipe.motion is not None for recipe, weight in weighted if weight)
         self.conditions = None if data.conditions is None else ConditionMaker(data.conditions)
         people = moving or (data.conditions is not None and data.conditions.source == "people")
-        self.sources = [CropSource(s, with_people=people) for s in data.sources]
+        kept = int(data.kept_gb * 1e9 / len(data.sources))
+        self.sources = [CropSource(s, with_people=people, kept_bytes=kept) for s in data.sources]
         for source in self.sources:
             source.allowed = allowed_errors(self.photos, config.data.errors)
 

@@ -33,6 +33,7 @@ FREE = (
     "memory.checkpointing",
     "data.device",
     "data.latents.cache",
+    "data.kept_gb",
     "data.workers",
     "data.errors",
     "optim.accumulate",

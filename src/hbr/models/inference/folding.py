@@ -17,6 +17,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import Decoder, Encoder
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from transformers.models.swin.modeling_swin import SwinLayer, SwinRelativePositionBias
@@ -35,6 +36,7 @@ from hbr.models.inference.layers import (
     Shift,
     upsampling_kernel,
 )
+from hbr.models.inference.passes import Normalised
 from hbr.models.inference.restorer import FoldedRestorer, Saving
 from hbr.models.inference.stripes import Striped
 from hbr.models.onestep import OneStepRestorer
@@ -137,6 +139,16 @@ def join_attention(model: FoldedRestorer) -> int:
     return sum(_replace(part, Attention, JoinedAttention) for part in parts)
 
 
+def pass_norms(model: FoldedRestorer) -> int:
+    """Norms of the U-Net outside of its blocks, with SiLU where it follows: see `Normalised`."""
+    unet = model.unet
+    unet.conv_norm_out, unet.conv_act = Normalised(unet.conv_norm_out, silu=True), nn.Identity()
+    transformers = [m for m in unet.modules() if isinstance(m, Transformer2DModel)]
+    for transformer in transformers:
+        transformer.norm = Normalised(transformer.norm, silu=False)
+    return 1 + len(transformers)
+
+
 def fix_keys(model: FoldedRestorer) -> int:
     """Keys and values of a prompt that is the same for every image are computed once."""
     if not isinstance(model.config.prompt, TextPromptConfig):
@@ -194,6 +206,7 @@ REWRITES: dict[str, Callable[[FoldedRestorer], int]] = {
     "upsampling": fold_upsampling,
     "refiner": fold_refiner,
     "attention": join_attention,
+    "norms": pass_norms,
     "keys": fix_keys,
     "queries": fix_queries,
     "swin": fix_swin,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from hbr.models.inference.passes import add_to, have_kernels, normalise
 from hbr.models.refiner import Refiner
 
 # From this many tokens on, attention by blocks of queries is faster than torch's on CPUs; more
@@ -139,16 +140,31 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1, self.conv1 = block.norm1, block.conv1
         self.norm2, self.conv2 = block.norm2, block.conv2
-        self.shortcut: nn.Module | None = block.conv_shortcut
+        self.shortcut: Any = block.conv_shortcut
         if bias is not None:
             self.conv1.bias = nn.Parameter(self.conv1.bias.detach() + bias)
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         """[b, c, h, w] → [b, c', h, w]; the embedding of the timestep is not looked at."""
+        if have_kernels(x):
+            return self._with_kernels(x)
         y = self.conv1(F.silu(self.norm1(x), inplace=True))
         y = F.silu(self.norm2(y), inplace=True)
         x = x if self.shortcut is None else self.shortcut(x)
         return cast(Tensor, self.conv2(y).add_(x))
+
+    def _with_kernels(self, x: Tensor) -> Tensor:
+        """The same, where biases are added in passes that are made anyway."""
+        y = _without_bias(self.conv1, normalise(x, self.norm1, silu=True))
+        y = normalise(y, self.norm2, self.conv1.bias, silu=True)
+        y, bias = _without_bias(self.conv2, y), self.conv2.bias
+        if self.shortcut is not None:
+            x, bias = _without_bias(self.shortcut, x), bias + self.shortcut.bias
+        return add_to(y, bias, x)
+
+
+def _without_bias(conv: Any, x: Tensor) -> Tensor:
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
 
 
 class FoldedUpsampling(nn.Module):
@@ -163,6 +179,9 @@ class FoldedUpsampling(nn.Module):
         """[b, c, h, w] → [b, c', 2 h, 2 w], or another size, which a U-Net asks for odd latents."""
         doubled = torch.Size(2 * edge for edge in x.shape[2:])
         if output_size in (None, doubled):
+            if have_kernels(x):
+                y = F.conv_transpose2d(x, self.weight, None, stride=2, padding=1)
+                return add_to(y, self.bias)
             return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
         rows = [[0.0, 0, 0, 1], [-1, 1, 0, 0], [1, 0, 0, 0]]  # undoes `upsampling_kernel`
         taps = torch.tensor(rows, dtype=x.dtype, device=x.device)
@@ -220,7 +239,7 @@ class JoinedAttention(nn.Module):
         """[b, n, d], or [b, c, h, w] of an autoencoder, and tokens [b, m, d'] → the first shape."""
         x = hidden_states
         if x.dim() == 4:
-            x = rearrange(self.norm(x), "b c h w -> b (h w) c")
+            x = rearrange(normalise(x, self.norm), "b c h w -> b (h w) c")
         if self.query is None:
             q, k, v = self.joined(x).chunk(3, dim=-1)
         else:

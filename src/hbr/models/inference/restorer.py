@@ -110,5 +110,23 @@ class FoldedRestorer(nn.Module):
 
     def forward(self, lq: Tensor, p: Tensor | None = None) -> Tensor:
         """See `OneStepRestorer.forward`."""
-        p = self.prompt(lq) if p is None else p.expand(len(lq), -1, -1)
-        return self.decode(self.denoise(self.encode(lq), p), lq)
+        if p is None:
+            p, z_l = self._encoded(lq)
+        else:
+            p, z_l = p.expand(len(lq), -1, -1), self.encode(lq)
+        return self.decode(self.denoise(z_l, p), lq)
+
+    def _encoded(self, lq: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompt and z_L of an image; a GPU computes them side by side."""
+        if not lq.is_cuda or torch.compiler.is_compiling():
+            return self.prompt(lq), self.encode(lq)
+        main, side = torch.cuda.current_stream(lq.device), torch.cuda.Stream(lq.device)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            p = cast(Tensor, self.prompt(lq))
+        z_l = self.encode(lq)
+        main.wait_stream(side)
+        # memory of the one stream is not given away while the other uses it
+        lq.record_stream(side)
+        p.record_stream(main)
+        return p, z_l

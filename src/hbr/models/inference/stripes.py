@@ -11,7 +11,7 @@ Shapes: b batch, c channels, h w size, g groups.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 
 from hbr.models.inference.layers import ResidualBlock
+from hbr.models.inference.passes import normalise
 
 STRIPE, LARGE = 2**22, 2**24
 """Bytes of activations in a stripe, and of those that are not computed as a whole."""
@@ -55,7 +56,7 @@ class Striped(nn.Module):
                 x = layer(x)
         if striped and _is_large(x):
             return last_convolution(self.norm, self.conv_out, x)
-        return self.conv_out(F.silu(self.norm(x), inplace=True))
+        return cast(Tensor, self.conv_out(normalise(x, self.norm, silu=True)))
 
 
 def residual_block(block: ResidualBlock, x: Tensor) -> Tensor:

@@ -117,6 +117,8 @@ class DataConfig:
         errors: the largest fraction of unreadable photos; the training stops if there are more.
             An unreadable photo is replaced by the next one; one is always allowed.
         workers: number of processes that prepare pairs.
+        kept_gb: GB of decoded photos that each of them keeps in memory, so that a GPU waits less
+            for sets of photos that are small.
         conditions: maps and texts for models that are guided by them.
         latents: keeps the latents of HQ crops; None encodes them in every step.
         device: where crops are degraded: "cpu" in the `workers`; "auto" on the GPU that trains,
@@ -135,6 +137,7 @@ class DataConfig:
     shift_prob: float = 0.25
     errors: float = 0.01
     workers: int = 1
+    kept_gb: float = 0.0
     conditions: ConditionsConfig | None = None
     latents: LatentsConfig | None = None
     device: Literal["cpu", "auto"] = "cpu"
@@ -163,6 +166,7 @@ class DataConfig:
         check(0 <= self.shift_prob <= 1, "shift_prob", self.shift_prob, "in [0, 1]")
         check(0 <= self.errors < 1, "errors", self.errors, "in [0, 1)")
         check_least(self, 0, "workers")
+        check(0 <= self.kept_gb < math.inf, "kept_gb", self.kept_gb, "0 or more")
         from_lq = self.conditions is not None and self.conditions.source == "lq"
         ok = self.device == "cpu" or not from_lq
         check(ok, "device", self.device, "cpu, as `conditions` are found in the LQ crops")
