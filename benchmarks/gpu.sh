@@ -63,17 +63,17 @@ export python
 
 hbr() { "$python" -m hbr.apps.cli.main "$@"; }
 
-# end_of_nano NAME RECIPE SECONDS STEPS LOSS SETTING…: a training, in FOLDER/NAME, whose first steps have
-# a loss of their own; without STEPS, 60 steps tell how many there is time for. The model comes in pieces
-# of 15 MB (cat NAME.* > model.safetensors).
+# end_of_nano NAME RECIPE BATCH SECONDS STEPS LOSS SETTING…: a training, in FOLDER/NAME, whose first steps
+# have a loss of their own; without STEPS, 60 steps tell how many there is time for. The model comes in
+# pieces of 15 MB (cat NAME.* > model.safetensors).
 end_of_nano() {
-    local name=$1 recipe=$2 most=$3 n=$4 loss=$5 began=$SECONDS phase="crop: 192, batch: 16" device=cuda
-    shift 5
+    local name=$1 recipe=$2 phase="crop: 192, batch: $3" most=$4 n=$5 loss=$6 began=$SECONDS device=cuda
+    shift 6
     [ -z "$small" ] || { phase="crop: 64, batch: 2" device=cpu && set -- "$@" --set data.workers=1; }
     training() {
         part "$1" "$3" "$python" -m hbr.apps.cli.main train "$recipe" --device $device --out "$out/$1" \
-            --set "phases=[{steps: $(($2 / 25 + 1)), $phase, loss: $loss}, {steps: $(($2 - $2 / 25 - 1)), $phase}]" \
-            --set "optim.warmup=$(($2 / 40))" --set "optim.decay=$(($2 * 3 / 4))" "${@:4}"
+            --set "phases=[{steps: $(($2 / 12 + 1)), $phase, loss: $loss}, {steps: $(($2 - $2 / 12 - 1)), $phase}]" \
+            --set "optim.warmup=$(($2 / 20))" --set "optim.decay=$(($2 / 2))" "${@:4}"
     }
     [ -n "$n" ] || n=$(cat "$out/$name.steps" 2>/dev/null)
     if [ -z "$n" ]; then
@@ -92,9 +92,9 @@ nano() {
     hbr models extract nano --fidelity 1 -o "$ends/faithful.safetensors" >/dev/null
     hbr models extract nano --fidelity 0 -o "$ends/sharp.safetensors" >/dev/null
     most=$((($(left) - 20) / 2))
-    end_of_nano faithful nano/faithful-12 $most "${steps% *}" null --set "init=$ends/faithful.safetensors"
+    end_of_nano faithful nano/faithful-12 72 $most "${steps% *}" null --set "init=$ends/faithful.safetensors"
     [ -f "$out/faithful/model.safetensors" ] || return
-    end_of_nano sharp nano/sharp-10 "$(($(left) - 10))" "${steps#* }" "{l1: 0.6, lpips: 1.5}" --set "init={
+    end_of_nano sharp nano/sharp-10 48 "$(($(left) - 10))" "${steps#* }" "{l1: 0.6, lpips: 1.5}" --set "init={
         base: $out/faithful/model.safetensors, difference: [$ends/faithful.safetensors, $ends/sharp.safetensors]}"
 }
 
