@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hbr.errors import one_line
 from hbr.models.inference import passes
 from hbr.models.inference.layers import FoldedUpsampling, ResidualBlock, upsampling_kernel
 from hbr.models.inference.passes import Normalised, add_to, normalise
@@ -72,26 +73,76 @@ def test_torch_normalises_where_there_are_no_kernels(biased, silu):
         torch.testing.assert_close(Normalised(norm, silu=silu)(x), seen, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("channels", [16, 32])
-def test_a_block_is_the_same_with_its_biases_in_other_passes(channels):
-    shortcut = None if channels == 32 else nn.Conv2d(channels, 32, 1)
+def block_of(channels):
     block = SimpleNamespace(
         norm1=norm_of(channels, 4, torch.float32),
         conv1=nn.Conv2d(channels, 32, 3, padding=1),
         norm2=norm_of(32, 4, torch.float32),
         conv2=nn.Conv2d(32, 32, 3, padding=1),
-        conv_shortcut=shortcut,
+        conv_shortcut=None if channels == 32 else nn.Conv2d(channels, 32, 1),
     )
-    made = ResidualBlock(block, bias=torch.randn(32)).double()
+    made = ResidualBlock(block, bias=torch.randn(32))
+    assert made.plain
+    return made
+
+
+@pytest.mark.parametrize("channels", [16, 32])
+def test_a_block_is_the_same_with_its_biases_in_other_passes(channels):
+    made = block_of(channels).double()
     x = activations(2, channels, 7, 9, dtype=torch.float64)
     with torch.inference_mode():
         torch.testing.assert_close(made._with_kernels(x), made(x), atol=1e-12, rtol=0)
 
 
+def test_kernels_are_for_plain_runs_on_cuda(monkeypatch):
+    x = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16)
+    monkeypatch.setattr(passes, "_kernels", lambda: SimpleNamespace())
+    assert passes.have_kernels(x)
+    assert not passes.have_kernels(SimpleNamespace(is_cuda=False, dtype=torch.bfloat16))
+    assert not passes.have_kernels(SimpleNamespace(is_cuda=True, dtype=torch.float64))
+    for module, name in (torch.compiler, "is_compiling"), (torch.onnx, "is_in_onnx_export"):
+        with monkeypatch.context() as traced:
+            traced.setattr(module, name, lambda: True)
+            assert not passes.have_kernels(x)
+    monkeypatch.setattr(passes, "_failed", ["no compiler"])
+    assert not passes.have_kernels(x)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no C compiler"), OSError("no driver")])
+def test_torch_takes_over_where_a_kernel_cannot_be_compiled(error, monkeypatch, caplog):
+    def fails(*args, **kwargs):
+        raise error
+
+    kernels = SimpleNamespace(normalise=fails, add_to=fails)
+    monkeypatch.setattr(passes, "_kernels", lambda: kernels)
+    monkeypatch.setattr(passes, "_failed", failed := [])
+    monkeypatch.setattr(passes, "have_kernels", lambda x: not failed)
+    x, norm = activations(1, 8, 4, 4, dtype=torch.float32), norm_of(8, 4, torch.float32)
+    torch.testing.assert_close(normalise(x, norm), norm(x), atol=0, rtol=0)
+    failed.clear()
+    y, bias = torch.zeros_like(x), torch.randn(8)
+    torch.testing.assert_close(add_to(y, bias, x), x + bias[:, None, None])
+    (line,) = {record.message for record in caplog.records}
+    assert line == f"Triton compiles no kernels ({one_line(error)}); torch's take longer"
+
+
+def test_out_of_memory_is_no_reason_to_give_up_kernels(monkeypatch):
+    def fails(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(passes, "_kernels", lambda: SimpleNamespace(normalise=fails))
+    monkeypatch.setattr(passes, "have_kernels", lambda x: True)
+    with pytest.raises(torch.OutOfMemoryError):
+        normalise(torch.zeros(1, 8, 4, 4), norm_of(8, 4, torch.float32))
+    assert not passes._failed
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(
-    ("dtype", "most"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)], ids=str
+    ("dtype", "most"),
+    [(torch.float32, 1e-6), (torch.bfloat16, 5e-3), (torch.float16, 1e-3)],
+    ids=str,
 )
 def test_kernels_are_right(shape, dtype, most, kernels, gpu):
     channels, groups, height, width, batch = shape
@@ -106,6 +157,30 @@ def test_kernels_are_right(shape, dtype, most, kernels, gpu):
         y = torch.randn_like(x)
         wanted = y.double() + bias.double()[:, None, None] + (0 if added is None else x.double())
         assert distance(kernels.add_to(y, bias, added), wanted) < most
+
+
+@pytest.mark.gpu
+def test_kernels_are_right_far_from_zero(kernels, gpu):
+    x, norm = activations(2, 64, 20, 17, dtype=torch.float32), norm_of(64, 32, torch.float32, gpu)
+    x = (x + torch.linspace(-300, 300, 64)[:, None, None]).to(gpu)
+    bias = torch.linspace(500, 400, 64, device=gpu)
+    for conv_bias in None, bias:
+        seen = kernels.normalise(x, norm, conv_bias, silu=False)
+        assert distance(seen, expected(x, norm, conv_bias, silu=False)) < 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [16, 32])
+def test_a_block_is_the_same_by_kernels(channels, kernels, gpu, monkeypatch):
+    monkeypatch.setattr(passes, "have_kernels", lambda x: True)
+    monkeypatch.setattr(passes, "_kernels", lambda: kernels)
+    made = block_of(channels).to(gpu)
+    x = activations(2, channels, 7, 9, dtype=torch.float32, device=gpu)
+    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        seen = made._with_kernels(x)
+        monkeypatch.setattr(passes, "have_kernels", lambda x: False)
+        assert distance(seen, made.double()(x.double())) < 1e-5
+    assert not passes._failed
 
 
 @pytest.mark.gpu

@@ -74,7 +74,7 @@ class CropSource:
         people: the people of each photo; None if unknown or not requested.
         warning: one line about skipped annotations, or None.
         allowed: maximum number of consecutive unreadable photos.
-        free: how many bytes of photos are still kept after they were read.
+        free: bytes of decoded photos that may still be kept.
     """
 
     def __init__(

@@ -139,7 +139,7 @@ def join_attention(model: FoldedRestorer) -> int:
     return sum(_replace(part, Attention, JoinedAttention) for part in parts)
 
 
-def pass_norms(model: FoldedRestorer) -> int:
+def fuse_norms(model: FoldedRestorer) -> int:
     """Norms of the U-Net outside of its blocks, with SiLU where it follows: see `Normalised`."""
     unet = model.unet
     unet.conv_norm_out, unet.conv_act = Normalised(unet.conv_norm_out, silu=True), nn.Identity()
@@ -206,7 +206,7 @@ REWRITES: dict[str, Callable[[FoldedRestorer], int]] = {
     "upsampling": fold_upsampling,
     "refiner": fold_refiner,
     "attention": join_attention,
-    "norms": pass_norms,
+    "norms": fuse_norms,
     "keys": fix_keys,
     "queries": fix_queries,
     "swin": fix_swin,

@@ -143,10 +143,12 @@ class ResidualBlock(nn.Module):
         self.shortcut: Any = block.conv_shortcut
         if bias is not None:
             self.conv1.bias = nn.Parameter(self.conv1.bias.detach() + bias)
+        convs = (self.conv1, self.conv2, self.conv2 if self.shortcut is None else self.shortcut)
+        self.plain = all(type(c) is nn.Conv2d and c.bias is not None for c in convs)  # no LoRA
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         """[b, c, h, w] → [b, c', h, w]; the embedding of the timestep is not looked at."""
-        if have_kernels(x):
+        if self.plain and have_kernels(x):
             return self._with_kernels(x)
         y = self.conv1(F.silu(self.norm1(x), inplace=True))
         y = F.silu(self.norm2(y), inplace=True)

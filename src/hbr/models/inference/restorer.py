@@ -5,6 +5,8 @@ Shapes: b batch, H W pixels, c latent channels, h w latent size, q prompt tokens
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbr.models.inference.layers import Picture, PosteriorMean, PostQuant
+from hbr.models.inference.passes import is_traced
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.protocol import Conditions, Place
 
@@ -117,10 +120,11 @@ class FoldedRestorer(nn.Module):
         return self.decode(self.denoise(z_l, p), lq)
 
     def _encoded(self, lq: Tensor) -> tuple[Tensor, Tensor]:
-        """Prompt and z_L of an image; a GPU computes them side by side."""
-        if not lq.is_cuda or torch.compiler.is_compiling():
+        """Prompt and z_L of an image; in a CUDA graph they run side by side."""
+        if not lq.is_cuda or is_traced() or not torch.cuda.is_current_stream_capturing():
             return self.prompt(lq), self.encode(lq)
-        main, side = torch.cuda.current_stream(lq.device), torch.cuda.Stream(lq.device)
+        main = torch.cuda.current_stream(lq.device)
+        side = _side_stream(lq.device, threading.get_ident())
         side.wait_stream(main)
         with torch.cuda.stream(side):
             p = cast(Tensor, self.prompt(lq))
@@ -130,3 +134,9 @@ class FoldedRestorer(nn.Module):
         lq.record_stream(side)
         p.record_stream(main)
         return p, z_l
+
+
+@functools.cache
+def _side_stream(device: torch.device, thread: int) -> torch.cuda.Stream:
+    """A thread's stream of high priority: nothing else takes those, while the others are shared."""
+    return torch.cuda.Stream(device, priority=-1)

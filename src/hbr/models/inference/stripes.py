@@ -20,7 +20,7 @@ from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 
 from hbr.models.inference.layers import ResidualBlock
-from hbr.models.inference.passes import normalise
+from hbr.models.inference.passes import is_traced, normalise
 
 STRIPE, LARGE = 2**22, 2**24
 """Bytes of activations in a stripe, and of those that are not computed as a whole."""
@@ -43,7 +43,7 @@ class Striped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, c, h, w] → [b, c', h', w'], as the network."""
-        striped = x.device.type == "cpu" and not _recorded()
+        striped = x.device.type == "cpu" and not is_traced()  # few operations
         if striped and len(x) > 1:
             return torch.cat([self(one) for one in x.split(1)])
         for layer in self.layers:
@@ -175,11 +175,6 @@ def _empty(x: Tensor, channels: int, size: Any, dtype: torch.dtype | None = None
     return torch.empty(
         (1, channels, *size), dtype=dtype or x.dtype, device=x.device, memory_format=layout
     )
-
-
-def _recorded() -> bool:
-    """Whether operations are being recorded, of which there should be few."""
-    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
 
 
 def _layers(network: Any) -> Iterator[nn.Module]:

@@ -117,8 +117,8 @@ class DataConfig:
         errors: the largest fraction of unreadable photos; the training stops if there are more.
             An unreadable photo is replaced by the next one; one is always allowed.
         workers: number of processes that prepare pairs.
-        kept_gb: GB of decoded photos that each of them keeps in memory, so that a GPU waits less
-            for sets of photos that are small.
+        kept_gb: GB of decoded photos that each of the `workers` keeps in memory, so that a GPU
+            waits less for sets of photos that are small.
         conditions: maps and texts for models that are guided by them.
         latents: keeps the latents of HQ crops; None encodes them in every step.
         device: where crops are degraded: "cpu" in the `workers`; "auto" on the GPU that trains,
