@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import io
 import os
 import signal
 import struct
@@ -171,6 +172,26 @@ def test_too_much_exif_for_jpeg_is_left_out(scene, camera_exif, tmp_path, caplog
     with Image.open(write_photo(photo, tmp_path / "a.jpg")) as image:
         assert not image.getexif()
     assert "too large for JPEG" in caplog.text
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_png_files_of_photos_by_runs_alone_are_hardly_larger(depth, tmp_path):
+    photo = read_photo(Path(__file__).parents[2] / "examples" / "lq" / "suit.jpg")
+    if depth == 16:
+        deep = photo.pixels.astype(np.uint16) * 257
+        noise = np.random.default_rng(0).integers(-128, 128, deep.shape)
+        photo = Photo.from_array(np.clip(deep + noise, 0, 65535).astype(np.uint16))
+    fast, slow = (
+        write_photo(photo, tmp_path / f"{level}.png", png_compression=level) for level in (4, 6)
+    )
+    assert fast.stat().st_size < 1.05 * slow.stat().st_size
+    assert fast.read_bytes() != slow.read_bytes()
+    for file in fast, slow:
+        np.testing.assert_array_equal(read_photo(file).pixels, photo.pixels)
+    if depth == 8:
+        runs = io.BytesIO()
+        Image.fromarray(photo.pixels).save(runs, "PNG", compress_level=4, compress_type=zlib.Z_RLE)
+        assert fast.read_bytes().endswith(runs.getvalue().split(b"IDAT", 1)[1])
 
 
 def test_quality_and_compression_are_honoured(scene, tmp_path):

@@ -174,6 +174,14 @@ def _passes(width: int, height: int, bits: int, interlaced: bool) -> Iterator[tu
             yield rows, 1 + (columns * bits + 7) // 8
 
 
+def looks_for_runs(compression: int) -> bool:
+    """Whether zlib looks for runs of equal bytes alone (`Z_RLE`), as it does here up to level 4.
+
+    Filtered photos have little else that repeats: half the time for 1 % larger files.
+    """
+    return compression <= 4
+
+
 def encode_deep(array: np.ndarray, around: bytes, compression: int) -> bytes:
     """[h, w, c] uint16 (c = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha) → PNG.
 
@@ -197,7 +205,10 @@ def encode_deep(array: np.ndarray, around: bytes, compression: int) -> bytes:
         array = array.astype(">u2").view(np.uint8)
     if n > 1:
         array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR if n == 3 else cv2.COLOR_RGBA2BGRA)
-    done, pixels = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    options = [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    if looks_for_runs(compression):
+        options += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    done, pixels = cv2.imencode(".png", array, options)
     if not done:
         raise PngError("OpenCV cannot encode it")
     out = io.BytesIO()
