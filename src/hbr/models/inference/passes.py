@@ -15,7 +15,7 @@ import importlib.util
 import logging
 from collections.abc import Callable
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +51,7 @@ def normalise(
         silu: whether SiLU follows.
     """
     if have_kernels(x):
-        kernels = cast(ModuleType, _kernels())
-        made = _tried(x, lambda: kernels.normalise(_channels_last(x), norm, conv_bias, silu=silu))
+        made = _tried(x, lambda k: k.normalise(_channels_last(x), norm, conv_bias, silu=silu))
         if made is not None:
             return made
     y = cast(Tensor, norm(x if conv_bias is None else x + conv_bias.view(-1, 1, 1)))
@@ -62,8 +61,7 @@ def normalise(
 def add_to(y: Tensor, bias: Tensor, x: Tensor | None = None) -> Tensor:
     """y + bias + x in place of y [b, c, h, w]; x is of its shape, bias [c]."""
     if have_kernels(y) and y.is_contiguous(memory_format=torch.channels_last):
-        kernels = cast(ModuleType, _kernels())
-        made = _tried(y, lambda: kernels.add_to(y, bias, None if x is None else _channels_last(x)))
+        made = _tried(y, lambda k: k.add_to(y, bias, None if x is None else _channels_last(x)))
         if made is not None:
             return made
     y.add_(bias.view(-1, 1, 1))
@@ -90,11 +88,11 @@ _failed: list[str] = []
 """Why kernels are not used any more."""
 
 
-def _tried(x: Tensor, run: Callable[[], Tensor]) -> Tensor | None:
+def _tried(x: Tensor, run: Callable[[Any], Tensor]) -> Tensor | None:
     """What a kernel makes on x's device; None if Triton cannot compile it, as without `gcc`."""
     try:
         with torch.cuda.device_of(x):
-            return run()
+            return run(_kernels())
     except Exception as error:  # of Triton, of the compiler or of the driver
         if is_out_of_memory(error):
             raise
