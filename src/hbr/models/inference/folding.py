@@ -36,7 +36,7 @@ from hbr.models.inference.layers import (
     Shift,
     upsampling_kernel,
 )
-from hbr.models.inference.passes import Normalised
+from hbr.models.inference.norms import Normalised
 from hbr.models.inference.restorer import FoldedRestorer, Saving
 from hbr.models.inference.stripes import Striped
 from hbr.models.onestep import OneStepRestorer

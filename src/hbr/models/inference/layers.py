@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hbr.models.inference.passes import add_to, have_kernels, normalise
+from hbr.models.inference.norms import add_to, have_kernels, normalise
 from hbr.models.refiner import Refiner
 
 # From this many tokens on, attention by blocks of queries is faster than torch's on CPUs; more

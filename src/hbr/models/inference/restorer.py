@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbr.models.inference.layers import Picture, PosteriorMean, PostQuant
-from hbr.models.inference.passes import is_traced
+from hbr.models.inference.norms import is_traced
 from hbr.models.onestep import OneStepRestorer
 from hbr.models.protocol import Conditions, Place
 

@@ -20,7 +20,7 @@ from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 
 from hbr.models.inference.layers import ResidualBlock
-from hbr.models.inference.passes import is_traced, normalise
+from hbr.models.inference.norms import is_traced, normalise
 
 STRIPE, LARGE = 2**22, 2**24
 """Bytes of activations in a stripe, and of those that are not computed as a whole."""

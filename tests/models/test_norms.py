@@ -1,7 +1,7 @@
 """Passes between convolutions: those of torch, the kernels for CUDA, and blocks made of them.
 
 Kernels also run on a CPU, slowly, where Triton is installed:
-`TRITON_INTERPRET=1 HBR_TEST_GPU=cpu python -m pytest tests/models/test_passes.py`
+`TRITON_INTERPRET=1 HBR_TEST_GPU=cpu python -m pytest tests/models/test_norms.py`
 """
 
 import importlib.util
@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from hbr.errors import one_line
-from hbr.models.inference import passes
+from hbr.models.inference import norms
 from hbr.models.inference.layers import FoldedUpsampling, ResidualBlock, upsampling_kernel
-from hbr.models.inference.passes import Normalised, add_to, normalise
+from hbr.models.inference.norms import Normalised, add_to, normalise
 
 # channels, groups, height, width, batch: groups that are no power of 2, pixels and channels that
 # fill no block, one stretch of pixels and many
@@ -55,9 +55,9 @@ def kernels(gpu):
         pytest.skip("Triton is not installed")
     if gpu == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("on a CPU, Triton needs TRITON_INTERPRET=1")
-    from hbr.models.inference import triton_passes
+    from hbr.models.inference import triton_norms
 
-    return triton_passes
+    return triton_norms
 
 
 @pytest.mark.parametrize("silu", [True, False])
@@ -96,16 +96,16 @@ def test_a_block_is_the_same_with_its_biases_in_other_passes(channels):
 
 def test_kernels_are_for_plain_runs_on_cuda(monkeypatch):
     x = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16)
-    monkeypatch.setattr(passes, "_kernels", lambda: SimpleNamespace())
-    assert passes.have_kernels(x)
-    assert not passes.have_kernels(SimpleNamespace(is_cuda=False, dtype=torch.bfloat16))
-    assert not passes.have_kernels(SimpleNamespace(is_cuda=True, dtype=torch.float64))
+    monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace())
+    assert norms.have_kernels(x)
+    assert not norms.have_kernels(SimpleNamespace(is_cuda=False, dtype=torch.bfloat16))
+    assert not norms.have_kernels(SimpleNamespace(is_cuda=True, dtype=torch.float64))
     for module, name in (torch.compiler, "is_compiling"), (torch.onnx, "is_in_onnx_export"):
         with monkeypatch.context() as traced:
             traced.setattr(module, name, lambda: True)
-            assert not passes.have_kernels(x)
-    monkeypatch.setattr(passes, "_failed", ["no compiler"])
-    assert not passes.have_kernels(x)
+            assert not norms.have_kernels(x)
+    monkeypatch.setattr(norms, "_failed", ["no compiler"])
+    assert not norms.have_kernels(x)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no C compiler"), OSError("no driver")])
@@ -114,9 +114,9 @@ def test_torch_takes_over_where_a_kernel_cannot_be_compiled(error, monkeypatch, 
         raise error
 
     kernels = SimpleNamespace(normalise=fails, add_to=fails)
-    monkeypatch.setattr(passes, "_kernels", lambda: kernels)
-    monkeypatch.setattr(passes, "_failed", failed := [])
-    monkeypatch.setattr(passes, "have_kernels", lambda x: not failed)
+    monkeypatch.setattr(norms, "_kernels", lambda: kernels)
+    monkeypatch.setattr(norms, "_failed", failed := [])
+    monkeypatch.setattr(norms, "have_kernels", lambda x: not failed)
     x, norm = activations(1, 8, 4, 4, dtype=torch.float32), norm_of(8, 4, torch.float32)
     torch.testing.assert_close(normalise(x, norm), norm(x), atol=0, rtol=0)
     failed.clear()
@@ -130,11 +130,11 @@ def test_out_of_memory_is_no_reason_to_give_up_kernels(monkeypatch):
     def fails(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(passes, "_kernels", lambda: SimpleNamespace(normalise=fails))
-    monkeypatch.setattr(passes, "have_kernels", lambda x: True)
+    monkeypatch.setattr(norms, "_kernels", lambda: SimpleNamespace(normalise=fails))
+    monkeypatch.setattr(norms, "have_kernels", lambda x: True)
     with pytest.raises(torch.OutOfMemoryError):
         normalise(torch.zeros(1, 8, 4, 4), norm_of(8, 4, torch.float32))
-    assert not passes._failed
+    assert not norms._failed
 
 
 @pytest.mark.gpu
@@ -172,15 +172,15 @@ def test_kernels_are_right_far_from_zero(kernels, gpu):
 @pytest.mark.gpu
 @pytest.mark.parametrize("channels", [16, 32])
 def test_a_block_is_the_same_by_kernels(channels, kernels, gpu, monkeypatch):
-    monkeypatch.setattr(passes, "have_kernels", lambda x: True)
-    monkeypatch.setattr(passes, "_kernels", lambda: kernels)
+    monkeypatch.setattr(norms, "have_kernels", lambda x: True)
+    monkeypatch.setattr(norms, "_kernels", lambda: kernels)
     made = block_of(channels).to(gpu)
     x = activations(2, channels, 7, 9, dtype=torch.float32, device=gpu)
     with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
         seen = made._with_kernels(x)
-        monkeypatch.setattr(passes, "have_kernels", lambda x: False)
+        monkeypatch.setattr(norms, "have_kernels", lambda x: False)
         assert distance(seen, made.double()(x.double())) < 1e-5
-    assert not passes._failed
+    assert not norms._failed
 
 
 @pytest.mark.gpu
@@ -197,8 +197,8 @@ def test_cuda_takes_the_kernels(kernels, gpu, monkeypatch):
         monkeypatch.setattr(
             kernels, name, lambda *a, n=name, real=real, **k: (taken.append(n), real(*a, **k))[1]
         )
-    assert passes.have_kernels(x)
-    assert not passes.have_kernels(x.double())
+    assert norms.have_kernels(x)
+    assert not norms.have_kernels(x.double())
     conv = nn.Conv2d(64, 32, 3, padding=1)
     upsampling = FoldedUpsampling(upsampling_kernel(conv.weight.detach()), conv.bias.detach())
     with torch.inference_mode():

@@ -118,7 +118,7 @@ def _add_kernel(x, bias, y, n, channels, has_x: tl.constexpr, block: tl.constexp
 
 
 def normalise(x: Tensor, norm: nn.GroupNorm, conv_bias: Tensor | None, *, silu: bool) -> Tensor:
-    """See `hbr.models.inference.passes.normalise`; x and the result are channels last."""
+    """See `hbr.models.inference.norms.normalise`; x and the result are channels last."""
     b, c, h, w = x.shape
     pixels, width = h * w, c // norm.num_groups
     block_c = min(triton.next_power_of_2(c), _CHANNELS)
@@ -146,7 +146,7 @@ def normalise(x: Tensor, norm: nn.GroupNorm, conv_bias: Tensor | None, *, silu: 
 
 
 def add_to(y: Tensor, bias: Tensor, x: Tensor | None = None) -> Tensor:
-    """See `hbr.models.inference.passes.add_to`; y and x are channels last."""
+    """See `hbr.models.inference.norms.add_to`; y and x are channels last."""
     n = y.numel()
     _add_kernel[(triton.cdiv(n, _ELEMENTS),)](
         x, bias, y, n, y.shape[1], has_x=x is not None, block=_ELEMENTS

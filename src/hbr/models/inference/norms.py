@@ -1,7 +1,7 @@
 """What stands between the convolutions of a network: norms, activations, biases and sums.
 
 Each is a pass over activations, and on a GPU the passes take longer than the convolutions. On CUDA
-with Triton they are kernels of `hbr.models.inference.triton_passes`, which need fewer passes;
+with Triton they are kernels of `hbr.models.inference.triton_norms`, which need fewer passes;
 elsewhere, and where Triton cannot compile them, they are torch's.
 
 Shapes: b batch, c channels, h w size.
@@ -106,4 +106,4 @@ def _kernels() -> ModuleType | None:
     """The kernels; None where there is no Triton, which comes with torch for CUDA on Linux."""
     if importlib.util.find_spec("triton") is None:
         return None
-    return importlib.import_module("hbr.models.inference.triton_passes")
+    return importlib.import_module("hbr.models.inference.triton_norms")
