@@ -59,7 +59,7 @@ def main() -> None:
     args = parser.parse_args()
     metrics = metrics_of(args.metric or ["psnr-rgb"], None)
     ids = [metric.info.id for metric in metrics]
-    models = dict(model_of(spec, "wavelet") for spec in args.model or ["nano"])
+    models = dict(model_of(spec, "auto") for spec in args.model or ["nano"])
     out: dict[str, object] = {}
     for title, pairs, sigma in damages(args.photos, args.count, args.only):
         rows: dict[str, list[list[float]]] = {}

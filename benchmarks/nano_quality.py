@@ -13,7 +13,7 @@ inside them (grey, mean of both axes): 1 without a grid. "grid-4" is the differe
 two (0 to 255) for 4x4 squares, the patches of nano, in the flattest tenth of the photo's blocks.
 
 Usage: python benchmarks/nano_quality.py [PHOTOS] [--lq DIR] [--model nano --model other=FILE …]
-       [--metric lpips-alex …] [--damaged-only] [--niqe niqe.npz] [--color wavelet]
+       [--metric lpips-alex …] [--damaged-only] [--niqe niqe.npz] [--color auto]
        [--count 100] [--crop 512] [--pictures DIR]
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--damaged-only", action="store_true", help="restore no undamaged photos")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--crop", type=int, default=512, help="edge of the centre, in pixels")
-    parser.add_argument("--color", default="wavelet")
+    parser.add_argument("--color", default="auto")
     parser.add_argument("--niqe", type=Path, help="a model of sharp photos: hbr metrics fit-niqe")
     parser.add_argument("--pictures", type=Path, help="where to put side-by-side pictures")
     args = parser.parse_args()

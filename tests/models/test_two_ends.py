@@ -49,6 +49,24 @@ def test_each_end_and_what_lies_between(ends):
     assert moved > 0.1
 
 
+def test_the_new_file_may_have_a_colour_fix_of_its_own(ends, call_hbr, tmp_path):
+    out = tmp_path / "both.safetensors"
+    done = call_hbr("models", "join", *ends[:2], "-o", out, "--color", "none")
+    assert (done.returncode, done.stdout.strip()) == (0, str(out))
+    assert read_header(ends[0]).config.capabilities.color == "wavelet"
+    assert read_header(out).config.capabilities.color == "none"
+    restored = hbr.Restorer.from_pretrained(out, "cpu")(torch.rand(3, 64, 64))
+    assert restored.provenance["color"] == "none"
+    one = tmp_path / "one.safetensors"
+    assert call_hbr("models", "extract", out, "--fidelity", "1", "-o", one).returncode == 0
+    assert read_header(one).config.capabilities.color == "none"
+    with pytest.raises(ConfigError, match="color is 'sepia'; it must be one of wavelet, adain, no"):
+        write_two_ends(out, *ends[:2], 0.5, "sepia")
+    networks = [toy_models.write_rrdbnet(tmp_path / f"{i}.safetensors") for i in range(2)]
+    with pytest.raises(ConfigError, match="models of kind rrdbnet have no choice of it"):
+        write_two_ends(out, *networks, 0.5, "none")
+
+
 def test_a_blend_lies_between_and_has_one_end(ends, call_hbr, tmp_path):
     out = tmp_path / "blend.safetensors"
     done = call_hbr("models", "blend", *ends[:2], "-o", out, "--share", "0.8")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from hbr.config import check, check_least
 from hbr.models.autoencoder_config import AutoencoderConfig, check_widths
-from hbr.models.protocol import Capabilities
+from hbr.models.protocol import Capabilities, ColorFix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +289,8 @@ class RestorerConfig:
         timestep: T_L, from which the one step starts.
         native_size: edge in pixels of the images that the model was trained on.
         refiner: a network on the pixels that the own decoder makes; the published models have none.
+        color: the colour fix of its results; "none" suits a model that was trained to give the
+            colours of the undamaged photo and keeps them elsewhere.
         name: for display.
     """
 
@@ -302,6 +304,7 @@ class RestorerConfig:
     timestep: int = 999
     native_size: int = 512
     refiner: RefinerConfig | None = None
+    color: ColorFix = "wavelet"
     name: str = "one-step"
 
     def __post_init__(self) -> None:
@@ -312,6 +315,8 @@ class RestorerConfig:
         check(ok, "prompt.width", self.prompt.width, expected)
         ok = self.native_size % self.multiple_of == 0
         check(ok, "native_size", self.native_size, f"a multiple of {self.multiple_of}")
+        fixes = get_args(ColorFix)
+        check(self.color in fixes, "color", self.color, f"one of {', '.join(fixes)}")
         if self.refiner is not None:
             own = self.autoencoder.decoder is None
             check(own, "refiner", self.refiner, "null with a `decoder`, which makes the image")
@@ -333,6 +338,7 @@ class RestorerConfig:
             native_size=self.native_size,
             dtypes=("bfloat16", "float16", "float32"),
             takes_prompt=isinstance(self.prompt, DAPEConfig),
+            color=self.color,
             person_crops=self.autoencoder.mid_attention,
             latent=self.autoencoder.latent,
         )

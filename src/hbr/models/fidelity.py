@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hbr.config import ConfigError, check
+from hbr.models.config import RestorerConfig
 from hbr.models.files import (
     SHARP,
     Header,
@@ -24,6 +26,7 @@ from hbr.models.files import (
     read_tensors,
     write_with_config,
 )
+from hbr.models.protocol import ColorFix
 from hbr.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -70,22 +73,25 @@ def choose_fidelity(path: Path, default: float | None, fidelity: float | None) -
     return fidelity
 
 
-def write_two_ends(out: Path, faithful: Path, sharp: Path, fidelity: float) -> Path:
+def write_two_ends(
+    out: Path, faithful: Path, sharp: Path, fidelity: float, color: ColorFix | None = None
+) -> Path:
     """Join two model files of one configuration into one with two ends, in float16.
 
     Args:
         out: ends in `.safetensors`.
         faithful, sharp: model files with one end; the card is that of `faithful`.
         fidelity: the default of the new file.
+        color: its colour fix, in place of that of the two; one-step models alone have a choice.
 
     Raises:
-        ConfigError: another fidelity.
+        ConfigError: another fidelity, or the models have no choice of a colour fix.
         WeightsError: a file is missing, damaged, has two ends, or the two do not fit each other.
     """
     import torch
 
     check(0 <= fidelity <= 1, "fidelity", fidelity, "from 0, sharp, to 1, faithful")
-    header = _shared_header(faithful, sharp)
+    header = _shared_header(faithful, sharp, color)
     other = dict(read_tensors(sharp, header.shapes))
     tensors: dict[str, Tensor] = {}
     for name, tensor in read_tensors(faithful, header.shapes):
@@ -142,12 +148,24 @@ def write_extract(out: Path, path: Path, fidelity: float) -> Path:
     return write_with_config(out, model_format(header.config), header.config, tensors, card)
 
 
-def _shared_header(one: Path, other: Path) -> Header:
-    """The header of the first of two files of one configuration and with one end each."""
+def _shared_header(one: Path, other: Path, color: ColorFix | None = None) -> Header:
+    """The header of the first of two files of one configuration and with one end each.
+
+    Both get a colour fix, if one is given.
+    """
     headers = [read_header(one), read_header(other)]
+    if color is not None:
+        headers = [_with_color(header, color) for header in headers]
     for path, header in zip((one, other), headers, strict=True):
         if header.fidelity is not None:
             raise WeightsError(f"{path} has two ends already; models with one end are mixed")
     if headers[0].config != headers[1].config or headers[0].shapes != headers[1].shapes:
         raise WeightsError(f"{one} and {other} are models of different configurations")
     return headers[0]
+
+
+def _with_color(header: Header, color: ColorFix) -> Header:
+    if not isinstance(header.config, RestorerConfig):
+        kind = header.config.kind
+        raise ConfigError(f"color is {color!r}, but models of kind {kind} have no choice of it")
+    return replace(header, config=replace(header.config, color=color))

@@ -9,10 +9,13 @@ import torch
 from torch import nn
 
 import toy_diffbody
+import toy_models
 from hbr.errors import HbrError
 from hbr.image import Photo, read_photo
-from hbr.models import Capabilities
-from hbr.models.protocol import Sampling
+from hbr.models import Capabilities, save_checkpoint
+from hbr.models.fidelity import write_two_ends
+from hbr.models.kinds import build_model
+from hbr.models.protocol import ColorFix, Sampling
 from hbr.people.types import DetectorError, People
 from hbr.restoration import Restorer
 from hbr.restoration.people.locating import LocatedPerson, PeopleLocator
@@ -30,7 +33,13 @@ class Stretch(nn.Module):
     device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(
-        self, *, person_crops: bool = True, contrast: float = 2, grid: float = 0, **more: object
+        self,
+        *,
+        person_crops: bool = True,
+        contrast: float = 2,
+        grid: float = 0,
+        color: ColorFix = "none",
+        **more: object,
     ) -> None:
         super().__init__()
         self.capabilities = Capabilities(
@@ -39,7 +48,7 @@ class Stretch(nn.Module):
             native_size=NATIVE,
             dtypes=("float32",),
             person_crops=person_crops,
-            color="none",
+            color=color,
             **more,
         )
         self.contrast, self.grid = contrast, grid
@@ -241,6 +250,19 @@ def test_another_model_restores_the_background():
     assert pattern(restored.pixels, (128, 90, 14, 24)) < 0.01
     assert restored.provenance["people"]["background"] == "other"
     assert restored.provenance["model"] == "mine"
+
+
+def test_each_model_has_its_own_colours_and_has_them_again():
+    photo = damaged(truth())
+    restorer = Restorer(Stretch(color="wavelet"))
+    restorer._siblings["other", None] = Restorer(Stretch(color="none"), name="other")
+    choice = asked((120, 80, 30, 44), background="other")
+    first = restorer(photo, people="auto", choice=choice)
+    fixed = restorer(photo, people="auto", choice=choice, color="wavelet")
+    assert (first.pixels != fixed.pixels).any()
+    np.testing.assert_array_equal(restorer(photo, first.settings).pixels, first.pixels)
+    alone = restorer(photo, people="auto", choice=asked((120, 80, 30, 44)))
+    assert (first.settings.color, alone.settings.color) == ("auto", "wavelet")
 
 
 def test_colours_are_those_of_the_surroundings():
@@ -488,8 +510,13 @@ def test_without_a_detector_auto_is_off_and_only_an_error(caplog):
             restorer(photo, people="auto", choice=choice)
 
 
-def test_a_few_fidelities_are_kept() -> None:
-    restorer = Restorer.from_pretrained("nano")
+def test_a_few_fidelities_are_kept(tmp_path) -> None:
+    config = toy_models.RRDBNET
+    ends = [tmp_path / f"{name}.safetensors" for name in ("faithful", "sharp")]
+    for path in ends:
+        save_checkpoint(path, config, build_model(config).state_dict())
+    both = write_two_ends(tmp_path / "both.safetensors", *ends, 0.25)
+    restorer = Restorer.from_pretrained(both, "cpu")
     first = restorer.sibling(fidelity=0.0)
     for number in range(1, 8):
         restorer.sibling(fidelity=number / 100)

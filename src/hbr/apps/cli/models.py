@@ -174,6 +174,10 @@ def join(
     fidelity: Annotated[
         float, typer.Option(help="Default of the new file: 1 faithful, 0 sharp.")
     ] = 0.5,
+    color: Annotated[
+        Literal["wavelet", "adain", "none"] | None,
+        typer.Option(help="Colour correction that suits it, if not that of the two models."),
+    ] = None,
 ) -> None:
     """Join two models into a file with two ends, for `hbr restore --fidelity`.
 
@@ -181,7 +185,7 @@ def join(
     """
     from hbr.models.fidelity import write_two_ends
 
-    typer.echo(write_two_ends(out, faithful, sharp, fidelity))
+    typer.echo(write_two_ends(out, faithful, sharp, fidelity, color))
 
 
 @app.command("blend")

@@ -188,12 +188,11 @@ def _loaded(
         why = f"{restorer.name} restores in one step: there is nothing to preview"
         raise typer.BadParameter(why, param_hint="--preview")
     restore = partial(restorer, settings=settings, progress=progress, preview=previews)
-    color = restorer.capabilities.color if settings.color == "auto" else settings.color
     if not steady:
         return restore
     from hbr.restoration.batch.frames import log, with_steady_colors
 
-    if color != "adain":
+    if (color := restorer.color_fix(settings)) != "adain":
         log.warning("%s: its colour fix, %s, takes no statistics to keep", restorer.name, color)
         return restore
 

@@ -32,6 +32,7 @@ from hbr.models.protocol import (
     IN_TORCH,
     ArrayModel,
     Backend,
+    ColorFix,
     Conditions,
     Model,
     PreviewStep,
@@ -151,7 +152,7 @@ class LoadedModel:
     ) -> Made:
         """Restore the pixels of a photo, all at once: no gate, and nobody is looked for."""
         began = time.perf_counter()
-        color = self.capabilities.color if settings.color == "auto" else settings.color
+        color = self.color_fix(settings)
         conditions = self.conditions(settings)
         structure: Structure | None = None
         pixels = resized_pixels(given, settings)
@@ -171,6 +172,10 @@ class LoadedModel:
         done = time.perf_counter()
         timings = {"read": read - began, "model": restored - read, "color": done - restored}
         return Made(planes=planes, run=run, structure=structure, reduce=reduce, timings=timings)
+
+    def color_fix(self, settings: RestoreSettings) -> ColorFix:
+        """The colour fix of these settings, or where they leave it open, what suits the model."""
+        return self.capabilities.color if settings.color == "auto" else settings.color
 
     def sibling(self, *, model: str | None = None, fidelity: float | None = None) -> Self:
         """Another model, or this one at another fidelity, on this device; the last few are kept.
@@ -305,7 +310,6 @@ def provenance_of(
     if run is not None:
         rows, columns = run.plan.rows, run.plan.columns
         tile, overlap = (rows.tile, columns.tile), (rows.overlap, columns.overlap)
-    color = restorer.capabilities.color if settings.color == "auto" else settings.color
     decoder = restorer.decoder
     return {
         "hbr": __version__,
@@ -329,7 +333,7 @@ def provenance_of(
         "scale": settings.scale,
         "size": settings.size,
         "reduce": made.reduce if made else None,
-        "color": color,
+        "color": restorer.color_fix(settings),
         "color_map": asdict(settings.color_map) if settings.color_map else None,
         "grain": settings.grain,
         "seed": settings.seed,

@@ -187,7 +187,7 @@ def restore_people(
     own = made if model is restorer else None
     timings = {**clock.seconds, "total": sum(clock.seconds.values())}
     provenance = provenance_of(restorer, settings, own, judged, about)
-    settings = _decided(settings, restorer, own, people, outlines)
+    settings = _decided(settings, [model, *(p.model for p in plans)], own, people, outlines)
     return Restored(
         photo=result, timings=timings, provenance=provenance, settings=settings, people=found
     )
@@ -205,25 +205,25 @@ def _with_outlines(
 
 def _decided(
     settings: RestoreSettings,
-    restorer: LoadedModel,
+    models: Sequence[LoadedModel],
     made: Made | None,
     people: Sequence[LocatedPerson],
     outlines: str,
 ) -> RestoreSettings:
     """The settings with which the same bytes come again: with the boxes of those who were found.
 
-    A file that has outlines is kept.
+    A file that has outlines is kept; so is "auto" for models that have different colour fixes.
     """
-    if settings.color == "auto":
-        settings = replace(settings, color=restorer.capabilities.color)
+    colors = {model.color_fix(settings) for model in models}
+    if len(colors) == 1:
+        settings = replace(settings, color=colors.pop())
     if made is not None:
         settings = replace(settings, reduce=made.reduce)
-        settings = decided(settings, made.run, restorer.capabilities)
+        settings = decided(settings, made.run, models[0].capabilities)
     settings = replace(settings, choice=replace(settings.choice, outlines=outlines))
     if settings.choice.boxes or any(person.mask is not None for person in people):
         return settings
-    edges = (person.box for person in people)
-    boxes = tuple((x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in edges)
+    boxes = tuple((x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in (p.box for p in people))
     source = "auto" if boxes else NOBODY
     return replace(settings, choice=replace(settings.choice, source=source, boxes=boxes))
 
@@ -353,7 +353,7 @@ def _crops(
     """Restore people as squares that are enlarged to the model's native size, in batches."""
     size, native = pixels.shape[:2], model.capabilities.native_size
     batch = choose_batch(model.device) if settings.batch == "auto" else settings.batch
-    color = model.capabilities.color if settings.color == "auto" else settings.color
+    color = model.color_fix(settings)
     for at in range(0, len(plans), batch):
         part = plans[at : at + batch]
         places = [square_around(plan.box, size) for plan in part]
