@@ -29,8 +29,9 @@ _FLOAT32 = 4
 USABLE = 0.9
 """Share of a device's free memory that a training may need; the libraries take the rest."""
 
-UTILISATION = 0.35
-"""Assumed fraction of a device's dense bf16 rate that a training reaches; not measured."""
+UTILISATION = 0.085
+"""Fraction of a device's dense bf16 rate that a training reaches: the full size's on an H100
+(docs/speed/h100-training.json)."""
 
 
 @dataclass(frozen=True)

