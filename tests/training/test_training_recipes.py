@@ -40,14 +40,17 @@ PAPER = RECIPE_FOLDER / "osdhuman/persona.yaml"
 NIGHTLY = {
     "diffbody-no-structure",
     "diffbody-no-text",
+    "diffbody-stage2",
+    "distill-sd21-half",
     "nano-ablation-hfie-hq",
     "nano-ablation-hfie-lq",
     "nano-ablation-no-vsd",
     "nano-ablation-null",
     "nano-distilled",
-    *(f"nano-faithful-{i}" for i in range(1, 12)),
+    *(f"nano-faithful-{i}" for i in range(1, 14)),
     *(f"nano-sharp-{i}" for i in range(1, 10)),
     "nano-one-step",
+    "nano-restorer",
     "osdhuman-lsdir",
     "osdhuman-prompt-dape-hq",
     "osdhuman-prompt-hfie-hq",
@@ -59,6 +62,7 @@ EDITIONS = {
     "runs/nano-6": "nano/faithful-6",
     "runs/nano-7": "nano/faithful-8",
     "runs/nano-8": "nano/faithful-11",
+    "runs/nano-9": "nano/faithful-12",
 }
 TEACHER = toy_models.RRDBNET
 HALF = {"block_out_channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4}
