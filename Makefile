@@ -76,11 +76,10 @@ clean:  ## remove what make made, .venv included
 # Compiled on all cores, which pip cannot, but for what is hardly ever imported, half of it.
 SELDOM := tests benchmarks transformers/models diffusers/pipelines diffusers/modular_pipelines \
 	sympy/physics mypy mypyc skimage setuptools datasets torchmetrics torchgen onnx/backend \
+	torch/testing torch/_vendor pygments/lexers networkx fontTools imageio ray/autoscaler \
 	onnx/reference onnxruntime/transformers onnxruntime/quantization onnxruntime/tools \
 	$(addprefix ray/,rllib tune serve dashboard train llm)
 
-# What building needs comes first: the package itself is then built without an environment of its
-# own, by the pinned tools.
 $(VENV)/.made: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "hbr needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there). Another: make PYTHON=..." >&2; \
@@ -88,12 +87,18 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) comes without venv; install it (python3-venv on Debian and Ubuntu)." >&2; \
 		exit 1; }
+	@echo "Installing into $(VENV): this takes some minutes the first time."
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(STAMP): $(VENV)/.made
-	@echo "Installing into $(VENV): this takes some minutes the first time."
-	@$(PIP) install --no-compile -c constraints.txt torch hatchling editables
+# pip works on one core, so each half of what is pinned has a pip of its own under `make -j 2`. Neither
+# brings more along, so they never write the same files.
+$(VENV)/.half-%: $(VENV)/.made
+	@$(PIP) install --no-compile --no-deps $$(awk '!/^#/ && NR % 2 == $*' constraints.txt)
+	@touch $@
+
+# Then the package, built by the pinned tools, and what is not pinned, such as what torch needs for CUDA.
+$(STAMP): $(VENV)/.half-0 $(VENV)/.half-1
 	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e ".[dev,train,ray,hub,onnx,heic,jxl]"
 	@$(BIN)/python -m compileall -qq -j 0 -x '/($(subst $() ,|,$(strip $(SELDOM))))/' $(VENV)/lib || true
 	@touch $(STAMP)

@@ -261,7 +261,7 @@ def not_finite(published: Published) -> None:
     [
         (wrong_hash, "ram.pth gave another file"),
         (not_the_package, "toy-tags==1.0 of PyPI: toy_tags/"),
-        (another_model, "is not a LoRA of DAPE"),
+        pytest.param(another_model, "is not a LoRA of DAPE", marks=pytest.mark.slow),
         (not_finite, "is not finite, so one of its parts is damaged"),
     ],
 )

@@ -81,11 +81,11 @@ def test_an_unknown_recipe_is_one_line(hbr: Command, command: tuple[str, ...]) -
 
 
 def test_a_plan_by_name_with_a_change(hbr: Command) -> None:
-    plan = ("train", "nano/restorer", "--plan", "--json", "--device", "cpu")
-    few = ("--set", "phases.0.steps=100", "--set", "phases.1.steps=2100", "--set", "optim.lr=1e-4")
+    plan = ("train", "nano/autoencoder", "--plan", "--json", "--device", "cpu")
+    few = ("--set", "phases.0.steps=3100", "--set", "optim.lr=1e-4")
     code, out, err = hbr(*plan, *few)
     assert code == 0, err
-    assert [phase["steps"] for phase in json.loads(out)["phases"]] == [100, 2100]
+    assert [phase["steps"] for phase in json.loads(out)["phases"]] == [3100]
 
 
 def test_a_plan_shows_what_degradations_were_inherited(hbr: Command) -> None:
@@ -128,6 +128,10 @@ def test_changes_are_typed_and_reach_into_lists_and_new_mappings() -> None:
     assert values["size"]["longer"] == 384
     assert values["boxes"]["detector"]["name"] == "rtdetr"
     assert values["splits"]["parts"] == {"train": 0.9, "val": 0.1}
+    recipe = find_recipe("nano/restorer")
+    assert recipe is not None
+    changed = load_recipe(recipe, ("phases.0.steps=100", "phases.1.steps=2100"))
+    assert [phase.steps for phase in changed.phases] == [100, 2100]
 
 
 def test_without_a_model_the_training_has_that_of_its_start(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ def test_what_lies_below_is_not_changed() -> None:
 @pytest.mark.parametrize(
     "package",
     [
-        *("torchvision", "openvino", "rtmlib", "spandrel", "timm", "ultralytics"),
-        *(pytest.param(p, marks=pytest.mark.slow) for p in ("lpips", "piq", "pyiqa")),
-        pytest.param("torch_fidelity", marks=pytest.mark.slow),
+        *("torchvision", "openvino", "rtmlib", "ultralytics"),
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("lpips", "piq", "pyiqa", "spandrel")),
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("timm", "torch_fidelity")),
     ],
 )
 def test_every_package_can_be_imported_first(package: str) -> None:

@@ -21,7 +21,9 @@ def in_torch(path, tiles):
         return load_model(path).restore(torch.from_numpy(tiles), [], Conditions()).numpy()
 
 
-@pytest.mark.parametrize("config", [toy_models.CONFIG, toy_models.FIXED_PROMPT])
+@pytest.mark.parametrize(
+    "config", [toy_models.CONFIG, pytest.param(toy_models.FIXED_PROMPT, marks=pytest.mark.slow)]
+)
 def test_a_graph_computes_what_its_model_does_at_any_size(tmp_path, config: RestorerConfig):
     from hbr.models.graphs import openvino_is_faster_in_bfloat16
 

@@ -123,7 +123,10 @@ def fake_tensorrt(monkeypatch):
 
 @pytest.mark.parametrize(
     ("dtype", "torch_dtype", "near"),
-    [("float32", torch.float32, 1e-4), ("auto", torch.float16, 0.02)],
+    [
+        pytest.param("float32", torch.float32, 1e-4, marks=pytest.mark.slow),
+        ("auto", torch.float16, 0.02),
+    ],
 )
 def test_an_engine_is_built_from_the_graph_of_the_model_in_its_precision(
     fake_tensorrt, toy, tmp_path, dtype, torch_dtype, near
@@ -170,7 +173,11 @@ def test_what_an_engine_cannot_have(fake_tensorrt, toy, tmp_path, values, error,
             "TensorRT cannot build toy.safetensors: no memory is left",
             marks=pytest.mark.slow,
         ),
-        ("odd", "TensorRT cannot build toy.safetensors: it does not say why"),
+        pytest.param(
+            "odd",
+            "TensorRT cannot build toy.safetensors: it does not say why",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_failing_tensorrt_leaves_the_old_engine(

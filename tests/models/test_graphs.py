@@ -90,11 +90,8 @@ def test_the_graph_that_lies_ready_gives_the_bytes_of_the_one_made_now(folder):
 
 
 def test_each_fidelity_has_a_graph_of_its_own(folder):
-    faithful = saved(folder, toy_models.FIXED_PROMPT, "faithful")
-    torch.manual_seed(1)
-    other = build_model(toy_models.FIXED_PROMPT).state_dict()
-    sharp = save_checkpoint(folder / "sharp.safetensors", toy_models.FIXED_PROMPT, other)
-    path = write_two_ends(folder / "both.safetensors", faithful, sharp, 0.25)
+    ends = (saved(folder, KINDS["rrdbnet"], name) for name in ("faithful", "sharp"))
+    path = write_two_ends(folder / "both.safetensors", *ends, 0.25)
     given, made = tiles(64, 64), {}
     for fidelity in (None, 0.75):
         graph, used = graph_of(path, fidelity)

@@ -118,7 +118,10 @@ def photos(shared: Path) -> list[np.ndarray]:
     return images
 
 
-@pytest.mark.parametrize("kind", ["rt_detr", "rt_detr_v2", "d_fine", "rf_detr"])
+@pytest.mark.parametrize(
+    "kind",
+    ["rt_detr", pytest.param("rt_detr_v2", marks=pytest.mark.slow), "d_fine", "rf_detr"],
+)
 def test_transformers(kind: str, tmp_path: Path, photos: list[np.ndarray]) -> None:
     folder = save(kind, tmp_path)
     detector = load_detector(folder, threshold=0.0, batch_size=2)

@@ -12,7 +12,7 @@ from hbr.models import Conditions, lora, read_checkpoint
 from hbr.models.onestep import OneStepRestorer
 from hbr.training.adapters import regularizer_adapters
 from hbr.training.config import LossConfig, TrainConfig
-from hbr.training.cost import plan, with_checkpointing
+from hbr.training.cost import TrainingPlan, plan, with_checkpointing
 from hbr.training.data import Pair, seeded
 from hbr.training.loop import Trainer
 from hbr.training.losses import PixelTerms, random_squares
@@ -169,9 +169,21 @@ def small(out: Path, **changes: object) -> TrainConfig:
     return from_dict(TrainConfig, settings(out, phases=phases, **{**memory, **changes}))
 
 
+def planned_once(config: TrainConfig, monkeypatch) -> TrainingPlan:
+    """The plan of a training, which whoever asks for it later gets without another simulation."""
+    found = plan(config, device="cpu")
+
+    def again(given: TrainConfig, processes: int, device: str) -> TrainingPlan:
+        assert (given, processes, device) == (config, 1, "cpu")
+        return found
+
+    monkeypatch.setattr("hbr.training.cost.plan", again)
+    return found
+
+
 def test_checkpointing_is_on_where_the_training_would_not_fit(tmp_path: Path, monkeypatch) -> None:
     config, lines = small(tmp_path), []
-    found = plan(config, device="cpu")
+    found = planned_once(config, monkeypatch)
     assert found.peak_checkpointed is not None
     assert found.peak_checkpointed < found.peak
     for free, on in ((found.peak, True), (2 * found.peak, False)):
@@ -186,6 +198,7 @@ def test_checkpointing_is_on_where_the_training_would_not_fit(tmp_path: Path, mo
 
 
 def test_a_training_decides_before_it_begins(tmp_path: Path, monkeypatch) -> None:
+    planned_once(small(tmp_path), monkeypatch)
     for free, on in ((0, True), (10**15, False)):
         monkeypatch.setattr("hbr.training.cost.free_memory", lambda _, free=free: free)
         lines: list[str] = []

@@ -47,7 +47,7 @@ NIGHTLY = {
     "nano-ablation-no-vsd",
     "nano-ablation-null",
     "nano-distilled",
-    *(f"nano-faithful-{i}" for i in range(1, 14)),
+    *(f"nano-faithful-{i}" for i in range(1, 15)),
     *(f"nano-sharp-{i}" for i in range(1, 10)),
     "nano-one-step",
     "nano-restorer",

@@ -128,7 +128,7 @@ def plan_of(name: str, repo: Path, out: Path, photos: Sequence[Path], **more: An
     return write_plan(name, photos, out, repo=repo, python=sys.executable, **more)
 
 
-@pytest.mark.parametrize("name", ["resshift", "sinsr"])
+@pytest.mark.parametrize("name", [pytest.param("resshift", marks=pytest.mark.slow), "sinsr"])
 def test_a_retraining_from_photos_to_a_method(
     name: str, clone: Clone, lq: dict[str, Path], tmp_path: Path
 ) -> None:
