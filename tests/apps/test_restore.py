@@ -199,7 +199,8 @@ def test_finished_work_needs_no_model(call_hbr: Run, photo: Write, tmp_path: Pat
 def test_the_choices_are_those_of_the_rooms_below() -> None:
     from hbr import image
     from hbr.devices import DTYPES
-    from hbr.restoration.settings import COLOR_FIXES, SCALES
+    from hbr.models.protocol import COLOR_FIXES
+    from hbr.restoration.settings import SCALES
 
     assert get_args(get_args(ColorOption)[0]) == ("auto", *COLOR_FIXES)
     assert get_args(get_args(DtypeOption)[0]) == ("auto", *DTYPES, "int8")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from hbr.config import check, check_least
 from hbr.models.autoencoder_config import AutoencoderConfig, check_widths
-from hbr.models.protocol import Capabilities, ColorFix
+from hbr.models.protocol import COLOR_FIXES, Capabilities, ColorFix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,8 +315,8 @@ class RestorerConfig:
         check(ok, "prompt.width", self.prompt.width, expected)
         ok = self.native_size % self.multiple_of == 0
         check(ok, "native_size", self.native_size, f"a multiple of {self.multiple_of}")
-        fixes = get_args(ColorFix)
-        check(self.color in fixes, "color", self.color, f"one of {', '.join(fixes)}")
+        ok = self.color in COLOR_FIXES
+        check(ok, "color", self.color, f"one of {', '.join(COLOR_FIXES)}")
         if self.refiner is not None:
             own = self.autoencoder.decoder is None
             check(own, "refiner", self.refiner, "null with a `decoder`, which makes the image")

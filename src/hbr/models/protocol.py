@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ColorFix = Literal["wavelet", "adain", "none"]
+COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
 LARGEST_STEPS = 1000
 
 Backend = Literal["eager", "compiled", "openvino", "onnx"]

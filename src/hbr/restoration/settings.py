@@ -9,9 +9,8 @@ from typing import Any, Literal, TypedDict, get_args
 
 from hbr.config import ConfigError, check, check_least
 from hbr.image import DEFAULT_MAX_PIXELS
-from hbr.models.protocol import Backend, ColorFix, Sampling
+from hbr.models.protocol import COLOR_FIXES, Backend, ColorFix, Sampling
 
-COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
 SCALES = (0.25, 8.0)
 LARGEST_REDUCTION = 8.0
 
